@@ -1,0 +1,104 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Everything is installed into VENV; stamp files there
+# record what has been done, so that a repeated call costs nothing.
+VENV ?= .venv
+PYTHON ?= python3
+JOBS ?= 2
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+# TORCH=cpu or cuda chooses the build of torch; by default by whether a GPU is seen.
+ifndef TORCH
+TORCH := $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU ' && echo cuda || echo cpu)
+endif
+ifeq ($(filter $(TORCH),cpu cuda),)
+$(error TORCH=$(TORCH) is not known: write TORCH=cpu or TORCH=cuda)
+endif
+
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+STAMP_VENV := $(VENV)/.made
+STAMP_TORCH := $(VENV)/.torch-$(TORCH)
+STAMP_DEMO := $(VENV)/.installed-demo
+STAMP_DEV := $(VENV)/.installed-dev
+# DeepSpeed is a source distribution whose build imports torch, so torch comes first and the build is not isolated.
+# DS_BUILD_OPS=0: nothing is compiled now; an op that is needed later is built on its first use.
+INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c constraints.txt
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help install demo test test-long check format bench clean
+help:
+	@echo "make demo       install, train on the embedded sample, print the metric table; TORCH=cpu|cuda"
+	@echo "make test       the test suite"
+	@echo "make check      format, lint, types, unit tests: what to run before a commit"
+	@echo "make format     rewrite the sources in the project's format"
+	@echo "make test-long  the tests that take minutes"
+	@echo "make bench      the benchmarks"
+	@echo "make install    everything into $(VENV), and no more"
+	@echo "make clean      remove $(VENV) and the tools' caches; runs/ stays"
+
+$(STAMP_VENV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "ftsys needs Python 3.11 or newer; $(PYTHON) is `$(PYTHON) --version 2>&1`. Name another: make PYTHON=python3.12" >&2; \
+	  exit 2; }
+	@echo "== virtual environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv" >&2; exit 2; }
+	@touch $@
+
+# Left alone, pip takes the CUDA build on Linux (its requirements name nvidia packages) unless the user's own index or
+# wheel folder holds a CPU build; PyTorch's CPU index is asked only in the first case. `===` refuses a "+cpu" build.
+$(STAMP_TORCH): $(STAMP_VENV) constraints.txt
+	@echo "== torch $(TORCH_VERSION), $(TORCH) build"
+	@rm -f $(VENV)/.torch-*
+	@$(PIP) install -c constraints.txt setuptools ninja
+ifeq ($(TORCH),cuda)
+	@$(PIP) install 'torch===$(TORCH_VERSION)'
+else
+	@index=; \
+	if $(PIP) install --quiet --dry-run --ignore-installed --no-deps --report - torch==$(TORCH_VERSION) | grep '"nvidia-' > /dev/null; \
+	then index="--extra-index-url $(TORCH_CPU_INDEX)"; fi; \
+	$(PIP) install --upgrade torch==$(TORCH_VERSION) $$index
+endif
+	@touch $@
+
+$(STAMP_DEMO): $(STAMP_TORCH) pyproject.toml constraints.txt
+	@echo "== ftsys and what it stands on"
+	@$(INSTALL) -e '.[demo]'
+	@touch $@
+
+$(STAMP_DEV): $(STAMP_DEMO)
+	@echo "== the developers' tools"
+	@$(INSTALL) -e '.[demo,dev]'
+	@touch $@
+
+install: $(STAMP_DEV)
+
+demo: $(STAMP_DEMO)
+	@$(BIN)/ftsys demo
+
+test: $(STAMP_DEV)
+	$(PYTEST) -m "not long and not gpu and not cluster" $(ARGS)
+
+test-long: $(STAMP_DEV)
+	$(PYTEST) -m "long and not gpu and not cluster" $(ARGS)
+
+check: $(STAMP_DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) tests/unit -m "not long and not gpu" -x -q -n $(JOBS) $(ARGS)
+
+format: $(STAMP_DEV)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP_DEV)
+	$(PYTEST) benchmarks --benchmark-only $(ARGS)
+
+clean:
+	test ! -e $(STAMP_VENV) || rm -rf $(VENV)
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find ftsys launcher tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,38 @@
+"""ftsys fine-tunes pre-trained text encoders on one CPU, one GPU, a box of GPUs or many nodes.
+
+The public names are imported on first use, so that `import ftsys` costs nothing and a command that needs no torch
+loads none.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Trainer": "ftsys.train.trainer",
+    "TrainingArguments": "ftsys.train.arguments",
+    "RunConfig": "ftsys.config",
+    "load_run": "ftsys.config",
+    "resolve_task": "ftsys.config",
+    "GLUE": "ftsys.tasks",
+    "Task": "ftsys.tasks",
+    "Store": "ftsys.data.store",
+    "ensure_store": "ftsys.data.prepare",
+    "open_source": "ftsys.data.sources",
+    "ConfigError": "ftsys.errors",
+    "DataError": "ftsys.errors",
+    "FtsysError": "ftsys.errors",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module; raises AttributeError for any other."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ftsys' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

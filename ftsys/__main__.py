@@ -1,0 +1,8 @@
+"""`python -m ftsys`, which is what every launcher starts in each rank."""
+
+import sys
+
+from ftsys.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Throughput benchmarks as functions, so that `ftsys bench NAME` works from a wheel; peers run beside."""

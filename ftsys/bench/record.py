@@ -1,0 +1,118 @@
+"""Measuring and recording: interleaved repeats, medians with their spread, and a JSON record of their origin."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "numpy", "pyarrow")
+DEFAULT_FOLDER = Path("benchmarks/results")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Repeats of one thing. `spread` is the distance of the quartiles; all in `unit`."""
+
+    unit: str
+    median: float
+    spread: float
+    best: float
+    repeats: int
+
+    @classmethod
+    def of(cls, values: Sequence[float], unit: str, higher_is_better: bool = False) -> "Measurement":
+        """Summarise one value or more."""
+        quartiles = quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+        best = max(values) if higher_is_better else min(values)
+        return cls(unit, median(values), quartiles[2] - quartiles[0], best, len(values))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock seconds that a call takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def interleaved(works: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Seconds of each call, `repeats` times in turn, so that a machine's drift hits all alike; warm-ups are dropped."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(warm_up + repeats):
+        for name, work in works.items():
+            taken = seconds(work)
+            if turn >= warm_up:
+                times[name].append(taken)
+    return times
+
+
+def device_name() -> str:
+    """The GPU's name if torch is loaded and sees one, else the CPU's with the number of CPUs this process may use."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return f"{_cpu_model()} x{len(os.sched_getaffinity(0))}"
+
+
+def write_record(
+    folder: Path,
+    name: str,
+    measurements: Mapping[str, Measurement],
+    ratios: Mapping[str, float],
+    settings: Mapping[str, Any],
+) -> Path:
+    """Write `NAME-DEVICE.json` into `folder` (made if missing) and return its path; OSError as it comes."""
+    record = {
+        "name": name,
+        "command": shlex.join(sys.argv),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": _commit(),
+        "device": device_name(),
+        "load_average": os.getloadavg()[0],
+        "versions": {"python": platform.python_version(), **_versions()},
+        "settings": dict(settings),
+        "measurements": {key: asdict(value) for key, value in measurements.items()},
+        "ratios": dict(ratios),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{re.sub(r'[^a-z0-9]+', '-', device_name().lower()).strip('-')}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _commit() -> str:
+    """The commit of the checkout this file lies in, with "-dirty" if it was changed; "none" outside a checkout."""
+    git = ("git", "-C", str(Path(__file__).parent))
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return f"{head}-dirty" if changed.strip() else head
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

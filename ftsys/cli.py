@@ -1,0 +1,128 @@
+"""The `ftsys` command: reads words, calls one function, turns errors into an exit status."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree
+from ftsys.errors import DONE, FtsysError
+
+OVERRIDES = "Any key of the run file can be overridden: --section.key VALUE, for instance --train.seed 7."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `command`, a function of the options and the overrides."""
+    parser = argparse.ArgumentParser(
+        prog="ftsys",
+        description="Fine-tune pre-trained text encoders, on one CPU or many GPUs, with the same answer on all.",
+        epilog="Exit status: 0 done, 1 failed, 2 wrong input, 75 stopped early and complete, 76 a rank hung, "
+        "77 the run folder is another's.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, help_text, command in (
+        ("prepare", "tokenize once into a store; needs no GPU", _prepare),
+        ("train", "train and evaluate; alone or as a rank of any launcher", _train),
+        ("evaluate", "metrics of a trained run folder's model", _evaluate),
+        ("predict", "predictions of a trained run folder's model for every split", _predict),
+        ("config", "the resolved run file, with where each value came from", _config),
+    ):
+        sub = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".", epilog=OVERRIDES)
+        sub.add_argument("run_file", metavar="RUN.toml", help="the run file")
+        sub.set_defaults(command=command)
+        if name == "train":
+            sub.add_argument("--overwrite", action="store_true", help="start anew in a run folder that was used before")
+            # The deepspeed launcher puts it before the program's own arguments; the rank is in the environment too.
+            sub.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    verify = commands.add_parser("verify", help="check a store's, checkpoint's or run folder's bytes")
+    verify.add_argument("path", metavar="PATH", help="a store, a checkpoint or a run folder")
+    verify.set_defaults(command=_verify)
+    for name, help_text in (
+        ("bench", "a throughput benchmark, with its peers in the same run"),
+        ("demo", "`make demo`"),
+    ):
+        sub = commands.add_parser(name, help=help_text, add_help=False)
+        sub.set_defaults(command=_hand_on(name))
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status. Wrong input is said in one message, without a traceback."""
+    words = list(sys.argv[1:] if words is None else words)
+    words = _local_rank_last(words)
+    options, others = build_parser().parse_known_args(words)
+    try:
+        return int(options.command(options, others))
+    except FtsysError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_status
+
+
+def _local_rank_last(words: list[str]) -> list[str]:
+    """`deepspeed --module ftsys` writes --local_rank=N before the command; it says what LOCAL_RANK says already."""
+    return [word for word in words if not word.startswith(("--local_rank=", "--local-rank="))]
+
+
+def _run(options: argparse.Namespace, overrides: list[str]) -> RunConfig:
+    return load_run(options.run_file, overrides)
+
+
+def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ftsys.data.prepare import ensure_store
+    from ftsys.report.progress import SplitProgress
+
+    run = _run(options, overrides)
+    with SplitProgress("prepare") as progress:
+        store = ensure_store(run, resolve_task(run), progress)
+    for name, split in store.splits.items():
+        print(f"{name}: {len(split):,} rows, {split.total_tokens:,} tokens")
+    print(store.path)
+    return DONE
+
+
+def _train(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ftsys.train.run import train
+
+    return train(_run(options, overrides), options.overwrite)
+
+
+def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ftsys.train.trained import evaluate
+
+    return evaluate(_run(options, overrides))
+
+
+def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ftsys.train.trained import predict
+
+    return predict(_run(options, overrides))
+
+
+def _config(options: argparse.Namespace, overrides: list[str]) -> int:
+    rows = [(key, repr(value), origin) for key, value, origin in resolved_tree(options.run_file, overrides)]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for key, value, origin in rows:
+        print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+    return DONE
+
+
+def _verify(options: argparse.Namespace, others: list[str]) -> int:
+    from ftsys.train.verify import verify
+
+    return verify(options.path)
+
+
+def _hand_on(name: str) -> Callable[[argparse.Namespace, list[str]], int]:
+    """Commands with flags of their own."""
+
+    def command(options: argparse.Namespace, others: list[str]) -> int:
+        if name == "demo":
+            from ftsys.demo import main as demo
+
+            return demo(others)
+        from ftsys.bench.command import main as bench
+
+        return bench(others)
+
+    return command

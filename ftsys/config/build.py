@@ -1,0 +1,146 @@
+"""A tree of plain values -> RunConfig, with every mistake in one ConfigError."""
+
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from ftsys.config.checks import cross_mistakes
+from ftsys.config.mistake import Mistake
+from ftsys.config.nearest import nearest
+from ftsys.config.schema import RunConfig, Section, Write
+from ftsys.errors import ConfigError
+
+SECTIONS: dict[str, type[Section]] = {
+    name: field.annotation
+    for name, field in RunConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}
+
+
+def known_keys() -> dict[str, FieldInfo]:
+    """Every dotted key of the tree with its field, in the tree's order; `trainer` is one key."""
+    keys: dict[str, FieldInfo] = {}
+    for name, field in RunConfig.model_fields.items():
+        section = SECTIONS.get(name)
+        keys.update(
+            {f"{name}.{key}": inner for key, inner in section.model_fields.items()} if section else {name: field}
+        )
+    return keys
+
+
+def build_run(tree: Mapping[str, Any]) -> RunConfig:
+    """Check a tree of plain values (as TOML or JSON give them) and freeze it.
+
+    Raises ConfigError with one message a mistake: unknown keys, wrong types and conflicts between fields alike.
+    """
+    mistakes = list(_field_mistakes(tree))
+    bad = {key for mistake in mistakes for key in mistake.keys}
+    # The rest is judged with the bad fields at their defaults, so that one start shows all that is wrong.
+    run = RunConfig.model_validate(_without(tree, bad), context={"unchecked": True})
+    mistakes += [mistake for mistake in cross_mistakes(run) if not bad.intersection(_and_sections(mistake.keys))]
+    ConfigError.raise_if(mistake.text for mistake in mistakes)
+    return run
+
+
+def _and_sections(keys: tuple[str, ...]) -> set[str]:
+    return {*keys, *(key.partition(".")[0] for key in keys)}
+
+
+def _without(tree: Mapping[str, Any], bad: set[str]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, value in tree.items():
+        if name in bad or name not in RunConfig.model_fields:
+            continue
+        inside = name in SECTIONS and isinstance(value, Mapping)
+        kept[name] = {key: inner for key, inner in value.items() if f"{name}.{key}" not in bad} if inside else value
+    return kept
+
+
+def _field_mistakes(tree: Mapping[str, Any]) -> Iterator[Mistake]:
+    try:
+        RunConfig.model_validate(tree, context={"unchecked": True})
+    except ValidationError as error:
+        seen: set[str] = set()
+        for detail in error.errors(include_url=False, include_context=False):
+            key = _key_of(detail["loc"])
+            if key not in seen:  # a union reports once for each of its members
+                seen.add(key)
+                yield Mistake(_message(key, _value_at(tree, key), unknown=detail["type"] == "extra_forbidden"), (key,))
+
+
+def _key_of(location: tuple[int | str, ...]) -> str:
+    depth = 2 if location[0] in SECTIONS else 1
+    return ".".join(str(part) for part in location[:depth])
+
+
+def _value_at(tree: Mapping[str, Any], key: str) -> Any:
+    section, _, name = key.partition(".")
+    return tree[section][name] if name else tree[section]
+
+
+def _message(key: str, value: Any, unknown: bool) -> str:
+    if unknown:
+        return unknown_key_message(key, value)
+    if key in SECTIONS:
+        return f"{key}={value!r} is no table: write its keys under [{key}]."
+    return f"{key}={value!r} cannot be used: write {_what_to_write(known_keys()[key])}{_quotes_hint(value)}."
+
+
+def _quotes_hint(value: Any) -> str:
+    looks_plain = isinstance(value, str) and (value in ("true", "false") or value.lstrip("+-").isdigit())
+    return " (without quotes, it is no text)" if looks_plain else ""
+
+
+def _what_to_write(field: FieldInfo) -> str:
+    return next(item.text for item in reversed(field.metadata) if isinstance(item, Write))
+
+
+def unknown_key_message(key: str, value: Any) -> str:
+    """Message about a key that is not in the tree, naming the nearest one that is."""
+    found = _nearest_key(key)
+    if found:
+        return f"{key}={value!r} is no known key: did you mean {found}?"
+    section = key.rpartition(".")[0]
+    siblings = [candidate for candidate in known_keys() if section and candidate.startswith(f"{section}.")]
+    where = ", ".join(siblings or RunConfig.model_fields)
+    return f"{key}={value!r} is no known key: known ones are {where}; other TrainingArguments go under [trainer]."
+
+
+def _nearest_key(key: str) -> str | None:
+    """The known key whose own name is most like this one's: of the same section first, then of any."""
+    section, _, name = key.rpartition(".")
+    by_name = {candidate.rpartition(".")[2]: candidate for candidate in (*SECTIONS, *reversed(known_keys()))}
+    if name in by_name:
+        return by_name[name]
+    siblings = SECTIONS[section].model_fields if section in SECTIONS else RunConfig.model_fields
+    sibling = nearest(name, siblings)
+    if sibling:
+        return f"{section}.{sibling}" if section in SECTIONS else sibling
+    found = nearest(name, by_name)
+    return by_name[found] if found else None
+
+
+def accepts_only_text(field: FieldInfo) -> bool:
+    """Whether text is the only plain value that a field takes, so that `--model.name 123` is text."""
+    return set(_plain_types(field.annotation)) == {str}
+
+
+def _plain_types(annotation: Any) -> Iterator[type]:
+    origin = get_origin(annotation)
+    if origin is Union or origin is types.UnionType:
+        for member in get_args(annotation):
+            yield from _plain_types(member)
+    elif hasattr(annotation, "__metadata__"):
+        yield from _plain_types(annotation.__origin__)
+    elif origin is not None and str(origin) == "typing.Literal":
+        yield from (type(value) for value in get_args(annotation))
+    else:
+        yield origin or annotation
+
+
+def plain_tree(run: BaseModel) -> dict[str, Any]:
+    """The run as plain TOML values: sections as dicts, tuples as lists, keys that are None left out."""
+    return run.model_dump(mode="json", exclude_none=True)

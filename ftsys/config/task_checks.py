@@ -1,0 +1,180 @@
+"""[task] against the table of tasks and against [data]: mistakes between them, and the row they make together."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ftsys.config.mistake import Mistake
+from ftsys.config.nearest import did_you_mean
+from ftsys.tasks import GLUE, PARAPHRASE, Task
+
+if TYPE_CHECKING:
+    from ftsys.config.schema import RunConfig
+
+KNOWN_TASKS: dict[str, Task] = {**GLUE, PARAPHRASE.name: PARAPHRASE}
+
+# The names of ftsys.metrics, which reads this package and so cannot be read here; a test holds the two together.
+TWO_CLASS_METRICS = ("f1", "precision", "recall")
+CLASS_METRICS = ("accuracy", *TWO_CLASS_METRICS, "macro_f1", "matthews_correlation")
+NUMBER_METRICS = ("pearson", "spearmanr", "kendalltau", "mse", "rmse", "mae", "r2")
+_DEFAULT_NUMBER_METRICS = ("pearson", "spearmanr")
+
+
+def task_mistakes(run: "RunConfig") -> Iterator[Mistake]:
+    """What is wrong between [task] and data.source, and within [task]."""
+    name = task_name(run)
+    if not name:
+        known = ", ".join(KNOWN_TASKS)
+        text = f"task.name={run.task.name!r} names no task: write one of {known}, or describe one of your own."
+        yield Mistake(text, ("task.name",))
+        return
+    row = KNOWN_TASKS.get(name)
+    if row is None and not _describes_itself(run):
+        text = (
+            f"task.name={name!r} is no known task: {did_you_mean(name, KNOWN_TASKS)}, "
+            "or describe a task of your own with task.columns and task.labels (or task.regression = true)."
+        )
+        yield Mistake(text, ("task.name",))
+        return
+    yield from _known_task_mistakes(run, row) if row else _custom_task_mistakes(run)
+    yield from _source_mistakes(run, row)
+    yield from _list_mistakes(run, name)
+
+
+def task_name(run: "RunConfig") -> str:
+    """The task's name; the embedded sample implies its own."""
+    implied = PARAPHRASE.name if run.data.source == "embedded" and not _describes_itself(run) else ""
+    return run.task.name or implied
+
+
+def _describes_itself(run: "RunConfig") -> bool:
+    return bool(run.task.columns or run.task.labels or run.task.regression)
+
+
+def _known_task_mistakes(run: "RunConfig", row: Task) -> Iterator[Mistake]:
+    section = run.task
+    if section.regression and not row.regression:
+        text = (
+            f"task.regression=True does not fit task.name={row.name!r}, which has classes: "
+            "give the task a name of your own."
+        )
+        yield Mistake(text, ("task.regression",))
+    if section.labels and row.regression:
+        text = (
+            f"task.labels={list(section.labels)!r} does not fit task.name={row.name!r}, which is a regression: "
+            "leave labels out or give the task a name of your own."
+        )
+        yield Mistake(text, ("task.labels",))
+    if section.columns and len(section.columns) != len(row.columns):
+        text = (
+            f"task.columns={list(section.columns)!r} has {len(section.columns)} name(s), but task {row.name!r} reads "
+            f"{len(row.columns)}: write as many as {list(row.columns)!r} has."
+        )
+        yield Mistake(text, ("task.columns",))
+
+
+def _custom_task_mistakes(run: "RunConfig") -> Iterator[Mistake]:
+    section = run.task
+    if not section.columns:
+        text = f'task.columns=[] names no text for task {section.name!r}: write columns = ["text"], or two names.'
+        yield Mistake(text, ("task.columns",))
+    if section.regression and section.labels:
+        text = (
+            f"task.labels={list(section.labels)!r} and task.regression=True exclude each other: "
+            "a task has classes or a number, so write one of the two."
+        )
+        yield Mistake(text, ("task.labels", "task.regression"))
+    if not section.regression and not section.labels:
+        text = (
+            f"task.labels=[] names no class for task {section.name!r}: "
+            'write labels = ["no", "yes"] in the order of their ids, or regression = true.'
+        )
+        yield Mistake(text, ("task.labels", "task.regression"))
+
+
+def _list_mistakes(run: "RunConfig", name: str) -> Iterator[Mistake]:
+    section = run.task
+    for key, names in (("columns", section.columns), ("labels", section.labels), ("metrics", section.metrics)):
+        if len(set(names)) != len(names) or not all(names):
+            yield Mistake(
+                f"task.{key}={list(names)!r} repeats a name or has an empty one: write each once.", (f"task.{key}",)
+            )
+    if len(section.columns) > 2:
+        text = f"task.columns={list(section.columns)!r} names {len(section.columns)} columns: write one or two."
+        yield Mistake(text, ("task.columns",))
+    if len(section.labels) == 1:
+        text = f"task.labels={list(section.labels)!r} names one class: write two or more, or regression = true."
+        yield Mistake(text, ("task.labels",))
+    yield from _metric_mistakes(run, name)
+
+
+def _metric_mistakes(run: "RunConfig", name: str) -> Iterator[Mistake]:
+    row = KNOWN_TASKS.get(name)
+    regression = row.regression if row else run.task.regression
+    classes = len(run.task.labels or (row.labels if row else ()))
+    allowed = NUMBER_METRICS if regression else CLASS_METRICS
+    for metric in filter(None, run.task.metrics):
+        if metric not in allowed:
+            kind = "a regression" if regression else "classes"
+            text = f"task.metrics names {metric!r}, which is no metric for {kind}: {did_you_mean(metric, allowed)}."
+            yield Mistake(text, ("task.metrics",))
+        elif metric in TWO_CLASS_METRICS and classes > 2:
+            text = f"task.metrics names {metric!r}, which judges two classes, but the task has {classes}: "
+            yield Mistake(text + 'write "macro_f1" or "accuracy".', ("task.metrics",))
+
+
+def _source_mistakes(run: "RunConfig", row: Task | None) -> Iterator[Mistake]:
+    source, name = run.data.source, task_name(run)
+    if source == "hub" and name not in GLUE:
+        text = (
+            f"data.source='hub' has GLUE's tasks only, not task.name={name!r}: write a file for each split, "
+            'such as source = {train = "train.csv", validation = "validation.csv"}'
+            + (', or "embedded".' if name == PARAPHRASE.name else ".")
+        )
+        yield Mistake(text, ("data.source", "task.name"))
+    if source == "embedded" and name != PARAPHRASE.name:
+        text = (
+            f"data.source='embedded' is the synthetic sample of the task {PARAPHRASE.name!r}, "
+            f'not of task.name={name!r}: write name = "{PARAPHRASE.name}" or another source.'
+        )
+        yield Mistake(text, ("data.source", "task.name"))
+    if isinstance(source, dict):
+        yield from _split_mistakes(source, row)
+
+
+def _split_mistakes(source: dict[str, str], row: Task | None) -> Iterator[Mistake]:
+    if not source:
+        yield Mistake('data.source={} names no file: write {train = "train.csv", ...}.', ("data.source",))
+    for split in source:
+        known = split in row.splits if row else split.startswith(("train", "validation", "test"))
+        if known and not (row is None and split.startswith("train") and split != "train"):
+            continue
+        splits = row.splits if row else ("train", "validation", "test")
+        yield Mistake(f"data.source names the split {split!r}: {did_you_mean(split, splits)}.", ("data.source",))
+
+
+def task_of(run: "RunConfig") -> Task:
+    """The task's row of a run without `task_mistakes`: a known one with what [task] changes, or one of its own."""
+    section = run.task
+    row = KNOWN_TASKS.get(task_name(run)) or _custom_row(run)
+    return replace(
+        row,
+        columns=section.columns or row.columns,
+        labels=section.labels or row.labels,
+        metrics=section.metrics or row.metrics,
+        label_column=section.label_column or row.label_column,
+    )
+
+
+def _custom_row(run: "RunConfig") -> Task:
+    section, source = run.task, run.data.source
+    metrics = _DEFAULT_NUMBER_METRICS if section.regression else ("accuracy",)
+    row = Task(section.name, section.columns, section.labels, metrics, regression=section.regression)
+    if not isinstance(source, dict):
+        return row
+    return replace(
+        row,
+        train_split="train" if "train" in source else None,
+        evaluation_splits=tuple(split for split in source if split.startswith("validation")),
+        test_splits=tuple(split for split in source if split.startswith("test")),
+    )

@@ -1,0 +1,43 @@
+"""RunConfig -> a run file that loads back equal."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ftsys.config.build import plain_tree
+from ftsys.config.schema import RunConfig
+
+
+def dump_toml(run: RunConfig) -> str:
+    """The whole tree as a run file: `load_run` on it gives an equal RunConfig."""
+    tree = plain_tree(run)
+    lines = [f"{_key(name)} = {_value(value)}" for name, value in tree.items() if not isinstance(value, Mapping)]
+    for name, section in tree.items():
+        if isinstance(section, Mapping):
+            lines += ["", f"[{_key(name)}]", *(f"{_key(key)} = {_value(value)}" for key, value in section.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    plain = name.isascii() and name.replace("_", "").replace("-", "").isalnum()
+    return name if plain else _text(name)
+
+
+def _text(value: str) -> str:
+    # JSON's escapes are TOML's, but for DEL, which JSON leaves as it is and TOML refuses.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _value(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str():
+            return _text(value)
+        case Mapping():
+            return "{" + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + "}"
+        case Sequence():
+            return "[" + ", ".join(_value(inner) for inner in value) + "]"
+    raise TypeError(f"{value!r} has no form in TOML")

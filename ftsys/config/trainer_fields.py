@@ -1,0 +1,120 @@
+"""[trainer]: which TrainingArguments fields other sections own, and what the ones that plans use must be."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ftsys.config.mistake import Mistake
+
+_EVALUATION = "train.eval_every"
+_SAVING = "train.save_every"
+_BATCH = "batch.global_size"
+_MICRO = "batch.micro_tokens"
+_PRECISION = "engine.precision"
+
+OWNED_TRAINER_FIELDS: dict[str, str] = {
+    "output_dir": "output_dir",
+    "learning_rate": "train.learning_rate",
+    "num_train_epochs": "train.epochs",
+    "max_steps": "train.max_steps",
+    "seed": "train.seed",
+    "data_seed": "train.seed",
+    "per_device_train_batch_size": _BATCH,
+    "per_device_eval_batch_size": _MICRO,
+    "per_gpu_train_batch_size": _BATCH,
+    "per_gpu_eval_batch_size": _MICRO,
+    "gradient_accumulation_steps": _MICRO,
+    "eval_accumulation_steps": _MICRO,
+    "auto_find_batch_size": _MICRO,
+    "group_by_length": "batch.order",
+    "train_sampling_strategy": "batch.order",
+    "length_column_name": "batch.order",
+    "dataloader_drop_last": _BATCH,
+    "bf16": _PRECISION,
+    "fp16": _PRECISION,
+    "bf16_full_eval": _PRECISION,
+    "fp16_full_eval": _PRECISION,
+    "deepspeed": "engine.deepspeed",
+    "fsdp": "engine.backend",
+    "fsdp_config": "engine.backend",
+    "parallelism_config": "engine.backend",
+    "ddp_backend": "engine.backend",
+    "torch_compile": "engine.compile",
+    "torch_compile_backend": "engine.compile",
+    "torch_compile_mode": "engine.compile",
+    "eval_strategy": _EVALUATION,
+    "evaluation_strategy": _EVALUATION,
+    "eval_steps": _EVALUATION,
+    "save_strategy": _SAVING,
+    "save_steps": _SAVING,
+    "save_total_limit": "train.save_keep",
+    "resume_from_checkpoint": "train.resume",
+    "ignore_data_skip": "train.resume",
+    "global_batch_size": _BATCH,
+    "global_batch_tokens": "batch.global_tokens",
+    "batch_order": "batch.order",
+    "micro_tokens": _MICRO,
+    "kernels": "engine.kernels",
+    "local_rank": "launch.nodes",
+    "use_cpu": "launch.gpus_per_node",
+    "no_cuda": "launch.gpus_per_node",
+}
+"""TrainingArguments' fields that another section decides, with the key to write instead."""
+
+_COMMAND = "the command decides it: `ftsys train`, `ftsys evaluate` or `ftsys predict`"
+
+REFUSED_TRAINER_FIELDS: dict[str, str] = {
+    "average_tokens_across_devices": "a step's loss is the mean over its examples, whatever the ranks",
+    "disable_tqdm": "progress is drawn by ftsys itself",
+    "do_train": _COMMAND,
+    "do_eval": _COMMAND,
+    "do_predict": _COMMAND,
+    "label_names": "a batch carries its labels as `labels`, whatever task.label_column",
+    "logging_dir": "TensorBoard's files lie in the run folder",
+    "logging_nan_inf_filter": "a loss that is not finite is always shown",
+    "overwrite_output_dir": "`--overwrite` on the command line starts a run anew",
+    "remove_unused_columns": "a store has none",
+    "save_safetensors": "safetensors is the only format",
+    "warmup_ratio": "transformers 5 reads a trainer.warmup_steps below 1 as a share of all steps",
+}
+"""Fields that mean nothing here or that transformers 5 no longer has, with the reason."""
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "lr_scheduler_type": ((str,), 'text, such as "linear"'),
+    "max_grad_norm": ((int, float), "a number, 0 (no clipping) or above"),
+    "optim": ((str,), 'text, such as "adamw_torch_fused"'),
+    "warmup_steps": ((int, float), "a number of steps, or a share of all steps below 1"),
+    "weight_decay": ((int, float), "a number, 0 or above"),
+}
+"""Fields that plans and DeepSpeed files are made from before transformers is there to check them."""
+
+
+def trainer_mistakes(trainer: Mapping[str, Any]) -> Iterator[Mistake]:
+    """What of [trainer] belongs elsewhere or has the wrong kind, without importing transformers."""
+    for name, value in trainer.items():
+        text = _trainer_mistake(name, value)
+        if text:
+            yield Mistake(f"trainer.{name}={value!r} {text}.", (f"trainer.{name}",))
+
+
+def _trainer_mistake(name: str, value: Any) -> str:
+    if name in OWNED_TRAINER_FIELDS:
+        return f"is decided by another section: write {OWNED_TRAINER_FIELDS[name]} instead"
+    if name in REFUSED_TRAINER_FIELDS:
+        return f"has no use here ({REFUSED_TRAINER_FIELDS[name]}): leave it out"
+    if not _is_plain(value):
+        return "is no plain value: write text, a finite number, true, false, or a list or table of those"
+    if name in _KINDS:
+        kinds, write = _KINDS[name]
+        fits = isinstance(value, kinds) and not isinstance(value, bool)
+        if not fits or (not isinstance(value, str) and value < 0):
+            return f"cannot be used: write {write}"
+    return ""
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(inner) for inner in value)
+    return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))

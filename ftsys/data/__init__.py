@@ -1,0 +1,1 @@
+"""The line from text to packed batches: sources -> prepare -> store -> batching -> collate -> loader."""

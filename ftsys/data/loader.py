@@ -1,0 +1,160 @@
+"""Loaders the Trainer iterates over: one item is a rank's whole share of a step, or one evaluation pack."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ftsys.data.batching import EpochPlan, plan_epoch, plan_evaluation, share_of_step
+from ftsys.data.collate import Batch, filler_rows, pack, pad
+from ftsys.data.store import StoreSplit
+
+SHARE = "ftsys_share"
+"""The only key of a training item: the Trainer hands dictionaries around, and looks into them for labels of its own."""
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How steps are made and cut; exactly one of the global sizes is given."""
+
+    global_size: int | None
+    global_tokens: int | None
+    order: str
+    micro_tokens: int
+    seed: int
+    rank: int
+    ranks: int
+    packed: bool
+
+
+@dataclass(frozen=True)
+class Share:
+    """One rank's share of a step, ready to compute, and figures of the whole step."""
+
+    micro_batches: list[Batch]
+    example_ids: np.ndarray
+    step_examples: int
+    step_tokens: int
+    imbalance: float
+
+
+class BatchMaker:
+    """Rows of one split as batches in the layout that the model is fed with."""
+
+    def __init__(self, split: StoreSplit, packed: bool) -> None:
+        """The split's tokenizer says which token pads and whether there are token types."""
+        self.split, facts = split, split.tokenizer
+        self.lay_out: Callable[..., Batch] = partial(pack, with_token_types=facts.emits_token_types)
+        if not packed:
+            self.lay_out = partial(pad, with_token_types=facts.emits_token_types, pad_id=facts.pad_id)
+        self.filler = filler_rows(facts.pad_id, split.labels.dtype)
+
+    def __call__(self, example_ids: np.ndarray) -> Batch:
+        """The batch of these examples; a filler batch for none."""
+        return self.lay_out(self.split.gather(example_ids) if len(example_ids) else self.filler)
+
+
+class _StepSampler(Sampler[list[tuple[int, int]]]):
+    """Names steps as (epoch, k): what is skipped at resume is a few integers, never data."""
+
+    def __init__(self, steps_of_epoch: Callable[[int], int]) -> None:
+        self.steps_of_epoch = steps_of_epoch
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps_of_epoch(self.epoch)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for k in range(len(self)):
+            yield [(self.epoch, k)]
+
+
+class _Steps(Dataset[dict[str, Share]]):
+    """Step k of an epoch, by name. Its length is the number of examples, as the Trainer expects of a data set."""
+
+    def __init__(self, split: StoreSplit, settings: BatchSettings) -> None:
+        self.split, self.settings = split, settings
+        self.make_batch = BatchMaker(split, settings.packed)
+        self._plan: tuple[int, EpochPlan] | None = None
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The epoch's plan, built once."""
+        if self._plan is None or self._plan[0] != epoch:
+            settings = self.settings
+            made = plan_epoch(
+                self.split.lengths,
+                settings.seed,
+                epoch,
+                global_size=settings.global_size,
+                global_tokens=settings.global_tokens,
+                order=settings.order,
+            )
+            self._plan = (epoch, made)
+        return self._plan[1]
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, name: tuple[int, int]) -> dict[str, Share]:
+        epoch, k = name
+        ids = self.plan(epoch).step(k)
+        settings = self.settings
+        share = share_of_step(ids, self.split.lengths[ids], settings.rank, settings.ranks, settings.micro_tokens)
+        return {
+            SHARE: Share(
+                [self.make_batch(part) for part in share.micro_batches],
+                np.concatenate(share.micro_batches),
+                share.step_examples,
+                share.step_tokens,
+                share.imbalance,
+            )
+        }
+
+
+class StepLoader(DataLoader[dict[str, Share]]):
+    """One item an optimizer step. A `DataLoader`, so that the Trainer's own resume (skipping steps) works on it."""
+
+    def __init__(self, split: StoreSplit, settings: BatchSettings) -> None:
+        """See `BatchSettings`."""
+        steps = _Steps(split, settings)
+        sampler = _StepSampler(lambda epoch: len(steps.plan(epoch)))
+        super().__init__(steps, batch_sampler=sampler, collate_fn=_only)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on with the plan of `epoch`."""
+        self.batch_sampler.set_epoch(epoch)
+
+
+def _only(items: list[dict[str, Share]]) -> dict[str, Share]:
+    (item,) = items
+    return item
+
+
+class EvaluationLoader:
+    """The packs this rank evaluates: every `ranks`-th of the global plan, so that long and short ones are shared.
+
+    All ranks have the same number of packs; a rank that has fewer gets fillers.
+    """
+
+    def __init__(self, split: StoreSplit, pack_tokens: int, rank: int, ranks: int, packed: bool) -> None:
+        """`pack_tokens` is the most real tokens in one pack."""
+        self.dataset = split
+        self.packs = plan_evaluation(split.lengths, pack_tokens)
+        self.rank, self.ranks = rank, ranks
+        self.make_batch = BatchMaker(split, packed)
+
+    def __len__(self) -> int:
+        """Packs a rank computes."""
+        return -(-len(self.packs) // self.ranks)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """This rank's packs, longest examples first."""
+        nothing = np.empty(0, dtype=np.int64)
+        for first in range(0, len(self.packs), self.ranks):
+            index = first + self.rank
+            yield self.make_batch(self.packs[index] if index < len(self.packs) else nothing)

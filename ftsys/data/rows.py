@@ -1,0 +1,95 @@
+"""What every kind of source is reduced to: columns picked from a table, rows in batches, errors that name a place."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftsys.errors import DataError
+from ftsys.tasks import Task
+
+ROWS_PER_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Consecutive rows of one split, in the order of the file.
+
+    `first_row` is the index of the first of them within the split, from 0: a row's index is its example id. `second` is
+    None for tasks of one sentence. `labels` has one entry a row: int64 class ids with -1 for unlabelled, or float64
+    scores with NaN for unlabelled.
+    """
+
+    first_row: int
+    first: list[str]
+    second: list[str] | None
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a task reads: one or two texts and the label, which test splits may lack."""
+
+    texts: tuple[str, ...]
+    label: str
+    label_required: bool
+
+    @classmethod
+    def of(cls, task: Task, split: str) -> "Columns":
+        """The columns as the task itself names them."""
+        return cls(task.columns, task.label_column, split not in task.test_splits)
+
+    def find(self, header: Sequence[str], place: str) -> tuple[list[int], int | None]:
+        """Positions of the texts and of the label (None: absent, as a test split may have it) in `header`.
+
+        Raises DataError, with `place` in front, for a column that is missing or there twice.
+        """
+        wanted = (*self.texts, self.label) if self.label_required else self.texts
+        missing = [name for name in wanted if name not in header]
+        if missing:
+            raise DataError(f"{place}: {_missing_columns(missing, header)}")
+        twice = [name for name in (*self.texts, self.label) if header.count(name) > 1]
+        if twice:
+            raise DataError(f"{place}: column {twice[0]!r} is there more than once; rename or remove one of them.")
+        return [header.index(name) for name in self.texts], header.index(self.label) if self.label in header else None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Raw rows of a split. `labels` are as the file has them (None: no label column), `lines` their 1-based places."""
+
+    first: list[str]
+    second: list[str] | None
+    labels: list[object] | None
+    lines: Sequence[int]
+
+    @classmethod
+    def from_texts(cls, texts: Sequence[list[str]], labels: list[object] | None, lines: Sequence[int]) -> "Rows":
+        """Rows from one list a text column."""
+        return cls(texts[0], texts[1] if len(texts) > 1 else None, labels, lines)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The name in `known` that `name` was probably meant to be, as a sentence, or nothing."""
+    close = difflib.get_close_matches(name.lower(), {each.lower(): each for each in known}, n=1, cutoff=0.5)
+    found = next((each for each in known if close and each.lower() == close[0]), None)
+    return f" Did you mean {found!r}?" if found else ""
+
+
+def check_texts(values: Sequence[object], column: str, place: str, unit: str, lines: Sequence[int]) -> list[str]:
+    """`values` as a list of texts; DataError with the row's place for anything that is no text."""
+    for value, line in zip(values, lines, strict=True):
+        if type(value) is not str:
+            raise DataError(
+                f"{place}, {unit} {line}: column {column!r} is {value!r}, not text. Correct the row, or name "
+                "another column in task.columns."
+            )
+    return list(values)  # type: ignore[arg-type]  # each one was just seen to be a str
+
+
+def _missing_columns(missing: Sequence[str], header: Sequence[str]) -> str:
+    found = ", ".join(repr(name) for name in header)
+    names = ", ".join(repr(name) for name in missing)
+    hint = nearest(missing[0], header)
+    return f"no column {names}; the columns there are {found}.{hint} Set task.columns to what is there."

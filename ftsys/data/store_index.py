@@ -1,0 +1,144 @@
+"""What a store's `index.json` says, and how it is written and read so that no changed byte of it goes unseen.
+
+The file is the canonical JSON (sorted keys, no spaces, ASCII) of every field, and the sha256 of exactly those bytes as
+the last field. A reader recomputes the checksum over the bytes that it read, so even a changed blank is found.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftsys.errors import DataError
+
+STORE_FORMAT = 1
+"""Raised when the layout or the meaning of a column changes; part of the fingerprint."""
+
+INDEX_NAME = "index.json"
+_CHECKSUM_TAIL = len(',"sha256":"') + 64 + len('"}\n')
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """What the rest of a run must know of the tokenizer without loading it.
+
+    `vocab_size` is the highest token id plus one, added tokens included. `max_length` is the truncation of this store
+    in tokens, special tokens included; `model_max_length` is what the tokenizer's own settings allow (0: no bound).
+    """
+
+    fingerprint: str
+    pad_id: int
+    vocab_size: int
+    emits_token_types: bool
+    max_length: int
+    model_max_length: int = 0
+    truncation: str = "longest_first"
+
+
+@dataclass(frozen=True)
+class BatchTable:
+    """An entry for each record batch: its rows, and where in the file its message and its buffers start, in bytes."""
+
+    offset: list[int] = dataclasses.field(default_factory=list)
+    rows: list[int] = dataclasses.field(default_factory=list)
+    list_offsets: list[int] = dataclasses.field(default_factory=list)
+    values: list[int] = dataclasses.field(default_factory=list)
+    first_length: list[int] = dataclasses.field(default_factory=list)
+    label: list[int] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SplitIndex:
+    """One Arrow file. `lengths[n]` is the number of examples of n tokens; `size` is in bytes."""
+
+    file: str
+    rows: int
+    labelled: bool
+    tokens: int
+    lengths: list[int]
+    size: int
+    sha256: str
+    batches: BatchTable
+
+    @property
+    def name(self) -> str:
+        """The split's name."""
+        return self.file.removesuffix(".arrow")
+
+
+@dataclass(frozen=True)
+class StoreIndex:
+    """All of `index.json` but its own checksum. Every record batch but a split's last has `rows_per_batch` rows.
+
+    `splits` by name, in the source's order; a list in the file.
+    """
+
+    fingerprint: str
+    source: str
+    tokenizer: TokenizerFacts
+    token_type: str
+    label_type: str
+    rows_per_batch: int
+    splits: Mapping[str, SplitIndex]
+    format: int = STORE_FORMAT
+
+    def to_bytes(self) -> bytes:
+        """The whole file, checksum last."""
+        fields = {**dataclasses.asdict(self), "splits": [dataclasses.asdict(split) for split in self.splits.values()]}
+        body = canonical_json(fields)
+        return body[:-1] + b',"sha256":"' + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
+
+    @classmethod
+    def read(cls, folder: Path) -> "StoreIndex":
+        """Read and check the index of a store's folder; DataError names the file and what is wrong with it."""
+        path = folder / INDEX_NAME
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}). Prepare the store again.") from error
+        body = raw[:-_CHECKSUM_TAIL] + b"}"
+        digest = hashlib.sha256(body).hexdigest().encode()
+        if raw != body[:-1] + b',"sha256":"' + digest + b'"}\n':
+            raise damaged(path, "its bytes are not those that were written")
+        fields = json.loads(body)
+        if fields["format"] != STORE_FORMAT:
+            raise DataError(
+                f"{path}: store format {fields['format']!r}, this version reads {STORE_FORMAT}. "
+                "Delete the folder and prepare the store again."
+            )
+        return cls._from_fields(fields)
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any]) -> "StoreIndex":
+        splits = [SplitIndex(**{**split, "batches": BatchTable(**split["batches"])}) for split in fields["splits"]]
+        return cls(
+            **{
+                **fields,
+                "tokenizer": TokenizerFacts(**fields["tokenizer"]),
+                "splits": {split.name: split for split in splits},
+            }
+        )
+
+
+def canonical_json(value: object) -> bytes:
+    """The one byte string that stands for a JSON value: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def fingerprint_of(value: object) -> str:
+    """Hex sha256 of a JSON value's canonical bytes."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def damaged(path: Path, what: str) -> DataError:
+    """The one error for a store that is not what was written."""
+    return DataError(f"{path}: damaged, {what}. Delete the folder {str(path.parent)!r} and prepare the store again.")
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes; OSError as it comes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,63 @@
+"""GLUE's metrics behind the interface of Hugging Face's `evaluate`, without the Hub.
+
+`evaluate.load("glue", task)` downloads a script at every first use and fails offline. This one is code of ours: it
+computes the same values with `ftsys.metrics`, keeps STS-B's numbers in float64 where the script rounds them to float32,
+and holds its rows in memory, so there is no cache folder and no lock file. Importing it imports `evaluate`, which takes
+seconds, so nothing else here does.
+"""
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from ftsys.errors import ConfigError
+from ftsys.metrics import compute
+from ftsys.tasks import GLUE
+
+_SAME_AS = {"mnli_matched": "mnli", "mnli_mismatched": "mnli", "hans": "rte"}
+"""Configurations that the Hub's script knows beside the tasks; HANS is judged by accuracy, as RTE is."""
+
+_DESCRIPTION = "The metrics of the GLUE benchmark (https://gluebenchmark.com), computed in process."
+_INPUTS = """
+Args:
+    predictions: (S,) class ids, or numbers for stsb.
+    references: (S,) the right ones.
+Returns:
+    A dict: "accuracy", "f1", "matthews_correlation", or "pearson" and "spearmanr", as the task is judged.
+"""
+
+
+class GlueMetric(evaluate.Metric):
+    """One GLUE task's metrics. Make it with `load_glue_metric`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        kind = "float64" if GLUE[_task_of(self.config_name)].regression else "int64"
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation="",
+            inputs_description=_INPUTS,
+            features=datasets.Features({name: datasets.Value(kind) for name in ("predictions", "references")}),
+            # No format="numpy", which is what the Hub's script asks for: datasets rounds to float32 there.
+        )
+
+    def _build_data_dir(self) -> str:
+        """No folder: rows stay in memory, so that a read-only home folder does no harm."""
+        return ""
+
+    def _compute(self, *, predictions: Any = None, references: Any = None, **_: Any) -> dict[str, float]:
+        return compute(GLUE[_task_of(self.config_name)].metrics, predictions, references)
+
+
+def load_glue_metric(task: str) -> evaluate.Metric:
+    """The metric of a GLUE task ("mnli_matched", "mnli_mismatched" and "hans" are known too); needs no network.
+
+    Raises ConfigError for an unknown task.
+    """
+    if _task_of(task) not in GLUE:
+        raise ConfigError(f"{task!r} is no GLUE task. Use one of {', '.join([*GLUE, *_SAME_AS])}.")
+    return GlueMetric(config_name=task, keep_in_memory=True)
+
+
+def _task_of(name: str) -> str:
+    return _SAME_AS.get(name, name)

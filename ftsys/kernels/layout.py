@@ -1,0 +1,103 @@
+"""Where each sequence lies in a packed batch, and the moves between packed and padded rows.
+
+Shape suffixes: T packed tokens, S sequences, L longest sequence, H heads, K head size, D hidden.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class PackedLayout:
+    """`cu_seqlens` int32 (S+1,): sequence s is tokens `cu_seqlens[s]` to `cu_seqlens[s+1]`; `max_seqlen` = L.
+
+    What kernels derive from it is computed once a batch, not once a layer.
+    """
+
+    cu_seqlens: torch.Tensor
+    max_seqlen: int
+    # Set by the packed view: a name from `kernels.attention`, so that every layer of a batch uses the same kernel.
+    kernel: str = field(default="padded")
+
+    @cached_property
+    def sequences(self) -> int:
+        """S."""
+        return self.cu_seqlens.numel() - 1
+
+    @cached_property
+    def lengths_S(self) -> torch.Tensor:
+        """Tokens of each sequence, int64."""
+        return self.cu_seqlens.diff().long()
+
+    @cached_property
+    def first_tokens_S(self) -> torch.Tensor:
+        """Index of each sequence's first token, int64."""
+        return self.cu_seqlens[:-1].long()
+
+    @cached_property
+    def is_rectangular(self) -> bool:
+        """Whether all sequences are L long, so that packed and padded are the same memory."""
+        return int(self.cu_seqlens[-1]) == self.sequences * self.max_seqlen
+
+    @cached_property
+    def slots_T(self) -> torch.Tensor:
+        """For each packed token its row in the padded (S * L, ...) array, int64."""
+        starts_S = torch.arange(self.sequences, device=self.cu_seqlens.device) * self.max_seqlen
+        shift_S = starts_S - self.first_tokens_S
+        tokens = torch.arange(int(self.cu_seqlens[-1]), device=self.cu_seqlens.device)
+        return tokens + torch.repeat_interleave(shift_S, self.lengths_S)
+
+    @cached_property
+    def padding_SL(self) -> torch.Tensor:
+        """True where a padded row holds no token."""
+        return torch.arange(self.max_seqlen, device=self.cu_seqlens.device) >= self.lengths_S[:, None]
+
+    def bias_S11L(self, dtype: torch.dtype) -> torch.Tensor:
+        """What is added to attention scores: 0 for tokens, the most negative finite number for padding."""
+        bias = torch.zeros(self.padding_SL.shape, dtype=dtype, device=self.cu_seqlens.device)
+        return bias.masked_fill_(self.padding_SL, torch.finfo(dtype).min)[:, None, None, :]
+
+
+class _Pad(torch.autograd.Function):
+    """(T, D) -> (S * L, D) with zeros between; its gradient is the opposite move, so neither is a scatter-add."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_TD: torch.Tensor, slots_T: torch.Tensor, padded_rows: int) -> torch.Tensor:
+        ctx.save_for_backward(slots_T)
+        return rows_TD.new_zeros(padded_rows, rows_TD.shape[1]).index_copy_(0, slots_T, rows_TD)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return gradients[0].index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """(S * L, D) -> (T, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, padded_RD: torch.Tensor, slots_T: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(slots_T)
+        ctx.padded_rows = padded_RD.shape[0]
+        return padded_RD.index_select(0, slots_T)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (slots_T,) = ctx.saved_tensors
+        gradient = gradients[0]
+        return gradient.new_zeros(ctx.padded_rows, gradient.shape[1]).index_copy_(0, slots_T, gradient), None
+
+
+def pad_rows(rows_TD: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
+    """Packed rows (T, D) as padded (S, L, D), zeros where no token is. Differentiable, any floating dtype."""
+    if not layout.is_rectangular:
+        rows_TD = _Pad.apply(rows_TD, layout.slots_T, layout.sequences * layout.max_seqlen)
+    return rows_TD.view(layout.sequences, layout.max_seqlen, rows_TD.shape[1])
+
+
+def unpad_rows(padded_SLD: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
+    """Padded (S, L, D) as packed rows (T, D). Differentiable, any floating dtype."""
+    rows = padded_SLD.reshape(layout.sequences * layout.max_seqlen, padded_SLD.shape[2])
+    return rows if layout.is_rectangular else _Unpad.apply(rows, layout.slots_T)

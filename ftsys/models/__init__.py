@@ -1,0 +1,1 @@
+"""The packed view of unmodified Hugging Face encoders."""

@@ -1,0 +1,69 @@
+"""The tasks: a row each. Everything that differs between GLUE's tasks is data in this table, never a class."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a task reads and how it is judged.
+
+    `columns` are the text columns as the Hub's `nyu-mll/glue` names them, one or two. `labels` are class names in the
+    order of their ids, empty for regression. `metrics` are names that `ftsys.metrics` knows; the first one is the one
+    that decides which checkpoint is best. `evaluation_splits` and `test_splits` are names of the source's splits.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    regression: bool = False
+    evaluation_splits: tuple[str, ...] = ("validation",)
+    test_splits: tuple[str, ...] = ("test",)
+    train_split: str | None = "train"
+    label_column: str = "label"
+
+    @property
+    def num_outputs(self) -> int:
+        """Columns of the model's output: one for regression, otherwise one a class."""
+        return 1 if self.regression else len(self.labels)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Every split the task may have, training first."""
+        return ((self.train_split,) if self.train_split else ()) + self.evaluation_splits + self.test_splits
+
+
+_MNLI_LABELS = ("entailment", "neutral", "contradiction")
+
+GLUE: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",)),
+        Task("sst2", ("sentence",), ("negative", "positive"), ("accuracy",)),
+        Task("mrpc", ("sentence1", "sentence2"), ("not_equivalent", "equivalent"), ("accuracy", "f1")),
+        Task("stsb", ("sentence1", "sentence2"), (), ("pearson", "spearmanr"), regression=True),
+        Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1")),
+        Task(
+            "mnli",
+            ("premise", "hypothesis"),
+            _MNLI_LABELS,
+            ("accuracy",),
+            evaluation_splits=("validation_matched", "validation_mismatched"),
+            test_splits=("test_matched", "test_mismatched"),
+        ),
+        Task("qnli", ("question", "sentence"), ("entailment", "not_entailment"), ("accuracy",)),
+        Task("rte", ("sentence1", "sentence2"), ("entailment", "not_entailment"), ("accuracy",)),
+        Task("wnli", ("sentence1", "sentence2"), ("not_entailment", "entailment"), ("accuracy",)),
+        Task(
+            "ax",
+            ("premise", "hypothesis"),
+            _MNLI_LABELS,
+            ("matthews_correlation",),
+            train_split=None,
+            evaluation_splits=(),
+        ),
+    )
+}
+
+PARAPHRASE = Task("paraphrase", ("sentence1", "sentence2"), ("not_equivalent", "equivalent"), ("accuracy", "f1"))
+"""The task of the embedded synthetic sample: MRPC's shape, so MRPC's columns, labels and metrics."""

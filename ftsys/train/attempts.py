@@ -1,0 +1,98 @@
+"""The lives of a run: each start takes the next attempt number of its run folder, which nobody else can take.
+
+attempts/000003.json holds {identity, attempt, first_attempt, host, pid, command, time} and never changes once it is
+there, so the highest number is the truth, whatever a former life still writes.
+"""
+
+import errno
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from ftsys.errors import RunFolderError
+from ftsys.files import atomic_write_json, storage_errors, sync_folder
+
+
+def highest_attempt(output_dir: Path | str) -> int:
+    """The number of the newest life that claimed the folder; 0 if none did. One listing of a small folder."""
+    folder = Path(output_dir) / "attempts"
+    if not folder.is_dir():
+        return 0
+    return max((int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()), default=0)
+
+
+def check_still_ours(output_dir: Path | str, attempt: int) -> None:
+    """Raise RunFolderError if a newer life than `attempt` has claimed the folder, or if the folder is gone."""
+    highest = highest_attempt(output_dir)
+    if highest == 0:
+        raise RunFolderError(f"run folder {str(output_dir)!r} is gone. Start the run again.")
+    if highest > attempt:
+        raise RunFolderError(
+            f"run folder {str(output_dir)!r} belongs to attempt {highest} now; this is attempt {attempt}, which stops."
+        )
+
+
+def read_owner(output_dir: Path | str, forgive: bool = False) -> dict[str, Any] | None:
+    """The newest life's {identity, attempt, first_attempt, host, pid, command, time}; None for an unclaimed folder.
+
+    Raises RunFolderError for a record that cannot be read, or returns None with `forgive`.
+    """
+    attempt = highest_attempt(output_dir)
+    path = _path(output_dir, attempt)
+    if attempt == 0:
+        return None
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            **owner,
+            "attempt": attempt,
+            "first_attempt": int(owner["first_attempt"]),
+            "identity": owner["identity"],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if forgive:
+            return None
+        raise RunFolderError(
+            f"{str(path)!r} cannot be read ({error}), so nobody knows whose run this is. "
+            "Name another output_dir, or start anew with --overwrite."
+        ) from error
+
+
+def take_attempt(output_dir: Path | str, attempt: int, record: dict[str, Any]) -> bool:
+    """Make `attempt` this life's; False if another start has taken it. Raises StorageError.
+
+    Linking a finished file is atomic and exclusive, over NFS too.
+    """
+    path = _path(output_dir, attempt)
+    ready = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    atomic_write_json(ready, record)
+    with storage_errors(path):
+        try:
+            os.link(ready, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            return _create_exclusively(path, ready.read_bytes())  # a file system without links
+        finally:
+            ready.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    return True
+
+
+def _path(output_dir: Path | str, attempt: int) -> Path:
+    return Path(output_dir) / "attempts" / f"{attempt:06}.json"
+
+
+def _create_exclusively(path: Path, content: bytes) -> bool:
+    try:
+        with path.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except FileExistsError:
+        return False
+    return True

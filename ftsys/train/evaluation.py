@@ -1,0 +1,94 @@
+"""Evaluation on any number of ranks: packs computed where they were dealt, predictions gathered by example id.
+
+Every example counts once, whatever the ranks, and comes back in the data set's own order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed
+
+from ftsys.data.collate import NO_EXAMPLE, Batch, to_device
+from ftsys.data.loader import EvaluationLoader
+from ftsys.train.loss import loss_per_example
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """In data set order: `logits` float32 (N, C), `losses` float32 (N,), NaN where a row has no label."""
+
+    logits: np.ndarray
+    losses: np.ndarray
+
+
+def predict_all(
+    loader: EvaluationLoader,
+    forward: Callable[[Batch], torch.Tensor],
+    device: torch.device,
+    progress: Callable[[int], None],
+) -> Predictions:
+    """Run `forward` (batch -> logits (S, C)) over this rank's packs; the whole result on every rank.
+
+    `progress` is told the examples done so far over all ranks, estimated from this rank's share.
+
+    Raises:
+        RuntimeError: an example is missing or was computed twice, which would make every metric wrong.
+    """
+    ids, logits, losses, done = [], [], [], 0
+    with torch.no_grad():
+        for batch in loader:
+            batch = to_device(batch, device)
+            logits_SC = forward(batch)
+            labels_S = batch.labels_S
+            known_S = ~torch.isnan(labels_S) if labels_S.is_floating_point() else labels_S >= 0
+            losses_S = loss_per_example(logits_SC, labels_S.masked_fill(~known_S, 0), batch.example_ids_S)
+            ids.append(batch.example_ids_S)
+            logits.append(logits_SC.float())
+            losses.append(torch.where(known_S, losses_S, torch.nan).float())
+            done += len(batch.example_ids_S)
+            progress(min(done * loader.ranks, len(loader.dataset)))
+    values_MV = torch.cat([torch.cat(losses)[:, None], torch.cat(logits)], dim=1)
+    return _in_order(*_gather(torch.cat(ids), values_MV, loader.ranks), len(loader.dataset))
+
+
+def _gather(ids_M: torch.Tensor, values_MV: torch.Tensor, ranks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and values of all ranks. Ranks may hold different numbers of rows."""
+    if ranks == 1:
+        return ids_M.cpu().numpy(), values_MV.cpu().numpy()
+    count = torch.tensor([len(ids_M)], device=ids_M.device)
+    counts = [torch.zeros_like(count) for _ in range(ranks)]
+    distributed.all_gather(counts, count)
+    most = int(torch.stack(counts).max())
+    padded_ids = ids_M.new_full((most,), NO_EXAMPLE)
+    padded_ids[: len(ids_M)] = ids_M
+    padded_values = values_MV.new_zeros(most, values_MV.shape[1])
+    padded_values[: len(values_MV)] = values_MV
+    all_ids = [torch.empty_like(padded_ids) for _ in range(ranks)]
+    all_values = [torch.empty_like(padded_values) for _ in range(ranks)]
+    distributed.all_gather(all_ids, padded_ids)
+    distributed.all_gather(all_values, padded_values)
+    return torch.cat(all_ids).cpu().numpy(), torch.cat(all_values).cpu().numpy()
+
+
+def _in_order(ids: np.ndarray, values: np.ndarray, rows: int) -> Predictions:
+    real = ids != NO_EXAMPLE
+    ids, values = ids[real], values[real]
+    seen = np.bincount(ids, minlength=rows)
+    if len(seen) != rows or (seen != 1).any():
+        wrong = np.flatnonzero(seen != 1)[:5].tolist()
+        raise RuntimeError(f"evaluation of {rows} examples saw ids {wrong} {seen[wrong].tolist()} times, not once")
+    ordered = np.empty_like(values)
+    ordered[ids] = values
+    return Predictions(logits=ordered[:, 1:], losses=ordered[:, 0])
+
+
+def from_rank_0(value: Any) -> Any:
+    """`value` of rank 0 on every rank: metrics are computed once and decided upon everywhere."""
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,0 +1,106 @@
+"""`ftsys train`: one rank's life, from the run file to results.json, and its exit status on disk."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftsys.config import RunConfig, identity_parts, resolve_task
+from ftsys.errors import DONE, FAILED, FtsysError
+from ftsys.metrics import check_metric_names
+from ftsys.report.progress import SplitProgress, is_main_rank
+from ftsys.report.quiet import quiet_libraries
+from ftsys.report.table import history_rows, print_final
+from ftsys.tasks import Task
+from ftsys.train.status import STATE_OF, Claim, claim_run_folder, read_status, write_status
+
+
+@dataclass
+class Journal:
+    """What status.json is to say when this life ends, however it ends."""
+
+    folder: Path
+    attempt: int
+    phase: str = "prepare"
+
+    def write(self, exit_status: int | None, reason: str) -> None:
+        """Write status.json on rank 0; the step is the last one that it told of."""
+        if is_main_rank():
+            former = read_status(self.folder)
+            step = former.step if former is not None and former.attempt == self.attempt else 0
+            state = "running" if exit_status is None else STATE_OF[exit_status]
+            write_status(self.folder, state, exit_status, reason, self.phase, step, self.attempt)
+
+
+def train(run: RunConfig, overwrite: bool = False) -> int:
+    """Train, evaluate and write the run folder; returns the exit status. A finished run prints its table again.
+
+    Every rank calls it. Raises FtsysError with the exit status it carries; status.json holds it then.
+    """
+    task = resolve_task(run)
+    check_metric_names(task.metrics, task.regression)
+    folder = Path(run.output_dir)
+    rank = 0 if is_main_rank() else 1
+    claim = claim_run_folder(folder, identity_parts(run), overwrite, rank)
+    if claim.finished:
+        show(run, task, folder, note="this run is finished; --overwrite starts it anew")
+        return DONE
+    journal = Journal(folder, claim.attempt)
+    with _recorded(journal):
+        _train(run, task, folder, claim, journal)
+    show(run, task, folder)
+    return DONE
+
+
+def _train(run: RunConfig, task: Task, folder: Path, claim: Claim, journal: Journal) -> None:
+    from ftsys.data.prepare import ensure_store
+    from ftsys.train.stopping import Stopping
+
+    quiet_libraries()
+    journal.write(None, "")
+    stopping = Stopping()
+    with stopping.watching():
+        start = time.perf_counter()
+        with SplitProgress("prepare") as progress:
+            store = ensure_store(run, task, progress)
+        seconds = time.perf_counter() - start
+        from ftsys.train.finish import finish
+        from ftsys.train.session import train_session
+
+        journal.phase = "train"
+        session = train_session(run, task, store, folder, claim, stopping)
+        journal.phase = "finish"
+        finish(session, seconds)
+        session.trainer.end()
+
+
+@contextmanager
+def _recorded(journal: Journal) -> Iterator[None]:
+    """Leave status.json with how the block ended. A failure of any other kind keeps its traceback."""
+    try:
+        yield
+    except FtsysError as error:
+        journal.write(error.exit_status, str(error))
+        raise
+    except BaseException as error:
+        journal.write(FAILED, f"{type(error).__name__}: {error}")
+        raise
+    journal.write(DONE, "")
+
+
+def show(run: RunConfig, task: Task, folder: Path, note: str = "") -> None:
+    """Print the metric table, a row an evaluation, and where the results are. Rank 0 only."""
+    if not is_main_rank():
+        return
+    from ftsys.train.metrics_log import read_metrics
+
+    kind = "synthetic data" if run.data.source == "embedded" else str(run.data.source)
+    places = {
+        "results": folder / "results.json",
+        "predictions": folder / "predictions",
+        "model": folder / "model",
+        "log of metrics": folder / "metrics.jsonl",
+    }
+    rows = history_rows(read_metrics(folder / "metrics.jsonl"))
+    print_final(rows, title=f"{task.name}, {kind}", places=places, notes=[note] if note else [])

@@ -1,0 +1,140 @@
+"""The Trainer's checkpoints in this project's format, and the trained model as plain Hugging Face files."""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from torch import distributed, nn
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import SaveStrategy
+
+from ftsys.files import json_safe, storage_errors
+from ftsys.train.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
+from ftsys.train.full_state import FullState
+from ftsys.train.state import export_state, import_state
+
+TRAINER_STATE = "trainer_state.json"
+
+
+@dataclass(frozen=True)
+class Life:
+    """One life of a run: where its checkpoints lie, which run it is, and which start of it."""
+
+    checkpoints: Path
+    identity: str
+    attempt: int
+    keep: int
+
+
+class CheckpointTrainer(transformers.Trainer):
+    """transformers' Trainer with checkpoints that any world size and ZeRO stage reads, once `life` is given."""
+
+    life: Life | None = None
+    weights_version = 0
+    """Raised where weights change without a step: predictions made before then are not of them."""
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.life is None:
+            super()._save_checkpoint(model, trial)
+            return
+        state = export_state(self.model_wrapped, self.optimizer)
+        if self.state.best_global_step and self.args.save_strategy != SaveStrategy.NO:
+            self.state.best_model_checkpoint = str(self._step_folder(self.state.best_global_step))
+        if self.args.process_index == 0:
+            self._note_callback_states()
+            trainer_state = json_safe(dataclasses.asdict(self.state))
+            extra = {"scheduler": json_safe(self.lr_scheduler.state_dict()), "scaler": self._scaler_state()}
+            save_checkpoint(
+                self.life.checkpoints,
+                self.state.global_step,
+                state,
+                extra,
+                self.life.identity,
+                self.life.attempt,
+                documents={TRAINER_STATE: trainer_state},
+            )
+            prune_checkpoints(self.life.checkpoints, self.life.keep, self.state.best_global_step)
+
+    def _step_folder(self, step: int) -> Path:
+        assert self.life is not None
+        return self.life.checkpoints / f"step-{step:06d}"
+
+    def _note_callback_states(self) -> None:
+        """What callbacks want to know after a resume, in the Trainer's own place for it."""
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+
+    def _scaler_state(self) -> dict[str, Any] | None:
+        scaler = self.accelerator.scaler
+        return None if scaler is None else scaler.state_dict()
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        """As transformers', then the checkpoint's state into whatever engine it made."""
+        if resume_from_checkpoint is None and self.is_deepspeed_enabled:
+            return self._prepare_from_float32(max_steps, train_dataloader)
+        if not _is_ours(resume_from_checkpoint):
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        checkpoint = Checkpoint.open(Path(resume_from_checkpoint))
+        import_state(self.model_wrapped, self.optimizer, checkpoint.load_state())
+        self.lr_scheduler.load_state_dict(checkpoint.extra["scheduler"])
+        if self.accelerator.scaler is not None and checkpoint.extra["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
+        return prepared
+
+    def _prepare_from_float32(self, max_steps: int, train_dataloader: Any) -> Any:
+        """Start DeepSpeed's masters from the unrounded weights, and its optimizer from no step at all.
+
+        Low-precision engines round the weights before they copy them as masters, and at ZeRO 0 with bf16 the optimizer
+        takes a step with zero gradients when it is made (DeepSpeed 0.19.8), which shifts Adam's bias correction.
+        """
+        weights = {name: tensor.detach().clone() for name, tensor in self.model.named_parameters()}
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        import_state(self.model_wrapped, self.optimizer, FullState(weights=weights))
+        return prepared
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Nothing for our own checkpoints: their weights arrive with the optimizer, once the engine is there."""
+        if not _is_ours(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing for our own checkpoints: dropout is seeded by the step."""
+        if not _is_ours(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.life is None or self.state.best_global_step is None:
+            super()._load_best_model()
+            return
+        if distributed.is_initialized():
+            distributed.barrier()  # rank 0 alone writes: the others must not look before it is done
+        best = Checkpoint.open(self._step_folder(self.state.best_global_step))
+        import_state(self.model_wrapped, self.optimizer, best.load_state())
+        self.weights_version += 1
+
+    def save_plain_model(self, folder: Path) -> None:
+        """Write the float32 weights and the config for `from_pretrained`; every rank calls it, rank 0 writes.
+
+        Raises StorageError when the disk refuses.
+        """
+        state = export_state(self.model_wrapped)
+        if self.args.process_index != 0:
+            return
+        config = copy.deepcopy(self.model.config)
+        config.dtype = torch.float32  # the masters', whatever the engine computed in
+        config.architectures = [type(self.model).__name__]
+        with storage_errors(folder):
+            config.save_pretrained(folder)
+            tensors = {name: tensor.contiguous() for name, tensor in (state.weights | state.buffers).items()}
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _is_ours(checkpoint: Any) -> bool:
+    return isinstance(checkpoint, str | Path) and (Path(checkpoint) / "manifest.json").exists()

@@ -1,0 +1,184 @@
+"""Training in one rank, once the store is there: model, plan, Trainer, evaluation. Imports the heavy libraries."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from ftsys.config import RunConfig, dump_toml, run_identity
+from ftsys.data.model_folder import resolve_model_folder
+from ftsys.data.store import Store
+from ftsys.errors import ConfigError, FtsysError
+from ftsys.files import atomic_write_json, atomic_write_text
+from ftsys.models.packed import why_not_packable
+from ftsys.report.progress import is_main_rank
+from ftsys.report.quiet import quiet_libraries
+from ftsys.tasks import Task
+from ftsys.train.callbacks import MetricsLog, ProgressCallback, StatusCallback
+from ftsys.train.checkpoint import clean_leftovers, newest_checkpoint
+from ftsys.train.evaluation import from_rank_0
+from ftsys.train.results import environment
+from ftsys.train.saving import Life
+from ftsys.train.setup import load_model, metrics_of, resolve_plan, training_arguments
+from ftsys.train.status import Claim
+from ftsys.train.stopping import Stopping
+from ftsys.train.trainer import Trainer
+from launcher.deepspeed_config import to_text
+from launcher.plan import Plan
+
+Value = TypeVar("Value")
+
+
+def say(line: str) -> None:
+    """A line for people, from rank 0, on standard error: standard output holds results only."""
+    if is_main_rank():
+        print(line, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Session:
+    """A trained run, as `finish` needs it."""
+
+    run: RunConfig
+    task: Task
+    store: Store
+    plan: Plan
+    trainer: Trainer
+    folder: Path
+    claim: Claim
+    timing: dict[str, float] = field(default_factory=dict)
+
+
+class _FirstStep(TrainerCallback):
+    """Seconds from the start of this process to the first optimizer step."""
+
+    seconds: float | None = None
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the clock once."""
+        if self.seconds is None:
+            self.seconds = time.time() - psutil.Process().create_time()
+
+
+def train_session(run: RunConfig, task: Task, store: Store, folder: Path, claim: Claim, stopping: Stopping) -> Session:
+    """Train and return the session. Raises StoppedEarly after a signal, with a checkpoint on disk."""
+    quiet_libraries()
+    train_split = _split(store, task.train_split, "train on")
+    model_folder = resolve_model_folder(run.model.name)
+    model, fresh = load_model(model_folder, task, run.train.seed)
+    plan = resolve_plan(run, train_split, packed=why_not_packable(model) is None)
+    if plan.backend == "deepspeed":
+        _prepare_deepspeed(plan)
+    arguments = training_arguments(run, plan, task)
+    evaluated = {name: _split(store, name, "evaluate on") for name in task.evaluation_splits}
+    progress, first_step = ProgressCallback(), _FirstStep()
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=train_split,
+        eval_dataset=next(iter(evaluated.values())) if len(evaluated) == 1 else evaluated,
+        compute_metrics=metrics_of(task),
+        callbacks=[
+            MetricsLog(folder, claim.attempt, task.evaluation_splits),
+            StatusCallback(folder, claim.attempt),
+            progress,
+            first_step,
+            stopping,
+        ],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.on_evaluation_progress = progress.evaluation
+    life = trainer.life = Life(folder / "checkpoints", run_identity(run), claim.attempt, run.train.save_keep)
+    _describe(run, plan, trainer, fresh, len(train_split))
+    decided_by_rank_0(lambda: _write_plan(run, plan, arguments, folder))
+    resume = decided_by_rank_0(lambda: _resume_from(run, life))
+    start = time.perf_counter()
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    finally:
+        progress.close()
+    if stopping.agreed:
+        raise stopping.error()
+    session = Session(run, task, store, plan, trainer, folder, claim)
+    session.timing["startup_s"] = first_step.seconds or 0.0
+    session.timing["train_s"] = time.perf_counter() - start - trainer.evaluation_seconds
+    return session
+
+
+def _split(store: Store, name: str | None, purpose: str) -> Any:
+    if name is None or name not in store.splits:
+        raise ConfigError(
+            f"the source has no split {name!r} to {purpose}; it has {sorted(store.splits)}. "
+            "Give data.source such a split, or another task."
+        )
+    return store.splits[name]
+
+
+def _prepare_deepspeed(plan: Plan) -> None:
+    from ftsys.train.deepspeed_traps import prepare_deepspeed
+
+    if plan.device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if "RANK" not in os.environ:  # one process and no launcher: DeepSpeed would look for MPI
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT="0")  # a store of one process takes any free port
+    prepare_deepspeed(say=say)
+
+
+def decided_by_rank_0(decide: Callable[[], Value]) -> Value:
+    """What `decide` returns on rank 0, on every rank; its FtsysError is raised on every rank, so that none waits."""
+    outcome: tuple[Any, FtsysError | None] = (None, None)
+    if is_main_rank():
+        try:
+            outcome = (decide(), None)
+        except FtsysError as error:
+            outcome = (None, error)
+    value, refused = from_rank_0(outcome)
+    if refused is not None:
+        raise refused
+    return value
+
+
+def _write_plan(run: RunConfig, plan: Plan, arguments: TrainingArguments, folder: Path) -> None:
+    atomic_write_text(folder / "config.toml", dump_toml(run))
+    atomic_write_text(folder / "plan.json", plan.to_json())
+    atomic_write_json(folder / "env.json", environment())
+    if plan.backend == "deepspeed":
+        atomic_write_text(folder / "deepspeed.json", to_text(arguments.deepspeed))
+
+
+def _resume_from(run: RunConfig, life: Life) -> str | None:
+    clean_leftovers(life.checkpoints, life.attempt)
+    if run.train.resume == "never":
+        return None
+    if run.train.resume != "auto":
+        return run.train.resume
+    found = newest_checkpoint(life.checkpoints, life.identity, life.attempt, say)
+    return None if found is None else str(found.path)
+
+
+def _describe(run: RunConfig, plan: Plan, trainer: Trainer, fresh: list[str], rows: int) -> None:
+    zero = f", ZeRO {plan.zero_stage}" if plan.backend == "deepspeed" else ""
+    size = f"{plan.global_size} examples" if plan.global_size else f"{plan.global_tokens:,} tokens"
+    say(f"{trainer.args.world_size} {plan.device} rank(s), {plan.backend}{zero}, {plan.precision}; {size} a step")
+    if trainer.view is not None:
+        say(f"packed batches, attention kernel {trainer.view.kernel!r}")
+    else:
+        say(f"padded batches, because {trainer.padded_because}")
+    if fresh:
+        say(f"freshly initialised (seed {run.train.seed}): {', '.join(fresh)}; they are learned from {rows:,} rows")
+
+
+def computed_dtype(plan: Plan) -> torch.dtype:
+    """The type that matrix products of the plan's precision multiply."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[plan.precision]

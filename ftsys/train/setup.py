@@ -1,0 +1,191 @@
+"""From a run and its plan to what the Trainer takes: arguments, model, metrics. One source for every number."""
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, EvalPrediction, PreTrainedModel, set_seed
+
+from ftsys.config import EngineSection, RunConfig
+from ftsys.data.batching import plan_epoch
+from ftsys.data.store import Store, StoreSplit
+from ftsys.errors import ConfigError
+from ftsys.metrics import METRICS, compute, predictions_from_logits
+from ftsys.tasks import Task
+from ftsys.train.arguments import TrainingArguments
+from ftsys.train.trainer import Trainer
+from launcher.deepspeed_config import deepspeed_config, merged_config, read_user_json
+from launcher.plan import Plan, World, make_plan, this_machine
+
+STEPS_BETWEEN_LOGS = 10
+
+
+def rank_world() -> World:
+    """The world as this rank's environment and torch show it."""
+    if not torch.cuda.is_available():
+        return this_machine(os.environ, device="cpu")
+    return this_machine(os.environ, device="cuda", bf16_supported=torch.cuda.is_bf16_supported())
+
+
+def training_arguments(run: RunConfig, plan: Plan, task: Task) -> TrainingArguments:
+    """The Trainer's arguments; making them also joins the process group.
+
+    Raises:
+        ConfigError: a key of [trainer] that TrainingArguments does not have, or a value that it refuses.
+    """
+    known = {field.name for field in fields(TrainingArguments) if field.init}
+    ConfigError.raise_if(_unknown(key, known) for key in run.trainer if key not in known)
+    defaults: dict[str, Any] = {"logging_steps": STEPS_BETWEEN_LOGS, "report_to": "none"}
+    decided = _schedule(run) | _engine(run, plan) | _batch(plan)
+    if task.evaluation_splits:
+        decided |= {"metric_for_best_model": _best_metric(task), "greater_is_better": _greater_is_better(task)}
+    try:
+        return TrainingArguments(output_dir=run.output_dir, **(defaults | decided | dict(run.trainer)))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"transformers refuses the run's settings: {error}") from error
+
+
+def _unknown(key: str, known: set[str]) -> str:
+    nearest = difflib.get_close_matches(key, known, 1)
+    hint = f"Did you mean trainer.{nearest[0]}?" if nearest else "See transformers' TrainingArguments for its fields."
+    return f"trainer.{key} is not a field of TrainingArguments. {hint}"
+
+
+def _schedule(run: RunConfig) -> dict[str, Any]:
+    train = run.train
+    length = {"max_steps": train.max_steps} if train.max_steps is not None else {"num_train_epochs": train.epochs}
+    return {
+        **length,
+        "learning_rate": train.learning_rate,
+        "seed": train.seed,
+        **_every("eval", train.eval_every),
+        **_every("save", train.save_every),
+        "save_total_limit": train.save_keep,
+        # Ours: bars and lines are drawn by ftsys' callbacks, and a store has no columns to remove.
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "logging_nan_inf_filter": False,
+    }
+
+
+def _every(what: str, interval: str | int) -> dict[str, Any]:
+    if isinstance(interval, int):
+        return {f"{what}_strategy": "steps", f"{what}_steps": interval}
+    return {f"{what}_strategy": {"epoch": "epoch", "never": "no"}[interval]}
+
+
+def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
+    on_cpu = plan.device == "cpu"
+    engine: dict[str, Any] = {
+        "use_cpu": on_cpu,
+        "bf16": plan.precision == "bf16",
+        "fp16": plan.precision == "fp16",
+        "optim": plan.optimizer,
+        "max_grad_norm": plan.max_grad_norm,
+        "kernels": plan.kernels,
+    }
+    if plan.backend == "deepspeed":
+        engine["deepspeed"] = _deepspeed(run, plan)
+    elif plan.ranks > 1:
+        # Every weight of a sequence classifier takes part in its loss: looking for others costs a pass a step.
+        engine["ddp_find_unused_parameters"] = False
+        if on_cpu:
+            engine["ddp_backend"] = "gloo"
+    return engine
+
+
+def _deepspeed(run: RunConfig, plan: Plan) -> dict[str, Any]:
+    """The generated settings, under the user's own where there are some. Raises ConfigError with every conflict."""
+    if run.engine.deepspeed:
+        return merged_config(read_user_json(run.engine.deepspeed), run, plan)
+    return deepspeed_config(plan, run)
+
+
+def resolve_plan(run: RunConfig, train_split: StoreSplit, packed: bool) -> Plan:
+    """Every automatic choice for this rank's world. Raises ConfigError with all that cannot work in it."""
+    user_json = read_user_json(run.engine.deepspeed) if run.engine.deepspeed else None
+    world, rows = rank_world(), len(train_split)
+    plan = make_plan(run, world, train_rows=rows, packed=packed, deepspeed_json=user_json)
+    if plan.global_tokens is None:
+        return plan
+    steps = len(plan_epoch(train_split.lengths, run.train.seed, 0, global_tokens=plan.global_tokens, order=plan.order))
+    return make_plan(run, world, rows, steps_per_epoch=steps, packed=packed, deepspeed_json=user_json)
+
+
+def _batch(plan: Plan) -> dict[str, Any]:
+    return {
+        # What the Trainer and DeepSpeed count with; examples are dealt by our own plan.
+        "per_device_train_batch_size": plan.largest_rank_examples or 1,
+        "gradient_accumulation_steps": 1,
+        "global_batch_size": plan.global_size,
+        "global_batch_tokens": plan.global_tokens,
+        "batch_order": plan.order,
+        "micro_tokens": plan.micro_tokens,
+    }
+
+
+def _best_metric(task: Task) -> str:
+    several = len(task.evaluation_splits) > 1
+    return f"{task.evaluation_splits[0]}_{task.metrics[0]}" if several else task.metrics[0]
+
+
+def _greater_is_better(task: Task) -> bool:
+    return METRICS[task.metrics[0]].greater_is_better
+
+
+def load_model(folder: Path, task: Task, seed: int) -> tuple[PreTrainedModel, list[str]]:
+    """The pre-trained encoder with the task's head, float32; and the names of weights that were freshly made.
+
+    The head's weights are drawn from `seed` alone, so every rank makes the same.
+    """
+    set_seed(seed)
+    names = dict(enumerate(task.labels)) if task.labels else {0: "score"}
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        num_labels=task.num_outputs,
+        id2label=names,
+        label2id={name: index for index, name in names.items()},
+        problem_type="regression" if task.regression else "single_label_classification",
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    mismatched = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
+    return model, sorted([*info["missing_keys"], *mismatched])
+
+
+def metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
+    """What the Trainer calls with all logits and labels of a split, on rank 0."""
+
+    def compute_metrics(found: EvalPrediction) -> dict[str, float]:
+        predictions = predictions_from_logits(found.predictions, task.regression)
+        return compute(task.metrics, predictions, found.label_ids)
+
+    return compute_metrics
+
+
+def prediction_trainer(run: RunConfig, model: PreTrainedModel, store: Store, scratch: str) -> Trainer:
+    """A Trainer that only predicts: no engine, no optimizer; `scratch` is a folder it may write to and does not."""
+    world = rank_world()
+    plan = make_plan(run.model_copy(update={"engine": _without_zero(run)}), world, packed=True)
+    arguments = TrainingArguments(
+        output_dir=scratch,
+        use_cpu=plan.device == "cpu",
+        bf16=plan.precision == "bf16",
+        fp16=plan.precision == "fp16",
+        kernels=plan.kernels,
+        micro_tokens=plan.micro_tokens,
+        ddp_backend="gloo" if plan.device == "cpu" and world.ranks > 1 else None,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    return Trainer(model=model, args=arguments, eval_dataset=next(iter(store.splits.values())))
+
+
+def _without_zero(run: RunConfig) -> EngineSection:
+    return run.engine.model_copy(update={"zero_stage": 0, "offload": "none", "backend": "auto", "deepspeed": ""})

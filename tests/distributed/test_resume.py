@@ -1,0 +1,81 @@
+"""A run cut at a checkpoint and resumed is the uninterrupted run, bit for bit on the same world."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.distributed.tiny_run import make_store, make_trainer
+from tests.distributed.worlds import World
+
+STEPS, CUT_AT = 7, 4  # the epoch has five steps: cut within the first, ended within the second
+
+
+def train_part(store: Path, scratch: Path, options: dict[str, Any], stop: int | None, resume: bool) -> dict[str, Any]:
+    """Train to step `stop` or to the end, from the newest checkpoint if `resume`; returns losses and weights."""
+    from transformers import TrainerCallback
+
+    from ftsys.train.checkpoint import newest_checkpoint
+    from ftsys.train.saving import Life
+    from ftsys.train.state import export_state
+
+    class StopAt(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == stop:
+                control.should_training_stop = True
+
+    trainer = make_trainer(store, scratch, **options, max_steps=STEPS, save_strategy="steps", save_steps=2)
+    trainer.life = Life(scratch / "checkpoints", "identity", 1, keep=2)
+    trainer.add_callback(StopAt())
+    found = newest_checkpoint(trainer.life.checkpoints, "identity", 1) if resume else None
+    trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
+    losses = {line["step"]: line["loss"] for line in trainer.state.log_history if "loss" in line}
+    return {"losses": losses, "weights": export_state(trainer.model_wrapped).weights, "step": trainer.state.global_step}
+
+
+@pytest.mark.parametrize(("ranks", "stage", "precision"), [(1, None, "fp32"), (2, None, "fp32"), (2, 2, "bf16")])
+def test_a_resumed_run_is_bit_identical(
+    world: Callable[[int], World], tmp_path: Path, ranks: int, stage: int | None, precision: str
+) -> None:
+    store = make_store(tmp_path / "stores")
+    options = {"stage": stage, "precision": precision, "micro_tokens": 60}
+    whole = world(ranks).run(train_part, store, tmp_path / "whole", dict(options), None, False)[0]
+    world(ranks).run(train_part, store, tmp_path / "cut", dict(options), CUT_AT, False)
+    resumed = world(ranks).run(train_part, store, tmp_path / "cut", dict(options), None, True)[0]
+    assert resumed["step"] == STEPS
+    assert resumed["losses"] == whole["losses"]
+    assert all(torch.equal(resumed["weights"][name], tensor) for name, tensor in whole["weights"].items())
+
+
+def test_a_run_goes_on_with_other_ranks_and_another_stage(world: Callable[[int], World], tmp_path: Path) -> None:
+    store = make_store(tmp_path / "stores")
+    whole = world(1).run(train_part, store, tmp_path / "whole", {"micro_tokens": 60}, None, False)[0]
+    world(2).run(train_part, store, tmp_path / "cut", {"stage": 2, "micro_tokens": 60}, CUT_AT, False)
+    resumed = world(3).run(train_part, store, tmp_path / "cut", {"stage": 3, "micro_tokens": 500}, None, True)[0]
+    assert resumed["losses"] == pytest.approx(whole["losses"], rel=1e-5)
+
+
+def first_steps(store: Path, scratch: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """What the optimizer counts after two steps, and how far the masters were from float32 before the first."""
+    from ftsys.train.state import export_state
+    from tests.distributed.tiny_run import tiny_bert
+
+    trainer = make_trainer(store, scratch, **options, max_steps=2, learning_rate=0.0)
+    trainer.train()
+    state = export_state(trainer.model_wrapped, trainer.optimizer)
+    exact = {name: tensor.detach() for name, tensor in tiny_bert().named_parameters()}
+    return {
+        "steps": {numbers["step"] for numbers in state.numbers.values()},
+        "rounded": [name for name, tensor in state.weights.items() if not torch.equal(tensor, exact[name])],
+    }
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_deepspeed_starts_from_float32_weights_and_no_step(
+    world: Callable[[int], World], tmp_path: Path, stage: int
+) -> None:
+    store = make_store(tmp_path / "stores")
+    found = world(2).run(first_steps, store, tmp_path, {"stage": stage, "precision": "bf16"})[0]
+    assert found == {"steps": {2.0}, "rounded": []}

@@ -1,0 +1,81 @@
+"""Starting the real commands the way a user does, and reading what they leave."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SECONDS = 400
+PYTHON = str(Path(sys.executable).parent)
+
+RUN_FILE = """
+[task]
+name = "paraphrase"
+[data]
+source = "embedded"
+[model]
+name = "embedded"
+[batch]
+global_size = 16
+[train]
+max_steps = 5
+eval_every = 5
+save_every = 5
+[engine]
+precision = "fp32"
+[trainer]
+logging_steps = 1
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The user's environment, with this interpreter's programs first and two quiet CPU ranks."""
+    return os.environ | {
+        "PATH": f"{PYTHON}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        **more,
+    }
+
+
+def call(*words: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; standard output and error are captured apart."""
+    return subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        env=environment(**more),
+        text=True,
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def ftsys(*words: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """`ftsys WORDS` in one process."""
+    return call(sys.executable, "-m", "ftsys", *words, cwd=cwd, **more)
+
+
+def write_run_file(folder: Path, text: str = RUN_FILE) -> Path:
+    path = folder / "run.toml"
+    path.write_text(f'output_dir = "{folder / "run"}"\n{text}')
+    return path
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def losses(run_folder: Path) -> list[float]:
+    """Training losses in the order of steps."""
+    lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "split" not in line]

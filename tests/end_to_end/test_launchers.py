@@ -1,0 +1,63 @@
+"""The same run under every launcher: the same batches, the same losses, the same run folder."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.commands import call, free_port, losses, read_json, write_run_file
+
+RANKS = "2"
+
+
+def launch(launcher: str, run_file: Path) -> list[str | Path]:
+    words: list[str | Path] = ["-m", "ftsys", "train", run_file]
+    if launcher == "torchrun":
+        return ["torchrun", "--nproc-per-node", RANKS, "--master-port", free_port(), *words]
+    if launcher == "accelerate":
+        port = ["--main_process_port", free_port()]
+        # Several processes without a GPU: accelerate starts them only under this name, and our ranks see the CPU.
+        return ["accelerate", "launch", "--multi_gpu", "--num_processes", RANKS, "--num_machines", "1", *port, *words]
+    return ["deepspeed", "--num_gpus", RANKS, "--master_port", free_port(), "--module", "ftsys", "train", run_file]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> dict[str, Path]:
+    """The run folder of each launcher; every command must end with 0."""
+    folders = {}
+    for launcher in ("torchrun", "deepspeed", "accelerate"):
+        folder = tmp_path_factory.mktemp(launcher)
+        ended = call(*launch(launcher, write_run_file(folder)), cwd=folder, DS_ACCELERATOR="cpu")
+        assert ended.returncode == 0, f"{launcher}:\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}"
+        assert "results.json" in ended.stdout
+        folders[launcher] = folder / "run"
+    return folders
+
+
+def test_losses_are_the_same(runs: dict[str, Path]) -> None:
+    expected = losses(runs["torchrun"])
+    assert len(expected) == 5
+    for launcher, folder in runs.items():
+        assert losses(folder) == pytest.approx(expected, rel=1e-6), launcher
+
+
+def test_metrics_and_predictions_are_the_same(runs: dict[str, Path]) -> None:
+    expected = read_json(runs["torchrun"] / "results.json")["metrics"]
+    texts = set()
+    for launcher, folder in runs.items():
+        found = read_json(folder / "results.json")["metrics"]
+        assert found["validation"]["examples"] == 400, launcher
+        assert found["validation"]["accuracy"] == expected["validation"]["accuracy"]
+        assert found["validation"]["loss"] == pytest.approx(expected["validation"]["loss"], rel=1e-5)
+        lines = (folder / "predictions/validation.tsv").read_text().splitlines()
+        assert [int(line.split("\t")[0]) for line in lines[1:]] == list(range(400))
+        texts.add("\n".join("\t".join(line.split("\t")[:3]) for line in lines))
+    assert len(texts) == 1
+
+
+def test_each_says_what_it_ran(runs: dict[str, Path]) -> None:
+    backends = {launcher: read_json(folder / "results.json")["backend"] for launcher, folder in runs.items()}
+    assert backends == {"torchrun": "ddp", "deepspeed": "deepspeed", "accelerate": "ddp"}
+    for folder in runs.values():
+        assert read_json(folder / "results.json")["world_size"] == int(RANKS)
+        status = read_json(folder / "status.json")
+        assert (status["state"], status["exit"]) == ("done", 0)

@@ -1,0 +1,108 @@
+"""What one run leaves, that others can use it, and what a second start in the same folder does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.commands import RUN_FILE, environment, ftsys, losses, read_json, write_run_file
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
+    """A folder with run.toml and the finished run folder run/."""
+    folder = tmp_path_factory.mktemp("finished")
+    ended = ftsys("train", write_run_file(folder), cwd=folder)
+    assert ended.returncode == 0, ended.stderr
+    assert "freshly initialised" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    return folder
+
+
+def test_the_run_folder_holds_what_the_contract_names(finished: Path) -> None:
+    run = finished / "run"
+    for name in ("config.toml", "plan.json", "env.json", "owner.json", "status.json", "metrics.jsonl", "results.json"):
+        assert (run / name).is_file(), name
+    results = read_json(run / "results.json")
+    assert results["steps"] == 5
+    assert results["seed"] == 42
+    assert results["throughput"]["padding_fraction"] == 0.0
+    assert results["data"] == "synthetic"
+    assert set(results["metrics"]["validation"]) == {"accuracy", "f1", "loss", "examples"}
+    assert len(losses(run)) == 5
+
+
+def test_plain_transformers_loads_the_model_with_the_same_logits(finished: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    from ftsys.config import load_run, resolve_task
+    from ftsys.data.sources import open_source
+
+    run = load_run(finished / "run.toml")
+    rows = next(open_source(run.data, resolve_task(run)).batches("validation", rows_per_batch=400))
+    folder = finished / "run/model"
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer(rows.first[:40], rows.second[:40], truncation=True, padding=True, return_tensors="pt")
+    scores = model.eval()(**batch).logits.softmax(-1).detach().numpy()
+    lines = (finished / "run/predictions/validation.tsv").read_text().splitlines()
+    written = np.array([[float(cell) for cell in line.split("\t")[3:]] for line in lines[1:41]])
+    np.testing.assert_allclose(scores, written, atol=1e-5)
+    found = pipeline("text-classification", str(folder))({"text": rows.first[0], "text_pair": rows.second[0]})
+    assert found["label"] == lines[1].split("\t")[1]
+
+
+def test_evaluate_finds_the_same_metrics(finished: Path) -> None:
+    ended = ftsys("evaluate", "run.toml", cwd=finished)
+    assert ended.returncode == 0, ended.stderr
+    accuracy = read_json(finished / "run/results.json")["metrics"]["validation"]["accuracy"]
+    assert f"{accuracy:.4f}" in ended.stdout
+
+
+def test_a_second_start_prints_the_table_and_changes_nothing(finished: Path) -> None:
+    before = (finished / "run/results.json").read_bytes()
+    ended = ftsys("train", "run.toml", cwd=finished)
+    assert ended.returncode == 0
+    assert "finished" in ended.stdout
+    assert (finished / "run/results.json").read_bytes() == before
+
+
+def test_another_run_is_refused_with_77(finished: Path) -> None:
+    ended = ftsys("train", "run.toml", "--train.seed", "7", cwd=finished)
+    assert ended.returncode == 77
+    assert "train.seed" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_verify_finds_a_changed_byte(finished: Path) -> None:
+    assert ftsys("verify", "run", cwd=finished).returncode == 0
+    weights = next((finished / "run/checkpoints").glob("*/weights.safetensors"))
+    original = weights.read_bytes()
+    weights.write_bytes(original[:1000] + bytes([original[1000] ^ 1]) + original[1001:])
+    ended = ftsys("verify", "run", cwd=finished)
+    weights.write_bytes(original)
+    assert ended.returncode == 2
+    assert "weights.safetensors" in ended.stdout
+
+
+def test_a_signal_ends_with_75_and_the_same_command_goes_on(tmp_path: Path, minilm_folder: Path) -> None:
+    run_file = write_run_file(tmp_path, RUN_FILE.replace("max_steps = 5", "max_steps = 30"))
+    command = [sys.executable, "-m", "ftsys", "train", str(run_file)]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "run/metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 75, stderr
+    status = read_json(tmp_path / "run/status.json")
+    assert (status["state"], status["exit"]) == ("stopped", 75)
+    again = ftsys("train", run_file, "--train.resume", "auto", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "resuming from" in again.stderr
+    assert losses(tmp_path / "run")[0] == pytest.approx(0.69, abs=0.2)
+    assert len(losses(tmp_path / "run")) == 30

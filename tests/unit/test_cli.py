@@ -1,0 +1,60 @@
+"""The command line: wrong input ends with 2 and one message, on any rank, without a traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from ftsys.cli import main
+
+
+def run_file(folder: Path, text: str) -> str:
+    path = folder / "run.toml"
+    path.write_text(f'output_dir = "{folder / "run"}"\n{text}')
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[train]\nepoch = 3\n", ["train.epochs"]),
+        ("[train]\nepochs = 'three'\nseed = -1\n", ["train.epochs", "train.seed"]),
+        ('[task]\nname = "mrcp"\n', ["mrcp", "mrpc"]),
+        ("[trainer]\nlearning_rate = 1\n", ["train.learning_rate"]),
+    ],
+)
+def test_wrong_run_files_end_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: list[str]
+) -> None:
+    assert main(["train", run_file(tmp_path, text)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert all(word in said for word in words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_ranks_leave_quietly_with_the_same_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", run_file(tmp_path, "[train]\nepoch = 3\n")]) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_the_rank_argument_of_the_deepspeed_launcher_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--local_rank=1", "config", "no-such-file.toml"]) == 2
+    assert "no-such-file.toml" in capsys.readouterr().err
+
+
+def test_config_says_where_each_value_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run_file(tmp_path, "[task]\nname = 'mrpc'\n[train]\nepochs = 2\n")
+    assert main(["config", path, "--train.seed", "7"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    origins = {words[0]: words[2:] for words in lines}
+    assert origins["train.seed"][0] == "command"
+    assert origins["train.epochs"][0] == "file"
+    assert origins["train.learning_rate"][0].startswith("default")
+
+
+def test_verify_refuses_what_is_none_of_the_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err

@@ -1,0 +1,68 @@
+"""Small files are written whole or not at all, as strict JSON, and the disk's refusals are told."""
+
+import errno
+import json
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ftsys.errors import StorageError
+from ftsys.files import atomic_open, atomic_write_json, atomic_write_text, json_safe
+
+
+def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    atomic_write_text(path, "old")
+    with pytest.raises(RuntimeError, match="boom"), atomic_open(path) as stream:  # noqa: PT012
+        stream.write("new")
+        raise RuntimeError("boom")
+    assert path.read_text() == "old"
+    assert [found.name for found in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_kernels_refusal_becomes_a_storage_error(tmp_path: Path) -> None:
+    """A real refusal: the process may write no file beyond 4 KiB."""
+    path, before = tmp_path / "a.txt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(StorageError, match="the file grew too large"):
+            atomic_write_text(path, "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_becomes_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    atomic_write_text(tmp_path / "a.txt", "old")
+    _fill_the_disk(monkeypatch)
+    with pytest.raises(StorageError, match=r"the disk is full\. Free some space") as found:
+        atomic_write_text(tmp_path / "a.txt", "new")
+    assert found.value.exit_status == 1
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_bytes_and_line_ends_are_kept(tmp_path: Path) -> None:
+    with atomic_open(tmp_path / "b", "wb") as stream:
+        stream.write(b"\x00\r\n")
+    atomic_write_text(tmp_path / "t", "é\r\n\n")
+    assert (tmp_path / "b").read_bytes() == b"\x00\r\n"
+    assert (tmp_path / "t").read_bytes() == "é\r\n\n".encode()
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    value = {"a": float("nan"), "b": [np.float32(0.5), np.int64(3), -np.inf], "c": np.array([1.0, np.nan]), 1: {2, 1}}
+    expected = {"a": None, "b": [0.5, 3, None], "c": [1.0, None], "1": [1, 2], "p": "x/y"}
+    atomic_write_json(tmp_path / "a.json", {**value, "p": Path("x/y")})
+    assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == expected
+    with pytest.raises(TypeError, match="of type object cannot be written as JSON"):
+        json_safe({"x": object()})
+
+
+def _fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
