@@ -1,7 +1,8 @@
 """The embedded sample: a synthetic paraphrase task in MRPC's shape, made at run time from a seeded grammar of our own.
 
 A meaning fills the slots of a scene; a sentence is one rendering of it. Two renderings of one meaning are a paraphrase.
-A hard negative renders two meanings that differ in one slot, or in who did it to whom. Synthetic wherever it is named.
+A hard negative renders two meanings that differ in a slot or a few, or in who did it to whom. The sample is called
+synthetic wherever it is named.
 """
 
 import hashlib
@@ -9,11 +10,12 @@ import json
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
-from ftsys.data.embedded_grammar import LEXICON, SCENES, Scene
+from ftsys.data.embedded_grammar import SCENES, Scene
+from ftsys.data.embedded_lexicon import LEXICON
 from ftsys.data.rows import Columns, Rows
 from ftsys.errors import DataError
 from ftsys.tasks import PARAPHRASE, Task
@@ -21,7 +23,14 @@ from ftsys.tasks import PARAPHRASE, Task
 SIZES = {"train": 2000, "validation": 400}
 SEED = 20240229
 POSITIVE_SHARE = 0.67
-SWAP_SHARE = 0.5
+RESPELT = 2
+"""Slots that the second sentence of a paraphrase spells anew, at most."""
+CHANGES = (1, 2, 2, 3, 3, 4)
+"""Slots whose meaning a hard negative changes; each number is as likely as it is often here."""
+SWAP_SHARE = 0.2
+"""Of the negatives in scenes with two like roles: those that exchange the roles and change nothing else."""
+REMARK_SHARE = 0.4
+"""Pairs that both end in a remark, which gives the lengths MRPC's spread."""
 _HOLE = re.compile(r"\{([^{}]*)\}")
 
 _T = TypeVar("_T")
@@ -57,7 +66,7 @@ class EmbeddedSplit:
 
 def embedded_splits(task: Task) -> dict[str, EmbeddedSplit]:
     """The splits of the synthetic sample. Raises DataError for any task but 'paraphrase'."""
-    if asdict(task) != asdict(PARAPHRASE):
+    if (task.name, task.columns, task.labels) != (PARAPHRASE.name, PARAPHRASE.columns, PARAPHRASE.labels):
         raise DataError(
             f"data.source='embedded' is the synthetic paraphrase sample, and the task is {task.name!r}. Set "
             f"task.name = {PARAPHRASE.name!r}, or give data.source the files of {task.name!r}."
@@ -91,14 +100,13 @@ class _Grammar:
     def _pair(self) -> Pair:
         scene = self._pick(SCENES)
         meaning = self._meaning(scene)
-        touched = self._some(scene.changes, 3)
-        if self._rng.random() < POSITIVE_SHARE:
-            other, label = meaning, 1
-        else:
-            other, label = self._changed(scene, meaning, touched), 0
+        label = int(self._rng.random() < POSITIVE_SHARE)
+        remark = self._pick(LEXICON["remark"])[""] if self._rng.random() < REMARK_SHARE else ""
+        respelt = self._some(scene.changes, RESPELT)
+        other, touched = (meaning, respelt) if label else self._changed(scene, meaning, respelt)
         spelt: dict[str, str] = {}
-        first = self._render(scene, meaning, spelt, ())
-        return first, self._render(scene, other, spelt, touched), label
+        first = self._render(scene, meaning, spelt, (), remark)
+        return first, self._render(scene, other, spelt, touched, remark), label
 
     def _pick(self, options: Sequence[_T]) -> _T:
         return options[int(self._rng.random() * len(options))]
@@ -111,35 +119,41 @@ class _Grammar:
             filling[slot] = self._pick([index for index in range(len(LEXICON[lexicon])) if index not in taken])
         return filling
 
+    def _changed(self, scene: Scene, meaning: Filling, respelt: list[str]) -> tuple[Filling, list[str]]:
+        """Another meaning, and the slots to spell anew. Exchanged roles show in no word: `respelt` stays as it is."""
+        if scene.swaps and self._rng.random() < SWAP_SHARE:
+            one, two = self._pick(scene.swaps)
+            return meaning | {one: meaning[two], two: meaning[one]}, respelt
+        count = self._pick(CHANGES)
+        touched = self._some(scene.changes, min(count, 3))
+        touched += self._some([slot for slot in scene.slots if slot not in touched], count - len(touched))
+        changed = dict(meaning)
+        for slot in touched:
+            alike = [other for other, lexicon in scene.slots.items() if lexicon == scene.slots[slot]]
+            taken = {filling[other] for filling in (meaning, changed) for other in alike}
+            changed[slot] = self._pick([each for each in range(len(LEXICON[scene.slots[slot]])) if each not in taken])
+        return changed, touched
+
     def _some(self, options: Sequence[str], most: int) -> list[str]:
         left = list(options)
         return [left.pop(int(self._rng.random() * len(left))) for _ in range(min(most, len(left)))]
 
-    def _changed(self, scene: Scene, meaning: Filling, touched: Sequence[str]) -> Filling:
-        """The meaning with another one in each touched slot, and at times with two roles exchanged."""
-        changed = dict(meaning)
-        for slot in touched:
-            others = [index for index in range(len(LEXICON[scene.slots[slot]])) if index != meaning[slot]]
-            changed[slot] = self._pick(others)
-        if scene.swaps and self._rng.random() < SWAP_SHARE:
-            one, two = self._pick(scene.swaps)
-            changed |= {one: meaning[two], two: meaning[one]}
-        return changed
-
-    def _render(self, scene: Scene, meaning: Filling, spelt: dict[str, str], touched: Sequence[str]) -> str:
-        """A sentence that says `meaning`. It spells as `spelt` does, except the touched slots, which it spells anew."""
-        text = self._pick(scene.frames)
+    def _render(
+        self, scene: Scene, meaning: Filling, spelt: dict[str, str], touched: Sequence[str], remark: str
+    ) -> str:
+        """A sentence that says `meaning`, spelt as in `spelt` but for the touched slots; adds to `spelt`."""
         before = dict(spelt)
+        text = self._pick(scene.frames)
         while hole := _HOLE.search(text):
             slot, _, facet = hole[1].partition(".")
-            spellings = (LEXICON[scene.slots[slot]][meaning[slot]][facet] if slot in scene.slots else hole[1]).split(
-                "|"
-            )
-            earlier = before.get(hole[1])
-            if slot in touched:
-                chosen = self._pick([each for each in spellings if each != earlier])
-            else:
-                chosen = earlier if earlier in spellings else self._pick(spellings)
-            spelt[hole[1]] = chosen
-            text = text[: hole.start()] + chosen + text[hole.end() :]
+            spellings = LEXICON[scene.slots[slot]][meaning[slot]][facet] if slot in scene.slots else hole[1]
+            spelt[hole[1]] = self._spelling(spellings.split("|"), before.get(hole[1], ""), anew=slot in touched)
+            text = text[: hole.start()] + spelt[hole[1]] + text[hole.end() :]
+        if remark:
+            text = f"{text[:-1]}, {self._pick(remark.split('|'))}."
         return text[0].upper() + text[1:]
+
+    def _spelling(self, spellings: list[str], earlier: str, anew: bool) -> str:
+        if anew:
+            return self._pick([each for each in spellings if each != earlier] or spellings)
+        return earlier if earlier in spellings else self._pick(spellings)

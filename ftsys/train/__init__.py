@@ -1,1 +1,1 @@
-"""What runs in each rank: arguments, the Trainer, evaluation, checkpoints, status. Only this package touches DeepSpeed."""
+"""Training: the Hugging Face Trainer with its data, loss, evaluation and checkpoints replaced. Imports lazily."""

@@ -5,7 +5,6 @@ Every example counts once, whatever the ranks, and comes back in the data set's 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -83,12 +82,3 @@ def _in_order(ids: np.ndarray, values: np.ndarray, rows: int) -> Predictions:
     ordered = np.empty_like(values)
     ordered[ids] = values
     return Predictions(logits=ordered[:, 1:], losses=ordered[:, 0])
-
-
-def from_rank_0(value: Any) -> Any:
-    """`value` of rank 0 on every rank: metrics are computed once and decided upon everywhere."""
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return value
-    box = [value]
-    distributed.broadcast_object_list(box, src=0)
-    return box[0]

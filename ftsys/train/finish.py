@@ -12,6 +12,7 @@ from ftsys.data.model_folder import resolve_model_folder
 from ftsys.files import atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.tasks import Task
+from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.evaluation import Predictions
 from ftsys.train.matmul_rate import matmul_rate
 from ftsys.train.meter import Meter
@@ -24,7 +25,7 @@ from ftsys.train.results import (
     write_results,
     write_submission,
 )
-from ftsys.train.session import Session, computed_dtype, decided_by_rank_0
+from ftsys.train.session import Session, computed_dtype
 from ftsys.train.trainer import Trainer, parameters_outside_embeddings
 
 TOKENIZER_FILES = (

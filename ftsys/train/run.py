@@ -1,5 +1,6 @@
 """`ftsys train`: one rank's life, from the run file to results.json, and its exit status on disk."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from ftsys.report.quiet import quiet_libraries
 from ftsys.report.table import history_rows, print_final
 from ftsys.tasks import Task
 from ftsys.train.status import STATE_OF, Claim, claim_run_folder, read_status, write_status
+from launcher.plan import this_machine
 
 
 @dataclass
@@ -58,6 +60,8 @@ def _train(run: RunConfig, task: Task, folder: Path, claim: Claim, journal: Jour
     from ftsys.train.stopping import Stopping
 
     quiet_libraries()
+    if this_machine(os.environ).device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns of the GPU that it did not find
     journal.write(None, "")
     stopping = Stopping()
     with stopping.watching():

@@ -3,17 +3,19 @@
 import copy
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors.torch import save_file
-from torch import distributed, nn
+from torch import nn
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import SaveStrategy
 
 from ftsys.files import json_safe, storage_errors
+from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
 from ftsys.train.full_state import FullState
 from ftsys.train.state import export_state, import_state
@@ -45,20 +47,21 @@ class CheckpointTrainer(transformers.Trainer):
         state = export_state(self.model_wrapped, self.optimizer)
         if self.state.best_global_step and self.args.save_strategy != SaveStrategy.NO:
             self.state.best_model_checkpoint = str(self._step_folder(self.state.best_global_step))
-        if self.args.process_index == 0:
-            self._note_callback_states()
-            trainer_state = json_safe(dataclasses.asdict(self.state))
-            extra = {"scheduler": json_safe(self.lr_scheduler.state_dict()), "scaler": self._scaler_state()}
-            save_checkpoint(
-                self.life.checkpoints,
-                self.state.global_step,
-                state,
-                extra,
-                self.life.identity,
-                self.life.attempt,
-                documents={TRAINER_STATE: trainer_state},
-            )
-            prune_checkpoints(self.life.checkpoints, self.life.keep, self.state.best_global_step)
+        decided_by_rank_0(partial(self._write_checkpoint, self.life, state))
+
+    def _write_checkpoint(self, life: Life, state: FullState) -> None:
+        """Rank 0: everything into the step's folder, then remove what is not to be kept."""
+        self._note_callback_states()
+        save_checkpoint(
+            life.checkpoints,
+            self.state.global_step,
+            state,
+            {"scheduler": json_safe(self.lr_scheduler.state_dict()), "scaler": self._scaler_state()},
+            life.identity,
+            life.attempt,
+            documents={TRAINER_STATE: json_safe(dataclasses.asdict(self.state))},
+        )
+        prune_checkpoints(life.checkpoints, life.keep, self.state.best_global_step)
 
     def _step_folder(self, step: int) -> Path:
         assert self.life is not None
@@ -113,8 +116,6 @@ class CheckpointTrainer(transformers.Trainer):
         if self.life is None or self.state.best_global_step is None:
             super()._load_best_model()
             return
-        if distributed.is_initialized():
-            distributed.barrier()  # rank 0 alone writes: the others must not look before it is done
         best = Checkpoint.open(self._step_folder(self.state.best_global_step))
         import_state(self.model_wrapped, self.optimizer, best.load_state())
         self.weights_version += 1

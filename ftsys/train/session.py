@@ -3,10 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import torch
@@ -16,15 +15,15 @@ from transformers.trainer_callback import PrinterCallback
 from ftsys.config import RunConfig, dump_toml, run_identity
 from ftsys.data.model_folder import resolve_model_folder
 from ftsys.data.store import Store
-from ftsys.errors import ConfigError, FtsysError
+from ftsys.errors import ConfigError
 from ftsys.files import atomic_write_json, atomic_write_text
 from ftsys.models.packed import why_not_packable
 from ftsys.report.progress import is_main_rank
 from ftsys.report.quiet import quiet_libraries
 from ftsys.tasks import Task
+from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.callbacks import MetricsLog, ProgressCallback, StatusCallback
 from ftsys.train.checkpoint import clean_leftovers, newest_checkpoint
-from ftsys.train.evaluation import from_rank_0
 from ftsys.train.results import environment
 from ftsys.train.saving import Life
 from ftsys.train.setup import load_model, metrics_of, resolve_plan, training_arguments
@@ -33,8 +32,6 @@ from ftsys.train.stopping import Stopping
 from ftsys.train.trainer import Trainer
 from launcher.deepspeed_config import to_text
 from launcher.plan import Plan
-
-Value = TypeVar("Value")
 
 
 def say(line: str) -> None:
@@ -125,28 +122,12 @@ def _split(store: Store, name: str | None, purpose: str) -> Any:
 
 
 def _prepare_deepspeed(plan: Plan) -> None:
-    from ftsys.train.deepspeed_traps import prepare_deepspeed
+    from ftsys.train.deepspeed_traps import CPU_ADAM_OP, prepare_deepspeed
 
-    if plan.device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "RANK" not in os.environ:  # one process and no launcher: DeepSpeed would look for MPI
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT="0")  # a store of one process takes any free port
-    prepare_deepspeed(say=say)
-
-
-def decided_by_rank_0(decide: Callable[[], Value]) -> Value:
-    """What `decide` returns on rank 0, on every rank; its FtsysError is raised on every rank, so that none waits."""
-    outcome: tuple[Any, FtsysError | None] = (None, None)
-    if is_main_rank():
-        try:
-            outcome = (decide(), None)
-        except FtsysError as error:
-            outcome = (None, error)
-    value, refused = from_rank_0(outcome)
-    if refused is not None:
-        raise refused
-    return value
+    prepare_deepspeed([CPU_ADAM_OP] if plan.offload != "none" and plan.device == "cuda" else [], say=say)
 
 
 def _write_plan(run: RunConfig, plan: Plan, arguments: TrainingArguments, folder: Path) -> None:

@@ -31,8 +31,8 @@ def _use(run: RunConfig, write: bool) -> int:
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
     from ftsys.report.table import Row, print_final
+    from ftsys.train.agree import decided_by_rank_0
     from ftsys.train.finish import split_metrics, write_split_predictions
-    from ftsys.train.session import decided_by_rank_0
     from ftsys.train.setup import load_model, prediction_trainer
 
     names = [*task.evaluation_splits, *(task.test_splits if write else ())]

@@ -23,8 +23,9 @@ from ftsys.data.store import StoreSplit
 from ftsys.kernels.attention import choose_kernel
 from ftsys.models.feed import model_inputs
 from ftsys.models.packed import PackedView, why_not_packable
+from ftsys.train.agree import from_rank_0
 from ftsys.train.arguments import TrainingArguments
-from ftsys.train.evaluation import Predictions, from_rank_0, predict_all
+from ftsys.train.evaluation import Predictions, predict_all
 from ftsys.train.loss import loss_per_example
 from ftsys.train.meter import Meter
 from ftsys.train.saving import CheckpointTrainer

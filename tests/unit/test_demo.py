@@ -80,14 +80,9 @@ def test_each_start_makes_a_new_run_folder(tmp_path: Path) -> None:
     assert demo.new_run_folder(parent).name == "demo-418"
 
 
-def test_starts_at_once_never_share_a_run_folder(tmp_path: Path) -> None:
-    made: list[Path] = []
-    threads = [threading.Thread(target=lambda: made.append(demo.new_run_folder(tmp_path))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(made)) == 8
+def test_starts_at_once_never_share_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(()))  # all of them look before any has made its folder
+    assert [demo.new_run_folder(tmp_path).name for _ in range(3)] == ["demo-001", "demo-002", "demo-003"]
 
 
 def test_a_run_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
@@ -180,12 +175,12 @@ def test_the_table_has_a_row_an_epoch_the_baseline_and_the_places(
     run_file, run_folder = tmp_path / "demo.toml", tmp_path / "run"
     run_file.write_text('[task]\nname = "paraphrase"\n[data]\nsource = "embedded"\n')
     run_folder.mkdir()
-    history = [
+    history: list[dict[str, object]] = [
         {"step": 63, "epoch": 1.0, "time": 0.0, "loss": 0.61},
         {"step": 63, "epoch": 1.0, "time": 0.0, "split": "validation", "loss": 0.5, "accuracy": 0.8125, "f1": 0.87},
         {"step": 126, "epoch": 2.0, "time": 0.0, "split": "validation", "loss": 0.4, "accuracy": 0.8775, "f1": 0.91},
     ]
-    (run_folder / "metrics.jsonl").write_text("".join(json.dumps({"attempt": 1} | line) + "\n" for line in history))
+    (run_folder / "metrics.jsonl").write_text("".join(json.dumps({"attempt": 1, **line}) + "\n" for line in history))
     demo.print_results(run_file, ["--output_dir", str(run_folder)], run_folder)
     shown = capsys.readouterr().out
     assert "synthetic" in shown.splitlines()[0]

@@ -1,0 +1,34 @@
+"""What rank 0 finds or decides, on every rank: nobody computes it twice, and nobody waits for a rank that failed."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import distributed
+
+from ftsys.errors import FtsysError
+from ftsys.report.progress import is_main_rank
+
+Value = TypeVar("Value")
+
+
+def from_rank_0(value: Any) -> Any:
+    """`value` of rank 0 on every rank."""
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def decided_by_rank_0(decide: Callable[[], Value]) -> Value:
+    """What `decide` returns on rank 0, on every rank; its FtsysError is raised on every rank, so that none waits."""
+    outcome: tuple[Any, FtsysError | None] = (None, None)
+    if is_main_rank():
+        try:
+            outcome = (decide(), None)
+        except FtsysError as error:
+            outcome = (None, error)
+    value, refused = from_rank_0(outcome)
+    if refused is not None:
+        raise refused
+    return value
