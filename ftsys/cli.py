@@ -32,8 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if name == "train":
             sub.add_argument("--overwrite", action="store_true", help="start anew in a run folder that was used before")
-            # The deepspeed launcher puts it before the program's own arguments; the rank is in the environment too.
-            sub.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+            sub.add_argument("--no-table", action="store_true", help="leave the table to whoever started this")
     verify = commands.add_parser("verify", help="check a store's, checkpoint's or run folder's bytes")
     verify.add_argument("path", metavar="PATH", help="a store, a checkpoint or a run folder")
     verify.set_defaults(command=_verify)
@@ -84,7 +83,7 @@ def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
 def _train(options: argparse.Namespace, overrides: list[str]) -> int:
     from ftsys.train.run import train
 
-    return train(_run(options, overrides), options.overwrite)
+    return train(_run(options, overrides), options.overwrite, table=not options.no_table)
 
 
 def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:

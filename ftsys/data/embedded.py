@@ -25,9 +25,9 @@ SEED = 20240229
 POSITIVE_SHARE = 0.67
 RESPELT = 2
 """Slots that the second sentence of a paraphrase spells anew, at most."""
-CHANGES = (1, 2, 2, 3, 3, 4)
-"""Slots whose meaning a hard negative changes; each number is as likely as it is often here."""
-SWAP_SHARE = 0.2
+CHANGES = (2, 3, 4, 5)
+"""Slots whose meaning a hard negative changes, each number as likely as the others."""
+SWAP_SHARE = 0.1
 """Of the negatives in scenes with two like roles: those that exchange the roles and change nothing else."""
 REMARK_SHARE = 0.4
 """Pairs that both end in a remark, which gives the lengths MRPC's spread."""
@@ -101,12 +101,16 @@ class _Grammar:
         scene = self._pick(SCENES)
         meaning = self._meaning(scene)
         label = int(self._rng.random() < POSITIVE_SHARE)
-        remark = self._pick(LEXICON["remark"])[""] if self._rng.random() < REMARK_SHARE else ""
+        remark = self._remark()
         respelt = self._some(scene.changes, RESPELT)
         other, touched = (meaning, respelt) if label else self._changed(scene, meaning, respelt)
         spelt: dict[str, str] = {}
         first = self._render(scene, meaning, spelt, (), remark)
         return first, self._render(scene, other, spelt, touched, remark), label
+
+    def _remark(self) -> str:
+        spellings = self._pick(LEXICON["remark"])[""].split("|")
+        return f", {self._pick(spellings)}." if self._rng.random() < REMARK_SHARE else "."
 
     def _pick(self, options: Sequence[_T]) -> _T:
         return options[int(self._rng.random() * len(options))]
@@ -149,9 +153,7 @@ class _Grammar:
             spellings = LEXICON[scene.slots[slot]][meaning[slot]][facet] if slot in scene.slots else hole[1]
             spelt[hole[1]] = self._spelling(spellings.split("|"), before.get(hole[1], ""), anew=slot in touched)
             text = text[: hole.start()] + spelt[hole[1]] + text[hole.end() :]
-        if remark:
-            text = f"{text[:-1]}, {self._pick(remark.split('|'))}."
-        return text[0].upper() + text[1:]
+        return text[0].upper() + text[1:-1] + remark
 
     def _spelling(self, spellings: list[str], earlier: str, anew: bool) -> str:
         if anew:

@@ -26,9 +26,7 @@ def _countries(*entries: str) -> tuple[Meaning, ...]:
     )
 
 
-_ONES = (
-    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-)
+_ONES = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _NUMBERS = (*zip(range(2, 18), _ONES.split(), strict=True), *zip(range(20, 100, 10), _TENS.split(), strict=True))
 

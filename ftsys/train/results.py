@@ -3,6 +3,7 @@
 Shapes: N rows of a split, C classes.
 """
 
+import contextlib
 import csv
 import os
 import platform
@@ -173,8 +174,10 @@ def environment() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide results or speed, as far as they are installed."""
     found = {"python": platform.python_version(), "ftsys": __version__}
-    installed = {distribution.name.lower() for distribution in metadata.distributions() if distribution.name}
-    return found | {name: metadata.version(name) for name in _PACKAGES if name in installed}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # not installed: there is no version to tell
+            found[name] = metadata.version(name)
+    return found
 
 
 def commit() -> str | None:

@@ -35,7 +35,7 @@ class Journal:
             write_status(self.folder, state, exit_status, reason, self.phase, step, self.attempt)
 
 
-def train(run: RunConfig, overwrite: bool = False) -> int:
+def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
     """Train, evaluate and write the run folder; returns the exit status. A finished run prints its table again.
 
     Every rank calls it. Raises FtsysError with the exit status it carries; status.json holds it then.
@@ -46,12 +46,13 @@ def train(run: RunConfig, overwrite: bool = False) -> int:
     rank = 0 if is_main_rank() else 1
     claim = claim_run_folder(folder, identity_parts(run), overwrite, rank)
     if claim.finished:
-        show(run, task, folder, note="this run is finished; --overwrite starts it anew")
+        show(run, task, folder, claim.first_attempt, note="this run is finished; --overwrite starts it anew")
         return DONE
     journal = Journal(folder, claim.attempt)
     with _recorded(journal):
         _train(run, task, folder, claim, journal)
-    show(run, task, folder)
+    if table:
+        show(run, task, folder, first_attempt=claim.first_attempt)
     return DONE
 
 
@@ -93,7 +94,7 @@ def _recorded(journal: Journal) -> Iterator[None]:
     journal.write(DONE, "")
 
 
-def show(run: RunConfig, task: Task, folder: Path, note: str = "") -> None:
+def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str = "") -> None:
     """Print the metric table, a row an evaluation, and where the results are. Rank 0 only."""
     if not is_main_rank():
         return
@@ -106,5 +107,5 @@ def show(run: RunConfig, task: Task, folder: Path, note: str = "") -> None:
         "model": folder / "model",
         "log of metrics": folder / "metrics.jsonl",
     }
-    rows = history_rows(read_metrics(folder / "metrics.jsonl"))
+    rows = history_rows(read_metrics(folder / "metrics.jsonl", first_attempt=first_attempt))
     print_final(rows, title=f"{task.name}, {kind}", places=places, notes=[note] if note else [])

@@ -1,5 +1,6 @@
 """Training in one rank, once the store is there: model, plan, Trainer, evaluation. Imports the heavy libraries."""
 
+import gc
 import os
 import sys
 import time
@@ -78,6 +79,7 @@ def train_session(run: RunConfig, task: Task, store: Store, folder: Path, claim:
         _prepare_deepspeed(plan)
     arguments = training_arguments(run, plan, task)
     evaluated = {name: _split(store, name, "evaluate on") for name in task.evaluation_splits}
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
     progress, first_step = ProgressCallback(), _FirstStep()
     trainer = Trainer(
         model=model,
@@ -99,6 +101,8 @@ def train_session(run: RunConfig, task: Task, store: Store, folder: Path, claim:
     _describe(run, plan, trainer, fresh, len(train_split))
     decided_by_rank_0(lambda: _write_plan(run, plan, arguments, folder))
     resume = decided_by_rank_0(lambda: _resume_from(run, life))
+    gc.freeze()  # what is loaded by now stays: `ftsys.__main__` switched the collector off while it was imported
+    gc.enable()
     start = time.perf_counter()
     try:
         trainer.train(resume_from_checkpoint=resume)

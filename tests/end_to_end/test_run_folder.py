@@ -45,6 +45,7 @@ def test_plain_transformers_loads_the_model_with_the_same_logits(finished: Path)
 
     run = load_run(finished / "run.toml")
     rows = next(open_source(run.data, resolve_task(run)).batches("validation", rows_per_batch=400))
+    assert rows.second is not None
     folder = finished / "run/model"
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     batch = tokenizer(rows.first[:40], rows.second[:40], truncation=True, padding=True, return_tensors="pt")

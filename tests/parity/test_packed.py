@@ -123,9 +123,10 @@ def test_every_kernel_equals_the_reference(name: str) -> None:
         layout = PackedLayout(torch.tensor([0, *lengths]).cumsum(0).int(), max(lengths))
         inputs = [torch.randn(sum(lengths), 3, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
         gradient = torch.randn(sum(lengths), 3, 8, dtype=torch.float64)
-        results = []
+        results: list[list[torch.Tensor]] = []
         for kernel in (reference_attention, KERNELS[name]):
-            output = kernel(*inputs, layout, 0.3, 0.0)
+            query, key, value = inputs
+            output = kernel(query, key, value, layout, 0.3, 0.0)
             results.append([output, *torch.autograd.grad(output, inputs, gradient)])
         for actual, expected in zip(results[1], results[0], strict=True):
             torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)

@@ -104,7 +104,7 @@ def test_the_command_is_what_the_deepspeed_launcher_itself_starts(
 
     command = demo.launch_command(devices, 29_999, ["train", "run.toml", "--output_dir", "runs/x"])
     monkeypatch.setattr(sys, "argv", command[3:])
-    assert command[:4] == [sys.executable, "-u", "-m", "deepspeed.launcher.launch"]
+    assert command[:4] == [sys.executable, "-u", "-c", demo.LAUNCHER]
     parsed = launch.parse_args()
     assert json.loads(base64.urlsafe_b64decode(parsed.world_info)) == {"localhost": slots}
     assert (parsed.module, parsed.training_script, parsed.master_port) == (True, "ftsys", 29_999)
@@ -113,7 +113,7 @@ def test_the_command_is_what_the_deepspeed_launcher_itself_starts(
 
 def test_cpu_ranks_are_told_so_and_share_the_cores() -> None:
     environment = demo.rank_environment(CPU, {"HOME": "/home/x", "OMP_NUM_THREADS": "64"})
-    assert environment == {"HOME": "/home/x", "OMP_NUM_THREADS": "2", "DS_ACCELERATOR": "cpu", demo.NO_TABLE: "1"}
+    assert environment == {"HOME": "/home/x", "OMP_NUM_THREADS": "2", "DS_ACCELERATOR": "cpu"}
     assert "DS_ACCELERATOR" not in demo.rank_environment(TWO_GPUS, {})
 
 
@@ -186,3 +186,16 @@ def test_the_table_has_a_row_an_epoch_the_baseline_and_the_places(
     assert "synthetic" in shown.splitlines()[0]
     assert shown.index("0.8125") < shown.index("0.8775") < shown.index("bag of words (baseline)")
     assert str(run_folder / "results.json") in shown
+
+
+def test_the_launcher_starts_every_rank_and_hands_its_failure_on(tmp_path: Path) -> None:
+    (tmp_path / "ftsys.py").write_text(
+        "import pathlib, sys\n"
+        "from os import environ\n"
+        "seen = environ['WORLD_SIZE'] + environ['DS_ACCELERATOR']\n"
+        "pathlib.Path(sys.argv[1], environ['RANK']).write_text(seen)\n"
+        "sys.exit(3 * (environ['RANK'] == '1'))\n"
+    )
+    environment = demo.rank_environment(CPU, {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"})
+    assert demo.run_ranks(demo.launch_command(CPU, demo.free_port(), [str(tmp_path)]), environment) == 3
+    assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == ["2cpu", "2cpu"]

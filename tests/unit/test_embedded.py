@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,11 +74,11 @@ def test_token_lengths_are_mrpcs(minilm_folder: Path) -> None:
     assert lengths.std() > 6
 
 
-def test_negatives_share_as_many_words_as_paraphrases_do() -> None:
+def test_negatives_share_nearly_as_many_words_as_paraphrases_do() -> None:
     shared = {0: [], 1: []}  # type: dict[int, list[float]]
     for first, second, label in ALL:
         shared[label].append(len(words(first) & words(second)) / len(words(first) | words(second)))
-    assert np.mean(shared[0]) == pytest.approx(np.mean(shared[1]), abs=0.03)
+    assert np.mean(shared[0]) == pytest.approx(np.mean(shared[1]), abs=0.06)
 
 
 def test_sentences_are_whole() -> None:
@@ -113,7 +114,7 @@ def test_counting_words_stays_near_the_majority() -> None:
     assert scores["f1"] > 0.5
 
 
-def batch(first: list[str], second: list[str] | None, labels: list[float]) -> TextBatch:
+def batch(first: list[str], second: list[str] | None, labels: Sequence[float]) -> TextBatch:
     kind = np.int64 if all(isinstance(label, int) for label in labels) else np.float64
     return TextBatch(0, first, second, np.array(labels, kind))
 

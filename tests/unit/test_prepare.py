@@ -18,10 +18,8 @@ import numpy as np
 import pytest
 
 import ftsys.data.prepare as prepare
-from ftsys.config import RunConfig, resolve_task
 from ftsys.data.lease import LeaseTimes
-from ftsys.data.model_folder import cache_folder
-from ftsys.data.prepare import PlainProgress, StoreRequest, ensure_store, make_or_wait, store_root
+from ftsys.data.prepare import PlainProgress, StoreRequest, make_or_wait
 from ftsys.data.sources import TextBatch
 from ftsys.data.store import verify_store
 from ftsys.errors import ConfigError, DataError, StorageError
@@ -247,43 +245,6 @@ def test_a_damaged_store_is_refused_not_used(tmp_path: Path, folder: Path) -> No
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"train\.arrow: damaged"):
         make(tmp_path, folder, FakeSource())
-
-
-def run_of(**sections: dict[str, Any]) -> RunConfig:
-    base: dict[str, Any] = {"output_dir": "unused", "task": {"name": "paraphrase"}, "data": {"source": "embedded"}}
-    return RunConfig(**{**base, **sections})
-
-
-def test_ensure_store_goes_from_a_run_file_to_a_store(tmp_path: Path, folder: Path) -> None:
-    run, told = run_of(data={"source": "embedded", "store": str(tmp_path)}), dict[str, int]()
-    store = ensure_store(run, resolve_task(run), lambda rows, _, split: told.update({split: rows}))
-    assert store.path.parent == tmp_path
-    assert {name: split.rows for name, split in store.splits.items()} == told
-
-
-@pytest.mark.parametrize(
-    ("sections", "message"),
-    [
-        ({"data": {"source": "embedded", "max_length": 513}}, "longer than the model allows, 512"),
-        ({"model": {"name": "./nowhere"}}, "no such folder"),
-    ],
-)
-def test_ensure_store_refuses_what_does_not_fit(folder: Path, sections: dict[str, Any], message: str) -> None:
-    run = run_of(**sections)
-    with pytest.raises(ConfigError, match=message):
-        ensure_store(run, resolve_task(run))
-
-
-def test_where_stores_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FTSYS_CACHE", str(tmp_path / "own"))
-    assert store_root("auto") == tmp_path / "own" / "stores"
-    monkeypatch.delenv("FTSYS_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert store_root() == tmp_path / "xdg" / "ftsys" / "stores"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "ftsys"
-    assert store_root("~/stores") == tmp_path / "stores"
 
 
 def test_plain_progress_says_rows_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

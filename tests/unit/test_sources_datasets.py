@@ -125,3 +125,13 @@ def test_the_hub_offline_works_from_the_cache_and_says_what_to_do_without(tmp_pa
     (made,) = hub_cache.glob("mirror-*/glue")  # what `datasets` makes of the repository, put where it keeps the Hub's
     made.rename(hub_cache / "nyu-mll___glue")
     assert read(opened("hub", GLUE["mrpc"]))[0] == ["one", "two"]
+
+
+def test_glue_in_the_cache_is_not_asked_for_again(
+    tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(f"hub:{mirror(tmp_path / 'glue', ['one', 'two'])}", GLUE["mrpc"])
+    (made,) = hub_cache.glob("mirror-*/glue")
+    made.rename(hub_cache / "nyu-mll___glue")
+    monkeypatch.setattr("datasets.load_dataset", None)  # what would go to the Hub, from each rank
+    assert opened("hub", GLUE["mrpc"]).splits == ("train", "validation", "test")
