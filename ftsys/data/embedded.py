@@ -23,7 +23,7 @@ from ftsys.tasks import PARAPHRASE, Task
 SIZES = {"train": 2000, "validation": 400}
 SEED = 20240229
 POSITIVE_SHARE = 0.67
-RESPELT = 2
+RESPELT = 3
 """Slots that the second sentence of a paraphrase spells anew, at most."""
 CHANGES = (2, 3, 4, 5)
 """Slots whose meaning a hard negative changes, each number as likely as the others."""

@@ -61,3 +61,14 @@ def test_each_says_what_it_ran(runs: dict[str, Path]) -> None:
         assert read_json(folder / "results.json")["world_size"] == int(RANKS)
         status = read_json(folder / "status.json")
         assert (status["state"], status["exit"]) == ("done", 0)
+
+
+def test_more_ranks_than_examples_in_a_step_is_said_once(tmp_path: Path, minilm_folder: Path) -> None:
+    run_file = write_run_file(tmp_path)
+    ended = call(*launch("torchrun", run_file), "--batch.global_size", "1", cwd=tmp_path)
+    assert ended.returncode != 0
+    assert ended.stderr.count("error: batch.global_size=1") == 1
+    assert "the smallest that works is 2" in ended.stderr
+    assert 'File "' not in ended.stderr.split("ChildFailedError")[0].split("Traceback")[0]
+    status = read_json(tmp_path / "run/status.json")
+    assert (status["state"], status["exit"]) == ("refused", 2)
