@@ -35,7 +35,7 @@ def words(sentence: str) -> set[str]:
 
 def test_the_sample_is_the_same_on_every_machine() -> None:
     digest = hashlib.sha256(json.dumps(paraphrases()).encode()).hexdigest()
-    assert digest == "8ba5a14297c4c244a15b17d6dc966eaf7918af34e1104ad9b2566d35a8e50744"
+    assert digest == "feeb3653a9fbd1905bd1ebdb5d5555270dce2f0edc61f804c81b7f8b59618e2c"
     assert paraphrases(seed=1) != paraphrases(seed=2)
 
 
@@ -106,11 +106,12 @@ def test_every_meaning_that_may_change_has_two_spellings() -> None:
                 assert all(len(set(spellings.split("|"))) >= 2 for spellings in meaning.values()), (slot, meaning)
 
 
-def test_counting_words_stays_near_the_majority() -> None:
+def test_counting_words_stays_far_below_the_fine_tuned_model() -> None:
+    """All-MiniLM-L6-v2 reaches 0.90 in the demo's three epochs; words alone must stay 8 points or more under that."""
     source = open_source(Data(), PARAPHRASE)
     scores = bag_of_words_baseline(source.batches("train"), source.batches("validation"))
     majority = np.mean([label for _, _, label in paraphrases()["validation"]])
-    assert abs(scores["accuracy"] - majority) < 0.08
+    assert majority - 0.03 < scores["accuracy"] < 0.80
     assert scores["f1"] > 0.5
 
 
