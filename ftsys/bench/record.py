@@ -73,7 +73,7 @@ def write_record(
     """Write `NAME-DEVICE.json` into `folder` (made if missing) and return its path; OSError as it comes."""
     record = {
         "name": name,
-        "command": shlex.join(sys.argv),
+        "command": _command(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _commit(),
         "device": device_name(),
@@ -97,6 +97,11 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _command() -> str:
+    """The command line; of absolute paths the last part alone, for where somebody's folders lie is nobody's business."""
+    return shlex.join(Path(word).name if word.startswith("/") else word for word in sys.argv)
 
 
 def _commit() -> str:
