@@ -100,7 +100,7 @@ def _versions() -> dict[str, str]:
 
 
 def _command() -> str:
-    """The command line; of absolute paths the last part alone, for where somebody's folders lie is nobody's business."""
+    """The command line, absolute paths cut to their last part: where somebody's folders lie is nobody's business."""
     return shlex.join(Path(word).name if word.startswith("/") else word for word in sys.argv)
 
 
