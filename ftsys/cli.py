@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree
-from ftsys.errors import DONE, FtsysError
+from ftsys.errors import DONE, ConfigError, FtsysError
 
 OVERRIDES = "Any key of the run file can be overridden: --section.key VALUE, for instance --train.seed 7."
 
@@ -108,6 +108,8 @@ def _config(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _verify(options: argparse.Namespace, others: list[str]) -> int:
     from ftsys.train.verify import verify
+
+    ConfigError.raise_if(f"{word!r} is not an argument of `ftsys verify`: it takes one path." for word in others)
 
     return verify(options.path)
 

@@ -49,10 +49,12 @@ def plan_epoch(
 ) -> EpochPlan:
     """Plan one epoch of `lengths` (tokens of each example, integer (N,)) in steps of `global_size` examples.
 
-    With `global_tokens` a step takes examples until that many tokens are full (at least one example).
+    With `global_tokens` a step holds at most that many tokens; every epoch has the same number of steps, since the
+    learning rate's schedule and a resume count on it.
 
     Raises:
-        ConfigError: no examples, an order that does not exist, or not exactly one of the two sizes.
+        ConfigError: no examples, an order that does not exist, not exactly one of the two sizes, or fewer tokens in a
+            step than three examples of the longest length have.
     """
     if (global_size is None) == (global_tokens is None):
         raise ConfigError(f"one of batch.global_size={global_size!r} and batch.global_tokens={global_tokens!r} is due.")
@@ -81,7 +83,26 @@ def _group_by_length(ids: np.ndarray, lengths: np.ndarray, size: int, generator:
 def _step_starts(ordered_lengths: np.ndarray, global_size: int | None, global_tokens: int | None) -> np.ndarray:
     if global_size is not None:
         return np.append(np.arange(0, len(ordered_lengths), global_size), len(ordered_lengths))
-    return _fill(ordered_lengths, int(global_tokens or 1))
+    return _equal_tokens(ordered_lengths, int(global_tokens or 1))
+
+
+def _equal_tokens(ordered_lengths: np.ndarray, tokens: int) -> np.ndarray:
+    """Cut the order into steps of equal token sums, each at most `tokens`; their number depends on no order.
+
+    A step ends with the last example that ends before its share does, so it is over its share by less than one
+    example: with shares of at most `tokens - longest` none is over `tokens`. With shares of at least `longest`, which
+    three examples a step make sure of, none is empty.
+    """
+    longest, total = int(ordered_lengths.max()), int(ordered_lengths.sum(dtype=np.int64))
+    if tokens < 3 * longest:
+        raise ConfigError(
+            f"batch.global_tokens={tokens!r} is less than three examples of the longest length, {longest} tokens. "
+            f"Write {3 * longest} or more, or give batch.global_size."
+        )
+    steps = max(1, -(-total // (tokens - longest)))
+    ends = np.cumsum(ordered_lengths, dtype=np.int64)
+    starts = np.searchsorted(ends, np.arange(1, steps) * total // steps, side="right")
+    return np.concatenate([[0], starts, [len(ordered_lengths)]]).astype(np.int64)
 
 
 def _fill(ordered_lengths: np.ndarray, tokens: int) -> np.ndarray:
@@ -115,29 +136,13 @@ def deal(lengths: np.ndarray, ranks: int) -> list[np.ndarray]:
 
 
 def micro_batches(lengths: np.ndarray, micro_tokens: int) -> list[np.ndarray]:
-    """Cut one rank's examples into the fewest micro-batches of at most `micro_tokens` tokens, alike in size.
+    """Cut one rank's examples, longest first, into micro-batches of at most `micro_tokens` tokens; indices of them.
 
-    Indices into `lengths`. First fit on examples in descending order into `ceil(sum / micro_tokens)` bins, one more
-    where they do not fit. An example longer than `micro_tokens` stands alone.
+    Examples of like lengths lie together, so what has to be padded for a kernel's sake is little. An example longer
+    than `micro_tokens` stands alone; no examples make one empty micro-batch.
     """
     order = np.argsort(-lengths, kind="stable")
-    bins = max(1, -(-int(lengths.sum()) // micro_tokens))
-    while True:
-        parts = _lightest_bin_first(order, lengths, bins)
-        fullest = max((int(lengths[part].sum()) for part in parts if len(part) > 1), default=0)
-        if fullest <= micro_tokens or bins >= len(order):
-            return [np.array(part, dtype=np.int64) for part in parts if part] or [np.empty(0, dtype=np.int64)]
-        bins += 1
-
-
-def _lightest_bin_first(order: np.ndarray, lengths: np.ndarray, bins: int) -> list[list[int]]:
-    parts: list[list[int]] = [[] for _ in range(bins)]
-    loads = [0] * bins
-    for index in order.tolist():
-        lightest = loads.index(min(loads))
-        parts[lightest].append(index)
-        loads[lightest] += int(lengths[index])
-    return parts
+    return [order[start:end] for start, end in pairwise(_fill(lengths[order], micro_tokens))] or [order]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,12 @@ def from_rank_0(value: Any) -> Any:
     return box[0]
 
 
+def leave_process_group() -> None:
+    """Destroy the process group if there is one. Every rank calls it."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def decided_by_rank_0(decide: Callable[[], Value]) -> Value:
     """What `decide` returns on rank 0, on every rank; its FtsysError is raised on every rank, so that none waits."""
     outcome: tuple[Any, FtsysError | None] = (None, None)
@@ -28,6 +34,9 @@ def decided_by_rank_0(decide: Callable[[], Value]) -> Value:
             outcome = (decide(), None)
         except FtsysError as error:
             outcome = (None, error)
+        except Exception as error:  # whatever it is, the other ranks must not wait for a word that never comes
+            from_rank_0((None, FtsysError(f"rank 0 failed: {type(error).__name__}: {error}")))
+            raise
     value, refused = from_rank_0(outcome)
     if refused is not None:
         raise refused

@@ -210,6 +210,12 @@ class StatusCallback(TrainerCallback):
         """Say that training goes on."""
         self.beat(state, "train")
 
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say the last step, which the run's own last word keeps."""
+        self.beat(state, "finish", now=True)
+
     def beat(self, state: TrainerState, phase: str, now: bool = False) -> None:
         """Write the status unless one was written less than STATUS_SECONDS ago. Raises RunFolderError, StorageError."""
         if not state.is_world_process_zero:

@@ -225,6 +225,16 @@ def newest_checkpoint(
     return taken
 
 
+def named_checkpoint(path: Path, identity: str) -> Checkpoint:
+    """The checkpoint that the user names, verified. Raises CheckpointError if it is damaged or another run's."""
+    checkpoint = Checkpoint.open(path)
+    _refuse_other(checkpoint, identity)
+    damage = damage_of(path, checkpoint.files)
+    if damage:
+        raise CheckpointError(f'train.resume={str(path)!r} is damaged: {"; ".join(damage)}. Name another, or "auto".')
+    return checkpoint
+
+
 def _refuse_other(checkpoint: Checkpoint, identity: str) -> None:
     if checkpoint.identity != identity:
         raise CheckpointError(

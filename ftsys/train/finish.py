@@ -42,7 +42,10 @@ TOKENIZER_FILES = (
 
 def finish(session: Session, prepare_seconds: float) -> dict[str, Any]:
     """Predict every split that is there, save the model, and write results.json last. Returns its content on rank 0."""
-    metrics = {name: _predict(session, name) for name in _splits_to_predict(session)}
+    metrics = {}
+    for name in _splits_to_predict(session):
+        session.stopping.leave_if_asked(session.trainer.args)
+        metrics[name] = _predict(session, name)
     model_folder = session.folder / "model"
     session.trainer.save_plain_model(model_folder)
     rate = matmul_rate(computed_dtype(session.plan), session.trainer.args.device)

@@ -19,8 +19,18 @@ class Meter:
         self._since_log()
 
     def _since_log(self) -> None:
-        self._start = time.perf_counter()
+        self._start: float | None = None
         self._tokens, self._imbalance, self._steps = 0, 0.0, 0
+
+    def begin_step(self) -> None:
+        """Start the clock with the first step after a log line: what lay between is no training."""
+        if self._start is None:
+            self._start = time.perf_counter()
+
+    def pause(self, seconds: float) -> None:
+        """Leave `seconds` that went into an evaluation out of the rate."""
+        if self._start is not None:
+            self._start += seconds
 
     def add(self, share: Share, own_tokens: int) -> None:
         """Count one step; `own_tokens` are this rank's real ones."""
@@ -34,7 +44,8 @@ class Meter:
 
     def drain(self) -> dict[str, float]:
         """Figures since the last call: tokens a second, mean imbalance of the ranks, peak memory in bytes."""
-        seconds = max(time.perf_counter() - self._start, 1e-9)
+        now = time.perf_counter()
+        seconds = max(now - (now if self._start is None else self._start), 1e-9)
         figures = {
             "real_tokens_per_s": self._tokens / seconds,
             "rank_imbalance": self._imbalance / max(self._steps, 1),

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftsys.config import RunConfig, identity_parts, resolve_task
-from ftsys.errors import DONE, FAILED, FtsysError
+from ftsys.errors import DONE, FAILED, FtsysError, RunFolderError, StoppedEarly
 from ftsys.metrics import check_metric_names
 from ftsys.report.progress import SplitProgress, is_main_rank
 from ftsys.report.quiet import quiet_libraries
 from ftsys.report.table import history_rows, print_final
 from ftsys.tasks import Task
+from ftsys.train.signals import Interruption
 from ftsys.train.status import STATE_OF, Claim, claim_run_folder, read_status, write_status
 from launcher.plan import this_machine
 
@@ -29,7 +30,10 @@ class Journal:
     def write(self, exit_status: int | None, reason: str) -> None:
         """Write status.json on rank 0; the step is the last one that it told of."""
         if is_main_rank():
-            former = read_status(self.folder)
+            try:
+                former = read_status(self.folder)
+            except RunFolderError:  # damaged, and about to be written anew
+                former = None
             step = former.step if former is not None and former.attempt == self.attempt else 0
             state = "running" if exit_status is None else STATE_OF[exit_status]
             write_status(self.folder, state, exit_status, reason, self.phase, step, self.attempt)
@@ -42,42 +46,47 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
     """
     task = resolve_task(run)
     check_metric_names(task.metrics, task.regression)
-    folder = Path(run.output_dir)
-    rank = 0 if is_main_rank() else 1
-    claim = claim_run_folder(folder, identity_parts(run), overwrite, rank)
-    if claim.finished:
-        show(run, task, folder, claim.first_attempt, note="this run is finished; --overwrite starts it anew")
-        return DONE
-    journal = Journal(folder, claim.attempt)
-    with _recorded(journal):
-        _train(run, task, folder, claim, journal)
+    folder, interruption = Path(run.output_dir), Interruption()
+    with interruption.watching():
+        claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else 1)
+        journal = Journal(folder, claim.attempt)
+        if claim.finished:
+            journal.write(DONE, "")  # the life that wrote the results may have died before it could say so
+            show(run, task, folder, claim.first_attempt, note="this run is finished; --overwrite starts it anew")
+            return DONE
+        with _recorded(journal):
+            _train(run, task, folder, claim, journal, interruption)
     if table:
         show(run, task, folder, first_attempt=claim.first_attempt)
     return DONE
 
 
-def _train(run: RunConfig, task: Task, folder: Path, claim: Claim, journal: Journal) -> None:
+def _train(
+    run: RunConfig, task: Task, folder: Path, claim: Claim, journal: Journal, interruption: Interruption
+) -> None:
     from ftsys.data.prepare import ensure_store
-    from ftsys.train.stopping import Stopping
 
     quiet_libraries()
     if this_machine(os.environ).device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns of the GPU that it did not find
     journal.write(None, "")
-    stopping = Stopping()
-    with stopping.watching():
-        start = time.perf_counter()
-        with SplitProgress("prepare") as progress:
-            store = ensure_store(run, task, progress)
-        seconds = time.perf_counter() - start
-        from ftsys.train.finish import finish
-        from ftsys.train.session import train_session
+    start = time.perf_counter()
+    with SplitProgress("prepare") as progress:
+        store = ensure_store(run, task, progress)
+    seconds = time.perf_counter() - start
+    from ftsys.train.agree import leave_process_group
+    from ftsys.train.finish import finish
+    from ftsys.train.session import train_session
 
-        journal.phase = "train"
-        session = train_session(run, task, store, folder, claim, stopping)
+    journal.phase = "train"
+    try:
+        session = train_session(run, task, store, folder, claim, interruption)
         journal.phase = "finish"
         finish(session, seconds)
-        session.trainer.end()
+    except StoppedEarly:
+        leave_process_group()  # all ranks are here: without it a rank sometimes aborts, and 75 is lost
+        raise
+    session.trainer.end()
 
 
 @contextmanager

@@ -24,10 +24,11 @@ from ftsys.report.quiet import quiet_libraries
 from ftsys.tasks import Task
 from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.callbacks import MetricsLog, ProgressCallback, StatusCallback
-from ftsys.train.checkpoint import clean_leftovers, newest_checkpoint
+from ftsys.train.checkpoint import clean_leftovers, named_checkpoint, newest_checkpoint
 from ftsys.train.results import environment
 from ftsys.train.saving import Life
 from ftsys.train.setup import load_model, metrics_of, resolve_plan, training_arguments
+from ftsys.train.signals import Interruption
 from ftsys.train.status import Claim
 from ftsys.train.stopping import Stopping
 from ftsys.train.trainer import Trainer
@@ -52,6 +53,7 @@ class Session:
     trainer: Trainer
     folder: Path
     claim: Claim
+    stopping: Stopping
     timing: dict[str, float] = field(default_factory=dict)
 
 
@@ -68,9 +70,12 @@ class _FirstStep(TrainerCallback):
             self.seconds = time.time() - psutil.Process().create_time()
 
 
-def train_session(run: RunConfig, task: Task, store: Store, folder: Path, claim: Claim, stopping: Stopping) -> Session:
+def train_session(
+    run: RunConfig, task: Task, store: Store, folder: Path, claim: Claim, interruption: Interruption
+) -> Session:
     """Train and return the session. Raises StoppedEarly after a signal, with a checkpoint on disk."""
     quiet_libraries()
+    stopping = Stopping(interruption)
     train_split = _split(store, task.train_split, "train on")
     model_folder = resolve_model_folder(run.model.name)
     model, fresh = load_model(model_folder, task, run.train.seed)
@@ -109,8 +114,8 @@ def train_session(run: RunConfig, task: Task, store: Store, folder: Path, claim:
     finally:
         progress.close()
     if stopping.agreed:
-        raise stopping.error()
-    session = Session(run, task, store, plan, trainer, folder, claim)
+        raise stopping.interruption.error()
+    session = Session(run, task, store, plan, trainer, folder, claim, stopping)
     session.timing["startup_s"] = first_step.seconds or 0.0
     session.timing["train_s"] = time.perf_counter() - start - trainer.evaluation_seconds
     return session
@@ -147,7 +152,7 @@ def _resume_from(run: RunConfig, life: Life) -> str | None:
     if run.train.resume == "never":
         return None
     if run.train.resume != "auto":
-        return run.train.resume
+        return str(named_checkpoint(Path(run.train.resume), life.identity).path)
     found = newest_checkpoint(life.checkpoints, life.identity, life.attempt, say)
     return None if found is None else str(found.path)
 

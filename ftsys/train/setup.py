@@ -28,7 +28,7 @@ def rank_world() -> World:
     """The world as this rank's environment and torch show it."""
     if not torch.cuda.is_available():
         return this_machine(os.environ, device="cpu")
-    return this_machine(os.environ, device="cuda", bf16_supported=torch.cuda.is_bf16_supported())
+    return this_machine(os.environ, device="cuda", bf16_supported=torch.cuda.is_bf16_supported(False))
 
 
 def training_arguments(run: RunConfig, plan: Plan, task: Task) -> TrainingArguments:

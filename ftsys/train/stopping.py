@@ -1,62 +1,30 @@
-"""Signals that end a run early: before training at once, during training after the step that all ranks agree on."""
+"""All ranks stop after the same step, or between the same two pieces of work, once one of them was told to."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ftsys.errors import StoppedEarly
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+from ftsys.train.signals import Interruption
 
 
 class Stopping(TrainerCallback):
-    """Remembers a signal and makes all ranks stop after the same step, with a checkpoint."""
+    """Turns an Interruption into a checkpoint and the end of training."""
 
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
+    def __init__(self, interruption: Interruption) -> None:
+        self.interruption = interruption
         self.agreed = False
-        self._training = False
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Handle SIGNALS inside the block. Outside training they raise StoppedEarly where the program stands."""
-        former = {number: signal.signal(number, self._receive) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        if not self._training:
-            raise self.error()
-
-    def error(self) -> StoppedEarly:
-        """What the run ends with."""
-        by = f"by {self.received.name}" if self.received else "by a signal to another rank"
-        return StoppedEarly(f"stopped {by}; everything on disk is complete: start the same command again to go on.")
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """From here on a signal waits for the end of a step."""
-        self._training = True
-        self._flag = torch.zeros(1, dtype=torch.int32, device=args.device)
+        """From here on a signal waits until the ranks are asked."""
+        self.interruption.deferred = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask all ranks; the first one that was told to stop stops all."""
-        self._flag.fill_(int(self.received is not None))
-        if args.world_size > 1:
-            distributed.all_reduce(self._flag, op=distributed.ReduceOp.MAX)
-        if self._flag.item():
-            self.agreed = True
+        if self.ask(args):
             control.should_training_stop = control.should_save = True
             control.should_evaluate = False
 
@@ -70,5 +38,18 @@ class Stopping(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A signal ends the program at once again."""
-        self._training = False
+        """A signal during the last evaluation or save counts too."""
+        self.ask(args)
+
+    def ask(self, args: TrainingArguments) -> bool:
+        """Whether any rank was told to stop. Collective."""
+        flag = torch.tensor([int(self.interruption.received is not None)], dtype=torch.int32, device=args.device)
+        if args.world_size > 1:
+            distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
+        self.agreed = self.agreed or bool(flag.item())
+        return self.agreed
+
+    def leave_if_asked(self, args: TrainingArguments) -> None:
+        """Raise StoppedEarly on every rank if any was told to stop. Collective."""
+        if self.ask(args):
+            raise self.interruption.error()

@@ -5,9 +5,11 @@ from functools import partial
 from pathlib import Path
 
 from ftsys.config import RunConfig, resolve_task
+from ftsys.data.model_folder import model_config
 from ftsys.errors import DONE, ConfigError
 from ftsys.report.progress import SplitProgress, is_main_rank
 from ftsys.report.quiet import quiet_libraries
+from ftsys.tasks import Task
 
 
 def evaluate(run: RunConfig) -> int:
@@ -26,8 +28,7 @@ def _use(run: RunConfig, write: bool) -> int:
     quiet_libraries()
     task, folder = resolve_task(run), Path(run.output_dir)
     model_folder = folder / "model"
-    if not (model_folder / "config.json").exists():
-        raise ConfigError(f"output_dir={run.output_dir!r} holds no trained model. Run `ftsys train` first.")
+    _check_trained_for(task, model_folder)
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
     from ftsys.report.table import Row, print_final
@@ -54,3 +55,16 @@ def _use(run: RunConfig, write: bool) -> int:
         print_final(rows, title=f"{task.name}, model in {model_folder}", places=places)
     trainer.end()
     return DONE
+
+
+def _check_trained_for(task: Task, model_folder: Path) -> None:
+    """ConfigError unless a model lies there whose head has the task's outputs, in the task's order."""
+    if not (model_folder / "config.json").exists():
+        raise ConfigError(f"{str(model_folder)!r} holds no trained model. Run `ftsys train` with this run file first.")
+    names = model_config(model_folder).get("id2label", {})
+    labels = [names[key] for key in sorted(names, key=int)]
+    if labels != (list(task.labels) or ["score"]):
+        raise ConfigError(
+            f"the model in {str(model_folder)!r} was trained for labels {labels}, task {task.name!r} has "
+            f"{list(task.labels)}. Give the run file that it was trained with."
+        )

@@ -23,7 +23,7 @@ from ftsys.data.store import StoreSplit
 from ftsys.kernels.attention import choose_kernel
 from ftsys.models.feed import model_inputs
 from ftsys.models.packed import PackedView, why_not_packable
-from ftsys.train.agree import from_rank_0
+from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.arguments import TrainingArguments
 from ftsys.train.evaluation import Predictions, predict_all
 from ftsys.train.loss import loss_per_example
@@ -41,11 +41,17 @@ class Trainer(CheckpointTrainer):
         data_collator: Any = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
-        **stock: Any,
+        *stock: Any,
+        **named: Any,
     ) -> None:
-        """`stock` are the other arguments of `transformers.Trainer`."""
+        """`stock` and `named` are the other arguments of `transformers.Trainer`, in its order or by name.
+
+        Raises TypeError for `compute_loss_func` together with a store: its loss is formed here, example by example.
+        """
         arguments = _with_whole_steps(args) if isinstance(train_dataset, StoreSplit) else args
-        super().__init__(model, arguments, data_collator, train_dataset, eval_dataset, **stock)
+        super().__init__(model, arguments, data_collator, train_dataset, eval_dataset, *stock, **named)
+        if isinstance(train_dataset, StoreSplit) and self.compute_loss_func is not None:
+            raise TypeError("compute_loss_func is not called for a split of a store: give a data set of another kind")
         # transformers reads `**kwargs` of an encoder's forward as "scales its own loss" and multiplies loss and
         # gradient by ranks x accumulation (its issue 47688). Encoders with a classification head do not.
         if type(self.model).__name__.endswith("ForSequenceClassification"):
@@ -57,15 +63,24 @@ class Trainer(CheckpointTrainer):
         self.predictions: dict[str, Predictions] = {}
         self.predicted_at: dict[str, tuple[int, int]] = {}
         self.on_evaluation_progress: Callable[[str, int, int], None] = lambda name, done, total: None
-        if any(isinstance(data, StoreSplit) for data in (train_dataset, eval_dataset)):
-            self._attach_view()
+        sets = [*eval_dataset.values()] if isinstance(eval_dataset, dict) else [eval_dataset]
+        self._reads_stores = any(isinstance(data, StoreSplit) for data in (train_dataset, *sets))
+        if self._reads_stores:
+            self._attach_view(self.model)
 
-    def _attach_view(self) -> None:
+    def _attach_view(self, model: nn.Module) -> None:
         """Pack what can be packed; `padded_because` holds the reason why not."""
-        self.padded_because = why_not_packable(self.model) if _setting(self.args, "packing") else "packing=False"
+        self.padded_because = why_not_packable(model) if _setting(self.args, "packing") else "packing=False"
         if self.padded_because is None:
             kernel, _ = choose_kernel(_setting(self.args, "kernels"), self.args.device.type)
-            self.view = PackedView(self.model, kernel)
+            self.view = PackedView(model, kernel)
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """A new model needs a view of its own. The first one is made before this class knows its data."""
+        model = super().call_model_init(trial)
+        if getattr(self, "_reads_stores", False):
+            self._attach_view(model)
+        return model
 
     # Data
 
@@ -116,6 +131,7 @@ class Trainer(CheckpointTrainer):
             return super().training_step(model, inputs, num_items_in_batch)
         share: Share = inputs[SHARE]
         model.train()
+        self.meter.begin_step()
         self._seed_dropout()
         scale = self.args.world_size / share.step_examples
         total = torch.zeros((), device=self.args.device)
@@ -128,7 +144,9 @@ class Trainer(CheckpointTrainer):
     def _forward_backward(self, model: nn.Module, batch: Batch, scale: float) -> torch.Tensor:
         with self.compute_loss_context_manager():
             logits_SC = model(**model_inputs(batch, self.view)).logits
-            loss = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S).sum() * scale
+            smoothing = self.args.label_smoothing_factor
+            losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S, smoothing)
+            loss = losses_S.sum() * scale
         by_engine = {"scale_wrt_gas": False} if self._under_deepspeed else {}
         self.accelerator.backward(loss, **by_engine)
         return loss.detach()
@@ -190,8 +208,9 @@ class Trainer(CheckpointTrainer):
         found = predict_all(dataloader, forward, self.args.device, progress)
         self.predictions[split.name] = found
         self.predicted_at[split.name] = (self.state.global_step, self.weights_version)
-        metrics = from_rank_0(self._metrics(found, split) if self.args.process_index == 0 else None)
+        metrics = decided_by_rank_0(lambda: self._metrics(found, split))
         self.evaluation_seconds += time.perf_counter() - start
+        self.meter.pause(time.perf_counter() - start)
         named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(found.logits, split.labels if split.labelled else None, named, len(split))
 

@@ -90,20 +90,35 @@ def test_verify_finds_a_changed_byte(finished: Path) -> None:
     assert "weights.safetensors" in ended.stdout
 
 
-def test_a_signal_ends_with_75_and_the_same_command_goes_on(tmp_path: Path, minilm_folder: Path) -> None:
-    run_file = write_run_file(tmp_path, RUN_FILE.replace("max_steps = 5", "max_steps = 30"))
+def stopped(tmp_path: Path, run_file: Path, sign_of_life: str) -> str:
+    """Start a training, send TERM once `sign_of_life` is in the run folder, and return what it said; it ends with 75."""
     command = [sys.executable, "-m", "ftsys", "train", str(run_file)]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
-    while not (tmp_path / "run/metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    while not (tmp_path / "run" / sign_of_life).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
     os.kill(process.pid, signal.SIGTERM)
-    _, stderr = process.communicate(timeout=100)
-    assert process.returncode == 75, stderr
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 75, said
     status = read_json(tmp_path / "run/status.json")
     assert (status["state"], status["exit"]) == ("stopped", 75)
+    assert "Traceback" not in said
+    return said
+
+
+def test_a_signal_before_training_ends_with_75(tmp_path: Path, minilm_folder: Path) -> None:
+    said = stopped(tmp_path, write_run_file(tmp_path), "owner.json")
+    assert "stopped by SIGTERM" in said
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_signal_ends_with_75_and_the_same_command_goes_on(tmp_path: Path, minilm_folder: Path) -> None:
+    run_file = write_run_file(tmp_path, RUN_FILE.replace("max_steps = 5", "max_steps = 30"))
+    stopped(tmp_path, run_file, "metrics.jsonl")
     again = ftsys("train", run_file, "--train.resume", "auto", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "resuming from" in again.stderr
     assert losses(tmp_path / "run")[0] == pytest.approx(0.69, abs=0.2)
     assert len(losses(tmp_path / "run")) == 30
+    status = read_json(tmp_path / "run/status.json")
+    assert (status["state"], status["exit"], status["step"]) == ("done", 0, 30)

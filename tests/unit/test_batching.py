@@ -19,14 +19,20 @@ def test_each_example_exactly_once_an_epoch(lengths: np.ndarray, seed: int, orde
     assert all(len(plan.step(k)) == size for k in range(len(plan) - 1))
 
 
-@given(lengths_of_examples, st.integers(130, 2000))
-@settings(max_examples=60, deadline=None)
-def test_a_step_by_tokens_is_full_but_not_over(lengths: np.ndarray, tokens: int) -> None:
-    plan = plan_epoch(lengths, 0, 0, global_tokens=tokens)
-    sums = [int(lengths[plan.step(k)].sum()) for k in range(len(plan))]
-    assert max(sums) <= tokens
-    for k in range(len(plan) - 1):
-        assert sums[k] + lengths[plan.step(k + 1)[0]] > tokens
+@given(lengths_of_examples, st.integers(384, 2000))
+@settings(max_examples=80, deadline=None)
+def test_steps_by_tokens_are_within_the_budget_and_as_many_in_every_epoch(lengths: np.ndarray, tokens: int) -> None:
+    plans = [plan_epoch(lengths, 0, epoch, global_tokens=tokens) for epoch in range(4)]
+    assert len({len(plan) for plan in plans}) == 1
+    for plan in plans:
+        steps = [plan.step(k) for k in range(len(plan))]
+        assert sorted(np.concatenate(steps)) == list(range(len(lengths)))
+        assert all(len(step) and lengths[step].sum() <= tokens for step in steps)
+
+
+def test_fewer_tokens_than_three_examples_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Write 120 or more"):
+        plan_epoch(np.array([40, 3]), 0, 0, global_tokens=119)
 
 
 def test_the_plan_depends_on_seed_and_epoch_alone() -> None:

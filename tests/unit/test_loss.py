@@ -38,3 +38,10 @@ def test_low_precision_logits_are_judged_in_float32() -> None:
     found = loss_per_example(logits, torch.tensor([0]), torch.tensor([0]))
     assert found.dtype == torch.float32
     assert loss_per_example(logits.double(), torch.tensor([0]), torch.tensor([0])).dtype == torch.float64
+
+
+def test_smoothing_shares_a_label_among_the_classes() -> None:
+    logits = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
+    found = loss_per_example(logits, torch.tensor([2]), torch.tensor([0]), label_smoothing=0.3)
+    logs = [value - math.log(sum(math.exp(other) for other in logits[0].tolist())) for value in logits[0].tolist()]
+    assert abs(float(found) - (-0.7 * logs[2] - 0.3 * sum(logs) / 3)) < 1e-12
