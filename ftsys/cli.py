@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree
+from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
 from ftsys.errors import DONE, ConfigError, FtsysError
 
 OVERRIDES = "Any key of the run file can be overridden: --section.key VALUE, for instance --train.seed 7."
@@ -15,6 +15,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets `command`, a function of the options and the overrides."""
     parser = argparse.ArgumentParser(
         prog="ftsys",
+        allow_abbrev=False,
         description="Fine-tune pre-trained text encoders, on one CPU or many GPUs, with the same answer on all.",
         epilog="Exit status: 0 done, 1 failed, 2 wrong input, 75 stopped early and complete, 76 a rank hung, "
         "77 the run folder is another's.",
@@ -27,13 +28,15 @@ def build_parser() -> argparse.ArgumentParser:
         ("predict", "predictions of a trained run folder's model for every split", _predict),
         ("config", "the resolved run file, with where each value came from", _config),
     ):
-        sub = commands.add_parser(name, help=help_text, description=help_text.capitalize() + ".", epilog=OVERRIDES)
+        description = f"{help_text[0].upper()}{help_text[1:]}."
+        sub = commands.add_parser(name, help=help_text, description=description, epilog=OVERRIDES, allow_abbrev=False)
         sub.add_argument("run_file", metavar="RUN.toml", help="the run file")
         sub.set_defaults(command=command)
         if name == "train":
             sub.add_argument("--overwrite", action="store_true", help="start anew in a run folder that was used before")
             sub.add_argument("--no-table", action="store_true", help="leave the table to whoever started this")
-    verify = commands.add_parser("verify", help="check a store's, checkpoint's or run folder's bytes")
+    help_text = "check the bytes of a store, a checkpoint or a run folder's checkpoints"
+    verify = commands.add_parser("verify", help=help_text, description=f"C{help_text[1:]}.", allow_abbrev=False)
     verify.add_argument("path", metavar="PATH", help="a store, a checkpoint or a run folder")
     verify.set_defaults(command=_verify)
     for name, help_text in (
@@ -48,8 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. Wrong input is said in one message, without a traceback."""
     words = list(sys.argv[1:] if words is None else words)
-    words = _local_rank_last(words)
+    words = _without_local_rank(words)
+    with_own_flags = bool(words) and words[0] in ("bench", "demo")
+    words, overrides = (words, []) if with_own_flags else split_overrides(words)
     options, others = build_parser().parse_known_args(words)
+    others += overrides
     try:
         return int(options.command(options, others))
     except FtsysError as error:
@@ -58,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return error.exit_status
 
 
-def _local_rank_last(words: list[str]) -> list[str]:
+def _without_local_rank(words: list[str]) -> list[str]:
     """`deepspeed --module ftsys` writes --local_rank=N before the command; it says what LOCAL_RANK says already."""
     return [word for word in words if not word.startswith(("--local_rank=", "--local-rank="))]
 

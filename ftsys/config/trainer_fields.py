@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ftsys.config.mistake import Mistake
+from ftsys.config.nearest import nearest
+from ftsys.config.trainer_known import KNOWN_TRAINER_FIELDS
 
 _EVALUATION = "train.eval_every"
 _SAVING = "train.save_every"
@@ -102,6 +104,8 @@ def _trainer_mistake(name: str, value: Any) -> str:
         return f"is decided by another section: write {OWNED_TRAINER_FIELDS[name]} instead"
     if name in REFUSED_TRAINER_FIELDS:
         return f"has no use here ({REFUSED_TRAINER_FIELDS[name]}): leave it out"
+    if name not in KNOWN_TRAINER_FIELDS:
+        return f"is no field of transformers' TrainingArguments: {_hint(name)}"
     if not _is_plain(value):
         return "is no plain value: write text, a finite number, true, false, or a list or table of those"
     if name in _KINDS:
@@ -110,6 +114,11 @@ def _trainer_mistake(name: str, value: Any) -> str:
         if not fits or (not isinstance(value, str) and value < 0):
             return f"cannot be used: write {write}"
     return ""
+
+
+def _hint(name: str) -> str:
+    found = nearest(name, KNOWN_TRAINER_FIELDS)
+    return f"did you mean trainer.{found}" if found else "leave it out"
 
 
 def _is_plain(value: Any) -> bool:

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from ftsys.data.lease import LeaseTimes, hold_or_wait
 from ftsys.data.store_index import TokenizerFacts, file_sha256
 from ftsys.errors import ConfigError
@@ -75,7 +77,22 @@ def check_model_folder(name: str) -> Path:
             f"model.name={name!r}: {missing[0]!r}, which the weights' index names, is not in {str(folder)!r} "
             f"({len(missing)} missing). Copy or download the model again."
         )
+    if name == EMBEDDED:
+        verify_embedded_weights()
+    _check_headers(name, folder)
     return folder
+
+
+def _check_headers(name: str, folder: Path) -> None:
+    """ConfigError for a weights file that an interrupted download cut short; reads no more than its header."""
+    for path in sorted(folder.glob("model*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except SafetensorError as error:
+            raise ConfigError(
+                f"model.name={name!r}: {str(path)!r} is damaged or holds no weights ({error}). Copy it again."
+            ) from error
 
 
 def verify_embedded_weights() -> Path:

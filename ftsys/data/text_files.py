@@ -220,7 +220,7 @@ def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _refuse_fields(fields: list[list[str]], numbers: list[int], expected: int, path: Path) -> None:
     row, number = next((row, number) for row, number in zip(fields, numbers, strict=True) if len(row) != expected)
-    start = repr("\t".join(row)[:60])
+    start = repr(("\t" if path.suffix.lower() == ".tsv" else ",").join(row)[:60])
     raise DataError(
         f"{path}, line {number}: {len(row)} fields instead of {expected} (it starts with {start}). Join or split "
         "what a stray separator or line break broke, or remove the row."

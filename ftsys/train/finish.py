@@ -117,7 +117,7 @@ def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float
         "timing": session.timing,
         "versions": versions(),
         "commit": commit(),
-        "data": "synthetic" if run.data.source == "embedded" else str(run.data.source),
+        "data": "synthetic" if run.data.source == "embedded" else run.data.source,
         "store": str(session.store.path),
     }
 

@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftsys.config import RunConfig, identity_parts, resolve_task
-from ftsys.errors import DONE, FAILED, FtsysError, RunFolderError, StoppedEarly
+from ftsys.data.prepare import ensure_store
+from ftsys.data.store import Store
+from ftsys.errors import DONE, FAILED, ConfigError, FtsysError, RunFolderError, StoppedEarly
 from ftsys.metrics import check_metric_names
 from ftsys.report.progress import SplitProgress, is_main_rank
 from ftsys.report.quiet import quiet_libraries
 from ftsys.report.table import history_rows, print_final
 from ftsys.tasks import Task
 from ftsys.train.signals import Interruption
-from ftsys.train.status import STATE_OF, Claim, claim_run_folder, read_status, write_status
-from launcher.plan import this_machine
+from ftsys.train.status import STATE_OF, Claim, claim_run_folder, highest_attempt, read_status, write_status
+from launcher.deepspeed_config import read_user_json
+from launcher.plan import make_plan, this_machine
+
+ONLY_LOOK = 1
+"""A rank that does not write: what it finds in a run folder is told, and nothing is changed."""
 
 
 @dataclass
@@ -48,41 +54,67 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
     check_metric_names(task.metrics, task.regression)
     folder, interruption = Path(run.output_dir), Interruption()
     with interruption.watching():
-        claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else 1)
-        journal = Journal(folder, claim.attempt)
+        claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=ONLY_LOOK)
         if claim.finished:
-            journal.write(DONE, "")  # the life that wrote the results may have died before it could say so
+            _say_done(folder)
             show(run, task, folder, claim.first_attempt, note="this run is finished; --overwrite starts it anew")
             return DONE
+        store, seconds = _prepare(run, task)  # wrong input is found before the folder is claimed or anything removed
+        claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else ONLY_LOOK)
+        journal = Journal(folder, claim.attempt)
         with _recorded(journal):
-            _train(run, task, folder, claim, journal, interruption)
+            _train(run, task, store, seconds, claim, journal, interruption)
     if table:
         show(run, task, folder, first_attempt=claim.first_attempt)
     return DONE
 
 
-def _train(
-    run: RunConfig, task: Task, folder: Path, claim: Claim, journal: Journal, interruption: Interruption
-) -> None:
-    from ftsys.data.prepare import ensure_store
+def _say_done(folder: Path) -> None:
+    """The life that wrote the results may have died before status.json could say so."""
+    status = read_status(folder)
+    if is_main_rank() and (status is None or status.exit != DONE):
+        Journal(folder, highest_attempt(folder), "finish").write(DONE, "")
 
+
+def _prepare(run: RunConfig, task: Task) -> tuple[Store, float]:
+    """The store and the seconds it took. Raises ConfigError for what no rank could train, before one tries."""
     quiet_libraries()
-    if this_machine(os.environ).device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns of the GPU that it did not find
-    journal.write(None, "")
     start = time.perf_counter()
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
-    seconds = time.perf_counter() - start
+    missing = [name for name in (task.train_split, *task.evaluation_splits) if name not in store.splits]
+    if missing:
+        raise ConfigError(
+            f"the source has no split {missing[0] or 'train'!r}; it has {sorted(store.splits)}. "
+            "Give data.source such a split, or another task."
+        )
+    own = read_user_json(run.engine.deepspeed) if run.engine.deepspeed else None
+    rows = len(store.splits[str(task.train_split)])
+    make_plan(run, this_machine(os.environ), train_rows=rows, deepspeed_json=own)
+    return store, time.perf_counter() - start
+
+
+def _train(
+    run: RunConfig,
+    task: Task,
+    store: Store,
+    prepare_seconds: float,
+    claim: Claim,
+    journal: Journal,
+    interruption: Interruption,
+) -> None:
+    if this_machine(os.environ).device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns of the GPU that it did not find
+    journal.write(None, "")
     from ftsys.train.agree import leave_process_group
     from ftsys.train.finish import finish
     from ftsys.train.session import train_session
 
     journal.phase = "train"
     try:
-        session = train_session(run, task, store, folder, claim, interruption)
+        session = train_session(run, task, store, journal.folder, claim, interruption)
         journal.phase = "finish"
-        finish(session, seconds)
+        finish(session, prepare_seconds)
     except StoppedEarly:
         leave_process_group()  # all ranks are here: without it a rank sometimes aborts, and 75 is lost
         raise
@@ -109,7 +141,9 @@ def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str
         return
     from ftsys.train.metrics_log import read_metrics
 
-    kind = "synthetic data" if run.data.source == "embedded" else str(run.data.source)
+    kind = {"embedded": "synthetic data"}.get(str(run.data.source), str(run.data.source))
+    if isinstance(run.data.source, dict):
+        kind = "own files"
     places = {
         "results": folder / "results.json",
         "predictions": folder / "predictions",
@@ -117,4 +151,8 @@ def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str
         "log of metrics": folder / "metrics.jsonl",
     }
     rows = history_rows(read_metrics(folder / "metrics.jsonl", first_attempt=first_attempt))
-    print_final(rows, title=f"{task.name}, {kind}", places=places, notes=[note] if note else [])
+    notes = [note] if note else []
+    if not rows:
+        notes.append("no evaluation split: nothing was evaluated")
+    there = {name: path for name, path in places.items() if path.exists()}
+    print_final(rows, title=f"{task.name}, {kind}", places=there, notes=notes)

@@ -16,7 +16,6 @@ from transformers.trainer_callback import PrinterCallback
 from ftsys.config import RunConfig, dump_toml, run_identity
 from ftsys.data.model_folder import resolve_model_folder
 from ftsys.data.store import Store
-from ftsys.errors import ConfigError
 from ftsys.files import atomic_write_json, atomic_write_text
 from ftsys.models.packed import why_not_packable
 from ftsys.report.progress import is_main_rank
@@ -76,14 +75,14 @@ def train_session(
     """Train and return the session. Raises StoppedEarly after a signal, with a checkpoint on disk."""
     quiet_libraries()
     stopping = Stopping(interruption)
-    train_split = _split(store, task.train_split, "train on")
+    train_split = store.splits[str(task.train_split)]
     model_folder = resolve_model_folder(run.model.name)
     model, fresh = load_model(model_folder, task, run.train.seed)
     plan = resolve_plan(run, train_split, packed=why_not_packable(model) is None)
     if plan.backend == "deepspeed":
         _prepare_deepspeed(plan)
     arguments = training_arguments(run, plan, task)
-    evaluated = {name: _split(store, name, "evaluate on") for name in task.evaluation_splits}
+    evaluated = {name: store.splits[name] for name in task.evaluation_splits}
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
     progress, first_step = ProgressCallback(), _FirstStep()
     trainer = Trainer(
@@ -119,15 +118,6 @@ def train_session(
     session.timing["startup_s"] = first_step.seconds or 0.0
     session.timing["train_s"] = time.perf_counter() - start - trainer.evaluation_seconds
     return session
-
-
-def _split(store: Store, name: str | None, purpose: str) -> Any:
-    if name is None or name not in store.splits:
-        raise ConfigError(
-            f"the source has no split {name!r} to {purpose}; it has {sorted(store.splits)}. "
-            "Give data.source such a split, or another task."
-        )
-    return store.splits[name]
 
 
 def _prepare_deepspeed(plan: Plan) -> None:

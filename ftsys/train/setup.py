@@ -1,14 +1,13 @@
 """From a run and its plan to what the Trainer takes: arguments, model, metrics. One source for every number."""
 
-import difflib
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, EvalPrediction, PreTrainedModel, set_seed
+from transformers.integrations import get_reporting_integration_callbacks
 
 from ftsys.config import EngineSection, RunConfig
 from ftsys.data.batching import plan_epoch
@@ -35,24 +34,18 @@ def training_arguments(run: RunConfig, plan: Plan, task: Task) -> TrainingArgume
     """The Trainer's arguments; making them also joins the process group.
 
     Raises:
-        ConfigError: a key of [trainer] that TrainingArguments does not have, or a value that it refuses.
+        ConfigError: a value of [trainer] that transformers refuses, or a report target that is not installed.
     """
-    known = {field.name for field in fields(TrainingArguments) if field.init}
-    ConfigError.raise_if(_unknown(key, known) for key in run.trainer if key not in known)
     defaults: dict[str, Any] = {"logging_steps": STEPS_BETWEEN_LOGS, "report_to": "none"}
     decided = _schedule(run) | _engine(run, plan) | _batch(plan)
     if task.evaluation_splits:
         decided |= {"metric_for_best_model": _best_metric(task), "greater_is_better": _greater_is_better(task)}
     try:
-        return TrainingArguments(output_dir=run.output_dir, **(defaults | decided | dict(run.trainer)))
-    except (ValueError, TypeError) as error:
+        arguments = TrainingArguments(output_dir=run.output_dir, **(defaults | decided | dict(run.trainer)))
+        get_reporting_integration_callbacks(arguments.report_to)
+    except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"transformers refuses the run's settings: {error}") from error
-
-
-def _unknown(key: str, known: set[str]) -> str:
-    nearest = difflib.get_close_matches(key, known, 1)
-    hint = f"Did you mean trainer.{nearest[0]}?" if nearest else "See transformers' TrainingArguments for its fields."
-    return f"trainer.{key} is not a field of TrainingArguments. {hint}"
+    return arguments
 
 
 def _schedule(run: RunConfig) -> dict[str, Any]:

@@ -23,6 +23,8 @@ def verify(path: str) -> int:
         found = {each: verify_checkpoint(each) for each in sorted((folder / "checkpoints").glob("step-*"))}
     else:
         raise ConfigError(f"{path!r} is no store, checkpoint or run folder with checkpoints: name one that is.")
+    if not found:
+        raise ConfigError(f"{path!r} holds no checkpoint: nothing can be verified.")
     for each, damage in found.items():
         print("\n".join(f"{each}: {line}" for line in damage) or f"{each}: whole")
     return BAD_INPUT if any(found.values()) else DONE

@@ -79,6 +79,19 @@ def test_another_run_is_refused_with_77(finished: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    "mistake",
+    [("--data.max_length", "1000"), ("--trainer.weight_decai", "0.1"), ("--batch.global_tokens", "9")],
+)
+def test_a_mistake_with_overwrite_removes_nothing(finished: Path, mistake: tuple[str, str]) -> None:
+    before = sorted(path.relative_to(finished) for path in (finished / "run").rglob("*"))
+    ended = ftsys("train", "run.toml", "--overwrite", *mistake, cwd=finished)
+    assert ended.returncode == 2
+    assert mistake[0].removeprefix("--") in ended.stderr
+    assert sorted(path.relative_to(finished) for path in (finished / "run").rglob("*")) == before
+    assert ftsys("train", "run.toml", cwd=finished).returncode == 0
+
+
 def test_verify_finds_a_changed_byte(finished: Path) -> None:
     assert ftsys("verify", "run", cwd=finished).returncode == 0
     weights = next((finished / "run/checkpoints").glob("*/weights.safetensors"))
@@ -91,7 +104,7 @@ def test_verify_finds_a_changed_byte(finished: Path) -> None:
 
 
 def stopped(tmp_path: Path, run_file: Path, sign_of_life: str) -> str:
-    """Start a training, send TERM once `sign_of_life` is in the run folder, and return what it said; it ends with 75."""
+    """Start a training, send TERM once `sign_of_life` is in the run folder; it ends with 75. Returns what it said."""
     command = [sys.executable, "-m", "ftsys", "train", str(run_file)]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300

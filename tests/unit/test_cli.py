@@ -20,6 +20,7 @@ def run_file(folder: Path, text: str) -> str:
         ("[train]\nepochs = 'three'\nseed = -1\n", ["train.epochs", "train.seed"]),
         ('[task]\nname = "mrcp"\n', ["mrcp", "mrpc"]),
         ("[trainer]\nlearning_rate = 1\n", ["train.learning_rate"]),
+        ("[trainer]\nweight_decai = 1\n", ["trainer.weight_decai", "weight_decay"]),
     ],
 )
 def test_wrong_run_files_end_with_2(
@@ -58,3 +59,13 @@ def test_config_says_where_each_value_came_from(tmp_path: Path, capsys: pytest.C
 def test_verify_refuses_what_is_none_of_the_three(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_shortened_flags_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", run_file(tmp_path, "[task]\nname = 'mrpc'\n"), "--over"]) == 2
+    assert "--over" in capsys.readouterr().err
+
+
+def test_overrides_may_stand_before_the_run_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--train.seed", "7", run_file(tmp_path, "[task]\nname = 'mrpc'\n")]) == 0
+    assert "train.seed" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ftsys.data.bert_files import is_plain_bert
 from ftsys.data.model_folder import (
@@ -245,10 +246,24 @@ def test_a_hub_name_is_taken_from_the_cache_and_refused_offline(
     snapshot = tmp_path / "models--someone--some-model" / "snapshots" / commit
     snapshot.parent.mkdir(parents=True)
     copied(minilm_folder, snapshot)
-    (snapshot / "model.safetensors").touch()
+    write_weights(snapshot / "model.safetensors")
     (tmp_path / "models--someone--some-model" / "refs").mkdir()
     (tmp_path / "models--someone--some-model" / "refs" / "main").write_text(commit)
     assert check_model_folder("someone/some-model") == snapshot
+
+
+def write_weights(path: Path) -> None:
+    save_file({"weight": np.zeros(3, np.float32)}, path)
+
+
+def test_weights_that_were_cut_short_are_refused(minilm_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(minilm_folder / "config.json", tmp_path)
+    write_weights(tmp_path / "model.safetensors")
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    for damaged in (b"", whole[:-4], b"version https://git-lfs.github.com/spec/v1\n"):
+        (tmp_path / "model.safetensors").write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"model\.safetensors' is damaged or holds no weights"):
+            check_model_folder(str(tmp_path))
 
 
 def test_a_model_folder_must_have_configuration_and_weights(minilm_folder: Path, tmp_path: Path) -> None:
@@ -262,8 +277,8 @@ def test_a_model_folder_must_have_configuration_and_weights(minilm_folder: Path,
         check_model_folder(str(tmp_path))
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}))
-    (tmp_path / "model-1.safetensors").touch()
+    write_weights(tmp_path / "model-1.safetensors")
     with pytest.raises(ConfigError, match=r"'model-2\.safetensors'"):
         check_model_folder(str(tmp_path))
-    (tmp_path / "model-2.safetensors").touch()
+    write_weights(tmp_path / "model-2.safetensors")
     assert check_model_folder(str(tmp_path)) == tmp_path
