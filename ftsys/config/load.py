@@ -109,9 +109,15 @@ def _parse_value(key: str, text: str) -> Any:
     except tomllib.TOMLDecodeError:
         return text
     value = parsed["value"]
+    if isinstance(value, dict):
+        return _Whole(value)
     if len(parsed) > 1 or (field is not None and accepts_only_text(field) and not isinstance(value, str)):
         return text
     return value
+
+
+class _Whole(dict[str, Any]):
+    """A table that the command line gives as a whole: it replaces the file's, key by key it would mix with it."""
 
 
 def _set(tree: Tree, path: list[str], value: Any) -> None:
@@ -136,6 +142,8 @@ def _merged(from_file: Tree, from_line: Tree) -> Tree:
 def _over(below: Tree, above: Tree) -> Tree:
     merged = dict(below)
     for name, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = _over(merged[name], value) if both else value
+        if isinstance(value, dict) and not isinstance(value, _Whole) and isinstance(merged.get(name), dict):
+            merged[name] = _over(merged[name], value)
+        else:
+            merged[name] = dict(value) if isinstance(value, _Whole) else value
     return merged

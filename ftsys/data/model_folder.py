@@ -15,6 +15,7 @@ from ftsys.data.store_index import TokenizerFacts, file_sha256
 from ftsys.errors import ConfigError
 
 EMBEDDED = "embedded"
+EMBEDDED_MODEL = "all-MiniLM-L6-v2"
 EMBEDDED_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of all-MiniLM-L6-v2's model.safetensors, as the Hub's sentence-transformers/all-MiniLM-L6-v2 carries it."""
 

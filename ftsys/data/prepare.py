@@ -97,8 +97,10 @@ def store_root(setting: str = "auto") -> Path:
     return cache_folder() / "stores" if setting == "auto" else Path(setting).expanduser()
 
 
-def ensure_store(run: "RunConfig", task: Task, progress: Progress | None = None) -> Store:
+def ensure_store(run: "RunConfig", task: Task, progress: Progress | None = None, source: Any = None) -> Store:
     """Find or make a run's store and open it; safe to call in any number of processes at once.
+
+    `source` stands in for `data.source`: a `datasets.Dataset` or `DatasetDict`, which a run file cannot name.
 
     ConfigError: a model, tokenizer or folder that cannot be used. DataError: a source or store that is not what it
     claims to be. StorageError: the disk refuses.
@@ -107,7 +109,8 @@ def ensure_store(run: "RunConfig", task: Task, progress: Progress | None = None)
 
     folder = check_model_folder(run.model.name)
     _check_length(run.data.max_length, folder)
-    request = StoreRequest(open_source(run.data, task), task, folder, run.data.max_length, store_root(run.data.store))
+    data = run.data if source is None else run.data.model_copy(update={"source": source})
+    request = StoreRequest(open_source(data, task), task, folder, run.data.max_length, store_root(run.data.store))
     return make_or_wait(request, progress)
 
 

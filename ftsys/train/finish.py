@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ftsys.data.model_folder import resolve_model_folder
+from ftsys.data.model_folder import EMBEDDED, EMBEDDED_MODEL, resolve_model_folder
 from ftsys.files import atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.tasks import Task
@@ -101,7 +101,7 @@ def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float
     session.timing["total_s"] = time.time() - psutil.Process().create_time()
     return {
         "task": session.task.name,
-        "model": run.model.name,
+        "model": EMBEDDED_MODEL if run.model.name == EMBEDDED else run.model.name,
         "metrics": metrics,
         "world_size": trainer.args.world_size,
         "zero_stage": plan.zero_stage,

@@ -127,7 +127,7 @@ def claim_run_folder(output_dir: Path | str, identity: Identity, overwrite: bool
     and StorageError (1) for a full disk.
     """
     folder = Path(output_dir)
-    owner = read_owner(folder, forgive=overwrite)
+    owner = _owner(folder, overwrite)
     if not overwrite:
         _refuse_another(folder, owner, identity)
         if owner and _is_finished(folder, owner["first_attempt"]):
@@ -181,7 +181,7 @@ def _take(folder: Path, identity: Identity, overwrite: bool) -> Claim:
     with storage_errors(folder):
         (folder / "attempts").mkdir(parents=True, exist_ok=True)
     while True:
-        before = read_owner(folder, forgive=overwrite)
+        before = _owner(folder, overwrite)
         if not overwrite:
             _refuse_another(folder, before, identity)  # again: another start may have come in between
         attempt = highest_attempt(folder) + 1
@@ -193,6 +193,18 @@ def _take(folder: Path, identity: Identity, overwrite: bool) -> Claim:
         _remove_written(folder)
     atomic_write_json(folder / "owner.json", record)
     return Claim(attempt, False, first)
+
+
+def _owner(folder: Path, overwrite: bool) -> dict[str, Any] | None:
+    """Whose the folder is; nobody's where the only start was refused before it wrote anything of a run."""
+    owner = read_owner(folder, forgive=overwrite)
+    if owner is None or (folder / "config.toml").exists():
+        return owner
+    try:
+        status = read_status(folder)
+    except RunFolderError:  # damaged: it says nothing, so the owner stands
+        return owner
+    return None if status is not None and status.state == "refused" else owner
 
 
 def _record(identity: Identity, attempt: int, first_attempt: int) -> dict[str, Any]:

@@ -51,3 +51,10 @@ def test_the_text_of_a_run() -> None:
     assert text.startswith('output_dir = "runs/x"\n\n[task]\nname = "mrpc"\n')
     assert text.endswith('\n[trainer]\nreport_to = ["none"]\n')
     assert "max_steps" not in text
+
+
+def test_a_whole_table_on_the_command_line_replaces_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("output_dir = 'o'\ntask.name = 'mrpc'\ndata.source = {train = 'a.csv', validation = 'b.csv'}\n")
+    assert load_run(path, ["--data.source", '{test = "c.csv"}']).data.source == {"test": "c.csv"}
+    assert load_run(path, ["--data.source.train", "c.csv"]).data.source == {"train": "c.csv", "validation": "b.csv"}

@@ -51,3 +51,12 @@ def test_where_stores_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "ftsys"
     assert store_root("~/stores") == tmp_path / "stores"
+
+
+def test_a_data_set_in_memory_stands_in_for_the_source(folder: Path, tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    rows = {"sentence1": ["a cat", "a dog"], "sentence2": ["the cat", "the house"], "label": [1, 0]}
+    run = run_of(data={"source": {"train": "in memory"}, "store": str(tmp_path)})
+    store = ensure_store(run, resolve_task(run), source=DatasetDict(train=Dataset.from_dict(rows)))
+    assert store.splits["train"].labels.tolist() == [1, 0]
