@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ftsys.data.model_folder import EMBEDDED, EMBEDDED_MODEL, resolve_model_folder
+from ftsys.data.model_folder import EMBEDDED, EMBEDDED_MODEL, TOKENIZER_FILES, resolve_model_folder
 from ftsys.files import atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.tasks import Task
@@ -27,17 +27,6 @@ from ftsys.train.results import (
 )
 from ftsys.train.session import Session, computed_dtype
 from ftsys.train.trainer import Trainer, parameters_outside_embeddings
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "*.model",
-)
 
 
 def finish(session: Session, prepare_seconds: float) -> dict[str, Any]:
@@ -139,8 +128,9 @@ def _throughput(trainer: Trainer, meter: Meter, seconds: float, rate: float) -> 
 def _write(session: Session, results: dict[str, Any], model_folder: Path) -> None:
     source = resolve_model_folder(session.run.model.name)
     with storage_errors(model_folder):
-        for path in (path for pattern in TOKENIZER_FILES for path in source.glob(pattern)):
-            shutil.copyfile(path, model_folder / path.name)
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, model_folder / name)
     synthetic = results["data"] == "synthetic"
     card = results | {"global_batch": session.plan.global_size or f"{session.plan.global_tokens:,} tokens as"}
     atomic_write_text(model_folder / "README.md", model_card(card, synthetic=synthetic))
