@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,8 @@ class CheckpointTrainer(transformers.Trainer):
     """transformers' Trainer with checkpoints that any world size and ZeRO stage reads, once `life` is given."""
 
     life: Life | None = None
+    owes_evaluation: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether the step that is saved is due an evaluation that this life will not make."""
     weights_version = 0
     """Raised where weights change without a step: predictions made before then are not of them."""
 
@@ -56,7 +59,11 @@ class CheckpointTrainer(transformers.Trainer):
             life.checkpoints,
             self.state.global_step,
             state,
-            {"scheduler": json_safe(self.lr_scheduler.state_dict()), "scaler": self._scaler_state()},
+            {
+                "scheduler": json_safe(self.lr_scheduler.state_dict()),
+                "scaler": self._scaler_state(),
+                "evaluation_owed": self.owes_evaluation(),
+            },
             life.identity,
             life.attempt,
             documents={TRAINER_STATE: json_safe(dataclasses.asdict(self.state))},
@@ -87,6 +94,7 @@ class CheckpointTrainer(transformers.Trainer):
         checkpoint = Checkpoint.open(Path(resume_from_checkpoint))
         import_state(self.model_wrapped, self.optimizer, checkpoint.load_state())
         self.lr_scheduler.load_state_dict(checkpoint.extra["scheduler"])
+        self.args.eval_on_start = self.args.eval_on_start or checkpoint.extra["evaluation_owed"]
         if self.accelerator.scaler is not None and checkpoint.extra["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
         return prepared

@@ -92,8 +92,8 @@ def train_session(
         eval_dataset=next(iter(evaluated.values())) if len(evaluated) == 1 else evaluated,
         compute_metrics=metrics_of(task),
         callbacks=[
-            MetricsLog(folder, claim.attempt, task.evaluation_splits),
-            StatusCallback(folder, claim.attempt),
+            MetricsLog(folder, claim.attempt, task.evaluation_splits, on_error=stopping.fail),
+            StatusCallback(folder, claim.attempt, on_error=stopping.fail),
             progress,
             first_step,
             stopping,
@@ -101,6 +101,7 @@ def train_session(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.on_evaluation_progress = progress.evaluation
+    trainer.owes_evaluation = lambda: stopping.evaluation_owed
     life = trainer.life = Life(folder / "checkpoints", run_identity(run), claim.attempt, run.train.save_keep)
     _describe(run, plan, trainer, fresh, len(train_split))
     decided_by_rank_0(lambda: _write_plan(run, plan, arguments, folder))

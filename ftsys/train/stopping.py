@@ -6,7 +6,11 @@ import torch
 from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ftsys.errors import FtsysError
 from ftsys.train.signals import Interruption
+
+FAILING = 1000
+"""Added to the exit status of a rank's error, so that one number says go on, stop, or fail, and with what."""
 
 
 class Stopping(TrainerCallback):
@@ -15,6 +19,12 @@ class Stopping(TrainerCallback):
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption
         self.agreed = False
+        self.evaluation_owed = False
+        self._failure: FtsysError | None = None
+
+    def fail(self, error: FtsysError) -> None:
+        """End the run with `error` at the next question, on all ranks: raised here alone, the others would wait."""
+        self._failure = self._failure or error
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -25,6 +35,8 @@ class Stopping(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask all ranks; the first one that was told to stop stops all."""
         if self.ask(args):
+            ends_epoch = args.eval_strategy == "epoch" and float(state.epoch or 0.5).is_integer()
+            self.evaluation_owed = control.should_evaluate or ends_epoch  # the next life begins with it
             control.should_training_stop = control.should_save = True
             control.should_evaluate = False
 
@@ -42,14 +54,25 @@ class Stopping(TrainerCallback):
         self.ask(args)
 
     def ask(self, args: TrainingArguments) -> bool:
-        """Whether any rank was told to stop. Collective."""
-        flag = torch.tensor([int(self.interruption.received is not None)], dtype=torch.int32, device=args.device)
+        """Whether any rank was told to stop. Collective. Raises on every rank what `fail` was given on any."""
+        own = FAILING + self._failure.exit_status if self._failure else int(self.interruption.received is not None)
+        word = torch.tensor([own], dtype=torch.int32, device=args.device)
         if args.world_size > 1:
-            distributed.all_reduce(flag, op=distributed.ReduceOp.MAX)
-        self.agreed = self.agreed or bool(flag.item())
+            distributed.all_reduce(word, op=distributed.ReduceOp.MAX)
+        found = int(word.item())
+        if found >= FAILING:
+            raise self._failure or _failure_elsewhere(found - FAILING)
+        self.agreed = self.agreed or bool(found)
         return self.agreed
 
     def leave_if_asked(self, args: TrainingArguments) -> None:
         """Raise StoppedEarly on every rank if any was told to stop. Collective."""
         if self.ask(args):
             raise self.interruption.error()
+
+
+def _failure_elsewhere(exit_status: int) -> FtsysError:
+    """What a rank leaves with when another one's error, which says why, ended the run."""
+    error = FtsysError("another rank ended the run")
+    error.exit_status = exit_status
+    return error

@@ -79,3 +79,72 @@ def test_deepspeed_starts_from_float32_weights_and_no_step(
     store = make_store(tmp_path / "stores")
     found = world(2).run(first_steps, store, tmp_path, {"stage": stage, "precision": "bf16"})[0]
     assert found == {"steps": {2.0}, "rounded": []}
+
+
+def stop_at_the_end_of_an_epoch(store: Path, scratch: Path, life: int) -> dict[str, Any]:
+    """The first life gets a signal in the last step of the epoch; the second goes on. Returns when was evaluated."""
+    import os
+    import signal
+
+    from transformers import TrainerCallback
+
+    from ftsys.train.checkpoint import newest_checkpoint
+    from ftsys.train.saving import Life
+    from ftsys.train.signals import Interruption
+    from ftsys.train.stopping import Stopping
+
+    class Signal(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 4 and args.process_index == 1:  # one rank of the two
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    interruption = Interruption()
+    stopping = Stopping(interruption)
+    trainer = make_trainer(store, scratch, max_steps=STEPS, eval_strategy="epoch", save_strategy="epoch")
+    trainer.life = Life(scratch / "checkpoints", "identity", life, keep=2)
+    trainer.owes_evaluation = lambda: stopping.evaluation_owed
+    trainer.add_callback(stopping)
+    if life == 1:
+        trainer.add_callback(Signal())
+    found = newest_checkpoint(trainer.life.checkpoints, "identity", life)
+    with interruption.watching():
+        trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
+    evaluated = [line["step"] for line in trainer.state.log_history if "eval_loss" in line]
+    return {"stopped": stopping.agreed, "step": trainer.state.global_step, "evaluated": evaluated}
+
+
+def test_a_stop_at_the_end_of_an_epoch_loses_no_evaluation(world: Callable[[int], World], tmp_path: Path) -> None:
+    store = make_store(tmp_path / "stores")
+    first, second = (world(2).run(stop_at_the_end_of_an_epoch, store, tmp_path, life) for life in (1, 2))
+    assert first == [{"stopped": True, "step": 5, "evaluated": []}] * 2
+    assert second == [{"stopped": False, "step": STEPS, "evaluated": [5, STEPS]}] * 2
+
+
+def fail_on_rank_0(store: Path, scratch: Path) -> tuple[str, int]:
+    """What each rank leaves with when rank 0 alone meets an error between two steps."""
+    from transformers import TrainerCallback
+
+    from ftsys.errors import FtsysError, RunFolderError
+    from ftsys.train.signals import Interruption
+    from ftsys.train.stopping import Stopping
+
+    stopping = Stopping(Interruption())
+
+    class NewerLife(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 2 and args.process_index == 0:
+                stopping.fail(RunFolderError("a newer life has begun"))
+
+    trainer = make_trainer(store, scratch)
+    trainer.add_callback(NewerLife())
+    trainer.add_callback(stopping)
+    try:
+        trainer.train()
+    except FtsysError as error:
+        return str(error), error.exit_status
+    return "trained on", 0
+
+
+def test_an_error_of_rank_0_ends_all_ranks_with_its_status(world: Callable[[int], World], tmp_path: Path) -> None:
+    found = world(2).run(fail_on_rank_0, make_store(tmp_path / "stores"), tmp_path)
+    assert found == [("a newer life has begun", 77), ("another rank ended the run", 77)]
