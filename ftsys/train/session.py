@@ -149,15 +149,16 @@ def _resume_from(run: RunConfig, life: Life) -> str | None:
 
 
 def _describe(run: RunConfig, plan: Plan, trainer: Trainer, fresh: list[str], rows: int) -> None:
-    zero = f", ZeRO {plan.zero_stage}" if plan.backend == "deepspeed" else ""
+    ranks = trainer.args.world_size
+    engine = {"deepspeed": f", DeepSpeed ZeRO {plan.zero_stage}", "ddp": ", DDP", "none": ""}[plan.backend]
     size = f"{plan.global_size} examples" if plan.global_size else f"{plan.global_tokens:,} tokens"
-    say(f"{trainer.args.world_size} {plan.device} rank(s), {plan.backend}{zero}, {plan.precision}; {size} a step")
+    say(f"{ranks} {plan.device.upper()} rank{'s' if ranks > 1 else ''}{engine}, {plan.precision}; {size} a step")
     if trainer.view is not None:
         say(f"packed batches, attention kernel {trainer.view.kernel!r}")
     else:
         say(f"padded batches, because {trainer.padded_because}")
     if fresh:
-        say(f"freshly initialised (seed {run.train.seed}): {', '.join(fresh)}; they are learned from {rows:,} rows")
+        say(f"freshly initialised (seed {run.train.seed}), learned from {rows:,} rows: {', '.join(fresh)}")
 
 
 def computed_dtype(plan: Plan) -> torch.dtype:
