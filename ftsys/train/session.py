@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Session:
     folder: Path
     claim: Claim
     stopping: Stopping
-    timing: dict[str, float] = field(default_factory=dict)
+    timing: dict[str, float]
 
 
 class _FirstStep(TrainerCallback):
@@ -74,38 +74,51 @@ def train_session(
 ) -> Session:
     """Train and return the session. Raises StoppedEarly after a signal, with a checkpoint on disk."""
     quiet_libraries()
-    stopping = Stopping(interruption)
-    train_split = store.splits[str(task.train_split)]
-    model_folder = resolve_model_folder(run.model.name)
-    model, fresh = load_model(model_folder, task, run.train.seed)
+    stopping, train_split = Stopping(interruption), store.splits[str(task.train_split)]
+    model, fresh = load_model(resolve_model_folder(run.model.name), task, run.train.seed)
     plan = resolve_plan(run, train_split, packed=why_not_packable(model) is None)
     if plan.backend == "deepspeed":
         _prepare_deepspeed(plan)
     arguments = training_arguments(run, plan, task)
-    evaluated = {name: store.splits[name] for name in task.evaluation_splits}
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder / "tensorboard"))
-    progress, first_step = ProgressCallback(), _FirstStep()
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=train_split,
-        eval_dataset=next(iter(evaluated.values())) if len(evaluated) == 1 else evaluated,
-        compute_metrics=metrics_of(task),
-        callbacks=[
-            MetricsLog(folder, claim.attempt, task.evaluation_splits, on_error=stopping.fail),
-            StatusCallback(folder, claim.attempt, on_error=stopping.fail),
-            progress,
-            first_step,
-            stopping,
-        ],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.on_evaluation_progress = progress.evaluation
+    callbacks = [
+        MetricsLog(folder, claim.attempt, task.evaluation_splits, on_error=stopping.fail),
+        StatusCallback(folder, claim.attempt, on_error=stopping.fail),
+        stopping,
+    ]
+    trainer = _trainer(model, arguments, task, store, callbacks)
     trainer.owes_evaluation = lambda: stopping.evaluation_owed
     life = trainer.life = Life(folder / "checkpoints", run_identity(run), claim.attempt, run.train.save_keep)
     _describe(run, plan, trainer, fresh, len(train_split))
     decided_by_rank_0(lambda: _write_plan(run, plan, arguments, folder))
-    resume = decided_by_rank_0(lambda: _resume_from(run, life))
+    timing = _train(trainer, decided_by_rank_0(lambda: _resume_from(run, life)))
+    if stopping.agreed:
+        raise stopping.interruption.error()
+    return Session(run, task, store, plan, trainer, folder, claim, stopping, timing)
+
+
+def _trainer(
+    model: Any, arguments: TrainingArguments, task: Task, store: Store, callbacks: list[TrainerCallback]
+) -> Trainer:
+    evaluated = {name: store.splits[name] for name in task.evaluation_splits}
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(arguments.output_dir) / "tensorboard"))
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=store.splits[str(task.train_split)],
+        eval_dataset=next(iter(evaluated.values())) if len(evaluated) == 1 else evaluated,
+        compute_metrics=metrics_of(task),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _train(trainer: Trainer, resume: str | None) -> dict[str, float]:
+    """Train to the end, or to a signal; returns seconds to the first step and in training, evaluations left out."""
+    progress, first_step = ProgressCallback(), _FirstStep()
+    trainer.add_callback(progress)
+    trainer.add_callback(first_step)
+    trainer.on_evaluation_progress = progress.evaluation
     gc.freeze()  # what is loaded by now stays: `ftsys.__main__` switched the collector off while it was imported
     gc.enable()
     start = time.perf_counter()
@@ -113,12 +126,8 @@ def train_session(
         trainer.train(resume_from_checkpoint=resume)
     finally:
         progress.close()
-    if stopping.agreed:
-        raise stopping.interruption.error()
-    session = Session(run, task, store, plan, trainer, folder, claim, stopping)
-    session.timing["startup_s"] = first_step.seconds or 0.0
-    session.timing["train_s"] = time.perf_counter() - start - trainer.evaluation_seconds
-    return session
+    seconds = time.perf_counter() - start - trainer.evaluation_seconds
+    return {"startup_s": first_step.seconds or 0.0, "train_s": seconds}
 
 
 def _prepare_deepspeed(plan: Plan) -> None:
