@@ -82,11 +82,12 @@ def _prepare(run: RunConfig, task: Task) -> tuple[Store, float]:
     start = time.perf_counter()
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
-    missing = [name for name in (task.train_split, *task.evaluation_splits) if name not in store.splits]
+    evaluated = task.evaluation_splits if run.train.eval_every != "never" else ()
+    missing = [name for name in (task.train_split, *evaluated) if name not in store.splits]
     if missing:
         raise ConfigError(
             f"the source has no split {missing[0] or 'train'!r}; it has {sorted(store.splits)}. "
-            "Give data.source such a split, or another task."
+            'Give data.source such a split, or train without evaluation: train.eval_every = "never".'
         )
     own = read_user_json(run.engine.deepspeed) if run.engine.deepspeed else None
     rows = len(store.splits[str(task.train_split)])
@@ -153,6 +154,6 @@ def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str
     rows = history_rows(read_metrics(folder / "metrics.jsonl", first_attempt=first_attempt))
     notes = [note] if note else []
     if not rows:
-        notes.append("no evaluation split: nothing was evaluated")
+        notes.append('no evaluation while training: no evaluation split, or train.eval_every = "never"')
     there = {name: path for name, path in places.items() if path.exists()}
     print_final(rows, title=f"{task.name}, {kind}", places=there, notes=notes)

@@ -99,13 +99,13 @@ def train_session(
 def _trainer(
     model: Any, arguments: TrainingArguments, task: Task, store: Store, callbacks: list[TrainerCallback]
 ) -> Trainer:
-    evaluated = {name: store.splits[name] for name in task.evaluation_splits}
+    evaluated = {name: store.splits[name] for name in task.evaluation_splits if name in store.splits}
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(arguments.output_dir) / "tensorboard"))
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=store.splits[str(task.train_split)],
-        eval_dataset=next(iter(evaluated.values())) if len(evaluated) == 1 else evaluated,
+        eval_dataset=evaluated if len(evaluated) > 1 else next(iter(evaluated.values()), None),
         compute_metrics=metrics_of(task),
         callbacks=callbacks,
     )

@@ -40,6 +40,8 @@ def training_arguments(run: RunConfig, plan: Plan, task: Task) -> TrainingArgume
     decided = _schedule(run) | _engine(run, plan) | _batch(plan)
     if task.evaluation_splits:
         decided |= {"metric_for_best_model": _best_metric(task), "greater_is_better": _greater_is_better(task)}
+    else:
+        decided["eval_strategy"] = "no"  # a source of training rows alone: there is nothing to evaluate on
     try:
         arguments = TrainingArguments(output_dir=run.output_dir, **(defaults | decided | dict(run.trainer)))
         get_reporting_integration_callbacks(arguments.report_to)

@@ -72,8 +72,7 @@ class Trainer(CheckpointTrainer):
         """Pack what can be packed; `padded_because` holds the reason why not."""
         self.padded_because = why_not_packable(model) if _setting(self.args, "packing") else "packing=False"
         if self.padded_because is None:
-            kernel, _ = choose_kernel(_setting(self.args, "kernels"), self.args.device.type)
-            self.view = PackedView(model, kernel)
+            self.view = PackedView(model, choose_kernel(_setting(self.args, "kernels")))
 
     def call_model_init(self, trial: Any = None) -> Any:
         """A new model needs a view of its own. The first one is made before this class knows its data."""
@@ -204,6 +203,7 @@ class Trainer(CheckpointTrainer):
 
         def progress(done: int) -> None:
             self.on_evaluation_progress(split.name, done, len(split))
+            self.callback_handler.on_prediction_step(self.args, self.state, self.control)
 
         found = predict_all(dataloader, forward, self.args.device, progress)
         self.predictions[split.name] = found

@@ -135,3 +135,13 @@ def test_a_signal_ends_with_75_and_the_same_command_goes_on(tmp_path: Path, mini
     assert len(losses(tmp_path / "run")) == 30
     status = read_json(tmp_path / "run/status.json")
     assert (status["state"], status["exit"], status["step"]) == ("done", 0, 30)
+
+
+def test_a_source_of_training_rows_alone_trains_without_evaluation(tmp_path: Path, minilm_folder: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n" + "a good day,up\na bad day,down\n" * 8)
+    task = '[task]\nname = "mood"\ncolumns = ["text"]\nlabels = ["down", "up"]\n'
+    source = '[data]\nsource = {train = "train.csv"}\n[train]\nmax_steps = 2\n'
+    ended = ftsys("train", write_run_file(tmp_path, task + source), cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "no evaluation while training" in ended.stdout
+    assert read_json(tmp_path / "run/results.json")["metrics"] == {}

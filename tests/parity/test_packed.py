@@ -1,10 +1,13 @@
 """A packed batch against the padded single-process reference, in float64: loss and every gradient to 1e-9."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from ftsys.kernels.attention import KERNELS, padded_attention, reference_attention
+from ftsys.errors import ConfigError
+from ftsys.kernels.attention import KERNELS, choose_kernel, padded_attention, reference_attention
 from ftsys.kernels.layout import PackedLayout
 from ftsys.models.packed import FAMILIES, PackedView
 
@@ -108,7 +111,7 @@ def test_a_padded_batch_still_goes_through_the_same_model(family: str) -> None:
     torch.testing.assert_close(padded_logits(ours, rows), padded_logits(stock, rows), rtol=1e-9, atol=1e-9)
 
 
-def test_the_view_leaves_no_trace_in_what_is_saved(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_view_leaves_no_trace_in_what_is_saved(tmp_path: Path) -> None:
     stock, ours = small_model("bert", 2), small_model("bert", 2)
     PackedView(ours)
     assert list(stock.state_dict()) == list(ours.state_dict())
@@ -141,3 +144,10 @@ def test_attention_dropout_drops_at_its_rate() -> None:
     output = padded_attention(zeros, zeros, torch.ones_like(zeros), layout, 1.0, rate)
     assert abs(float(output.mean()) - 1.0) < 0.02
     assert float(output.std()) > 0.01
+
+
+def test_a_kernel_is_taken_by_name_or_refused_with_the_names_there_are() -> None:
+    assert choose_kernel("auto") in KERNELS
+    assert choose_kernel("reference") == "reference"
+    with pytest.raises(ConfigError, match=r"engine.kernels='flash' is not a kernel.*'padded', 'reference'"):
+        choose_kernel("flash")
