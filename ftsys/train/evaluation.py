@@ -15,6 +15,10 @@ from ftsys.data.loader import EvaluationLoader
 from ftsys.train.loss import loss_per_example
 
 
+class EvaluationStopped(Exception):
+    """A rank was told to stop: all ranks left the evaluation, and what was computed of it is dropped."""
+
+
 @dataclass(frozen=True)
 class Predictions:
     """In data set order: `logits` float32 (N, C), `losses` float32 (N,), NaN where a row has no label."""
@@ -28,12 +32,14 @@ def predict_all(
     forward: Callable[[Batch], torch.Tensor],
     device: torch.device,
     progress: Callable[[int], None],
+    stop_wanted: Callable[[], bool] = lambda: False,
 ) -> Predictions:
     """Run `forward` (batch -> logits (S, C)) over this rank's packs; the whole result on every rank.
 
     `progress` is told the examples done so far over all ranks, estimated from this rank's share.
 
     Raises:
+        EvaluationStopped: on every rank, after `stop_wanted` was true between two packs of any.
         RuntimeError: an example is missing or was computed twice, which would make every metric wrong.
     """
     ids, logits, losses, done = [], [], [], 0
@@ -49,8 +55,21 @@ def predict_all(
             losses.append(torch.where(known_S, losses_S, torch.nan).float())
             done += len(batch.example_ids_S)
             progress(min(done * loader.ranks, len(loader.dataset)))
+            if stop_wanted():
+                break
+    if _any_rank(len(ids) < len(loader), device, loader.ranks):
+        raise EvaluationStopped
     values_MV = torch.cat([torch.cat(losses)[:, None], torch.cat(logits)], dim=1)
     return _in_order(*_gather(torch.cat(ids), values_MV, loader.ranks), len(loader.dataset))
+
+
+def _any_rank(own: bool, device: torch.device, ranks: int) -> bool:
+    """Whether `own` is true on any rank. Collective."""
+    if ranks == 1:
+        return own
+    word = torch.tensor([own], dtype=torch.int32, device=device)
+    distributed.all_reduce(word, op=distributed.ReduceOp.MAX)
+    return bool(word.item())
 
 
 def _gather(ids_M: torch.Tensor, values_MV: torch.Tensor, ranks: int) -> tuple[np.ndarray, np.ndarray]:

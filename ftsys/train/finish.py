@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ftsys.data.model_folder import EMBEDDED, EMBEDDED_MODEL, TOKENIZER_FILES, resolve_model_folder
+from ftsys.data.bundle import model_folder_of
+from ftsys.data.model_folder import EMBEDDED, EMBEDDED_MODEL, TOKENIZER_FILES
 from ftsys.files import atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.tasks import Task
 from ftsys.train.agree import decided_by_rank_0
-from ftsys.train.evaluation import Predictions
+from ftsys.train.evaluation import EvaluationStopped, Predictions
 from ftsys.train.matmul_rate import matmul_rate
 from ftsys.train.meter import Meter
 from ftsys.train.results import (
@@ -32,9 +33,12 @@ from ftsys.train.trainer import Trainer, parameters_outside_embeddings
 def finish(session: Session, prepare_seconds: float) -> dict[str, Any]:
     """Predict every split that is there, save the model, and write results.json last. Returns its content on rank 0."""
     metrics = {}
-    for name in _splits_to_predict(session):
-        session.stopping.leave_if_asked(session.trainer.args)
-        metrics[name] = _predict(session, name)
+    try:
+        for name in _splits_to_predict(session):
+            session.stopping.leave_if_asked(session.trainer.args)
+            metrics[name] = _predict(session, name)
+    except EvaluationStopped:
+        raise session.stopping.interruption.error() from None
     model_folder = session.folder / "model"
     session.trainer.save_plain_model(model_folder)
     rate = matmul_rate(computed_dtype(session.plan), session.trainer.args.device)
@@ -126,7 +130,7 @@ def _throughput(trainer: Trainer, meter: Meter, seconds: float, rate: float) -> 
 
 
 def _write(session: Session, results: dict[str, Any], model_folder: Path) -> None:
-    source = resolve_model_folder(session.run.model.name)
+    source = model_folder_of(session.run)
     with storage_errors(model_folder):
         for name in TOKENIZER_FILES:
             if (source / name).is_file():

@@ -2,47 +2,25 @@
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ftsys.config import RunConfig, identity_parts, resolve_task
 from ftsys.data.prepare import ensure_store
 from ftsys.data.store import Store
-from ftsys.errors import DONE, FAILED, ConfigError, FtsysError, RunFolderError, StoppedEarly
+from ftsys.errors import DONE, ConfigError, StoppedEarly
 from ftsys.metrics import check_metric_names
 from ftsys.report.progress import SplitProgress, is_main_rank
 from ftsys.report.quiet import quiet_libraries
 from ftsys.report.table import history_rows, print_final
 from ftsys.tasks import Task
+from ftsys.train.journal import Journal
 from ftsys.train.signals import Interruption
-from ftsys.train.status import STATE_OF, Claim, claim_run_folder, highest_attempt, read_status, write_status
+from ftsys.train.status import Claim, claim_run_folder, highest_attempt, read_status
 from launcher.deepspeed_config import read_user_json
 from launcher.plan import make_plan, this_machine
 
 ONLY_LOOK = 1
 """A rank that does not write: what it finds in a run folder is told, and nothing is changed."""
-
-
-@dataclass
-class Journal:
-    """What status.json is to say when this life ends, however it ends."""
-
-    folder: Path
-    attempt: int
-    phase: str = "prepare"
-
-    def write(self, exit_status: int | None, reason: str) -> None:
-        """Write status.json on rank 0; the step is the last one that it told of."""
-        if is_main_rank():
-            try:
-                former = read_status(self.folder)
-            except RunFolderError:  # damaged, and about to be written anew
-                former = None
-            step = former.step if former is not None and former.attempt == self.attempt else 0
-            state = "running" if exit_status is None else STATE_OF[exit_status]
-            write_status(self.folder, state, exit_status, reason, self.phase, step, self.attempt)
 
 
 def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
@@ -62,7 +40,7 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
         store, seconds = _prepare(run, task)  # wrong input is found before the folder is claimed or anything removed
         claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else ONLY_LOOK)
         journal = Journal(folder, claim.attempt)
-        with _recorded(journal):
+        with journal.ending():
             _train(run, task, store, seconds, claim, journal, interruption)
     if table:
         show(run, task, folder, first_attempt=claim.first_attempt)
@@ -110,30 +88,19 @@ def _train(
     from ftsys.train.agree import leave_process_group
     from ftsys.train.finish import finish
     from ftsys.train.session import train_session
+    from ftsys.train.watchdog import Watchdog
 
     journal.phase = "train"
+    watchdog = Watchdog(journal, interruption, run.train.watchdog_seconds)
     try:
-        session = train_session(run, task, store, journal.folder, claim, interruption)
-        journal.phase = "finish"
-        finish(session, prepare_seconds)
+        with watchdog.watching():
+            session = train_session(run, task, store, claim, watchdog)
+            journal.phase = "finish"
+            finish(session, prepare_seconds)
     except StoppedEarly:
         leave_process_group()  # all ranks are here: without it a rank sometimes aborts, and 75 is lost
         raise
     session.trainer.end()
-
-
-@contextmanager
-def _recorded(journal: Journal) -> Iterator[None]:
-    """Leave status.json with how the block ended. A failure of any other kind keeps its traceback."""
-    try:
-        yield
-    except FtsysError as error:
-        journal.write(error.exit_status, str(error))
-        raise
-    except BaseException as error:
-        journal.write(FAILED, f"{type(error).__name__}: {error}")
-        raise
-    journal.write(DONE, "")
 
 
 def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str = "") -> None:

@@ -52,6 +52,12 @@ class CheckpointTrainer(transformers.Trainer):
             self.state.best_model_checkpoint = str(self._step_folder(self.state.best_global_step))
         decided_by_rank_0(partial(self._write_checkpoint, self.life, state))
 
+    def save_before_leaving(self) -> None:
+        """A checkpoint of the present step, unless there is one."""
+        assert self.life is not None
+        if decided_by_rank_0(lambda: not self._step_folder(self.state.global_step).exists()):
+            self._save_checkpoint(self.model, None)
+
     def _write_checkpoint(self, life: Life, state: FullState) -> None:
         """Rank 0: everything into the step's folder, then remove what is not to be kept."""
         self._note_callback_states()

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback
 
 from ftsys.config import RunConfig, dump_toml, run_identity
-from ftsys.data.model_folder import resolve_model_folder
+from ftsys.data.bundle import model_folder_of
 from ftsys.data.store import Store
 from ftsys.files import atomic_write_json, atomic_write_text
 from ftsys.models.packed import why_not_packable
@@ -24,13 +24,14 @@ from ftsys.tasks import Task
 from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.callbacks import MetricsLog, ProgressCallback, StatusCallback
 from ftsys.train.checkpoint import clean_leftovers, named_checkpoint, newest_checkpoint
+from ftsys.train.evaluation import EvaluationStopped
 from ftsys.train.results import environment
 from ftsys.train.saving import Life
 from ftsys.train.setup import load_model, metrics_of, resolve_plan, training_arguments
-from ftsys.train.signals import Interruption
 from ftsys.train.status import Claim
 from ftsys.train.stopping import Stopping
 from ftsys.train.trainer import Trainer
+from ftsys.train.watchdog import Marks, Watchdog
 from launcher.deepspeed_config import to_text
 from launcher.plan import Plan
 
@@ -69,13 +70,12 @@ class _FirstStep(TrainerCallback):
             self.seconds = time.time() - psutil.Process().create_time()
 
 
-def train_session(
-    run: RunConfig, task: Task, store: Store, folder: Path, claim: Claim, interruption: Interruption
-) -> Session:
+def train_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdog: Watchdog) -> Session:
     """Train and return the session. Raises StoppedEarly after a signal, with a checkpoint on disk."""
     quiet_libraries()
+    folder, interruption = watchdog.journal.folder, watchdog.interruption
     stopping, train_split = Stopping(interruption), store.splits[str(task.train_split)]
-    model, fresh = load_model(resolve_model_folder(run.model.name), task, run.train.seed)
+    model, fresh = load_model(model_folder_of(run), task, run.train.seed)
     plan = resolve_plan(run, train_split, packed=why_not_packable(model) is None)
     if plan.backend == "deepspeed":
         _prepare_deepspeed(plan)
@@ -84,15 +84,16 @@ def train_session(
         MetricsLog(folder, claim.attempt, task.evaluation_splits, on_error=stopping.fail),
         StatusCallback(folder, claim.attempt, on_error=stopping.fail),
         stopping,
+        Marks(watchdog),
     ]
     trainer = _trainer(model, arguments, task, store, callbacks)
-    trainer.owes_evaluation = lambda: stopping.evaluation_owed
+    watchdog.begin(arguments.process_index, arguments.world_size)
     life = trainer.life = Life(folder / "checkpoints", run_identity(run), claim.attempt, run.train.save_keep)
     _describe(run, plan, trainer, fresh, len(train_split))
     decided_by_rank_0(lambda: _write_plan(run, plan, arguments, folder))
-    timing = _train(trainer, decided_by_rank_0(lambda: _resume_from(run, life)))
+    timing = _train(trainer, decided_by_rank_0(lambda: _resume_from(run, life)), stopping)
     if stopping.agreed:
-        raise stopping.interruption.error()
+        raise interruption.error()
     return Session(run, task, store, plan, trainer, folder, claim, stopping, timing)
 
 
@@ -113,7 +114,7 @@ def _trainer(
     return trainer
 
 
-def _train(trainer: Trainer, resume: str | None) -> dict[str, float]:
+def _train(trainer: Trainer, resume: str | None, stopping: Stopping) -> dict[str, float]:
     """Train to the end, or to a signal; returns seconds to the first step and in training, evaluations left out."""
     progress, first_step = ProgressCallback(), _FirstStep()
     trainer.add_callback(progress)
@@ -123,11 +124,22 @@ def _train(trainer: Trainer, resume: str | None) -> dict[str, float]:
     gc.enable()
     start = time.perf_counter()
     try:
-        trainer.train(resume_from_checkpoint=resume)
+        train_until_stopped(trainer, stopping, resume)
     finally:
         progress.close()
     seconds = time.perf_counter() - start - trainer.evaluation_seconds
     return {"startup_s": first_step.seconds or 0.0, "train_s": seconds}
+
+
+def train_until_stopped(trainer: Trainer, stopping: Stopping, resume: str | None) -> None:
+    """Train to the end, or to the step or the evaluation in which the ranks agree to stop, with a checkpoint of it."""
+    trainer.owes_evaluation = lambda: stopping.evaluation_owed
+    trainer.stop_wanted = lambda: stopping.interruption.wanted
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    except EvaluationStopped:
+        stopping.agreed = stopping.evaluation_owed = True
+        trainer.save_before_leaving()
 
 
 def _prepare_deepspeed(plan: Plan) -> None:

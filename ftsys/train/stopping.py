@@ -55,7 +55,7 @@ class Stopping(TrainerCallback):
 
     def ask(self, args: TrainingArguments) -> bool:
         """Whether any rank was told to stop. Collective. Raises on every rank what `fail` was given on any."""
-        own = FAILING + self._failure.exit_status if self._failure else int(self.interruption.received is not None)
+        own = FAILING + self._failure.exit_status if self._failure else int(self.interruption.wanted)
         word = torch.tensor([own], dtype=torch.int32, device=args.device)
         if args.world_size > 1:
             distributed.all_reduce(word, op=distributed.ReduceOp.MAX)

@@ -63,6 +63,7 @@ class Trainer(CheckpointTrainer):
         self.predictions: dict[str, Predictions] = {}
         self.predicted_at: dict[str, tuple[int, int]] = {}
         self.on_evaluation_progress: Callable[[str, int, int], None] = lambda name, done, total: None
+        self.stop_wanted: Callable[[], bool] = lambda: False
         sets = [*eval_dataset.values()] if isinstance(eval_dataset, dict) else [eval_dataset]
         self._reads_stores = any(isinstance(data, StoreSplit) for data in (train_dataset, *sets))
         if self._reads_stores:
@@ -205,7 +206,7 @@ class Trainer(CheckpointTrainer):
             self.on_evaluation_progress(split.name, done, len(split))
             self.callback_handler.on_prediction_step(self.args, self.state, self.control)
 
-        found = predict_all(dataloader, forward, self.args.device, progress)
+        found = predict_all(dataloader, forward, self.args.device, progress, self.stop_wanted)
         self.predictions[split.name] = found
         self.predicted_at[split.name] = (self.state.global_step, self.weights_version)
         metrics = decided_by_rank_0(lambda: self._metrics(found, split))

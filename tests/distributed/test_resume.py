@@ -81,8 +81,8 @@ def test_deepspeed_starts_from_float32_weights_and_no_step(
     assert found == {"steps": {2.0}, "rounded": []}
 
 
-def stop_at_the_end_of_an_epoch(store: Path, scratch: Path, life: int) -> dict[str, Any]:
-    """The first life gets a signal in the last step of the epoch; the second goes on. Returns when was evaluated."""
+def stop_at_an_epochs_end(store: Path, scratch: Path, life: int, in_evaluation: bool) -> dict[str, Any]:
+    """The first life gets a signal in the last step of the epoch, or in the evaluation after it; the second goes on."""
     import os
     import signal
 
@@ -90,32 +90,45 @@ def stop_at_the_end_of_an_epoch(store: Path, scratch: Path, life: int) -> dict[s
 
     from ftsys.train.checkpoint import newest_checkpoint
     from ftsys.train.saving import Life
+    from ftsys.train.session import train_until_stopped
     from ftsys.train.signals import Interruption
     from ftsys.train.stopping import Stopping
 
     class Signal(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 4 and args.process_index == 1:  # one rank of the two
+            if state.global_step == 4 and not in_evaluation:
+                self.send(args)
+
+        def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if in_evaluation:
+                self.send(args)
+
+        def send(self, args: Any) -> None:
+            if args.process_index == 1:  # one rank of the two
                 os.kill(os.getpid(), signal.SIGTERM)
 
     interruption = Interruption()
     stopping = Stopping(interruption)
-    trainer = make_trainer(store, scratch, max_steps=STEPS, eval_strategy="epoch", save_strategy="epoch")
+    every_epoch = {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    trainer = make_trainer(store, scratch, max_steps=STEPS, micro_tokens=30, **every_epoch)
     trainer.life = Life(scratch / "checkpoints", "identity", life, keep=2)
-    trainer.owes_evaluation = lambda: stopping.evaluation_owed
     trainer.add_callback(stopping)
     if life == 1:
         trainer.add_callback(Signal())
     found = newest_checkpoint(trainer.life.checkpoints, "identity", life)
     with interruption.watching():
-        trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
+        train_until_stopped(trainer, stopping, None if found is None else str(found.path))
     evaluated = [line["step"] for line in trainer.state.log_history if "eval_loss" in line]
     return {"stopped": stopping.agreed, "step": trainer.state.global_step, "evaluated": evaluated}
 
 
-def test_a_stop_at_the_end_of_an_epoch_loses_no_evaluation(world: Callable[[int], World], tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_evaluation", [False, True])
+def test_a_stop_at_the_end_of_an_epoch_loses_no_evaluation(
+    world: Callable[[int], World], tmp_path: Path, in_evaluation: bool
+) -> None:
     store = make_store(tmp_path / "stores")
-    first, second = (world(2).run(stop_at_the_end_of_an_epoch, store, tmp_path, life) for life in (1, 2))
+    lives = (world(2).run(stop_at_an_epochs_end, store, tmp_path, life, in_evaluation) for life in (1, 2))
+    first, second = lives
     assert first == [{"stopped": True, "step": 5, "evaluated": []}] * 2
     assert second == [{"stopped": False, "step": STEPS, "evaluated": [5, STEPS]}] * 2
 

@@ -1,0 +1,147 @@
+"""What the ranks do when one of them hangs, fails, dies or is told to stop. Beats take a second: so do these tests."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ftsys.errors import ConfigError
+from ftsys.train.journal import Journal
+from ftsys.train.signals import Interruption
+from ftsys.train.status import claim_run_folder
+from ftsys.train.watchdog import Watchdog
+
+PATIENCE = 30.0
+
+
+class Leaving:
+    """Stands in for `os._exit`: remembers the status, and lets the rank live on."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.told = threading.Event()
+
+    def __call__(self, status: int) -> None:
+        if self.status is None:
+            self.status = status
+        self.told.set()
+
+
+def _watchdog(folder: Path, hung_after: float = 0) -> tuple[Watchdog, Leaving]:
+    from torch import distributed
+
+    rank = distributed.get_rank()
+    os.environ["RANK"], os.environ["MASTER_ADDR"] = str(rank), "127.0.0.1"
+    claim = claim_run_folder(folder, "run", overwrite=False, rank=rank)
+    leaving = Leaving()
+    watchdog = Watchdog(Journal(folder, claim.attempt), Interruption(), hung_after, leave=leaving)
+    watchdog.begin(rank, distributed.get_world_size())
+    return watchdog, leaving
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    status: dict[str, Any] = json.loads((folder / "status.json").read_text())
+    return status
+
+
+def rank_1_hangs(folder: Path) -> int | None:
+    from torch import distributed
+
+    watchdog, leaving = _watchdog(folder, hung_after=3)
+    with watchdog.watching():
+        watchdog.mark("train", 7)
+        if distributed.get_rank() == 1:
+            leaving.told.wait(PATIENCE)  # the hang
+        else:
+            watchdog.mark("evaluate", 7, together=False)
+        distributed.barrier()
+        leaving.told.wait(PATIENCE)
+    return leaving.status
+
+
+def test_a_hung_rank_is_named_with_its_stack(world: Any, tmp_path: Path) -> None:
+    assert world(2).run(rank_1_hangs, tmp_path) == [76, 76]
+    status = _status(tmp_path)
+    assert (status["state"], status["exit"]) == ("hung", 76)
+    assert "rank 1 hangs in phase 'train', step 7" in status["reason"]
+    assert "in rank_1_hangs" in status["reason"]
+    assert "rank 0 hangs" not in status["reason"]
+
+
+def rank_1_fails(folder: Path) -> tuple[str, int | None]:
+    from torch import distributed
+
+    watchdog, leaving = _watchdog(folder)
+    try:
+        with watchdog.watching():
+            if distributed.get_rank() == 1:
+                raise ConfigError("rank 1 cannot have this")
+            leaving.told.wait(PATIENCE)
+    except ConfigError as error:
+        return str(error), leaving.status
+    return "", leaving.status
+
+
+def test_one_ranks_error_ends_the_others_with_its_status(world: Any, tmp_path: Path) -> None:
+    assert world(2).run(rank_1_fails, tmp_path) == [("", 2), ("rank 1 cannot have this", None)]
+    assert "rank 1 left with exit status 2: rank 1 cannot have this" in _status(tmp_path)["reason"]
+
+
+def all_fail(folder: Path) -> int | None:
+    watchdog, leaving = _watchdog(folder)
+    try:
+        with watchdog.watching():
+            raise ConfigError("nobody can have this")
+    except ConfigError:
+        time.sleep(1)
+    return leaving.status
+
+
+def test_an_error_of_all_ranks_is_left_to_them(world: Any, tmp_path: Path) -> None:
+    assert world(2).run(all_fail, tmp_path) == [None, None]
+
+
+def a_rank_vanishes(folder: Path, which: int) -> int | None:
+    from torch import distributed
+
+    watchdog, leaving = _watchdog(folder)
+    watchdog.mark("train", 3)
+    if distributed.get_rank() == which:
+        time.sleep(2.5)  # long enough to have told where it is
+        watchdog._peers.close()  # as the kernel does for a dead process
+        return None
+    leaving.told.wait(PATIENCE)
+    return leaving.status
+
+
+def test_a_dead_rank_ends_the_others(world: Any, tmp_path: Path) -> None:
+    assert world(3).run(a_rank_vanishes, tmp_path, 2) == [1, 1, None]
+    status = _status(tmp_path)
+    assert status["state"] == "failed"
+    assert "rank 2 died" in status["reason"]
+    assert "phase 'train', step 3" in status["reason"]
+
+
+def test_rank_0_is_missed_too_and_rank_1_speaks_for_it(world: Any, tmp_path: Path) -> None:
+    assert world(3).run(a_rank_vanishes, tmp_path, 0) == [None, 1, 1]
+    assert "rank 0 died" in _status(tmp_path)["reason"]
+
+
+def rank_1_is_told_to_stop(folder: Path) -> bool:
+    from torch import distributed
+
+    watchdog, _ = _watchdog(folder)
+    with watchdog.watching():
+        if distributed.get_rank() == 1:
+            watchdog.interruption.wanted = True
+        deadline = time.monotonic() + PATIENCE
+        while not watchdog.interruption.wanted and time.monotonic() < deadline:
+            time.sleep(0.1)
+        distributed.barrier()
+    return watchdog.interruption.wanted
+
+
+def test_a_wish_to_stop_reaches_every_rank(world: Any, tmp_path: Path) -> None:
+    assert world(3).run(rank_1_is_told_to_stop, tmp_path) == [True, True, True]
