@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
 from ftsys.errors import DONE, ConfigError, FtsysError
@@ -23,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, help_text, command in (
         ("prepare", "tokenize once into a store; needs no GPU", _prepare),
+        ("bundle", "model, tokenizer and store in one folder, for runs without a network", _bundle),
         ("train", "train and evaluate; alone or as a rank of any launcher", _train),
         ("evaluate", "metrics of a trained run folder's model", _evaluate),
         ("predict", "predictions of a trained run folder's model for every split", _predict),
@@ -35,9 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "train":
             sub.add_argument("--overwrite", action="store_true", help="start anew in a run folder that was used before")
             sub.add_argument("--no-table", action="store_true", help="leave the table to whoever started this")
-    help_text = "check the bytes of a store, a checkpoint or a run folder's checkpoints"
+        if name == "bundle":
+            sub.add_argument("--output", required=True, metavar="FOLDER", help="where the bundle is to lie")
+    help_text = "check the bytes of a store, a bundle, a checkpoint or a run folder's checkpoints"
     verify = commands.add_parser("verify", help=help_text, description=f"C{help_text[1:]}.", allow_abbrev=False)
-    verify.add_argument("path", metavar="PATH", help="a store, a checkpoint or a run folder")
+    verify.add_argument("path", metavar="PATH", help="a store, a bundle, a checkpoint or a run folder")
     verify.set_defaults(command=_verify)
     for name, help_text in (
         ("bench", "a throughput benchmark, with its peers in the same run"),
@@ -83,6 +87,22 @@ def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
     for name, split in store.splits.items():
         print(f"{name}: {len(split):,} rows, {split.total_tokens:,} tokens")
     print(store.path)
+    return DONE
+
+
+def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ftsys.data.bundling import make_bundle
+    from ftsys.report.progress import SplitProgress
+
+    run = _run(options, overrides)
+    with SplitProgress("prepare") as progress:
+        bundle, made = make_bundle(run, resolve_task(run), Path(options.output), progress)
+    size = sum(entry["bytes"] for entry in bundle.files.values())
+    what = "made" if made else "was there already, every byte verified"
+    print(f"{bundle.path}: {what}; {len(bundle.files)} files, {size / 1e6:.1f} MB")
+    if run.train.resume not in ("auto", "never"):
+        print(f"note: the checkpoint train.resume={run.train.resume!r} is not in it: copy it yourself")
+    print(f"without a network: ftsys train {bundle.path / 'run.toml'}")
     return DONE
 
 

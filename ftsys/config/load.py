@@ -20,18 +20,30 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
     `overrides` are the command line's words: `--section.key value` or `--section.key=value`, each value written as in
     TOML, or plain text where it is none. Precedence: defaults < file < command line. Raises ConfigError with every
-    mistake at once; relative paths in values are meant from the current folder.
+    mistake at once; relative paths in values are meant from the current folder, but for a bundle's own.
     """
-    from_file, from_line = read_run_file(path), parse_overrides(overrides)
+    from_file, from_line = _placed(path), parse_overrides(overrides)
     return build_run(_merged(from_file, from_line))
 
 
 def resolved_tree(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
     """Every key in the tree's order as (dotted key, value, "default" | "file" | "command line"). Raises ConfigError."""
-    from_file, from_line = read_run_file(path), parse_overrides(overrides)
+    from_file, from_line = _placed(path), parse_overrides(overrides)
     run = build_run(_merged(from_file, from_line))
     flat = _flatten(plain_tree(run))
     return [(key, value, _origin(key, _flatten(from_file), _flatten(from_line))) for key, value in flat.items()]
+
+
+def _placed(path: str | Path) -> Tree:
+    """A run file's values; where it names a bundle, with the paths in it made whole, so that a bundle can be moved."""
+    tree = read_run_file(path)
+    bundle, engine = tree.get("bundle"), tree.get("engine")
+    if isinstance(bundle, str) and bundle:
+        folder = (Path(path).parent / bundle).absolute()
+        tree["bundle"] = str(folder)
+        if isinstance(engine, dict) and isinstance(engine.get("deepspeed"), str) and engine["deepspeed"]:
+            tree["engine"] = engine | {"deepspeed": str(folder / engine["deepspeed"])}
+    return tree
 
 
 def _origin(key: str, from_file: Tree, from_line: Tree) -> str:

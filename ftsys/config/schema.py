@@ -3,6 +3,7 @@
 Values are taken as TOML gives them: no text is turned into a number, no number into text. Of two keys that say the same
 thing in two ways (`epochs` or `max_steps`, `global_size` or `global_tokens`), the one that is not used is None.
 Relative paths are meant from the folder the command is started in; no environment variable in a value is expanded.
+Where a run file names a bundle, the bundle and the DeepSpeed file in it are meant from the run file's own folder.
 """
 
 from dataclasses import dataclass
@@ -207,6 +208,11 @@ class RunConfig(Section):
 
     output_dir: Annotated[str, Write("text in quotes, not empty")] = ""
     """Run folder."""
+    bundle: Annotated[
+        Annotated[str, Field(min_length=1)] | None, Write("the folder of a bundle in quotes, or leave it out")
+    ] = None
+    """Folder that `ftlaunch bundle` made, meant from the run file's own folder: model and store are taken from it, and
+    no network is used. The bundle's run file has it; None: model and data are looked for by their names."""
     task: TaskSection = TaskSection()
     data: DataSection = DataSection()
     model: ModelSection = ModelSection()

@@ -84,6 +84,13 @@ def check_model_folder(name: str) -> Path:
     return folder
 
 
+def model_files(folder: Path) -> list[str]:
+    """Names of the files of a checked model folder that `from_pretrained` reads: configuration, tokenizer, weights."""
+    weights = next(name for name in _WEIGHTS if (folder / name).is_file())
+    shards = _shards(folder / weights) if weights.endswith(".index.json") else []
+    return ["config.json", *(name for name in TOKENIZER_FILES if (folder / name).is_file()), weights, *shards]
+
+
 def _check_headers(name: str, folder: Path) -> None:
     """ConfigError for a weights file that an interrupted download cut short; reads no more than its header."""
     for path in sorted(folder.glob("model*.safetensors")):
@@ -172,9 +179,12 @@ def _missing_shards(folder: Path) -> list[str]:
         return []
     for index in (folder / name for name in _WEIGHTS if name.endswith(".index.json")):
         if index.is_file():
-            shards = set(json.loads(index.read_bytes()).get("weight_map", {}).values())
-            return sorted(shard for shard in shards if not (folder / shard).is_file())
+            return [shard for shard in _shards(index) if not (folder / shard).is_file()]
     return []
+
+
+def _shards(index: Path) -> list[str]:
+    return sorted(set(json.loads(index.read_bytes()).get("weight_map", {}).values()))
 
 
 def _hub_folder(name: str) -> Path:

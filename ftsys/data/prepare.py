@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ftsys.data.bundle import bundled_store
 from ftsys.data.lease import Lease, LeaseTimes, hold_or_wait
 from ftsys.data.model_folder import cache_folder, check_fit, check_model_folder, longest_sequence, model_config
 from ftsys.data.store import Store
@@ -100,13 +101,18 @@ def store_root(setting: str = "auto") -> Path:
 def ensure_store(run: "RunConfig", task: Task, progress: Progress | None = None, source: Any = None) -> Store:
     """Find or make a run's store and open it; safe to call in any number of processes at once.
 
-    `source` stands in for `data.source`: a `datasets.Dataset` or `DatasetDict`, which a run file cannot name.
+    A run from a bundle gets the bundle's store. `source` stands in for `data.source`: a `datasets.Dataset` or
+    `DatasetDict`, which a run file cannot name; a bundle holds no such rows, so it does not go with one.
 
     ConfigError: a model, tokenizer or folder that cannot be used. DataError: a source or store that is not what it
     claims to be. StorageError: the disk refuses.
     """
     from ftsys.data.sources import open_source
 
+    if run.bundle is not None:
+        if source is not None:
+            raise ConfigError(f"bundle={run.bundle!r} has its own store: leave out the data set or the bundle.")
+        return bundled_store(run, task)
     folder = check_model_folder(run.model.name)
     _check_length(run.data.max_length, folder)
     data = run.data if source is None else run.data.model_copy(update={"source": source})

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ftsys.data.store_index import SplitIndex, StoreIndex, TokenizerFacts, damaged, file_sha256
+from ftsys.data.store_index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts, damaged, file_sha256
 from ftsys.errors import DataError
 
 VERIFY_AT_OPEN = 256 * 2**20
@@ -220,6 +220,11 @@ def verify_store(path: "str | os.PathLike[str]") -> list[str]:
         if file_sha256(file) != split.sha256:
             found.append(str(damaged(file, "its sha256 is not the one in index.json")))
     return found
+
+
+def store_files(store: Store) -> list[str]:
+    """Names of the files that make a store."""
+    return [INDEX_NAME, *(split.file for split in store.index.splits.values())]
 
 
 def _check_size(path: Path, split: SplitIndex) -> None:

@@ -1,7 +1,8 @@
-"""`ftsys verify`: every byte of a store, a checkpoint or a run folder's checkpoints against their manifests."""
+"""`ftsys verify`: every byte of a store, bundle, checkpoint or run folder's checkpoints against their manifests."""
 
 from pathlib import Path
 
+from ftsys.data.bundle import BUNDLE_NAME, verify_bundle
 from ftsys.data.store import verify_store
 from ftsys.data.store_index import INDEX_NAME
 from ftsys.errors import BAD_INPUT, DONE, ConfigError
@@ -11,18 +12,20 @@ from ftsys.train.checkpoint import verify_checkpoint
 def verify(path: str) -> int:
     """Print what is damaged, or that all is whole; returns 0 or 2.
 
-    Raises ConfigError for a path that is none of the three.
+    Raises ConfigError for a path that is none of the four.
     """
     folder = Path(path)
     found: dict[Path, list[str]] = {}
     if (folder / INDEX_NAME).exists():
         found[folder] = verify_store(folder)
+    elif (folder / BUNDLE_NAME).exists():
+        found[folder] = verify_bundle(folder)
     elif (folder / "manifest.json").exists():
         found[folder] = verify_checkpoint(folder)
     elif (folder / "checkpoints").is_dir():
         found = {each: verify_checkpoint(each) for each in sorted((folder / "checkpoints").glob("step-*"))}
     else:
-        raise ConfigError(f"{path!r} is no store, checkpoint or run folder with checkpoints: name one that is.")
+        raise ConfigError(f"{path!r} is no store, bundle, checkpoint or run folder with checkpoints: name one that is.")
     if not found:
         raise ConfigError(f"{path!r} holds no checkpoint: nothing can be verified.")
     for each, damage in found.items():
