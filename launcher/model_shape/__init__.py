@@ -1,0 +1,40 @@
+"""A model's config.json -> its parameters and the sizes of its activations, without torch and without weights.
+
+Names, shapes and order are those of transformers' sequence classifiers, held to them by a test on the meta device.
+"""
+
+from ftsys.errors import ConfigError
+from launcher.model_shape import bert_line, newer
+from launcher.model_shape.parts import Config
+from launcher.model_shape.shape import Layer, ModelShape, Tensor
+
+__all__ = ["FAMILIES", "Layer", "ModelShape", "Tensor", "model_shape"]
+
+FAMILIES = {
+    "bert": bert_line.bert,
+    "roberta": bert_line.roberta,
+    "xlm-roberta": bert_line.xlm_roberta,
+    "camembert": bert_line.camembert,
+    "distilbert": bert_line.distilbert,
+    "electra": bert_line.electra,
+    "albert": bert_line.albert,
+    "mpnet": newer.mpnet,
+    "deberta-v2": newer.deberta_v2,
+    "modernbert": newer.modernbert,
+    "llama": newer.llama,
+    "mistral": newer.mistral,
+    "qwen2": newer.qwen2,
+    "qwen3": newer.qwen3,
+}
+"""transformers' model type -> what makes a shape of its config.json."""
+
+
+def model_shape(config: Config, outputs: int) -> ModelShape:
+    """The shape of the sequence classifier that transformers makes of a config.json, with `outputs` logits.
+
+    Raises ConfigError for a model type that is not known here, or a value that is no size.
+    """
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise ConfigError(f"model type {family!r} is not among those whose sizes are known ({', '.join(FAMILIES)})")
+    return FAMILIES[family](config, outputs)

@@ -1,0 +1,90 @@
+"""What is known of a model without loading it: its parameters, one by one, and what its activations depend on."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A parameter. `embedding`: it is looked up by token, position or type, and takes part in no matrix product."""
+
+    name: str
+    shape: tuple[int, ...]
+    embedding: bool = False
+    uses: int = 1
+    """Layers that share it."""
+
+    @property
+    def elements(self) -> int:
+        """Numbers in it."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One encoder or decoder layer, as its activations see it; sizes in elements, dropouts as probabilities."""
+
+    hidden: int
+    inner: int
+    heads: int
+    head_size: int
+    key_heads: int
+    """Heads of keys and values: fewer than `heads` where several queries share one."""
+    attention: Literal["dense", "rotary", "relative", "disentangled"] = "dense"
+    """What is added to plain attention: rotated positions, a learned bias, or DeBERTa's two position products."""
+    pre_norm: bool = False
+    """Whether a block's norm stands before it (ModernBERT, Llama) rather than behind the residual sum (BERT)."""
+    rms_norm: bool = False
+    gated: bool = False
+    """Whether the inner activation is multiplied by a second projection."""
+    activation: str = "gelu"
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    position_products: int = 0
+    """Disentangled attention: how many of the two position products there are."""
+    positions: int = 0
+    """Disentangled attention: rows of the table of relative positions."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Everything of a model that memory, traffic and arithmetic depend on."""
+
+    family: str
+    tensors: tuple[Tensor, ...]
+    """In the order of `model.parameters()`."""
+    layer: Layer
+    layers: int
+    """How often a layer is computed (ALBERT computes one many times)."""
+    embedding_size: int
+    embedding_dropout: float
+    outputs: int
+    longest: int | None
+    """Tokens of the longest sequence that the positions allow; None where they have no table."""
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all parameters."""
+        return sum(tensor.elements for tensor in self.tensors)
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Parameters outside the embeddings."""
+        return sum(tensor.elements for tensor in self.tensors if not tensor.embedding)
+
+    @property
+    def computed_parameters(self) -> int:
+        """Parameters outside the embeddings, each as often as a token meets it."""
+        return sum(tensor.elements * tensor.uses for tensor in self.tensors if not tensor.embedding)
+
+    @property
+    def groups(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The Trainer's two groups of parameters: with weight decay, and without (biases and norms)."""
+        decayed = tuple(tensor for tensor in self.tensors if not _is_bias_or_norm(tensor))
+        return decayed, tuple(tensor for tensor in self.tensors if _is_bias_or_norm(tensor))
+
+
+def _is_bias_or_norm(tensor: Tensor) -> bool:
+    """As transformers' `get_decay_parameter_names`: every bias, every norm's weight."""
+    return len(tensor.shape) < 2 or "bias" in tensor.name
