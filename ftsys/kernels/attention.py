@@ -1,61 +1,115 @@
 """Attention within each sequence of a packed batch, and the choice of its kernel.
 
-All kernels take `query`, `key`, `value` of shape (T, H, K), any floating dtype, and return (T, H, K): softmax over the
-keys of the same sequence of `scale * q.k`, then dropout on the probabilities at the rate given (0 turns it off).
+All kernels take `query` (T, H, K), `key` and `value` (T, G, K), any floating dtype, and return (T, H, K): softmax over
+the keys of the same sequence that `pattern` lets a query see, of `scale * q.k` and the pattern's relative terms, then
+dropout on the probabilities at the rate given (0 turns it off). G divides H: query head h reads key head h // (H / G).
 """
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
 from ftsys.errors import ConfigError
 from ftsys.kernels.layout import PackedLayout, pad_rows, unpad_rows
+from ftsys.kernels.pattern import PLAIN, Pattern
+from ftsys.kernels.relative import padded_relative_scores
 
-Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, PackedLayout, float, float], torch.Tensor]
+
+class Attention(Protocol):
+    """What every kernel is: a pure function of its arguments."""
+
+    def __call__(
+        self,
+        query_THK: torch.Tensor,
+        key_TGK: torch.Tensor,
+        value_TGK: torch.Tensor,
+        layout: PackedLayout,
+        scale: float,
+        dropout: float,
+        pattern: Pattern = PLAIN,
+    ) -> torch.Tensor:
+        """Attention of all sequences; see the head of this file."""
+        ...
 
 
 def reference_attention(
     query_THK: torch.Tensor,
-    key_THK: torch.Tensor,
-    value_THK: torch.Tensor,
+    key_TGK: torch.Tensor,
+    value_TGK: torch.Tensor,
     layout: PackedLayout,
     scale: float,
     dropout: float,
+    pattern: Pattern = PLAIN,
 ) -> torch.Tensor:
-    """The slow truth: one sequence after another, no padding anywhere."""
+    """The slow truth: one sequence after another, no padding anywhere, every term as its definition says."""
+    group = query_THK.shape[1] // key_TGK.shape[1]
+    key_THK, value_THK = (states.repeat_interleave(group, 1) for states in (key_TGK, value_TGK))
     outputs = []
     for start, end in zip(layout.cu_seqlens[:-1].tolist(), layout.cu_seqlens[1:].tolist(), strict=True):
-        scores_HLL = torch.einsum("qhk,lhk->hql", query_THK[start:end], key_THK[start:end]) * scale
-        weights_HLL = torch.nn.functional.dropout(scores_HLL.softmax(-1), dropout, training=dropout > 0)
-        outputs.append(torch.einsum("hql,lhk->qhk", weights_HLL, value_THK[start:end]))
+        query_QHK, key_LHK = query_THK[start:end], key_THK[start:end]
+        scores_HQL = torch.einsum("qhk,lhk->hql", query_QHK, key_LHK) * scale
+        scores_HQL = scores_HQL + _reference_relative(query_QHK, key_LHK, layout.max_seqlen, scale, pattern)
+        hidden_QL = pattern.hidden_LL(end - start, query_THK.device)
+        if hidden_QL is not None:
+            scores_HQL = scores_HQL.masked_fill(hidden_QL, -torch.inf)
+        weights_HQL = torch.nn.functional.dropout(scores_HQL.softmax(-1), dropout, training=dropout > 0)
+        outputs.append(torch.einsum("hql,lhk->qhk", weights_HQL, value_THK[start:end]))
     return torch.cat(outputs)
+
+
+def _reference_relative(
+    query_QHK: torch.Tensor, key_LHK: torch.Tensor, longest: int, scale: float, pattern: Pattern
+) -> torch.Tensor:
+    """The relative terms of one sequence's scores, (H, Q, L), or a zero."""
+    total, terms = query_QHK.new_zeros(()), pattern.relative
+    if terms is None:
+        return total
+    places = torch.arange(len(query_QHK), device=query_QHK.device)
+    offset_QL = places[:, None] - places + longest - 1
+    if terms.bias_HO is not None:
+        total = total + terms.bias_HO[:, offset_QL]
+    if terms.keys_HOK is not None:
+        total = total + torch.einsum("qhk,hqlk->hql", query_QHK, terms.keys_HOK[:, offset_QL]) * scale
+    if terms.queries_HOK is not None:
+        total = total + torch.einsum("hqlk,lhk->hql", terms.queries_HOK[:, offset_QL], key_LHK) * scale
+    return total
 
 
 def padded_attention(
     query_THK: torch.Tensor,
-    key_THK: torch.Tensor,
-    value_THK: torch.Tensor,
+    key_TGK: torch.Tensor,
+    value_TGK: torch.Tensor,
     layout: PackedLayout,
     scale: float,
     dropout: float,
+    pattern: Pattern = PLAIN,
 ) -> torch.Tensor:
     """Plain matrix products on rows padded for attention alone; everything outside attention stays packed.
 
     On CPU this beats torch's fused attention, whose backward is slow there and which dropout takes off its fast path.
     """
-    tokens, heads, head_size = query_THK.shape
-
-    def by_head(rows_THK: torch.Tensor) -> torch.Tensor:
-        padded_SLD = pad_rows(rows_THK.reshape(tokens, heads * head_size), layout)
-        return padded_SLD.view(layout.sequences, layout.max_seqlen, heads, head_size).transpose(1, 2)
-
-    scores_SHLL = by_head(query_THK * scale) @ by_head(key_THK).transpose(2, 3)
-    if not layout.is_rectangular:
-        scores_SHLL = scores_SHLL + layout.bias_S11L(scores_SHLL.dtype)
+    heads, groups, head_size = query_THK.shape[1], key_TGK.shape[1], query_THK.shape[2]
+    sequences, longest = layout.sequences, layout.max_seqlen
+    query_SHLK, key_SGLK = _by_head(query_THK * scale, layout), _by_head(key_TGK, layout)
+    # The queries that share a key head lie behind one another (R = H / G times L rows), so no key is ever repeated.
+    scores_SGRL = query_SHLK.reshape(sequences, groups, -1, head_size) @ key_SGLK.transpose(2, 3)
+    scores_SHLL = scores_SGRL.view(sequences, heads, longest, longest)
+    if pattern.relative is not None:
+        scores_SHLL = scores_SHLL + padded_relative_scores(query_SHLK, key_SGLK, pattern.relative, scale)
+    bias = layout.score_bias(scores_SHLL.dtype, pattern)
+    if bias is not None:
+        scores_SHLL = scores_SHLL + bias
     weights_SHLL = torch.nn.functional.dropout(scores_SHLL.softmax(-1), dropout, training=dropout > 0)
-    output_SHLK = weights_SHLL.to(value_THK.dtype) @ by_head(value_THK)
+    weights_SGRL = weights_SHLL.to(value_TGK.dtype).view(sequences, groups, -1, longest)
+    output_SHLK = (weights_SGRL @ _by_head(value_TGK, layout)).view(sequences, heads, longest, head_size)
     rows_TD = unpad_rows(output_SHLK.transpose(1, 2).flatten(2), layout)
-    return rows_TD.view(tokens, heads, head_size)
+    return rows_TD.view(-1, heads, head_size)
+
+
+def _by_head(rows_THK: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
+    """Packed (T, H, K) as padded (S, H, L, K), a view of (S, L, H, K)."""
+    padded_SLD = pad_rows(rows_THK.reshape(rows_THK.shape[0], -1), layout)
+    return padded_SLD.unflatten(2, rows_THK.shape[1:]).transpose(1, 2)
 
 
 KERNELS: dict[str, Attention] = {"reference": reference_attention, "padded": padded_attention}

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ftsys.kernels.pattern import PLAIN, Pattern
+
 
 @dataclass(frozen=True, eq=False)
 class PackedLayout:
@@ -21,6 +23,7 @@ class PackedLayout:
     max_seqlen: int
     # Set by the packed view: a name from `kernels.attention`, so that every layer of a batch uses the same kernel.
     kernel: str = field(default="padded")
+    _score_biases: dict[Any, torch.Tensor | None] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def sequences(self) -> int:
@@ -36,6 +39,11 @@ class PackedLayout:
     def first_tokens_S(self) -> torch.Tensor:
         """Index of each sequence's first token, int64."""
         return self.cu_seqlens[:-1].long()
+
+    @cached_property
+    def last_tokens_S(self) -> torch.Tensor:
+        """Index of each sequence's last token, int64."""
+        return self.cu_seqlens[1:].long() - 1
 
     @cached_property
     def is_rectangular(self) -> bool:
@@ -55,10 +63,26 @@ class PackedLayout:
         """True where a padded row holds no token."""
         return torch.arange(self.max_seqlen, device=self.cu_seqlens.device) >= self.lengths_S[:, None]
 
-    def bias_S11L(self, dtype: torch.dtype) -> torch.Tensor:
-        """What is added to attention scores: 0 for tokens, the most negative finite number for padding."""
-        bias = torch.zeros(self.padding_SL.shape, dtype=dtype, device=self.cu_seqlens.device)
-        return bias.masked_fill_(self.padding_SL, torch.finfo(dtype).min)[:, None, None, :]
+    def score_bias(self, dtype: torch.dtype, pattern: Pattern = PLAIN) -> torch.Tensor | None:
+        """What is added to padded scores (S, H, L, L), or None where every key is seen; broadcasts against them.
+
+        0 for a key that is seen, the most negative finite number for others. Made once a batch, not once a layer.
+        """
+        name = (dtype, pattern.causal, pattern.window)
+        if name not in self._score_biases:
+            hidden = self._hidden(pattern)
+            bias = None if hidden is None else torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+            # One number for both reasons to hide a key: two added up would be minus infinity, and a row of those NaN.
+            self._score_biases[name] = bias if bias is None else bias.masked_fill_(hidden, torch.finfo(dtype).min)
+        return self._score_biases[name]
+
+    def _hidden(self, pattern: Pattern) -> torch.Tensor | None:
+        by_pattern_LL = pattern.hidden_LL(self.max_seqlen, self.cu_seqlens.device)
+        # Padding lies behind a sequence's tokens, so a causal mask hides it from all of them.
+        if pattern.causal or self.is_rectangular:
+            return by_pattern_LL
+        padding_S11L = self.padding_SL[:, None, None, :]
+        return padding_S11L if by_pattern_LL is None else padding_S11L | by_pattern_LL
 
 
 class _Pad(torch.autograd.Function):
