@@ -79,7 +79,13 @@ class SplitWriter:
         first_lengths_S: npt.NDArray[Any],
         labels_S: npt.NDArray[Any],
     ) -> None:
-        """Add S examples of T tokens in all; they get the next S example ids."""
+        """Add S examples of T tokens in all; they get the next S example ids. DataError for one of no tokens."""
+        if lengths_S.size and lengths_S.min() < 1:
+            row = self._rows + self._pending_rows + int(lengths_S.argmin())
+            raise DataError(
+                f"split {self._path.stem!r}, row {row}: its text is empty and the tokenizer adds no token of its own, "
+                "so there is nothing to classify. Leave such rows out, or write a word."
+            )
         self._pending.append((tokens_T, lengths_S, first_lengths_S, labels_S))
         self._pending_rows += lengths_S.size
         if self._pending_rows >= self._rows_per_batch:

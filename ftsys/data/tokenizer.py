@@ -189,7 +189,7 @@ def _load_by_transformers(folder: Path, max_length: int, digest: str) -> TextTok
         ) from error
     facts = TokenizerFacts(
         fingerprint=digest,
-        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,  # 0 is masked out wherever it pads
+        pad_id=_pad_id(tokenizer),
         vocab_size=max(tokenizer.get_vocab().values()) + 1,
         emits_token_types="token_type_ids" in tokenizer.model_input_names,
         max_length=max_length,
@@ -199,6 +199,15 @@ def _load_by_transformers(folder: Path, max_length: int, digest: str) -> TextTok
     if backend is None:
         return SlowTokenizer(tokenizer, facts)
     return FastTokenizer(backend, facts, tokenizer.truncation_side)
+
+
+def _pad_id(tokenizer: Any) -> int:
+    """The token that pads; the end-of-text token where there is none, as decoders often have it.
+
+    Their heads look for the last token that does not pad, and a text does not end with that one. 0 where neither is:
+    what pads is masked out.
+    """
+    return next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
 
 
 def _bounded(value: object) -> int:

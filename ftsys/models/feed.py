@@ -2,7 +2,12 @@
 
 from typing import Any
 
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GenericForSequenceClassification
+
 from ftsys.data.collate import Batch, PackedBatch
+from ftsys.errors import ConfigError
 from ftsys.models.packed import PackedView
 
 
@@ -18,3 +23,27 @@ def model_inputs(batch: Batch, view: PackedView | None) -> dict[str, Any]:
     if batch.token_type_ids_SL is not None:
         inputs["token_type_ids"] = batch.token_type_ids_SL
     return inputs
+
+
+def name_pad_token(model: nn.Module, pad_id: int) -> None:
+    """Write the token that batches are padded with into the configuration of a model that names none.
+
+    Decoders often name none, and transformers' head finds a sequence's last token by it: without one it refuses more
+    than one sequence. It is saved with the model, which then answers a padded batch elsewhere as it did here.
+    """
+    if isinstance(model, PreTrainedModel) and getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = pad_id
+
+
+def check_pad_token(model: nn.Module, pad_id: int) -> None:
+    """Hold the token that pads against the one that the head looks for.
+
+    Raises:
+        ConfigError: the head would take padding for a sequence's last token.
+    """
+    if isinstance(model, GenericForSequenceClassification) and model.config.pad_token_id != pad_id:
+        raise ConfigError(
+            f"the tokenizer pads with token {pad_id}, the model's config.json has "
+            f"pad_token_id={model.config.pad_token_id!r}: its head would take padding for the last token. "
+            f"Write pad_token_id={pad_id} into config.json."
+        )

@@ -1,103 +1,44 @@
 """The packed view of an unmodified Hugging Face encoder: batches without a single padding token.
 
-A view is two things put on the instance, nothing in its weights or class: an attention function registered with
-transformers, which sees where each sequence lies, and a hook behind the last encoder layer, which hands the head the
-first token of each sequence as (S, 1, D). Ordinary padded batches go through the same model as before.
+A view is put on the instance, nothing in its weights or class: attention that sees where each sequence lies, and hooks
+that hand the head one row of each sequence as (S, 1, D). Ordinary padded batches go through the same model as before.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-from transformers.modeling_utils import AttentionInterface
 
-from ftsys.kernels.attention import KERNELS
+from ftsys.errors import ConfigError
 from ftsys.kernels.layout import PackedLayout
+from ftsys.models.families import FAMILIES, Family, why_not_packable
+from ftsys.models.interface import ATTENTION_NAME, register_attention
+from ftsys.models.slot import LayoutSlot
 
-ATTENTION_NAME = "ftsys_packed"
+__all__ = ["FAMILIES", "PackedView", "why_not_packable"]
 
-
-@dataclass(frozen=True)
-class Family:
-    """How a family of encoders is opened up: where its layers end, and how it counts positions."""
-
-    encoder: str
-    positions_start_behind_padding: bool = False
-    has_token_types: bool = True
-
-
-_ROBERTA = Family("encoder", positions_start_behind_padding=True)
-FAMILIES: dict[str, Family] = {
-    "bert": Family("encoder"),
-    "electra": Family("encoder"),
-    "albert": Family("encoder"),
-    "distilbert": Family("transformer", has_token_types=False),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-}
-
-
-def packed_attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    packed: PackedLayout | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """What transformers calls in each layer: (1, H, T, K) in, (1, T, H, K) out; without `packed`, torch's own."""
-    if packed is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-    query_THK, key_THK, value_THK = (states[0].transpose(0, 1) for states in (query, key, value))
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    output_THK = KERNELS[packed.kernel](query_THK, key_THK, value_THK, packed, scale, dropout)
-    return output_THK[None], None
-
-
-AttentionInterface.register(ATTENTION_NAME, packed_attention)
-AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
-
-
-def why_not_packable(model: nn.Module) -> str | None:
-    """The reason why `model` is fed padded batches, or None when it can be packed."""
-    if not isinstance(model, PreTrainedModel):
-        return f"{type(model).__name__} is not a transformers model"
-    family = FAMILIES.get(model.config.model_type)
-    if family is None:
-        return f"model type {model.config.model_type!r} is not among the packed ones ({', '.join(sorted(FAMILIES))})"
-    if not type(model).__name__.endswith("ForSequenceClassification"):
-        return f"{type(model).__name__} is not a sequence classifier"
-    if getattr(model.config, "is_decoder", False):
-        return "config.is_decoder=True asks for causal attention"
-    if getattr(model.config, "position_embedding_type", "absolute") not in (None, "absolute"):
-        return f"position_embedding_type={model.config.position_embedding_type!r} needs padded attention"
-    return None
+_SLOT = "_ftsys_slot"
 
 
 class PackedView:
     """Feeds packed batches to `model`, which stays the plain Hugging Face model in every other respect."""
 
     def __init__(self, model: PreTrainedModel, kernel: str = "padded") -> None:
-        """Attach to `model`, which must be packable (see `why_not_packable`)."""
+        """Attach to `model`, once however many views it gets.
+
+        Raises:
+            ConfigError: it cannot be packed; the message is `why_not_packable`'s.
+        """
+        reason = why_not_packable(model)
+        if reason is not None:
+            raise ConfigError(f"the model cannot be packed: {reason}. Feed it padded batches.")
         self.kernel = kernel
         self.family = FAMILIES[model.config.model_type]
-        self.first_position = model.config.pad_token_id + 1 if self.family.positions_start_behind_padding else 0
-        self.has_token_types = self.family.has_token_types and getattr(model.config, "type_vocab_size", 0) > 0
-        # One token type means that the model has no use for a second one: its embedding has a single row.
-        self.token_types = getattr(model.config, "type_vocab_size", 0)
-        model.set_attn_implementation(ATTENTION_NAME)
-        encoder = getattr(model.base_model, self.family.encoder)
-        encoder.register_forward_hook(_keep_first_tokens, with_kwargs=True)
+        self.token_types = getattr(model.config, "type_vocab_size", 0) if self.family.has_token_types else 0
+        self.first_position, self.longest = _position_table(model)
+        if not hasattr(model, _SLOT):
+            setattr(model, _SLOT, _open(model, self.family))
 
     def inputs(
         self,
@@ -110,25 +51,53 @@ class PackedView:
         """The keyword arguments of the model's own `forward` for one packed batch.
 
         `input_ids_T`, `position_ids_T` (from 0 in each sequence) and `token_type_ids_T` are int64 (T,).
+
+        Raises:
+            ConfigError: a sequence is longer than the model's table of positions.
         """
+        if self.longest is not None and max_seqlen > self.longest:
+            raise ConfigError(
+                f"a sequence of {max_seqlen} tokens is longer than the model's {self.longest} positions. "
+                f"Set data.max_length to {self.longest} or less."
+            )
+        layout = PackedLayout(cu_seqlens, max_seqlen, self.kernel)
         inputs: dict[str, Any] = {
             "input_ids": input_ids_T[None],
             "position_ids": (position_ids_T + self.first_position if self.first_position else position_ids_T)[None],
-            # Four dimensions: transformers takes it as a finished mask and builds none of its own.
-            "attention_mask": torch.zeros(1, 1, 1, 1, device=input_ids_T.device),
-            "packed": PackedLayout(cu_seqlens, max_seqlen, self.kernel),
+            # Four dimensions: transformers takes it as a finished mask and builds none of its own. Ones, because
+            # DeBERTa multiplies its embeddings by it.
+            "attention_mask": torch.ones(1, 1, 1, 1, device=input_ids_T.device),
         }
-        if self.has_token_types:
+        if self.token_types > 0:
+            # One token type means that the model has no use for a second one: its embedding has a single row.
             known = token_type_ids_T is not None and self.token_types > 1
             types_T = token_type_ids_T if known else torch.zeros_like(input_ids_T)
             inputs["token_type_ids"] = types_T[None]  # type: ignore[index]  # known implies a tensor
-        return inputs
+        if not self.family.head_sees_sequences:
+            return inputs | {"packed": layout}
+        ends_S1 = input_ids_T[layout.last_tokens_S][:, None]
+        return {"input_ids": ends_S1, "packed": layout, "base_inputs": inputs | dict(self.family.inputs or {})}
 
 
-def _keep_first_tokens(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    """Replace the last hidden state (1, T, D) by the sequences' first tokens (S, 1, D); padded batches pass."""
-    layout: PackedLayout | None = kwargs.get("packed")
-    if layout is not None:
-        first_SD = output.last_hidden_state[0].index_select(0, layout.first_tokens_S)
-        output.last_hidden_state = first_SD[:, None]
-    return output
+def _open(model: PreTrainedModel, family: Family) -> LayoutSlot:
+    pooled = getattr(model.base_model, family.encoder) if family.encoder else model.base_model
+    pooling = family.pooling_of(model.config)
+    assert pooling is not None  # `why_not_packable` has looked
+    slot = LayoutSlot(model, pooled, pooling)
+    if family.open is not None:
+        family.open(model, slot)
+    else:
+        register_attention()
+        model.set_attn_implementation(ATTENTION_NAME)
+    return slot
+
+
+def _position_table(model: PreTrainedModel) -> tuple[int, int | None]:
+    """The row of a sequence's first token in the table of positions, and how many tokens fit; None without a table."""
+    embeddings = getattr(model.base_model, "embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        return 0, None
+    # RoBERTa and its like count from the row behind the padding token's own, and say so by that row.
+    first = 0 if table.padding_idx is None else table.padding_idx + 1
+    return first, table.num_embeddings - first

@@ -11,9 +11,11 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from ftsys.config import EngineSection, RunConfig
 from ftsys.data.batching import plan_epoch
+from ftsys.data.model_folder import model_config
 from ftsys.data.store import Store, StoreSplit
 from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, compute, predictions_from_logits
+from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Task
 from ftsys.train.arguments import TrainingArguments
 from ftsys.train.trainer import Trainer
@@ -78,7 +80,8 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
     on_cpu = plan.device == "cpu"
     engine: dict[str, Any] = {
         "use_cpu": on_cpu,
-        "bf16": plan.precision == "bf16",
+        "bf16": plan.precision == "bf16" and not _has_masters(plan),
+        "master_weights": _has_masters(plan),
         "fp16": plan.precision == "fp16",
         "optim": plan.optimizer,
         "max_grad_norm": plan.max_grad_norm,
@@ -92,6 +95,11 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
         if on_cpu:
             engine["ddp_backend"] = "gloo"
     return engine
+
+
+def _has_masters(plan: Plan) -> bool:
+    """Whether weights are bf16 with masters of our own: DeepSpeed keeps its own, other optimizers have none."""
+    return plan.precision == "bf16" and plan.backend != "deepspeed" and plan.optimizer.startswith("adamw_torch")
 
 
 def _deepspeed(run: RunConfig, plan: Plan) -> dict[str, Any]:
@@ -137,7 +145,11 @@ def load_model(folder: Path, task: Task, seed: int) -> tuple[PreTrainedModel, li
     """The pre-trained encoder with the task's head, float32; and the names of weights that were freshly made.
 
     The head's weights are drawn from `seed` alone, so every rank makes the same.
+
+    Raises:
+        ConfigError: the model's type has no sequence classifier.
     """
+    check_has_classifier(model_config(folder).get("model_type"))
     set_seed(seed)
     names = dict(enumerate(task.labels)) if task.labels else {0: "score"}
     model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -171,7 +183,6 @@ def prediction_trainer(run: RunConfig, model: PreTrainedModel, store: Store, scr
     arguments = TrainingArguments(
         output_dir=scratch,
         use_cpu=plan.device == "cpu",
-        bf16=plan.precision == "bf16",
         fp16=plan.precision == "fp16",
         kernels=plan.kernels,
         micro_tokens=plan.micro_tokens,
@@ -179,6 +190,8 @@ def prediction_trainer(run: RunConfig, model: PreTrainedModel, store: Store, scr
         report_to="none",
         disable_tqdm=True,
     )
+    if plan.precision == "bf16":
+        model.to(torch.bfloat16)  # as it was evaluated while it was trained
     return Trainer(model=model, args=arguments, eval_dataset=next(iter(store.splits.values())))
 
 

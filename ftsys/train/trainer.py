@@ -21,7 +21,7 @@ from ftsys.data.collate import Batch, to_device
 from ftsys.data.loader import SHARE, BatchSettings, EvaluationLoader, Share, StepLoader
 from ftsys.data.store import StoreSplit
 from ftsys.kernels.attention import choose_kernel
-from ftsys.models.feed import model_inputs
+from ftsys.models.feed import check_pad_token, model_inputs, name_pad_token
 from ftsys.models.packed import PackedView, why_not_packable
 from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.arguments import TrainingArguments
@@ -65,21 +65,26 @@ class Trainer(CheckpointTrainer):
         self.on_evaluation_progress: Callable[[str, int, int], None] = lambda name, done, total: None
         self.stop_wanted: Callable[[], bool] = lambda: False
         sets = [*eval_dataset.values()] if isinstance(eval_dataset, dict) else [eval_dataset]
-        self._reads_stores = any(isinstance(data, StoreSplit) for data in (train_dataset, *sets))
-        if self._reads_stores:
-            self._attach_view(self.model)
+        stores = [data for data in (train_dataset, *sets) if isinstance(data, StoreSplit)]
+        self._pad_id = stores[0].tokenizer.pad_id if stores else None
+        if self._pad_id is not None:
+            self._attach_view(self.model, self._pad_id)
 
-    def _attach_view(self, model: nn.Module) -> None:
+    def _attach_view(self, model: nn.Module, pad_id: int) -> None:
         """Pack what can be packed; `padded_because` holds the reason why not."""
+        name_pad_token(model, pad_id)
         self.padded_because = why_not_packable(model) if _setting(self.args, "packing") else "packing=False"
         if self.padded_because is None:
             self.view = PackedView(model, choose_kernel(_setting(self.args, "kernels")))
+        else:
+            check_pad_token(model, pad_id)
 
     def call_model_init(self, trial: Any = None) -> Any:
         """A new model needs a view of its own. The first one is made before this class knows its data."""
         model = super().call_model_init(trial)
-        if getattr(self, "_reads_stores", False):
-            self._attach_view(model)
+        pad_id = getattr(self, "_pad_id", None)
+        if pad_id is not None:
+            self._attach_view(model, pad_id)
         return model
 
     # Data

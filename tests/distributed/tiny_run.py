@@ -65,18 +65,20 @@ def deepspeed_settings(stage: int, precision: str) -> dict[str, Any]:
 
 def make_trainer(store: Path, scratch: Path, **options: Any) -> Any:
     """Our Trainer on the store. Options: stage (None: no DeepSpeed), precision, global_size, micro_tokens, max_steps,
-    and any other TrainingArguments field."""
+    model (a tiny BERT), and any other TrainingArguments field."""
     from ftsys.train.arguments import TrainingArguments
     from ftsys.train.deepspeed_traps import prepare_deepspeed
     from ftsys.train.trainer import Trainer
 
     stage, precision = options.pop("stage", None), options.pop("precision", "fp32")
+    model = options.pop("model", None) or tiny_bert()
     if stage is not None:
         prepare_deepspeed()
         options |= {"deepspeed": deepspeed_settings(stage, precision), "per_device_train_batch_size": 1}
     settings: dict[str, Any] = {
         "use_cpu": True,
-        "bf16": precision == "bf16",
+        "bf16": precision == "bf16" and stage is not None,
+        "master_weights": precision == "bf16" and stage is None,
         "learning_rate": 1e-3,
         "max_steps": 5,
         "global_batch_size": 10,
@@ -91,7 +93,7 @@ def make_trainer(store: Path, scratch: Path, **options: Any) -> Any:
     splits = Store.open(store).splits
     arguments = TrainingArguments(output_dir=str(scratch), **(settings | options))
     return Trainer(
-        model=tiny_bert(),
+        model=model,
         args=arguments,
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.distributed.tiny_run import make_store, make_trainer
-from tests.parity.test_packed import packed_logits, sequences, small_model, switch_dropout_off
+from tests.parity.tiny_models import all_in_float64, packed_logits, sequences, small_model, switch_dropout_off
 
 pytestmark = [
     pytest.mark.gpu,
@@ -14,11 +14,19 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
-def test_float64_logits_and_gradients_equal_the_cpus(family: str) -> None:
+VARIANTS = ["bert", "roberta", "distilbert", "mpnet", "deberta-v3", "deberta-v2", "modernbert-mean", "llama"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_float64_logits_and_gradients_equal_the_cpus(variant: str) -> None:
+    with all_in_float64():
+        compare_devices(variant)
+
+
+def compare_devices(variant: str) -> None:
     from ftsys.models.packed import PackedView
 
-    models = [small_model(family, 2), small_model(family, 2).cuda()]
+    models = [small_model(variant, 2), small_model(variant, 2).cuda()]
     models[1].load_state_dict(models[0].state_dict())
     logits = []
     for model in models:

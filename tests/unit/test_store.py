@@ -117,6 +117,13 @@ def test_one_example_is_what_a_stock_collator_wants(tmp_path: Path) -> None:
     assert split[-1]["input_ids"] == [5]
 
 
+@pytest.mark.usefixtures("small_batches")
+def test_a_row_without_tokens_is_refused_with_its_number(tmp_path: Path) -> None:
+    rows = [*some_rows(20), ([], 0, 1), *some_rows(2)]
+    with pytest.raises(DataError, match=r"split 'train', row 20: its text is empty"):
+        write(tmp_path, {"train": rows})
+
+
 @pytest.mark.parametrize("rows", [[-1], [3], [0, 2**40], [0, -(2**62)]])
 def test_rows_out_of_range_are_refused(tmp_path: Path, rows: list[int]) -> None:
     split = Store.open(write(tmp_path, {"train": some_rows(3)})).splits["train"]

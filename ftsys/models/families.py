@@ -1,0 +1,115 @@
+"""The families of models that can be packed: how each is opened up, and why another model cannot be."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+from ftsys.errors import ConfigError
+from ftsys.models.slot import LayoutSlot, Pooling, first_tokens, last_tokens, mean_of_tokens
+
+Opener = Callable[[PreTrainedModel, LayoutSlot], None]
+
+
+def _open_mpnet(model: PreTrainedModel, slot: LayoutSlot) -> None:
+    from ftsys.models.mpnet import open_mpnet  # its classes derive from transformers' own, which load with the model
+
+    open_mpnet(model, slot)
+
+
+def _open_deberta(model: PreTrainedModel, slot: LayoutSlot) -> None:
+    from ftsys.models.deberta import open_deberta
+
+    open_deberta(model, slot)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one family is fed.
+
+    `encoder` is the module of the base model whose output is pooled, "" for the base model itself. `pooling` says which
+    row of a sequence the head works on, by the values of `config.classifier_pooling` where the family has that choice.
+    """
+
+    encoder: str = ""
+    has_token_types: bool = False
+    pooling: Pooling | Mapping[str, Pooling] = first_tokens
+    head_sees_sequences: bool = False
+    """The head pools by `input_ids` or the mask, so it is shown one token a sequence and no mask."""
+    inputs: Mapping[str, Any] | None = None
+    """Further arguments of the base model."""
+    open: Opener | None = None
+    """For families whose attention does not go through transformers' AttentionInterface."""
+
+    def pooling_of(self, config: Any) -> Pooling | None:
+        """The pooling that `config` asks for; None where it is not one of the family's."""
+        return self.pooling if callable(self.pooling) else self.pooling.get(config.classifier_pooling)
+
+
+_BERT = Family("encoder", has_token_types=True)
+_DECODER = Family(pooling=last_tokens, head_sees_sequences=True, inputs={"use_cache": False})
+FAMILIES: dict[str, Family] = {
+    "bert": _BERT,
+    "electra": _BERT,
+    "albert": _BERT,
+    "distilbert": Family("transformer"),
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "camembert": _BERT,
+    "ernie": _BERT,
+    "roberta-prelayernorm": _BERT,
+    "xlm-roberta-xl": _BERT,
+    "data2vec-text": _BERT,
+    "mpnet": Family("encoder", open=_open_mpnet),
+    # Pooled behind the base model: that one takes the last entry of all hidden states, not the encoder's result.
+    "deberta-v2": Family(has_token_types=True, open=_open_deberta),
+    "modernbert": Family(pooling={"cls": first_tokens, "mean": mean_of_tokens}, head_sees_sequences=True),
+    # Its third pooling, "late", is a mean of logits: the head needs all tokens there.
+    "eurobert": Family(pooling={"bos": first_tokens, "mean": mean_of_tokens}, head_sees_sequences=True),
+    "llama": _DECODER,
+    "qwen2": _DECODER,
+    "qwen3": _DECODER,
+    "mistral": _DECODER,
+    "gemma": _DECODER,
+    "olmo2": _DECODER,
+    "phi3": _DECODER,
+    "smollm3": _DECODER,
+}
+
+
+def why_not_packable(model: nn.Module) -> str | None:
+    """The reason why `model` is fed padded batches, or None when it can be packed."""
+    if not isinstance(model, PreTrainedModel):
+        return f"{type(model).__name__} is not a transformers model"
+    config = model.config
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        return f"model type {config.model_type!r} is not among the packed ones ({', '.join(sorted(FAMILIES))})"
+    if not type(model).__name__.endswith("ForSequenceClassification"):
+        return f"{type(model).__name__} is not a sequence classifier"
+    if getattr(config, "is_decoder", False):
+        return "config.is_decoder=True asks for causal attention"
+    if getattr(config, "position_embedding_type", "absolute") not in (None, "absolute"):
+        return f"position_embedding_type={config.position_embedding_type!r} needs padded attention"
+    if family.pooling_of(config) is None:
+        return f"config.classifier_pooling={config.classifier_pooling!r} is not a pooling that packed batches know"
+    if family is _DECODER and config.pad_token_id is None:
+        return "config.pad_token_id is None, without which transformers' head takes one sequence at a time"
+    return None
+
+
+def check_has_classifier(model_type: object) -> None:
+    """Refuse a type of model, as config.json names it, that has no sequence classifier in transformers.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise ConfigError(
+            f"model type {model_type!r} has no sequence classifier in transformers {transformers.__version__}. "
+            "Choose a model of another type for model.name."
+        )
