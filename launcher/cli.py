@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from ftsys.config import split_overrides
 from ftsys.errors import FtsysError
-from launcher.commands import bundle, config, plan
+from launcher.commands import bundle, config, plan, run
 from launcher.commands.shared import OVERRIDES
 
-COMMANDS = (plan, config, bundle)
+COMMANDS = (plan, config, run, bundle)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -79,6 +79,19 @@ def seen_gpus(root: Path = Path("/")) -> int:
     return len(list((root / "dev").glob("nvidia[0-9]*")))
 
 
+def visible_gpus(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[str, ...]:
+    """The GPUs that a process with this environment may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return tuple(str(number) for number in range(seen_gpus(root)))
+    usable = []
+    for name in (part.strip() for part in named.split(",")):
+        if not name or name.startswith("-") or name == "NoDevFiles":
+            break  # as CUDA reads it: whatever follows an invalid name is invisible too
+        usable.append(name)
+    return tuple(usable)
+
+
 def cpu_has_bf16(root: Path = Path("/")) -> bool:
     """Whether the CPU multiplies bf16 by itself (AVX-512 BF16 or AMX)."""
     cpuinfo = root / "proc/cpuinfo"

@@ -1,0 +1,56 @@
+"""Which backend starts a run, and why. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ftsys.errors import LaunchError
+
+Backend = Literal["local", "hostfile", "slurm"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend with the reason for it."""
+
+    backend: Backend
+    why: str
+
+
+def choose_backend(asked: str, source: str, hostfile: str | None, environ: Mapping[str, str], has_srun: bool) -> Choice:
+    """The backend asked for (`source` says where), else slurm in an allocation, hostfile where one is given, or local.
+
+    Raises LaunchError where the one asked for cannot start anything here.
+    """
+    job = environ.get("SLURM_JOB_ID", "")
+    if job and not job.isdecimal():
+        raise LaunchError(f"SLURM_JOB_ID={job!r} is no job number: unset it, or start inside a SLURM allocation.")
+    if asked == "auto":
+        return _automatic(job, hostfile, has_srun)
+    if asked == "slurm":
+        _require_slurm(job, has_srun)
+    if asked == "hostfile" and hostfile is None:
+        raise LaunchError(f"{source} = 'hostfile' needs the hosts: write --hostfile FILE, a line `name slots=N` each.")
+    if asked != "hostfile" and hostfile is not None:
+        raise LaunchError(f"{source} = {asked!r} reads no hostfile, but --hostfile {hostfile!r} was given: drop one.")
+    known: dict[str, Backend] = {"local": "local", "hostfile": "hostfile", "slurm": "slurm"}
+    return Choice(known[asked], f"{source} = {asked!r}")
+
+
+def _automatic(job: str, hostfile: str | None, has_srun: bool) -> Choice:
+    if job and has_srun:
+        unread = f", --hostfile {hostfile} is left unread" if hostfile else ""
+        return Choice("slurm", f"inside SLURM job {job}{unread}")
+    without = f"SLURM job {job}, but no srun here" if job else "no SLURM allocation"
+    if hostfile:
+        return Choice("hostfile", f"--hostfile {hostfile}, {without}" if job else f"--hostfile {hostfile}")
+    return Choice("local", f"{without}, no hostfile")
+
+
+def _require_slurm(job: str, has_srun: bool) -> None:
+    if not job:
+        raise LaunchError(
+            "the slurm backend works inside an allocation, and SLURM_JOB_ID is not set: start with sbatch or salloc."
+        )
+    if not has_srun:
+        raise LaunchError(f"the slurm backend needs srun, which is not found here, inside SLURM job {job}.")

@@ -1,0 +1,245 @@
+"""`ftlaunch`'s part on each node: `python -m launcher.node` starts torchrun there and answers for its ranks.
+
+Orders come on standard input. When that ends, whoever gave them has died or is cut off: the ranks are stopped and this
+process ends, so that nothing stays behind on a far machine. It starts without torch, in some hundredths of a second.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+
+from ftsys.errors import LaunchError
+from launcher.command import Start, node_command
+from launcher.cores import Share, share_cores, thread_environment, usable_cores
+from launcher.links import RankLinks
+from launcher.messages import Message, Orders, word
+from launcher.network import interface_towards
+from launcher.ports import ephemeral_ports, free_port, named_port
+from launcher.processes import adopt_orphans, die_with_parent, kill_children
+from launcher.rank import AGENT
+from launcher.world import cpu_has_bf16, gpu_has_bf16, visible_gpus
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+POLL_SECONDS = 0.05
+
+LEAVE_SECONDS = 6.0
+"""What ranks have to leave by themselves once one of them has failed; then they are interrupted."""
+
+KILL_SECONDS = 9.0
+"""When, after the first failure, whatever is left is killed. With all else it stays below 15 s on every node."""
+
+STOP_SECONDS = 60.0
+"""What the other ranks have once one has stopped with a checkpoint (75)."""
+
+CUT_OFF_SECONDS = 20.0
+"""What ranks have to save and leave once nobody gives orders any more."""
+
+
+class Node:
+    """The agent of one node. `words_handle`: where words to `ftlaunch` go."""
+
+    def __init__(self, words_handle: int) -> None:
+        self._words_handle = words_handle
+        self._orders = Orders()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._on_input)
+        self._node, self._gpus = 0, ()  # type: int, tuple[str, ...]
+        self._share = Share(1, None, "")
+        self._launcher: subprocess.Popen[bytes] | None = None
+        self._start: Start | None = None
+        self._links: RankLinks | None = None
+        self._received: list[signal.Signals] = []
+        self._interrupt_at = self._kill_at = float("inf")
+        self._over = False
+
+    def run(self) -> int:
+        """Obey until everything has ended; returns 0 if every rank did with 0, else 1."""
+        for number in STOPS:
+            signal.signal(number, self._on_signal)
+        while not self._over:
+            for key, _ in self._selector.select(POLL_SECONDS):
+                key.data()
+            while self._received:
+                received = self._received.pop(0)
+                self._stop(signal.SIGTERM if received == signal.SIGHUP else received)
+            self._look()
+        kill_children(seconds=2.0)
+        status = self._launcher.returncode if self._launcher else None
+        ended = self._links.ended if self._links else {}
+        self._say(kind="gone", status=status, ranks=len(ended))
+        return 0 if status == 0 and not any(ended.values()) else 1
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._received.append(signal.Signals(number))
+
+    def _say(self, **fields: object) -> None:
+        with suppress(OSError):  # nobody listens any more
+            os.write(self._words_handle, word(node=self._node, host=socket.gethostname(), **fields))
+
+    # Orders
+
+    def _on_input(self) -> None:
+        piece = os.read(sys.stdin.fileno(), 1 << 16)
+        if not piece:
+            self._selector.unregister(sys.stdin.fileno())
+            self._cut_off()
+        for order in self._orders.feed(piece):
+            {"prepare": self._prepare, "start": self._begin, "signal": self._on_stop_order, "leave": self._on_leave}[
+                order["do"]
+            ](order)
+
+    def _prepare(self, order: Message) -> None:
+        """Look at this machine and say what it has, or why the run cannot be started on it."""
+        os.environ.update(order["environment"])
+        self._node = int(os.environ["SLURM_NODEID"]) if order["node"] is None else order["node"]
+        try:
+            self._gpus = () if order["cpu"] or _torch_is_for_cpus() else visible_gpus(os.environ)
+            self._share = share_cores(usable_cores(), order["ranks"] or max(1, len(self._gpus)), bool(self._gpus))
+            _check(order, len(self._gpus))
+            self._say(kind="ready", port=_port(order) if self._node == 0 else None, **self._facts())
+        except LaunchError as error:
+            self._say(kind="refused", reason=str(error))
+
+    def _facts(self) -> Message:
+        return {
+            "gpus": list(self._gpus),
+            "bf16": gpu_has_bf16() if self._gpus else cpu_has_bf16(),
+            "threads": self._share.why,
+        }
+
+    def _begin(self, order: Message) -> None:
+        start = self._start = Start.from_fields(order["start"])
+        logs = Path(start.logs)
+        logs.mkdir(parents=True, exist_ok=True)
+        self._links = RankLinks(self._selector, logs, self._share, self._on_rank_end)
+        environment = os.environ | self._rank_environment(order["peers"]) | {AGENT: self._links.name}
+        with (logs / f"node-{self._node}.log").open("ab") as log:
+            log.write(f"---- {_now()} {socket.gethostname()}: {start.launcher} of this node\n".encode())
+            log.flush()
+            self._launcher = subprocess.Popen(
+                node_command(sys.executable, start, self._node),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+            )
+
+    def _rank_environment(self, peers: list[str]) -> dict[str, str]:
+        added = thread_environment(self._share, os.environ)
+        if not self._gpus:
+            added |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+        if len(peers) > 1 and "GLOO_SOCKET_IFNAME" not in os.environ:
+            name = interface_towards(peers[1] if self._node == 0 else peers[0])
+            added |= {"GLOO_SOCKET_IFNAME": name} if name else {}
+        return added
+
+    def _on_stop_order(self, order: Message) -> None:
+        self._stop(signal.Signals[order["name"]])
+
+    def _on_leave(self, order: Message) -> None:
+        """A rank failed elsewhere, or `ftlaunch` was told twice to end."""
+        if self._launcher is None:
+            self._over = True
+        self._count_down(0.0 if order["now"] else LEAVE_SECONDS, 0.0 if order["now"] else KILL_SECONDS)
+
+    def _stop(self, number: signal.Signals) -> None:
+        """Hand a signal to the ranks: through torchrun, which then waits for them; the deepspeed launcher would not."""
+        if self._launcher is None or self._links is None:
+            self._over = True
+        elif not self._links.begun:
+            self._launcher.terminate()  # nobody has anything to save yet
+            self._count_down(0.0, 2.0)
+        elif self._start is not None and self._start.launcher == "torchrun":
+            self._launcher.send_signal(number)
+        else:
+            self._links.interrupt(number)
+
+    def _cut_off(self) -> None:
+        self._stop(signal.SIGTERM)
+        self._count_down(float("inf"), CUT_OFF_SECONDS)
+
+    # What happens
+
+    def _on_rank_end(self, rank: int, status: int) -> None:
+        self._say(kind="ended", rank=rank, status=status)
+        if status == 75:
+            self._count_down(STOP_SECONDS, STOP_SECONDS + 5.0)
+        elif status:
+            self._count_down(LEAVE_SECONDS, KILL_SECONDS)
+
+    def _count_down(self, interrupt: float, kill: float) -> None:
+        """Have the ranks interrupted and killed in so many seconds, or earlier if that was settled before."""
+        now = time.monotonic()
+        self._interrupt_at, self._kill_at = min(self._interrupt_at, now + interrupt), min(self._kill_at, now + kill)
+
+    def _look(self) -> None:
+        """Do what time has come for, and notice the end."""
+        if self._launcher is None or self._links is None or self._start is None:
+            return
+        now, running = time.monotonic(), self._launcher.poll() is None
+        if now > self._interrupt_at:
+            self._interrupt_at = float("inf")
+            self._links.interrupt(signal.SIGTERM)
+        if now > self._kill_at:
+            self._kill_at = now + 1.0
+            self._links.kill()
+            self._launcher.kill()
+        if len(self._links.ended) == self._start.ranks_per_node or not running:
+            self._links.release()
+        if not running:
+            if self._links.alive:
+                self._count_down(LEAVE_SECONDS, KILL_SECONDS)  # torchrun itself died: its ranks were told to stop
+            else:
+                self._over = True
+
+
+def _check(order: Message, gpus: int) -> None:
+    host = socket.gethostname()
+    for path in order["files"]:
+        if not Path(path).exists():
+            raise LaunchError(
+                f"{path!r} is not there on {host}: every node needs the same files at the same path, "
+                "as on a shared folder."
+            )
+    if gpus and (order["ranks"] or 1) > gpus:
+        raise LaunchError(
+            f"{order['ranks']} ranks were asked for on {host}, which has {gpus} GPU(s): "
+            "write --gpus-per-node, or --cpu to compute on CPUs."
+        )
+
+
+def _port(order: Message) -> int:
+    named = order["port"]
+    return named_port(named) if named is not None else free_port(order["job"], ephemeral_ports())
+
+
+def _torch_is_for_cpus() -> bool:
+    """Whether the installed torch was built without CUDA; read from its version, without importing it."""
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        raise LaunchError(f"torch is not installed for {sys.executable} on {socket.gethostname()}.") from None
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def main(words: list[str]) -> int:
+    """`launcher.node [HANDLE]`: words go to the open file HANDLE, or to standard error."""
+    adopt_orphans()
+    return Node(int(words[0]) if words else sys.stderr.fileno()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

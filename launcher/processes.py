@@ -1,0 +1,49 @@
+"""What Linux offers for a process to take its children along when it ends."""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Have the kernel send us a signal when our parent ends, whatever ends it. Survives `exec`, not `fork`."""
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, int(number))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends."""
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_children(seconds: float) -> None:
+    """Kill all children of this process, and theirs as they become ours (see `adopt_orphans`), for some seconds."""
+    deadline = time.monotonic() + seconds
+    while (children := list(_children())) and time.monotonic() < deadline:
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.01)
+
+
+def _children() -> Iterator[int]:
+    own = os.getpid()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # After the command's name in parentheses, which may hold anything: state, parent.
+            if int(path.read_text().rpartition(")")[2].split()[1]) == own:
+                yield int(path.parent.name)
+
+
+def kill_group(group: int) -> None:
+    """Kill what is left of a process group that a child of ours leads."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
