@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ftsys.errors import LaunchError
@@ -35,6 +36,11 @@ def choose_backend(asked: str, source: str, hostfile: str | None, environ: Mappi
         raise LaunchError(f"{source} = {asked!r} reads no hostfile, but --hostfile {hostfile!r} was given: drop one.")
     known: dict[str, Backend] = {"local": "local", "hostfile": "hostfile", "slurm": "slurm"}
     return Choice(known[asked], f"{source} = {asked!r}")
+
+
+def job_of(choice: Choice, folder: Path, environ: Mapping[str, str]) -> str:
+    """What the port of a run in this folder is derived from: its SLURM job, else the folder."""
+    return f"slurm job {environ['SLURM_JOB_ID']}" if choice.backend == "slurm" else str(folder.absolute())
 
 
 def _automatic(job: str, hostfile: str | None, has_srun: bool) -> Choice:

@@ -113,7 +113,12 @@ def agent_command(python: str) -> list[str]:
 
 
 def ssh_command(host: str, python: str, folder: str, environ: Mapping[str, str]) -> list[str]:
-    """ssh to a host, starting the node's agent there in the same folder. Raises LaunchError for no host name.
+    """ssh to a host, starting the node's agent there in the same folder. Raises LaunchError for no host name."""
+    return [*ssh_words(host), remote_line(agent_command(python), folder, environ)]
+
+
+def ssh_words(host: str) -> list[str]:
+    """ssh to a host, but for the line that its shell is to read. Raises LaunchError for no host name.
 
     BatchMode: no password is asked for, so a host that refuses fails at once. A cut connection is noticed in 15 s.
     """
@@ -125,7 +130,7 @@ def ssh_command(host: str, python: str, folder: str, environ: Mapping[str, str])
         "ClearAllForwardings=yes",
     ]
     words = ["ssh", "-T", *(part for option in options for part in ("-o", option))]
-    return [*words, "--", check_host_name(host), remote_line(agent_command(python), folder, environ)]
+    return [*words, "--", check_host_name(host)]
 
 
 def remote_line(command: Sequence[str], folder: str, environ: Mapping[str, str]) -> str:
@@ -141,17 +146,14 @@ def passed_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def srun_command(python: str, nodes: int, cpus: int | None) -> list[str]:
     """One step of the allocation with one agent a node. `cpus`: what each may use, since a step has one by default."""
-    words = [
-        "srun",
-        f"--nodes={nodes}",
-        f"--ntasks={nodes}",
-        "--ntasks-per-node=1",
-        # Otherwise the survivors hold the nodes.
-        "--kill-on-bad-exit=1",
-        "--input=all",
-        "--export=ALL",
-    ]
+    # Without killing on a bad exit the survivors hold the nodes.
+    words = [*srun_words(nodes), "--kill-on-bad-exit=1"]
     return [*words, *([f"--cpus-per-task={cpus}"] if cpus else []), *agent_command(python)]
+
+
+def srun_words(nodes: int) -> list[str]:
+    """A step with one task a node, all of which get the standard input."""
+    return ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--input=all", "--export=ALL"]
 
 
 def smallest_cpu_count(text: str) -> int | None:
