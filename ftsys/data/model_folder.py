@@ -53,6 +53,16 @@ def resolve_model_folder(name: str) -> Path:
 
     ConfigError if there is no such model, or no way to it.
     """
+    return _own_folder(name) or _hub_folder(name)
+
+
+def find_model_folder(name: str) -> Path | None:
+    """As `resolve_model_folder`, but nothing is downloaded: None for a Hub name that is not in the Hub's cache."""
+    return _own_folder(name) or _cached_folder(name)
+
+
+def _own_folder(name: str) -> Path | None:
+    """The folder of "embedded" or of a path; None for what can only be a Hub name. ConfigError for neither."""
     if name == EMBEDDED:
         return _embedded_folder()
     path = Path(name).expanduser()
@@ -60,7 +70,7 @@ def resolve_model_folder(name: str) -> Path:
         return path
     if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise ConfigError(f"model.name={name!r}: there is no such folder. Correct the path, or write a Hub name.")
-    return _hub_folder(name)
+    return None
 
 
 def check_model_folder(name: str) -> Path:

@@ -23,7 +23,14 @@ import numpy.typing as npt
 
 from ftsys.data.bundle import bundled_store
 from ftsys.data.lease import Lease, LeaseTimes, hold_or_wait
-from ftsys.data.model_folder import cache_folder, check_fit, check_model_folder, longest_sequence, model_config
+from ftsys.data.model_folder import (
+    cache_folder,
+    check_fit,
+    check_model_folder,
+    find_model_folder,
+    longest_sequence,
+    model_config,
+)
 from ftsys.data.store import Store
 from ftsys.data.store_index import INDEX_NAME, STORE_FORMAT, fingerprint_of
 from ftsys.data.store_writer import StoreWriter, disk_errors, is_full
@@ -92,6 +99,11 @@ class StoreRequest:
             }
         )
 
+    @property
+    def place(self) -> Path:
+        """The store's folder. Reads all of the source."""
+        return self.root / self.fingerprint[:16]
+
 
 def store_root(setting: str = "auto") -> Path:
     """Where stores live: the setting's folder, or for "auto" $FTSYS_CACHE/stores, else the user's cache folder."""
@@ -107,17 +119,33 @@ def ensure_store(run: "RunConfig", task: Task, progress: Progress | None = None,
     ConfigError: a model, tokenizer or folder that cannot be used. DataError: a source or store that is not what it
     claims to be. StorageError: the disk refuses.
     """
-    from ftsys.data.sources import open_source
-
     if run.bundle is not None:
         if source is not None:
             raise ConfigError(f"bundle={run.bundle!r} has its own store: leave out the data set or the bundle.")
         return bundled_store(run, task)
-    folder = check_model_folder(run.model.name)
+    return make_or_wait(_request(run, task, check_model_folder(run.model.name), source), progress)
+
+
+def find_store(run: "RunConfig", task: Task) -> Path | None:
+    """Where a run's store lies, None if it is not made or its model is not here. Makes and downloads nothing.
+
+    Raises what `ensure_store` raises for a source or model that cannot be used. Reads all of the source.
+    """
+    if run.bundle is not None:
+        return bundled_store(run, task).path
+    folder = find_model_folder(run.model.name)
+    if folder is None:
+        return None
+    place = _request(run, task, folder).place
+    return place if (place / INDEX_NAME).exists() else None
+
+
+def _request(run: "RunConfig", task: Task, folder: Path, source: Any = None) -> StoreRequest:
+    from ftsys.data.sources import open_source
+
     _check_length(run.data.max_length, folder)
     data = run.data if source is None else run.data.model_copy(update={"source": source})
-    request = StoreRequest(open_source(data, task), task, folder, run.data.max_length, store_root(run.data.store))
-    return make_or_wait(request, progress)
+    return StoreRequest(open_source(data, task), task, folder, run.data.max_length, store_root(run.data.store))
 
 
 def make_or_wait(request: StoreRequest, progress: Progress | None = None, times: LeaseTimes | None = None) -> Store:
