@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from ftsys.config import split_overrides
 from ftsys.errors import FtsysError
-from launcher.commands import bundle, config, plan, run
+from launcher.commands import bundle, config, doctor, plan, run
 from launcher.commands.shared import OVERRIDES
 
-COMMANDS = (plan, config, run, bundle)
+COMMANDS = (plan, config, run, doctor, bundle)
 
 
 def build_parser() -> argparse.ArgumentParser:
