@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors.torch import save_file
 from torch import nn
 from transformers.trainer_callback import ExportableState
@@ -19,6 +18,7 @@ from ftsys.files import json_safe, storage_errors
 from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
 from ftsys.train.full_state import FullState
+from ftsys.train.low_precision import MasterWeightsTrainer
 from ftsys.train.state import export_state, import_state
 
 TRAINER_STATE = "trainer_state.json"
@@ -34,7 +34,7 @@ class Life:
     keep: int
 
 
-class CheckpointTrainer(transformers.Trainer):
+class CheckpointTrainer(MasterWeightsTrainer):
     """transformers' Trainer with checkpoints that any world size and ZeRO stage reads, once `life` is given."""
 
     life: Life | None = None
@@ -139,7 +139,7 @@ class CheckpointTrainer(transformers.Trainer):
 
         Raises StorageError when the disk refuses.
         """
-        state = export_state(self.model_wrapped)
+        state = export_state(self.model_wrapped, self.masters)
         if self.args.process_index != 0:
             return
         config = copy.deepcopy(self.model.config)

@@ -80,7 +80,8 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
     on_cpu = plan.device == "cpu"
     engine: dict[str, Any] = {
         "use_cpu": on_cpu,
-        "bf16": plan.precision == "bf16",
+        "bf16": plan.precision == "bf16" and not _has_masters(plan),
+        "master_weights": _has_masters(plan),
         "fp16": plan.precision == "fp16",
         "optim": plan.optimizer,
         "max_grad_norm": plan.max_grad_norm,
@@ -94,6 +95,11 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
         if on_cpu:
             engine["ddp_backend"] = "gloo"
     return engine
+
+
+def _has_masters(plan: Plan) -> bool:
+    """Whether weights are bf16 with masters of our own: DeepSpeed keeps its own, other optimizers have none."""
+    return plan.precision == "bf16" and plan.backend != "deepspeed" and plan.optimizer.startswith("adamw_torch")
 
 
 def _deepspeed(run: RunConfig, plan: Plan) -> dict[str, Any]:
@@ -177,7 +183,6 @@ def prediction_trainer(run: RunConfig, model: PreTrainedModel, store: Store, scr
     arguments = TrainingArguments(
         output_dir=scratch,
         use_cpu=plan.device == "cpu",
-        bf16=plan.precision == "bf16",
         fp16=plan.precision == "fp16",
         kernels=plan.kernels,
         micro_tokens=plan.micro_tokens,
@@ -185,6 +190,8 @@ def prediction_trainer(run: RunConfig, model: PreTrainedModel, store: Store, scr
         report_to="none",
         disable_tqdm=True,
     )
+    if plan.precision == "bf16":
+        model.to(torch.bfloat16)  # as it was evaluated while it was trained
     return Trainer(model=model, args=arguments, eval_dataset=next(iter(store.splits.values())))
 
 

@@ -111,12 +111,12 @@ def persistent_buffers(module: Module) -> dict[str, Tensor]:
 
 
 def plain_layout(module: Module, optimizer: Optimizer | None) -> Layout:
-    """The layout of an optimizer that updates the model's own parameters, the same on every rank."""
+    """The layout of an optimizer that updates the model's own parameters or masters of them, the same on every rank."""
     parameters = named_parameters(module)
     layout = Layout(module, parameters, [], [[]], False, [optimizer] if optimizer is not None else [])
     if optimizer is not None:
         groups = [group["params"] for group in optimizer.param_groups]
-        add_whole(layout, optimizer, groups, groups)
+        add_whole(layout, optimizer, getattr(optimizer, "live", groups), groups)
     return layout
 
 

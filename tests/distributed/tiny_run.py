@@ -77,7 +77,8 @@ def make_trainer(store: Path, scratch: Path, **options: Any) -> Any:
         options |= {"deepspeed": deepspeed_settings(stage, precision), "per_device_train_batch_size": 1}
     settings: dict[str, Any] = {
         "use_cpu": True,
-        "bf16": precision == "bf16",
+        "bf16": precision == "bf16" and stage is not None,
+        "master_weights": precision == "bf16" and stage is None,
         "learning_rate": 1e-3,
         "max_steps": 5,
         "global_batch_size": 10,

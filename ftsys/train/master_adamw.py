@@ -1,0 +1,147 @@
+"""AdamW on float32 masters of low-precision weights: one pass, clipping included, sleeping embedding rows left alone.
+
+A model computes with 16-bit weights while every update is made in float32, as DeepSpeed's bf16 does it, without its
+flat copies: gradients are widened, scaled, applied and rounded back piece by piece, while the piece is in the cache.
+
+A row of an embedding that has never had a gradient has no momentum either, so without weight decay AdamW leaves it as
+it is: such rows are skipped, exactly. Once a row has had one, it is updated in every step like any other weight.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PIECE = 1 << 19
+"""Elements updated at once: masters, two moments and a gradient of this many fit a core's cache."""
+
+MANY_ROWS = 4096
+"""A weight with at least this many rows is looked at row by row: a vocabulary, of which a step touches a part."""
+
+
+class MasterAdamW(torch.optim.Optimizer):
+    """Decoupled weight decay Adam (Loshchilov and Hutter, 2019) on the masters, which `param_groups` holds.
+
+    `live` has the model's own parameters, group by group in the same order. `lower` makes them low precision.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """`groups` name the model's float32 parameters, with settings of their own, as for `torch.optim.AdamW`."""
+        given = [dict(group) for group in groups]
+        self.live: list[list[Tensor]] = [list(group["params"]) for group in given]
+        masters = [
+            {**group, "params": [parameter.detach().float().clone() for parameter in group["params"]]}
+            for group in given
+        ]
+        super().__init__(masters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self._live_of: dict[Tensor, Tensor] = {
+            master: parameter
+            for group, live in zip(self.param_groups, self.live, strict=True)
+            for master, parameter in zip(group["params"], live, strict=True)
+        }
+        self._awake: dict[Tensor, Tensor] = {}
+        self.coefficient = 1.0
+
+    @torch.no_grad()
+    def lower(self, dtype: torch.dtype) -> None:
+        """Round the model's parameters to `dtype`, in place: whoever holds them keeps them."""
+        for parameter in (parameter for group in self.live for parameter in group):
+            parameter.data = parameter.data.to(dtype)
+
+    @torch.no_grad()
+    def clip(self, largest_norm: float) -> Tensor:
+        """The gradients' norm in float32; the next step scales them to `largest_norm` where it is above that."""
+        gradients = [parameter.grad for group in self.live for parameter in group if parameter.grad is not None]
+        norm = torch.stack([_sum_of_squares(gradient) for gradient in gradients]).sum().sqrt()
+        # torch.nn.utils.clip_grad_norm_ adds the same millionth.
+        self.coefficient = min(1.0, largest_norm / (float(norm) + 1e-6))
+        return norm
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Update every master that has a gradient (its own, or its live parameter's) and the weight that it backs."""
+        for group in self.param_groups:
+            for master in group["params"]:
+                parameter = self._live_of[master]
+                gradient = parameter.grad if master.grad is None else master.grad
+                if gradient is not None:
+                    self._update(master, parameter, gradient, group)
+                if master.grad is not None:  # whoever gives it one is about to write the moments from outside
+                    self._awake.pop(master, None)
+        self.coefficient = 1.0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the live parameters' gradients."""
+        for parameter in (parameter for group in self.live for parameter in group):
+            parameter.grad = None
+
+    def _update(self, master: Tensor, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[master]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(master), torch.zeros_like(master)
+        state["step"] += 1
+        if master.dim() == 2 and len(master) >= MANY_ROWS and not group["weight_decay"]:
+            self._update_rows(self._awake_rows(master, gradient), master, parameter, gradient, group)
+            return
+        tensors = [tensor.view(-1) for tensor in (master, state["exp_avg"], state["exp_avg_sq"])]
+        for start in range(0, master.numel(), PIECE):
+            piece = slice(start, start + PIECE)
+            updated = [tensor[piece] for tensor in tensors]
+            self._apply(updated, gradient.view(-1)[piece], state["step"], group)
+            parameter.view(-1)[piece].copy_(updated[0])
+
+    def _awake_rows(self, master: Tensor, gradient: Tensor) -> Tensor:
+        """Rows that have or had a gradient; those of a loaded state are known by their moments."""
+        awake = self._awake.get(master)
+        if awake is None:
+            awake = self.state[master]["exp_avg_sq"].any(1) | self.state[master]["exp_avg"].any(1)
+        self._awake[master] = awake = awake | gradient.any(1)
+        return awake.nonzero().view(-1)
+
+    def _update_rows(
+        self, rows: Tensor, master: Tensor, parameter: Tensor, gradient: Tensor, group: dict[str, Any]
+    ) -> None:
+        state, size = self.state[master], max(1, PIECE // master.shape[1])
+        tensors = (master, state["exp_avg"], state["exp_avg_sq"])
+        for piece in rows.split(size):
+            updated = [tensor.index_select(0, piece) for tensor in tensors]
+            self._apply(updated, gradient.index_select(0, piece), state["step"], group)
+            for tensor, values in zip(tensors, updated, strict=True):
+                tensor.index_copy_(0, piece, values)
+            parameter.index_copy_(0, piece, updated[0].to(parameter.dtype))
+
+    def _apply(self, updated: list[Tensor], gradient: Tensor, step: Tensor, group: dict[str, Any]) -> None:
+        widened = gradient.float()
+        if self.coefficient != 1.0:
+            widened = widened * self.coefficient
+        master, exp_avg, exp_avg_sq = ([tensor] for tensor in updated)
+        torch._fused_adamw_(
+            master,
+            [widened],
+            exp_avg,
+            exp_avg_sq,
+            [],
+            [step.to(widened.device)],
+            lr=float(group["lr"]),
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+def _sum_of_squares(gradient: Tensor) -> Tensor:
+    """In float32, piece by piece: the norm of a 16-bit tensor takes ten times as long on a CPU."""
+    widened = (piece.float() for piece in gradient.reshape(-1).split(PIECE))
+    return torch.stack([torch.dot(piece, piece) for piece in widened]).sum()
