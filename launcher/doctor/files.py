@@ -29,8 +29,8 @@ def folders(examined: Examined) -> Iterator[Finding]:
 
 def _shared(examined: Examined, key: str, places: Mapping[str, str]) -> Iterator[Finding]:
     where = by_value(places) if len(set(places.values())) > 1 else next(iter(places.values()))
-    if len(examined.asked.nodes) == 1:
-        yield ok(key, f"{where} can be written")
+    if len(places) == 1:
+        yield ok(key, f"{where} can be written on {next(iter(places))}")
         return
     seats = {examined.asked.hosts.index(node): node for node in places}
     unseen = {
@@ -53,20 +53,20 @@ def _shared(examined: Examined, key: str, places: Mapping[str, str]) -> Iterator
 
 def disk(examined: Examined) -> Iterator[Finding]:
     """Free room against what the run will write: checkpoints at their most, and the model."""
-    free = {
+    told = {
         node: facts["output_dir"]["free"] for node, facts in examined.told("folders").items() if "output_dir" in facts
     }
     parameters = max((facts["model"].get("parameters", 0) for facts in examined.told("inputs").values()), default=0)
-    known = [value for value in free.values() if value is not None]
-    if not parameters or not known:
+    free = {node: value for node, value in told.items() if value is not None}
+    if not parameters or not free:
         return
-    count = most_checkpoints(examined)
+    count, least = most_checkpoints(examined), min(free, key=lambda node: free[node])
     needed = parameters * (CHECKPOINT_BYTES * count + MODEL_BYTES)
     value = (
-        f"{_size(min(known))} free for output_dir, {_size(needed)} needed: {count} checkpoint(s) of "
+        f"{_size(free[least])} free for output_dir on {least}, {_size(needed)} needed: {count} checkpoint(s) of "
         f"{_size(CHECKPOINT_BYTES * parameters)} at most, and the model"
     )
-    if min(known) < needed:
+    if free[least] < needed:
         yield error("disk", value, "make room, name another output_dir, or keep fewer: train.save_keep.")
     else:
         yield ok("disk", value)

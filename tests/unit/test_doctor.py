@@ -46,7 +46,7 @@ def silence(nodes: dict[str, Groups]) -> None:
          "/shared/runs is not shared: node2 does not see what node1 wrote there", "all nodes mount"),
         (put("node2", "folders/output_dir/error", "Permission denied"), "output_dir",
          "cannot be written: /shared/runs: Permission denied on node2", "output_dir"),
-        (put("node2", "folders/output_dir/free", 3e9), "disk", "3.0 GB free for output_dir, 5.7 GB needed: 4 "
+        (put("node2", "folders/output_dir/free", 3e9), "disk", "3.0 GB free for output_dir on node2, 5.7 GB needed: 4 "
          "checkpoint(s) of 1.3 GB", "train.save_keep"),
         (put("node2", "inputs/model/parameters", 66_000_000), "model", "differ in their parameters", "shared folder"),
     ],
