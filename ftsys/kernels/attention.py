@@ -2,7 +2,7 @@
 
 All kernels take `query` (T, H, K), `key` and `value` (T, G, K), any floating dtype, and return (T, H, K): softmax over
 the keys of the same sequence that `pattern` lets a query see, of `scale * q.k` and the pattern's relative terms, then
-dropout on the probabilities at the rate given (0 turns it off). G divides H: query head h reads key head h // (H / G).
+dropout on the probabilities. G divides H: query head h reads key head h // (H / G).
 """
 
 from typing import Protocol
@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 
 from ftsys.errors import ConfigError
+from ftsys.kernels.dropout import NO_DROPOUT, AttentionDropout
+from ftsys.kernels.grouped import grouped_attention
 from ftsys.kernels.layout import PackedLayout, pad_rows, unpad_rows
 from ftsys.kernels.pattern import PLAIN, Pattern
 from ftsys.kernels.relative import padded_relative_scores
@@ -25,7 +27,7 @@ class Attention(Protocol):
         value_TGK: torch.Tensor,
         layout: PackedLayout,
         scale: float,
-        dropout: float,
+        dropout: AttentionDropout = NO_DROPOUT,
         pattern: Pattern = PLAIN,
     ) -> torch.Tensor:
         """Attention of all sequences; see the head of this file."""
@@ -38,11 +40,12 @@ def reference_attention(
     value_TGK: torch.Tensor,
     layout: PackedLayout,
     scale: float,
-    dropout: float,
+    dropout: AttentionDropout = NO_DROPOUT,
     pattern: Pattern = PLAIN,
 ) -> torch.Tensor:
     """The slow truth: one sequence after another, no padding anywhere, every term as its definition says."""
     group = query_THK.shape[1] // key_TGK.shape[1]
+    keys_TH = dropout.keys_TH(query_THK.shape[1])
     key_THK, value_THK = (states.repeat_interleave(group, 1) for states in (key_TGK, value_TGK))
     outputs = []
     for start, end in zip(layout.cu_seqlens[:-1].tolist(), layout.cu_seqlens[1:].tolist(), strict=True):
@@ -52,7 +55,8 @@ def reference_attention(
         hidden_QL = pattern.hidden_LL(end - start, query_THK.device)
         if hidden_QL is not None:
             scores_HQL = scores_HQL.masked_fill(hidden_QL, -torch.inf)
-        weights_HQL = torch.nn.functional.dropout(scores_HQL.softmax(-1), dropout, training=dropout > 0)
+        keys_HQ = None if keys_TH is None else keys_TH[start:end].T
+        weights_HQL = dropout.of(scores_HQL.softmax(-1), keys_HQ)
         outputs.append(torch.einsum("hql,lhk->qhk", weights_HQL, value_THK[start:end]))
     return torch.cat(outputs)
 
@@ -81,7 +85,7 @@ def padded_attention(
     value_TGK: torch.Tensor,
     layout: PackedLayout,
     scale: float,
-    dropout: float,
+    dropout: AttentionDropout = NO_DROPOUT,
     pattern: Pattern = PLAIN,
 ) -> torch.Tensor:
     """Plain matrix products on rows padded for attention alone; everything outside attention stays packed.
@@ -99,7 +103,9 @@ def padded_attention(
     bias = layout.score_bias(scores_SHLL.dtype, pattern)
     if bias is not None:
         scores_SHLL = scores_SHLL + bias
-    weights_SHLL = torch.nn.functional.dropout(scores_SHLL.softmax(-1), dropout, training=dropout > 0)
+    keys_TH = dropout.keys_TH(heads)
+    keys_SHL = None if keys_TH is None else pad_rows(keys_TH, layout).transpose(1, 2)
+    weights_SHLL = dropout.of(scores_SHLL.softmax(-1), keys_SHL)
     weights_SGRL = weights_SHLL.to(value_TGK.dtype).view(sequences, groups, -1, longest)
     output_SHLK = (weights_SGRL @ _by_head(value_TGK, layout)).view(sequences, heads, longest, head_size)
     rows_TD = unpad_rows(output_SHLK.transpose(1, 2).flatten(2), layout)
@@ -112,17 +118,38 @@ def _by_head(rows_THK: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
     return padded_SLD.unflatten(2, rows_THK.shape[1:]).transpose(1, 2)
 
 
-KERNELS: dict[str, Attention] = {"reference": reference_attention, "padded": padded_attention}
+def grouped_or_padded_attention(
+    query_THK: torch.Tensor,
+    key_TGK: torch.Tensor,
+    value_TGK: torch.Tensor,
+    layout: PackedLayout,
+    scale: float,
+    dropout: AttentionDropout = NO_DROPOUT,
+    pattern: Pattern = PLAIN,
+) -> torch.Tensor:
+    """Sequences of like lengths padded together, by hand; what only the padded kernel knows is left to it."""
+    hides = pattern.hidden_LL(layout.max_seqlen, query_THK.device) is not None
+    drawn = dropout.rate > 0 and dropout.keys_T is None
+    if hides or drawn or pattern.relative is not None or key_TGK.shape != query_THK.shape:
+        return padded_attention(query_THK, key_TGK, value_TGK, layout, scale, dropout, pattern)
+    return grouped_attention(query_THK, key_TGK, value_TGK, layout.groups, scale, dropout)
 
 
-def choose_kernel(demanded: str) -> str:
-    """The kernel's name: `demanded`, or for "auto" the only fast one there is so far.
+KERNELS: dict[str, Attention] = {
+    "reference": reference_attention,
+    "padded": padded_attention,
+    "grouped": grouped_or_padded_attention,
+}
+
+
+def choose_kernel(demanded: str, device: str = "cpu") -> str:
+    """The kernel's name: `demanded`, or for "auto" the one that measures best on `device` ("cpu" or "cuda").
 
     Raises:
         ConfigError: `demanded` names a kernel that does not exist.
     """
     if demanded == "auto":
-        return "padded"
+        return "grouped" if device == "cpu" else "padded"
     if demanded not in KERNELS:
         raise ConfigError(f"engine.kernels={demanded!r} is not a kernel. Use 'auto' or one of {sorted(KERNELS)}.")
     return demanded

@@ -11,6 +11,7 @@ rows of a table is many times faster than drawing an element at a time, and the 
 rather than kept.
 """
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -117,3 +118,30 @@ def keyed_dropout(x: torch.Tensor, keys: torch.Tensor, site: int, rate: float) -
     """
     kept: torch.Tensor = _KeyedDropout.apply(x, keys, site, rate)
     return kept
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionDropout:
+    """Dropout of one layer's attention probabilities: `keys_T` (int64) of a batch's tokens, the site and the rate.
+
+    A probability's mask belongs to the query's token, the head and the key's place in the sequence.
+    """
+
+    rate: float = 0.0
+    site: int = 0
+    keys_T: torch.Tensor | None = None
+
+    def keys_TH(self, heads: int) -> torch.Tensor | None:
+        """Keys of each token's heads, int64 (T, H); None where nothing is dropped."""
+        if self.keys_T is None or self.rate == 0:
+            return None
+        return mix(self.keys_T[:, None] + torch.arange(1, heads + 1, device=self.keys_T.device))
+
+    def of(self, weights: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
+        """`weights` (..., L) after dropout, with a key (...) for each row, or drawn by torch where there are none."""
+        if keys is None:
+            return torch.nn.functional.dropout(weights, self.rate, training=self.rate > 0)
+        return keyed_dropout(weights, keys.contiguous(), self.site, self.rate)
+
+
+NO_DROPOUT = AttentionDropout()

@@ -3,12 +3,14 @@
 Shape suffixes: T packed tokens, S sequences, L longest sequence, H heads, K head size, D hidden.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 
+from ftsys.kernels.grouped import Group, make_groups
 from ftsys.kernels.pattern import PLAIN, Pattern
 
 
@@ -23,6 +25,10 @@ class PackedLayout:
     max_seqlen: int
     # Set by the packed view: a name from `kernels.attention`, so that every layer of a batch uses the same kernel.
     kernel: str = field(default="padded")
+    dropout_keys_T: torch.Tensor | None = None
+    """One key a token, int64 (see `kernels.dropout`); None: dropout is drawn from torch's generator."""
+    calls: Counter[int] = field(default_factory=Counter, init=False, repr=False)
+    """How often each dropout site was met in this batch's forward pass, where layers share one."""
     _score_biases: dict[Any, torch.Tensor | None] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -57,6 +63,11 @@ class PackedLayout:
         shift_S = starts_S - self.first_tokens_S
         tokens = torch.arange(int(self.cu_seqlens[-1]), device=self.cu_seqlens.device)
         return tokens + torch.repeat_interleave(shift_S, self.lengths_S)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Sequences of like lengths, for the kernel that pads them together."""
+        return make_groups(self.cu_seqlens)
 
     @cached_property
     def padding_SL(self) -> torch.Tensor:

@@ -21,6 +21,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import (
 from ftsys.kernels.attention import KERNELS
 from ftsys.kernels.layout import PackedLayout, pad_rows, unpad_rows
 from ftsys.kernels.pattern import PLAIN, Pattern, RelativeTerms
+from ftsys.models.dropout import attention_dropout
 from ftsys.models.slot import LayoutSlot
 
 
@@ -95,7 +96,7 @@ class PackedSelfAttention(DisentangledSelfAttention):
         )
         terms = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
         scale = (self.attention_head_size * terms) ** -0.5
-        dropout = self.dropout.p if self.training else 0.0
+        dropout = attention_dropout(self, layout, self.dropout.p if self.training else 0.0)
         pattern = PLAIN
         if self.relative_attention and rel_embeddings is not None:
             pattern = Pattern(relative=self._relative_terms(relative_pos, rel_embeddings))

@@ -2,27 +2,37 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from ftsys.data.collate import Batch, PackedBatch
 from ftsys.errors import ConfigError
+from ftsys.kernels.dropout import token_keys
 from ftsys.models.packed import PackedView
 
 
-def model_inputs(batch: Batch, view: PackedView | None) -> dict[str, Any]:
-    """Keyword arguments of the Hugging Face model's `forward` for `batch`, without labels."""
+def model_inputs(batch: Batch, view: PackedView | None, seed_and_step: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Keyword arguments of the Hugging Face model's `forward` for `batch`, without labels.
+
+    `seed_and_step`, given in training, makes a packed batch's dropout depend on them and on the examples alone.
+    """
     if isinstance(batch, PackedBatch):
         if view is None:
             raise TypeError("a packed batch was made for a model without a packed view")
-        return view.inputs(
-            batch.input_ids_T, batch.position_ids_T, batch.token_type_ids_T, batch.cu_seqlens, batch.max_seqlen
-        )
+        keys_T = None if seed_and_step is None else _dropout_keys(batch, *seed_and_step)
+        texts = (batch.input_ids_T, batch.position_ids_T, batch.token_type_ids_T)
+        return view.inputs(*texts, batch.cu_seqlens, batch.max_seqlen, keys_T)
     inputs = {"input_ids": batch.input_ids_SL, "attention_mask": batch.attention_mask_SL}
     if batch.token_type_ids_SL is not None:
         inputs["token_type_ids"] = batch.token_type_ids_SL
     return inputs
+
+
+def _dropout_keys(batch: PackedBatch, seed: int, step: int) -> torch.Tensor:
+    example_ids_T = batch.example_ids_S.repeat_interleave(batch.cu_seqlens.diff())
+    return token_keys(seed, step, example_ids_T, batch.position_ids_T)
 
 
 def name_pad_token(model: nn.Module, pad_id: int) -> None:

@@ -12,6 +12,7 @@ from transformers.modeling_utils import AttentionInterface
 from ftsys.kernels.attention import KERNELS
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import Pattern
+from ftsys.models.dropout import attention_dropout
 
 ATTENTION_NAME = "ftsys_packed"
 
@@ -39,7 +40,8 @@ def packed_attention(
     query_THK, key_TGK, value_TGK = (states[0].transpose(0, 1) for states in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     pattern = _pattern(getattr(module, "is_causal", False), sliding_window)
-    output_THK = KERNELS[packed.kernel](query_THK, key_TGK, value_TGK, packed, scale, dropout, pattern)
+    dropped = attention_dropout(module, packed, dropout)
+    output_THK = KERNELS[packed.kernel](query_THK, key_TGK, value_TGK, packed, scale, dropped, pattern)
     return output_THK[None], None
 
 

@@ -15,6 +15,7 @@ from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAtte
 from ftsys.kernels.attention import KERNELS
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import Pattern, RelativeTerms
+from ftsys.models.dropout import attention_dropout
 from ftsys.models.slot import LayoutSlot
 
 
@@ -58,9 +59,9 @@ class PackedSelfAttention(MPNetSelfAttention):
             return super().forward(hidden_states, attention_mask, position_bias, output_attentions, **kwargs)
         by_head = (self.num_attention_heads, self.attention_head_size)
         query, key, value = (linear(hidden_states[0]).unflatten(-1, by_head) for linear in (self.q, self.k, self.v))
-        dropout = self.dropout.p if self.training else 0.0
         scale = self.attention_head_size**-0.5
         layout = position_bias.layout
+        dropout = attention_dropout(self, layout, self.dropout.p if self.training else 0.0)
         context_THK = KERNELS[layout.kernel](query, key, value, layout, scale, dropout, position_bias.pattern)
         return (self.o(context_THK.flatten(1))[None],)
 

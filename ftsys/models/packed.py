@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ftsys.errors import ConfigError
 from ftsys.kernels.layout import PackedLayout
+from ftsys.models.dropout import open_dropout
 from ftsys.models.families import FAMILIES, Family, why_not_packable
 from ftsys.models.interface import ATTENTION_NAME, register_attention
 from ftsys.models.slot import LayoutSlot
@@ -47,10 +48,12 @@ class PackedView:
         token_type_ids_T: torch.Tensor | None,
         cu_seqlens: torch.Tensor,
         max_seqlen: int,
+        dropout_keys_T: torch.Tensor | None = None,
     ) -> dict[str, Any]:
         """The keyword arguments of the model's own `forward` for one packed batch.
 
-        `input_ids_T`, `position_ids_T` (from 0 in each sequence) and `token_type_ids_T` are int64 (T,).
+        `input_ids_T`, `position_ids_T` (from 0 in each sequence) and `token_type_ids_T` are int64 (T,), and so are
+        `dropout_keys_T` (see `kernels.dropout.token_keys`), without which a training model's dropout is torch's own.
 
         Raises:
             ConfigError: a sequence is longer than the model's table of positions.
@@ -60,7 +63,7 @@ class PackedView:
                 f"a sequence of {max_seqlen} tokens is longer than the model's {self.longest} positions. "
                 f"Set data.max_length to {self.longest} or less."
             )
-        layout = PackedLayout(cu_seqlens, max_seqlen, self.kernel)
+        layout = PackedLayout(cu_seqlens, max_seqlen, self.kernel, dropout_keys_T)
         inputs: dict[str, Any] = {
             "input_ids": input_ids_T[None],
             "position_ids": (position_ids_T + self.first_position if self.first_position else position_ids_T)[None],
@@ -89,6 +92,7 @@ def _open(model: PreTrainedModel, family: Family) -> LayoutSlot:
     else:
         register_attention()
         model.set_attn_implementation(ATTENTION_NAME)
+    open_dropout(model, slot)
     return slot
 
 

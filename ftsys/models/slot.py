@@ -26,6 +26,8 @@ class LayoutSlot:
         `pooling` makes (S, D) of (T, D).
         """
         self.layout: PackedLayout | None = None
+        self.recent_layout: PackedLayout | None = None
+        """As `layout`, but kept until the next forward pass, for what is computed again in the backward pass."""
         self.base_inputs: dict[str, Any] | None = None
         self.pooling = pooling
         model.register_forward_pre_hook(self._enter, with_kwargs=True)
@@ -35,7 +37,7 @@ class LayoutSlot:
         pooled.register_forward_hook(self._pool)
 
     def _enter(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        self.layout = kwargs.get("packed")
+        self.layout = self.recent_layout = kwargs.get("packed")
         self.base_inputs = kwargs.get("base_inputs")
         return args, {name: value for name, value in kwargs.items() if name != "base_inputs"}
 

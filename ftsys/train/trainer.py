@@ -75,7 +75,7 @@ class Trainer(CheckpointTrainer):
         name_pad_token(model, pad_id)
         self.padded_because = why_not_packable(model) if _setting(self.args, "packing") else "packing=False"
         if self.padded_because is None:
-            self.view = PackedView(model, choose_kernel(_setting(self.args, "kernels")))
+            self.view = PackedView(model, choose_kernel(_setting(self.args, "kernels"), self.args.device.type))
         else:
             check_pad_token(model, pad_id)
 
@@ -148,7 +148,7 @@ class Trainer(CheckpointTrainer):
 
     def _forward_backward(self, model: nn.Module, batch: Batch, scale: float) -> torch.Tensor:
         with self.compute_loss_context_manager():
-            logits_SC = model(**model_inputs(batch, self.view)).logits
+            logits_SC = model(**model_inputs(batch, self.view, (self.args.seed, self.state.global_step))).logits
             smoothing = self.args.label_smoothing_factor
             losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S, smoothing)
             loss = losses_S.sum() * scale
@@ -168,7 +168,7 @@ class Trainer(CheckpointTrainer):
         return self.accelerator.no_sync(model)
 
     def _seed_dropout(self) -> None:
-        """Masks depend on (seed, step, rank) alone, so a resumed run draws the same and no generator is ever saved."""
+        """What is not keyed by the example depends on (seed, step, rank), so that no generator is ever saved."""
         key = np.random.SeedSequence([self.args.seed, self.state.global_step, self.args.process_index])
         torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
 

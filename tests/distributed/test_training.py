@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.distributed.tiny_run import ROWS, make_store, reference_losses, train_and_evaluate
+from tests.distributed.tiny_run import ROWS, make_store, reference_losses, tiny_bert, train_and_evaluate
 from tests.distributed.worlds import World
 
 STEPS, GLOBAL_SIZE, SEED = 5, 10, 3
@@ -76,6 +76,17 @@ def test_one_rank_follows_the_float64_reference(
 ) -> None:
     np.testing.assert_allclose(single["losses"], reference[0], rtol=2e-5)
     np.testing.assert_allclose(single["norms"], reference[1], rtol=2e-4)
+
+
+@pytest.mark.parametrize(("ranks", "stage", "micro_tokens"), [(1, None, CUT), (2, None, WHOLE), (3, 2, CUT)])
+def test_dropout_is_the_same_however_a_step_is_cut(
+    world: Callable[[int], World], store: Path, tmp_path: Path, ranks: int, stage: int | None, micro_tokens: int
+) -> None:
+    """Masks belong to the examples, so training curves with dropout on agree as those without do."""
+    whole = world(1).run(train_and_evaluate, store, tmp_path, {"model": tiny_bert(dropout=0.2), "micro_tokens": WHOLE})
+    options = {"model": tiny_bert(dropout=0.2), "stage": stage, "micro_tokens": micro_tokens}
+    for found in world(ranks).run(train_and_evaluate, store, tmp_path, options):
+        np.testing.assert_allclose(found["losses"], whole[0]["losses"], rtol=1e-6)
 
 
 def test_bf16_under_zero_stays_near_the_reference(

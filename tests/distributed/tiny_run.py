@@ -30,7 +30,7 @@ def make_store(root: Path, seed: int = 0) -> Path:
         return writer.publish("tiny")
 
 
-def tiny_bert(seed: int = 0) -> BertForSequenceClassification:
+def tiny_bert(seed: int = 0, dropout: float = 0.0) -> BertForSequenceClassification:
     """Two layers of width 16; the same weights for the same seed."""
     torch.manual_seed(seed)
     config = BertConfig(
@@ -40,8 +40,8 @@ def tiny_bert(seed: int = 0) -> BertForSequenceClassification:
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=LONGEST,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
         initializer_range=0.3,
         num_labels=2,
     )

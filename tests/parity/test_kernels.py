@@ -5,6 +5,7 @@ import torch
 
 from ftsys.errors import ConfigError
 from ftsys.kernels.attention import KERNELS, choose_kernel, padded_attention, reference_attention
+from ftsys.kernels.dropout import AttentionDropout
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import PLAIN, Pattern, RelativeTerms
 
@@ -36,7 +37,7 @@ def assert_equals_the_reference(
     results: list[list[torch.Tensor]] = []
     for kernel in (reference_attention, KERNELS[name]):
         query, key, value = inputs
-        output = kernel(query, key, value, layout_of(lengths), 0.3, 0.0, pattern)
+        output = kernel(query, key, value, layout_of(lengths), 0.3, pattern=pattern)
         results.append([output, *torch.autograd.grad(output, [*inputs, *tables], gradient)])
     for actual, expected in zip(results[1], results[0], strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
@@ -76,7 +77,7 @@ def test_the_reference_adds_what_the_relative_terms_define() -> None:
     bias_HO = torch.randn(1, 2 * length - 1, dtype=torch.float64)
     zeros, eye = torch.zeros(length, 1, 3, dtype=torch.float64), torch.eye(length, dtype=torch.float64)[:, None]
     pattern = Pattern(relative=RelativeTerms(bias_HO=bias_HO))
-    weights = reference_attention(zeros, zeros, eye, layout_of([length]), 1.0, 0.0, pattern)[:, 0]
+    weights = reference_attention(zeros, zeros, eye, layout_of([length]), 1.0, pattern=pattern)[:, 0]
     scores = torch.stack([torch.stack([bias_HO[0, i - j + length - 1] for j in range(length)]) for i in range(length)])
     torch.testing.assert_close(weights, scores.softmax(-1), rtol=1e-12, atol=1e-12)
 
@@ -99,7 +100,7 @@ def test_attention_dropout_drops_at_its_rate() -> None:
     layout = PackedLayout(torch.tensor([0, length, length + 8]).int(), length)
     zeros = torch.zeros(length + 8, 4, 8)
     torch.manual_seed(0)
-    output = padded_attention(zeros, zeros, torch.ones_like(zeros), layout, 1.0, rate)
+    output = padded_attention(zeros, zeros, torch.ones_like(zeros), layout, 1.0, AttentionDropout(rate))
     assert abs(float(output.mean()) - 1.0) < 0.02
     assert float(output.std()) > 0.01
 
@@ -107,5 +108,18 @@ def test_attention_dropout_drops_at_its_rate() -> None:
 def test_a_kernel_is_taken_by_name_or_refused_with_the_names_there_are() -> None:
     assert choose_kernel("auto") in KERNELS
     assert choose_kernel("reference") == "reference"
-    with pytest.raises(ConfigError, match=r"engine.kernels='flash' is not a kernel.*'padded', 'reference'"):
+    with pytest.raises(ConfigError, match=r"engine.kernels='flash' is not a kernel.*'grouped', 'padded', 'reference'"):
         choose_kernel("flash")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shift", [0.0, 100.0, -100.0])
+def test_scores_far_from_zero_neither_overflow_nor_vanish(dtype: torch.dtype, shift: float) -> None:
+    """Scores of +-100 and more, whose exponentials float32 cannot hold: the row's largest is taken off then."""
+    lengths = [5, 24, 7]
+    query, key, value = (torch.randn(sum(lengths), HEADS, HEAD_SIZE, dtype=dtype) for _ in range(3))
+    key[..., 0], query[..., 0] = 10.0, shift / 10.0
+    expected = reference_attention(query.double(), key.double(), value.double(), layout_of(lengths), 1.0)
+    found = KERNELS["grouped"](query, key, value, layout_of(lengths), 1.0)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.5  # bf16 holds a score of 100 to within 0.5
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)

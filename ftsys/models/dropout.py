@@ -1,0 +1,68 @@
+"""Dropout keyed by the example, put into an unmodified model: each of its dropouts is a site with a number of its own.
+
+A `Dropout` module knows neither step nor example. While a packed batch trains, it looks them up in the batch's layout;
+anywhere else it is torch's. Its class is replaced on the instance, so nothing that is saved changes.
+"""
+
+import torch
+from torch import nn
+
+from ftsys.kernels.dropout import AttentionDropout, keyed_dropout
+from ftsys.kernels.layout import PackedLayout
+from ftsys.models.slot import LayoutSlot
+
+_SITE = "_ftsys_site"
+_SHARED_LAYERS = ("albert",)
+"""Model types whose layers are one module, called many times: a site of theirs counts its calls."""
+
+CALLS = 1 << 12
+"""Calls of one module in a forward pass, at most."""
+
+
+class KeyedDropout(nn.Dropout):
+    """`nn.Dropout` whose mask belongs to the tokens of a packed batch."""
+
+    slot: LayoutSlot
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's own name
+        """Any floating dtype, (1, T, D), or (S, D) or (S, 1, D) behind the pooling: keyed by a sequence's first token.
+
+        Of any other shape, which belongs to no token, torch's dropout is taken.
+        """
+        layout = self.slot.recent_layout
+        if not self.training or self.p == 0 or layout is None or layout.dropout_keys_T is None:
+            return super().forward(input)
+        rows = input.numel() // input.shape[-1]
+        if rows == len(layout.dropout_keys_T):
+            keys = layout.dropout_keys_T
+        elif rows == layout.sequences:
+            keys = layout.dropout_keys_T[layout.first_tokens_S]
+        else:
+            return super().forward(input)
+        return keyed_dropout(input, keys.view(input.shape[:-1]), site_of(self, layout), self.p)
+
+
+def open_dropout(model: nn.Module, slot: LayoutSlot) -> None:
+    """Number the sites of `model`, in the order of its modules' names, and let its `nn.Dropout`s be keyed."""
+    shared = getattr(model, "config", None) is not None and model.config.model_type in _SHARED_LAYERS
+    for number, module in enumerate(model.modules()):
+        setattr(module, _SITE, (number, shared))
+        if type(module) is nn.Dropout:
+            module.__class__ = KeyedDropout
+            module.slot = slot
+
+
+def attention_dropout(module: nn.Module, layout: PackedLayout, rate: float) -> AttentionDropout:
+    """The dropout of the probabilities that `module` forms, for the attention kernels; `rate` is 0 in evaluation."""
+    if rate == 0 or layout.dropout_keys_T is None:
+        return AttentionDropout(rate)
+    return AttentionDropout(rate, site_of(module, layout), layout.dropout_keys_T)
+
+
+def site_of(module: nn.Module, layout: PackedLayout) -> int:
+    """The module's number; where layers share it, a number for each of its calls in this batch's forward pass."""
+    number, shared = getattr(module, _SITE)
+    if not shared:
+        return number * CALLS  # the same when a layer is computed again in the backward pass
+    layout.calls[number] += 1
+    return int(number * CALLS + layout.calls[number])
