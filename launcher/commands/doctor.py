@@ -12,10 +12,6 @@ from launcher.command import passed_environment
 from launcher.commands.shared import Commands, add_command
 from launcher.commands.where import add_where_options, chosen_backend, machines_of
 from launcher.doctor.examined import Asked
-from launcher.doctor.findings import exit_status, show, to_json
-from launcher.doctor.judge import judge
-from launcher.doctor.probes import examine
-from launcher.doctor.requirements import requirements, versions_tested
 from launcher.machines import Machines
 from launcher.ports import ephemeral_ports, ports_of_job
 from launcher.world import visible_gpus
@@ -36,6 +32,11 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
 
     Raises ConfigError and LaunchError, with 2, for a run file or a list of nodes that cannot be used.
     """
+    # Here, so that other commands need not wait for it.
+    from launcher.doctor.findings import exit_status, show, to_json
+    from launcher.doctor.judge import judge
+    from launcher.doctor.probes import examine
+
     start = time.monotonic()
     asked = _asked(options, load_run(options.run, overrides))
     findings = judge(examine(asked, passed_environment(os.environ) if asked.backend == "hostfile" else {}))
@@ -45,6 +46,8 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _asked(options: argparse.Namespace, run: RunConfig) -> Asked:
+    from launcher.doctor.requirements import requirements, versions_tested
+
     choice = chosen_backend(options, run)
     machines = machines_of(options, run, choice)
     return Asked(

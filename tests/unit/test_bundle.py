@@ -79,6 +79,7 @@ def test_the_run_from_a_bundle_is_the_same_run(run: RunConfig, tmp_path: Path) -
     theirs = load_run(tmp_path / "bundle/run.toml")
     assert run_identity(theirs) == run_identity(run)
     assert theirs.output_dir == run.output_dir
+    assert theirs.data.store == "auto", "the login node's place means nothing elsewhere"
     assert theirs.bundle == str(tmp_path / "bundle")
 
 

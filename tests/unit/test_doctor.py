@@ -195,6 +195,14 @@ def test_versions_that_will_do_but_were_not_tested() -> None:
     assert found.value == "not those that were tested: transformers 5.23.0 (tested: 5.22.1)"
 
 
+def test_a_nightly_build_is_within_its_range() -> None:
+    def nightly(nodes: dict[str, Groups]) -> None:
+        for facts in nodes.values():
+            facts["machine"]["packages"]["torch"] = "2.14.0.dev20260901+cu130"
+
+    assert bad(examined(nightly)) == []
+
+
 def test_what_lies_on_the_disk_at_most() -> None:
     for train, said in (
         ({"save_keep": 5}, "7 checkpoint(s)"),

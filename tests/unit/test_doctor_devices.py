@@ -33,6 +33,16 @@ def test_bf16_on_some_nodes_only() -> None:
     assert 'or "fp16"' in found.advice
 
 
+def test_cpus_without_bf16_are_planned_for_as_such() -> None:
+    def old(nodes: dict[str, Groups]) -> None:
+        for facts in nodes.values():
+            facts["device"]["cpu_bf16"] = False
+
+    found = {each.what: each.value for each in judge(examined(old))}
+    assert found["plan"] == "2 cpu rank(s), ddp, ZeRO 0, fp32"
+    assert bad(examined(old)) == []
+
+
 def busy(nodes: dict[str, Groups]) -> None:
     nodes["node2"]["device"]["driver"][0] |= {"processes": "python (process 77)", "memory.used": "30000"}
 
