@@ -4,10 +4,18 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
 from ftsys.errors import DONE, ConfigError, FtsysError
+
+OWN_FLAGS = {
+    "report": ("ftsys.report.command", "finished runs side by side, with the mean over seeds"),
+    "bench": ("ftsys.bench.command", "a throughput benchmark, with its peers in the same run"),
+    "demo": ("ftsys.demo", "`make demo`"),
+}
+"""Commands that read their words themselves: the module and what it does."""
 
 OVERRIDES = "Any key of the run file can be overridden: --section.key VALUE, for instance --train.seed 7."
 
@@ -43,10 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help=help_text, description=f"C{help_text[1:]}.", allow_abbrev=False)
     verify.add_argument("path", metavar="PATH", help="a store, a bundle, a checkpoint or a run folder")
     verify.set_defaults(command=_verify)
-    for name, help_text in (
-        ("bench", "a throughput benchmark, with its peers in the same run"),
-        ("demo", "`make demo`"),
-    ):
+    for name, (_, help_text) in OWN_FLAGS.items():
         sub = commands.add_parser(name, help=help_text, add_help=False)
         sub.set_defaults(command=_hand_on(name))
     return parser
@@ -56,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. Wrong input is said in one message, without a traceback."""
     words = list(sys.argv[1:] if words is None else words)
     words = _without_local_rank(words)
-    with_own_flags = bool(words) and words[0] in ("bench", "demo")
+    with_own_flags = bool(words) and words[0] in OWN_FLAGS
     words, overrides = (words, []) if with_own_flags else split_overrides(words)
     options, others = build_parser().parse_known_args(words)
     others += overrides
@@ -141,15 +146,9 @@ def _verify(options: argparse.Namespace, others: list[str]) -> int:
 
 
 def _hand_on(name: str) -> Callable[[argparse.Namespace, list[str]], int]:
-    """Commands with flags of their own."""
+    """A command with flags of its own: its module's `main` takes all words behind the name."""
 
     def command(options: argparse.Namespace, others: list[str]) -> int:
-        if name == "demo":
-            from ftsys.demo import main as demo
-
-            return demo(others)
-        from ftsys.bench.command import main as bench
-
-        return bench(others)
+        return int(import_module(OWN_FLAGS[name][0]).main(others))
 
     return command

@@ -14,7 +14,7 @@ from typing import TextIO
 GAP = 2
 """Spaces between columns."""
 
-_KEYS = ("epoch", "step", "split")
+_KEYS = ("epoch", "step", "split", "run")
 """The leading columns: they name a row."""
 
 
@@ -33,6 +33,8 @@ class Row:
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     rows: int | None = None
     label: str | None = None
+    run: str | None = None
+    """The name of a whole run, in place of epoch and step, where a row is one."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,15 @@ def _columns(rows: Sequence[Row], starred: Sequence[bool]) -> list[_Column]:
         "epoch": [_number(row.epoch, 2) + star for row, star in zip(rows, stars, strict=True)],
         "step": [_number(row.step) for row in rows],
         "split": [row.split or "" for row in rows],
+        "run": [row.run or "" for row in rows],
         "train loss": [_number(row.train_loss) for row in rows],
         "eval loss": [_number(row.eval_loss) for row in rows],
     }
     for name in dict.fromkeys(name for row in rows for name in row.metrics):
         values[name.replace("_", " ")] = [_metric(row.metrics, name) for row in rows]
     values["rows"] = [_number(row.rows) for row in rows]
-    return [_Column(name, cells) for name, cells in values.items() if any(cells) or name in _KEYS[:2]]
+    always = () if any(values["run"]) else ("epoch", "step")
+    return [_Column(name, cells) for name, cells in values.items() if any(cells) or name in always]
 
 
 def _blocks(columns: list[_Column], width: int, keys: int) -> list[list[_Column]]:
@@ -167,9 +171,9 @@ def _draw(block: list[_Column], rows: Sequence[Row], own: int, best: Row | None,
 
 
 def _aligned(block: Sequence[_Column], cells: Sequence[str]) -> str:
-    """Right-aligned cells; the split, which is text, on the left."""
+    """Right-aligned cells; a split's or a run's name, which is text, on the left."""
     padded = (
-        cell.ljust(column.width) if column.header == "split" else cell.rjust(column.width)
+        cell.ljust(column.width) if column.header in ("split", "run") else cell.rjust(column.width)
         for column, cell in zip(block, cells, strict=True)
     )
     return (" " * GAP).join(padded)

@@ -1,0 +1,26 @@
+"""`ftsys report RUN_DIR...`: one run or several side by side."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftsys.errors import DONE
+from ftsys.report.runs import comparison_rows, find_runs
+from ftsys.report.table import print_final
+
+
+def main(words: Sequence[str]) -> int:
+    """Print a row a run, with the mean and the standard deviation over seeds; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="ftsys report", description=__doc__, allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run folders, or folders of run folders")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(words)
+    runs = find_runs(options.runs)
+    if options.json:
+        print(json.dumps([run.as_json() for run in runs], indent=2))
+        return DONE
+    rows, extra = comparison_rows(runs)
+    unfinished = [f"{run.folder}: {run.state}: {run.reason}" for run in runs if run.reason]
+    print_final(rows, title=f"{len(runs)} run{'s' if len(runs) > 1 else ''}", extra_rows=extra, notes=unfinished)
+    return DONE

@@ -1,0 +1,121 @@
+"""`ftsys report`: finished runs side by side, a row a run, and for tasks with several seeds their mean and spread."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftsys.errors import ConfigError
+from ftsys.report.table import Row
+
+_NO_METRIC = ("loss", "examples")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run folder says of itself. A run that is not finished has no metrics, and its state instead."""
+
+    folder: Path
+    task: str = ""
+    seed: int | None = None
+    model: str = ""
+    state: str = "unknown"
+    reason: str = ""
+    loss: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there are results."""
+        return self.state == "done"
+
+    @property
+    def label(self) -> str:
+        """The run in a table's first column."""
+        words = [str(self.folder), f"{self.task} seed {self.seed}" if self.seed is not None else ""]
+        return "  ".join(word for word in words if word) + ("" if self.finished else f"  ({self.state})")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        known = {name: getattr(self, name) for name in ("task", "seed", "model", "state", "reason", "loss")}
+        return {"folder": str(self.folder), **known, "metrics": dict(self.metrics)}
+
+
+def find_runs(given: Sequence[Path]) -> list[RunSummary]:
+    """The runs in `given`, which are run folders or folders of them, in order of name within each.
+
+    Raises ConfigError that names every folder without a run, and every file that cannot be read.
+    """
+    runs, wrong = [], []
+    for folder in given:
+        below = [folder] if _is_run(folder) else sorted(path for path in _below(folder) if _is_run(path))
+        if not below:
+            wrong.append(f"{str(folder)!r} is no run folder and holds none: name the output_dir of a run.")
+        for path in below:
+            try:
+                runs.append(read_run(path))
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                wrong.append(f"{str(path)!r} cannot be read ({error}): start its run again to write it anew.")
+    ConfigError.raise_if(wrong)
+    return runs
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("results.json", "status.json"))
+
+
+def _below(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+
+
+def read_run(folder: Path) -> RunSummary:
+    """One run folder's summary. Raises OSError or ValueError for files that cannot be read."""
+    if (folder / "results.json").is_file():
+        return _finished(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")))
+    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    return RunSummary(folder, state=str(status.get("state", "unknown")), reason=str(status.get("reason", "")))
+
+
+def _finished(folder: Path, results: Mapping[str, Any]) -> RunSummary:
+    labelled = {split: found for split, found in results["metrics"].items() if set(found) - set(_NO_METRIC)}
+    first = next(iter(labelled), None)
+    metrics = {
+        name if split == first else f"{name} {split}": value
+        for split, found in labelled.items()
+        for name, value in found.items()
+        if name not in _NO_METRIC
+    }
+    loss = labelled[first].get("loss") if first is not None else None
+    known = {"task": str(results["task"]), "seed": int(results["seed"]), "model": str(results["model"])}
+    return RunSummary(folder, **known, state="done", loss=loss, metrics=metrics)  # type: ignore[arg-type]
+
+
+def comparison_rows(runs: Sequence[RunSummary]) -> tuple[list[Row], list[Row]]:
+    """A row a run; and for each task and model with several finished runs their mean and standard deviation."""
+    rows = [Row(run=run.label, eval_loss=run.loss, metrics=run.metrics) for run in runs]
+    by_task: dict[tuple[str, str], list[RunSummary]] = {}
+    for run in runs:
+        if run.finished:
+            by_task.setdefault((run.task, run.model), []).append(run)
+    models = {model for _, model in by_task}
+    extra: list[Row] = []
+    for (task, model), members in by_task.items():
+        if len(members) > 1:
+            name = f"{task}, {model}" if len(models) > 1 else task
+            extra += _spread(name, members)
+    return rows, extra
+
+
+def _spread(name: str, members: Sequence[RunSummary]) -> list[Row]:
+    common = [key for key in members[0].metrics if all(key in run.metrics for run in members)]
+    values = {key: [run.metrics[key] for run in members] for key in common}
+    losses = [run.loss for run in members if run.loss is not None]
+    mean = {key: statistics.fmean(found) for key, found in values.items()}
+    deviation = {key: statistics.stdev(found) for key, found in values.items()}
+    loss = statistics.fmean(losses) if len(losses) == len(members) else None
+    return [
+        Row(run=f"{name}, mean of {len(members)}", eval_loss=loss, metrics=mean),
+        Row(run=f"{name}, standard deviation", metrics=deviation),
+    ]

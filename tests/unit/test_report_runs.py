@@ -1,0 +1,80 @@
+"""`ftsys report`: which folders are runs, a row each, and the mean over seeds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftsys.cli import main
+from ftsys.errors import ConfigError
+from ftsys.report.runs import comparison_rows, find_runs
+
+
+def _finished(folder: Path, task: str, seed: int, **metrics: Any) -> Path:
+    folder.mkdir(parents=True)
+    results = {"task": task, "seed": seed, "model": "tiny", "metrics": metrics}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def _stopped(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "status.json").write_text(json.dumps({"state": "stopped", "exit": 75, "reason": "by SIGTERM"}))
+    return folder
+
+
+def _mrpc(accuracy: float, f1: float) -> dict[str, Any]:
+    return {"validation": {"accuracy": accuracy, "f1": f1, "loss": 0.5, "examples": 408}, "test": {"examples": 9}}
+
+
+def test_runs_side_by_side_with_the_mean_over_seeds(tmp_path: Path) -> None:
+    _finished(tmp_path / "mrpc-1", "mrpc", 1, **_mrpc(0.8, 0.86))
+    _finished(tmp_path / "mrpc-2", "mrpc", 2, **_mrpc(0.7, 0.84))
+    _finished(tmp_path / "stsb-1", "stsb", 1, validation={"pearson": 0.9, "loss": 0.4, "examples": 9})
+    rows, extra = comparison_rows(find_runs([tmp_path]))
+    assert [row.run for row in rows] == [
+        f"{tmp_path}/mrpc-1  mrpc seed 1",
+        f"{tmp_path}/mrpc-2  mrpc seed 2",
+        f"{tmp_path}/stsb-1  stsb seed 1",
+    ]
+    assert [row.run for row in extra] == ["mrpc, mean of 2", "mrpc, standard deviation"]
+    assert extra[0].metrics["accuracy"] == pytest.approx(0.75)
+    assert extra[1].metrics["f1"] == pytest.approx(0.02 / 2**0.5)
+    assert extra[0].eval_loss == pytest.approx(0.5)
+
+
+def test_a_second_labelled_split_has_columns_of_its_own(tmp_path: Path) -> None:
+    splits = {"validation_matched": {"accuracy": 0.8, "loss": 0.1}, "validation_mismatched": {"accuracy": 0.7}}
+    run = find_runs([_finished(tmp_path / "mnli", "mnli", 1, **splits)])[0]
+    assert run.metrics == {"accuracy": 0.8, "accuracy validation_mismatched": 0.7}
+
+
+def test_an_unfinished_run_has_its_state(tmp_path: Path) -> None:
+    run = find_runs([_stopped(tmp_path / "a")])[0]
+    assert run.label == f"{tmp_path}/a  (stopped)"
+    assert comparison_rows([run])[1] == []
+
+
+def test_a_folder_without_runs_and_a_damaged_one_are_named_together(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    damaged = _stopped(tmp_path / "damaged")
+    (damaged / "results.json").write_text("{")
+    with pytest.raises(ConfigError) as caught:
+        find_runs([tmp_path / "empty", damaged, tmp_path / "missing"])
+    assert len(caught.value.messages) == 3
+    assert "is no run folder" in caught.value.messages[0]
+    assert "cannot be read" in caught.value.messages[1]
+
+
+def test_the_command_prints_the_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = _finished(tmp_path / "one", "mrpc", 1, **_mrpc(0.8, 0.86))
+    assert main(["report", str(folder)]) == 0
+    assert "0.8000" in capsys.readouterr().out
+    assert main(["report", "--json", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["metrics"] == {"accuracy": 0.8, "f1": 0.86}
+
+
+def test_a_folder_that_is_not_there_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "missing")]) == 2
+    assert "is no run folder" in capsys.readouterr().err
