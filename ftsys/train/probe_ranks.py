@@ -54,11 +54,11 @@ def _gpu_facts(index: int, seat: Seat) -> dict[str, Any]:
 
 def _driver_facts() -> list[dict[str, str]] | None:
     """A row a GPU from nvidia-smi, with the processes on it; None where there is no such program or no answer."""
-    asked = "index,uuid,name,memory.total,memory.used,compute_mode"
-    rows = _smi(f"--query-gpu={asked}")
+    asked = "index,uuid,name,memory.total,memory.used,compute_mode".split(",")
+    rows = _smi(f"--query-gpu={','.join(asked)}")
     if rows is None:
         return None
-    found = [dict(zip(asked.split(","), row, strict=True)) for row in rows]
+    found = [dict(zip(asked, row, strict=True)) for row in rows if len(row) == len(asked)]
     busy = _smi("--query-compute-apps=gpu_uuid,pid,process_name,used_memory") or []
     return [
         gpu | {"processes": ", ".join(f"{row[2]} (process {row[1]})" for row in busy if row[0] == gpu["uuid"])}

@@ -206,3 +206,29 @@ def test_a_question_with_more_fields_is_read(tmp_path: Path) -> None:
     question = Question.read(json.dumps(fields))
     assert (question.hosts, question.packages) == (("a", "b"), ("torch",))
     assert Seat(1, question, io.StringIO()).local == 0
+
+
+SMI = """#!/bin/sh
+case "$1" in
+  --query-gpu=*) echo "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 30000, Default"
+                 echo "1, GPU-b, NVIDIA H100 80GB HBM3, 81559, [N/A], Exclusive_Process" ;;
+  --query-compute-apps=*) echo "GPU-a, 77, python, 29000" ;;
+esac
+"""
+
+
+def test_what_the_driver_says_of_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(SMI)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = probe_ranks._driver_facts()
+    assert found is not None
+    assert [(gpu["index"], gpu["memory.used"], gpu["processes"]) for gpu in found] == [
+        ("0", "30000", "python (process 77)"),
+        ("1", "[N/A]", ""),
+    ]
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert probe_ranks._driver_facts() is None
+    program.unlink()
+    assert probe_ranks._driver_facts() is None
