@@ -61,7 +61,12 @@ def _driver_facts() -> list[dict[str, str]] | None:
     found = [dict(zip(asked, row, strict=True)) for row in rows if len(row) == len(asked)]
     busy = _smi("--query-compute-apps=gpu_uuid,pid,process_name,used_memory") or []
     return [
-        gpu | {"processes": ", ".join(f"{row[2]} (process {row[1]})" for row in busy if row[0] == gpu["uuid"])}
+        gpu
+        | {
+            "processes": ", ".join(
+                f"{row[2]} (process {row[1]})" for row in busy if len(row) > 2 and row[0] == gpu["uuid"]
+            )
+        }
         for gpu in found
     ]
 
