@@ -32,6 +32,7 @@ def ours(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         "train.seed": seed,
         "train.save_every": "never",
         "engine.precision": "bf16",
+        "engine.backend": options.backend,
     }
     words = [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
     launcher = ["deepspeed", "--num_gpus", str(RANKS), "--module", "ftsys", "train"]
@@ -73,11 +74,12 @@ def main() -> None:
     parser.add_argument("glue", type=Path, help="a folder with GLUE's own files")
     parser.add_argument("work", type=Path, help="where runs lie")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--backend", default="deepspeed", choices=["deepspeed", "ddp"], help="ours; stock has none")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     own = [ours(options, seed) for seed in options.seeds]
-    runs: dict[str, list[dict[str, Any]]] = {"ftsys, 2 ranks, DeepSpeed": own, "stock Trainer": stock(options)}
+    runs: dict[str, list[dict[str, Any]]] = {f"ftsys, 2 ranks, {options.backend}": own, "stock Trainer": stock(options)}
     print(f"| MRPC validation, batch {options.batch_size}, {len(options.seeds)} seeds | accuracy | F1 | training, s |")
     print("|---|--:|--:|--:|")
     for name, found in runs.items():
