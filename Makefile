@@ -28,13 +28,14 @@ STAMP_DEV := $(VENV)/.installed-dev
 INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-long check format bench clean
+.PHONY: help install demo test test-long test-cluster check format bench clean
 help:
 	@echo "make demo       install, train on the embedded sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite"
 	@echo "make check      format, lint, types, unit tests: what to run before a commit"
 	@echo "make format     rewrite the sources in the project's format"
 	@echo "make test-long  the tests that take minutes"
+	@echo "make test-cluster  several virtual hosts on this machine: needs root; installs Debian's openssh-server"
 	@echo "make bench      the benchmarks"
 	@echo "make install    everything into $(VENV), and no more"
 	@echo "make clean      remove $(VENV) and the tools' caches; runs/ stays"
@@ -84,6 +85,10 @@ test: $(STAMP_DEV)
 
 test-long: $(STAMP_DEV)
 	$(PYTEST) -m "long and not gpu and not cluster" $(ARGS)
+
+test-cluster: $(STAMP_DEV)
+	tests/cluster/install.sh
+	$(PYTEST) tests/cluster -m cluster $(ARGS)
 
 check: $(STAMP_DEV)
 	$(BIN)/ruff format --check .

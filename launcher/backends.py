@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -95,13 +96,16 @@ class Agents:
                 sys.stderr.buffer.write(text)
                 sys.stderr.flush()
 
-    def close(self, seconds: float) -> None:
-        """Let the agents go, and end the process if it stays: the far side sees its standard input end."""
+    def hang_up(self) -> None:
+        """Let the agents go: their standard input ends."""
         with suppress(OSError):
             if self.process.stdin is not None:
                 self.process.stdin.close()
+
+    def end(self, deadline: float) -> None:
+        """Wait for the process until `deadline` (monotonic seconds), then kill it; the far side sees its input end."""
         try:
-            self.process.wait(seconds)
+            self.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

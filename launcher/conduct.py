@@ -12,6 +12,7 @@ from ftsys.errors import LaunchError
 from launcher.backends import Agents, Said
 from launcher.command import Start
 from launcher.messages import Message
+from launcher.node import BEAT_SECONDS
 from launcher.outcome import Ended
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -42,6 +43,7 @@ class Conductor:
         self.unstarted = ""
         """Why ranks could not be started or were lost, where that happened."""
         self._give_up_at = float("inf")
+        self._beat_at = time.monotonic()
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -55,7 +57,10 @@ class Conductor:
             yield
         finally:
             for each in opened:
-                each.close(seconds=CLOSE_SECONDS)
+                each.hang_up()
+            deadline = time.monotonic() + CLOSE_SECONDS
+            for each in opened:
+                each.end(deadline)
             for number, handler in former.items():
                 signal.signal(number, handler)
             if self.ended and sys.stderr.isatty():
@@ -114,6 +119,9 @@ class Conductor:
     def _next(self, seconds: float) -> Said | None:
         while self._received:
             self._hand_on(self._received.pop(0))
+        if time.monotonic() - self._beat_at > BEAT_SECONDS:
+            self._beat_at = time.monotonic()
+            self._tell(do="beat")
         try:
             return self._inbox.get(timeout=seconds)
         except queue.Empty:
@@ -126,8 +134,9 @@ class Conductor:
 
     def _on_node_end(self, word: Message) -> None:
         self._gone.add(word["node"])
-        if word["status"] and not word["ranks"] and self.stop is None:
-            self.unstarted = self.unstarted or f"no rank was started on {word['host']}"
+        if word["status"] != 0 and not word["ranks"] and self.stop is None:
+            reason = f": {word['reason']}" if word["reason"] else ""
+            self.unstarted = self.unstarted or f"no rank was started on {word['host']}{reason}"
             self._fail()
 
     def _lost(self, agents: Agents) -> None:

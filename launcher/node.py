@@ -12,9 +12,9 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from ftsys.errors import LaunchError
 from launcher.command import Start, node_command
@@ -22,7 +22,7 @@ from launcher.cores import Share, share_cores, thread_environment, usable_cores
 from launcher.links import RankLinks
 from launcher.messages import Message, Orders, word
 from launcher.network import interface_towards
-from launcher.ports import ephemeral_ports, free_port, named_port
+from launcher.node_checks import check_machine, port_to_meet_at, torch_is_for_cpus
 from launcher.processes import adopt_orphans, die_with_parent, kill_children
 from launcher.rank import AGENT
 from launcher.world import cpu_has_bf16, gpu_has_bf16, visible_gpus
@@ -38,6 +38,9 @@ KILL_SECONDS = 9.0
 
 STOP_SECONDS = 60.0
 """What the other ranks have once one has stopped with a checkpoint (75)."""
+
+BEAT_SECONDS = 5.0
+"""How often each side of an ssh says that it is there: a connection that carries nothing looks alive for ever."""
 
 CUT_OFF_SECONDS = 20.0
 """What ranks have to save and leave once nobody gives orders any more."""
@@ -58,7 +61,10 @@ class Node:
         self._links: RankLinks | None = None
         self._received: list[signal.Signals] = []
         self._interrupt_at = self._kill_at = float("inf")
-        self._over = False
+        self._silence = float("inf")
+        self._heard_at = self._spoke_at = time.monotonic()
+        self._stopped = self._over = False
+        self._trouble = ""
 
     def run(self) -> int:
         """Obey until everything has ended; returns 0 if every rank did with 0, else 1."""
@@ -74,7 +80,7 @@ class Node:
         kill_children(seconds=2.0)
         status = self._launcher.returncode if self._launcher else None
         ended = self._links.ended if self._links else {}
-        self._say(kind="gone", status=status, ranks=len(ended))
+        self._say(kind="gone", status=status, ranks=len(ended), reason=self._trouble)
         return 0 if status == 0 and not any(ended.values()) else 1
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -88,51 +94,62 @@ class Node:
 
     def _on_input(self) -> None:
         piece = os.read(sys.stdin.fileno(), 1 << 16)
+        self._heard_at = time.monotonic()
         if not piece:
             self._selector.unregister(sys.stdin.fileno())
             self._cut_off()
         for order in self._orders.feed(piece):
-            {"prepare": self._prepare, "start": self._begin, "signal": self._on_stop_order, "leave": self._on_leave}[
-                order["do"]
-            ](order)
+            self._obey(order)
+
+    def _obey(self, order: Message) -> None:
+        obey = {
+            "prepare": self._prepare,
+            "start": self._begin,
+            "signal": lambda order: self._stop(signal.Signals[order["name"]]),
+            "leave": self._on_leave,
+            "beat": lambda order: None,
+        }
+        obey[order["do"]](order)
 
     def _prepare(self, order: Message) -> None:
         """Look at this machine and say what it has, or why the run cannot be started on it."""
         os.environ.update(order["environment"])
+        self._silence = order["silence"] or float("inf")
         self._node = int(os.environ["SLURM_NODEID"]) if order["node"] is None else order["node"]
         try:
-            self._gpus = () if order["cpu"] or _torch_is_for_cpus() else visible_gpus(os.environ)
+            self._gpus = () if order["cpu"] or torch_is_for_cpus() else visible_gpus(os.environ)
             self._share = share_cores(usable_cores(), order["ranks"] or max(1, len(self._gpus)), bool(self._gpus))
-            _check(order, len(self._gpus))
-            self._say(kind="ready", port=_port(order) if self._node == 0 else None, **self._facts())
+            check_machine(order, len(self._gpus))
+            bf16 = gpu_has_bf16() if self._gpus else cpu_has_bf16()
+            port = port_to_meet_at(order) if self._node == 0 else None
+            self._say(kind="ready", port=port, gpus=list(self._gpus), bf16=bf16, threads=self._share.why)
         except LaunchError as error:
             self._say(kind="refused", reason=str(error))
-
-    def _facts(self) -> Message:
-        return {
-            "gpus": list(self._gpus),
-            "bf16": gpu_has_bf16() if self._gpus else cpu_has_bf16(),
-            "threads": self._share.why,
-        }
 
     def _begin(self, order: Message) -> None:
         start = self._start = Start.from_fields(order["start"])
         logs = Path(start.logs)
-        logs.mkdir(parents=True, exist_ok=True)
         self._links = RankLinks(self._selector, logs, self._share, self._on_rank_end)
-        environment = os.environ | self._rank_environment(order["peers"]) | {AGENT: self._links.name}
-        with (logs / f"node-{self._node}.log").open("ab") as log:
-            log.write(f"---- {_now()} {socket.gethostname()}: {start.launcher} of this node\n".encode())
-            log.flush()
-            self._launcher = subprocess.Popen(
-                node_command(sys.executable, start, self._node),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=lambda: die_with_parent(signal.SIGTERM),
-            )
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+            with (logs / f"node-{self._node}.log").open("ab", buffering=0) as log:
+                log.write(f"---- {_now()} {socket.gethostname()}: {start.launcher} of this node\n".encode())
+                self._launcher = self._launched(start, self._rank_environment(order["peers"]), log)
+        except OSError as error:
+            self._trouble = f"{start.launcher} could not be started: {error}"
+            self._over = True
+
+    def _launched(self, start: Start, environment: dict[str, str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+        assert self._links is not None, "made just before"
+        return subprocess.Popen(
+            node_command(sys.executable, start, self._node),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | environment | {AGENT: self._links.name},
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+        )
 
     def _rank_environment(self, peers: list[str]) -> dict[str, str]:
         added = thread_environment(self._share, os.environ)
@@ -143,9 +160,6 @@ class Node:
             added |= {"GLOO_SOCKET_IFNAME": name} if name else {}
         return added
 
-    def _on_stop_order(self, order: Message) -> None:
-        self._stop(signal.Signals[order["name"]])
-
     def _on_leave(self, order: Message) -> None:
         """A rank failed elsewhere, or `ftlaunch` was told twice to end."""
         if self._launcher is None:
@@ -153,9 +167,13 @@ class Node:
         self._count_down(0.0 if order["now"] else LEAVE_SECONDS, 0.0 if order["now"] else KILL_SECONDS)
 
     def _stop(self, number: signal.Signals) -> None:
-        """Hand a signal to the ranks: through torchrun, which then waits for them; the deepspeed launcher would not."""
+        """Hand the first signal to the ranks: through torchrun, which then waits for them; the deepspeed launcher would
+        not. A second one would end torchrun's waiting.
+        """
         if self._launcher is None or self._links is None:
             self._over = True
+        elif self._stopped:
+            return
         elif not self._links.begun:
             self._launcher.terminate()  # nobody has anything to save yet
             self._count_down(0.0, 2.0)
@@ -163,6 +181,7 @@ class Node:
             self._launcher.send_signal(number)
         else:
             self._links.interrupt(number)
+        self._stopped = True
 
     def _cut_off(self) -> None:
         self._stop(signal.SIGTERM)
@@ -184,9 +203,16 @@ class Node:
 
     def _look(self) -> None:
         """Do what time has come for, and notice the end."""
+        now = time.monotonic()
+        if now - self._heard_at > self._silence:
+            self._heard_at = float("inf")
+            self._cut_off()
+        if self._silence < float("inf") and now - self._spoke_at > BEAT_SECONDS:
+            self._spoke_at = now
+            self._say(kind="beat")
         if self._launcher is None or self._links is None or self._start is None:
             return
-        now, running = time.monotonic(), self._launcher.poll() is None
+        running = self._launcher.poll() is None
         if now > self._interrupt_at:
             self._interrupt_at = float("inf")
             self._links.interrupt(signal.SIGTERM)
@@ -197,38 +223,12 @@ class Node:
         if len(self._links.ended) == self._start.ranks_per_node or not running:
             self._links.release()
         if not running:
-            if self._links.alive:
-                self._count_down(LEAVE_SECONDS, KILL_SECONDS)  # torchrun itself died: its ranks were told to stop
+            if self._links.alive and self._stopped:
+                self._count_down(STOP_SECONDS, STOP_SECONDS)  # they are saving
+            elif self._links.alive:
+                self._count_down(LEAVE_SECONDS, KILL_SECONDS)  # torchrun itself died, and its ranks were told to stop
             else:
                 self._over = True
-
-
-def _check(order: Message, gpus: int) -> None:
-    host = socket.gethostname()
-    for path in order["files"]:
-        if not Path(path).exists():
-            raise LaunchError(
-                f"{path!r} is not there on {host}: every node needs the same files at the same path, "
-                "as on a shared folder."
-            )
-    if gpus and (order["ranks"] or 1) > gpus:
-        raise LaunchError(
-            f"{order['ranks']} ranks were asked for on {host}, which has {gpus} GPU(s): "
-            "write --gpus-per-node, or --cpu to compute on CPUs."
-        )
-
-
-def _port(order: Message) -> int:
-    named = order["port"]
-    return named_port(named) if named is not None else free_port(order["job"], ephemeral_ports())
-
-
-def _torch_is_for_cpus() -> bool:
-    """Whether the installed torch was built without CUDA; read from its version, without importing it."""
-    try:
-        return version("torch").endswith("+cpu")
-    except PackageNotFoundError:
-        raise LaunchError(f"torch is not installed for {sys.executable} on {socket.gethostname()}.") from None
 
 
 def _now() -> str:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,7 @@ SITE = """
 import sys
 if "ftsys" in sys.orig_argv and "launcher.rank" not in sys.orig_argv:
     import os, signal, time
-    RANK, FOLDER = int(os.environ["RANK"]), os.environ["FAKE_FOLDER"]
+    RANK, FOLDER = int(os.environ["RANK"]), os.environ["FTSYS_FAKE_FOLDER"]
     def sign(text):
         with open(f"{FOLDER}/sign-{RANK}", "a") as stream:
             stream.write(text + "\\n")
@@ -91,6 +91,15 @@ class Launch:
 
     folder: Path
     process: "subprocess.Popen[str]"
+    inside: bool = False
+    """Whether `process` only leads to `ftlaunch`, as its only child."""
+
+    def send(self, number: signal.Signals) -> None:
+        """Send `ftlaunch` a signal."""
+        pid = self.process.pid
+        if self.inside:
+            pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+        os.kill(pid, number)
 
     def signs(self, rank: int) -> list[str]:
         """What the rank's program has signed so far."""
@@ -111,13 +120,8 @@ class Launch:
         return self.process.returncode, out, err
 
 
-def launch(
-    folder: Path, program: str, *words: str, torchrun: str = TORCHRUN, terminal: int | None = None, **environment: str
-) -> Launch:
-    """Start `ftlaunch run` with two ranks that run `program`, a text of Python with RANK and sign(TEXT) at hand.
-
-    Standard output and error are captured, or go to the open file `terminal`.
-    """
+def doubles(folder: Path, program: str, torchrun: str = TORCHRUN) -> dict[str, str]:
+    """Write the doubles and a run file into a folder; the environment in which they are found."""
     fakes = folder / "fakes"
     (fakes / "torch/distributed").mkdir(parents=True, exist_ok=True)
     for name in ("torch/__init__.py", "torch/distributed/__init__.py"):
@@ -126,21 +130,39 @@ def launch(
     (fakes / "sitecustomize.py").write_text(SITE)
     (folder / "program.py").write_text(program)
     (folder / "run.toml").write_text(f'output_dir = "{folder / "run"}"\n{RUN_FILE}')
-    paths = {"PYTHONPATH": f"{fakes}:{Path(__file__).parents[1]}", "FAKE_FOLDER": str(folder)}
+    return {"PYTHONPATH": f"{fakes}:{Path(__file__).parents[1]}", "FTSYS_FAKE_FOLDER": str(folder)}
+
+
+def launch(
+    folder: Path,
+    program: str,
+    *words: str,
+    torchrun: str = TORCHRUN,
+    terminal: int | None = None,
+    before: Sequence[str] = (),
+    ranks_per_node: int = 2,
+) -> Launch:
+    """Start `ftlaunch run` with ranks that run `program`, a text of Python with RANK and sign(TEXT) at hand.
+
+    Standard output and error are captured, or go to the open file `terminal`. `before`: what comes before the command,
+    to start it somewhere else.
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    command = [sys.executable, "-m", "launcher", "run", "run.toml", "--cpu"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "launcher", "run", "run.toml", "--gpus-per-node", "2", "--cpu", *words],
+        [*before, *command, "--gpus-per-node", str(ranks_per_node), *words],
         cwd=folder,
-        env={key: value for key, value in os.environ.items() if not key.startswith("SLURM_")} | paths | environment,
+        env=environment | doubles(folder, program, torchrun),
         stdout=subprocess.PIPE if terminal is None else terminal,
         stderr=subprocess.PIPE if terminal is None else terminal,
         text=True,
     )
-    return Launch(folder, process)
+    return Launch(folder, process, inside=bool(before))
 
 
 def processes_of(folder: Path) -> list[int]:
     """Every process that this folder's launches have left: they carry it in their environment."""
-    mark, found = f"FAKE_FOLDER={folder}".encode(), []
+    mark, found = f"FTSYS_FAKE_FOLDER={folder}".encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if mark in path.read_bytes().split(b"\0"):
@@ -148,7 +170,3 @@ def processes_of(folder: Path) -> list[int]:
         except OSError:
             continue
     return found
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)

@@ -21,6 +21,9 @@ from launcher.messages import Message
 from launcher.outcome import closing_lines, exit_of_this_start, judge, newest_attempt
 from launcher.world import World
 
+SILENCE_SECONDS = 60.0
+"""When the ranks on a host that hears nothing of us any more are stopped. `ftlaunch` may be suspended so long."""
+
 
 def add_parser(commands: Commands) -> None:
     """Declare the command's words."""
@@ -51,6 +54,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
             files=_files(options.run, run),
             port=options.port,
             job=job_of(choice, folder, os.environ),
+            silence=SILENCE_SECONDS if choice.backend == "hostfile" else None,
         )
         if conductor.stop is not None:
             return STOPPED_EARLY

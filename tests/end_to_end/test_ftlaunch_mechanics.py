@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_ranks import Launch, kill, launch, processes_of
+from tests.fake_ranks import Launch, launch, processes_of
 
 ANNOUNCED = re.compile(
     r"^ftlaunch: local \(no SLURM allocation, no hostfile\): torchrun starts 2 CPU ranks, .*, port \d+$"
@@ -82,8 +82,8 @@ def test_logs_are_added_to(tmp_path: Path) -> None:
 def test_a_killed_rank_ends_the_others(tmp_path: Path, rank: int) -> None:
     launched = launch(tmp_path, FOREVER)
     launched.wait_for(both_signed)
-    kill(int(launched.signs(rank)[0]))
-    status, _, err = launched.end(15)
+    os.kill(int(launched.signs(rank)[0]), signal.SIGKILL)
+    status, _, err = launched.end()
     assert status == 1
     last = err.splitlines()[-1]
     assert re.search(rf"error: rank {rank} on \S+ was killed by SIGKILL", last)
@@ -94,7 +94,7 @@ def test_a_killed_rank_ends_the_others(tmp_path: Path, rank: int) -> None:
 def test_ranks_that_ignore_everything_are_killed(tmp_path: Path) -> None:
     deaf = "for number in (1, 2, 10, 15):\n    signal.signal(number, signal.SIG_IGN)\n"
     launched = launch(tmp_path, f"{deaf}if RANK:\n    sys.exit(3)\n{FOREVER}")
-    status, _, err = launched.end(20)
+    status, _, err = launched.end()
     assert status == 3
     assert "error: rank 1 on" in err.splitlines()[-1]
     assert processes_of(tmp_path) == []
@@ -109,7 +109,7 @@ def test_the_first_failing_ranks_own_error_is_the_last_thing_said(tmp_path: Path
     log = tmp_path / "run/logs/rank-1.log"
     launched.wait_for(lambda _: log.exists() and "boom" in log.read_text())
     (tmp_path / "sign-9").touch()
-    status, _, err = launched.end(15)
+    status, _, err = launched.end()
     assert status == 1
     assert err.splitlines()[-2:] == [
         "RuntimeError: boom",
@@ -138,8 +138,8 @@ def test_the_same_traceback_is_not_shown_for_each_rank(tmp_path: Path) -> None:
 def test_a_signal_reaches_every_rank_once(tmp_path: Path, sent: str, received: str) -> None:
     launched = launch(tmp_path, SAVES)
     launched.wait_for(both_signed)
-    launched.process.send_signal(signal.Signals[sent])
-    status, _, err = launched.end(30)
+    launched.send(signal.Signals[sent])
+    status, _, err = launched.end()
     assert status == 75
     assert [launched.signs(rank)[1:] for rank in (0, 1)] == [[received], [received]]
     assert len(err.splitlines()) == 1, "rank 0 says why; ftlaunch adds nothing"
@@ -149,8 +149,8 @@ def test_a_signal_reaches_every_rank_once(tmp_path: Path, sent: str, received: s
 def test_a_signal_before_a_rank_can_handle_it(tmp_path: Path) -> None:
     launched = launch(tmp_path, FOREVER)
     launched.wait_for(both_signed)
-    launched.process.send_signal(signal.SIGTERM)
-    status, _, err = launched.end(30)
+    launched.send(signal.SIGTERM)
+    status, _, err = launched.end()
     assert status == 75
     assert "error: stopped by SIGTERM before training began: start the same command again." in err
 
@@ -158,11 +158,11 @@ def test_a_signal_before_a_rank_can_handle_it(tmp_path: Path) -> None:
 def test_a_second_ctrl_c_ends_ranks_that_do_not_leave(tmp_path: Path) -> None:
     launched = launch(tmp_path, "signal.signal(2, signal.SIG_IGN)\n" + FOREVER)
     launched.wait_for(both_signed)
-    launched.process.send_signal(signal.SIGINT)
+    launched.send(signal.SIGINT)
     time.sleep(1.5)
     assert launched.process.poll() is None
-    launched.process.send_signal(signal.SIGINT)
-    status, _, err = launched.end(15)
+    launched.send(signal.SIGINT)
+    status, _, err = launched.end()
     assert status == 1
     assert "told a second time" in err
     assert processes_of(tmp_path) == []
@@ -171,7 +171,7 @@ def test_a_second_ctrl_c_ends_ranks_that_do_not_leave(tmp_path: Path) -> None:
 def test_nothing_outlives_ftlaunch(tmp_path: Path) -> None:
     launched = launch(tmp_path, SAVES)
     launched.wait_for(both_signed)
-    launched.process.kill()
+    launched.send(signal.SIGKILL)
     deadline = time.monotonic() + 30
     while processes_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
