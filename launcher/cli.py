@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from ftsys.config import split_overrides
 from ftsys.errors import FtsysError
-from launcher.commands import bundle, config, doctor, plan, run
+from launcher.commands import bundle, cancel, config, doctor, logs, plan, run, sbatch, status
 from launcher.commands.shared import OVERRIDES
 
-COMMANDS = (plan, config, run, doctor, bundle)
+COMMANDS = (plan, config, run, sbatch, status, logs, cancel, doctor, bundle)
 
 
 def build_parser() -> argparse.ArgumentParser:

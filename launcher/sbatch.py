@@ -1,0 +1,183 @@
+"""The text of a batch script for one run. Pure.
+
+A `#SBATCH` line is read by sbatch, whose quoting is not a shell's, so a value passes only if it is made of characters
+that mean the same to both. What bash reads is quoted.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ftsys.errors import LaunchError
+
+Container = Literal["none", "apptainer", "enroot"]
+
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.,+-]*"
+_PATH = r"[^\x00-\x1f\x7f\"'\\`$]+"
+
+ALLOWED = {
+    "--job-name": (r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", "letters, digits and _ . + -"),
+    "--partition": (_NAME, "names, with commas between them"),
+    "--account": (_NAME, "an account's name"),
+    "--time": (r"\d+|\d+:\d\d(:\d\d)?|\d+-\d\d?(:\d\d){0,2}", "minutes, hours:minutes:seconds or days-hours"),
+    "--gres": (r"[A-Za-z0-9_][A-Za-z0-9_.:,/=-]*", "such as gpu:8 or gpu:a100:4"),
+    "--constraint": (r"[A-Za-z0-9_(\[][A-Za-z0-9_.,:&|*()\[\]=-]*", "features, with & or | between them"),
+    "--module": (r"[A-Za-z0-9_][A-Za-z0-9_.+/@-]*", "such as cuda/12.8"),
+    "--image": (r"[A-Za-z0-9_./][A-Za-z0-9_.,:/@+#=-]*", "a path or an address without blanks"),
+    "--mount": (r"/[A-Za-z0-9_.,/@+=-]*", "an absolute path without blanks"),
+    "--venv": (_PATH, "a path without quotes"),
+    "output_dir": (_PATH, "a path without quotes"),
+    "the folder of the run": (_PATH, "a path without quotes"),
+}
+"""Option -> what its value must match as a whole, and how to say so."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a batch script asks SLURM for and what it starts. An empty text is left out."""
+
+    name: str
+    words: tuple[str, ...]
+    """The run file and its overrides."""
+    folder: str
+    """Where `ftlaunch` was started; relative paths are meant from there."""
+    run_folder: str
+    scripts: str
+    """The folder that holds job.sh and node.sh."""
+    nodes: int = 1
+    gpus_per_node: int = 0
+    """GPUs of each node where `gres` does not say it; 0: CPU ranks."""
+    cpus_per_node: int = 0
+    """Cores of each node; 0: as many as the partition gives a task."""
+    time: str = "01:00:00"
+    partition: str = ""
+    account: str = ""
+    gres: str = ""
+    constraint: str = ""
+    warning_seconds: int = 120
+    """How long before the time limit the run is told to save."""
+    max_restarts: int = 10
+    modules: tuple[str, ...] = ()
+    venv: str = ""
+    container: Container = "none"
+    image: str = ""
+    mounts: tuple[str, ...] = ()
+    """Folders that the container is to see, besides those of the run."""
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether ranks are to have GPUs."""
+        return bool(self.gpus_per_node or self.gres)
+
+
+def render(job: Job) -> str:
+    """The whole script. Raises LaunchError with every value that cannot be passed on safely."""
+    _check(job)
+    return "\n".join(
+        [
+            "#!/usr/bin/env bash",
+            *(f"#SBATCH --{name}={value}".rstrip("=") for name, value in _asked(job)),
+            # Before bash is made strict: the `module` of many sites reads variables that are not set.
+            *(f"module load {shlex.quote(name)} || exit 2" for name in job.modules),
+            "set -euo pipefail",
+            f"cd {shlex.quote(job.folder)}",
+            *(f"export {name}={shlex.quote(value)}" for name, value in _environment(job)),
+            f"exec bash {shlex.quote(job.scripts + '/job.sh')} {shlex.join(job.words)}",
+            "",
+        ]
+    )
+
+
+def _asked(job: Job) -> Iterator[tuple[str, str]]:
+    yield "job-name", job.name
+    for name in ("partition", "account"):
+        if value := getattr(job, name):
+            yield name, value
+    yield "time", job.time
+    yield "nodes", str(job.nodes)
+    yield "ntasks-per-node", "1"
+    if job.cpus_per_node:
+        yield "cpus-per-task", str(job.cpus_per_node)
+    if job.gres:
+        yield "gres", job.gres
+    elif job.gpus_per_node:
+        yield "gpus-per-node", str(job.gpus_per_node)
+    if job.constraint:
+        yield "constraint", f'"{job.constraint}"'
+    yield "signal", f"B:USR1@{job.warning_seconds}"
+    yield "requeue", ""
+    yield "open-mode", "append"  # a life that is requeued would empty the log of the former one
+    yield "output", f'"{job.run_folder.replace("%", "%%")}/logs/slurm-%j.log"'
+
+
+def _environment(job: Job) -> Iterator[tuple[str, str]]:
+    yield "FTSYS_DEVICE", "cuda" if job.on_gpus else "cpu"
+    yield "FTSYS_MAX_RESTARTS", str(job.max_restarts)
+    if job.venv:
+        yield "FTSYS_VENV", job.venv
+    if job.container == "none":
+        return
+    yield "FTSYS_PYTHON", "python3"
+    seen = dict.fromkeys([job.folder, job.scripts, job.run_folder, *job.mounts])
+    if job.container == "apptainer":
+        gpus = ["--nv"] if job.on_gpus else []
+        binds = [f"--bind={path}" for path in seen]
+        yield "FTSYS_INSIDE", " ".join(["apptainer", "exec", *gpus, *binds, f"--pwd={job.folder}", job.image])
+    else:
+        mounts = ",".join(f"{path}:{path}" for path in seen)
+        words = [f"--container-image={job.image}", f"--container-mounts={mounts}", f"--container-workdir={job.folder}"]
+        yield "FTSYS_SRUN", " ".join(words)
+
+
+def _check(job: Job) -> None:
+    """Raise LaunchError with everything that is wrong."""
+    named = [
+        *((f"--{name}", getattr(job, name)) for name in ("partition", "account", "time", "gres", "constraint")),
+        ("--image", job.image),
+        ("--venv", job.venv),
+        ("output_dir", job.run_folder),
+        ("the folder of the run", job.folder),
+        ("the folder of the run", job.scripts),
+        *(("--module", each) for each in job.modules),
+        *(("--mount", each) for each in job.mounts),
+    ]
+    if job.container != "none":  # words of a list that blanks and commas take apart
+        named += [("--mount", each) for each in (job.folder, job.scripts, job.run_folder) if re.search(r"[\s,:]", each)]
+    named = [("--job-name", job.name), *(each for each in named if each[1])]
+    wrong = [_mistake(option, value) for option, value in named if not _passes(option, value)]
+    wrong += _mistakes_of_counts(job)
+    if any(_is_control(letter) for word in job.words for letter in word):
+        wrong.append(f"{' '.join(job.words)!r} holds a control character: leave it out.")
+    if wrong:
+        raise LaunchError("\n".join(wrong))
+
+
+def _passes(option: str, value: str) -> bool:
+    return re.fullmatch(ALLOWED[option][0], value) is not None
+
+
+def _mistake(option: str, value: str) -> str:
+    return f"{option} {value!r} cannot be passed on to SLURM: write {ALLOWED[option][1]}."
+
+
+def _is_control(letter: str) -> bool:
+    return ord(letter) < 32 or ord(letter) == 127
+
+
+def _mistakes_of_counts(job: Job) -> Iterator[str]:
+    least: Sequence[tuple[str, int, int]] = (
+        ("--nodes", job.nodes, 1),
+        ("--gpus-per-node", job.gpus_per_node, 0),
+        ("--cpus-per-node", job.cpus_per_node, 0),
+        ("--warning-seconds", job.warning_seconds, 1),
+        ("--max-restarts", job.max_restarts, 0),
+    )
+    yield from (f"{name} {value} is too small: give {low} or more." for name, value, low in least if value < low)
+    if job.warning_seconds > 65_535:
+        yield f"--warning-seconds {job.warning_seconds} is more than SLURM takes: give 65535 or less."
+    if (job.container == "none") != (not job.image):
+        yield "--container and --image go together: name both, or leave both out."
+    if job.venv and job.container != "none":
+        yield "--venv is outside of the container, whose own python3 is used: leave it out."

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# What runs on each node of a job; job.sh starts it through srun.
+#   node.sh check                 can this node take part? Says why not, with status 2
+#   node.sh run RUN.toml ...      one torchrun with this node's ranks
+set -euo pipefail
+
+node=$SLURMD_NODENAME
+ranks=$FTSYS_GPUS
+[ "$ranks" -gt 0 ] || ranks=1
+
+refuse() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+check() {
+  command -v "$FTSYS_PYTHON" > /dev/null || refuse "no virtual environment on $node: '$FTSYS_PYTHON' is missing there."
+  [ "${SLURM_GPUS_ON_NODE:-0}" = "$FTSYS_GPUS" ] ||
+    refuse "unequal nodes: $node has ${SLURM_GPUS_ON_NODE:-0} GPU(s), the first node $FTSYS_GPUS. Ask for --gpus-per-node."
+  for _ in 1 2 3 4 5; do # network folders show a new file late
+    [ "$(cat "$FTSYS_RUN_DIR/logs/slurm-job" 2> /dev/null || true)" != "$SLURM_JOB_ID" ] || return 0
+    sleep 1
+  done
+  refuse "'$FTSYS_RUN_DIR' is not shared: $node does not see what the first node wrote there."
+}
+
+# The store, copied to a disk of the node. Prints the folder to read stores from; nothing where the shared one is used.
+stage() {
+  local root=${SLURM_TMPDIR:-} store copy
+  if [ -z "$root" ]; then
+    root=${TMPDIR:-/tmp}
+    case $(stat --file-system --format %T "$root" 2> /dev/null) in
+      ext2/ext3 | xfs | btrfs | zfs | f2fs) ;;
+      *) return 0 ;; # in memory, or shared
+    esac
+  fi
+  store=$("$FTSYS_PYTHON" -m ftsys prepare "$@" | tail -n 1) && [ -d "$store" ] || return 0
+  copy=$scratch/stores/$(basename "$store")
+  if mkdir -p "$scratch/stores" && cp -r "$store" "$copy.tmp" && diff -r "$store" "$copy.tmp" && mv "$copy.tmp" "$copy"; then
+    echo "$scratch/stores"
+  else
+    rm -rf "$scratch/stores"
+    echo "$node: the store is read from the shared disk, it could not be copied to $root" >&2
+  fi
+}
+
+# To the ranks, not to torchrun: it dies of USR1, and a second signal ends its waiting for ranks that save.
+stop() {
+  told=yes
+  local pid
+  [ -n "$torchrun" ] || return 0
+  local children
+  children=$(cat "/proc/$torchrun/task/$torchrun/children" 2> /dev/null || true)
+  for pid in ${children:-$torchrun}; do kill -TERM "$pid" 2> /dev/null || true; done
+}
+
+run() {
+  told="" torchrun=""
+  trap stop USR1 TERM
+  scratch=${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/ftsys-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}-$node
+  trap 'rm -rf "$scratch"' EXIT
+  if [ "$FTSYS_DEVICE" = cpu ]; then export CUDA_VISIBLE_DEVICES="" DS_ACCELERATOR=cpu; fi
+  # Where ops are compiled: nobody else's lock lies here, and none of ours stays.
+  export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$scratch/extensions}
+  local towards=$MASTER_ADDR threads interface stores
+  if [ "$SLURM_NODEID" = 0 ]; then towards=$FTSYS_PEER; fi
+  read -r threads interface < <("$FTSYS_PYTHON" -m launcher.in_job seat "$ranks" "$towards")
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
+  if [ -n "$interface" ]; then export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface}; fi
+  stores=$(stage "$@")
+  if [ -n "$told" ]; then exit 0; fi
+
+  "$FTSYS_PYTHON" -m torch.distributed.run \
+    --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$ranks" --node-rank="$SLURM_NODEID" \
+    --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \
+    --rdzv-id="$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" --max-restarts=0 \
+    --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=300 \
+    --module ftsys train "$@" ${stores:+--data.store "$stores"} &
+  torchrun=$!
+  local status=0
+  wait $torchrun || status=$?
+  while kill -0 $torchrun 2> /dev/null; do # a trap ends `wait`, not torchrun
+    status=0
+    wait $torchrun || status=$?
+  done
+  if [ -n "$told" ]; then exit 0; fi # status.json says how it ended; a bad exit would kill ranks that still save
+  if [ $status != 0 ]; then
+    for _ in {1..15}; do # until the rank that speaks for the run has written why
+      grep -q '"state": "running"' "$FTSYS_RUN_DIR/status.json" 2> /dev/null || break
+      sleep 1
+    done
+  fi
+  exit $status
+}
+
+"$@"

@@ -1,0 +1,93 @@
+"""slurm/*.sh as text. What they do is tested on a cluster, in tests/cluster."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+NAMES = ("glue.sh", "job.sh", "mrpc.sh", "node.sh")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_is_strict_and_can_be_started(repository: Path, name: str) -> None:
+    path = repository / "slurm" / name
+    lines = path.read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert "set -euo pipefail" in lines
+    assert os.access(path, os.X_OK)
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+def test_there_is_no_other_script(repository: Path) -> None:
+    assert sorted(path.name for path in (repository / "slurm").iterdir()) == list(NAMES)
+
+
+def test_shellcheck_finds_nothing(repository: Path) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed (Debian: apt install shellcheck)")
+    scripts = [str(repository / "slurm" / name) for name in NAMES]
+    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["mrpc.sh", "glue.sh"])
+def test_what_a_job_asks_of_slurm(repository: Path, name: str) -> None:
+    asked = [line for line in (repository / "slurm" / name).read_text().splitlines() if line.startswith("#SBATCH")]
+    for option in ("--signal=B:USR1@120", "--requeue", "--open-mode=append", "--ntasks-per-node=1"):
+        assert f"#SBATCH {option}" in asked
+    assert not [line for line in asked if "partition" in line or "account" in line or "gres" in line]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "glue", "expected"),
+    [
+        (
+            "mrpc.sh",
+            ["--train.seed", "7"],
+            "",
+            "{home}/configs/runs/mrpc.toml --output_dir runs/mrpc-17 --task.name paraphrase --data.source embedded "
+            "--train.seed 7",
+        ),
+        (
+            "mrpc.sh",
+            [],
+            "/my glue",
+            "{home}/configs/runs/mrpc.toml --output_dir runs/mrpc-17 --data.source '/my glue'",
+        ),
+        ("mrpc.sh", ["other.toml", "--train.seed", "7"], "/my glue", "other.toml --train.seed 7"),
+        (
+            "glue.sh",
+            ["--train.epochs", "5"],
+            "/my glue",
+            "{home}/configs/runs/mrpc.toml --task.name sst2 --data.source '/my glue' --train.seed 2 "
+            "--output_dir runs/glue-16/sst2-seed-2 --train.epochs 5",
+        ),
+    ],
+)
+def test_what_is_handed_to_job_sh(
+    repository: Path, tmp_path: Path, name: str, words: list[str], glue: str, expected: str
+) -> None:
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm/job.sh").write_text('printf "%s\\0" "$@"')
+    environment = {
+        "PATH": os.environ["PATH"],
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "SLURM_JOB_ID": "17",
+        "SLURM_ARRAY_JOB_ID": "16",
+        "SLURM_ARRAY_TASK_ID": "4",
+        "FTSYS_GLUE_DIR": glue,
+    }
+    command = ["bash", str(repository / "slurm" / name), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\0")[:-1] == shlex.split(expected.format(home=tmp_path))
+
+
+def test_a_folder_that_is_not_the_projects(repository: Path, tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "17"}
+    command = ["bash", str(repository / "slurm/mrpc.sh")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: '{tmp_path}' is not ftsys's folder: submit from there, or set FTSYS_HOME to it.\n"
