@@ -76,7 +76,6 @@ def distilbert(config: Config, outputs: int) -> ModelShape:
         head_size=size // max(heads, 1),
         key_heads=heads,
         activation=str(config.get("activation", "gelu")),
-        hidden_dropout=share_of(config, "dropout", 0.1),
         attention_dropout=share_of(config, "attention_dropout", 0.1),
     )
     layers, positions = size_of(config, "n_layers", 6), size_of(config, "max_position_embeddings", 512)
@@ -134,7 +133,6 @@ def albert(config: Config, outputs: int) -> ModelShape:
         head_size=hidden // max(heads, 1),
         key_heads=heads,
         activation=str(config.get("hidden_act", "gelu_new")),
-        hidden_dropout=share_of(config, "hidden_dropout_prob", 0.0),
         attention_dropout=share_of(config, "attention_probs_dropout_prob", 0.0),
     )
     size, width = hidden, size_of(config, "embedding_size", 128)

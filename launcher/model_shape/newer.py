@@ -134,10 +134,10 @@ def modernbert(config: Config, outputs: int) -> ModelShape:
         head_size=size // max(heads, 1),
         key_heads=heads,
         attention="rotary",
+        projections=1,
         pre_norm=True,
         gated=True,
         activation=str(config.get("hidden_activation", "gelu")),
-        hidden_dropout=share_of(config, "mlp_dropout", 0.0),
         attention_dropout=share_of(config, "attention_dropout", 0.0),
     )
     in_norm, in_attention, in_inner, in_head = (
@@ -168,7 +168,6 @@ def modernbert(config: Config, outputs: int) -> ModelShape:
         tensors(),
         outputs,
         layers=layers,
-        embedding_dropout=share_of(config, "embedding_dropout", 0.0),
         longest=size_of(config, "max_position_embeddings", 8192),
     )
 
@@ -177,7 +176,7 @@ def _decoder(family: str, defaults: dict[str, int], biases: str, head_norms: boo
     """Llama and its kin, classifying by the last token; `biases` names the projections of Qwen2 that have one."""
 
     def shape(config: Config, outputs: int) -> ModelShape:
-        layer = _decoder_layer(config, defaults)
+        layer = _decoder_layer(config, defaults, head_norms)
         size, layers = layer.hidden, size_of(config, "num_hidden_layers", defaults["num_hidden_layers"])
         everywhere, inside = config.get("attention_bias") is True, config.get("mlp_bias") is True
         widths = {"q": layer.heads, "k": layer.key_heads, "v": layer.key_heads}
@@ -200,13 +199,13 @@ def _decoder(family: str, defaults: dict[str, int], biases: str, head_norms: boo
             yield from linear("score", size, outputs, bias=False)
 
         longest = size_of(config, "max_position_embeddings", defaults["max_position_embeddings"])
-        more: dict[str, Any] = {"layers": layers, "embedding_dropout": 0.0, "longest": longest}
+        more: dict[str, Any] = {"layers": layers, "longest": longest}
         return encoder(family, config, layer, tensors(), outputs, **more)
 
     return shape
 
 
-def _decoder_layer(config: Config, defaults: dict[str, int]) -> Layer:
+def _decoder_layer(config: Config, defaults: dict[str, int], head_norms: bool) -> Layer:
     size = size_of(config, "hidden_size", defaults["hidden_size"])
     heads = size_of(config, "num_attention_heads", defaults["num_attention_heads"])
     return Layer(
@@ -216,6 +215,7 @@ def _decoder_layer(config: Config, defaults: dict[str, int]) -> Layer:
         head_size=size_of(config, "head_dim", defaults.get("head_dim", size // max(heads, 1))),
         key_heads=size_of(config, "num_key_value_heads", defaults.get("num_key_value_heads", heads)),
         attention="rotary",
+        head_norms=head_norms,
         pre_norm=True,
         rms_norm=True,
         gated=True,

@@ -58,7 +58,6 @@ def shape_of_layer(config: Config, **changes: Any) -> Layer:
         "head_size": hidden // max(heads, 1),
         "key_heads": heads,
         "activation": str(config.get("hidden_act", "gelu")),
-        "hidden_dropout": share_of(config, "hidden_dropout_prob", 0.1),
         "attention_dropout": share_of(config, "attention_probs_dropout_prob", 0.1),
     }
     return Layer(**(sizes | changes))
@@ -87,7 +86,6 @@ def encoder(family: str, config: Config, layer: Layer, tensors: Tensors, outputs
     common: dict[str, Any] = {
         "layers": size_of(config, "num_hidden_layers", 12),
         "embedding_size": layer.hidden,
-        "embedding_dropout": layer.hidden_dropout,
         "longest": size_of(config, "max_position_embeddings", 512),
     }
     return ModelShape(family=family, tensors=tuple(tensors), layer=layer, outputs=outputs, **(common | more))

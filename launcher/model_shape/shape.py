@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 
@@ -15,7 +16,7 @@ class Tensor:
     uses: int = 1
     """Layers that share it."""
 
-    @property
+    @cached_property
     def elements(self) -> int:
         """Numbers in it."""
         return math.prod(self.shape)
@@ -33,13 +34,16 @@ class Layer:
     """Heads of keys and values: fewer than `heads` where several queries share one."""
     attention: Literal["dense", "rotary", "relative", "disentangled"] = "dense"
     """What is added to plain attention: rotated positions, a learned bias, or DeBERTa's two position products."""
+    projections: int = 3
+    """Matrix products that make queries, keys and values: 3, or 1 where one makes them all."""
+    head_norms: bool = False
+    """Whether queries and keys are normed head by head (Qwen3)."""
     pre_norm: bool = False
     """Whether a block's norm stands before it (ModernBERT, Llama) rather than behind the residual sum (BERT)."""
     rms_norm: bool = False
     gated: bool = False
     """Whether the inner activation is multiplied by a second projection."""
     activation: str = "gelu"
-    hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
     position_products: int = 0
     """Disentangled attention: how many of the two position products there are."""
@@ -47,7 +51,7 @@ class Layer:
     """Disentangled attention: rows of the table of relative positions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # known by identity: what is derived from one is kept for it
 class ModelShape:
     """Everything of a model that memory, traffic and arithmetic depend on."""
 
@@ -58,27 +62,26 @@ class ModelShape:
     layers: int
     """How often a layer is computed (ALBERT computes one many times)."""
     embedding_size: int
-    embedding_dropout: float
     outputs: int
     longest: int | None
     """Tokens of the longest sequence that the positions allow; None where they have no table."""
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Elements of all parameters."""
         return sum(tensor.elements for tensor in self.tensors)
 
-    @property
+    @cached_property
     def matrix_parameters(self) -> int:
         """Parameters outside the embeddings."""
         return sum(tensor.elements for tensor in self.tensors if not tensor.embedding)
 
-    @property
+    @cached_property
     def computed_parameters(self) -> int:
         """Parameters outside the embeddings, each as often as a token meets it."""
         return sum(tensor.elements * tensor.uses for tensor in self.tensors if not tensor.embedding)
 
-    @property
+    @cached_property
     def groups(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The Trainer's two groups of parameters: with weight decay, and without (biases and norms)."""
         decayed = tuple(tensor for tensor in self.tensors if not _is_bias_or_norm(tensor))
