@@ -18,7 +18,7 @@ BUCKET_ELEMENTS = 50_000_000
 PERSISTENT_ELEMENTS = 100_000
 """ZeRO 3 never splits parameters smaller than this."""
 _ALL_REDUCED_AT_ONCE = 500_000_000
-_GATHERED_AT_MOST = 500_000_000
+ALL_GATHERED_AT_MOST = 500_000_000
 """ZeRO 3 keeps weights gathered whose next use is within 10^9 elements, there and back again."""
 _NORM_BYTES = 8
 """DeepSpeed takes norms in float64, of one parameter's copy at a time."""
@@ -213,7 +213,7 @@ def zero3_step(sizes: Sizes, weight: int, ranks: int, offload: str, scatter_copi
     """ZeRO 3. `scatter_copies`: gloo's reduce-scatter works on a copy of its input."""
     n, part = sizes.elements, sizes.part
     alone = ranks == 1
-    gathered = 0 if alone else weight * min(n, _GATHERED_AT_MOST)
+    gathered = 0 if alone else weight * min(n, ALL_GATHERED_AT_MOST)
     flat = weight * max(min(n, BUCKET_ELEMENTS), sizes.largest if sizes.largest > BUCKET_ELEMENTS else 0)
     first = 0 if alone else weight * sizes.largest
     states_outside, weights_outside = offload != "none", offload not in ("none", "optimizer")
