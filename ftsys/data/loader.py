@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ftsys.data.batching import EpochPlan, plan_epoch, plan_evaluation, share_of_step
-from ftsys.data.collate import Batch, filler_rows, pack, pad
+from ftsys.data.collate import Batch, filled_up, filler_rows, pack, pad
 from ftsys.data.store import StoreSplit
 
 SHARE = "ftsys_share"
@@ -45,7 +45,7 @@ class BatchMaker:
 
     def __init__(self, split: StoreSplit, packed: bool) -> None:
         """The split's tokenizer says which token pads and whether there are token types."""
-        self.split, facts = split, split.tokenizer
+        self.split, self.packed, facts = split, packed, split.tokenizer
         self.lay_out: Callable[..., Batch] = partial(pack, with_token_types=facts.emits_token_types)
         if not packed:
             self.lay_out = partial(pad, with_token_types=facts.emits_token_types, pad_id=facts.pad_id)
@@ -53,7 +53,8 @@ class BatchMaker:
 
     def __call__(self, example_ids: np.ndarray) -> Batch:
         """The batch of these examples; a filler batch for none."""
-        return self.lay_out(self.split.gather(example_ids) if len(example_ids) else self.filler)
+        rows = self.split.gather(example_ids) if len(example_ids) else self.filler
+        return self.lay_out(filled_up(rows, self.split.tokenizer.pad_id) if self.packed else rows)
 
 
 class _StepSampler(Sampler[list[tuple[int, int]]]):

@@ -24,6 +24,9 @@ LENGTH_RATIO = 0.7
 SHORT = 24
 """Sequences up to this many tokens share a group whatever their ratio: their scores are few."""
 
+STEP = 8
+"""Padded lengths are multiples of it: each new shape of a matrix product costs its library a preparation."""
+
 LARGEST_EXPONENT = 60.0
 """exp of it is far from overflow in every dtype used here but float16, for which the row maxima are always taken."""
 
@@ -47,14 +50,14 @@ class Group:
 
 
 def length_groups(cu_seqlens: np.ndarray) -> list[tuple[np.ndarray, int]]:
-    """Sequences by group, and each group's longest length; the longest sequences first."""
+    """Sequences by group, and the length that each group is padded to; the longest sequences first."""
     lengths = np.diff(cu_seqlens)
     order, groups, start = np.argsort(-lengths, kind="stable"), [], 0
     while start < len(order):
         longest = int(lengths[order[start]])
         limit = 0 if longest <= SHORT else longest * LENGTH_RATIO
         end = start + int((lengths[order[start:]] >= limit).sum())
-        groups.append((order[start:end], longest))
+        groups.append((order[start:end], -(-longest // STEP) * STEP))
         start = end
     return groups
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ftsys.data.batching import plan_epoch
-from ftsys.data.collate import NO_EXAMPLE, PackedBatch, PaddedBatch
+from ftsys.data.collate import NO_EXAMPLE, PackedBatch, PaddedBatch, filled_up
 from ftsys.data.loader import SHARE, BatchMaker, BatchSettings, EvaluationLoader, StepLoader
-from ftsys.data.store import Store, StoreSplit
+from ftsys.data.store import Ragged, Store, StoreSplit
 from tests.distributed.tiny_run import ROWS, make_store
 
 
@@ -69,3 +69,39 @@ def test_evaluation_shows_every_example_once(split: StoreSplit, ranks: int) -> N
     assert len({len(found) for found in batches}) == 1
     ids = torch.cat([batch.example_ids_S for found in batches for batch in found])
     assert sorted(ids[ids != NO_EXAMPLE].tolist()) == list(range(ROWS["train"]))
+
+
+def test_the_number_of_tokens_is_one_of_few_and_the_fillers_stand_for_nothing(split: StoreSplit) -> None:
+    make_batch = BatchMaker(split, packed=True)
+    real, computed, counts = 0, 0, set[int]()
+    for start in range(26):
+        ids = np.arange(start, start + 20)
+        batch = make_batch(ids)
+        assert isinstance(batch, PackedBatch)
+        tokens = int(split.lengths[ids].sum())
+        assert batch.example_ids_S[:20].tolist() == ids.tolist()
+        assert set(batch.example_ids_S[20:].tolist()) <= {NO_EXAMPLE}
+        assert batch.cu_seqlens[20] == tokens
+        assert batch.cu_seqlens[-1] == batch.input_ids_T.numel() == batch.position_ids_T.numel()
+        assert batch.max_seqlen == split.lengths[ids].max()
+        counts, real, computed = counts | {batch.input_ids_T.numel()}, real + tokens, computed + batch.computed_tokens
+    assert all(count % 4 == 0 for count in counts)
+    assert real < computed < real * 1.02
+
+
+def test_long_fillers_are_cut_to_the_longest_sequence() -> None:
+    rows = Ragged(
+        tokens=np.arange(257, dtype=np.uint16),
+        lengths=np.array([2, *[3] * 85], dtype=np.int32),
+        first_lengths=np.ones(86, dtype=np.int32),
+        labels=np.zeros(86, dtype=np.int64),
+        example_ids=np.arange(86),
+        positions=np.zeros(257, dtype=np.int64),
+        cu_seqlens=np.array([0, 2, *range(5, 258, 3)], dtype=np.int32),
+    )
+    filled = filled_up(rows, token=7)
+    assert filled.lengths[86:].tolist() == [3, 3, 1]
+    assert filled.cu_seqlens[86:].tolist() == [257, 260, 263, 264]
+    assert filled.positions[257:].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert filled.tokens[257:].tolist() == [7] * 7
+    assert filled.tokens.dtype == np.uint16
