@@ -35,7 +35,7 @@ help:
 	@echo "make check      format, lint, types, unit tests: what to run before a commit"
 	@echo "make format     rewrite the sources in the project's format"
 	@echo "make test-long  the tests that take minutes"
-	@echo "make test-cluster  several virtual hosts on this machine: needs root; installs Debian's openssh-server"
+	@echo "make test-cluster  virtual hosts and a SLURM cluster on this machine: needs root; installs Debian's sshd and slurm"
 	@echo "make bench      the benchmarks"
 	@echo "make install    everything into $(VENV), and no more"
 	@echo "make clean      remove $(VENV) and the tools' caches; runs/ stays"

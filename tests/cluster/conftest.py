@@ -1,10 +1,14 @@
 """Hosts that the tests of this folder share; the tests are skipped, with the reason, where there can be none."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.hosts import Network, why_not
+from tests.cluster.slurm import Cluster
+from tests.cluster.slurm import why_not as why_no_slurm
+from tests.cluster.slurm_runs import make_tiny_model, undisturbed
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +23,29 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         yield network
     finally:
         network.down()
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A SLURM cluster of a test's own, up in about a second: what a test breaks, no other one finds broken."""
+    reason = why_no_slurm()
+    if reason is not None:
+        pytest.skip(reason)
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
+    """A folder with a model that trains in no time."""
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny", minilm_folder)
+
+
+@pytest.fixture(scope="session")
+def expected(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> str:
+    """The weights that the tiny run ends with where nothing happens to it, on two local ranks."""
+    return undisturbed(tmp_path_factory.mktemp("undisturbed"), tiny_model)

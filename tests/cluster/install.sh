@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# What the virtual hosts need, from Debian. Where it cannot be installed, the tests are skipped and say what is missing.
+# What the virtual hosts and their SLURM need, from Debian. Where it cannot be installed, the tests are skipped and say what is missing.
 set -euo pipefail
 packages=(iproute2 util-linux openssh-client openssh-server)
+packages+=(slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge)
 PATH=$PATH:/usr/sbin:/sbin
-for program in ip unshare nsenter ssh sshd; do
+for program in ip unshare nsenter ssh sshd slurmctld slurmd sbatch munged; do
   command -v $program > /dev/null || missing=yes
 done
 [ "${missing:-}" ] || exit 0
