@@ -51,7 +51,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
             environment=passed_environment(os.environ) if choice.backend == "hostfile" else {},
             cpu=options.cpu,
             ranks=machines.ranks_per_node,
-            files=_files(options.run, run),
+            files=needed_files(options.run, run),
             port=options.port,
             job=job_of(choice, folder, os.environ),
             silence=SILENCE_SECONDS if choice.backend == "hostfile" else None,
@@ -79,8 +79,10 @@ def _agents(choice: Choice, machines: Machines, inbox: "queue.Queue[Said]") -> l
     return local_agents(inbox)
 
 
-def _files(run_file: str, run: RunConfig) -> list[str]:
-    """What every node must see, as far as it is a path and seen here."""
+def needed_files(run_file: str, run: RunConfig) -> list[str]:
+    """What every node must see, as far as it is a path and seen here. A bundle stands for what was collected in it."""
+    if run.bundle:
+        return [run_file, run.bundle]
     source = run.data.source
     sources = list(source.values()) if isinstance(source, dict) else [source]
     return [

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ftsys.config import build_run
 from launcher.cli import main
+from launcher.commands.run import needed_files
 from launcher.shipped import shipped_files
 
 RUNS = Path(__file__).parents[2] / "configs/runs"
@@ -125,3 +127,12 @@ def test_it_runs_as_a_module() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: run file 'no.toml' does not exist: give the path of a TOML file.\n"
+
+
+def test_a_bundle_stands_for_the_files_that_were_collected_in_it(tmp_path: Path) -> None:
+    source = tmp_path / "train.csv"
+    source.touch()
+    tree = {"output_dir": "runs/a", "task": {"name": "mrpc"}, "data": {"source": {"train": str(source)}}}
+    run = build_run(tree)
+    assert needed_files("run.toml", run) == ["run.toml", str(source)]
+    assert needed_files("run.toml", run.model_copy(update={"bundle": "b"})) == ["run.toml", "b"]
