@@ -68,7 +68,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options, others))
     except FtsysError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0" or "FTSYS_OWN_LOG" in os.environ:  # `ftlaunch` gives each rank a log
             print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_status
 

@@ -67,7 +67,9 @@ class Node:
         self._trouble = ""
 
     def run(self) -> int:
-        """Obey until everything has ended; returns 0 if every rank did with 0, else 1."""
+        """Obey until everything has ended; returns 0, however that was: srun kills all the nodes for any other status,
+        where some may still be saving.
+        """
         for number in STOPS:
             signal.signal(number, self._on_signal)
         while not self._over:
@@ -81,7 +83,7 @@ class Node:
         status = self._launcher.returncode if self._launcher else None
         ended = self._links.ended if self._links else {}
         self._say(kind="gone", status=status, ranks=len(ended), reason=self._trouble)
-        return 0 if status == 0 and not any(ended.values()) else 1
+        return 0
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._received.append(signal.Signals(number))

@@ -18,7 +18,8 @@ AGREED = (BAD_INPUT, STOPPED_EARLY, HUNG, NOT_OURS)
 """Statuses with a meaning of their own, which usually all ranks leave with; rank 0 has said why."""
 
 TOLD_LINES = 40
-_INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_STOPPED = (STOPPED_EARLY, -signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1)
+"""How ranks end that were told to stop: by themselves, or of the signal while they could not handle it yet."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def judge(ended: Sequence[Ended], written: int | None, stop: signal.Signals | No
     failures = [each for each in ended if each.status]
     if written == DONE or (ended and not failures and not unstarted):
         return Outcome(DONE)
-    if stop is not None and written is None and all(-each.status in _INTERRUPTING for each in failures):
+    if stop is not None and written is None and all(each.status in _STOPPED for each in failures):
         return Outcome(STOPPED_EARLY, reason=f"stopped by {stop.name} before training began")
     if not failures:
         return Outcome(FAILED, reason=unstarted)

@@ -119,6 +119,7 @@ class Rank:
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-m", "ftsys", *self._words],
             stdin=subprocess.DEVNULL,
+            env=os.environ | {"FTSYS_OWN_LOG": "1"},  # so ranks above 0 need not keep their errors to themselves
             stdout=outputs[0],
             stderr=outputs[1],
             process_group=0,

@@ -41,6 +41,15 @@ def test_other_ranks_leave_quietly_with_the_same_status(
     assert capsys.readouterr().err == ""
 
 
+def test_a_rank_with_a_log_of_its_own_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("FTSYS_OWN_LOG", "1")
+    assert main(["train", run_file(tmp_path, "[train]\nepoch = 3\n")]) == 2
+    assert "train.epoch" in capsys.readouterr().err
+
+
 def test_the_rank_argument_of_the_deepspeed_launcher_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--local_rank=1", "config", "no-such-file.toml"]) == 2
     assert "no-such-file.toml" in capsys.readouterr().err

@@ -60,6 +60,7 @@ def test_a_stop(stop: signal.Signals) -> None:
     early = judge(ended((0, -15), (1, -2)), None, stop)
     assert early == Outcome(75, None, f"stopped by {stop.name} before training began")
     assert judge([], None, stop).status == 75
+    assert judge(ended((1, 75), (0, -10)), None, stop).status == 75
 
 
 def test_a_failure_while_stopping_is_one() -> None:
