@@ -1,6 +1,7 @@
 """The SLURM job of a run folder: which it is, how it stands, and what is sent to it."""
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.errors import LaunchError
@@ -42,6 +43,12 @@ def demanded_number(folder: Path) -> str:
     if number is None:
         raise LaunchError(f"{str(folder)!r} is no run folder of a SLURM job: {JOB_FILE} is not in it.")
     return number
+
+
+def refuse_overrides(overrides: Sequence[str]) -> None:
+    """Raise LaunchError for overrides of a command that reads no run file."""
+    if overrides:
+        raise LaunchError(f"{' '.join(overrides)} is for no run file here: leave it out.")
 
 
 def state(number: str) -> str:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from launcher.commands.shared import Commands
-from launcher.slurm_job import LIVE, cancel, demanded_number, state
+from launcher.slurm_job import LIVE, cancel, demanded_number, refuse_overrides, state
 
 
 def add_parser(commands: Commands) -> None:
@@ -16,6 +16,7 @@ def add_parser(commands: Commands) -> None:
 
 def command(options: argparse.Namespace, overrides: list[str]) -> int:
     """Tell SLURM, once. Raises LaunchError for a folder without a job, and where SLURM does not answer."""
+    refuse_overrides(overrides)
     number = demanded_number(Path(options.folder))
     found = state(number)
     if found not in LIVE:

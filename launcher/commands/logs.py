@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from ftsys.errors import LaunchError
 from launcher.commands.shared import Commands
-from launcher.slurm_job import LIVE, demanded_number, state
+from launcher.slurm_job import LIVE, demanded_number, refuse_overrides, state
 
 POLL_SECONDS = 1.0
 
@@ -23,6 +23,7 @@ def add_parser(commands: Commands) -> None:
 
 def command(options: argparse.Namespace, overrides: list[str]) -> int:
     """Copy the log to standard output. Raises LaunchError for a folder without a job or without a log yet."""
+    refuse_overrides(overrides)
     folder = Path(options.folder)
     number = demanded_number(folder)
     path = folder / f"logs/slurm-{number}.log"

@@ -1,6 +1,7 @@
 """`ftlaunch sbatch`: render the batch script of one run, show it or submit it."""
 
 import argparse
+import shlex
 import sysconfig
 from pathlib import Path
 
@@ -53,8 +54,13 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     folder = Path(job.run_folder)
     number = submit(text, folder)
     print(f"job {number}: {job.name}, {job.nodes} node(s); results in {folder}")
-    for verb, what in (("status", "how it stands"), ("logs --follow", "what it writes"), ("cancel", "end it")):
-        print(f"  ftlaunch {verb} {run.output_dir}   {what}")
+    place = shlex.quote(run.output_dir)
+    for words, what in (
+        (f"status {place}", "how it stands"),
+        (f"logs {place} --follow", "what it writes"),
+        (f"cancel {place}", "end it"),
+    ):
+        print(f"  ftlaunch {words:<{len(place) + 14}}   {what}")
     return 0
 
 

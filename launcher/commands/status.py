@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ftsys.errors import LaunchError
 from launcher.commands.shared import Commands
-from launcher.slurm_job import described, job_number
+from launcher.slurm_job import described, job_number, refuse_overrides
 
 
 def add_parser(commands: Commands) -> None:
@@ -18,6 +18,7 @@ def add_parser(commands: Commands) -> None:
 
 def command(options: argparse.Namespace, overrides: list[str]) -> int:
     """Print a line for the job and one for the run. Raises LaunchError for a folder that knows of neither."""
+    refuse_overrides(overrides)
     folder = Path(options.folder)
     number, run = job_number(folder), run_line(folder)
     if number is None and run is None:
