@@ -95,15 +95,31 @@ while kill -0 $running 2> /dev/null; do # a trap ends `wait`, not srun
   wait $running || status=$?
 done
 
+ours() { # is this life still the one that SLURM runs? A cut-off one must not speak for the job
+  local job
+  job=$(scontrol --oneliner show job "$SLURM_JOB_ID") || return 1
+  [[ $job == *" JobState=RUNNING "* && $job == *" Restarts=$restarts "* ]]
+}
+
+requeue() { # requeue WHY
+  if [ "$restarts" -ge "$most" ]; then
+    echo "error: restart limit reached (FTSYS_MAX_RESTARTS=$most): $1. Submit again to go on." >&2
+    exit "$status"
+  fi
+  echo "$1: job $SLURM_JOB_ID goes back into the queue"
+  scontrol requeue "$SLURM_JOB_ID"
+}
+
 written=$(ask outcome "$before")
 if [ -z "$written" ] && [ -n "$told" ]; then written=75; fi # told before training began: nothing is lost
 status=${written:-$status}
-if [ "$status" = 75 ] && [ "$(squeue --noheader --jobs "$SLURM_JOB_ID" --format %T)" = RUNNING ]; then
-  if [ "$restarts" -ge "$most" ]; then
-    echo "error: restart limit reached: FTSYS_MAX_RESTARTS is $most. The checkpoint is complete: submit again." >&2
-    exit 75
-  fi
-  echo "job $SLURM_JOB_ID stopped early with a checkpoint and goes back into the queue"
-  scontrol requeue "$SLURM_JOB_ID"
-fi
+case $status in
+  0 | 2 | 77) ;;
+  75) ! ours || requeue "stopped early with a checkpoint" ;;
+  *) # a rank failed, or its node did
+    if ours && ! timeout 60 srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 true; then
+      requeue "a node does not answer"
+    fi
+    ;;
+esac
 exit "$status"

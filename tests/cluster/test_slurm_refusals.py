@@ -73,7 +73,9 @@ def test_the_restart_limit(cluster: Cluster, mrpc: str, folder: Path) -> None:
     cluster.call("scancel", "--batch", "--signal=USR1", number)
     job = cluster.end_of(number)
     assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "75:0", "0"), cluster.log(number)
-    assert "error: restart limit reached: FTSYS_MAX_RESTARTS is 0. The checkpoint is complete" in cluster.log(number)
+    assert "error: restart limit reached (FTSYS_MAX_RESTARTS=0): stopped early with a checkpoint." in cluster.log(
+        number
+    )
     assert cluster.ranks() == []
 
 
