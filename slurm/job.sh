@@ -25,10 +25,9 @@ refuse() {
   exit 2
 }
 
-step() { # step OPTION... COMMAND...: one task on each node of the allocation
-  srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
-    ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} "${srun_words[@]}" "$@"
-}
+# One task on each node of the allocation.
+step=(srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then step+=(--cpus-per-task="$SLURM_CPUS_PER_TASK"); fi
 
 ask() { # what Python knows better; launcher/in_job.py answers
   if [ ${#srun_words[@]} -gt 0 ]; then
@@ -79,12 +78,12 @@ mv "$owner.$SLURM_JOB_ID" "$owner"
 log=$FTSYS_RUN_DIR/logs/slurm-$SLURM_JOB_ID.log # where `ftlaunch logs` looks
 [ -e "$log" ] || ln -s "$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *StdOut=//p')" "$log"
 
-step "${inside[@]}" bash "$here/node.sh" check || exit 2
+"${step[@]}" "${srun_words[@]}" "${inside[@]}" bash "$here/node.sh" check || exit 2
 
 told=""
 ranks=$((FTSYS_GPUS > 0 ? FTSYS_GPUS : 1))
 echo "job $SLURM_JOB_ID, life $((restarts + 1)): ${#nodes[@]} node(s) x $ranks $FTSYS_DEVICE rank(s), $FTSYS_RUN_DIR"
-step --kill-on-bad-exit=1 "${inside[@]}" bash "$here/node.sh" run "$@" &
+"${step[@]}" --kill-on-bad-exit=1 "${srun_words[@]}" "${inside[@]}" bash "$here/node.sh" run "$@" &
 running=$!
 trap 'told=yes; kill -USR1 $running' USR1
 trap 'told=yes' TERM # SLURM has told the ranks itself
@@ -117,7 +116,7 @@ case $status in
   0 | 2 | 77) ;;
   75) ! ours || requeue "stopped early with a checkpoint" ;;
   *) # a rank failed, or its node did
-    if ours && ! timeout 60 srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 true; then
+    if ours && ! timeout 60 "${step[@]}" true; then
       requeue "a node does not answer"
     fi
     ;;

@@ -8,7 +8,7 @@ import pytest
 from ftsys.config import load_run
 from tests.cluster.slurm import Cluster
 from tests.cluster.slurm_runs import SHORT, STEPS, last_step, results, weights, write_run
-from tests.end_to_end.commands import call, losses
+from tests.end_to_end.commands import call, losses, read_json
 
 pytestmark = pytest.mark.cluster
 
@@ -51,8 +51,9 @@ def test_usr1_becomes_a_checkpoint_and_the_job_goes_on(
     number = train(cluster, mrpc, tmp_path)
     cluster.call("scancel", "--batch", "--signal=USR1", number)
     cluster.wait_until(number, lambda job: job["Restarts"] == "1")
-    stopped_at = last_step(tmp_path / "run")
-    assert stopped_at < STEPS, "the run was over before it could be stopped"
+    status = read_json(tmp_path / "run/status.json")
+    assert (status["state"], status["exit"], status["attempt"]) == ("stopped", 75, 1), "saved before it was requeued"
+    assert status["step"] < STEPS, "the run was over before it could be stopped"
     job = cluster.end_of(number)
     log = cluster.log(number)
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), log
