@@ -53,7 +53,10 @@ def local_config(name: str, environ: Mapping[str, str] = os.environ) -> dict[str
         return model_config(folder)
     cached = _cached_snapshot(name, environ)
     if cached is None:
-        raise ConfigError(f"model.name={name!r} is neither a folder here nor in the Hub's cache of this machine")
+        raise ConfigError(
+            f"model.name={name!r} is neither a folder here nor in the Hub's cache of this machine. Run `ftsys prepare` "
+            "here, or name a folder."
+        )
     return model_config(cached)
 
 

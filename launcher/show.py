@@ -12,7 +12,9 @@ def show_plan(plan: Plan) -> str:
 
 def _ranks(plan: Plan) -> str:
     nodes = f" on {plan.nodes} machines" if plan.nodes > 1 else ""
-    return f"{plan.ranks} {plan.device} rank{'s' if plan.ranks > 1 else ''}{nodes}"
+    memory = plan.predicted["device_memory"] if plan.predicted else None
+    each = f", {memory / 2**30:.1f} GiB each" if memory else ""
+    return f"{plan.ranks} {plan.device} rank{'s' if plan.ranks > 1 else ''}{nodes}{each}"
 
 
 def _choices(plan: Plan) -> list[str]:
@@ -22,16 +24,18 @@ def _choices(plan: Plan) -> list[str]:
         "precision": plan.precision,
         "order": plan.order,
         "micro_tokens": plan.micro_tokens,
+        "activation_checkpointing": "on" if plan.activation_checkpointing else "off",
     }
-    return [f"{name:13} {value!s:15} {plan.reasons[name]}" for name, value in values.items()]
+    labels = {"activation_checkpointing": "recomputation"}
+    return [f"{labels.get(name, name):13} {value!s:15} {plan.reasons[name]}" for name, value in values.items()]
 
 
 def _arithmetic(plan: Plan) -> list[str]:
-    return [
-        f"global batch  {_global_batch(plan)}",
-        f"steps         {_steps(plan)}",
-        f"warm-up       {_or_unknown(plan.warmup_steps)} steps",
-    ]
+    lines = [f"global batch  {_global_batch(plan)}"]
+    if plan.predicted is not None:
+        count = plan.predicted["micro_batches"]
+        lines.append(f"accumulation  {count} micro-batch{'es' if count > 1 else ''} a step where examples are longest")
+    return [*lines, f"steps         {_steps(plan)}", f"warm-up       {_or_unknown(plan.warmup_steps)} steps"]
 
 
 def _global_batch(plan: Plan) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftsys.errors import ConfigError, LaunchError
+from launcher.gpus import Gpu, gpu_of, seen_models
 
 _BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 _GPUS_WITHOUT_BF16 = re.compile(r"\b(V100\w*|P100|P40|P4|T4|K80|M40|M60|TITAN|GTX|RTX 20\d\d|Quadro)\b", re.IGNORECASE)
@@ -25,6 +26,10 @@ class World:
     device: Device = "cpu"
     bf16_supported: bool = False
     launcher: Literal["none", "torchrun", "deepspeed"] = "none"
+    gpu: str = ""
+    """The GPUs' name in `launcher.gpus`, "" where they are others or not all the same."""
+    device_memory: int | None = None
+    """Bytes of one GPU, the smallest of them; None where it is not known."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for counts that no world has."""
@@ -38,11 +43,13 @@ def this_machine(
     device: Device | None = None,
     bf16_supported: bool | None = None,
     root: Path = Path("/"),
+    device_memory: int | None = None,
 ) -> World:
     """The world as this process's environment and machine show it, without torch.
 
     A rank that has torch passes what torch says of the device. `root` is where /proc and /dev are looked for.
     """
+    gpu = _only_gpu(root) if device != "cpu" else None
     ranks = _count(environ, "WORLD_SIZE")
     local = _count(environ, "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
     device = device or ("cuda" if seen_gpus(root) else "cpu")
@@ -55,7 +62,15 @@ def this_machine(
         device=device,
         bf16_supported=bf16_supported,
         launcher=_launcher(environ),
+        gpu=gpu.name if gpu and device == "cuda" else "",
+        device_memory=device_memory or (gpu.memory if gpu and device == "cuda" else None),
     )
+
+
+def _only_gpu(root: Path) -> Gpu | None:
+    """The one known model that all GPUs of this machine are; None where they are several or not known."""
+    models = {gpu_of(model) for model in seen_models(root)}
+    return models.pop() if len(models) == 1 else None
 
 
 def _count(environ: Mapping[str, str], *names: str) -> int:

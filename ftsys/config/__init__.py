@@ -1,27 +1,54 @@
 """The run file: one typed, frozen tree, read strictly. Imports no torch.
 
-`load_run(path, overrides)` reads it; every mistake in it is reported in one ConfigError.
+`load_run(path, overrides)` reads it; every mistake in it is reported in one ConfigError. The names here are imported on
+first use: a command that reads no run file does not pay for what reads them.
 """
 
-from ftsys.config.build import build_run, known_keys, plain_tree
-from ftsys.config.checks import lowest_stage
-from ftsys.config.identity import identity_parts, run_identity
-from ftsys.config.load import load_run, parse_overrides, read_run_file, resolved_tree, split_overrides
-from ftsys.config.schema import (
-    BatchSection,
-    DataSection,
-    EngineSection,
-    LaunchSection,
-    ModelSection,
-    RunConfig,
-    TaskSection,
-    TrainSection,
-)
-from ftsys.config.task_checks import task_mistakes, task_of
-from ftsys.config.toml import dump_toml
-from ftsys.config.trainer_fields import OWNED_TRAINER_FIELDS
-from ftsys.errors import ConfigError
-from ftsys.tasks import Task
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ftsys.config.build import build_run, known_keys, plain_tree
+    from ftsys.config.checks import lowest_stage
+    from ftsys.config.identity import identity_parts, run_identity
+    from ftsys.config.load import load_run, parse_overrides, read_run_file, resolved_tree
+    from ftsys.config.schema import (
+        BatchSection,
+        DataSection,
+        EngineSection,
+        LaunchSection,
+        ModelSection,
+        RunConfig,
+        TaskSection,
+        TrainSection,
+    )
+    from ftsys.config.task_checks import resolve_task
+    from ftsys.config.toml import dump_toml
+    from ftsys.config.trainer_fields import OWNED_TRAINER_FIELDS
+    from ftsys.config.words import split_overrides
+
+_HOMES = {
+    "build": ("build_run", "known_keys", "plain_tree"),
+    "checks": ("lowest_stage",),
+    "identity": ("identity_parts", "run_identity"),
+    "load": ("load_run", "parse_overrides", "read_run_file", "resolved_tree"),
+    "schema": (
+        "BatchSection",
+        "DataSection",
+        "EngineSection",
+        "LaunchSection",
+        "ModelSection",
+        "RunConfig",
+        "TaskSection",
+        "TrainSection",
+    ),
+    "task_checks": ("resolve_task",),
+    "toml": ("dump_toml",),
+    "trainer_fields": ("OWNED_TRAINER_FIELDS",),
+    "words": ("split_overrides",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
 
 __all__ = [
     "OWNED_TRAINER_FIELDS",
@@ -49,10 +76,8 @@ __all__ = [
 ]
 
 
-def resolve_task(run: RunConfig) -> Task:
-    """The task's row: GLUE's or the paraphrase sample's with what [task] changes, or a task of the run file's own.
-
-    Raises ConfigError where [task] and data.source do not make one (`load_run` has checked that already).
-    """
-    ConfigError.raise_if(mistake.text for mistake in task_mistakes(run))
-    return task_of(run)
+def __getattr__(name: str) -> object:
+    """Import a public name from its module; raises AttributeError for any other."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ftsys.config' has no attribute {name!r}")
+    return getattr(import_module(f"ftsys.config.{_HOME_OF[name]}"), name)

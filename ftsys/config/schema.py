@@ -178,6 +178,8 @@ class EngineSection(Section):
         str, AfterValidator(known_offload), Write('"none", "optimizer", "parameters" or "nvme:/path"')
     ] = "none"
     """What is held outside the GPU: optimizer states, also parameters, or both on the disk at the path."""
+    activation_checkpointing: Switch = "auto"
+    """Whether activations are computed again in the backward pass, not kept; "auto": where memory asks for it."""
     backend: Annotated[Literal["auto", "deepspeed", "ddp", "none"], Write('"auto", "deepspeed", "ddp" or "none"')] = (
         "auto"
     )

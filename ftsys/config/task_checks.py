@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ftsys.config.mistake import Mistake
 from ftsys.config.nearest import did_you_mean
+from ftsys.errors import ConfigError
 from ftsys.tasks import GLUE, PARAPHRASE, Task
 
 if TYPE_CHECKING:
@@ -151,6 +152,15 @@ def _split_mistakes(source: dict[str, str], row: Task | None) -> Iterator[Mistak
             continue
         splits = row.splits if row else ("train", "validation", "test")
         yield Mistake(f"data.source names the split {split!r}: {did_you_mean(split, splits)}.", ("data.source",))
+
+
+def resolve_task(run: "RunConfig") -> Task:
+    """The task's row: GLUE's or the paraphrase sample's with what [task] changes, or a task of the run file's own.
+
+    Raises ConfigError where [task] and data.source do not make one (`load_run` has checked that already).
+    """
+    ConfigError.raise_if(mistake.text for mistake in task_mistakes(run))
+    return task_of(run)
 
 
 def task_of(run: "RunConfig") -> Task:

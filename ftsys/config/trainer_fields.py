@@ -13,6 +13,7 @@ _SAVING = "train.save_every"
 _BATCH = "batch.global_size"
 _MICRO = "batch.micro_tokens"
 _PRECISION = "engine.precision"
+_RECOMPUTED = "engine.activation_checkpointing"
 
 OWNED_TRAINER_FIELDS: dict[str, str] = {
     "output_dir": "output_dir",
@@ -36,6 +37,10 @@ OWNED_TRAINER_FIELDS: dict[str, str] = {
     "fp16": _PRECISION,
     "bf16_full_eval": _PRECISION,
     "fp16_full_eval": _PRECISION,
+    "activation_checkpointing": _RECOMPUTED,
+    "activation_checkpointing_kwargs": _RECOMPUTED,
+    "gradient_checkpointing": _RECOMPUTED,
+    "gradient_checkpointing_kwargs": _RECOMPUTED,
     "deepspeed": "engine.deepspeed",
     "fsdp": "engine.backend",
     "fsdp_config": "engine.backend",

@@ -27,12 +27,13 @@ from ftsys.train.checkpoint import clean_leftovers, named_checkpoint, newest_che
 from ftsys.train.evaluation import EvaluationStopped
 from ftsys.train.results import environment
 from ftsys.train.saving import Life
-from ftsys.train.setup import load_model, metrics_of, resolve_plan, training_arguments
+from ftsys.train.setup import check_recomputable, load_model, metrics_of, resolve_plan, training_arguments
 from ftsys.train.status import Claim
 from ftsys.train.stopping import Stopping
 from ftsys.train.trainer import Trainer
 from ftsys.train.watchdog import Marks, Watchdog
 from launcher.deepspeed_config import to_text
+from launcher.model_shape import known_shape
 from launcher.plan import Plan
 
 
@@ -76,7 +77,9 @@ def train_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchd
     folder, interruption = watchdog.journal.folder, watchdog.interruption
     stopping, train_split = Stopping(interruption), store.splits[str(task.train_split)]
     model, fresh = load_model(model_folder_of(run), task, run.train.seed)
-    plan = resolve_plan(run, train_split, packed=why_not_packable(model) is None)
+    shape = known_shape(model.config.to_dict(), task.num_outputs)
+    plan = resolve_plan(run, train_split, packed=why_not_packable(model) is None, model=shape)
+    check_recomputable(model, plan)
     if plan.backend == "deepspeed":
         _prepare_deepspeed(plan)
     arguments = training_arguments(run, plan, task)

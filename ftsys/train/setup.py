@@ -1,5 +1,6 @@
 """From a run and its plan to what the Trainer takes: arguments, model, metrics. One source for every number."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,16 +21,26 @@ from ftsys.tasks import Task
 from ftsys.train.arguments import TrainingArguments
 from ftsys.train.trainer import Trainer
 from launcher.deepspeed_config import deepspeed_config, merged_config, read_user_json
+from launcher.model_shape import ModelShape, not_recomputable
 from launcher.plan import Plan, World, make_plan, this_machine
 
 STEPS_BETWEEN_LOGS = 10
+GIB = 2**30
 
 
 def rank_world() -> World:
     """The world as this rank's environment and torch show it."""
     if not torch.cuda.is_available():
         return this_machine(os.environ, device="cpu")
-    return this_machine(os.environ, device="cuda", bf16_supported=torch.cuda.is_bf16_supported(False))
+    return this_machine(
+        os.environ, device="cuda", bf16_supported=torch.cuda.is_bf16_supported(False), device_memory=_smallest_memory()
+    )
+
+
+def _smallest_memory() -> int:
+    """Whole GiB of the smallest GPU in sight, so that ranks of one machine agree to the byte."""
+    sizes = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
+    return int(min(sizes) // GIB * GIB)
 
 
 def training_arguments(run: RunConfig, plan: Plan, task: Task) -> TrainingArguments:
@@ -86,6 +97,7 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
         "optim": plan.optimizer,
         "max_grad_norm": plan.max_grad_norm,
         "kernels": plan.kernels,
+        **_recomputation(plan),
     }
     if plan.backend == "deepspeed":
         engine["deepspeed"] = _deepspeed(run, plan)
@@ -102,6 +114,20 @@ def _has_masters(plan: Plan) -> bool:
     return plan.precision == "bf16" and plan.backend != "deepspeed" and plan.optimizer.startswith("adamw_torch")
 
 
+def _recomputation(plan: Plan) -> dict[str, Any]:
+    """Activation checkpointing, which older releases of transformers call gradient checkpointing."""
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    # The other kind would run a layer's hooks within its own backward pass, where DeepSpeed looks for others.
+    return {name: plan.activation_checkpointing, f"{name}_kwargs": {"use_reentrant": False}}
+
+
+def check_recomputable(model: PreTrainedModel, plan: Plan) -> None:
+    """Raise ConfigError where the plan recomputes activations and transformers cannot do it for this model."""
+    if plan.activation_checkpointing and not model.supports_gradient_checkpointing:
+        raise ConfigError(not_recomputable(model.config.model_type))
+
+
 def _deepspeed(run: RunConfig, plan: Plan) -> dict[str, Any]:
     """The generated settings, under the user's own where there are some. Raises ConfigError with every conflict."""
     if run.engine.deepspeed:
@@ -109,15 +135,18 @@ def _deepspeed(run: RunConfig, plan: Plan) -> dict[str, Any]:
     return deepspeed_config(plan, run)
 
 
-def resolve_plan(run: RunConfig, train_split: StoreSplit, packed: bool) -> Plan:
-    """Every automatic choice for this rank's world. Raises ConfigError with all that cannot work in it."""
+def resolve_plan(run: RunConfig, train_split: StoreSplit, packed: bool, model: ModelShape | None = None) -> Plan:
+    """Every automatic choice for this rank's world. Raises ConfigError with all that cannot work in it.
+
+    `model` is the shape of what is trained, None where its sizes are not known: then no choice depends on memory.
+    """
     user_json = read_user_json(run.engine.deepspeed) if run.engine.deepspeed else None
     world, rows = rank_world(), len(train_split)
-    plan = make_plan(run, world, train_rows=rows, packed=packed, deepspeed_json=user_json)
+    plan = make_plan(run, world, train_rows=rows, packed=packed, deepspeed_json=user_json, model=model)
     if plan.global_tokens is None:
         return plan
     steps = len(plan_epoch(train_split.lengths, run.train.seed, 0, global_tokens=plan.global_tokens, order=plan.order))
-    return make_plan(run, world, rows, steps_per_epoch=steps, packed=packed, deepspeed_json=user_json)
+    return make_plan(run, world, rows, steps_per_epoch=steps, packed=packed, deepspeed_json=user_json, model=model)
 
 
 def _batch(plan: Plan) -> dict[str, Any]:

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from ftsys.config import load_run
 from ftsys.errors import DONE, ConfigError
-from launcher.commands.shared import Commands, add_command, add_world_options, asked_world, planned
+from launcher.commands.shared import (
+    Commands,
+    add_command,
+    add_gpu_options,
+    add_world_options,
+    asked_world,
+    planned,
+)
 from launcher.deepspeed_config import file_name
 from launcher.shipped import write_shipped
 
@@ -18,6 +25,7 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "config", "print the DeepSpeed file that a run makes")
     parser.add_argument("run", metavar="RUN.toml", nargs="?", help="the run file")
     add_world_options(parser)
+    add_gpu_options(parser)
     parser.add_argument("--train-rows", type=int, help="examples of the training split, for the steps to be counted")
     parser.add_argument("--output", type=Path, help="a file, or a folder in which its name says all that it turns on")
     parser.add_argument("--write-shipped", type=Path, metavar="FOLDER", help="write the project's configs/deepspeed")

@@ -8,7 +8,7 @@ from launcher.model_shape import bert_line, newer
 from launcher.model_shape.parts import Config
 from launcher.model_shape.shape import Layer, ModelShape, Tensor
 
-__all__ = ["FAMILIES", "Layer", "ModelShape", "Tensor", "model_shape"]
+__all__ = ["FAMILIES", "Layer", "ModelShape", "Tensor", "known_shape", "model_shape", "not_recomputable"]
 
 FAMILIES = {
     "bert": bert_line.bert,
@@ -38,3 +38,19 @@ def model_shape(config: Config, outputs: int) -> ModelShape:
     if family not in FAMILIES:
         raise ConfigError(f"model type {family!r} is not among those whose sizes are known ({', '.join(FAMILIES)})")
     return FAMILIES[family](config, outputs)
+
+
+def known_shape(config: Config, outputs: int) -> ModelShape | None:
+    """As `model_shape`, but None where that raises: a model may be trained whose memory nobody can tell."""
+    try:
+        return model_shape(config, outputs)
+    except ConfigError:
+        return None
+
+
+def not_recomputable(family: str) -> str:
+    """What to say of a model whose activations transformers cannot compute again."""
+    return (
+        f"engine.activation_checkpointing=True, but transformers cannot compute activations of {family!r} models "
+        'again: write "auto" or false.'
+    )

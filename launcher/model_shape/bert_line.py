@@ -152,7 +152,9 @@ def albert(config: Config, outputs: int) -> ModelShape:
         yield from linear("albert.pooler", size, size)
         yield from linear("classifier", size, outputs)
 
-    return encoder("albert", config, layer, tensors(), outputs, embedding_size=width, layers=layers * each)
+    return encoder(
+        "albert", config, layer, tensors(), outputs, embedding_size=width, layers=layers * each, recomputable=False
+    )
 
 
 def _albert_layer(prefix: str, layer: Layer, uses: int) -> Tensors:

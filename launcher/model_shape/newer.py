@@ -41,7 +41,7 @@ def mpnet(config: Config, outputs: int) -> ModelShape:
         yield from two_layer_head(size, outputs)
 
     longest = positions - size_of(config, "pad_token_id", 1) - 1
-    return encoder("mpnet", config, layer, tensors(), outputs, longest=longest)
+    return encoder("mpnet", config, layer, tensors(), outputs, longest=longest, recomputable=False)
 
 
 def deberta_v2(config: Config, outputs: int) -> ModelShape:

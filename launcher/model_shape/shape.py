@@ -65,6 +65,8 @@ class ModelShape:
     outputs: int
     longest: int | None
     """Tokens of the longest sequence that the positions allow; None where they have no table."""
+    recomputable: bool = True
+    """Whether transformers can compute its layers' activations again in the backward pass."""
 
     @cached_property
     def parameters(self) -> int:

@@ -54,6 +54,7 @@ def test_defaults_are_those_of_the_design(write: Writer) -> None:
         "precision": "auto",
         "zero_stage": "auto",
         "offload": "none",
+            "activation_checkpointing": "auto",
         "backend": "auto",
         "deepspeed": "",
         "kernels": "auto",

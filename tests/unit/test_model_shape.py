@@ -103,6 +103,12 @@ def test_embeddings_are_told_apart_and_decay_is_the_trainers(name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_what_can_be_recomputed_is_what_transformers_recomputes(name: str) -> None:
+    model = built(MODELS[name], 3)
+    assert model_shape(MODELS[name], 3).recomputable == model.supports_gradient_checkpointing
+
+
 def test_a_layer_that_is_computed_many_times_counts_as_often() -> None:
     shape = model_shape({"model_type": "albert", "num_hidden_layers": 12, "hidden_size": 64}, 2)
     one = model_shape({"model_type": "albert", "num_hidden_layers": 1, "hidden_size": 64}, 2)
