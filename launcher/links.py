@@ -41,6 +41,7 @@ class RankLinks:
         self._listener.bind("\0" + self.name)  # a name without a file: it is gone when we are
         self._listener.listen(1024)
         self._links: list[Link] = []
+        self._told: signal.Signals | None = None
         self.ended: dict[int, int] = {}
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
@@ -78,6 +79,8 @@ class RankLinks:
             self._answer(link, told["local_rank"])
         elif "child" in told:
             link.child = told["child"]
+            if self._told is not None:
+                self._interrupt(link, self._told)  # it came to be after the others had been told
         else:
             self._end(link, told["ended"])
 
@@ -106,11 +109,15 @@ class RankLinks:
             self._end(link, -signal.SIGKILL)
 
     def interrupt(self, number: signal.Signals) -> None:
-        """Send a signal to every rank that runs."""
+        """Send a signal to every rank that runs, and to those that are still to come."""
+        self._told = number
         for link in self._links:
-            if link.pid is not None and not link.ended:
-                with suppress(ProcessLookupError):
-                    os.kill(link.pid, number)
+            self._interrupt(link, number)
+
+    def _interrupt(self, link: Link, number: signal.Signals) -> None:
+        if link.child is not None and link.pid is not None and not link.ended:
+            with suppress(ProcessLookupError):
+                os.kill(link.pid, number)
 
     def kill(self) -> None:
         """Kill every rank that is left, with what it started, and the process around it."""

@@ -169,21 +169,15 @@ class Node:
         self._count_down(0.0 if order["now"] else LEAVE_SECONDS, 0.0 if order["now"] else KILL_SECONDS)
 
     def _stop(self, number: signal.Signals) -> None:
-        """Hand the first signal to the ranks: through torchrun, which then waits for them; the deepspeed launcher would
-        not. A second one would end torchrun's waiting.
-        """
+        """Hand the first signal to the ranks, past torchrun: it would bound their time to save, and dies of others."""
         if self._launcher is None or self._links is None:
             self._over = True
-        elif self._stopped:
-            return
         elif not self._links.begun:
             self._launcher.terminate()  # nobody has anything to save yet
             self._count_down(0.0, 2.0)
-        elif self._start is not None and self._start.launcher == "torchrun":
-            self._launcher.send_signal(number)
-        else:
+        elif not self._stopped:
+            self._stopped = True
             self._links.interrupt(number)
-        self._stopped = True
 
     def _cut_off(self) -> None:
         self._stop(signal.SIGTERM)

@@ -79,7 +79,9 @@ def judge(ended: Sequence[Ended], written: int | None, stop: signal.Signals | No
     failures = [each for each in ended if each.status]
     if written == DONE or (ended and not failures and not unstarted):
         return Outcome(DONE)
-    if stop is not None and written is None and all(each.status in _STOPPED for each in failures):
+    by_themselves = bool(failures) and all(each.status == STOPPED_EARLY for each in failures)
+    too_early = written is None and not unstarted and all(each.status in _STOPPED for each in failures)
+    if stop is not None and too_early and not by_themselves:
         return Outcome(STOPPED_EARLY, reason=f"stopped by {stop.name} before training began")
     if not failures:
         return Outcome(FAILED, reason=unstarted)

@@ -6,6 +6,7 @@ import queue
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
@@ -23,6 +24,10 @@ from launcher.world import World
 
 SILENCE_SECONDS = 60.0
 """When the ranks on a host that hears nothing of us any more are stopped. `ftlaunch` may be suspended so long."""
+
+
+NAMED_HOSTS = 4
+"""More machines than this are counted, not named."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -45,37 +50,56 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     machines = machines_of(options, run, choice)
     inbox: queue.Queue[Said] = queue.Queue()
     conductor = Conductor(_agents(choice, machines, inbox), inbox)
-    folder = Path(run.output_dir).absolute()
+    folder = this_folder(os.environ) / run.output_dir
     with conductor.at_work():
-        ready = conductor.prepare(
-            environment=passed_environment(os.environ) if choice.backend == "hostfile" else {},
-            cpu=options.cpu,
-            ranks=machines.ranks_per_node,
-            files=needed_files(options.run, run),
-            port=options.port,
-            job=job_of(choice, folder, os.environ),
-            silence=SILENCE_SECONDS if choice.backend == "hostfile" else None,
-        )
+        ready = conductor.prepare(**_wanted(options, run, choice, machines))
         if conductor.stop is not None:
+            say(f"error: stopped by {conductor.stop.name} before anything was started")
             return STOPPED_EARLY
         world = world_of(ready, machines, options.launcher)
         planned(run, world)
         before, start = newest_attempt(folder), _start(options, overrides, world, machines, ready, folder)
         _make_logs(Path(start.logs))
-        print(_announcement(choice, world, start, ready), file=sys.stderr, flush=True)
+        say(announcement(choice, world, start, ready))
         conductor.start(start, machines.hosts)
         conductor.wait()
     outcome = judge(conductor.ended, exit_of_this_start(folder, before), conductor.stop, conductor.unstarted)
     for line in closing_lines(outcome, Path(start.logs), conductor.unstarted):
-        print(line, file=sys.stderr, flush=True)
+        say(line)
     return outcome.status
+
+
+def say(line: str) -> None:
+    """A line of `ftlaunch`'s own, on standard error: standard output is rank 0's."""
+    with suppress(OSError):  # the terminal is gone
+        print(line, file=sys.stderr, flush=True)
+
+
+def this_folder(environ: Mapping[str, str]) -> Path:
+    """The folder we are in, under the name that the user's shell has for it: other machines may know no other."""
+    named, found = Path(environ.get("PWD", "")), Path.cwd()
+    return named if named.is_absolute() and named.exists() and named.samefile(found) else found
+
+
+def _wanted(options: argparse.Namespace, run: RunConfig, choice: Choice, machines: Machines) -> dict[str, object]:
+    """What every node is to look for on itself."""
+    over_ssh = choice.backend == "hostfile"
+    return {
+        "environment": passed_environment(os.environ) if over_ssh else {},
+        "cpu": options.cpu,
+        "ranks": machines.ranks_per_node,
+        "files": needed_files(options.run, run),
+        "port": options.port,
+        "job": job_of(choice, Path(run.output_dir), os.environ),
+        "silence": SILENCE_SECONDS if over_ssh else None,
+    }
 
 
 def _agents(choice: Choice, machines: Machines, inbox: "queue.Queue[Said]") -> list[Agents]:
     if choice.backend == "slurm":
         return slurm_agents(machines.hosts, os.environ, inbox)
     if choice.backend == "hostfile":
-        return host_agents(machines.hosts, str(Path.cwd()), os.environ, inbox)
+        return host_agents(machines.hosts, str(this_folder(os.environ)), os.environ, inbox)
     return local_agents(inbox)
 
 
@@ -122,9 +146,13 @@ def _make_logs(logs: Path) -> None:
         ) from error
 
 
-def _announcement(choice: Choice, world: World, start: Start, ready: Mapping[int, Message]) -> str:
+def announcement(choice: Choice, world: World, start: Start, ready: Mapping[int, Message]) -> str:
+    """The one line that says what was chosen, and why."""
     ranks = f"{world.ranks} {'GPU' if world.device == 'cuda' else 'CPU'} rank{'s' if world.ranks > 1 else ''}"
-    where = f" on {', '.join(word['host'] for _, word in sorted(ready.items()))}" if world.nodes > 1 else ""
+    hosts = [word["host"] for _, word in sorted(ready.items())]
+    where = ", ".join(hosts) if len(hosts) <= NAMED_HOSTS else f"{len(hosts)} machines, {hosts[0]} to {hosts[-1]}"
     threads = " or ".join(dict.fromkeys(word["threads"] for _, word in sorted(ready.items())))
-    started = f"{start.launcher} starts {ranks}{where}, {threads}, port {start.port}"
+    started = (
+        f"{start.launcher} starts {ranks}{f' on {where}' if world.nodes > 1 else ''}, {threads}, port {start.port}"
+    )
     return f"ftlaunch: {choice.backend} ({choice.why}): {started}"

@@ -60,10 +60,12 @@ def test_a_stop(stop: signal.Signals) -> None:
     early = judge(ended((0, -15), (1, -2)), None, stop)
     assert early == Outcome(75, None, f"stopped by {stop.name} before training began")
     assert judge([], None, stop).status == 75
-    assert judge(ended((1, 75), (0, -10)), None, stop).status == 75
+    assert judge(ended((1, 75), (0, -10)), None, stop) == early
+    assert judge(ended((1, 75), (0, 75)), None, stop).first == Ended(0, 75, "node1")
 
 
 def test_a_failure_while_stopping_is_one() -> None:
+    assert judge([], None, signal.SIGINT, "the connection to node2 was lost: x").status == 1
     assert judge([KILLED, *ended((0, 75))], None, signal.SIGINT) == Outcome(1, KILLED)
 
 

@@ -1,0 +1,75 @@
+"""`ftlaunch run` inside a SLURM allocation: one srun whose tasks start a launcher a node."""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.hosts import wait_for
+from tests.cluster.slurm import Cluster
+from tests.cluster.test_hostfile import FOREVER, SAVES, SIGNED, pids
+from tests.fake_ranks import doubles, processes_of
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def submit(cluster: Cluster, tmp_path: Path) -> Callable[..., str]:
+    """`submit(program, *words)`: a job on two nodes whose only command is `ftlaunch run`; returns its number."""
+
+    def submitted(program: str, *words: str) -> str:
+        environ = doubles(tmp_path, program)
+        command = [sys.executable, "-m", "launcher", "run", "run.toml", "--cpu", *words]
+        return cluster.submit("--nodes=2", f"--wrap=exec {shlex.join(command)}", cwd=tmp_path, environ=environ)
+
+    return submitted
+
+
+def both_signed(folder: Path) -> bool:
+    return all((folder / f"sign-{rank}").exists() for rank in (0, 1))
+
+
+def test_a_rank_on_each_node(cluster: Cluster, submit: Callable[..., str], tmp_path: Path) -> None:
+    number = submit(SIGNED + "print('result of', RANK)\n")
+    assert cluster.end_of(number)["ExitCode"] == "0:0", cluster.log(number)
+    announced, result = cluster.log(number).splitlines()
+    assert announced.startswith(
+        f"ftlaunch: slurm (inside SLURM job {number}): torchrun starts 2 CPU ranks on node1, node2"
+    )
+    assert result == "result of 0"
+    assert [(tmp_path / f"sign-{rank}").read_text() for rank in (0, 1)] == ["node1\n", "node2\n"]
+
+
+def test_a_killed_rank_ends_the_job(cluster: Cluster, submit: Callable[..., str], tmp_path: Path) -> None:
+    number = submit(FOREVER)
+    wait_for(lambda: both_signed(tmp_path))
+    (pid,) = pids(tmp_path, 1)
+    os.kill(pid, signal.SIGKILL)
+    assert cluster.end_of(number)["ExitCode"] == "1:0"
+    last = cluster.log(number).splitlines()[-1]
+    assert last.startswith("error: rank 1 on node2 was killed by SIGKILL")
+    wait_for(lambda: not processes_of(tmp_path))
+
+
+@pytest.mark.parametrize("whom", [["--batch"], []], ids=["the batch shell", "the step"])
+def test_a_signal_stops_the_ranks_of_all_nodes(
+    cluster: Cluster, submit: Callable[..., str], tmp_path: Path, whom: list[str]
+) -> None:
+    number = submit(SAVES.replace("SIGINT", "SIGUSR1"))
+    wait_for(lambda: both_signed(tmp_path))
+    cluster.call("scancel", *whom, "--signal=USR1", number)
+    assert cluster.end_of(number)["ExitCode"] == "75:0", cluster.log(number)
+    assert [(tmp_path / f"sign-{rank}").read_text().splitlines()[1] for rank in (0, 1)] == ["SIGUSR1", "SIGUSR1"]
+    assert len(cluster.log(number).splitlines()) == 1, "neither srun nor ftlaunch complains"
+    wait_for(lambda: not processes_of(tmp_path))
+
+
+def test_more_nodes_than_the_job_has(cluster: Cluster, submit: Callable[..., str], tmp_path: Path) -> None:
+    number = submit(SIGNED, "--nodes", "3")
+    assert cluster.end_of(number)["ExitCode"] == "2:0"
+    assert cluster.log(number) == "error: 3 nodes were asked for, but there is only 2 in the SLURM allocation.\n"
+    assert not (tmp_path / "run").exists()
