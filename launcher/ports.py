@@ -56,7 +56,6 @@ def _listens(family: socket.AddressFamily, port: int) -> bool:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             probe.bind(("", port))
-            probe.listen(1)
         except PermissionError:
             return False
         except OSError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ftsys.errors import LaunchError
-from launcher.world import World, this_machine
+from launcher.world import World, this_machine, visible_gpus
 
 
 @pytest.fixture
@@ -91,3 +91,14 @@ def test_a_driver_without_a_gpu(machine: Path) -> None:
 def test_a_world_size_that_is_none(machine: Path, text: str) -> None:
     with pytest.raises(LaunchError, match="WORLD_SIZE='"):
         this_machine({"WORLD_SIZE": text}, root=machine)
+
+
+@pytest.mark.parametrize(
+    ("named", "gpus"),
+    [(None, ("0", "1")), ("1", ("1",)), ("GPU-8, 0", ("GPU-8", "0")), ("", ()), ("-1,0", ()), ("1,-1,0", ("1",))],
+)
+def test_the_gpus_that_a_process_may_use(machine: Path, named: str | None, gpus: tuple[str, ...]) -> None:
+    for number in (0, 1):
+        (machine / f"dev/nvidia{number}").touch()
+    environ = {} if named is None else {"CUDA_VISIBLE_DEVICES": named}
+    assert visible_gpus(environ, machine) == gpus
