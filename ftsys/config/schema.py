@@ -63,9 +63,7 @@ AutoCount = Annotated[Literal["auto"] | Whole, Write('"auto" or a whole number a
 class Section(BaseModel):
     """What all sections share: frozen, strict, no key but their own."""
 
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
 
 
 class TaskSection(Section):
