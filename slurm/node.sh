@@ -74,7 +74,7 @@ run() {
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$ranks" --node-rank="$SLURM_NODEID" \
     --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \
     --rdzv-id="$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" --max-restarts=0 \
-    --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=300 \
+    --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=300 --log-dir="$scratch/torchrun" \
     --module ftsys train "$@" ${stores:+--data.store "$stores"} &
   torchrun=$!
   local status=0

@@ -99,7 +99,7 @@ class Cluster:
         wait_for(lambda: self.call("sinfo", "-h", "-t", "idle", "-o", "%D").stdout.strip() == str(len(NODES)))
 
     def _write_files(self) -> None:
-        for name in ("munge", "state", "dev", *(f"spool/{name}" for name in NODES)):
+        for name in ("munge", "state", "dev", "tmp", *(f"spool/{name}" for name in NODES)):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "munge/key").write_bytes(os.urandom(128))
         (self.folder / "munge/key").chmod(0o400)
@@ -134,7 +134,7 @@ class Cluster:
     def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a user's shell on the cluster has."""
         own = {"FTSYS_VENV": sys.prefix, "FTSYS_HOME": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-        slurm = {"PATH": PATHS, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        slurm = {"PATH": PATHS, "SLURM_CONF": str(self.folder / "slurm.conf"), "TMPDIR": str(self.folder / "tmp")}
         return os.environ | own | slurm | dict(environ or {})
 
     def call(
