@@ -125,8 +125,6 @@ def make_plan(
     ConfigError.raise_if(_impossible(run, world, computed, train_rows))
     if model is not None:
         computed = _fitted(run, world, fitting(run, world, model, settled), reasons)
-    steps = step_counts(run, train_rows, steps_per_epoch)
-    size = run.batch.global_size
     return Plan(
         ranks=world.ranks,
         nodes=world.nodes,
@@ -136,27 +134,43 @@ def make_plan(
         zero_stage=computed.stage,
         offload=run.engine.offload,
         precision=computed.precision,
-        optimizer=run.trainer.get("optim", "adamw_torch_fused"),
-        max_grad_norm=float(run.trainer.get("max_grad_norm", 1.0)),
-        seed=run.train.seed,
+        activation_checkpointing=computed.checkpointing,
         order=order_of(run, packed, reasons),
         micro_tokens=computed.micro_tokens,
-        kernels=run.engine.kernels,
-        compile=run.engine.compile,
-        global_size=size,
-        global_tokens=run.batch.global_tokens,
-        rank_examples=size // world.ranks if size is not None else None,
-        ranks_with_one_more=size % world.ranks if size is not None else None,
-        train_rows=train_rows,
-        epochs=run.train.epochs,
-        steps_per_epoch=steps[0],
-        total_steps=steps[1],
-        warmup_steps=warmup_steps(run.trainer.get("warmup_steps", 0), steps[1]),
+        **_of_the_run(run),
+        **_counts(run, world, train_rows, steps_per_epoch),
         reasons=reasons,
         notes=tuple(notes_on(run, world, computed.precision)),
-        activation_checkpointing=computed.checkpointing,
         predicted=computed.predicted,
     )
+
+
+def _of_the_run(run: RunConfig) -> dict[str, Any]:
+    """What the run file says outright."""
+    return {
+        "optimizer": run.trainer.get("optim", "adamw_torch_fused"),
+        "max_grad_norm": float(run.trainer.get("max_grad_norm", 1.0)),
+        "seed": run.train.seed,
+        "kernels": run.engine.kernels,
+        "compile": run.engine.compile,
+        "global_size": run.batch.global_size,
+        "global_tokens": run.batch.global_tokens,
+        "epochs": run.train.epochs,
+    }
+
+
+def _counts(run: RunConfig, world: World, rows: int | None, steps_per_epoch: int | None) -> dict[str, Any]:
+    """Examples of a rank and steps of the run, as far as they can be counted."""
+    size = run.batch.global_size
+    an_epoch, in_all = step_counts(run, rows, steps_per_epoch)
+    return {
+        "rank_examples": size // world.ranks if size is not None else None,
+        "ranks_with_one_more": size % world.ranks if size is not None else None,
+        "train_rows": rows,
+        "steps_per_epoch": an_epoch,
+        "total_steps": in_all,
+        "warmup_steps": warmup_steps(run.trainer.get("warmup_steps", 0), in_all),
+    }
 
 
 def _impossible(run: RunConfig, world: World, computed: _Computed, rows: int | None) -> list[str]:

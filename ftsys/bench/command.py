@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from ftsys.bench import data
+from ftsys.bench import data, memory
 from ftsys.errors import DONE, ConfigError
 
-BENCHMARKS: dict[str, Callable[[Sequence[str]], int]] = {"data": data.main}
+BENCHMARKS: dict[str, Callable[[Sequence[str]], int]] = {"data": data.main, "memory": memory.main}
 
 
 def main(words: Sequence[str]) -> int:

@@ -61,35 +61,36 @@ def deberta_v2(config: Config, outputs: int) -> ModelShape:
         position_products=len(products),
         positions=rows,
     )
-    width, positions = size_of(config, "embedding_size", hidden), size_of(config, "max_position_embeddings", 512)
     biased = config.get("position_biased_input") is not False
-
-    def tensors() -> Tensors:
-        yield table("deberta.embeddings.word_embeddings", size_of(config, "vocab_size", 128100), width)
-        if biased:
-            yield table("deberta.embeddings.position_embeddings", positions, width)
-        if size_of(config, "type_vocab_size", 0):
-            yield table("deberta.embeddings.token_type_embeddings", size_of(config, "type_vocab_size", 0), width)
-        if width != hidden:
-            yield from linear("deberta.embeddings.embed_proj", width, hidden, bias=False)
-        yield from norm("deberta.embeddings.LayerNorm", hidden)
-        for index in range(size_of(config, "num_hidden_layers", 24)):
-            yield from _deberta_layer(f"deberta.encoder.layer.{index}", config, layer, products)
-        yield from _deberta_encoder(config, hidden, rows)
-        pooled = size_of(config, "pooler_hidden_size", hidden)
-        yield from linear("pooler.dense", pooled, pooled)
-        yield from linear("classifier", pooled, outputs)
-
     return encoder(
         "deberta-v2",
         config,
         layer,
-        tensors(),
+        _deberta_tensors(config, layer, products, rows, outputs),
         outputs,
-        embedding_size=width,
+        embedding_size=size_of(config, "embedding_size", hidden),
         layers=size_of(config, "num_hidden_layers", 24),
-        longest=positions if biased else None,
+        longest=size_of(config, "max_position_embeddings", 512) if biased else None,
     )
+
+
+def _deberta_tensors(config: Config, layer: Layer, products: tuple[str, ...], rows: int, outputs: int) -> Tensors:
+    hidden = layer.hidden
+    width, positions = size_of(config, "embedding_size", hidden), size_of(config, "max_position_embeddings", 512)
+    yield table("deberta.embeddings.word_embeddings", size_of(config, "vocab_size", 128100), width)
+    if config.get("position_biased_input") is not False:
+        yield table("deberta.embeddings.position_embeddings", positions, width)
+    if size_of(config, "type_vocab_size", 0):
+        yield table("deberta.embeddings.token_type_embeddings", size_of(config, "type_vocab_size", 0), width)
+    if width != hidden:
+        yield from linear("deberta.embeddings.embed_proj", width, hidden, bias=False)
+    yield from norm("deberta.embeddings.LayerNorm", hidden)
+    for index in range(size_of(config, "num_hidden_layers", 24)):
+        yield from _deberta_layer(f"deberta.encoder.layer.{index}", config, layer, products)
+    yield from _deberta_encoder(config, hidden, rows)
+    pooled = size_of(config, "pooler_hidden_size", hidden)
+    yield from linear("pooler.dense", pooled, pooled)
+    yield from linear("classifier", pooled, outputs)
 
 
 def _position_products(config: Config) -> tuple[str, ...]:
@@ -140,36 +141,37 @@ def modernbert(config: Config, outputs: int) -> ModelShape:
         activation=str(config.get("hidden_activation", "gelu")),
         attention_dropout=share_of(config, "attention_dropout", 0.0),
     )
-    in_norm, in_attention, in_inner, in_head = (
-        config.get(name) is True for name in ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
-    )
-
-    def tensors() -> Tensors:
-        yield table("model.embeddings.tok_embeddings", size_of(config, "vocab_size", 50368), size)
-        yield from norm("model.embeddings.norm", size, in_norm)
-        for index in range(layers):
-            prefix = f"model.layers.{index}"
-            if index:
-                yield from norm(f"{prefix}.attn_norm", size, in_norm)
-            yield from linear(f"{prefix}.attn.Wqkv", size, 3 * size, in_attention)
-            yield from linear(f"{prefix}.attn.Wo", size, size, in_attention)
-            yield from norm(f"{prefix}.mlp_norm", size, in_norm)
-            yield from linear(f"{prefix}.mlp.Wi", size, 2 * inner, in_inner)
-            yield from linear(f"{prefix}.mlp.Wo", inner, size, in_inner)
-        yield from norm("model.final_norm", size, in_norm)
-        yield from linear("head.dense", size, size, in_head)
-        yield from norm("head.norm", size, in_norm)
-        yield from linear("classifier", size, outputs)
-
     return encoder(
         "modernbert",
         config,
         layer,
-        tensors(),
+        _modernbert_tensors(config, layer, layers, outputs),
         outputs,
         layers=layers,
         longest=size_of(config, "max_position_embeddings", 8192),
     )
+
+
+def _modernbert_tensors(config: Config, layer: Layer, layers: int, outputs: int) -> Tensors:
+    size, inner = layer.hidden, layer.inner
+    in_norm, in_attention, in_inner, in_head = (
+        config.get(name) is True for name in ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias")
+    )
+    yield table("model.embeddings.tok_embeddings", size_of(config, "vocab_size", 50368), size)
+    yield from norm("model.embeddings.norm", size, in_norm)
+    for index in range(layers):
+        prefix = f"model.layers.{index}"
+        if index:
+            yield from norm(f"{prefix}.attn_norm", size, in_norm)
+        yield from linear(f"{prefix}.attn.Wqkv", size, 3 * size, in_attention)
+        yield from linear(f"{prefix}.attn.Wo", size, size, in_attention)
+        yield from norm(f"{prefix}.mlp_norm", size, in_norm)
+        yield from linear(f"{prefix}.mlp.Wi", size, 2 * inner, in_inner)
+        yield from linear(f"{prefix}.mlp.Wo", inner, size, in_inner)
+    yield from norm("model.final_norm", size, in_norm)
+    yield from linear("head.dense", size, size, in_head)
+    yield from norm("head.norm", size, in_norm)
+    yield from linear("classifier", size, outputs)
 
 
 def _decoder(family: str, defaults: dict[str, int], biases: str, head_norms: bool) -> Callable[..., ModelShape]:

@@ -1,0 +1,107 @@
+"""Predicted memory against measured memory, for the models and engines of `memory_cases`.
+
+Without ZeRO: torch's fake tensors and memory tracker. DDP, ZeRO and offload: the live tensors of real gloo ranks. What
+needs a GPU is predicted, and says so.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ftsys.bench.memory_cases import Case, cases
+from ftsys.bench.record import DEFAULT_FOLDER, Measurement, write_record
+
+TOLERANCE = 0.10
+"""How far a prediction may be from what is measured."""
+
+
+def measured_cases(
+    wanted: str, kept: Path | None, tell: Callable[[str], object] = print
+) -> tuple[list[tuple[Case, dict[str, int]]], list[Case]]:
+    """(measured cases with their bytes by part, cases that nothing here can measure), of names that `wanted` matches.
+
+    `kept` is a file of lines to which each result is added at once, and from which it is taken the next time.
+    """
+    known = _read(kept)
+    found, unverified = [], []
+    for case in cases():
+        if not re.search(wanted, case.name):
+            continue
+        if case.how == "none":
+            unverified.append(case)
+            continue
+        if case.name not in known:
+            known[case.name] = case.measured()
+            _add(kept, case.name, known[case.name])
+        found.append((case, known[case.name]))
+        tell(line_of(*found[-1]))
+    return found, unverified
+
+
+def _read(kept: Path | None) -> dict[str, dict[str, int]]:
+    if kept is None or not kept.exists():
+        return {}
+    lines = (json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines())
+    return {line["name"]: line["bytes"] for line in lines}
+
+
+def _add(kept: Path | None, name: str, found: dict[str, int]) -> None:
+    if kept is not None:
+        with kept.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"name": name, "bytes": found}) + "\n")
+
+
+def line_of(case: Case, found: dict[str, int]) -> str:
+    """A row for people: predicted and measured MiB, and how far they are apart."""
+    predicted, measured = case.predicted_bytes, found["total"]
+    error = predicted / measured - 1
+    late = "" if abs(error) <= TOLERANCE else "  <-- beyond the tolerance"
+    return f"{case.name:88} {predicted / 2**20:9,.0f} {measured / 2**20:9,.0f} {error:+7.1%}{late}"
+
+
+def bench_memory(wanted: str = "", kept: Path | None = None) -> dict[str, Any]:
+    """Measure; returns {"measurements": bytes, "ratios": predicted / measured, "settings": every row by part}."""
+    found, unverified = measured_cases(wanted, kept)
+    return {
+        "measurements": {case.name: Measurement.of([float(parts["total"])], "bytes") for case, parts in found},
+        "ratios": {case.name: case.predicted_bytes / parts["total"] for case, parts in found},
+        "settings": {
+            "tolerance": TOLERANCE,
+            "how": {"fake": "torch's fake tensors and MemTracker", "ranks": "live tensor bytes of gloo ranks"},
+            "rows": [_row(case, parts) for case, parts in found],
+            "predicted, not verified": [_row(case, None) for case in unverified],
+        },
+    }
+
+
+def _row(case: Case, measured: dict[str, int] | None) -> dict[str, Any]:
+    memory = case.predict()
+    predicted = {**vars(memory.parts), "total": case.predicted_bytes, "moment": memory.moment}
+    row: dict[str, Any] = {"name": case.name, "how": case.how, "predicted": predicted}
+    return row if measured is None else {**row, "measured": measured}
+
+
+def worst(found: dict[str, Any]) -> float:
+    """The largest distance of a prediction from its measurement, as a share of the measurement."""
+    return max((abs(ratio - 1) for ratio in found["ratios"].values()), default=0.0)
+
+
+def main(argv: Sequence[str]) -> int:
+    """`ftsys bench memory`: measure, print, and record into `--out` (by default benchmarks/results where it exists).
+
+    Returns 1 where a prediction is off by more than the tolerance.
+    """
+    parser = argparse.ArgumentParser(prog="ftsys bench memory", description="Predicted memory against measured memory.")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="cases whose name matches this, such as 'fake'")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="add each result to this file; measure none twice")
+    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER if DEFAULT_FOLDER.is_dir() else None)
+    options = parser.parse_args(argv)
+    print(f"{'case':88} {'predicted':>9} {'measured':>9} MiB")
+    found = bench_memory(options.only, options.keep)
+    print(f"{len(found['ratios'])} cases, the largest distance {worst(found):.1%}")
+    if options.out is not None:
+        print(write_record(options.out, "memory", **found))
+    return int(worst(found) > TOLERANCE)
