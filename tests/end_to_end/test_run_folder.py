@@ -31,7 +31,7 @@ def test_the_run_folder_holds_what_the_contract_names(finished: Path) -> None:
     results = read_json(run / "results.json")
     assert results["steps"] == 5
     assert results["seed"] == 42
-    assert results["throughput"]["padding_fraction"] == 0.0
+    assert results["throughput"]["padding_fraction"] < 0.02
     assert results["data"] == "synthetic"
     assert set(results["metrics"]["validation"]) == {"accuracy", "f1", "loss", "examples"}
     assert len(losses(run)) == 5
