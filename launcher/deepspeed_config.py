@@ -11,12 +11,10 @@ from typing import Any
 
 from ftsys.config import RunConfig, lowest_stage
 from ftsys.errors import ConfigError
+from launcher.engine_memory import BUCKET_ELEMENTS, PERSISTENT_ELEMENTS
 from launcher.plan import Plan
 
 AUTO = "auto"
-
-# DeepSpeed reserves two buffers of this many elements; its own 500 million would hold more than an encoder's gradients.
-_BUCKET_ELEMENTS = 50_000_000
 
 _SECTIONS = ("bf16", "fp16", "zero_optimization", "optimizer", "scheduler")
 
@@ -66,13 +64,13 @@ def _zero(stage: int, offload: str, device: str) -> Json:
         "overlap_comm": device == "cuda",
         "contiguous_gradients": True,
         "reduce_scatter": True,
-        "reduce_bucket_size": _BUCKET_ELEMENTS,
-        "allgather_bucket_size": _BUCKET_ELEMENTS,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
     }
     if stage == 3:
         zero |= {
-            "stage3_prefetch_bucket_size": _BUCKET_ELEMENTS,
-            "stage3_param_persistence_threshold": 100_000,
+            "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
+            "stage3_param_persistence_threshold": PERSISTENT_ELEMENTS,
             # Otherwise `save_pretrained` writes the placeholders of split weights.
             "stage3_gather_16bit_weights_on_model_save": True,
         }
