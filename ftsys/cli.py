@@ -3,12 +3,13 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
-from ftsys.errors import DONE, ConfigError, FtsysError
+from ftsys.errors import BAD_INPUT, DONE, ConfigError, FtsysError
 
 OWN_FLAGS = {
     "report": ("ftsys.report.command", "finished runs side by side, with the mean over seeds"),
@@ -16,6 +17,9 @@ OWN_FLAGS = {
     "demo": ("ftsys.demo", "`make demo`"),
 }
 """Commands that read their words themselves: the module and what it does."""
+
+SPEAKER_FIRST_SECONDS = 3.0
+"""What other ranks wait with wrong input, which all find: a launcher ends rank 0, unheard, once one of them has left."""
 
 OVERRIDES = "Any key of the run file can be overridden: --section.key VALUE, for instance --train.seed 7."
 
@@ -68,8 +72,11 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options, others))
     except FtsysError as error:
-        if os.environ.get("RANK", "0") == "0" or "FTSYS_OWN_LOG" in os.environ:  # `ftlaunch` gives each rank a log
+        speaks = os.environ.get("RANK", "0") == "0"
+        if speaks or "FTSYS_OWN_LOG" in os.environ:  # `ftlaunch` gives each rank a log
             print(f"error: {error}", file=sys.stderr, flush=True)
+        if not speaks and error.exit_status == BAD_INPUT:
+            time.sleep(SPEAKER_FIRST_SECONDS)
         return error.exit_status
 
 
