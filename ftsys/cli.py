@@ -19,7 +19,7 @@ OWN_FLAGS = {
 """Commands that read their words themselves: the module and what it does."""
 
 SPEAKER_FIRST_SECONDS = 3.0
-"""What other ranks wait with wrong input, which all find: a launcher ends rank 0, unheard, once one of them has left."""
+"""Other ranks wait so long with wrong input, which all find: once one has left, a launcher ends rank 0 unheard."""
 
 OVERRIDES = "Any key of the run file can be overridden: --section.key VALUE, for instance --train.seed 7."
 
