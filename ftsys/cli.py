@@ -15,6 +15,7 @@ OWN_FLAGS = {
     "report": ("ftsys.report.command", "finished runs side by side, with the mean over seeds"),
     "bench": ("ftsys.bench.command", "a throughput benchmark, with its peers in the same run"),
     "demo": ("ftsys.demo", "`make demo`"),
+    "offline-assets": ("ftsys.offline_assets", "GLUE, its metric and a model into Hugging Face's caches, once"),
 }
 """Commands that read their words themselves: the module and what it does."""
 
@@ -115,6 +116,10 @@ def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
     if run.train.resume not in ("auto", "never"):
         print(f"note: the checkpoint train.resume={run.train.resume!r} is not in it: copy it yourself")
     print(f"without a network: ftsys train {bundle.path / 'run.toml'}")
+    if (bundle.path / "hf").is_dir():
+        print(
+            f"and scripts of your own, as after `ftsys offline-assets`: HF_HOME={bundle.path / 'hf'} HF_HUB_OFFLINE=1"
+        )
     return DONE
 
 

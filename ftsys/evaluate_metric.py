@@ -29,7 +29,17 @@ Returns:
 
 
 class GlueMetric(evaluate.Metric):
-    """One GLUE task's metrics. Make it with `load_glue_metric`."""
+    """One GLUE task's metrics. Make it with `load_glue_metric`, or `evaluate.load` after `ftsys offline-assets`."""
+
+    def __init__(self, config_name: str | None = None, num_process: int = 1, **named: Any) -> None:
+        """Arguments as of `evaluate.Metric`; raises ConfigError for a task that is none of GLUE's.
+
+        Rows are held in memory wherever one process computes: only several need a folder to meet in.
+        """
+        if _task_of(str(config_name)) not in GLUE:
+            raise ConfigError(f"{config_name!r} is no GLUE task. Use one of {', '.join([*GLUE, *_SAME_AS])}.")
+        named["keep_in_memory"] = num_process == 1
+        super().__init__(config_name=config_name, num_process=num_process, **named)
 
     def _info(self) -> evaluate.MetricInfo:
         kind = "float64" if GLUE[_task_of(self.config_name)].regression else "int64"
@@ -42,8 +52,8 @@ class GlueMetric(evaluate.Metric):
         )
 
     def _build_data_dir(self) -> str:
-        """No folder: rows stay in memory, so that a read-only home folder does no harm."""
-        return ""
+        """No folder where rows stay in memory, so that a read-only home folder does no harm."""
+        return "" if self.keep_in_memory else str(super()._build_data_dir())
 
     def _compute(self, *, predictions: Any = None, references: Any = None, **_: Any) -> dict[str, float]:
         return compute(GLUE[_task_of(self.config_name)].metrics, predictions, references)
@@ -54,9 +64,7 @@ def load_glue_metric(task: str) -> evaluate.Metric:
 
     Raises ConfigError for an unknown task.
     """
-    if _task_of(task) not in GLUE:
-        raise ConfigError(f"{task!r} is no GLUE task. Use one of {', '.join([*GLUE, *_SAME_AS])}.")
-    return GlueMetric(config_name=task, keep_in_memory=True)
+    return GlueMetric(config_name=task)
 
 
 def _task_of(name: str) -> str:

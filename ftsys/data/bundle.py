@@ -3,6 +3,7 @@
     run.toml        the run, with `bundle = "."`; everything else in it is as it was, so that it is the same run
     model/          configuration, tokenizer and weights, as from_pretrained reads them
     stores/<16>/    the prepared store
+    hf/             for a GLUE task, to be used as HF_HOME: what `ftsys offline-assets` makes, for scripts of one's own
     deepspeed.json  the user's own DeepSpeed file, where the run names one
     bundle.json     what is in it and for which run: size and sha256 of each file, and a checksum of its own
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 BUNDLE_FORMAT = 1
 BUNDLE_NAME = "bundle.json"
 RUN_NAME, MODEL_FOLDER, STORES_FOLDER, DEEPSPEED_NAME = "run.toml", "model", "stores", "deepspeed.json"
+HF_FOLDER = "hf"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from ftsys.config import RunConfig, build_run, dump_toml, plain_tree
 from ftsys.data.bundle import (
     BUNDLE_NAME,
     DEEPSPEED_NAME,
+    HF_FOLDER,
     MODEL_FOLDER,
     RUN_NAME,
     STORES_FOLDER,
     Bundle,
     asked_of,
 )
+from ftsys.data.hf_caches import for_bundle
 from ftsys.data.lease import LeaseTimes, hold_or_wait
 from ftsys.data.model_folder import model_files, resolve_model_folder
 from ftsys.data.prepare import Progress, ensure_store
@@ -42,6 +45,8 @@ class _Contents:
     files: Mapping[str, Path | bytes]
     known: Mapping[str, str]
     """sha256 of those files whose bytes are vouched for already."""
+    links: Mapping[str, str]
+    """Relative links within the bundle, by their paths: what they lead to is listed and hashed where it lies."""
 
 
 def make_bundle(run: RunConfig, task: Task, target: Path, progress: Progress | None = None) -> tuple[Bundle, bool]:
@@ -54,8 +59,9 @@ def make_bundle(run: RunConfig, task: Task, target: Path, progress: Progress | N
     if run.bundle is not None:
         raise ConfigError(f"the run is that of the bundle {run.bundle!r} already: copy that folder instead.")
     _refuse_another(target)
-    contents = _contents(run, task, ensure_store(run, task, progress))
-    with storage_errors(target):
+    store = ensure_store(run, task, progress)
+    with storage_errors(target), tempfile.TemporaryDirectory() as scratch:
+        contents = _contents(run, task, store, Path(scratch))
         target.parent.mkdir(parents=True, exist_ok=True)
         held = hold_or_wait(target, lambda: _there(target), LeaseTimes())
         if isinstance(held, Bundle):
@@ -76,7 +82,7 @@ def _there(target: Path) -> Bundle | None:
     return Bundle.read(target) if (target / BUNDLE_NAME).exists() else None
 
 
-def _contents(run: RunConfig, task: Task, store: Store) -> _Contents:
+def _contents(run: RunConfig, task: Task, store: Store, scratch: Path) -> _Contents:
     model, place = resolve_model_folder(run.model.name), f"{STORES_FOLDER}/{store.path.name}"
     files: dict[str, Path | bytes] = {f"{MODEL_FOLDER}/{name}": model / name for name in model_files(model)}
     files |= {f"{place}/{name}": store.path / name for name in store_files(store)}
@@ -84,7 +90,10 @@ def _contents(run: RunConfig, task: Task, store: Store) -> _Contents:
     if run.engine.deepspeed:
         files[DEEPSPEED_NAME] = Path(run.engine.deepspeed)
     files[RUN_NAME] = _run_text(run).encode()
-    return _Contents(asked_of(run, task), store.fingerprint, files, known)
+    cached, links = for_bundle(run, task, model, scratch)
+    files |= {f"{HF_FOLDER}/{name}": source for name, source in cached.items()}
+    links = {f"{HF_FOLDER}/{name}": target for name, target in links.items()}
+    return _Contents(asked_of(run, task), store.fingerprint, files, known, links)
 
 
 def _run_text(run: RunConfig) -> str:
@@ -121,6 +130,9 @@ def _write(target: Path, contents: _Contents) -> Bundle:
         for name, digest in contents.known.items():
             if entries[name]["sha256"] != digest:
                 raise DataError(f"{contents.files[name]!s}: is damaged. Remove its folder: it is prepared again then.")
+        for name, leads_to in contents.links.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).symlink_to(leads_to)
         bundle = Bundle(target, contents.asked, contents.store, entries, __version__)
         _write_file(bundle.to_bytes(), partial / BUNDLE_NAME)
         for folder in (path for path in (partial, *partial.rglob("*")) if path.is_dir()):

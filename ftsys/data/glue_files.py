@@ -66,7 +66,7 @@ def glue_splits(folder: Path, task: Task) -> dict[str, TableFile]:
     Test files may be absent. Raises DataError for a task that is not GLUE's, and for a folder or file that is missing
     or empty.
     """
-    if not _is_glue(task):
+    if not is_glue(task):
         raise DataError(
             f"data.source={str(folder)!r} is a folder, which only GLUE's tasks have ({', '.join(LAYOUTS)}), and the "
             f"task is {task.name!r}.{nearest(task.name, LAYOUTS)} For a task of your own name a file for each split."
@@ -79,7 +79,18 @@ def glue_splits(folder: Path, task: Task) -> dict[str, TableFile]:
     return splits
 
 
-def _is_glue(task: Task) -> bool:
+def tasks_in(folder: Path) -> list[Task]:
+    """GLUE's tasks that have a folder of their own in `folder`. Raises DataError where there is none."""
+    found = [
+        GLUE[name] for name, layouts in LAYOUTS.items() if any((folder / own).is_dir() for own in layouts[0].folders)
+    ]
+    if not found:
+        known = ", ".join(layouts[0].folders[0] for layouts in LAYOUTS.values())
+        raise DataError(f"{folder}: holds no folder of a GLUE task ({known}). Name a folder of GLUE's files.")
+    return found
+
+
+def is_glue(task: Task) -> bool:
     """Whether the task reads what GLUE's task of that name reads; its metrics and splits may be the user's own."""
     known = GLUE.get(task.name)
     return known is not None and (task.columns, task.labels, task.regression) == (

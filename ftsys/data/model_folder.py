@@ -15,6 +15,7 @@ from ftsys.errors import ConfigError
 from ftsys.model_config import EMBEDDED, embedded_folder, model_config
 
 EMBEDDED_MODEL = "all-MiniLM-L6-v2"
+EMBEDDED_HUB_NAME = f"sentence-transformers/{EMBEDDED_MODEL}"
 EMBEDDED_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of all-MiniLM-L6-v2's model.safetensors, as the Hub's sentence-transformers/all-MiniLM-L6-v2 carries it."""
 
