@@ -24,6 +24,9 @@ class TrainingArguments(transformers.TrainingArguments):
     master_weights: bool = field(
         default=False, metadata={"help": "bf16 weights with float32 masters in AdamW, in place of autocast."}
     )
+    max_nonfinite_steps: int = field(
+        default=20, metadata={"help": "Steps in a row that may be skipped because a loss or gradient is not finite."}
+    )
     packing: bool = field(default=True, metadata={"help": "Feed packed batches where the model can take them."})
 
     @property

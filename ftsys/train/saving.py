@@ -17,8 +17,8 @@ from transformers.trainer_utils import SaveStrategy
 from ftsys.files import json_safe, storage_errors
 from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
+from ftsys.train.finite_steps import FiniteStepsTrainer
 from ftsys.train.full_state import FullState
-from ftsys.train.low_precision import MasterWeightsTrainer
 from ftsys.train.state import export_state, import_state
 
 TRAINER_STATE = "trainer_state.json"
@@ -34,7 +34,7 @@ class Life:
     keep: int
 
 
-class CheckpointTrainer(MasterWeightsTrainer):
+class CheckpointTrainer(FiniteStepsTrainer):
     """transformers' Trainer with checkpoints that any world size and ZeRO stage reads, once `life` is given."""
 
     life: Life | None = None

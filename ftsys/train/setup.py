@@ -70,6 +70,7 @@ def _schedule(run: RunConfig) -> dict[str, Any]:
         **length,
         "learning_rate": train.learning_rate,
         "seed": train.seed,
+        "max_nonfinite_steps": train.max_nonfinite_steps,
         **_every("eval", train.eval_every),
         **_every("save", train.save_every),
         "save_total_limit": train.save_keep,

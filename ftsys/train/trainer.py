@@ -138,20 +138,21 @@ class Trainer(CheckpointTrainer):
         model.train()
         self.meter.begin_step()
         self._seed_dropout()
+        self.begin_losses()
         scale = self.args.world_size / share.step_examples
         total = torch.zeros((), device=self.args.device)
         for index, batch in enumerate(share.micro_batches):
             with self._reduced_at_the_end(model, is_last=index == len(share.micro_batches) - 1):
                 total += self._forward_backward(model, to_device(batch, self.args.device), scale)
         self.meter.add(share, int(self.train_dataset.lengths[share.example_ids].sum()))
-        return total
+        return self.counted_loss(total)
 
     def _forward_backward(self, model: nn.Module, batch: Batch, scale: float) -> torch.Tensor:
         with self.compute_loss_context_manager():
             logits_SC = model(**model_inputs(batch, self.view, (self.args.seed, self.state.global_step))).logits
             smoothing = self.args.label_smoothing_factor
             losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S, smoothing)
-            loss = losses_S.sum() * scale
+            loss = self.judged_loss(losses_S.sum() * scale, losses_S, batch.example_ids_S)
         by_engine = {"scale_wrt_gas": False} if self._under_deepspeed else {}
         self.accelerator.backward(loss, **by_engine)
         return loss.detach()
