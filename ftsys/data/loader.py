@@ -10,6 +10,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ftsys.data.batching import EpochPlan, plan_epoch, plan_evaluation, share_of_step
 from ftsys.data.collate import Batch, filled_up, filler_rows, pack, pad
 from ftsys.data.store import StoreSplit
+from ftsys.data.tokenized import TokenizedSplit
+
+Split = StoreSplit | TokenizedSplit
+"""What a loader reads from: a split of a store, or rows that the user tokenized."""
+
+PlanOfEpoch = Callable[[int], EpochPlan]
 
 SHARE = "ftsys_share"
 """The only key of a training item: the Trainer hands dictionaries around, and looks into them for labels of its own."""
@@ -43,7 +49,7 @@ class Share:
 class BatchMaker:
     """Rows of one split as batches in the layout that the model is fed with."""
 
-    def __init__(self, split: StoreSplit, packed: bool) -> None:
+    def __init__(self, split: Split, packed: bool) -> None:
         """The split's tokenizer says which token pads and whether there are token types."""
         self.split, self.packed, facts = split, packed, split.tokenizer
         self.lay_out: Callable[..., Batch] = partial(pack, with_token_types=facts.emits_token_types)
@@ -78,25 +84,28 @@ class _StepSampler(Sampler[list[tuple[int, int]]]):
 class _Steps(Dataset[dict[str, Share]]):
     """Step k of an epoch, by name. Its length is the number of examples, as the Trainer expects of a data set."""
 
-    def __init__(self, split: StoreSplit, settings: BatchSettings) -> None:
+    def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None) -> None:
         self.split, self.settings = split, settings
         self.make_batch = BatchMaker(split, settings.packed)
+        self.plan_of_epoch = plan_of_epoch or self._own_plan
         self._plan: tuple[int, EpochPlan] | None = None
 
     def plan(self, epoch: int) -> EpochPlan:
         """The epoch's plan, built once."""
         if self._plan is None or self._plan[0] != epoch:
-            settings = self.settings
-            made = plan_epoch(
-                self.split.lengths,
-                settings.seed,
-                epoch,
-                global_size=settings.global_size,
-                global_tokens=settings.global_tokens,
-                order=settings.order,
-            )
-            self._plan = (epoch, made)
+            self._plan = (epoch, self.plan_of_epoch(epoch))
         return self._plan[1]
+
+    def _own_plan(self, epoch: int) -> EpochPlan:
+        settings = self.settings
+        return plan_epoch(
+            self.split.lengths,
+            settings.seed,
+            epoch,
+            global_size=settings.global_size,
+            global_tokens=settings.global_tokens,
+            order=settings.order,
+        )
 
     def __len__(self) -> int:
         return len(self.split)
@@ -120,9 +129,9 @@ class _Steps(Dataset[dict[str, Share]]):
 class StepLoader(DataLoader[dict[str, Share]]):
     """One item an optimizer step. A `DataLoader`, so that the Trainer's own resume (skipping steps) works on it."""
 
-    def __init__(self, split: StoreSplit, settings: BatchSettings) -> None:
-        """See `BatchSettings`."""
-        steps = _Steps(split, settings)
+    def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None = None) -> None:
+        """See `BatchSettings`; `plan_of_epoch` stands in for the plan that they ask for."""
+        steps = _Steps(split, settings, plan_of_epoch)
         sampler = _StepSampler(lambda epoch: len(steps.plan(epoch)))
         super().__init__(steps, batch_sampler=sampler, collate_fn=_only)
 
@@ -142,7 +151,7 @@ class EvaluationLoader:
     All ranks have the same number of packs; a rank that has fewer gets fillers.
     """
 
-    def __init__(self, split: StoreSplit, pack_tokens: int, rank: int, ranks: int, packed: bool) -> None:
+    def __init__(self, split: Split, pack_tokens: int, rank: int, ranks: int, packed: bool) -> None:
         """`pack_tokens` is the most real tokens in one pack."""
         self.dataset = split
         self.packs = plan_evaluation(split.lengths, pack_tokens)

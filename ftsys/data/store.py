@@ -24,8 +24,8 @@ VERIFY_AT_OPEN = 256 * 2**20
 class Ragged(NamedTuple):
     """S examples laid end to end in the order asked for."""
 
-    tokens: npt.NDArray[np.unsignedinteger]
-    """(T,) uint16 or uint32 token ids."""
+    tokens: npt.NDArray[np.integer]
+    """(T,) token ids; uint16 or uint32 from a store."""
     lengths: npt.NDArray[np.int32]
     """(S,) tokens of each example."""
     first_lengths: npt.NDArray[np.int32]

@@ -64,7 +64,7 @@ class Checkpoint:
     def load_state(self) -> FullState:
         """The model and optimizer, mapped from the files; only what is used is read. See `verify_checkpoint`."""
         facts = self._state()["full_state"]
-        tensors = read_safetensors(self.path / WEIGHTS)
+        tensors = read_safetensors(self.path / facts.get("weights_file", WEIGHTS))
         state = FullState(numbers=facts["numbers"], groups=facts["groups"], counters=facts["counters"])
         for name, tensor in tensors.items():
             (state.buffers if name in facts["buffers"] else state.weights)[name] = tensor
@@ -101,36 +101,48 @@ def save_checkpoint(
         clean_leftovers(root, attempt)
         partial.mkdir()
         try:
-            files = _write_files(partial, state, extra, documents or {})
+            files = write_state(partial, state, extra, documents or {})
             write_manifest(partial, {"step": step, "attempt": attempt, "identity": identity, "files": files})
             sync_folder(partial)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        _put_in_place(partial, final)
+        put_in_place(partial, final)
     return final
 
 
-def _write_files(
-    folder: Path, state: FullState, extra: dict[str, Any], documents: Mapping[str, Any]
+def write_state(
+    folder: Path,
+    state: FullState,
+    extra: dict[str, Any],
+    documents: Mapping[str, Any],
+    weights_file: str | None = None,
 ) -> dict[str, dict[str, Any]]:
+    """Write the files of `save_checkpoint` but for the manifest into `folder`; returns their manifest entries.
+
+    `weights_file` names a file in `folder` that holds the weights and buffers already.
+    """
     facts = {
         "buffers": sorted(state.buffers),
         "moments": sorted(state.moments),
         "numbers": state.numbers,
         "groups": state.groups,
         "counters": state.counters,
+        "weights_file": weights_file or WEIGHTS,
     }
     moments = {f"{key}.{name}": tensor for key, tensors in state.moments.items() for name, tensor in tensors.items()}
-    return {
+    files = {
         STATE: write_json(folder / STATE, {"full_state": facts, "extra": extra}),
-        WEIGHTS: write_safetensors(folder / WEIGHTS, {**state.weights, **state.buffers}),
         OPTIMIZER: write_safetensors(folder / OPTIMIZER, moments),
         **{name: write_json(folder / name, value) for name, value in documents.items()},
     }
+    if weights_file is None:
+        files[WEIGHTS] = write_safetensors(folder / WEIGHTS, {**state.weights, **state.buffers})
+    return files
 
 
-def _put_in_place(partial: Path, final: Path) -> None:
+def put_in_place(partial: Path, final: Path) -> None:
+    """Give a finished folder its name; one that has it steps aside until then. Raises OSError."""
     old = final.with_name(final.name + OLD)
     if final.exists():
         final.rename(old)

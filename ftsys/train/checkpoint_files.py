@@ -70,6 +70,13 @@ def hashed_file(path: Path) -> Iterator[HashedFile]:
         raise
 
 
+def written_file(path: Path) -> dict[str, Any]:
+    """The manifest entry of a file that another library wrote, once its bytes have reached the disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
 def write_json(path: Path, value: Any) -> dict[str, Any]:
     """Write JSON with sorted keys; returns its manifest entry. Raises CheckpointError for what is not JSON."""
     try:

@@ -33,10 +33,12 @@ def predict_all(
     device: torch.device,
     progress: Callable[[int], None],
     stop_wanted: Callable[[], bool] = lambda: False,
+    label_smoothing: float = 0.0,
 ) -> Predictions:
     """Run `forward` (batch -> logits (S, C)) over this rank's packs; the whole result on every rank.
 
-    `progress` is told the examples done so far over all ranks, estimated from this rank's share.
+    `progress` is told the examples done so far over all ranks, estimated from this rank's share. `label_smoothing` is
+    that of `loss_per_example`.
 
     Raises:
         EvaluationStopped: on every rank, after `stop_wanted` was true between two packs of any.
@@ -49,7 +51,8 @@ def predict_all(
             logits_SC = forward(batch)
             labels_S = batch.labels_S
             known_S = ~torch.isnan(labels_S) if labels_S.is_floating_point() else labels_S >= 0
-            losses_S = loss_per_example(logits_SC, labels_S.masked_fill(~known_S, 0), batch.example_ids_S)
+            known_labels_S = labels_S.masked_fill(~known_S, 0)
+            losses_S = loss_per_example(logits_SC, known_labels_S, batch.example_ids_S, label_smoothing)
             ids.append(batch.example_ids_S)
             logits.append(logits_SC.float())
             losses.append(torch.where(known_S, losses_S, torch.nan).float())

@@ -94,7 +94,7 @@ class CheckpointTrainer(FiniteStepsTrainer):
         """As transformers', then the checkpoint's state into whatever engine it made."""
         if resume_from_checkpoint is None and self.is_deepspeed_enabled:
             return self._prepare_from_float32(max_steps, train_dataloader)
-        if not _is_ours(resume_from_checkpoint):
+        if not is_ours(resume_from_checkpoint):
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         checkpoint = Checkpoint.open(Path(resume_from_checkpoint))
@@ -111,6 +111,9 @@ class CheckpointTrainer(FiniteStepsTrainer):
         Low-precision engines round the weights before they copy them as masters, and at ZeRO 0 with bf16 the optimizer
         takes a step with zero gradients when it is made (DeepSpeed 0.19.8), which shifts Adam's bias correction.
         """
+        if any(hasattr(parameter, "ds_id") for parameter in self.model.parameters()):
+            # Made under DeepSpeed's own zero.Init: each rank holds a part of a weight already, as it was rounded.
+            return super()._prepare_for_training(max_steps, train_dataloader, None)
         weights = {name: tensor.detach().clone() for name, tensor in self.model.named_parameters()}
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         import_state(self.model_wrapped, self.optimizer, FullState(weights=weights))
@@ -118,12 +121,12 @@ class CheckpointTrainer(FiniteStepsTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Nothing for our own checkpoints: their weights arrive with the optimizer, once the engine is there."""
-        if not _is_ours(resume_from_checkpoint):
+        if not is_ours(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing for our own checkpoints: dropout is seeded by the step."""
-        if not _is_ours(checkpoint):
+        if not is_ours(checkpoint):
             super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:
@@ -151,5 +154,6 @@ class CheckpointTrainer(FiniteStepsTrainer):
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _is_ours(checkpoint: Any) -> bool:
+def is_ours(checkpoint: Any) -> bool:
+    """Whether this is a checkpoint folder of this project's format."""
     return isinstance(checkpoint, str | Path) and (Path(checkpoint) / "manifest.json").exists()

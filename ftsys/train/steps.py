@@ -1,0 +1,131 @@
+"""A training step of our own: a rank's whole share of an optimizer step, packed, its loss scaled in one place.
+
+A training item is a rank's whole share of an optimizer step, so the Trainer's loop runs with accumulation 1 and this
+class alone decides how the share is cut and how losses are scaled.
+"""
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import DistributedType
+from torch import nn
+
+from ftsys.data.collate import Batch, to_device
+from ftsys.data.loader import SHARE, Share, Split
+from ftsys.data.store import StoreSplit
+from ftsys.kernels.attention import choose_kernel
+from ftsys.models.feed import check_pad_token, model_inputs, name_pad_token
+from ftsys.models.packed import PackedView, why_not_packable
+from ftsys.train.arguments import setting
+from ftsys.train.dropin_saving import StockFilesTrainer
+from ftsys.train.loss import loss_per_example
+from ftsys.train.meter import Meter
+
+
+class StepTrainer(StockFilesTrainer):
+    """transformers' Trainer that takes `Share`s as training items beside the stock batches.
+
+    `training_split` is what shares are made of, None for data that goes the stock way.
+    """
+
+    view: PackedView | None = None
+    padded_because: str | None = None
+    """Why the data that was last asked about went the stock way, or the store's model is fed padded batches."""
+    training_split: Split | None = None
+    _viewed: nn.Module | None = None
+
+    def __init__(self, *stock: Any, **named: Any) -> None:
+        """As transformers'."""
+        super().__init__(*stock, **named)
+        self.meter = Meter()
+
+    def attach_view(self, model: nn.Module, pad_id: int) -> None:
+        """Pack what can be packed; `padded_because` holds the reason why not."""
+        name_pad_token(model, pad_id)
+        self.padded_because = why_not_packable(model) if setting(self.args, "packing") else "packing=False"
+        self.view, self._viewed = None, model
+        if self.padded_because is None:
+            self.view = PackedView(model, choose_kernel(setting(self.args, "kernels"), self.args.device.type))
+        else:
+            check_pad_token(model, pad_id)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of this rank's share. Returns the share's part of the step's mean loss x ranks.
+
+        Averaged over the ranks, as gradients and the logged loss are, that is the mean over the global batch.
+        """
+        if SHARE not in inputs:
+            return super().training_step(model, inputs, num_items_in_batch)
+        share: Share = inputs[SHARE]
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):
+            self.optimizer.train()
+        self.meter.begin_step()
+        self._seed_dropout()
+        self.begin_losses()
+        scale = self.args.world_size / share.step_examples
+        total = torch.zeros((), device=self.args.device)
+        for index, batch in enumerate(share.micro_batches):
+            with self._reduced_at_the_end(model, is_last=index == len(share.micro_batches) - 1):
+                total += self._forward_backward(model, to_device(batch, self.args.device), scale)
+        self.meter.add(share, self._own_tokens(share))
+        return self.counted_loss(total)
+
+    def _forward_backward(self, model: nn.Module, batch: Batch, scale: float) -> torch.Tensor:
+        with self.compute_loss_context_manager():
+            logits_SC = model(**model_inputs(batch, self.view, (self.args.seed, self.state.global_step))).logits
+            smoothing = self.args.label_smoothing_factor
+            losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S, smoothing)
+            loss = self.judged_loss(losses_S.sum() * scale, losses_S, batch.example_ids_S)
+        by_engine = {"scale_wrt_gas": False} if self._under_deepspeed else {}
+        self.accelerator.backward(loss, **by_engine)
+        return loss.detach()
+
+    @property
+    def _under_deepspeed(self) -> bool:
+        return self.accelerator.distributed_type == DistributedType.DEEPSPEED
+
+    def _reduced_at_the_end(self, model: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are summed over ranks once a step: DeepSpeed is told by a flag, DDP by its context."""
+        self.accelerator.gradient_state._set_sync_gradients(is_last)
+        if is_last or self._under_deepspeed:
+            return contextlib.nullcontext()
+        return self.accelerator.no_sync(model)
+
+    def _seed_dropout(self) -> None:
+        """What is not keyed by the example depends on (seed, step, rank), so that no generator is ever saved."""
+        key = np.random.SeedSequence([self.args.seed, self.state.global_step, self.args.process_index])
+        torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
+
+    # Counts
+
+    def _own_tokens(self, share: Share) -> int:
+        assert self.training_split is not None  # the share was made of it
+        return int(self.training_split.lengths[share.example_ids].sum())
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """6 x parameters outside the embeddings x this rank's real tokens."""
+        if SHARE not in inputs:
+            return super().floating_point_ops(inputs)
+        return 6 * parameters_outside_embeddings(self.model) * self._own_tokens(inputs[SHARE])
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        """Tokens of the whole step, on every rank: there is no padding, so `all` and `non_padding` are one."""
+        if SHARE not in inputs:
+            super()._track_num_input_tokens(inputs)
+        elif self.args.include_num_input_tokens_seen != "no":
+            self.state.num_input_tokens_seen += inputs[SHARE].step_tokens
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As transformers', with throughput, balance and memory on training lines of a store."""
+        if "loss" in logs and isinstance(self.train_dataset, StoreSplit):
+            logs = {**logs, **self.meter.drain()}
+        super().log(logs, start_time)
+
+
+def parameters_outside_embeddings(model: nn.Module) -> int:
+    """Parameters that take part in matrix products with each token: all but those of `nn.Embedding`."""
+    embedded = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if id(p) not in embedded)
