@@ -1,20 +1,29 @@
 """`ftsys bench NAME`: one benchmark, with its peers in the same run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
-from ftsys.bench import data, memory
 from ftsys.errors import DONE, ConfigError
 
-BENCHMARKS: dict[str, Callable[[Sequence[str]], int]] = {"data": data.main, "memory": memory.main}
+BENCHMARKS = {
+    "data": "tokenizing, assembling a batch, opening a store",
+    "step": "whole optimizer steps",
+    "train": "whole trainings with evaluation",
+    "eval": "predictions",
+    "startup": "from the command to the first optimizer step",
+    "scaling": "several ranks on this machine, and the balance of thousands",
+    "memory": "predicted memory against measured memory",
+    "gpu": "all that is due on a GPU, within nine minutes",
+}
+"""Name -> what it measures; each is a module of this package with a `main`, imported when it is asked for."""
 
 
 def main(words: Sequence[str]) -> int:
     """Run the benchmark that the first word names; the rest are its own flags. Raises ConfigError for another name."""
     if not words or words[0] in ("-h", "--help"):
-        print(
-            f"usage: ftsys bench NAME [FLAGS]\n\nbenchmarks: {', '.join(sorted(BENCHMARKS))}; NAME --help for its flags"
-        )
+        lines = "\n".join(f"  {name:8} {says}" for name, says in BENCHMARKS.items())
+        print(f"usage: ftsys bench NAME [FLAGS]\n\nbenchmarks (NAME --help for flags):\n{lines}")
         return DONE
     if words[0] not in BENCHMARKS:
         raise ConfigError(f"bench {words[0]!r} does not exist. Use one of {sorted(BENCHMARKS)}.")
-    return BENCHMARKS[words[0]](words[1:])
+    return int(import_module(f"ftsys.bench.{words[0]}").main(words[1:]))

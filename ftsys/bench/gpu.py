@@ -1,0 +1,157 @@
+"""All that is due on a GPU, in order of weight, within nine minutes; each stage is an `ftsys bench` of its own.
+
+A stage that would not fit into the time left is left out, one that takes too long is ended, and both are said: records
+of the others are there. `--dry` runs the same stages with tiny models, on a CPU too.
+"""
+
+import argparse
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftsys.bench.output import Findings, conclude, say
+from ftsys.bench.record import DEFAULT_FOLDER, Measurement
+from ftsys.errors import ConfigError
+
+SECONDS = 540.0
+GRACE_SECONDS = 5.0
+FTSYS = (sys.executable, "-m", "ftsys", "bench")
+GPU_TESTS = Path(__file__).parents[2] / "tests/gpu"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One measurement: its command, its command with tiny models, and the seconds it is expected to take."""
+
+    name: str
+    command: tuple[str, ...]
+    dry: tuple[str, ...]
+    needs: float
+
+
+def stages() -> list[Stage]:
+    """What is due, the most important first."""
+    tiny = ("--models", "tiny", "--repeats", "1")
+    against = ("--peers", "ours", "best")
+    found = [
+        _bench("step-32", ("step", *against, "--batch", "32"), ("--models", "bert-base"), tiny, 90),
+        _bench(
+            "step-16384",
+            ("step", "--peers", "ours", "--tokens", "16384"),
+            ("--models", "bert-base", "--steps", "16"),
+            tiny,
+            60,
+        ),
+        _bench(
+            "train-large",
+            ("train", "--peers", "ours", "--batch", "128", "--no-eval"),
+            ("--models", "bert-large", "--rows", "3668", "--epochs", "3", "--repeats", "2"),
+            (*tiny, "--rows", "256", "--epochs", "1"),
+            90,
+        ),
+        _bench("eval", ("eval", *against), ("--models", "bert-base"), tiny, 70),
+        _bench("startup", ("startup",), ("--models", "minilm", "--repeats", "3"), tiny, 80),
+        _bench("step-minilm", ("step", *against, "--batch", "32"), ("--models", "minilm"), tiny, 60),
+    ]
+    if GPU_TESTS.is_dir() and importlib.util.find_spec("pytest") is not None:
+        tests = (sys.executable, "-m", "pytest", "-q", str(GPU_TESTS))
+        found.insert(1, Stage("tests", tests, (*tests, "--collect-only"), 60))
+    return found
+
+
+def _bench(name: str, words: tuple[str, ...], real: tuple[str, ...], dry: tuple[str, ...], needs: float) -> Stage:
+    begin = (*FTSYS, *words, "--name", f"gpu-{name}")
+    return Stage(name, (*begin, *real), (*begin, *dry), needs)
+
+
+def run_stages(
+    due: Sequence[Stage],
+    seconds: float,
+    dry: bool,
+    more: Sequence[str] = (),
+    tell: Callable[[str], object] = say,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[Findings, list[str]]:
+    """Run each stage that fits; returns what each took, and the names of those that failed or were ended.
+
+    `more` are words for every `ftsys bench` of them.
+    """
+    found, wrong, end = Findings(), list[str](), clock() + seconds
+    table = found.tables["stages"] = {}
+    for stage in due:
+        left = end - clock()
+        if left < stage.needs and not dry:
+            found.notes.append(f"{stage.name}: left out, {left:.0f} s are left and it needs about {stage.needs:.0f} s")
+            continue
+        command = [*(stage.dry if dry else stage.command)]
+        command += more if command[: len(FTSYS)] == list(FTSYS) else ()
+        tell(f"{stage.name}: {' '.join(command[1:])}")
+        start = clock()
+        status = _run(command, left)
+        found.measurements[stage.name] = Measurement.of([clock() - start], "s")
+        found.settings[stage.name] = {"command": command[1:], "exit status": status}
+        table[stage.name] = {"seconds": clock() - start}
+        if status:
+            wrong.append(stage.name)
+            found.notes.append(f"{stage.name}: ended with {status}" if status > 0 else f"{stage.name}: out of time")
+    return found, wrong
+
+
+def _run(command: Sequence[str], seconds: float) -> int:
+    """The exit status, negative for a stage that was ended; its group is ended with it, peers included."""
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return -signal.SIGTERM
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def check_gpu() -> None:
+    """Raise ConfigError where torch sees no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"ftsys bench gpu: torch {torch.__version__} sees no CUDA device. Run it on a machine with a GPU and the "
+            "CUDA build of torch (make install TORCH=cuda), or add --dry for tiny models on this machine."
+        )
+
+
+def main(words: Sequence[str]) -> int:
+    """`ftsys bench gpu`: 0, or 1 where a stage failed. Raises ConfigError without a GPU."""
+    parser = argparse.ArgumentParser(prog="ftsys bench gpu", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--dry", action="store_true", help="tiny models, one round, no GPU needed")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for all of it (default {SECONDS:.0f})")
+    parser.add_argument("--only", nargs="+", metavar="STAGE", help="these stages alone")
+    parser.add_argument(
+        "--output", "--out", type=Path, default=DEFAULT_FOLDER if DEFAULT_FOLDER.is_dir() else None, metavar="FOLDER"
+    )
+    options = parser.parse_args(words)
+    due = stages()
+    unknown = set(options.only or ()) - {stage.name for stage in due}
+    ConfigError.raise_if(
+        f"--only {name!r} is not a stage. Use some of {[stage.name for stage in due]}." for name in sorted(unknown)
+    )
+    if not options.dry:
+        check_gpu()
+    if options.only:
+        due = [stage for stage in due if stage.name in options.only]
+    more = ("--output", str(options.output)) if options.output is not None else ()
+    found, wrong = run_stages(due, options.seconds, options.dry, more)
+    conclude("gpu-dry" if options.dry else "gpu", found, options.output)
+    return int(bool(wrong))

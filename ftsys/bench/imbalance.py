@@ -1,0 +1,79 @@
+"""How even the work of thousands of ranks is: our batch plan against the stock samplers, computed, not run.
+
+Ranks wait for the slowest one in every step, so what counts is the fullest rank's tokens. A rank's cost is taken to be
+the tokens that it computes: real ones where batches are packed, padding included where they are not. Communication and
+attention's quadratic part are left out. NumPy alone; nothing here needs the machines.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ftsys.data.batching import plan_epoch, share_of_step
+
+Lengths = npt.NDArray[np.integer]
+RANKS = (8, 64, 512, 4096)
+PER_RANK = 32
+MOST_EXAMPLES = 1 << 19
+MICRO_TOKENS = 16_384
+MEGA_BATCHES = 50
+"""transformers' LengthGroupedSampler sorts within so many batches, or a quarter of the epoch if that is less."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Means over the simulated steps."""
+
+    imbalance: float
+    """The fullest rank's computed tokens over the mean, minus one."""
+    padding: float
+    """Share of the computed tokens that are no example's."""
+    efficiency: float
+    """Real tokens over what all ranks could have computed in the time of the fullest."""
+
+
+def drawn_lengths(lengths: Lengths, ranks: int, per_rank: int = PER_RANK, seed: int = 0) -> Lengths:
+    """An epoch of whole steps for `ranks` with `lengths`' distribution: 4 to 50 steps, drawn with replacement."""
+    steps = int(np.clip(MOST_EXAMPLES // (ranks * per_rank), 4, MEGA_BATCHES))
+    return np.random.default_rng(seed).choice(lengths, steps * ranks * per_rank)
+
+
+def ours(lengths: Lengths, ranks: int, per_rank: int = PER_RANK, seed: int = 0) -> tuple[Balance, float]:
+    """Our plan in random order with balanced tokens; and the seconds that a rank spends on planning one step."""
+    plan = plan_epoch(lengths, seed, 0, global_size=ranks * per_rank)
+    rows, start = [], time.perf_counter()
+    for k in range(len(plan)):
+        ids = plan.step(k)
+        share = share_of_step(ids, lengths[ids], 0, ranks, MICRO_TOKENS)
+        mean = share.step_tokens / ranks
+        rows.append((share.imbalance, mean, mean * (1.0 + share.imbalance)))
+    seconds = (time.perf_counter() - start) / len(plan)
+    imbalances, means, fullest = (np.array(column) for column in zip(*rows, strict=True))
+    return Balance(float(imbalances.mean()), 0.0, float(means.sum() / fullest.sum())), seconds
+
+
+def stock(
+    lengths: Lengths, ranks: int, per_rank: int = PER_RANK, *, length_grouped: bool = False, seed: int = 0
+) -> Balance:
+    """The stock Trainer's batches, padded to their longest example; rank r of a step takes the r-th of its batches."""
+    ids = np.random.default_rng(seed).permutation(len(lengths))
+    ordered = lengths[ids]
+    if length_grouped:
+        mega = per_rank * max(1, min(len(lengths) // (4 * per_rank), MEGA_BATCHES))
+        ordered = np.concatenate([np.sort(part)[::-1] for part in _parts(ordered, mega)])
+    batches = ordered.reshape(-1, ranks, per_rank)
+    computed = batches.max(axis=2).astype(np.float64) * per_rank
+    real, fullest = float(batches.sum()), computed.max(axis=1)
+    return Balance(
+        float((fullest / computed.mean(axis=1) - 1.0).mean()),
+        1.0 - real / float(computed.sum()),
+        real / (ranks * float(fullest.sum())),
+    )
+
+
+def _parts(lengths: Lengths, size: int) -> Iterator[Lengths]:
+    for start in range(0, len(lengths), size):
+        yield lengths[start : start + size]

@@ -1,0 +1,97 @@
+"""Whole optimizer steps (data, forward, backward, clipping, update, dropout) of ours and of its peers, in turns.
+
+Useful FLOP/s = 6 x parameters outside the embeddings x real tokens a second: padding counts for nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ftsys.bench.measuring import Case, Rounds, describe, each_case, measure, note, note_ratios
+from ftsys.bench.output import Cell, Findings, bench_parser, conclude, parse
+from ftsys.bench.peers import OURS, PEERS, check_peers, installed, peer_spec
+from ftsys.errors import ConfigError
+
+STEP_PEERS = (OURS, "ours-8", "course", "best", "accelerate", "cross-encoder")
+MATMUL = "matmul"
+MODELS = ("minilm", "bert-base")
+RATIOS = {OURS: STEP_PEERS[1:], "ours-8": ("course",)}
+"""Which ratios are stated: of the first over each of the others."""
+
+
+def bench_step(
+    models: Sequence[str] = MODELS,
+    peers: Sequence[str] = STEP_PEERS,
+    repeats: int = 7,
+    steps: int = 4,
+    rows: int | None = None,
+    batch: int | None = None,
+    tokens: int | None = None,
+) -> Findings:
+    """Measure blocks of `steps` optimizer steps of each peer, `repeats` of them a peer, one a round.
+
+    `rows` pairs of the training split (None: all); `batch` examples of a step in place of each peer's own, or for ours
+    at most `tokens` real tokens. Raises ConfigError for `tokens` with a peer that cannot count so.
+    """
+    check_peers(peers, STEP_PEERS)
+    if tokens is not None:
+        ConfigError.raise_if(_no_tokens(name) for name in peers if PEERS[name].how != "ours")
+    here, absent = installed(peers)
+    sizes = {"steps of a block": steps, "repeats": repeats, "warm_up": 1, "batch": tokens or batch or "each peer's own"}
+    found = Findings(notes=absent, settings={**sizes, "left out": absent})
+    for case in each_case(models, rows):
+        specs = {
+            name: replace(
+                peer_spec("step", name, case.folder, case.inputs, case.work), steps=steps, batch=batch, tokens=tokens
+            )
+            for name in here
+        }
+        specs[MATMUL] = peer_spec(MATMUL, OURS, case.folder, case.inputs, case.work)
+        note_steps(found, case, measure(case, specs, repeats))
+    return found
+
+
+def _no_tokens(peer: str) -> str:
+    return f"--tokens: peer {peer!r} counts a step in examples. Leave it out with --peers, or write --batch."
+
+
+def note_steps(found: Findings, case: Case, rounds: Rounds) -> None:
+    """Turn blocks into measurements, ratios and the model's table."""
+    title = f"{case.name}: optimizer steps"
+    rates = [block["flops"] for block in rounds.blocks[MATMUL]]
+    matmul = note(found, f"{case.name}: bf16 matrix product", rates, "FLOP/s", higher_is_better=True)
+    peers = [name for name in rounds.blocks if name != MATMUL]
+    found.tables[title] = {name: _row(found, case.name, name, rounds, matmul) for name in peers}
+    for one, others in RATIOS.items():
+        note_ratios(found, title, rounds, one, others)
+    describe(found, case, rounds, "steps")
+
+
+def _row(found: Findings, model: str, peer: str, rounds: Rounds, matmul: float) -> dict[str, Cell]:
+    name, flops_per_token = f"{model}, {peer}", 6.0 * rounds.ready[peer]["parameters"]
+    tokens = note(found, f"{name}: real tokens", rounds.rates(peer), "tokens/s", higher_is_better=True)
+    samples = note(found, f"{name}: samples", rounds.rates(peer, "examples"), "samples/s", higher_is_better=True)
+    note(found, f"{name}: step", [block["seconds"] / block["steps"] for block in rounds.blocks[peer]], "s")
+    useful = [rate * flops_per_token / 1e12 for rate in rounds.rates(peer)]
+    tera = note(found, f"{name}: useful", useful, "TFLOP/s", higher_is_better=True)
+    memory = note(found, f"{name}: peak memory", [float(rounds.memory(peer))], "bytes")
+    return {
+        "1000 tokens/s": tokens / 1e3,
+        "samples/s": samples,
+        "useful TFLOP/s": tera,
+        "of matmul": tera * 1e12 / matmul,
+        "peak GB": memory / 1e9,
+    }
+
+
+def main(words: Sequence[str]) -> int:
+    """`ftsys bench step`: measure, print, record, plot."""
+    parser = bench_parser("step", "Whole optimizer steps against the stock stack, in one run.", 7, MODELS)
+    parser.add_argument("--peers", nargs="+", default=list(STEP_PEERS), metavar="PEER", help=", ".join(STEP_PEERS))
+    parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a block (default 4)")
+    parser.add_argument("--batch", type=int, help="examples of a step, in place of each peer's own")
+    parser.add_argument("--tokens", type=int, help="real tokens of a step at most; ours alone can count so")
+    options = parse(parser, words)
+    rows, steps = (64, 1) if options.quick else (None, options.steps)
+    found = bench_step(options.models, options.peers, options.repeats, steps, rows, options.batch, options.tokens)
+    conclude(options.name, found, options.output)
+    return 0
