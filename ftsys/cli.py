@@ -15,6 +15,10 @@ OWN_FLAGS = {
     "report": ("ftsys.report.command", "finished runs side by side, with the mean over seeds"),
     "bench": ("ftsys.bench.command", "a throughput benchmark, with its peers in the same run"),
     "demo": ("ftsys.demo", "`make demo`"),
+    "run-glue": (
+        "ftsys.run_glue.command",
+        "the well-known example script's flags; prints the run file they are equal to",
+    ),
     "offline-assets": ("ftsys.offline_assets", "GLUE, its metric and a model into Hugging Face's caches, once"),
 }
 """Commands that read their words themselves: the module and what it does."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         TrainSection,
     )
     from ftsys.config.task_checks import resolve_task
-    from ftsys.config.toml import dump_toml
+    from ftsys.config.toml import dump_toml, dump_tree
     from ftsys.config.trainer_fields import OWNED_TRAINER_FIELDS
     from ftsys.config.words import split_overrides
 
@@ -43,7 +43,7 @@ _HOMES = {
         "TrainSection",
     ),
     "task_checks": ("resolve_task",),
-    "toml": ("dump_toml",),
+    "toml": ("dump_toml", "dump_tree"),
     "trainer_fields": ("OWNED_TRAINER_FIELDS",),
     "words": ("split_overrides",),
 }
@@ -62,6 +62,7 @@ __all__ = [
     "TrainSection",
     "build_run",
     "dump_toml",
+    "dump_tree",
     "identity_parts",
     "known_keys",
     "load_run",

@@ -36,12 +36,17 @@ def identity_parts(run: RunConfig) -> dict[str, Any]:
     train = run.train.model_dump()
     return {
         "task": asdict(task_of(run)),
-        "data": {"source": run.data.source, "max_length": run.data.max_length},
+        "data": {"source": run.data.source, "max_length": run.data.max_length} | _cut(run),
         "model": run.model.name,
         "batch": run.batch.model_dump(exclude={"micro_tokens"}),
         "train": {key: value for key, value in train.items() if key not in _CARE_ONLY},
         "trainer": {key: run.trainer[key] for key in RESULT_TRAINER_FIELDS if key in run.trainer},
     }
+
+
+def _cut(run: RunConfig) -> dict[str, Any]:
+    """Nothing where all rows are used: so runs that were begun before there was this key stay the same."""
+    return {"first_rows": run.data.first_rows} if run.data.first_rows else {}
 
 
 def run_identity(run: RunConfig) -> str:

@@ -98,6 +98,10 @@ class DataSection(Section):
     sample), a folder of GLUE's TSV files, or a file for each split."""
     max_length: Annotated[int, Field(ge=8), Write("a whole number of tokens, 8 or above")] = 128
     """Tokens an example keeps at most, special tokens included."""
+    first_rows: Annotated[
+        dict[str, Whole], Write("a table of splits and whole numbers above 0, such as {train = 1000}")
+    ] = {}
+    """Rows of a split that are used, the first ones; all of a split that is not named."""
     store: Text = "auto"
     """Folder in which stores live; "auto": $FTSYS_CACHE/stores, else the user's cache folder."""
 

@@ -141,6 +141,12 @@ def _source_mistakes(run: "RunConfig", row: Task | None) -> Iterator[Mistake]:
         yield Mistake(text, ("data.source", "task.name"))
     if isinstance(source, dict):
         yield from _split_mistakes(source, row)
+    splits = task_of(run).splits
+    for split in run.data.first_rows:
+        if split not in splits:
+            yield Mistake(
+                f"data.first_rows names the split {split!r}: {did_you_mean(split, splits)}.", ("data.first_rows",)
+            )
 
 
 def _split_mistakes(source: dict[str, str], row: Task | None) -> Iterator[Mistake]:

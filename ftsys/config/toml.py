@@ -10,7 +10,11 @@ from ftsys.config.schema import RunConfig
 
 def dump_toml(run: RunConfig) -> str:
     """The whole tree as a run file: `load_run` on it gives an equal RunConfig."""
-    tree = plain_tree(run)
+    return dump_tree(plain_tree(run))
+
+
+def dump_tree(tree: Mapping[str, Any]) -> str:
+    """A tree of plain values, sections as tables, as the text of a run file."""
     lines = [f"{_key(name)} = {_value(value)}" for name, value in tree.items() if not isinstance(value, Mapping)]
     for name, section in tree.items():
         if isinstance(section, Mapping):

@@ -130,8 +130,8 @@ class Bundle:
         ConfigError.raise_if(
             f"{key}={value!r} is not what the bundle {str(self.path)!r} was made for, which is "
             f"{self.asked.get(key)!r}: start with that value, or make another bundle."
-            for key, value in asked.items()
-            if value != self.asked.get(key)
+            for key in {**asked, **self.asked}
+            if (value := asked.get(key)) != self.asked.get(key)
         )
 
 
@@ -141,6 +141,7 @@ def asked_of(run: "RunConfig", task: Task) -> dict[str, Any]:
         "model.name": run.model.name,
         "data.source": run.data.source,
         "data.max_length": run.data.max_length,
+        **({"data.first_rows": run.data.first_rows} if run.data.first_rows else {}),
         "task.name": task.name,
         "task.columns": list(task.columns),
         "task.labels": list(task.labels),

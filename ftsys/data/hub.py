@@ -85,7 +85,7 @@ def hub_splits(repository: str, task: Task) -> dict[str, DatasetSplit]:
 
     Downloads once; afterwards the cache of `datasets` is enough, offline too. Raises DataError where neither has it.
     """
-    return dataset_splits(_load(repository, task.name), task, repository)
+    return dataset_splits(load_splits(repository, task.name), task, repository)
 
 
 def dataset_splits(data: "Dataset | DatasetDict", task: Task, place: str = "the data set") -> dict[str, DatasetSplit]:
@@ -111,7 +111,8 @@ def is_dataset(source: object) -> bool:
     return bool(kinds & {"datasets.arrow_dataset.Dataset", "datasets.dataset_dict.DatasetDict"})
 
 
-def _load(repository: str, config: str) -> Any:
+def load_splits(repository: str, config: str) -> Any:
+    """The `DatasetDict` of a Hub repository or local mirror. Raises DataError where neither Hub nor cache has it."""
     from datasets import load_dataset
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -69,6 +69,18 @@ class Rows:
         """Rows from one list a text column."""
         return cls(texts[0], texts[1] if len(texts) > 1 else None, labels, lines)
 
+    def first_ones(self, count: int) -> "Rows":
+        """The first `count` of these rows, or all where there are no more."""
+        if count >= len(self.first):
+            return self
+        second, labels = self.second, self.labels
+        return Rows(
+            self.first[:count],
+            None if second is None else second[:count],
+            None if labels is None else labels[:count],
+            self.lines[:count],
+        )
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The name in `known` that `name` was probably meant to be, as a sentence, or nothing."""

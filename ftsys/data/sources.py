@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from ftsys.data.first_rows import FirstRows
 from ftsys.data.glue_files import glue_splits
 from ftsys.data.hub import GLUE_REPOSITORY, dataset_splits, hub_splits, is_dataset
 from ftsys.data.labels import LabelReader
@@ -65,6 +66,10 @@ class Source:
         """The splits that are there, in the task's order."""
         return tuple(self._splits)
 
+    def items(self) -> Iterable[tuple[str, Split]]:
+        """Each split with its name."""
+        return self._splits.items()
+
     @cached_property
     def fingerprint(self) -> str:
         """Hex SHA-256 over everything that decides the rows: bytes, layout, columns, labels. Reads each file once."""
@@ -113,12 +118,12 @@ class Source:
 
 
 def open_source(data: DataLike, task: Task) -> Source:
-    """The rows that `data.source` means for `task`.
+    """The rows that `data.source` means for `task`, as many of them as `data.first_rows` says where there is one.
 
     Looks at each split's columns and first row, so that most mistakes show here and not in the middle of the work.
     Raises DataError for a source that is missing, empty, or not what it claims to be.
     """
-    source = _open(data.source, task)
+    source = _cut(_open(data.source, task), getattr(data, "first_rows", {}))
     for split in source.splits:
         next(source.batches(split, rows_per_batch=1))
     return source
@@ -147,6 +152,12 @@ def _open(source: Any, task: Task) -> Source:
             "'embedded', a folder of GLUE's TSV files, or a file for each split."
         )
     return _of_files(glue_splits(path, task), task)
+
+
+def _cut(source: Source, first_rows: Mapping[str, int]) -> Source:
+    """The source with the splits that are named cut off. A name that it does not have is none of its splits."""
+    cut = {name: FirstRows(split, first_rows[name]) if name in first_rows else split for name, split in source.items()}
+    return replace(source, _splits=cut) if first_rows else source
 
 
 def _of_files(files: dict[str, TableFile], task: Task) -> Source:

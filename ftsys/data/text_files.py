@@ -137,6 +137,7 @@ def read_parquet(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
 _READERS: dict[str, Callable[[TableFile, int], Iterator[Rows]]] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
+    ".json": read_jsonl,
     ".jsonl": read_jsonl,
     ".parquet": read_parquet,
 }

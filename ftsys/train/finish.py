@@ -1,5 +1,6 @@
 """What a trained run leaves behind: predictions, the plain model, results.json. Every rank calls, rank 0 writes."""
 
+import dataclasses
 import shutil
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ import psutil
 
 from ftsys.data.bundle import model_folder_of
 from ftsys.data.model_folder import EMBEDDED, EMBEDDED_MODEL, TOKENIZER_FILES
-from ftsys.files import atomic_write_text, storage_errors
+from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.tasks import Task
 from ftsys.train.agree import decided_by_rank_0
@@ -26,24 +27,25 @@ from ftsys.train.results import (
     write_results,
     write_submission,
 )
+from ftsys.train.saving import TRAINER_STATE
 from ftsys.train.session import Session, computed_dtype
 from ftsys.train.trainer import Trainer, parameters_outside_embeddings
 
 
 def finish(session: Session, prepare_seconds: float) -> dict[str, Any]:
     """Predict every split that is there, save the model, and write results.json last. Returns its content on rank 0."""
-    metrics = {}
+    metrics, speed = {}, {}
     try:
         for name in _splits_to_predict(session):
             session.stopping.leave_if_asked(session.trainer.args)
-            metrics[name] = _predict(session, name)
+            metrics[name], speed[name] = _predict(session, name)
     except EvaluationStopped:
         raise session.stopping.interruption.error() from None
     model_folder = session.folder / "model"
     session.trainer.save_plain_model(model_folder)
     rate = matmul_rate(computed_dtype(session.plan), session.trainer.args.device)
     session.timing |= {"prepare_s": prepare_seconds, "eval_s": session.trainer.evaluation_seconds}
-    results = _results(session, metrics, rate)
+    results = _results(session, metrics, rate) | {"evaluation_speed": speed}
     decided_by_rank_0(lambda: _write(session, results, model_folder))
     return results
 
@@ -53,14 +55,32 @@ def _splits_to_predict(session: Session) -> list[str]:
     return [name for name in wanted if name in session.store.splits]
 
 
-def _predict(session: Session, name: str) -> dict[str, float]:
-    """The split's metrics under the final weights; what the last evaluation found already is not computed again."""
+def _predict(session: Session, name: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The split's metrics under the final weights, and how fast they came: as transformers counts it.
+
+    What the last evaluation found already is not computed again.
+    """
     trainer, split = session.trainer, session.store.splits[name]
     if trainer.predicted_at.get(name) != (trainer.state.global_step, trainer.weights_version):
-        trainer.predict(split)
+        speed = speed_of(trainer.predict(split).metrics, "test_")
+    else:
+        several = len(session.task.evaluation_splits) > 1
+        speed = speed_of(_last_logged(trainer, "eval_"), f"eval_{name}_" if several else "eval_")
     found = trainer.predictions[name]
     decided_by_rank_0(lambda: _write_predictions(session, name, found))
-    return split_metrics(session.task, found, split)
+    return split_metrics(session.task, found, split), speed
+
+
+def speed_of(logged: dict[str, Any], prefix: str) -> dict[str, float]:
+    """Seconds, examples and steps a second, out of what transformers calls `PREFIXruntime` and the like."""
+    names = ("runtime", "samples_per_second", "steps_per_second")
+    return {name: float(logged[prefix + name]) for name in names if prefix + name in logged}
+
+
+def _last_logged(trainer: Trainer, prefix: str) -> dict[str, Any]:
+    """What the last evaluation of each split told: later lines stand over earlier ones."""
+    lines = trainer.state.log_history
+    return {key: value for line in lines for key, value in line.items() if key.startswith(prefix)}
 
 
 def split_metrics(task: Task, found: Predictions, split: Any) -> dict[str, float]:
@@ -138,4 +158,5 @@ def _write(session: Session, results: dict[str, Any], model_folder: Path) -> Non
     synthetic = results["data"] == "synthetic"
     card = results | {"global_batch": session.plan.global_size or f"{session.plan.global_tokens:,} tokens as"}
     atomic_write_text(model_folder / "README.md", model_card(card, synthetic=synthetic))
+    atomic_write_json(session.folder / TRAINER_STATE, dataclasses.asdict(session.trainer.state))
     write_results(session.folder, results, session.claim.attempt)

@@ -1,0 +1,82 @@
+"""Tables of the example script's flags: what each is called in a run file, what is without effect, what is refused."""
+
+from typing import Any
+
+from ftsys.tasks import GLUE
+
+TASKS = tuple(name for name in GLUE if name != "ax")
+"""The script's tasks: AX has no training split."""
+
+SAME_KEY = {
+    "model_name_or_path": "model.name",
+    "max_seq_length": "data.max_length",
+    "learning_rate": "train.learning_rate",
+    "seed": "train.seed",
+    "save_total_limit": "train.save_keep",
+    "max_nonfinite_steps": "train.max_nonfinite_steps",
+    "global_batch_tokens": "batch.global_tokens",
+    "batch_order": "batch.order",
+    "micro_tokens": "batch.micro_tokens",
+    "activation_checkpointing": "engine.activation_checkpointing",
+    "gradient_checkpointing": "engine.activation_checkpointing",
+    "kernels": "engine.kernels",
+    "torch_compile": "engine.compile",
+}
+"""Flags whose value is a run file's value."""
+
+_BY_TOKENS = "evaluation is packed by tokens, batch.micro_tokens of them at once"
+_OWN_BARS = "progress is drawn by ftsys itself"
+
+WITHOUT_EFFECT = {
+    "auto_find_batch_size": "what a device computes at once is counted in tokens and follows from its memory",
+    "average_tokens_across_devices": "a step's loss is the mean over its examples, whatever the ranks",
+    "bf16_full_eval": "evaluation computes in the format of training",
+    "ddp_backend": "nccl or gloo follows from the device",
+    "disable_tqdm": _OWN_BARS,
+    "eval_accumulation_steps": _BY_TOKENS,
+    "fp16_full_eval": "evaluation computes in the format of training",
+    "ignore_mismatched_sizes": "a head of another size is always made anew",
+    "logging_nan_inf_filter": "a loss that is not finite is always shown",
+    "overwrite_cache": "a store belongs to its text and is never stale",
+    "pad_to_max_length": "batches are packed, no padding is computed",
+    "per_device_eval_batch_size": _BY_TOKENS,
+    "remove_unused_columns": "a store has none",
+}
+"""Flags that are taken, with the reason why they make no difference; they never changed a result."""
+
+_FSDP = "ranks are joined by DDP or DeepSpeed; write --deepspeed FILE to split a model"
+_PUSH = "upload afterwards: hf upload NAME OUTPUT_DIR"
+_COMPILE = "engine.compile takes no further choice"
+
+ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
+    "batch_eval_metrics": ((False,), "metrics are computed from all rows at once"),
+    "cache_dir": ((None,), "set the environment variable HF_HUB_CACHE"),
+    "dataloader_drop_last": ((False,), "every example is seen once an epoch"),
+    "fsdp": ((None, "", False, [], {}), _FSDP),
+    "fsdp_config": ((None, {}), _FSDP),
+    "gradient_checkpointing_kwargs": ((None, {"use_reentrant": False}), "use_reentrant is always False"),
+    "activation_checkpointing_kwargs": ((None, {"use_reentrant": False}), "use_reentrant is always False"),
+    "hub_always_push": ((False,), _PUSH),
+    "hub_model_id": ((None,), _PUSH),
+    "hub_private_repo": ((None, False), _PUSH),
+    "hub_revision": ((None,), _PUSH),
+    "hub_token": ((None,), _PUSH),
+    "ignore_data_skip": ((False,), "a run that goes on sees the examples that it has not seen"),
+    "include_for_metrics": ((None, []), "the task's metrics take predictions and labels"),
+    "label_names": ((None, ["labels"], ["label"]), "the label's column is named label"),
+    "length_column_name": ((None, "length"), "a store knows its lengths"),
+    "master_weights": ((False,), "--bf16 decides it"),
+    "model_revision": (("main", None), "download that revision, and give its folder as --model_name_or_path"),
+    "packing": ((True,), "batches are packed wherever the model can take them"),
+    "parallelism_config": ((None,), _FSDP),
+    "push_to_hub": ((False,), _PUSH),
+    "save_strategy": (("no", "steps", "epoch"), 'write "steps" or "epoch"; the best checkpoint is kept anyway'),
+    "token": ((None,), "set the environment variable HF_TOKEN"),
+    "torch_compile_backend": ((None,), _COMPILE),
+    "torch_compile_mode": ((None,), _COMPILE),
+    "train_sampling_strategy": (("random", "group_by_length"), "examples are taken in random order, or by length"),
+    "trust_remote_code": ((False,), "no code of a model is run"),
+    "use_fast_tokenizer": ((True,), "the tokenizers library is the only one"),
+    "use_legacy_prediction_loop": ((False,), "there is one evaluation loop"),
+}
+"""Flags that can have some values only, with what to do instead of others."""
