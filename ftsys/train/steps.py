@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from accelerate.utils import DistributedType
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ftsys.data.collate import Batch, to_device
 from ftsys.data.loader import SHARE, Share, Split
@@ -35,6 +36,7 @@ class StepTrainer(StockFilesTrainer):
     """Why the data that was last asked about went the stock way, or the store's model is fed padded batches."""
     training_split: Split | None = None
     _viewed: nn.Module | None = None
+    _settled: nn.Module | None = None
 
     def __init__(self, *stock: Any, **named: Any) -> None:
         """As transformers'."""
@@ -63,6 +65,7 @@ class StepTrainer(StockFilesTrainer):
         if callable(getattr(self.optimizer, "train", None)):
             self.optimizer.train()
         self.meter.begin_step()
+        self._settle_buckets(model, share.micro_batches[0])
         self._seed_dropout()
         self.begin_losses()
         scale = self.args.world_size / share.step_examples
@@ -82,6 +85,20 @@ class StepTrainer(StockFilesTrainer):
         by_engine = {"scale_wrt_gas": False} if self._under_deepspeed else {}
         self.accelerator.backward(loss, **by_engine)
         return loss.detach()
+
+    def _settle_buckets(self, model: nn.Module, batch: Batch) -> None:
+        """Have DDP lay out its buckets before a life's first step, by a pass whose gradients are zero.
+
+        It lays them anew after its first backward pass. From three ranks on, where a gradient lies in a bucket decides
+        in which order the ranks' parts are added, so a resumed run would differ from an uninterrupted one.
+        """
+        if model is self._settled or not isinstance(model, DistributedDataParallel):
+            return
+        self._settled = model
+        with self.compute_loss_context_manager():
+            logits_SC = model(**model_inputs(to_device(batch, self.args.device), self.view)).logits
+        self.accelerator.backward((logits_SC * 0).sum())
+        model.zero_grad(set_to_none=True)
 
     @property
     def _under_deepspeed(self) -> bool:

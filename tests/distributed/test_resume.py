@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.tiny_run import make_store, make_trainer
+from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 from tests.distributed.worlds import World
 
 STEPS, CUT_AT = 7, 4  # the epoch has five steps: cut within the first, ended within the second
@@ -26,7 +26,10 @@ def train_part(store: Path, scratch: Path, options: dict[str, Any], stop: int | 
             if state.global_step == stop:
                 control.should_training_stop = True
 
-    trainer = make_trainer(store, scratch, **options, max_steps=STEPS, save_strategy="steps", save_steps=2)
+    settings: dict[str, Any] = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 2} | options
+    if dropout := settings.pop("dropout", 0.0):
+        settings["model"] = tiny_bert(dropout=dropout)
+    trainer = make_trainer(store, scratch, **settings)
     trainer.life = Life(scratch / "checkpoints", "identity", 1, keep=2)
     trainer.add_callback(StopAt())
     found = newest_checkpoint(trainer.life.checkpoints, "identity", 1) if resume else None
@@ -36,7 +39,18 @@ def train_part(store: Path, scratch: Path, options: dict[str, Any], stop: int | 
     return {"losses": losses, "weights": weights, "step": trainer.state.global_step}
 
 
-@pytest.mark.parametrize(("ranks", "stage", "precision"), [(1, None, "fp32"), (2, None, "bf16"), (2, 2, "bf16")])
+@pytest.mark.parametrize(
+    ("ranks", "stage", "precision"),
+    [
+        (1, None, "fp32"),
+        (2, None, "bf16"),
+        (2, 2, "bf16"),
+        (3, None, "fp32"),
+        (3, 0, "fp32"),
+        (3, 2, "fp32"),
+        (3, 3, "fp32"),
+    ],
+)
 def test_a_resumed_run_is_bit_identical(
     world: Callable[[int], World], tmp_path: Path, ranks: int, stage: int | None, precision: str
 ) -> None:
@@ -173,3 +187,16 @@ def fail_on_rank_0(store: Path, scratch: Path) -> tuple[str, int]:
 def test_an_error_of_rank_0_ends_all_ranks_with_its_status(world: Callable[[int], World], tmp_path: Path) -> None:
     found = world(2).run(fail_on_rank_0, make_store(tmp_path / "stores"), tmp_path)
     assert found == [("a newer life has begun", 77), ("another rank ended the run", 77)]
+
+
+def test_three_lives_on_three_worlds_follow_one_curve(world: Callable[[int], World], tmp_path: Path) -> None:
+    """2 ranks at ZeRO 2, then 3 at ZeRO 0, then 1 at ZeRO 1: fifty steps with dropout on."""
+    store = make_store(tmp_path / "stores")
+    options = {"max_steps": 50, "save_steps": 17, "micro_tokens": 60, "dropout": 0.1}
+    whole = world(2).run(train_part, store, tmp_path / "whole", dict(options), None, False)[0]
+    losses: dict[int, float] = {}
+    for ranks, stage, stop in ((2, 2, 17), (3, 0, 34), (1, 1, None)):
+        cut = (store, tmp_path / "lives", options | {"stage": stage}, stop, bool(losses))
+        losses |= world(ranks).run(train_part, *cut)[0]["losses"]
+    assert sorted(losses) == list(range(1, 51))
+    assert losses == pytest.approx(whole["losses"], rel=1e-4)

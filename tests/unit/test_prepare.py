@@ -153,8 +153,8 @@ def run_many(count: int, *arguments: str) -> tuple[list[Any], Any]:
     return processes, results
 
 
-def test_of_eight_processes_one_tokenizes_and_all_have_the_store(tmp_path: Path, folder: Path) -> None:
-    processes, results = run_many(8, str(tmp_path / "stores"), str(folder), str(tmp_path / "log"))
+def test_of_sixteen_processes_one_tokenizes_and_all_have_the_store(tmp_path: Path, folder: Path) -> None:
+    processes, results = run_many(16, str(tmp_path / "stores"), str(folder), str(tmp_path / "log"))
     found = [results.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()

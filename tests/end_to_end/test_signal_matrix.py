@@ -1,0 +1,106 @@
+"""TERM, INT or USR1 to one rank or to all, in every phase: all leave with 75, everything on disk is whole, and the same
+command goes on to the very weights of the undisturbed run."""
+
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.lives import copy_project, finish, make_project, start, warm_up
+
+SIGNALS = ("TERM", "USR1", "INT")
+TARGETS = ("one", "all")
+PHASES = ("prepare", "first step", "train", "evaluate", "save")
+WORLDS = (2, 3)
+LEAVE_SECONDS, LINGER_SECONDS = 20.0, 0.5
+SHORT = {("TERM", "one", "prepare", 2), ("USR1", "all", "first step", 3), ("INT", "one", "train", 3)}
+SHORT |= {("TERM", "all", "evaluate", 2), ("USR1", "one", "save", 2)}
+"""One case a row and a column; the other cases are long."""
+
+CASES = [
+    pytest.param(*case, id="-".join(map(str, case)), marks=[] if case in SHORT else [pytest.mark.long])
+    for case in itertools.product(SIGNALS, TARGETS, PHASES, WORLDS)
+]
+
+
+def linger(rank: int, phase: str) -> None:
+    """In a rank: say when `phase` is reached by leaving a file, and stay in it long enough to be hit."""
+    from ftsys.train import run, trainer
+
+    def marking(
+        function: Callable[..., Any], reached: Callable[[Any], bool] = lambda first: True
+    ) -> Callable[..., Any]:
+        def marked(*args: Any, **named: Any) -> Any:
+            if reached(args[0]):
+                Path(f"reached-{rank}").touch()
+                time.sleep(LINGER_SECONDS)
+            return function(*args, **named)
+
+        return marked
+
+    own = trainer.Trainer
+    if phase == "prepare":
+        run.ensure_store = marking(run.ensure_store)
+    elif phase in ("first step", "train"):
+        wanted = 0 if phase == "first step" else 5
+        own.training_step = marking(own.training_step, lambda self: self.state.global_step == wanted)  # type: ignore[method-assign]
+    elif phase == "evaluate":
+        own.evaluation_loop = marking(own.evaluation_loop)  # type: ignore[method-assign]
+    else:
+        own._write_checkpoint = marking(own._write_checkpoint)  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
+    warm_up()
+    return make_project(tmp_path_factory.mktemp("signals") / "project", minilm_folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project: Path) -> dict[int, bytes]:
+    """The trained weights by the number of ranks; preparing the store as well."""
+    return {ranks: finish(copy_project(project, f"whole-{ranks}"), ranks) for ranks in WORLDS}
+
+
+@pytest.mark.parametrize(("name", "target", "phase", "ranks"), CASES)
+def test_a_signal_ends_every_rank_with_everything_whole(
+    project: Path, undisturbed: dict[int, bytes], name: str, target: str, phase: str, ranks: int
+) -> None:
+    folder = copy_project(project, f"{name}-{target}-{phase.replace(' ', '-')}-{ranks}")
+    life = start(folder, ranks, prepare=(linger, phase))
+    rank = 0 if phase == "save" else ranks - 1  # rank 0 alone writes
+    for number in range(ranks) if phase == "prepare" else [rank]:
+        _wait_for(folder / f"reached-{number}", life)
+    for process in life.ranks if target == "all" else [life.ranks[rank]]:
+        assert process.pid is not None
+        os.kill(process.pid, getattr(signal, f"SIG{name}"))
+    if phase == "prepare" and target == "one":  # they do not know each other yet: the launcher tells them
+        life.ranks[rank].join(LEAVE_SECONDS)
+        for process in life.ranks:
+            process.terminate()
+    statuses = life.statuses(LEAVE_SECONDS)
+    assert statuses == [75] * ranks, f"{statuses}\n{life.log()}"
+    assert "Traceback" not in life.log()
+    assert _whole(folder)
+    assert finish(folder, ranks) == undisturbed[ranks]
+
+
+def _wait_for(path: Path, life: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} never came\n{life.log()}"
+        time.sleep(0.005)
+
+
+def _whole(folder: Path) -> bool:
+    """Whether nothing half-made lies there and every byte of every checkpoint is right."""
+    from ftsys.train.checkpoint import verify_checkpoint
+
+    checkpoints = sorted((folder / "run/checkpoints").glob("*"))
+    assert not [path for path in checkpoints if path.name.endswith(".tmp")], checkpoints
+    return all(verify_checkpoint(path) == [] for path in checkpoints)
