@@ -14,8 +14,10 @@ from torch import nn
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import SaveStrategy
 
+from ftsys.errors import FtsysError
 from ftsys.files import json_safe, storage_errors
 from ftsys.train.agree import decided_by_rank_0
+from ftsys.train.beside import Beside, bytes_of, fits_beside
 from ftsys.train.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
 from ftsys.train.finite_steps import FiniteStepsTrainer
 from ftsys.train.full_state import FullState
@@ -40,41 +42,65 @@ class CheckpointTrainer(FiniteStepsTrainer):
     life: Life | None = None
     owes_evaluation: Callable[[], bool] = staticmethod(lambda: False)
     """Whether the step that is saved is due an evaluation that this life will not make."""
+    on_saving_error: Callable[[FtsysError], None] = staticmethod(lambda error: None)
+    """Told on rank 0, in another thread, of a checkpoint that could not be written; `finish_saving` raises it."""
     weights_version = 0
     """Raised where weights change without a step: predictions made before then are not of them."""
+
+    def __init__(self, *stock: Any, **named: Any) -> None:
+        """As transformers'."""
+        super().__init__(*stock, **named)
+        self._saver = Beside(lambda error: self.on_saving_error(error))
+
+    def train(self, *args: Any, **named: Any) -> Any:
+        """As transformers', and returns once the last checkpoint is on the disk."""
+        output = super().train(*args, **named)
+        self.finish_saving()
+        return output
+
+    def finish_saving(self) -> None:
+        """Wait for a checkpoint that is being written. Collective. Raises on every rank what hindered it."""
+        if self.life is not None:
+            decided_by_rank_0(self._saver.wait)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.life is None:
             super()._save_checkpoint(model, trial)
             return
+        self.finish_saving()
         state = export_state(self.model_wrapped, self.optimizer)
         if self.state.best_global_step and self.args.save_strategy != SaveStrategy.NO:
             self.state.best_model_checkpoint = str(self._step_folder(self.state.best_global_step))
-        decided_by_rank_0(partial(self._write_checkpoint, self.life, state))
+        decided_by_rank_0(partial(self._begin_saving, self.life, state))
 
-    def save_before_leaving(self) -> None:
-        """A checkpoint of the present step, unless there is one."""
-        assert self.life is not None
-        if decided_by_rank_0(lambda: not self._step_folder(self.state.global_step).exists()):
-            self._save_checkpoint(self.model, None)
-
-    def _write_checkpoint(self, life: Life, state: FullState) -> None:
-        """Rank 0: everything into the step's folder, then remove what is not to be kept."""
+    def _begin_saving(self, life: Life, state: FullState) -> None:
+        """Rank 0: write beside the training, of which `state` is a copy, or at once where memory is short."""
         self._note_callback_states()
-        save_checkpoint(
-            life.checkpoints,
+        write = partial(
+            _write_checkpoint,
+            life,
             self.state.global_step,
+            self.state.best_global_step,
             state,
             {
                 "scheduler": json_safe(self.lr_scheduler.state_dict()),
                 "scaler": self._scaler_state(),
                 "evaluation_owed": self.owes_evaluation(),
             },
-            life.identity,
-            life.attempt,
-            documents={TRAINER_STATE: json_safe(dataclasses.asdict(self.state))},
+            {TRAINER_STATE: json_safe(dataclasses.asdict(self.state))},
         )
-        prune_checkpoints(life.checkpoints, life.keep, self.state.best_global_step)
+        if fits_beside(bytes_of(state)):
+            self._saver.start(write)
+        else:
+            write()
+
+    def save_before_leaving(self) -> None:
+        """A checkpoint of the present step, unless there is one; returns once it is on the disk. Collective."""
+        assert self.life is not None
+        self.finish_saving()
+        if decided_by_rank_0(lambda: not self._step_folder(self.state.global_step).exists()):
+            self._save_checkpoint(self.model, None)
+        self.finish_saving()
 
     def _step_folder(self, step: int) -> Path:
         assert self.life is not None
@@ -133,6 +159,7 @@ class CheckpointTrainer(FiniteStepsTrainer):
         if self.life is None or self.state.best_global_step is None:
             super()._load_best_model()
             return
+        self.finish_saving()
         best = Checkpoint.open(self._step_folder(self.state.best_global_step))
         import_state(self.model_wrapped, self.optimizer, best.load_state())
         self.weights_version += 1
@@ -152,6 +179,14 @@ class CheckpointTrainer(FiniteStepsTrainer):
             config.save_pretrained(folder)
             tensors = {name: tensor.contiguous() for name, tensor in (state.weights | state.buffers).items()}
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _write_checkpoint(
+    life: Life, step: int, best: int | None, state: FullState, extra: dict[str, Any], documents: dict[str, Any]
+) -> None:
+    """Everything into the step's folder, then remove what is not to be kept."""
+    save_checkpoint(life.checkpoints, step, state, extra, life.identity, life.attempt, documents=documents)
+    prune_checkpoints(life.checkpoints, life.keep, best)
 
 
 def is_ours(checkpoint: Any) -> bool:

@@ -90,6 +90,7 @@ def train_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchd
         Marks(watchdog),
     ]
     trainer = _trainer(model, arguments, task, store, callbacks)
+    trainer.on_saving_error = stopping.fail
     watchdog.begin(arguments.process_index, arguments.world_size)
     life = trainer.life = Life(folder / "checkpoints", run_identity(run), claim.attempt, run.train.save_keep)
     _describe(run, plan, trainer, fresh, len(train_split))

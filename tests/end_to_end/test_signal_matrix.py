@@ -30,7 +30,7 @@ CASES = [
 
 def linger(rank: int, phase: str) -> None:
     """In a rank: say when `phase` is reached by leaving a file, and stay in it long enough to be hit."""
-    from ftsys.train import run, trainer
+    from ftsys.train import run, saving, trainer
 
     def marking(
         function: Callable[..., Any], reached: Callable[[Any], bool] = lambda first: True
@@ -52,7 +52,7 @@ def linger(rank: int, phase: str) -> None:
     elif phase == "evaluate":
         own.evaluation_loop = marking(own.evaluation_loop)  # type: ignore[method-assign]
     else:
-        own._write_checkpoint = marking(own._write_checkpoint)  # type: ignore[method-assign]
+        saving.save_checkpoint = marking(saving.save_checkpoint)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,66 @@
+"""Checkpoints are written beside the training: it goes on meanwhile, and an error of the disk reaches every rank."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainerCallback
+
+from ftsys.errors import FtsysError, StorageError
+from tests.distributed.tiny_run import make_store, make_trainer
+from tests.distributed.worlds import World
+
+
+def train_saving(store: Path, scratch: Path, disk: str) -> dict[str, Any]:
+    """Train 6 steps with a save after step 2 that waits for step 4, or fails; what each rank found."""
+    from ftsys.train import saving
+
+    options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
+    trainer, step_4, there = make_trainer(store, scratch, **options), threading.Event(), []
+    trainer.life = saving.Life(scratch / "checkpoints", "identity", 1, keep=9)
+    honest = saving.save_checkpoint
+
+    def slow(root: Path, step: int, *rest: Any, **named: Any) -> Path:
+        if disk == "full":
+            raise StorageError("no space left on device")
+        assert step > 2 or step_4.wait(60)
+        return honest(root, step, *rest, **named)
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 3:  # training is beyond the step whose checkpoint is under way
+                there.append((scratch / "checkpoints/step-000002").exists())
+                step_4.set()
+
+    trainer.add_callback(Watch())
+    error = ""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "save_checkpoint", slow)
+        try:
+            trainer.train()
+        except FtsysError as found:
+            error = f"{type(found).__name__}: {found}"
+    return {"error": error, "there": there, "step": trainer.state.global_step}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_training_goes_on_while_a_checkpoint_is_written(
+    world: Callable[[int], World], tmp_path: Path, ranks: int
+) -> None:
+    store = make_store(tmp_path / "stores")
+    for found in world(ranks).run(train_saving, store, tmp_path / "run", "slow"):
+        assert found == {"error": "", "there": [False], "step": 6}
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == [
+        "step-000002",
+        "step-000004",
+        "step-000006",
+    ]
+
+
+def test_a_full_disk_ends_every_rank_with_the_same_error(world: Callable[[int], World], tmp_path: Path) -> None:
+    store = make_store(tmp_path / "stores")
+    for found in world(2).run(train_saving, store, tmp_path / "run", "full"):
+        assert found["error"] == "StorageError: no space left on device"
+        assert found["step"] == 4  # the next save hears of it; a run is told earlier, by `on_saving_error`
