@@ -45,7 +45,9 @@ def _random_weights(name: str, folder: Path) -> Path:
     """A BERT of this width with a head of two labels and weights of seed 0, saved with the embedded tokenizer."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     torch.manual_seed(0)
     BertForSequenceClassification(BertConfig(num_labels=2, **WIDTHS[name])).save_pretrained(folder)
     for file in TOKENIZER_FILES:

@@ -32,7 +32,9 @@ def bench_ranks(
     for case in each_case(models, rows):
         names = {_ranks_of(count): count for count in counts}
         with Crew(case.work) as crew:
-            groups: dict[str, Blocks] = {name: _start(crew, case, cpus[:count], steps) for name, count in names.items()}
+            groups: dict[str, Blocks] = {
+                name: start_ranks(crew, case, cpus[:count], steps) for name, count in names.items()
+            }
             rounds = Rounds({}, in_turns(groups, repeats, tell=say))
         _note(found, case, rounds, names)
 
@@ -41,7 +43,8 @@ def _ranks_of(count: int) -> str:
     return f"{count} rank" + "s" * (count > 1)
 
 
-def _start(crew: Crew, case: Case, cpus: Sequence[int], steps: int) -> Ranks:
+def start_ranks(crew: Crew, case: Case, cpus: Sequence[int], steps: int) -> Ranks:
+    """A rank of our Trainer on each of `cpus`, all ready for their first block of `steps` optimizer steps."""
     spec = replace(peer_spec("step", OURS, case.folder, case.inputs, case.work), steps=steps)
     port, workers = _free_port(), []
     for rank, cpu in enumerate(cpus):
