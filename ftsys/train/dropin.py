@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from transformers.trainer_utils import PredictionOutput
 
 from ftsys.data.batching import EpochPlan
@@ -16,6 +17,7 @@ from ftsys.data.stock_order import stock_plan
 from ftsys.data.store import StoreSplit
 from ftsys.data.tokenized import NotPackable, TokenizedSplit, read_tokenized
 from ftsys.errors import ConfigError
+from ftsys.train.agree import from_rank_0
 from ftsys.train.arguments import examples_per_step, setting
 from ftsys.train.evaluating import EvaluatingTrainer
 from ftsys.train.fast_path import check_fits, why_padded, with_labels_for
@@ -28,6 +30,7 @@ class DropInTrainer(EvaluatingTrainer):
 
     _evaluating = False
     _whole_step: tuple[int | None] | None = None
+    _sampler_seed = 0
 
     def __init__(self, *stock: Any, **named: Any) -> None:
         """As transformers'."""
@@ -59,9 +62,8 @@ class DropInTrainer(EvaluatingTrainer):
     def _turn(self, data: Any, name: str) -> TokenizedSplit:
         """`data` as a split. A `Dataset` is turned once; a list is read anew, for its rows may have changed."""
         mark = getattr(data, "_fingerprint", None)
-        key = (id(data), mark, type(self.model), self.model.config.num_labels, self.model.config.problem_type)
-        if mark is not None and key in self._turned:
-            return self._turned[key][1]
+        if mark is not None and self._key(data) in self._turned:
+            return self._turned[self._key(data)][1]
         self._set_signature_columns_if_needed()
         read = read_tokenized(
             data,
@@ -70,10 +72,14 @@ class DropInTrainer(EvaluatingTrainer):
             drop_others=self.args.remove_unused_columns,
             pad_id=self._pad_token(),
         )
-        split = with_labels_for(read, self.model.config)
+        split = with_labels_for(read, self.model.config, loss_is_models=self.label_smoother is None)
         if mark is not None:
-            self._turned[key] = (data, split)  # the data too: its id must not become another's
+            self._turned[self._key(data)] = (data, split)  # the data too: its id must not become another's
         return split
+
+    def _key(self, data: Any) -> tuple[Any, ...]:
+        config = self.model.config
+        return id(data), data._fingerprint, type(self.model), config.num_labels, config.problem_type
 
     def _pad_token(self) -> int:
         """The token that pads: the tokenizer's, else the model's; 0 where neither has one."""
@@ -112,7 +118,7 @@ class DropInTrainer(EvaluatingTrainer):
         stock_batch = self.args.per_device_train_batch_size * self.args.world_size
         return stock_plan(
             len(self.training_split),
-            self._data_seed,
+            self._sampler_seed if self.args.data_seed is None else self.args.data_seed,
             epoch,
             self._examples_per_step,
             shuffled=self.args.train_sampling_strategy != "sequential",
@@ -148,12 +154,16 @@ class DropInTrainer(EvaluatingTrainer):
     def _training_on(self, split: Split | None) -> Iterator[None]:
         """A step is one item of the loop: its accumulation is 1 meanwhile."""
         accumulation, self.training_split = self.args.gradient_accumulation_steps, split
+        generator = torch.get_rng_state()
         if split is not None:
             self._whole_step = (examples_per_step(self.args),)
             self.args.gradient_accumulation_steps = 1
+            self._sampler_seed = from_rank_0(torch.initial_seed())  # of which the stock sampler makes its order
         try:
             yield
         finally:
+            if isinstance(split, TokenizedSplit):  # dropout has seeded it, on each rank in its own way
+                torch.set_rng_state(generator)
             self.args.gradient_accumulation_steps = accumulation
             self._whole_step = None
             self.training_split = split if isinstance(split, StoreSplit) else None

@@ -24,7 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from ftsys.errors import CheckpointError
 from ftsys.files import storage_errors, sync_folder
 from ftsys.train.agree import decided_by_rank_0
-from ftsys.train.checkpoint import Checkpoint, put_in_place, write_state
+from ftsys.train.checkpoint import OLD, Checkpoint, put_in_place, write_state
 from ftsys.train.checkpoint_files import damage_of, read_json, write_json, write_manifest, written_file
 from ftsys.train.full_state import FullState
 from ftsys.train.generators import read_generators, write_generators
@@ -36,7 +36,8 @@ _LOG = logging.getLogger("ftsys")
 PICKLED_ARGUMENTS, ARGUMENTS = "training_args.bin", "training_args.json"
 GENERATORS = "rng.json"
 MODEL = "model.safetensors"
-PARTIAL = ".tmp"
+UNFINISHED = "unfinished-"
+"""Stands before a folder's name while it is written: no reader of checkpoints takes it for one."""
 
 
 class StockFilesTrainer(CheckpointTrainer):
@@ -80,7 +81,7 @@ class StockFilesTrainer(CheckpointTrainer):
 
     def _write_folder(self, folder: Path) -> None:
         """Every rank: the checkpoint of the present step, at once."""
-        unfinished = folder.with_name(folder.name + PARTIAL)
+        unfinished = folder.with_name(UNFINISHED + folder.name)
         decided_by_rank_0(lambda: _begin(unfinished))
         state = export_state(self.model_wrapped, self.optimizer)
         if self.is_deepspeed_enabled or self.masters is not None:
@@ -146,15 +147,20 @@ class StockFilesTrainer(CheckpointTrainer):
 def _begin(unfinished: Path) -> None:
     """Rank 0: an empty folder, and none that a run left when it died."""
     with storage_errors(unfinished):
-        for left in unfinished.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*{PARTIAL}"):
+        for left in unfinished.parent.glob(f"{UNFINISHED}{PREFIX_CHECKPOINT_DIR}-*"):
             shutil.rmtree(left)
+        for aside in unfinished.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*{OLD}"):
+            if aside.with_suffix("").exists():
+                shutil.rmtree(aside)
+            else:
+                aside.rename(aside.with_suffix(""))
         unfinished.mkdir(parents=True)
 
 
 def _newest(root: Path) -> Any:
     """The newest checkpoint that is sound, as a path; True where there is none, for transformers to say so."""
     folders = sort_checkpoints(str(root)) if root.is_dir() else []
-    for folder in reversed(folders):
+    for folder in (folder for folder in reversed(folders) if not folder.endswith(OLD)):
         damage = _damage(Path(folder))
         if not damage:
             return folder

@@ -123,8 +123,10 @@ def _model_reasons(model: nn.Module) -> Iterator[str]:
         yield "the model is quantized"
 
 
-def with_labels_for(split: TokenizedSplit, config: PreTrainedConfig) -> TokenizedSplit:
-    """The split with labels of the type that the model's loss takes; writes the problem into a config without one.
+def with_labels_for(split: TokenizedSplit, config: PreTrainedConfig, loss_is_models: bool = True) -> TokenizedSplit:
+    """The split with labels of the type that the model's loss takes.
+
+    Where the loss would be the model's own, it writes the problem into a config without one, as the model does.
 
     Raises:
         NotPackable: the problem has no single label, or labels are of another kind than it takes.
@@ -143,8 +145,8 @@ def with_labels_for(split: TokenizedSplit, config: PreTrainedConfig) -> Tokenize
     else:
         _check_classes(split, classes)
         found = split
-    if split.labelled and config.problem_type is None:
-        config.problem_type = problem  # as the stock loss does when it first sees labels
+    if loss_is_models and split.labelled and config.problem_type is None:
+        config.problem_type = problem
     return found
 
 
