@@ -38,13 +38,13 @@ class Stage:
 def stages() -> list[Stage]:
     """What is due, the most important first."""
     tiny = ("--models", "tiny", "--repeats", "1")
-    against = ("--peers", "ours", "best")
+    against, long_blocks = ("--peers", "ours", "best"), ("--steps", "20", "--repeats", "9")
     found = [
-        _bench("step-32", ("step", *against, "--batch", "32"), ("--models", "bert-base"), tiny, 90),
+        _bench("step-32", ("step", *against, "--batch", "32"), ("--models", "bert-base", *long_blocks), tiny, 90),
         _bench(
             "step-16384",
             ("step", "--peers", "ours", "--tokens", "16384"),
-            ("--models", "bert-base", "--steps", "16"),
+            ("--models", "bert-base", *long_blocks),
             tiny,
             60,
         ),
@@ -57,10 +57,10 @@ def stages() -> list[Stage]:
         ),
         _bench("eval", ("eval", *against), ("--models", "bert-base"), tiny, 70),
         _bench("startup", ("startup",), ("--models", "minilm", "--repeats", "3"), tiny, 80),
-        _bench("step-minilm", ("step", *against, "--batch", "32"), ("--models", "minilm"), tiny, 60),
+        _bench("step-minilm", ("step", *against, "--batch", "32"), ("--models", "minilm", *long_blocks), tiny, 60),
     ]
     if GPU_TESTS.is_dir() and importlib.util.find_spec("pytest") is not None:
-        tests = (sys.executable, "-m", "pytest", "-q", str(GPU_TESTS))
+        tests = (sys.executable, "-m", "pytest", "-q", os.path.relpath(GPU_TESTS))
         found.insert(1, Stage("tests", tests, (*tests, "--collect-only"), 60))
     return found
 
@@ -86,14 +86,13 @@ def run_stages(
     table = found.tables["stages"] = {}
     for stage in due:
         left = end - clock()
-        if left < stage.needs and not dry:
+        if left < (0.0 if dry else stage.needs):
             found.notes.append(f"{stage.name}: left out, {left:.0f} s are left and it needs about {stage.needs:.0f} s")
             continue
-        command = [*(stage.dry if dry else stage.command)]
-        command += more if command[: len(FTSYS)] == list(FTSYS) else ()
+        command = stage.dry if dry else stage.command
         tell(f"{stage.name}: {' '.join(command[1:])}")
         start = clock()
-        status = _run(command, left)
+        status = _run([*command, *(more if command[: len(FTSYS)] == FTSYS else ())], left)
         found.measurements[stage.name] = Measurement.of([clock() - start], "s")
         found.settings[stage.name] = {"command": command[1:], "exit status": status}
         table[stage.name] = {"seconds": clock() - start}
