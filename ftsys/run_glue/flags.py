@@ -95,7 +95,8 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
             raise _Refused(message)
 
     kinds = [ModelFlags, DataFlags, TrainingArguments]
-    parser = Parser(kinds, prog="ftsys run-glue", allow_abbrev=False, formatter_class=argparse.HelpFormatter)
+    usage = "ftsys run-glue --FLAG VALUE ... | ftsys run-glue FLAGS.json"
+    parser = Parser(kinds, usage=usage, allow_abbrev=False, formatter_class=argparse.HelpFormatter)
     for name in (*OLD_ARGUMENTS, "overwrite", "local_rank"):
         if f"--{name}" not in parser._option_string_actions:
             old = OLD_ARGUMENTS[name].advice if name in OLD_ARGUMENTS else argparse.SUPPRESS

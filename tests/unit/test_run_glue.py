@@ -11,7 +11,7 @@ from ftsys.errors import ConfigError, DataError
 from ftsys.run_glue.command import shown
 from ftsys.run_glue.flags import DEFAULTS
 from ftsys.run_glue.known import ONLY, SAME_KEY, WITHOUT_EFFECT
-from ftsys.run_glue.look import Shape, look_at_file
+from ftsys.run_glue.look import Shape, look_at_file, look_at_hub
 from ftsys.run_glue.translate import Asked, translate
 
 MRPC = {"model_name_or_path": "bert-base-uncased", "task_name": "mrpc", "do_train": True}
@@ -228,6 +228,17 @@ def test_a_file_that_tells_no_task_is_refused(tmp_path: Path, name: str, text: s
         look_at_file(tmp_path / name)
     with pytest.raises(DataError, match=r"no\.csv: cannot be read"):
         look_at_file(tmp_path / "no.csv")
+
+
+def test_a_folder_in_the_hubs_form_tells_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    (folder / "test.csv").write_text("text,label\na,1\n")
+    with pytest.raises(DataError, match="has no split 'train', only test"):
+        look_at_hub(str(folder), "reviews")
+    (folder / "train.csv").write_text("text,label\na,1\nb,0\n")
+    assert look_at_hub(str(folder), "reviews") == Shape(("text",), ("0", "1"))
 
 
 def test_the_run_file_that_is_shown_is_the_run(tmp_path: Path) -> None:
