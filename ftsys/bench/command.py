@@ -11,6 +11,7 @@ BENCHMARKS = {
     "train": "whole trainings with evaluation",
     "eval": "predictions",
     "startup": "from the command to the first optimizer step",
+    "save": "checkpoints: what a step waits for, what a save and a resume take",
     "scaling": "several ranks on this machine, and the balance of thousands",
     "memory": "predicted memory against measured memory",
     "gpu": "all that is due on a GPU, within nine minutes",

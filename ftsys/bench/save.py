@@ -1,0 +1,89 @@
+"""Checkpoints: how long a step waits for one, how long it takes to the disk, how long a resume takes. Ours and stock's.
+
+One process holds a trained state of each; saves and loads are taken in turns. The stock Trainer neither hashes nor
+flushes what it writes, so its file may still be in memory when it says that it is done.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ftsys.bench.measuring import Case, each_case
+from ftsys.bench.output import Findings, bench_parser, conclude, parse
+from ftsys.bench.peers import OURS, peer_spec
+from ftsys.bench.record import Measurement, interleaved
+
+MODELS = ("minilm",)
+STALL, WAITED, STOCK = "ours, beside the training", "ours, waited for", "stock Trainer"
+STEPS = 2
+"""Trained before anything is saved, so that there are moments."""
+
+
+def bench_save(models: Sequence[str] = MODELS, repeats: int = 7, rows: int | None = 256) -> Findings:
+    """Time `repeats` saves and resumes of each kind."""
+    found = Findings(settings={"repeats": repeats, "warm_up": 1})
+    for case in each_case(models, rows):
+        saves, loads = _savers(case)
+        taken = {name: times for name, times in interleaved(saves, repeats).items() if name}
+        loaded = interleaved(loads, repeats)
+        _note(found, case, taken, loaded)
+    return found
+
+
+def _savers(case: Case) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]]]:
+    """What is timed: saves, and resumes into a model that is there."""
+    from ftsys.bench.our_trainer import our_trainer
+    from ftsys.bench.peer_loops import stock_trainer
+    from ftsys.train.checkpoint import newest_checkpoint
+    from ftsys.train.saving import Life
+    from ftsys.train.state import import_state
+
+    ours = our_trainer(peer_spec("save", OURS, case.folder, case.inputs, case.work), max_steps=STEPS)
+    stock = stock_trainer(peer_spec("save", "best", case.folder, case.inputs, case.work), max_steps=STEPS)
+    checkpoints = Path(ours.args.output_dir) / "checkpoints"
+    ours.life = Life(checkpoints, "benchmark", 1, keep=1)
+    for trainer in (ours, stock):
+        trainer.train()
+
+    def begin() -> None:
+        ours._save_checkpoint(ours.model, None)
+
+    def wait() -> None:
+        begin()
+        ours.finish_saving()
+
+    def resume() -> None:
+        newest = newest_checkpoint(checkpoints, "benchmark", 1, say=lambda line: None)
+        assert newest is not None
+        import_state(ours.model_wrapped, ours.optimizer, newest.load_state())
+
+    folder = Path(stock.args.output_dir) / f"checkpoint-{STEPS}"
+
+    def resume_stock() -> None:
+        stock._load_from_checkpoint(str(folder))
+        stock._load_optimizer_and_scheduler(str(folder))
+
+    def save_stock() -> None:
+        stock._save_checkpoint(stock.model, None)
+
+    # Nothing is under way where the next one's clock begins.
+    saves: dict[str, Callable[[], object]] = {WAITED: wait, STALL: begin, "": ours.finish_saving, STOCK: save_stock}
+    return saves, {"ours": resume, STOCK: resume_stock}
+
+
+def _note(found: Findings, case: Case, saves: dict[str, list[float]], loads: dict[str, list[float]]) -> None:
+    for kind, times in (("save", saves), ("resume", loads)):
+        title = f"{case.name}: {kind}"
+        found.tables[title] = {}
+        for name, taken in times.items():
+            measured = found.measurements[f"{title}, {name}"] = Measurement.of(taken, "s")
+            found.tables[title][name] = {"milliseconds": measured.median * 1e3, "spread": measured.spread * 1e3}
+    stalls, waits = saves[STALL], saves[WAITED]
+    share = found.ratio(f"{case.name}: stall over a waited save", [a / b for a, b in zip(stalls, waits, strict=True)])
+    found.notes.append(f"{case.name}: a step waits {share.median:.1%} of what the whole save takes")
+
+
+def main(words: Sequence[str]) -> int:
+    """`ftsys bench save`: measure, print, record, plot."""
+    options = parse(bench_parser("save", "Checkpoints against the stock Trainer's, in one run.", 7, MODELS), words)
+    conclude(options.name, bench_save(options.models, options.repeats), options.output)
+    return 0
