@@ -1,0 +1,93 @@
+"""A script's own data set on several ranks: the same steps, the same predictions, checkpoints that any world reads."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.distributed.worlds import World
+
+STEPS, CUT_AT, EVALUATED = 6, 4, 11
+DEEPSPEED: dict[str, Any] = {
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+    "zero_allow_untested_optimizer": True,
+    "zero_force_ds_cpu_optimizer": False,
+}
+
+
+def train(folder: Path, options: dict[str, Any], stop: int | None = None, resume: bool = False) -> dict[str, Any]:
+    """Train on 22 rows in steps of 8, dropout on, and predict 11; what this rank sees."""
+    from tests.parity.test_trainer_checkpoints import StopAt
+    from tests.parity.trainer_sides import OURS, data, model, trainer_of
+
+    settings: dict[str, Any] = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-3}
+    settings |= {"eval_strategy": "steps", "eval_steps": 3}
+    settings |= {key: value for key, value in options.items() if key != "stage"}
+    if options.get("stage") is not None:
+        from ftsys.train.deepspeed_traps import prepare_deepspeed
+
+        prepare_deepspeed()
+        settings["deepspeed"] = DEEPSPEED | {"zero_optimization": {"stage": options["stage"]}}
+    called: list[int] = []
+
+    def metrics(found: Any) -> dict[str, float]:
+        called.append(len(found.predictions))
+        return {"mean": float(found.predictions.mean())}
+
+    given = {"model": model(dropout=0.1), "train_dataset": data(22), "eval_dataset": data(EVALUATED, seed=1)}
+    callbacks = [StopAt(stop)] if stop else []
+    trainer = trainer_of(OURS, folder, settings, {**given, "callbacks": callbacks, "compute_metrics": metrics})
+    trainer.train(resume_from_checkpoint=resume)
+    history = trainer.state.log_history
+    predicted = trainer.predict(data(EVALUATED, seed=2))
+    return {
+        "losses": {line["step"]: line["loss"] for line in history if "loss" in line},
+        "evaluations": [line["eval_loss"] for line in history if "eval_loss" in line],
+        "predictions": predicted.predictions,
+        "label_ids": predicted.label_ids,
+        "metrics": predicted.metrics["test_mean"],
+        "called": len(called),
+        "reasons": trainer.padded_reasons,
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(world: Callable[[int], World], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    found: dict[str, Any] = world(1).run(train, tmp_path_factory.mktemp("alone"), {"per_device_train_batch_size": 8})[0]
+    return found
+
+
+CASES = [
+    {"per_device_train_batch_size": 4},
+    {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    {"per_device_train_batch_size": 4, "stage": 2},
+]
+
+
+@pytest.mark.parametrize("options", CASES, ids=str)
+def test_two_ranks_give_what_one_gives(
+    options: dict[str, Any], world: Callable[[int], World], alone: dict[str, Any], tmp_path: Path
+) -> None:
+    by_rank = world(2).run(train, tmp_path, options)
+    for found in by_rank:
+        assert found["reasons"] == []
+        assert found["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+        assert found["evaluations"] == pytest.approx(alone["evaluations"], rel=1e-5)
+        np.testing.assert_allclose(found["predictions"], alone["predictions"], rtol=1e-3, atol=1e-4)
+        np.testing.assert_array_equal(found["label_ids"], alone["label_ids"])
+        assert found["metrics"] == by_rank[0]["metrics"]
+    assert [found["called"] for found in by_rank] == [alone["called"], 0], "metrics are rank 0's to compute"
+    names = {path.name for path in (tmp_path / "checkpoint-4").iterdir()}
+    assert {name.rpartition(".")[2] for name in names} == {"json", "safetensors"}
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(
+    world: Callable[[int], World], alone: dict[str, Any], tmp_path: Path
+) -> None:
+    world(2).run(train, tmp_path, {"per_device_train_batch_size": 4, "stage": 2}, CUT_AT)
+    found = world(1).run(train, tmp_path, {"per_device_train_batch_size": 8}, None, True)[0]
+    assert found["losses"] == pytest.approx(alone["losses"], rel=1e-5)
