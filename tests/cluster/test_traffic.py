@@ -1,0 +1,71 @@
+"""Bytes that a host sends in a step, counted on its wire, against what the planner says."""
+
+import itertools
+import json
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.hosts import Network
+from tests.cluster.test_training import start
+from tests.end_to_end.commands import read_json
+
+pytestmark = pytest.mark.cluster
+
+STEPS, FIRST = 9, 3
+"""Steps that are trained; those up to FIRST also hold what is exchanged once."""
+RUN_FILE = f"""
+output_dir = "run"
+[task]
+name = "paraphrase"
+[data]
+source = "embedded"
+[model]
+name = "embedded"
+[batch]
+global_size = 4
+[train]
+max_steps = {STEPS}
+eval_every = "never"
+save_every = "never"
+[engine]
+backend = "deepspeed"
+precision = "bf16"
+[trainer]
+logging_steps = 1
+"""
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_wire_carries_what_the_planner_says(
+    network: Network, tmp_path: Path, minilm_folder: Path, stage: int
+) -> None:
+    (tmp_path / "run.toml").write_text(RUN_FILE)
+    (tmp_path / "hosts").write_text("node1 slots=1\nnode2 slots=1\n")
+    process = start(network, tmp_path, "--engine.zero_stage", str(stage))
+    counted: dict[int, int] = {}
+    while process.poll() is None:
+        step = _last_step(tmp_path / "run/metrics.jsonl")
+        if step not in counted:  # a step is logged at the same moment of each
+            counted[step] = network.sent_bytes("node2")
+        time.sleep(0.002)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    steps = [step for step in sorted(counted) if step >= FIRST]
+    assert len(steps) >= 4, counted
+    sent = statistics.median((counted[b] - counted[a]) / (b - a) for a, b in itertools.pairwise(steps))
+    predicted = read_json(tmp_path / "run/plan.json")["predicted"]["sent_bytes"]
+    print(json.dumps({"stage": stage, "sent": sent, "predicted": predicted, "ratio": sent / predicted}))
+    assert sent == pytest.approx(predicted, rel=0.2)
+
+
+def _last_step(metrics: Path) -> int:
+    if not metrics.exists():
+        return 0
+    lines = metrics.read_text().splitlines()
+    try:
+        return int(json.loads(lines[-1])["step"]) if lines else 0
+    except ValueError:  # half a line
+        return 0
