@@ -25,6 +25,7 @@ from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.callbacks import MetricsLog, ProgressCallback, StatusCallback
 from ftsys.train.checkpoint import clean_leftovers, named_checkpoint, newest_checkpoint
 from ftsys.train.evaluation import EvaluationStopped
+from ftsys.train.out_of_memory import memory_explained
 from ftsys.train.results import environment
 from ftsys.train.saving import Life
 from ftsys.train.setup import check_recomputable, load_model, metrics_of, resolve_plan, training_arguments
@@ -95,7 +96,14 @@ def train_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchd
     life = trainer.life = Life(folder / "checkpoints", run_identity(run), claim.attempt, run.train.save_keep)
     _describe(run, plan, trainer, fresh, len(train_split))
     decided_by_rank_0(lambda: _write_plan(run, plan, arguments, folder))
-    timing = _train(trainer, decided_by_rank_0(lambda: _resume_from(run, life)), stopping)
+    resume = decided_by_rank_0(lambda: _resume_from(run, life))
+
+    def replan(tokens: int) -> Plan:
+        smaller = run.model_copy(update={"batch": run.batch.model_copy(update={"micro_tokens": tokens})})
+        return resolve_plan(smaller, train_split, packed=trainer.view is not None, model=shape)
+
+    with memory_explained(plan, replan, longest=int(train_split.lengths.max())):
+        timing = _train(trainer, resume, stopping)
     if stopping.agreed:
         raise interruption.error()
     return Session(run, task, store, plan, trainer, folder, claim, stopping, timing)
