@@ -1,18 +1,54 @@
 """`TrainingArguments` with what this project adds to transformers' own, and with the names of transformers 4."""
 
-import dataclasses
 import inspect
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import transformers
 
 from ftsys.train.old_names import KEPT_AS_ATTRIBUTES, OLD_ARGUMENTS, todays
 
 
+class _TakesOldNames(type):
+    """Calls a class of arguments under today's names; a script's own subclass too, dataclass or not."""
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of `__init__`, for help() and editors."""
+        return inspect.Signature(_constructor(cls)[1:])
+
+    def __call__(cls, *positional: Any, **named: Any) -> Any:
+        taken = _constructor(cls)[1:]
+        known = {each.name for each in taken}
+        if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken):
+            known |= named.keys() - OLD_ARGUMENTS.keys()  # an __init__ of the script's own knows what it takes
+        today = todays(named, OLD_ARGUMENTS, frozenset(known), cls.__name__, stacklevel=3)
+        made = super().__call__(*positional, **today)
+        for name in KEPT_AS_ATTRIBUTES:
+            if name in named:
+                setattr(made, name, named[name])
+        return made
+
+
+def _constructor(made: Any) -> list[inspect.Parameter]:
+    """The parameters of a class's `__init__`, `self` first."""
+    return list(inspect.signature(made.__init__).parameters.values())
+
+
 @dataclass
-class _Arguments(transformers.TrainingArguments):
-    """The fields."""
+class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames):
+    """transformers' arguments, and how steps are made. Defaults follow the stock batch arithmetic.
+
+    Names that transformers 5 dropped (`evaluation_strategy`, `no_cuda`, `warmup_ratio`, ...) keep their old meaning,
+    each with one warning that gives today's name.
+
+    Raises, when it is made:
+        TypeError: a name that neither transformers 5 nor 4 has, with the nearest known one.
+        ValueError: a dropped name whose value cannot be honoured, or what transformers refuses.
+    """
+
+    logging_dir: ClassVar[str | None] = None
+    overwrite_output_dir: ClassVar[bool] = False
 
     global_batch_size: int | None = field(
         default=None,
@@ -34,37 +70,10 @@ class _Arguments(transformers.TrainingArguments):
     )
     packing: bool = field(default=True, metadata={"help": "Feed packed batches where the model can take them."})
 
-
-class TrainingArguments(_Arguments):
-    """transformers' arguments, and how steps are made. Defaults follow the stock batch arithmetic.
-
-    Names that transformers 5 dropped (`evaluation_strategy`, `no_cuda`, `warmup_ratio`, ...) keep their old meaning,
-    each with one warning that gives today's name.
-    """
-
-    logging_dir: str | None = None
-    overwrite_output_dir: bool = False
-
-    def __init__(self, *positional: Any, **named: Any) -> None:
-        """Arguments are the fields, in their order or by name.
-
-        Raises:
-            TypeError: a name that neither transformers 5 nor 4 has, with the nearest known one.
-            ValueError: a dropped name whose value cannot be honoured, or what transformers refuses.
-        """
-        known = frozenset(each.name for each in dataclasses.fields(_Arguments) if each.init)
-        super().__init__(*positional, **todays(named, OLD_ARGUMENTS, known, "TrainingArguments", stacklevel=3))
-        for name in KEPT_AS_ATTRIBUTES:
-            if name in named:
-                setattr(self, name, named[name])
-
     @property
     def examples_per_step(self) -> int | None:
         """Examples of a global batch, or None when it is counted in tokens."""
         return examples_per_step(self)
-
-
-TrainingArguments.__signature__ = inspect.signature(_Arguments)  # for help() and editors
 
 
 def setting(arguments: transformers.TrainingArguments, name: str) -> Any:

@@ -33,7 +33,7 @@ def train_spoiled(store: Path, scratch: Path, options: dict[str, Any], spoil: st
     """Train; from step SPOILED_STEP on for as long as `spoil` says, one example of the step has a loss of infinity."""
     from ftsys.data.batching import plan_epoch
     from ftsys.train import finite_steps
-    from ftsys.train import trainer as module
+    from ftsys.train import steps as module
     from ftsys.train.state import export_state
 
     always, gradient_only = spoil == "always", spoil == "gradient"

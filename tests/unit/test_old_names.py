@@ -1,6 +1,9 @@
 """Names of transformers 4: accepted with their old meaning, or refused by name."""
 
+import copy
 import dataclasses
+import inspect
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -87,7 +90,8 @@ def test_one_warning_gives_todays_name(name: str, tmp_path: Path) -> None:
     expected = {"evaluation_strategy": "write eval_strategy", "no_cuda": "write use_cpu"}.get(name, "leave it out")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        TrainingArguments(str(tmp_path), **{"use_cpu": True, name: value} if name != "no_cuda" else {name: value})
+        given: dict[str, Any] = {name: value} if name == "no_cuda" else {"use_cpu": True, name: value}
+        TrainingArguments(str(tmp_path), **given)
     (warning,) = [each for each in caught if each.category is FutureWarning]
     assert f"'{name}'" in str(warning.message)
     assert expected in str(warning.message)
@@ -127,7 +131,7 @@ def test_both_names_at_once_are_refused(tmp_path: Path) -> None:
 )
 def test_a_misspelt_argument_names_the_nearest(wrong: str, near: str, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=f"has no argument {wrong!r}: did you mean {near!r}"):
-        TrainingArguments(str(tmp_path), **{wrong: 1})
+        made(tmp_path, **{wrong: 1})
 
 
 def test_it_is_a_dataclass_as_the_stock_one_is(tmp_path: Path) -> None:
@@ -140,3 +144,37 @@ def test_it_is_a_dataclass_as_the_stock_one_is(tmp_path: Path) -> None:
     assert isinstance(parsed, TrainingArguments)
     assert parsed.eval_strategy == "epoch"
     assert '"micro_tokens": 512' in arguments.to_json_string()
+
+
+def test_a_subclass_takes_the_old_names_too(tmp_path: Path) -> None:
+    @dataclasses.dataclass
+    class Own(TrainingArguments):
+        ours: int = 3
+
+    arguments: Any = Own(str(tmp_path), use_cpu=True, ours=4)
+    assert (arguments.ours, arguments.micro_tokens) == (4, 16_384)
+    with pytest.warns(FutureWarning, match="Own: 'evaluation_strategy' is a name of transformers 4"):
+        old: Any = Own(str(tmp_path), use_cpu=True, evaluation_strategy="epoch")
+    assert old.eval_strategy == "epoch"
+    with pytest.raises(TypeError, match="Own has no argument 'our': did you mean 'ours'"):
+        Own(str(tmp_path), our=4)
+
+
+def test_a_subclass_with_a_constructor_of_its_own_is_called_as_it_wants(tmp_path: Path) -> None:
+    class Own(TrainingArguments):
+        def __init__(self, folder: str, **more: Any) -> None:
+            self.extra = more.pop("extra")
+            super().__init__(folder, use_cpu=True, **more)
+
+    with pytest.warns(FutureWarning, match="'group_by_length'"):
+        arguments = Own(folder=str(tmp_path), extra=3, group_by_length=True)
+    assert (arguments.extra, arguments.train_sampling_strategy) == (3, "group_by_length")
+
+
+def test_a_copy_keeps_what_was_given(tmp_path: Path) -> None:
+    arguments = made(tmp_path, logging_dir="boards")
+    assert copy.deepcopy(arguments).logging_dir == "boards"
+    assert pickle.loads(pickle.dumps(arguments)).output_dir == str(tmp_path)
+    names = list(inspect.signature(TrainingArguments).parameters)
+    assert names[0] == "output_dir"
+    assert "micro_tokens" in names
