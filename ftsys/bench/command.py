@@ -1,6 +1,9 @@
 """`ftsys bench NAME`: one benchmark, with its peers in the same run."""
 
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 
 from ftsys.errors import DONE, ConfigError
@@ -27,4 +30,15 @@ def main(words: Sequence[str]) -> int:
         return DONE
     if words[0] not in BENCHMARKS:
         raise ConfigError(f"bench {words[0]!r} does not exist. Use one of {sorted(BENCHMARKS)}.")
-    return int(import_module(f"ftsys.bench.{words[0]}").main(words[1:]))
+    with _leaving_tidily():
+        return int(import_module(f"ftsys.bench.{words[0]}").main(words[1:]))
+
+
+@contextmanager
+def _leaving_tidily() -> Iterator[None]:
+    """TERM ends a benchmark like Ctrl-C: its peers are ended and its scratch folder, a model or more, is removed."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,8 @@
 """`ftsys bench` around its measurements: what it refuses, its tables, records and plots, the stages on a GPU."""
 
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -59,6 +61,23 @@ def test_without_a_gpu_the_gpu_benchmark_says_so(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(["bench", "gpu"]) == 2
     assert "sees no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_benchmark_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    """TERM while the peers start: status 143, no scratch folder, no peer left."""
+    command = [sys.executable, "-m", "ftsys", "bench", "scaling", "--quick", "--output", str(tmp_path / "results")]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "FTSYS_GLUE_DIR": ""}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    logs: list[Path] = []
+    while not logs and process.poll() is None:
+        logs = list(tmp_path.glob("ftsys-bench-*/work-0/*.log"))
+        time.sleep(0.05)
+    process.terminate()
+    said = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 143, said
+    assert logs
+    assert not list(tmp_path.glob("ftsys-bench-*"))
 
 
 def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
