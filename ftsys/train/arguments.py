@@ -1,10 +1,14 @@
 """`TrainingArguments` with what this project adds to transformers' own, and with the names of transformers 4."""
 
 import inspect
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 import transformers
+from transformers.utils import is_torch_xla_available
 
 from ftsys.train.old_names import KEPT_AS_ATTRIBUTES, OLD_ARGUMENTS, todays
 
@@ -70,10 +74,25 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
     )
     packing: bool = field(default=True, metadata={"help": "Feed packed batches where the model can take them."})
 
+    def __post_init__(self) -> None:
+        """As transformers'. Several ranks on a machine without an accelerator are CPU ranks of one world.
+
+        There the stock class, unless use_cpu=True is given, has each rank train alone on all the data, without a word.
+        """
+        if are_cpu_ranks(os.environ):
+            self.use_cpu = True
+        super().__post_init__()
+
     @property
     def examples_per_step(self) -> int | None:
         """Examples of a global batch, or None when it is counted in tokens."""
         return examples_per_step(self)
+
+
+def are_cpu_ranks(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher started several processes and there is nothing but the CPU for them."""
+    several = int(environment.get("WORLD_SIZE", "1")) > 1
+    return several and not torch.accelerator.is_available() and not is_torch_xla_available()
 
 
 def setting(arguments: transformers.TrainingArguments, name: str) -> Any:

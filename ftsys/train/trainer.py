@@ -4,6 +4,8 @@ Each class below this one replaces one thing: `master_weights` (low_precision), 
 (finite_steps), checkpoints (saving, dropin_saving), the step (steps), the evaluation (evaluating), the data (dropin).
 """
 
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import transformers
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from ftsys.data.store import StoreSplit
-from ftsys.train.arguments import TrainingArguments
+from ftsys.train.arguments import TrainingArguments, are_cpu_ranks
 from ftsys.train.dropin import DropInTrainer
 from ftsys.train.old_names import OLD_TRAINER_ARGUMENTS, todays
 from ftsys.train.steps import parameters_outside_embeddings
@@ -49,6 +51,10 @@ class Trainer(DropInTrainer):
         """
         named = todays(named, OLD_TRAINER_ARGUMENTS, frozenset(_NAMES), "Trainer", stacklevel=3)
         args = TrainingArguments(output_dir="tmp_trainer") if args is None else args
+        if args.world_size == 1 and are_cpu_ranks(os.environ):  # transformers' own class: ours sees to it
+            warnings.warn(
+                "each process trains alone on all the data: give TrainingArguments use_cpu=True", stacklevel=2
+            )
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, *stock, **named)
         if isinstance(train_dataset, StoreSplit) and self.compute_loss_func is not None:
             raise TypeError("compute_loss_func is not called for a split of a store: give a data set of another kind")

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import DataCollatorWithPadding
 
 from ftsys.errors import DataError
-from ftsys.train.arguments import TrainingArguments
+from ftsys.train.arguments import TrainingArguments, are_cpu_ranks
 from ftsys.train.trainer import Trainer
 from tests.parity.trainer_sides import OURS, data, model, rows, tokenizer, trainer_of
 
@@ -166,3 +167,29 @@ def test_logging_dir_is_where_the_boards_files_go(tmp_path: Path) -> None:
         )
     Trainer(model(), arguments, train_dataset=data(4), processing_class=tokenizer()).train()
     assert list((tmp_path / "boards").glob("events.*"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "accelerator", "expected"),
+    [
+        ({"WORLD_SIZE": "2"}, False, True),
+        ({"WORLD_SIZE": "2"}, True, False),
+        ({"WORLD_SIZE": "1"}, False, False),
+        ({}, False, False),
+    ],
+)
+def test_several_ranks_without_an_accelerator_are_cpu_ranks(
+    environment: dict[str, str], accelerator: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
+    assert are_cpu_ranks(environment) == expected
+
+
+def test_stock_arguments_that_leave_each_rank_alone_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = transformers.TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.warns(UserWarning, match="each process trains alone on all the data: .*use_cpu=True"):
+        Trainer(model(), alone)
