@@ -50,23 +50,23 @@ def done(repository: Path, tmp_path_factory: pytest.TempPathFactory, minilm_fold
 
 
 def test_every_block_runs(done: tuple[Path, str]) -> None:
+    """One rank prints everything, then each of two; the two write in turns, so that their lines may be mixed."""
     folder, said = done
-    assert said.count(f"({ROWS['dev']}, 2) ({ROWS['dev']},)") == 3, "one rank, then each of two"
-    scores = re.findall(r"^\{'accuracy': .*\}$", said, flags=re.MULTILINE)
+    assert [said.count(shape) for shape in (f"({ROWS['dev']}, 2)", f"({ROWS['dev']},)")] == [3, 3]
+    scores = re.findall(r"\{'accuracy': [^}]*\}", said)
     assert len(scores) == 3
     assert scores[1] == scores[2], "both ranks have all predictions"
-    assert "same to four digits: True" in said
-    assert "False" not in re.findall(r"same to four digits: (\w+)", said)
-    assert said.count("'eval_accuracy'") + said.count('"eval_accuracy"') >= 6, "after each pass"
+    assert said.count("same to four digits:") == 3
+    assert "False" not in said
+    assert said.count("'eval_accuracy'") >= 6, "after each pass"
     assert {"config.json", "model.safetensors"} <= {path.name for path in (folder / "my-model").iterdir()}
     assert set(json.loads((folder / "runs/mrpc/all_results.json").read_text())) >= {"eval_f1", "train_loss"}
 
 
 def test_the_page_shows_what_each_part_prints(repository: Path, done: tuple[Path, str]) -> None:
-    """Words that do not depend on the data or the machine are on the page as they are printed."""
-    page, said = (repository / "docs/course.md").read_text(encoding="utf-8"), done[1]
-    shown = "\n".join(blocks(page, "text"))
-    assert "OUTPUT" not in shown
-    for line in said.splitlines():
-        if line.startswith(("['not_equivalent'", "['[CLS]'", "[0, 0", "['sentence1'", "same to")):
-            assert line in shown
+    """Lines that depend neither on the data nor on the machine are printed as the page has them."""
+    shown = "\n".join(blocks((repository / "docs/course.md").read_text(encoding="utf-8"), "text")).splitlines()
+    fixed = ("['not_equivalent'", "['[CLS]'", "[0, 0", "['sentence1'", "same to", "[task]", "global_size")
+    expected = [line for line in shown if line.startswith(fixed)]
+    assert len(expected) == len(fixed)
+    assert [line for line in expected if line not in done[1].splitlines()] == []
