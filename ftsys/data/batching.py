@@ -116,23 +116,21 @@ def _fill(ordered_lengths: np.ndarray, tokens: int) -> np.ndarray:
     return np.array(starts, dtype=np.int64)
 
 
-def deal(lengths: np.ndarray, ranks: int) -> list[np.ndarray]:
-    """Indices of a step's examples for each rank: counts differ by at most one, token sums are balanced.
+def deal(lengths: np.ndarray, ranks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Who computes which of a step's examples: counts differ by at most one between ranks, token sums are balanced.
 
     Longest first, in rows of one example a rank, each row's longest to the rank that has the fewest tokens so far
-    (Graham's LPT rule under equal counts). Ties go to the lower rank: every rank computes the same deal.
+    (Graham's LPT rule under equal counts). Ties go to the lower rank: every rank computes the same deal. Returns the
+    indices of the examples, longest first, and the rank of each, both int64 of the step's size.
     """
     order = np.argsort(-lengths, kind="stable")
-    if ranks == 1:
-        return [order]
-    loads = np.zeros(ranks, dtype=np.int64)
-    owners = np.empty(len(order), dtype=np.int64)
-    for first in range(0, len(order), ranks):
+    loads, owners = np.zeros(ranks, dtype=np.int64), np.zeros(len(order), dtype=np.int64)
+    for first in range(0, len(order) if ranks > 1 else 0, ranks):
         row = slice(first, min(first + ranks, len(order)))
         lightest = np.argsort(loads, kind="stable")[: row.stop - first]
         owners[row] = lightest
         loads[lightest] += lengths[order[row]]
-    return [order[owners == rank] for rank in range(ranks)]
+    return order, owners
 
 
 def micro_batches(lengths: np.ndarray, micro_tokens: int) -> list[np.ndarray]:
@@ -161,14 +159,15 @@ def share_of_step(ids: np.ndarray, lengths: np.ndarray, rank: int, ranks: int, m
     Every rank has the same number of micro-batches, the most that any rank needs: the rest are empty, so that all
     ranks join the same collectives. `imbalance` is the fullest rank's tokens over the mean, minus one.
     """
-    dealt = deal(lengths, ranks)
-    cuts = [micro_batches(lengths[part], micro_tokens) for part in dealt]
-    count = max(len(parts) for parts in cuts)
-    own = [ids[dealt[rank][part]] for part in cuts[rank]]
-    own += [np.empty(0, dtype=np.int64)] * (count - len(own))
-    loads = [int(lengths[part].sum()) for part in dealt]
-    total = sum(loads)
-    return StepShare(own, len(ids), total, max(loads) * ranks / max(total, 1) - 1.0)
+    order, owners = deal(lengths, ranks)
+    loads = np.bincount(owners, lengths[order], minlength=ranks).astype(np.int64)  # exact: far below 2^53
+    own = order[owners == rank]
+    full = [order[owners == other] for other in np.flatnonzero(loads > micro_tokens)]  # whoever else fits into one
+    count = max((len(micro_batches(lengths[part], micro_tokens)) for part in full), default=1)
+    cut = [ids[own[part]] for part in micro_batches(lengths[own], micro_tokens)]
+    cut += [np.empty(0, dtype=np.int64)] * (count - len(cut))
+    total = int(loads.sum())
+    return StepShare(cut, len(ids), total, int(loads.max()) * ranks / max(total, 1) - 1.0)
 
 
 def plan_evaluation(lengths: np.ndarray, pack_tokens: int) -> list[np.ndarray]:

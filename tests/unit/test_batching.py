@@ -56,7 +56,8 @@ def test_length_grouping_computes_less_padding_than_random() -> None:
 @given(lengths_of_examples, st.integers(1, 9))
 @settings(max_examples=80, deadline=None)
 def test_a_deal_is_a_partition_with_equal_counts_and_balanced_tokens(lengths: np.ndarray, ranks: int) -> None:
-    parts = deal(lengths, ranks)
+    order, owners = deal(lengths, ranks)
+    parts = [order[owners == rank] for rank in range(ranks)]
     assert sorted(np.concatenate(parts)) == list(range(len(lengths)))
     counts = [len(part) for part in parts]
     assert max(counts) - min(counts) <= 1
@@ -70,6 +71,24 @@ def test_micro_batches_hold_everything_within_the_budget(lengths: np.ndarray, bu
     parts = micro_batches(lengths, budget)
     assert sorted(np.concatenate(parts)) == list(range(len(lengths)))
     assert all(int(lengths[part].sum()) <= budget for part in parts)
+
+
+@given(lengths_of_examples, st.integers(1, 5), st.integers(128, 600))
+@settings(max_examples=80, deadline=None)
+def test_every_rank_computes_the_same_count_and_its_own_part(lengths: np.ndarray, ranks: int, budget: int) -> None:
+    ids = np.arange(100, 100 + len(lengths))
+    shares = [share_of_step(ids, lengths, rank, ranks, budget) for rank in range(ranks)]
+    order, owners = deal(lengths, ranks)
+    cuts = [micro_batches(lengths[order[owners == rank]], budget) for rank in range(ranks)]
+    assert {len(share.micro_batches) for share in shares} == {max(len(cut) for cut in cuts)}
+    for rank, share in enumerate(shares):
+        own = ids[order[owners == rank]]
+        assert [part.tolist() for part in share.micro_batches if len(part)] == [
+            own[part].tolist() for part in cuts[rank] if len(part)
+        ]
+        assert share.step_tokens == lengths.sum()
+        loads = [int(lengths[order[owners == other]].sum()) for other in range(ranks)]
+        assert share.imbalance == pytest.approx(max(loads) * ranks / max(sum(loads), 1) - 1)
 
 
 def test_shares_have_the_same_number_of_micro_batches_on_every_rank() -> None:
