@@ -61,7 +61,8 @@ def test_log_messages(caplog: pytest.LogCaptureFixture, logger: str, message: st
     assert len(sender.filters) == 1, "once, however often it is called"
     sender.addHandler(caplog.handler)  # libraries turn propagation off
     try:
-        sender.warning(message)
+        with caplog.at_level(logging.WARNING, logger):  # a Trainer's log_level sets it for the whole process
+            sender.warning(message)
     finally:
         sender.removeHandler(caplog.handler)
     assert (message in caplog.messages) == heard
