@@ -115,7 +115,7 @@ def _run(command: Sequence[str], seconds: float) -> int:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         return -signal.SIGTERM
-    except BaseException:
+    except BaseException:  # Ctrl-C and TERM reach this process alone: the stage has a session of its own
         os.killpg(process.pid, signal.SIGKILL)
         raise
 

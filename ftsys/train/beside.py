@@ -44,7 +44,7 @@ class Beside:
     def _run(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001  # `wait` raises it
+        except BaseException as error:  # noqa: BLE001  # nobody hears a thread raise: `wait` does it for this one
             self._error = error
             if isinstance(error, FtsysError):
                 self._on_error(error)

@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from ftsys.errors import FtsysError
+from ftsys.train.arguments import setting
 from ftsys.train.low_precision import MasterWeightsTrainer
 
 _LOG = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class FiniteStepsTrainer(MasterWeightsTrainer):
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        self._step_losses, self.skipped_in_a_row = None, 0  # the former training of this Trainer, packed or not
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             skip_in_plain_optimizer(self.model_wrapped)
             self.optimizer.__has_overflow__ = True  # accelerate looked for it when it wrapped the optimizer
@@ -72,10 +74,10 @@ class FiniteStepsTrainer(MasterWeightsTrainer):
         if not skipped:
             return
         self.skipped_since_log += 1
-        step, limit = self.state.global_step + 1, getattr(self.args, "max_nonfinite_steps", None)
+        step, limit = self.state.global_step + 1, setting(self.args, "max_nonfinite_steps")
         named = _gathered(self._name())
         found = f"step {step}: the loss or its gradient is not finite; {_described(named)}"
-        if limit is not None and self.skipped_in_a_row > limit:
+        if self.skipped_in_a_row > limit:
             raise FtsysError(
                 f"{found}. That makes {self.skipped_in_a_row} steps in a row (train.max_nonfinite_steps = {limit}), "
                 "none of which changed a weight. Look at these rows; try a lower learning rate, or fp32"

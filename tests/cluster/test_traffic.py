@@ -10,41 +10,29 @@ import pytest
 
 from tests.cluster.hosts import Network
 from tests.cluster.test_training import start
-from tests.end_to_end.commands import read_json
+from tests.end_to_end.commands import read_json, write_run_file
 
 pytestmark = pytest.mark.cluster
 
 STEPS, FIRST = 9, 3
 """Steps that are trained; those up to FIRST also hold what is exchanged once."""
-RUN_FILE = f"""
-output_dir = "run"
-[task]
-name = "paraphrase"
-[data]
-source = "embedded"
-[model]
-name = "embedded"
-[batch]
-global_size = 4
-[train]
-max_steps = {STEPS}
-eval_every = "never"
-save_every = "never"
-[engine]
-backend = "deepspeed"
-precision = "bf16"
-[trainer]
-logging_steps = 1
-"""
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_wire_carries_what_the_planner_says(
     network: Network, tmp_path: Path, minilm_folder: Path, stage: int
 ) -> None:
-    (tmp_path / "run.toml").write_text(RUN_FILE)
+    write_run_file(tmp_path)
     (tmp_path / "hosts").write_text("node1 slots=1\nnode2 slots=1\n")
-    process = start(network, tmp_path, "--engine.zero_stage", str(stage))
+    asked = {"engine.backend": "deepspeed", "engine.precision": "bf16", "engine.zero_stage": stage}
+    asked |= {
+        "train.max_steps": STEPS,
+        "train.eval_every": "never",
+        "train.save_every": "never",
+        "batch.global_size": 4,
+    }
+    words = [word for key, value in asked.items() for word in (f"--{key}", str(value))]
+    process = start(network, tmp_path, *words)
     counted: dict[int, int] = {}
     while process.poll() is None:
         step = _last_step(tmp_path / "run/metrics.jsonl")

@@ -82,11 +82,11 @@ def _one_life_killed(folder: Path, chance: random.Random, life_seconds: float, t
 
 
 def _phase(folder: Path) -> str:
-    """Where the run is: a checkpoint half written, or the number of whole ones in tens."""
+    """Where the run is, as far as its folder tells."""
     checkpoints = folder / "run/checkpoints"
     if not (folder / "run/status.json").exists():
         return "start"
-    if any(path.name.endswith(".tmp") for path in checkpoints.glob("*")):
+    if any(".tmp-" in path.name for path in checkpoints.glob("*")):
         return "save"
     return "train" if any(checkpoints.glob("*")) else "before the first checkpoint"
 

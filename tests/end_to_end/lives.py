@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-import pytest
 from transformers import BertConfig, BertForSequenceClassification
+
+from ftsys.data.model_folder import TOKENIZER_FILES
 
 RUN_FILE = """
 output_dir = "run"
@@ -38,7 +39,6 @@ precision = "fp32"
 [trainer]
 logging_steps = 1
 """
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 LIFE_SECONDS = 120.0
 
 Prepare = Callable[[int, str], None]
@@ -60,7 +60,8 @@ def make_project(folder: Path, minilm: Path, run_file: str = RUN_FILE) -> Path:
     )
     BertForSequenceClassification(config).bert.save_pretrained(model)
     for name in TOKENIZER_FILES:
-        shutil.copy(minilm / name, model)
+        if (minilm / name).is_file():
+            shutil.copy(minilm / name, model)
     (folder / "run.toml").write_text(run_file)
     return folder
 
@@ -94,11 +95,10 @@ def start(folder: Path, ranks: int, words: Sequence[str] = (), prepare: tuple[Pr
         port = str(listener.getsockname()[1])
     processes = []
     for rank in range(ranks):
-        world = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
-        world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        world["FTSYS_CACHE"] = os.environ["FTSYS_CACHE"]
-        if ranks == 1:
-            world = {"OMP_NUM_THREADS": "1", "FTSYS_CACHE": os.environ["FTSYS_CACHE"]}
+        world = {"OMP_NUM_THREADS": "1", "FTSYS_CACHE": os.environ["FTSYS_CACHE"]}
+        if ranks > 1:  # one process alone has no launcher
+            world |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+            world |= {"LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         processes.append(_context.Process(target=_be_a_rank, args=(folder, rank, world, list(words), prepare)))
     for process in processes:
         process.start()
@@ -135,10 +135,3 @@ def copy_project(project: Path, name: str) -> Path:
     shutil.copy(project / "run.toml", folder)
     (folder / "model").symlink_to(project / "model")
     return folder
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
-    """A project whose store is prepared and that has been trained whole on two ranks."""
-    warm_up()
-    return make_project(tmp_path_factory.mktemp("lives") / "project", minilm_folder)

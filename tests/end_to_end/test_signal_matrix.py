@@ -102,5 +102,5 @@ def _whole(folder: Path) -> bool:
     from ftsys.train.checkpoint import verify_checkpoint
 
     checkpoints = sorted((folder / "run/checkpoints").glob("*"))
-    assert not [path for path in checkpoints if path.name.endswith(".tmp")], checkpoints
+    assert not [path for path in checkpoints if not path.name.removeprefix("step-").isdigit()], checkpoints
     return all(verify_checkpoint(path) == [] for path in checkpoints)

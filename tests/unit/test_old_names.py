@@ -174,6 +174,7 @@ def test_a_subclass_with_a_constructor_of_its_own_is_called_as_it_wants(tmp_path
 def test_a_copy_keeps_what_was_given(tmp_path: Path) -> None:
     arguments = made(tmp_path, logging_dir="boards")
     assert copy.deepcopy(arguments).logging_dir == "boards"
+    # the stock Trainer writes its arguments so, and worker processes are handed them so
     assert pickle.loads(pickle.dumps(arguments)).output_dir == str(tmp_path)
     names = list(inspect.signature(TrainingArguments).parameters)
     assert names[0] == "output_dir"
