@@ -8,7 +8,7 @@ import pytest
 from tests.end_to_end.kill_ranks import kill_until
 from tests.end_to_end.lives import make_project, warm_up
 
-# Both are long while a killed rank's peer, which has said why it leaves, sometimes stays for more than 15 s: unexplained.
+# Both are long: a killed rank's peer, which has said why it leaves, sometimes stays for over 15 s. Unexplained.
 COUNTS = [pytest.param(count, id=str(count), marks=[pytest.mark.long, pytest.mark.timeout(7200)]) for count in (5, 200)]
 
 
