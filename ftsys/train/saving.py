@@ -131,6 +131,13 @@ class CheckpointTrainer(FiniteStepsTrainer):
             self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
         return prepared
 
+    def _run_epoch(self, *loop: Any, **named: Any) -> None:
+        """As transformers', but no step after the last: it takes one when resumed at a `max_steps` within an epoch."""
+        if self.state.global_step < self.state.max_steps:
+            return super()._run_epoch(*loop, **named)
+        self.control.should_training_stop = True
+        return None
+
     def _prepare_from_float32(self, max_steps: int, train_dataloader: Any) -> Any:
         """Start DeepSpeed's masters from the unrounded weights, and its optimizer from no step at all.
 

@@ -13,7 +13,7 @@ from ftsys.errors import STOPPED_EARLY, StoppedEarly
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 5.0
 """What the main thread has to leave after a signal that nobody defers, before the process is ended over its head."""
 
 
