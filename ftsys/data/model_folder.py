@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ftsys.data.lease import LeaseTimes, hold_or_wait
 from ftsys.data.store_index import TokenizerFacts, file_sha256
+from ftsys.cache import cache_folder
 from ftsys.errors import ConfigError
 from ftsys.model_config import EMBEDDED, embedded_folder, model_config
 
@@ -228,11 +229,3 @@ def _download(name: str) -> Path:
             f"model.name={name!r}: not in the Hub's cache here and cannot be downloaded ({type(error).__name__}). "
             "Run `ftsys prepare` where there is internet, name a folder, or use 'embedded'."
         ) from error
-
-
-def cache_folder() -> Path:
-    """Where ftsys keeps what can be made again: $FTSYS_CACHE, else $XDG_CACHE_HOME/ftsys, else ~/.cache/ftsys."""
-    own = os.environ.get("FTSYS_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ftsys"

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ftsys.cache import cache_folder
 from ftsys.data.bundle import bundled_store
 from ftsys.data.lease import Lease, LeaseTimes, hold_or_wait
 from ftsys.data.model_folder import (
-    cache_folder,
     check_fit,
     check_model_folder,
     find_model_folder,

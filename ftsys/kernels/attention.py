@@ -13,6 +13,8 @@ from ftsys.errors import ConfigError
 from ftsys.kernels.dropout import NO_DROPOUT, AttentionDropout
 from ftsys.kernels.grouped import grouped_attention
 from ftsys.kernels.layout import PackedLayout, pad_rows, unpad_rows
+from ftsys.kernels.native.attention import native_attention, takes
+from ftsys.kernels.native.library import NATIVE, native, why_not_native
 from ftsys.kernels.pattern import PLAIN, Pattern
 from ftsys.kernels.relative import padded_relative_scores
 
@@ -128,17 +130,41 @@ def grouped_or_padded_attention(
     pattern: Pattern = PLAIN,
 ) -> torch.Tensor:
     """Sequences of like lengths padded together, by hand; what only the padded kernel knows is left to it."""
-    hides = pattern.hidden_LL(layout.max_seqlen, query_THK.device) is not None
-    drawn = dropout.rate > 0 and dropout.keys_T is None
-    if hides or drawn or pattern.relative is not None or key_TGK.shape != query_THK.shape:
+    if not _is_plain(layout, dropout, pattern) or key_TGK.shape != query_THK.shape:
         return padded_attention(query_THK, key_TGK, value_TGK, layout, scale, dropout, pattern)
     return grouped_attention(query_THK, key_TGK, value_TGK, layout.groups, scale, dropout)
+
+
+def _is_plain(layout: PackedLayout, dropout: AttentionDropout, pattern: Pattern) -> bool:
+    """Whether all keys are seen by their content alone, and no dropout is drawn from torch's generator."""
+    hides = pattern.hidden_LL(layout.max_seqlen, layout.cu_seqlens.device) is not None
+    drawn = dropout.rate > 0 and dropout.keys_T is None
+    return not (hides or drawn or pattern.relative is not None)
+
+
+def native_or_grouped_attention(
+    query_THK: torch.Tensor,
+    key_TGK: torch.Tensor,
+    value_TGK: torch.Tensor,
+    layout: PackedLayout,
+    scale: float,
+    dropout: AttentionDropout = NO_DROPOUT,
+    pattern: Pattern = PLAIN,
+) -> torch.Tensor:
+    """In C++, head by head; what that is not made for is left to the grouped kernel."""
+    library = native()
+    if library is None or not takes(query_THK, key_TGK, value_TGK) or not _is_plain(layout, dropout, pattern):
+        return grouped_or_padded_attention(query_THK, key_TGK, value_TGK, layout, scale, dropout, pattern)
+    return native_attention(
+        library, query_THK, key_TGK, value_TGK, layout.cu_seqlens, layout.max_seqlen, scale, dropout
+    )
 
 
 KERNELS: dict[str, Attention] = {
     "reference": reference_attention,
     "padded": padded_attention,
     "grouped": grouped_or_padded_attention,
+    NATIVE: native_or_grouped_attention,
 }
 
 
@@ -146,10 +172,13 @@ def choose_kernel(demanded: str, device: str = "cpu") -> str:
     """The kernel's name: `demanded`, or for "auto" the one that measures best on `device` ("cpu" or "cuda").
 
     Raises:
-        ConfigError: `demanded` names a kernel that does not exist.
+        ConfigError: `demanded` names a kernel that does not exist, or that this machine cannot run.
     """
     if demanded == "auto":
-        return "grouped" if device == "cpu" else "padded"
+        return "padded" if device != "cpu" else NATIVE if native() is not None else "grouped"
     if demanded not in KERNELS:
         raise ConfigError(f"engine.kernels={demanded!r} is not a kernel. Use 'auto' or one of {sorted(KERNELS)}.")
+    if demanded == NATIVE and (device != "cpu" or native() is None):
+        reason = why_not_native() if device == "cpu" else f"it runs on a CPU, not on {device}"
+        raise ConfigError(f"engine.kernels={NATIVE!r} cannot be had here: {reason}. Use 'auto'.")
     return demanded

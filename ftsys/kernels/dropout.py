@@ -59,19 +59,29 @@ def uniform_rows(keys: torch.Tensor, site: int, width: int) -> torch.Tensor:
 
     Raises ValueError for a row wider than the tables' windows.
     """
-    if width > WIDEST:
-        raise ValueError(f"a dropout row of {width} elements is wider than {WIDEST}")
-    hashed = mix(keys.flatten() + _signed(site * _SITE_STRIDE))
+    check_width(width)
+    hashed = mix(keys.flatten() + site_offset(site))
     windows = (1 << WINDOWS_LOG2) - 1
-    first, second = _tables(keys.device)
+    first, second = mask_tables(keys.device)
     shape = (windows + 1, width)
     rows = first.as_strided(shape, (1, 1)).index_select(0, hashed & windows)
     rows += second.as_strided(shape, (1, 1)).index_select(0, _shifted(hashed, WINDOWS_LOG2) & windows)
     return rows.view(*keys.shape, width)
 
 
+def site_offset(site: int) -> int:
+    """What is added to every key at `site`, as an int64."""
+    return _signed(site * _SITE_STRIDE)
+
+
+def check_width(width: int) -> None:
+    """Raise ValueError for a row wider than the tables' windows."""
+    if width > WIDEST:
+        raise ValueError(f"a dropout row of {width} elements is wider than {WIDEST}")
+
+
 @cache
-def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def mask_tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Two tables of uniform int16 numbers, the same on every machine."""
     count = (1 << WINDOWS_LOG2) + WIDEST
     words = np.random.Philox(_TABLE_SEED).random_raw(count // 2)  # 64 bits each: four numbers

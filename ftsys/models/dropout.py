@@ -9,6 +9,8 @@ from torch import nn
 
 from ftsys.kernels.dropout import AttentionDropout, keyed_dropout
 from ftsys.kernels.layout import PackedLayout
+from ftsys.kernels.native import layers
+from ftsys.kernels.native.library import NATIVE, Library, native
 from ftsys.models.slot import LayoutSlot
 
 _SITE = "_ftsys_site"
@@ -30,16 +32,29 @@ class KeyedDropout(nn.Dropout):
         Of any other shape, which belongs to no token, torch's dropout is taken.
         """
         layout = self.slot.recent_layout
+        keys = self.keys_of(input, layout)
+        if keys is None or layout is None:
+            return super().forward(input)
+        site, library = site_of(self, layout), library_of(layout, input)
+        if library is not None:
+            return layers.keyed_dropout(library, input, keys, site, self.p)
+        return keyed_dropout(input, keys, site, self.p)
+
+    def keys_of(self, rows: torch.Tensor, layout: PackedLayout | None) -> torch.Tensor | None:
+        """A key for each row of `rows`, or None where the mask belongs to no token or nothing is dropped."""
         if not self.training or self.p == 0 or layout is None or layout.dropout_keys_T is None:
-            return super().forward(input)
-        rows = input.numel() // input.shape[-1]
-        if rows == len(layout.dropout_keys_T):
-            keys = layout.dropout_keys_T
-        elif rows == layout.sequences:
-            keys = layout.dropout_keys_T[layout.first_tokens_S]
-        else:
-            return super().forward(input)
-        return keyed_dropout(input, keys.view(input.shape[:-1]), site_of(self, layout), self.p)
+            return None
+        count = rows.numel() // rows.shape[-1]
+        if count == len(layout.dropout_keys_T):
+            return layout.dropout_keys_T.view(rows.shape[:-1])
+        if count == layout.sequences:
+            return layout.dropout_keys_T[layout.first_tokens_S].view(rows.shape[:-1])
+        return None
+
+
+def library_of(layout: PackedLayout, *tensors: torch.Tensor) -> Library | None:
+    """The native kernels, where the batch is computed with them and they take `tensors`."""
+    return native() if layout.kernel == NATIVE and layers.takes(*tensors) else None
 
 
 def open_dropout(model: nn.Module, slot: LayoutSlot) -> None:

@@ -37,7 +37,7 @@ def packed_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    query_THK, key_TGK, value_TGK = (states[0].transpose(0, 1) for states in (query, key, value))
+    query_THK, key_TGK, value_TGK = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     pattern = _pattern(getattr(module, "is_causal", False), sliding_window)
     dropped = attention_dropout(module, packed, dropout)

@@ -14,6 +14,7 @@ from ftsys.errors import ConfigError
 from ftsys.kernels.layout import PackedLayout
 from ftsys.models.dropout import open_dropout
 from ftsys.models.families import FAMILIES, Family, why_not_packable
+from ftsys.models.fused import open_fused
 from ftsys.models.interface import ATTENTION_NAME, register_attention
 from ftsys.models.slot import LayoutSlot
 
@@ -93,6 +94,7 @@ def _open(model: PreTrainedModel, family: Family) -> LayoutSlot:
         register_attention()
         model.set_attn_implementation(ATTENTION_NAME)
     open_dropout(model, slot)
+    open_fused(model, slot)
     return slot
 
 

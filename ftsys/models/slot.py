@@ -50,7 +50,7 @@ class LayoutSlot:
 
     def _pool(self, module: nn.Module, args: Any, output: Any) -> Any:
         if self.layout is not None:
-            output.last_hidden_state = self.pooling(output.last_hidden_state[0], self.layout)[:, None]
+            output.last_hidden_state = self.pooling(output.last_hidden_state.squeeze(0), self.layout)[:, None]
         return output
 
 

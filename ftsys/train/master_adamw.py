@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ftsys.kernels.native.layers import takes
+from ftsys.kernels.native.library import native
+from ftsys.kernels.native.optimizer import adamw, sum_of_squares, takes_weight
+
 PIECE = 1 << 19
 """Elements updated at once: masters, two moments and a gradient of this many fit a core's cache."""
 
@@ -89,9 +93,19 @@ class MasterAdamW(torch.optim.Optimizer):
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(master), torch.zeros_like(master)
         state["step"] += 1
-        if master.dim() == 2 and len(master) >= MANY_ROWS and not group["weight_decay"]:
-            self._update_rows(self._awake_rows(master, gradient), master, parameter, gradient, group)
-            return
+        by_rows = master.dim() == 2 and len(master) >= MANY_ROWS and not group["weight_decay"]
+        awake = self._known_rows(master) if by_rows else None
+        library = native()
+        if library is not None and takes_weight(master, parameter, gradient):
+            adamw(library, master, parameter, gradient, state, group, self.coefficient, awake)
+        elif awake is not None:
+            awake |= gradient.any(1)
+            self._update_rows(awake.nonzero().view(-1), master, parameter, gradient, group)
+        else:
+            self._update_pieces(master, parameter, gradient, group)
+
+    def _update_pieces(self, master: Tensor, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[master]
         tensors = [tensor.view(-1) for tensor in (master, state["exp_avg"], state["exp_avg_sq"])]
         for start in range(0, master.numel(), PIECE):
             piece = slice(start, start + PIECE)
@@ -99,13 +113,13 @@ class MasterAdamW(torch.optim.Optimizer):
             self._apply(updated, gradient.view(-1)[piece], state["step"], group)
             parameter.view(-1)[piece].copy_(updated[0])
 
-    def _awake_rows(self, master: Tensor, gradient: Tensor) -> Tensor:
-        """Rows that have or had a gradient; those of a loaded state are known by their moments."""
+    def _known_rows(self, master: Tensor) -> Tensor:
+        """Rows that have had a gradient, bool (rows,); those of a loaded state are known by their moments."""
         awake = self._awake.get(master)
         if awake is None:
-            awake = self.state[master]["exp_avg_sq"].any(1) | self.state[master]["exp_avg"].any(1)
-        self._awake[master] = awake = awake | gradient.any(1)
-        return awake.nonzero().view(-1)
+            state = self.state[master]
+            awake = self._awake[master] = state["exp_avg_sq"].any(1) | state["exp_avg"].any(1)
+        return awake
 
     def _update_rows(
         self, rows: Tensor, master: Tensor, parameter: Tensor, gradient: Tensor, group: dict[str, Any]
@@ -142,6 +156,9 @@ class MasterAdamW(torch.optim.Optimizer):
 
 
 def _sum_of_squares(gradient: Tensor) -> Tensor:
-    """In float32, piece by piece: the norm of a 16-bit tensor takes ten times as long on a CPU."""
+    """In float32, piece by piece: torch's norm of a 16-bit tensor takes ten times as long on a CPU."""
+    library = native()
+    if library is not None and takes(gradient):
+        return torch.tensor(sum_of_squares(library, gradient), dtype=torch.float32)
     widened = (piece.float() for piece in gradient.reshape(-1).split(PIECE))
     return torch.stack([torch.dot(piece, piece) for piece in widened]).sum()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ftsys.config import RunConfig, resolve_task
-from ftsys.data.model_folder import cache_folder
+from ftsys.cache import cache_folder
 from ftsys.data.prepare import ensure_store, store_root
 from ftsys.errors import ConfigError
 

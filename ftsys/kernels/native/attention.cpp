@@ -1,0 +1,229 @@
+// Attention within each sequence of a packed batch: a task is one head of one sequence, whose scores fit a core's cache.
+//
+// Forward: S = scale Q K^T, E = exp(S - max), O = (E * M) V / rowsum(E), and the log of each row's sum is kept. Backward,
+// with P = exp(S - log of the sum) and D = rowsum(dO * O) (FlashAttention's; Dao et al., 2022, appendix B):
+// dV = (P * M)^T dO, dS = P * (M * (dO V^T) - D), dQ = scale dS K, dK = scale dS^T Q. All sums are in float32.
+#include <utility>
+#include <vector>
+
+#include "common.h"
+
+static constexpr int TILE_ROWS = 8;
+static constexpr float NOWHERE = -1e30f;  // the score of a key that is not there
+
+static inline int64_t up_to(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+template <int COLUMNS>
+static inline void tile(int64_t depth, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row,
+                        float* c, int64_t c_row) {
+  Lanes sums[TILE_ROWS][COLUMNS] = {};
+  for (int64_t p = 0; p < depth; ++p) {
+    Lanes across[COLUMNS];
+    for (int n = 0; n < COLUMNS; ++n) std::memcpy(&across[n], b + p * b_row + n * LANES, sizeof(Lanes));
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; ++r) {
+      const float down = a[r * a_row + p * a_step];
+#pragma GCC unroll 2
+      for (int n = 0; n < COLUMNS; ++n) sums[r][n] += down * across[n];
+    }
+  }
+  for (int r = 0; r < TILE_ROWS; ++r)
+    for (int n = 0; n < COLUMNS; ++n) std::memcpy(c + r * c_row + n * LANES, &sums[r][n], sizeof(Lanes));
+}
+
+// C (rows, columns) = A B, with A's element (i, p) at a[i * a_row + p * a_step]; rows are rounded up to TILE_ROWS, so
+// all three have room for that; columns are a multiple of LANES.
+static void product(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, int64_t a_step,
+                    const float* b, int64_t b_row, float* c, int64_t c_row) {
+  for (int64_t n = 0; n < columns;) {
+    const bool two = columns - n >= 2 * LANES;
+    for (int64_t m = 0; m < rows; m += TILE_ROWS) {
+      const float* from = a + m * a_row;
+      if (two) tile<2>(depth, from, a_row, a_step, b + n, b_row, c + m * c_row + n, c_row);
+      else tile<1>(depth, from, a_row, a_step, b + n, b_row, c + m * c_row + n, c_row);
+    }
+    n += two ? 2 * LANES : LANES;
+  }
+}
+
+// One head of one sequence: rows of `size` numbers, `stride` apart in memory.
+struct Head {
+  int64_t start, length, size, stride, offset, wide;
+
+  template <typename T>
+  void read(const T* from, float* to, float scale = 1.0f) const {
+    for (int64_t i = 0; i < length; ++i) {
+      const T* row = from + (start + i) * stride + offset;
+      for (int64_t p = 0; p < size; ++p) to[i * size + p] = widen(row[p]) * scale;
+    }
+    std::fill(to + length * size, to + wide * size, 0.0f);
+  }
+
+  void turn(const float* rows, float* to) const {  // (wide, size) to (size, wide)
+    for (int64_t i = 0; i < wide; ++i)
+      for (int64_t p = 0; p < size; ++p) to[p * wide + i] = rows[i * size + p];
+  }
+
+  template <typename T>
+  void write(const float* rows, T* to, const float* factors, float scale) const {
+    for (int64_t i = 0; i < length; ++i) {
+      const float factor = factors ? factors[i] : scale;
+      T* row = to + (start + i) * stride + offset;
+      for (int64_t p = 0; p < size; ++p) row[p] = narrow<T>(rows[i * size + p] * factor);
+    }
+  }
+};
+
+struct Shape {
+  const int32_t* bounds;
+  int64_t sequences, heads, size;
+  float scale;
+
+  int64_t longest() const {
+    int32_t found = 0;
+    for (int64_t s = 0; s < sequences; ++s) found = std::max(found, bounds[s + 1] - bounds[s]);
+    return up_to(found, LANES);
+  }
+
+  Head head(int64_t task) const {
+    const int64_t s = task / heads, h = task % heads, length = bounds[s + 1] - bounds[s];
+    return {bounds[s], length, size, heads * size, h * size, up_to(length, LANES)};
+  }
+};
+
+// A thread's memory, handed out piece by piece to one task after another.
+struct Scratch {
+  std::vector<float> memory;
+  float* next = nullptr;
+  explicit Scratch(int64_t numbers) : memory(numbers) {}
+  void reset() { next = memory.data(); }
+  float* take(int64_t numbers) { return std::exchange(next, next + numbers); }
+};
+
+// The masks of a head's rows, asked of memory long before they are read: they lie anywhere in two large tables.
+static void find_masks(const Dropout& dropout, const Head& head, int64_t h, std::vector<MaskRow>& masks) {
+  masks.clear();
+  if (!dropout.keys) return;
+  for (int64_t i = 0; i < head.length; ++i) {
+    masks.emplace_back(dropout, Dropout::mix(uint64_t(dropout.keys[head.start + i]) + uint64_t(h) + 1));
+    for (int64_t j = 0; j < head.wide + 32; j += 32) {  // a cache line holds 32 numbers
+      __builtin_prefetch(masks.back().first + j);
+      __builtin_prefetch(masks.back().second + j);
+    }
+  }
+}
+
+// exp(row - its largest) in place, 0 behind `length`; returns the log of the row's sum of exponentials.
+static float exponentials(float* row, int64_t length, int64_t wide, float* factor) {
+  float largest[LANES], sums[LANES] = {};
+  std::fill(row + length, row + wide, NOWHERE);
+  std::fill(largest, largest + LANES, NOWHERE);
+  for (int64_t j = 0; j < wide; j += LANES)
+    for (int64_t u = 0; u < LANES; ++u) largest[u] = std::max(largest[u], row[j + u]);
+  const float top = *std::max_element(largest, largest + LANES);
+  for (int64_t j = 0; j < wide; j += LANES)
+    for (int64_t u = 0; u < LANES; ++u) sums[u] += row[j + u] = fast_exp(row[j + u] - top);
+  float sum = 0;
+  for (float part : sums) sum += part;
+  *factor = 1 / sum;
+  return top + std::log(sum);
+}
+
+template <typename T>
+static void forward(const Shape& shape, const T* query, const T* key, const T* value, const Dropout& dropout, T* output,
+                    float* logs) {
+#pragma omp parallel
+  {
+  Scratch scratch(shape.longest() * (3 * shape.size + shape.longest() + 1));
+  std::vector<MaskRow> masks;
+#pragma omp for schedule(dynamic, 4)
+  for (int64_t task = 0; task < shape.sequences * shape.heads; ++task) {
+    const Head head = shape.head(task);
+    const int64_t L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
+    scratch.reset();
+    float *q = scratch.take(W * K), *k = scratch.take(W * K), *turned = scratch.take(W * K);
+    float *scores = scratch.take(W * W), *factors = scratch.take(W);
+    find_masks(dropout, head, h, masks);
+    head.read(query, q, shape.scale);
+    head.read(key, k);
+    head.turn(k, turned);
+    product(L, W, K, q, K, 1, turned, W, scores, W);
+    for (int64_t i = 0; i < L; ++i) {
+      float* row = scores + i * W;
+      logs[(head.start + i) * shape.heads + h] = exponentials(row, L, W, factors + i);
+      if (masks.empty()) continue;
+      for (int64_t j = 0; j < W; j += LANES) {
+        const Lanes factors = masks[i].lanes(j);
+        for (int64_t u = 0; u < LANES; ++u) row[j + u] *= factors[u];
+      }
+    }
+    head.read(value, k);
+    product(L, K, L, scores, W, 1, k, K, q, K);
+    head.write(q, output, factors, 1.0f);
+  }
+  }
+}
+
+template <typename T>
+static void backward(const Shape& shape, const T* query, const T* key, const T* value, const Dropout& dropout,
+                     const T* output, const float* logs, const T* gradient, T* d_query, T* d_key, T* d_value) {
+#pragma omp parallel
+  {
+  Scratch scratch(shape.longest() * (6 * shape.size + 2 * shape.longest()));
+  std::vector<MaskRow> masks;
+#pragma omp for schedule(dynamic, 4)
+  for (int64_t task = 0; task < shape.sequences * shape.heads; ++task) {
+    const Head head = shape.head(task);
+    const int64_t L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
+    scratch.reset();
+    float *q = scratch.take(W * K), *k = scratch.take(W * K), *g = scratch.take(W * K), *o = scratch.take(W * K);
+    float *other = scratch.take(W * K), *turned = scratch.take(W * K);
+    float *weights = scratch.take(W * W), *slopes = scratch.take(W * W);
+    find_masks(dropout, head, h, masks);
+    head.read(query, q, shape.scale);
+    head.read(key, k);
+    head.read(gradient, g);
+    head.read(output, o);
+    head.turn(k, turned);
+    product(L, W, K, q, K, 1, turned, W, weights, W);
+    head.read(value, other);
+    head.turn(other, turned);
+    product(L, W, K, g, K, 1, turned, W, slopes, W);
+    for (int64_t i = 0; i < L; ++i) {
+      float *weight = weights + i * W, *slope = slopes + i * W, sum = 0;
+      const float log_sum = logs[(head.start + i) * shape.heads + h];
+#pragma omp simd reduction(+ : sum)
+      for (int64_t p = 0; p < K; ++p) sum += g[i * K + p] * o[i * K + p];
+      std::fill(weight + L, weight + W, NOWHERE);
+      for (int64_t j = 0; j < W; j += LANES) {
+        const Lanes factors = masks.empty() ? Lanes{} + 1.0f : masks[i].lanes(j);
+        for (int64_t u = 0; u < LANES; ++u) {
+          const float p = fast_exp(weight[j + u] - log_sum);
+          slope[j + u] = p * (factors[u] * slope[j + u] - sum);
+          weight[j + u] = p * factors[u];
+        }
+      }
+    }
+    product(L, K, L, weights, 1, W, g, K, o, K);
+    head.write(o, d_value, nullptr, 1.0f);
+    product(L, K, L, slopes, W, 1, k, K, o, K);
+    head.write(o, d_query, nullptr, shape.scale);
+    product(L, K, L, slopes, 1, W, q, K, o, K);  // the queries are scaled already
+    head.write(o, d_key, nullptr, 1.0f);
+  }
+  }
+}
+
+#define ATTENTION(name, T)                                                                                             \
+  extern "C" void attention_forward_##name(const Shape* shape, const T* query, const T* key, const T* value,           \
+                                           const Dropout* dropout, T* output, float* logs) {                           \
+    forward(*shape, query, key, value, *dropout, output, logs);                                                        \
+  }                                                                                                                    \
+  extern "C" void attention_backward_##name(const Shape* shape, const T* query, const T* key, const T* value,          \
+                                            const Dropout* dropout, const T* output, const float* logs,                \
+                                            const T* gradient, T* d_query, T* d_key, T* d_value) {                     \
+    backward(*shape, query, key, value, *dropout, output, logs, gradient, d_query, d_key, d_value);                    \
+  }
+
+ATTENTION(float32, float)
+ATTENTION(bfloat16, bf16)

@@ -1,0 +1,68 @@
+"""What the kernels are told beside tensors, laid out as their sources say."""
+
+import ctypes
+
+import torch
+
+from ftsys.kernels.dropout import LEVELS, check_width, mask_tables, site_offset
+
+
+class Dropout(ctypes.Structure):
+    """A dropout's keys and site; see `common.h`."""
+
+    _fields_ = (
+        ("keys", ctypes.c_void_p),
+        ("first", ctypes.c_void_p),
+        ("second", ctypes.c_void_p),
+        ("site", ctypes.c_int64),
+        ("lowest_kept", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+    )
+
+
+def dropout_of(keys: torch.Tensor | None, site: int, rate: float, width: int) -> Dropout:
+    """`keys` (int64, contiguous, kept alive by the caller), one a row of `width` elements; None: nothing is dropped."""
+    if keys is None or rate == 0:
+        return Dropout()
+    check_width(width)
+    first, second = mask_tables(keys.device)
+    lowest_kept = round(rate * LEVELS) - LEVELS // 2
+    scale = 0.0 if rate == 1 else 1 / (1 - rate)
+    return Dropout(keys.data_ptr(), first.data_ptr(), second.data_ptr(), site_offset(site), lowest_kept, scale)
+
+
+class Shape(ctypes.Structure):
+    """Sequences and heads of an attention; see `attention.cpp`. `bounds` are int32 (sequences + 1)."""
+
+    _fields_ = (
+        ("bounds", ctypes.c_void_p),
+        ("sequences", ctypes.c_int64),
+        ("heads", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+    )
+
+
+class Norm(ctypes.Structure):
+    """Rows of a LayerNorm; see `elementwise.cpp`."""
+
+    _fields_ = (("rows", ctypes.c_int64), ("width", ctypes.c_int64), ("epsilon", ctypes.c_float))
+
+
+class AdamW(ctypes.Structure):
+    """One step's numbers; see `optimizer.cpp`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_float)
+        for name in (
+            "learning_rate",
+            "beta2",
+            "epsilon",
+            "weight_decay",
+            "rest1",
+            "rest2",
+            "correction1",
+            "correction2",
+            "gradient_scale",
+        )
+    )
