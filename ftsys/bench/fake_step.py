@@ -40,7 +40,7 @@ def fake_step_bytes(
     One micro-batch of `tokens` tokens in sequences of `length`, two outputs, the attention kernel "padded": the others
     look into tensors, which fake ones do not allow. `precision` is "fp32" or "bf16".
     """
-    dropout._tables(torch.device("cpu"))  # cached, so it must not be made of fake tensors
+    dropout.mask_tables(torch.device("cpu"))  # cached, so it must not be made of fake tensors
     with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights(), _known_layout(tokens // length):
         model = fake_model(config)
         if checkpointing:

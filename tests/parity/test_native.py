@@ -27,7 +27,10 @@ LENGTHS = ([1], [7, 16, 1, 17, 64], [130, 15, 15], [33] * 4)
 
 def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Relative, in the 2-norm."""
-    return float((found.detach().double() - expected.detach().double()).norm() / expected.detach().double().norm().clamp_min(1e-9))
+    return float(
+        (found.detach().double() - expected.detach().double()).norm()
+        / expected.detach().double().norm().clamp_min(1e-9)
+    )
 
 
 def keys(*shape: int) -> torch.Tensor:
@@ -128,14 +131,14 @@ def test_the_number_of_threads_changes_nothing() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
-def test_a_machine_without_a_compiler_says_so_and_goes_without(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_machine_without_a_compiler_says_so_and_goes_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     library._load.cache_clear()
     try:
         assert choose_kernel("auto") == "grouped"
-        with pytest.raises(ConfigError, match=r"engine.kernels='native' cannot be had here: there is no C\+\+ compiler"):
+        with pytest.raises(
+            ConfigError, match=r"engine.kernels='native' cannot be had here: there is no C\+\+ compiler"
+        ):
             choose_kernel("native")
     finally:
         library._load.cache_clear()

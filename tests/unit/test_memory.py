@@ -88,8 +88,10 @@ def test_the_bytes_of_one_layer_by_hand() -> None:
     batch = MicroBatch(256, 128)
     numbers = arithmetic(BERT, "fp32", "cuda", low_precision_weights=False)
     assert kept(BERT, batch, numbers).layer == 256 * (4 * (8 * 768 + 2 * 3072 + 2 * 12 * 128) + 8 * 12)
-    grouped = arithmetic(BERT, "fp32", "cpu", low_precision_weights=False)
+    grouped = arithmetic(BERT, "fp32", "cpu", low_precision_weights=False, kernel="grouped")
     assert kept(BERT, batch, grouped).layer == 256 * (4 * (8 * 768 + 2 * 3072 + 12 * 128) + 8 * 12)
+    native = arithmetic(BERT, "fp32", "cpu", low_precision_weights=False)
+    assert kept(BERT, batch, native).layer == 256 * (4 * (8 * 768 + 2 * 3072) + 4 * 12)
 
 
 def test_autocast_keeps_weights_and_inputs_twice() -> None:

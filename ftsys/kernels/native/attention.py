@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from ftsys.kernels.dropout import AttentionDropout
-from ftsys.kernels.native.library import DTYPES, Library
+from ftsys.kernels.native import layers
+from ftsys.kernels.native.library import Library
 from ftsys.kernels.native.structures import Dropout, Shape, dropout_of
 
 LANES = 16
@@ -17,13 +18,8 @@ LANES = 16
 
 def takes(query_THK: torch.Tensor, key_TGK: torch.Tensor, value_TGK: torch.Tensor) -> bool:
     """Whether the kernel is made for these tensors."""
-    return (
-        query_THK.dtype in DTYPES
-        and query_THK.dtype == key_TGK.dtype == value_TGK.dtype
-        and query_THK.shape == key_TGK.shape
-        and query_THK.shape[-1] % LANES == 0
-        and query_THK.device.type == "cpu"
-    )
+    same = query_THK.shape == key_TGK.shape and query_THK.shape[-1] % LANES == 0
+    return same and layers.takes(query_THK, key_TGK, value_TGK)
 
 
 def native_attention(

@@ -12,11 +12,15 @@ _BLOCKS = 32
 
 
 def takes(*tensors: torch.Tensor) -> bool:
-    """Whether the kernels are made for these tensors: one dtype of theirs, on a CPU."""
-    first = tensors[0]
-    return first.dtype in DTYPES and all(
-        tensor.dtype == first.dtype and tensor.device.type == "cpu" for tensor in tensors
+    """Whether the kernels are made for these tensors: real ones on a CPU, of one dtype of theirs."""
+    dtype = tensors[0].dtype
+    return dtype in DTYPES and all(
+        tensor.dtype == dtype and tensor.device.type == "cpu" and type(tensor) in _REAL for tensor in tensors
     )
+
+
+_REAL = (torch.Tensor, torch.nn.Parameter)
+"""Not torch's fake tensors, which have no memory."""
 
 
 def keyed_dropout(library: Library, x: torch.Tensor, keys: torch.Tensor, site: int, rate: float) -> torch.Tensor:
