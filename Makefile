@@ -27,6 +27,7 @@ STAMP_DEV := $(VENV)/.installed-dev
 # DS_BUILD_OPS=0: nothing is compiled now; an op that is needed later is built on its first use.
 INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
+CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
 .PHONY: help install demo test test-long test-cluster check format bench clean
 help:
@@ -93,12 +94,14 @@ test-cluster: $(STAMP_DEV)
 check: $(STAMP_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/mypy
 	$(PYTEST) tests/unit -m "not long and not gpu" -x -q -n $(JOBS) $(ARGS)
 
 format: $(STAMP_DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(CPP)
 
 bench: $(STAMP_DEV)
 	$(PYTEST) benchmarks --benchmark-only $(ARGS)

@@ -141,7 +141,7 @@ def _pair(layer: Layer, numbers: Arithmetic) -> int:
 
 
 def _is_native(layer: Layer, numbers: Arithmetic) -> bool:
-    """Whether the C++ kernel forms the scores, which it keeps nowhere; what it does not take goes to the grouped one."""
+    """Whether the C++ kernel forms the scores, which it keeps nowhere; the grouped one has what it does not take."""
     plain = layer.attention in ("dense", "rotary") and not layer.rms_norm and layer.heads == layer.key_heads
     return numbers.kernel == "native" and plain and layer.head_size % _NATIVE_LANES == 0
 

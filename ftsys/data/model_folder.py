@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from ftsys.cache import cache_folder
 from ftsys.data.lease import LeaseTimes, hold_or_wait
 from ftsys.data.store_index import TokenizerFacts, file_sha256
-from ftsys.cache import cache_folder
 from ftsys.errors import ConfigError
 from ftsys.model_config import EMBEDDED, embedded_folder, model_config
 

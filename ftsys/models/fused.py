@@ -1,7 +1,7 @@
 """Elementwise work of unmodified layers in one pass, where a packed batch is computed with the native kernels.
 
-Classes are replaced on the instances, as for dropout: nothing that is saved changes, and any other batch, dtype or device
-goes through the same operations one by one.
+Classes are replaced on the instances, as for dropout: nothing that is saved changes, and any other batch, dtype or
+device goes through the same operations one by one.
 """
 
 import inspect

@@ -21,7 +21,7 @@ def test_killed_runs_end_with_the_same_weights(tmp_path: Path, minilm_folder: Pa
 
 
 def test_a_run_killed_after_its_last_checkpoint_takes_no_step_more(tmp_path: Path, minilm_folder: Path) -> None:
-    """The last of `max_steps` lies in the middle of an epoch: transformers' own Trainer would take a thirteenth step."""
+    """The last of `max_steps` lies within an epoch: transformers' own Trainer would take a thirteenth step."""
     warm_up()
     project = make_project(tmp_path / "project", minilm_folder)
     weights = finish(project, 1)

@@ -11,8 +11,8 @@ import pytest
 
 from tests.unit.golden_curve import GOLDEN, STEPS
 
-# Another CPU's vector width, or the kernels of a machine without a compiler, change the last bits; bf16 rounds them up to
-# something that can be seen.
+# Another CPU's vector width, or the kernels of a machine without a compiler, change the last bits; bf16 rounds them up
+# to something that can be seen.
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ftsys.config import RunConfig, resolve_task
 from ftsys.cache import cache_folder
+from ftsys.config import RunConfig, resolve_task
 from ftsys.data.prepare import ensure_store, store_root
 from ftsys.errors import ConfigError
 

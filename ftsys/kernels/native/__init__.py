@@ -1,1 +1,1 @@
-"""CPU kernels in C++ for what torch does in many passes. Compiled once for a machine, in seconds, by its own compiler."""
+"""CPU kernels in C++ for what torch does in many passes. A machine's own compiler makes them, once, in seconds."""

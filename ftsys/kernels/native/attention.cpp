@@ -1,7 +1,8 @@
-// Attention within each sequence of a packed batch: a task is one head of one sequence, whose scores fit a core's cache.
+// Attention within each sequence of a packed batch: a task is one head of one sequence, whose scores fit a core's
+// cache.
 //
-// Forward: S = scale Q K^T, E = exp(S - max), O = (E * M) V / rowsum(E), and the log of each row's sum is kept. Backward,
-// with P = exp(S - log of the sum) and D = rowsum(dO * O) (FlashAttention's; Dao et al., 2022, appendix B):
+// Forward: S = scale Q K^T, E = exp(S - max), O = (E * M) V / rowsum(E), and the log of each row's sum is kept.
+// Backward, with P = exp(S - log of the sum) and D = rowsum(dO * O) (FlashAttention's; Dao et al., 2022, appendix B):
 // dV = (P * M)^T dO, dS = P * (M * (dO V^T) - D), dQ = scale dS K, dK = scale dS^T Q. All sums are in float32.
 #include <utility>
 #include <vector>
@@ -39,8 +40,10 @@ static void product(int64_t rows, int64_t columns, int64_t depth, const float* a
     const bool two = columns - n >= 2 * LANES;
     for (int64_t m = 0; m < rows; m += TILE_ROWS) {
       const float* from = a + m * a_row;
-      if (two) tile<2>(depth, from, a_row, a_step, b + n, b_row, c + m * c_row + n, c_row);
-      else tile<1>(depth, from, a_row, a_step, b + n, b_row, c + m * c_row + n, c_row);
+      if (two)
+        tile<2>(depth, from, a_row, a_step, b + n, b_row, c + m * c_row + n, c_row);
+      else
+        tile<1>(depth, from, a_row, a_step, b + n, b_row, c + m * c_row + n, c_row);
     }
     n += two ? 2 * LANES : LANES;
   }
@@ -134,33 +137,33 @@ static void forward(const Shape& shape, const T* query, const T* key, const T* v
                     float* logs) {
 #pragma omp parallel
   {
-  Scratch scratch(shape.longest() * (3 * shape.size + shape.longest() + 1));
-  std::vector<MaskRow> masks;
+    Scratch scratch(shape.longest() * (3 * shape.size + shape.longest() + 1));
+    std::vector<MaskRow> masks;
 #pragma omp for schedule(dynamic, 4)
-  for (int64_t task = 0; task < shape.sequences * shape.heads; ++task) {
-    const Head head = shape.head(task);
-    const int64_t L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
-    scratch.reset();
-    float *q = scratch.take(W * K), *k = scratch.take(W * K), *turned = scratch.take(W * K);
-    float *scores = scratch.take(W * W), *factors = scratch.take(W);
-    find_masks(dropout, head, h, masks);
-    head.read(query, q, shape.scale);
-    head.read(key, k);
-    head.turn(k, turned);
-    product(L, W, K, q, K, 1, turned, W, scores, W);
-    for (int64_t i = 0; i < L; ++i) {
-      float* row = scores + i * W;
-      logs[(head.start + i) * shape.heads + h] = exponentials(row, L, W, factors + i);
-      if (masks.empty()) continue;
-      for (int64_t j = 0; j < W; j += LANES) {
-        const Lanes factors = masks[i].lanes(j);
-        for (int64_t u = 0; u < LANES; ++u) row[j + u] *= factors[u];
+    for (int64_t task = 0; task < shape.sequences * shape.heads; ++task) {
+      const Head head = shape.head(task);
+      const int64_t L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
+      scratch.reset();
+      float *q = scratch.take(W * K), *k = scratch.take(W * K), *turned = scratch.take(W * K);
+      float *scores = scratch.take(W * W), *factors = scratch.take(W);
+      find_masks(dropout, head, h, masks);
+      head.read(query, q, shape.scale);
+      head.read(key, k);
+      head.turn(k, turned);
+      product(L, W, K, q, K, 1, turned, W, scores, W);
+      for (int64_t i = 0; i < L; ++i) {
+        float* row = scores + i * W;
+        logs[(head.start + i) * shape.heads + h] = exponentials(row, L, W, factors + i);
+        if (masks.empty()) continue;
+        for (int64_t j = 0; j < W; j += LANES) {
+          const Lanes factors = masks[i].lanes(j);
+          for (int64_t u = 0; u < LANES; ++u) row[j + u] *= factors[u];
+        }
       }
+      head.read(value, k);
+      product(L, K, L, scores, W, 1, k, K, q, K);
+      head.write(q, output, factors, 1.0f);
     }
-    head.read(value, k);
-    product(L, K, L, scores, W, 1, k, K, q, K);
-    head.write(q, output, factors, 1.0f);
-  }
   }
 }
 
@@ -169,60 +172,60 @@ static void backward(const Shape& shape, const T* query, const T* key, const T* 
                      const T* output, const float* logs, const T* gradient, T* d_query, T* d_key, T* d_value) {
 #pragma omp parallel
   {
-  Scratch scratch(shape.longest() * (6 * shape.size + 2 * shape.longest()));
-  std::vector<MaskRow> masks;
+    Scratch scratch(shape.longest() * (6 * shape.size + 2 * shape.longest()));
+    std::vector<MaskRow> masks;
 #pragma omp for schedule(dynamic, 4)
-  for (int64_t task = 0; task < shape.sequences * shape.heads; ++task) {
-    const Head head = shape.head(task);
-    const int64_t L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
-    scratch.reset();
-    float *q = scratch.take(W * K), *k = scratch.take(W * K), *g = scratch.take(W * K), *o = scratch.take(W * K);
-    float *other = scratch.take(W * K), *turned = scratch.take(W * K);
-    float *weights = scratch.take(W * W), *slopes = scratch.take(W * W);
-    find_masks(dropout, head, h, masks);
-    head.read(query, q, shape.scale);
-    head.read(key, k);
-    head.read(gradient, g);
-    head.read(output, o);
-    head.turn(k, turned);
-    product(L, W, K, q, K, 1, turned, W, weights, W);
-    head.read(value, other);
-    head.turn(other, turned);
-    product(L, W, K, g, K, 1, turned, W, slopes, W);
-    for (int64_t i = 0; i < L; ++i) {
-      float *weight = weights + i * W, *slope = slopes + i * W, sum = 0;
-      const float log_sum = logs[(head.start + i) * shape.heads + h];
+    for (int64_t task = 0; task < shape.sequences * shape.heads; ++task) {
+      const Head head = shape.head(task);
+      const int64_t L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
+      scratch.reset();
+      float *q = scratch.take(W * K), *k = scratch.take(W * K), *g = scratch.take(W * K), *o = scratch.take(W * K);
+      float *other = scratch.take(W * K), *turned = scratch.take(W * K);
+      float *weights = scratch.take(W * W), *slopes = scratch.take(W * W);
+      find_masks(dropout, head, h, masks);
+      head.read(query, q, shape.scale);
+      head.read(key, k);
+      head.read(gradient, g);
+      head.read(output, o);
+      head.turn(k, turned);
+      product(L, W, K, q, K, 1, turned, W, weights, W);
+      head.read(value, other);
+      head.turn(other, turned);
+      product(L, W, K, g, K, 1, turned, W, slopes, W);
+      for (int64_t i = 0; i < L; ++i) {
+        float *weight = weights + i * W, *slope = slopes + i * W, sum = 0;
+        const float log_sum = logs[(head.start + i) * shape.heads + h];
 #pragma omp simd reduction(+ : sum)
-      for (int64_t p = 0; p < K; ++p) sum += g[i * K + p] * o[i * K + p];
-      std::fill(weight + L, weight + W, NOWHERE);
-      for (int64_t j = 0; j < W; j += LANES) {
-        const Lanes factors = masks.empty() ? Lanes{} + 1.0f : masks[i].lanes(j);
-        for (int64_t u = 0; u < LANES; ++u) {
-          const float p = fast_exp(weight[j + u] - log_sum);
-          slope[j + u] = p * (factors[u] * slope[j + u] - sum);
-          weight[j + u] = p * factors[u];
+        for (int64_t p = 0; p < K; ++p) sum += g[i * K + p] * o[i * K + p];
+        std::fill(weight + L, weight + W, NOWHERE);
+        for (int64_t j = 0; j < W; j += LANES) {
+          const Lanes factors = masks.empty() ? Lanes{} + 1.0f : masks[i].lanes(j);
+          for (int64_t u = 0; u < LANES; ++u) {
+            const float p = fast_exp(weight[j + u] - log_sum);
+            slope[j + u] = p * (factors[u] * slope[j + u] - sum);
+            weight[j + u] = p * factors[u];
+          }
         }
       }
+      product(L, K, L, weights, 1, W, g, K, o, K);
+      head.write(o, d_value, nullptr, 1.0f);
+      product(L, K, L, slopes, W, 1, k, K, o, K);
+      head.write(o, d_query, nullptr, shape.scale);
+      product(L, K, L, slopes, 1, W, q, K, o, K);  // the queries are scaled already
+      head.write(o, d_key, nullptr, 1.0f);
     }
-    product(L, K, L, weights, 1, W, g, K, o, K);
-    head.write(o, d_value, nullptr, 1.0f);
-    product(L, K, L, slopes, W, 1, k, K, o, K);
-    head.write(o, d_query, nullptr, shape.scale);
-    product(L, K, L, slopes, 1, W, q, K, o, K);  // the queries are scaled already
-    head.write(o, d_key, nullptr, 1.0f);
-  }
   }
 }
 
-#define ATTENTION(name, T)                                                                                             \
-  extern "C" void attention_forward_##name(const Shape* shape, const T* query, const T* key, const T* value,           \
-                                           const Dropout* dropout, T* output, float* logs) {                           \
-    forward(*shape, query, key, value, *dropout, output, logs);                                                        \
-  }                                                                                                                    \
-  extern "C" void attention_backward_##name(const Shape* shape, const T* query, const T* key, const T* value,          \
-                                            const Dropout* dropout, const T* output, const float* logs,                \
-                                            const T* gradient, T* d_query, T* d_key, T* d_value) {                     \
-    backward(*shape, query, key, value, *dropout, output, logs, gradient, d_query, d_key, d_value);                    \
+#define ATTENTION(name, T)                                                                                    \
+  extern "C" void attention_forward_##name(const Shape* shape, const T* query, const T* key, const T* value,  \
+                                           const Dropout* dropout, T* output, float* logs) {                  \
+    forward(*shape, query, key, value, *dropout, output, logs);                                               \
+  }                                                                                                           \
+  extern "C" void attention_backward_##name(const Shape* shape, const T* query, const T* key, const T* value, \
+                                            const Dropout* dropout, const T* output, const float* logs,       \
+                                            const T* gradient, T* d_query, T* d_key, T* d_value) {            \
+    backward(*shape, query, key, value, *dropout, output, logs, gradient, d_query, d_key, d_value);           \
   }
 
 ATTENTION(float32, float)

@@ -63,6 +63,7 @@ class _Native(torch.autograd.Function):
 def _told(query: torch.Tensor, where: Any) -> tuple[Shape, Dropout]:
     _, cu_seqlens, longest, scale, dropout = where
     _, heads, size = query.shape
-    assert cu_seqlens.dtype == torch.int32 and cu_seqlens.is_contiguous()
+    assert cu_seqlens.dtype == torch.int32
+    assert cu_seqlens.is_contiguous()
     shape = Shape(cu_seqlens.data_ptr(), cu_seqlens.numel() - 1, heads, size, scale)
     return shape, dropout_of(dropout.keys_T, dropout.site, dropout.rate, longest)

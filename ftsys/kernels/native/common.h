@@ -51,11 +51,11 @@ static inline float fast_exp(float x) {
 
 // The masks of ftsys/kernels/dropout.py, which says what they are; `keys` is null where nothing is dropped.
 struct Dropout {
-  const int64_t* keys;      // one a token
+  const int64_t* keys;  // one a token
   const int16_t *first, *second;
-  int64_t site;             // the site's number times its stride
-  int32_t lowest_kept;      // a number of a row below it is dropped
-  float scale;              // 1 / (1 - rate)
+  int64_t site;         // the site's number times its stride
+  int32_t lowest_kept;  // a number of a row below it is dropped
+  float scale;          // 1 / (1 - rate)
 
   static uint64_t mix(uint64_t key) {
     key = (key ^ (key >> 30)) * 0xBF58476D1CE4E5B9u;

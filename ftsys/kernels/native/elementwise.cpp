@@ -80,18 +80,18 @@ static void norm_backward(const Norm& of, const T* gradient, const T* sum, const
   }
 }
 
-#define ELEMENTWISE(name, T)                                                                                           \
-  extern "C" void dropout_##name(const T* x, const Dropout* dropout, T* y, int64_t rows, int64_t width) {              \
-    dropped(x, *dropout, y, rows, width);                                                                              \
-  }                                                                                                                    \
-  extern "C" void norm_##name(const Norm* of, const T* x, const T* residual, const T* weight, const T* bias,           \
-                              const Dropout* dropout, T* sum, T* y, float* means, float* scales) {                     \
-    norm(*of, x, residual, weight, bias, *dropout, sum, y, means, scales);                                             \
-  }                                                                                                                    \
-  extern "C" void norm_backward_##name(const Norm* of, const T* gradient, const T* sum, const T* weight,               \
-                                       const float* means, const float* scales, const Dropout* dropout, T* d_x,        \
-                                       T* d_residual, float* parts) {                                                  \
-    norm_backward(*of, gradient, sum, weight, means, scales, *dropout, d_x, d_residual, parts);                        \
+#define ELEMENTWISE(name, T)                                                                                    \
+  extern "C" void dropout_##name(const T* x, const Dropout* dropout, T* y, int64_t rows, int64_t width) {       \
+    dropped(x, *dropout, y, rows, width);                                                                       \
+  }                                                                                                             \
+  extern "C" void norm_##name(const Norm* of, const T* x, const T* residual, const T* weight, const T* bias,    \
+                              const Dropout* dropout, T* sum, T* y, float* means, float* scales) {              \
+    norm(*of, x, residual, weight, bias, *dropout, sum, y, means, scales);                                      \
+  }                                                                                                             \
+  extern "C" void norm_backward_##name(const Norm* of, const T* gradient, const T* sum, const T* weight,        \
+                                       const float* means, const float* scales, const Dropout* dropout, T* d_x, \
+                                       T* d_residual, float* parts) {                                           \
+    norm_backward(*of, gradient, sum, weight, means, scales, *dropout, d_x, d_residual, parts);                 \
   }
 
 ELEMENTWISE(float32, float)

@@ -18,13 +18,15 @@ static void update(const AdamW& by, int64_t from, int64_t to, float* master, flo
     mean[i] += by.rest1 * (g - mean[i]);
     square[i] = by.beta2 * square[i] + by.rest2 * g * g;
     const float decayed = master[i] * (1 - by.learning_rate * by.weight_decay);
-    master[i] = decayed - by.learning_rate / by.correction1 * mean[i] / (std::sqrt(square[i]) / by.correction2 + by.epsilon);
+    master[i] =
+        decayed - by.learning_rate / by.correction1 * mean[i] / (std::sqrt(square[i]) / by.correction2 + by.epsilon);
     live[i] = narrow<T>(master[i]);
   }
 }
 
 template <typename T>
-static void adamw(const AdamW& by, int64_t count, float* master, float* mean, float* square, const T* gradient, T* live) {
+static void adamw(const AdamW& by, int64_t count, float* master, float* mean, float* square, const T* gradient,
+                  T* live) {
 #pragma omp parallel for schedule(static)
   for (int64_t start = 0; start < count; start += CHUNK)
     update(by, start, std::min(count, start + CHUNK), master, mean, square, gradient, live);
@@ -62,17 +64,17 @@ static double sum_of_squares(const T* values, int64_t count, float* parts) {
   return total;
 }
 
-#define OPTIMIZER(name, T)                                                                                             \
-  extern "C" void adamw_##name(const AdamW* by, int64_t count, float* master, float* mean, float* square,              \
-                               const T* gradient, T* live) {                                                           \
-    adamw(*by, count, master, mean, square, gradient, live);                                                           \
-  }                                                                                                                    \
-  extern "C" void adamw_rows_##name(const AdamW* by, int64_t rows, int64_t width, uint8_t* awake, float* master,       \
-                                    float* mean, float* square, const T* gradient, T* live) {                          \
-    adamw_rows(*by, rows, width, awake, master, mean, square, gradient, live);                                         \
-  }                                                                                                                    \
-  extern "C" double sum_of_squares_##name(const T* values, int64_t count, float* parts) {                              \
-    return sum_of_squares(values, count, parts);                                                                       \
+#define OPTIMIZER(name, T)                                                                                       \
+  extern "C" void adamw_##name(const AdamW* by, int64_t count, float* master, float* mean, float* square,        \
+                               const T* gradient, T* live) {                                                     \
+    adamw(*by, count, master, mean, square, gradient, live);                                                     \
+  }                                                                                                              \
+  extern "C" void adamw_rows_##name(const AdamW* by, int64_t rows, int64_t width, uint8_t* awake, float* master, \
+                                    float* mean, float* square, const T* gradient, T* live) {                    \
+    adamw_rows(*by, rows, width, awake, master, mean, square, gradient, live);                                   \
+  }                                                                                                              \
+  extern "C" double sum_of_squares_##name(const T* values, int64_t count, float* parts) {                        \
+    return sum_of_squares(values, count, parts);                                                                 \
   }
 
 OPTIMIZER(float32, float)
