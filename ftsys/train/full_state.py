@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -25,3 +26,23 @@ class FullState:
     """Each parameter group's numbers (lr, betas, ...) and the names of its "parameters"."""
     counters: dict[str, Any] = field(default_factory=dict)
     """The engine's own: its step counters and the fp16 loss scale."""
+
+
+class Room:
+    """Memory of a former state for the next one to be written into: to get it anew takes longer than to fill it."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[tuple[str, str], Tensor] = {}
+
+    def take(self, kind: str, name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """A CPU tensor with whatever is in it; the same one for the same `kind` and `name` while it fits."""
+        import torch
+
+        kept = self._tensors.get((kind, name))
+        if kept is None or kept.shape != shape or kept.dtype != dtype:
+            kept = self._tensors[kind, name] = torch.empty(shape, dtype=dtype)
+        return kept
+
+    def clear(self) -> None:
+        """Give it all back."""
+        self._tensors.clear()

@@ -20,7 +20,7 @@ from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.beside import Beside, bytes_of, fits_beside
 from ftsys.train.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
 from ftsys.train.finite_steps import FiniteStepsTrainer
-from ftsys.train.full_state import FullState
+from ftsys.train.full_state import FullState, Room
 from ftsys.train.state import export_state, import_state
 
 TRAINER_STATE = "trainer_state.json"
@@ -51,11 +51,13 @@ class CheckpointTrainer(FiniteStepsTrainer):
         """As transformers'."""
         super().__init__(*stock, **named)
         self._saver = Beside(lambda error: self.on_saving_error(error))
+        self._room = Room()
 
     def train(self, *args: Any, **named: Any) -> Any:
         """As transformers', and returns once the last checkpoint is on the disk."""
         output = super().train(*args, **named)
         self.finish_saving()
+        self._room.clear()
         return output
 
     def finish_saving(self) -> None:
@@ -68,7 +70,7 @@ class CheckpointTrainer(FiniteStepsTrainer):
             super()._save_checkpoint(model, trial)
             return
         self.finish_saving()
-        state = export_state(self.model_wrapped, self.optimizer)
+        state = export_state(self.model_wrapped, self.optimizer, self._room)
         if self.state.best_global_step and self.args.save_strategy != SaveStrategy.NO:
             self.state.best_model_checkpoint = str(self._step_folder(self.state.best_global_step))
         decided_by_rank_0(partial(self._begin_saving, self.life, state))

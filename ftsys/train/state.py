@@ -6,6 +6,8 @@ and world a run goes on bit for bit; nothing is rounded on the way, since 16-bit
 exactly as the engine's own step makes them. Random generators, schedulers and accelerate's GradScaler are the caller's.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch.optim import Optimizer
 
 from ftsys.errors import CheckpointError
 from ftsys.train import state_deepspeed
-from ftsys.train.full_state import FullState
+from ftsys.train.full_state import FullState, Room
 from ftsys.train.state_groups import group_mismatches, read_groups, write_groups
 from ftsys.train.state_layout import (
     Layout,
@@ -31,19 +33,20 @@ from ftsys.train.state_transfer import Source, gather, rank, widened
 __all__ = ["FullState", "export_state", "import_state"]
 
 
-def export_state(model: Any, optimizer: Any = None) -> FullState:
+def export_state(model: Any, optimizer: Any = None, room: Room | None = None) -> FullState:
     """Gather the whole state on rank 0; other ranks get an empty one. Collective.
 
     `model` is a torch module, a DDP or compiled one, or a DeepSpeed engine, whose own optimizer is then taken;
     `optimizer` is a torch optimizer or accelerate's wrapper of one, or None for the weights alone. The result shares no
-    memory with the model. Raises CheckpointError for an engine whose state cannot be read.
+    memory with the model, but with the former one that was made with the same `room`. Raises CheckpointError for an
+    engine whose state cannot be read.
     """
-    layout, state = _layout(model, optimizer), FullState()
+    layout, state, room = _layout(model, optimizer), FullState(), room or Room()
     if not layout.partitioned and rank() > 0:
         return state
     with torch.no_grad():
         for index in range(len(layout.owners)):
-            _read_owner(layout, index, state)
+            _read_owner(layout, index, state, room)
         for name in layout.unowned():
             _read_unowned(layout, name, state)
         if rank() > 0:
@@ -91,13 +94,13 @@ def _layout(model: Any, optimizer: Any) -> Layout:
     return plain_layout(unwrap(model), optimizer)
 
 
-def _read_owner(layout: Layout, index: int, state: FullState) -> None:
+def _read_owner(layout: Layout, index: int, state: FullState, room: Room) -> None:
     owner, names = layout.owners[index], layout.names_in(index)
-    _assemble(layout, index, owner.tensor, names, state.weights)
+    _assemble(layout, index, owner.tensor, state.weights, partial(room.take, "weights"))
     for key, tensor in sorted(_moments(owner).items()):
         target = state.moments.setdefault(key, {})
         if tensor.shape == owner.tensor.shape:
-            _assemble(layout, index, tensor, names, target)
+            _assemble(layout, index, tensor, target, partial(room.take, key))
         elif _is_whole(layout, index):
             # Factored second moments: neither the parameter's shape nor a number, but of one parameter alone.
             target[names[0]] = widened(tensor.detach()).to("cpu", copy=True)
@@ -111,12 +114,13 @@ def _read_owner(layout: Layout, index: int, state: FullState) -> None:
         state.numbers[name] = dict(numbers)
 
 
-def _assemble(layout: Layout, index: int, mine: Tensor, names: list[str], target: dict[str, Tensor]) -> None:
+def _assemble(layout: Layout, index: int, mine: Tensor, target: dict[str, Tensor], room: Callable[..., Tensor]) -> None:
     """Put the whole of each parameter into `target`, from its pieces in one owner's flat tensor on every rank."""
     flats = gather(mine.reshape(-1)) if layout.partitioned else [widened(mine.detach()).reshape(-1).to("cpu")]
     if flats is None:
         return
-    wholes = {name: torch.empty(shape_of(layout.parameters[name]), dtype=flats[0].dtype) for name in names}
+    names = layout.names_in(index)
+    wholes = {name: room(name, shape_of(layout.parameters[name]), flats[0].dtype) for name in names}
     filled = dict.fromkeys(names, 0)
     for number, flat in enumerate(flats):
         for piece in layout.pieces_of(number, index):
