@@ -18,7 +18,7 @@ from ftsys.data.prepare import ensure_store
 
 MODELS = ("minilm",)
 RANK_COUNTS = (1, 2, 4)
-TASKS = {"MRPC": "mrpc", "SST-2": "sst2", "MNLI": "mnli"}
+TASKS = {"MRPC": "mrpc", "SST-2": "sst2", "MNLI": "mnli", "RTE": "rte"}
 """Folders of GLUE whose lengths are simulated, and their tasks."""
 
 

@@ -57,7 +57,7 @@ def test_what_is_not_there_is_said() -> None:
     found = Findings()
     bench_balance(found, iter([("MRPC", LENGTHS)]), ranks=(8,), per_rank=4)
     assert list(found.tables) == ["MRPC: simulated efficiency, 4 examples a rank"]
-    assert [note.partition(":")[0] for note in found.notes] == ["SST-2", "MNLI"]
+    assert [note.partition(":")[0] for note in found.notes] == ["SST-2", "MNLI", "RTE"]
     assert set(found.settings["MRPC, 8 ranks"]) == {
         "ours", "stock, length-grouped", "stock, random", "seconds to plan a step",
     }  # fmt: skip
