@@ -39,7 +39,7 @@ def _constructor(made: Any) -> list[inspect.Parameter]:
     return list(inspect.signature(made.__init__).parameters.values())
 
 
-@dataclass
+@dataclass(repr=False)  # transformers' own hides tokens
 class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames):
     """transformers' arguments, and how steps are made. Defaults follow the stock batch arithmetic.
 

@@ -133,10 +133,22 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file, mapped from it: no byte is read before it is used, and nothing written to them reaches it."""
+    """Tensors of a file, mapped from it: no byte is read before it is used, and nothing written to them reaches it.
+
+    Where its owner has cut the file into shards, as Hugging Face does with large ones, those of all shards.
+    """
     from safetensors.torch import load_file
 
-    return load_file(path)
+    index = index_of(path)
+    if path.exists() or not index.exists():
+        return load_file(path)
+    shards = sorted(set(read_json(index)["weight_map"].values()))
+    return {name: tensor for shard in shards for name, tensor in load_file(path.with_name(shard)).items()}
+
+
+def index_of(path: Path) -> Path:
+    """Where the list of a safetensors file's shards lies, if it was cut."""
+    return path.with_name(f"{path.name}.index.json")
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:

@@ -18,24 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import Trainer
 from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints, sort_checkpoints
 
 from ftsys.errors import CheckpointError
 from ftsys.files import storage_errors, sync_folder
 from ftsys.train.agree import decided_by_rank_0
-from ftsys.train.checkpoint import OLD, Checkpoint, put_in_place, write_state
-from ftsys.train.checkpoint_files import damage_of, read_json, write_json, write_manifest, written_file
+from ftsys.train.checkpoint import OLD, STATE, Checkpoint, put_in_place, write_state
+from ftsys.train.checkpoint_files import damage_of, index_of, read_json, write_json, write_manifest, written_file
 from ftsys.train.full_state import FullState
 from ftsys.train.generators import read_generators, write_generators
 from ftsys.train.saving import TRAINER_STATE, CheckpointTrainer, is_ours
 from ftsys.train.state import export_state, import_state
+from ftsys.train.state_layout import frozen_weights
 from ftsys.train.stock_format import same_tensors, why_stock_format
 
 _LOG = logging.getLogger("ftsys")
 PICKLED_ARGUMENTS, ARGUMENTS = "training_args.bin", "training_args.json"
 GENERATORS = "rng.json"
-MODEL = "model.safetensors"
+MODEL, ADAPTER = "model.safetensors", "adapter_config.json"
 UNFINISHED = "unfinished-"
 """Stands before a folder's name while it is written: no reader of checkpoints takes it for one."""
 
@@ -106,6 +108,9 @@ class StockFilesTrainer(CheckpointTrainer):
             if not self.args.save_only_model:
                 extra = {"scheduler": self.lr_scheduler.state_dict(), "scaler": self._scaler_state()}
                 same = same_tensors(unfinished / MODEL, state.weights | state.buffers)
+                if any(unfinished.rglob(ADAPTER)) and not self.is_deepspeed_enabled:
+                    frozen = frozen_weights(self.model)  # the base model's, which the stock files leave out as well
+                    state.weights = {name: tensor for name, tensor in state.weights.items() if name not in frozen}
                 files |= write_state(
                     unfinished,
                     state,
@@ -123,6 +128,14 @@ class StockFilesTrainer(CheckpointTrainer):
         present = [*self.callback_handler.callbacks, self.control]
         stateful = [callback for callback in present if isinstance(callback, ExportableState)]
         self.state.stateful_callbacks |= TrainerState(stateful_callbacks=stateful).stateful_callbacks
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """As transformers' where the model has a `load_state_dict` of its own, which may make room for what comes."""
+        own_loading = type(self.model).load_state_dict is not nn.Module.load_state_dict
+        if own_loading and (Path(resume_from_checkpoint) / MODEL).exists():
+            Trainer._load_from_checkpoint(self, resume_from_checkpoint, model)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """The generators of this rank, from our file or the stock one."""
@@ -176,10 +189,17 @@ def _named(chosen: Any) -> str:
 
 
 def _damage(folder: Path) -> list[str]:
-    """What is wrong with a checkpoint of ours; nothing is known of a stock one."""
+    """What is wrong with a checkpoint of ours; nothing is known of a stock one.
+
+    People edit the stock text files and cut the model into shards: those need not be what was written.
+    """
     if not is_ours(folder):
         return []
     try:
-        return damage_of(folder, Checkpoint.open(folder).files)
+        files = Checkpoint.open(folder).files
+        read_json(folder / TRAINER_STATE)
     except CheckpointError as error:
         return [str(error)]
+    cut = {MODEL} if index_of(folder / MODEL).exists() and not (folder / MODEL).exists() else set()
+    held = {name for name in files if name.endswith(".safetensors") or name in (STATE, GENERATORS)}
+    return damage_of(folder, {name: files[name] for name in held - cut})

@@ -22,6 +22,7 @@ from ftsys.train.checkpoint import Checkpoint, prune_checkpoints, save_checkpoin
 from ftsys.train.finite_steps import FiniteStepsTrainer
 from ftsys.train.full_state import FullState, Room
 from ftsys.train.state import export_state, import_state
+from ftsys.train.state_layout import frozen_weights
 
 TRAINER_STATE = "trainer_state.json"
 
@@ -126,7 +127,9 @@ class CheckpointTrainer(FiniteStepsTrainer):
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         checkpoint = Checkpoint.open(Path(resume_from_checkpoint))
-        import_state(self.model_wrapped, self.optimizer, checkpoint.load_state())
+        state = checkpoint.load_state()
+        state.weights = frozen_weights(self.model) | state.weights  # an adapter's checkpoint leaves its base model out
+        import_state(self.model_wrapped, self.optimizer, state)
         self.lr_scheduler.load_state_dict(checkpoint.extra["scheduler"])
         self.args.eval_on_start = self.args.eval_on_start or checkpoint.extra["evaluation_owed"]
         if self.accelerator.scaler is not None and checkpoint.extra["scaler"] is not None:

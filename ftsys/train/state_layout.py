@@ -99,6 +99,11 @@ def named_parameters(module: Module) -> dict[str, Parameter]:
     return {name.replace("_orig_mod.", ""): parameter for name, parameter in module.named_parameters()}
 
 
+def frozen_weights(module: Module) -> dict[str, Tensor]:
+    """The parameters that no training changes, by name."""
+    return {name: tensor.detach() for name, tensor in named_parameters(module).items() if not tensor.requires_grad}
+
+
 def persistent_buffers(module: Module) -> dict[str, Tensor]:
     """Buffers that belong to the state dict, by name."""
     found = {}

@@ -11,11 +11,19 @@ from transformers import Trainer
 from ftsys.train.checkpoint_files import SAFETENSORS_NAMES
 from ftsys.train.master_adamw import MasterAdamW
 
+_STOCK_STATE_METHODS = (
+    "_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state", "_load_optimizer_and_scheduler", "_load_scaler",
+)  # fmt: skip
+"""What a subclass may write to keep a state of its own kind, and our format never calls."""
+
 
 def why_stock_format(trainer: Trainer) -> str | None:
     """The reason why a checkpoint of `trainer` is left to transformers, or None: then nothing of it is lost in ours."""
     if trainer.is_fsdp_enabled or trainer.is_fsdp_xla_enabled or trainer.is_distributed_loading_by_transformers:
         return "the model is sharded by another library"
+    own = [name for name in _STOCK_STATE_METHODS if getattr(type(trainer), name) is not getattr(Trainer, name)]
+    if own:
+        return f"{type(trainer).__name__}.{own[0]} is your own"
     if trainer.args.save_on_each_node:
         return "save_on_each_node=True"
     if not _survives_json(trainer.lr_scheduler.state_dict()):
@@ -24,6 +32,9 @@ def why_stock_format(trainer: Trainer) -> str | None:
 
 
 def _why_not_held(trainer: Trainer) -> str | None:
+    for name, tensor in trainer.model.state_dict().items():
+        if _kind(tensor) not in SAFETENSORS_NAMES:
+            return f"{name!r} of the model is of type {_kind(tensor)}"
     optimizer = trainer.optimizer
     while hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
@@ -40,6 +51,10 @@ def _why_not_held(trainer: Trainer) -> str | None:
             if isinstance(value, Tensor) and not (value.is_floating_point() or value.numel() == 1):
                 return f"{kind} keeps {key!r} in {value.dtype}"
     return None
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(getattr(tensor, "dtype", type(tensor).__name__)).removeprefix("torch.")
 
 
 def _survives_json(value: Any) -> bool:
@@ -66,7 +81,7 @@ def same_tensors(path: Path, tensors: Mapping[str, Tensor]) -> bool:
         names = set(file.keys())
         return names == set(tensors) and all(
             (tuple(part.get_shape()), part.get_dtype())
-            == (tuple(tensors[name].shape), SAFETENSORS_NAMES[str(tensors[name].dtype).removeprefix("torch.")])
+            == (tuple(tensors[name].shape), SAFETENSORS_NAMES[_kind(tensors[name])])
             for name in names
             for part in [file.get_slice(name)]
         )

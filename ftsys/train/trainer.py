@@ -4,6 +4,7 @@ Each class below this one replaces one thing: `master_weights` (low_precision), 
 (finite_steps), checkpoints (saving, dropin_saving), the step (steps), the evaluation (evaluating), the data (dropin).
 """
 
+import inspect
 import os
 import warnings
 from pathlib import Path
@@ -83,3 +84,7 @@ class Trainer(DropInTrainer):
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
         self.processing_class = tokenizer
+
+
+# Libraries look there for the arguments that this version of transformers has, as "processing_class".
+Trainer.__init__.__signature__ = inspect.signature(transformers.Trainer.__init__)  # type: ignore[attr-defined]

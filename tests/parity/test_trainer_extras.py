@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from tests.parity.trainer_rows import NO_PICKLE
 from tests.parity.trainer_sides import OURS, STOCK, Row, check, model, trainer_of
@@ -36,6 +37,10 @@ def test_adapters_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     whole.train()
     resumed = trainer_of(OURS, tmp_path, settings, with_adapters())
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    with safe_open(tmp_path / "checkpoint-2/weights.safetensors", framework="pt") as file:
+        saved = set(file.keys())
+    trained = {name for name, weight in whole.model.named_parameters() if weight.requires_grad}
+    assert saved & dict(whole.model.named_parameters()).keys() == trained  # as in the stock files, no base model
     weights = whole.model.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in resumed.model.state_dict().items())
 
