@@ -13,9 +13,9 @@ from launcher.model_shape import Layer, ModelShape
 _KEY = 8
 """Bytes of the key from which a dropout mask's row is made."""
 _LOG = 4
-"""Bytes of what the native kernel keeps of a row of scores."""
-_NATIVE_LANES = 16
-"""The native kernel takes head sizes that are multiples of it."""
+"""Bytes of what is kept of a row of scores where the scores are not."""
+_HEAD_SIZES = {"native": range(16, 1 << 14, 16), "triton": (16, 32, 64, 128)}
+"""What the kernels take that form scores in blocks and keep none."""
 _DROPOUT_TABLES = 4 * ((1 << 20) + (1 << 14))
 """Bytes of the two tables that masks are made from."""
 
@@ -50,7 +50,8 @@ class Arithmetic:
     probabilities: int
     """Attention's softmax."""
     kernel: str
-    """The attention kernel: "native" keeps no pairs, "grouped" one tensor of them, others one more where some drop."""
+    """The attention kernel: "native" and "triton" keep no pairs, "grouped" one tensor of them, others one more where
+    some are dropped."""
     casts: bool
     """Autocast: weights are float32 and cast for each forward pass."""
 
@@ -66,7 +67,7 @@ def arithmetic(
     """The numbers of a forward pass; without `low_precision_weights` less than float32 means autocast."""
     on_cuda = device == "cuda"
     if kernel == "auto":
-        kernel = "padded" if on_cuda else "native"
+        kernel = "triton" if on_cuda else "native"
     if precision == "fp32":
         return Arithmetic(4, 4, 4, kernel, casts=False)
     if low_precision_weights:
@@ -107,7 +108,7 @@ def kept(shape: ModelShape, batch: MicroBatch, numbers: Arithmetic) -> Kept:
     return Kept(
         layer=tokens * (inner + attention) + fixed,
         inner=tokens * inner,
-        scores=0 if _is_native(layer, numbers) else tokens * batch.length * layer.heads * numbers.probabilities,
+        scores=0 if _keeps_no_scores(layer, numbers) else tokens * batch.length * layer.heads * numbers.probabilities,
         boundary=tokens * layer.hidden * numbers.residual,
         outside=_outside(shape, batch, numbers),
         weight_casts=casts,
@@ -122,7 +123,7 @@ def _attention(layer: Layer, numbers: Arithmetic, length: int) -> int:
     if layer.attention == "disentangled":
         elements += layer.position_products * queries
     total = elements * numbers.compute + layer.heads * length * _pair(layer, numbers)
-    if _is_native(layer, numbers):
+    if _keeps_no_scores(layer, numbers):
         total += layer.heads * _LOG
     elif layer.attention_dropout:
         total += layer.heads * _KEY
@@ -133,17 +134,17 @@ def _attention(layer: Layer, numbers: Arithmetic, length: int) -> int:
 
 def _pair(layer: Layer, numbers: Arithmetic) -> int:
     """Bytes a pair of tokens and head: softmax, and where it is not what is multiplied by values, that too."""
-    if _is_native(layer, numbers):
+    if _keeps_no_scores(layer, numbers):
         return 0
     grouped = numbers.kernel in ("grouped", "native") and layer.attention in ("dense", "rotary") and not layer.rms_norm
     again = layer.attention_dropout > 0 or numbers.compute != numbers.probabilities
     return numbers.probabilities + (numbers.compute if again and not grouped else 0)
 
 
-def _is_native(layer: Layer, numbers: Arithmetic) -> bool:
-    """Whether the C++ kernel forms the scores, which it keeps nowhere; the grouped one has what it does not take."""
+def _keeps_no_scores(layer: Layer, numbers: Arithmetic) -> bool:
+    """Whether a kernel takes it that keeps its scores nowhere; what it does not take goes to another one."""
     plain = layer.attention in ("dense", "rotary") and not layer.rms_norm and layer.heads == layer.key_heads
-    return numbers.kernel == "native" and plain and layer.head_size % _NATIVE_LANES == 0
+    return plain and layer.head_size in _HEAD_SIZES.get(numbers.kernel, ())
 
 
 def _inner_block(layer: Layer, numbers: Arithmetic) -> int:

@@ -5,6 +5,7 @@ the keys of the same sequence that `pattern` lets a query see, of `scale * q.k` 
 dropout on the probabilities. G divides H: query head h reads key head h // (H / G).
 """
 
+import importlib.util
 from typing import Protocol
 
 import torch
@@ -17,6 +18,8 @@ from ftsys.kernels.native.attention import native_attention, takes
 from ftsys.kernels.native.library import NATIVE, native, why_not_native
 from ftsys.kernels.pattern import PLAIN, Pattern
 from ftsys.kernels.relative import padded_relative_scores
+
+TRITON = "triton"
 
 
 class Attention(Protocol):
@@ -160,11 +163,29 @@ def native_or_grouped_attention(
     )
 
 
+def triton_or_padded_attention(
+    query_THK: torch.Tensor,
+    key_TGK: torch.Tensor,
+    value_TGK: torch.Tensor,
+    layout: PackedLayout,
+    scale: float,
+    dropout: AttentionDropout = NO_DROPOUT,
+    pattern: Pattern = PLAIN,
+) -> torch.Tensor:
+    """In Triton, block by block; what that is not made for is left to the padded kernel."""
+    from ftsys.kernels import flash
+
+    if not flash.takes(query_THK, key_TGK, value_TGK) or not _is_plain(layout, dropout, pattern):
+        return padded_attention(query_THK, key_TGK, value_TGK, layout, scale, dropout, pattern)
+    return flash.flash_attention(query_THK, key_TGK, value_TGK, layout.cu_seqlens, layout.max_seqlen, scale, dropout)
+
+
 KERNELS: dict[str, Attention] = {
     "reference": reference_attention,
     "padded": padded_attention,
     "grouped": grouped_or_padded_attention,
     NATIVE: native_or_grouped_attention,
+    TRITON: triton_or_padded_attention,
 }
 
 
@@ -175,10 +196,21 @@ def choose_kernel(demanded: str, device: str = "cpu") -> str:
         ConfigError: `demanded` names a kernel that does not exist, or that this machine cannot run.
     """
     if demanded == "auto":
-        return "padded" if device != "cpu" else NATIVE if native() is not None else "grouped"
+        fast, slow = (NATIVE, "grouped") if device == "cpu" else (TRITON, "padded")
+        return slow if _why_not(fast, device) else fast
     if demanded not in KERNELS:
         raise ConfigError(f"engine.kernels={demanded!r} is not a kernel. Use 'auto' or one of {sorted(KERNELS)}.")
-    if demanded == NATIVE and (device != "cpu" or native() is None):
-        reason = why_not_native() if device == "cpu" else f"it runs on a CPU, not on {device}"
-        raise ConfigError(f"engine.kernels={NATIVE!r} cannot be had here: {reason}. Use 'auto'.")
+    reason = _why_not(demanded, device)
+    if reason is not None:
+        raise ConfigError(f"engine.kernels={demanded!r} cannot be had here: {reason}. Use 'auto'.")
     return demanded
+
+
+def _why_not(name: str, device: str) -> str | None:
+    if name == NATIVE:
+        return why_not_native() if device == "cpu" else f"it runs on a CPU, not on {device}"
+    if name == TRITON and device == "cpu":
+        return "it runs on a GPU"
+    if name == TRITON and importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    return None

@@ -60,13 +60,18 @@ def uniform_rows(keys: torch.Tensor, site: int, width: int) -> torch.Tensor:
     Raises ValueError for a row wider than the tables' windows.
     """
     check_width(width)
-    hashed = mix(keys.flatten() + site_offset(site))
-    windows = (1 << WINDOWS_LOG2) - 1
+    one, other = windows(keys.flatten(), site)
     first, second = mask_tables(keys.device)
-    shape = (windows + 1, width)
-    rows = first.as_strided(shape, (1, 1)).index_select(0, hashed & windows)
-    rows += second.as_strided(shape, (1, 1)).index_select(0, _shifted(hashed, WINDOWS_LOG2) & windows)
+    shape = (1 << WINDOWS_LOG2, width)
+    rows = first.as_strided(shape, (1, 1)).index_select(0, one)
+    rows += second.as_strided(shape, (1, 1)).index_select(0, other)
     return rows.view(*keys.shape, width)
+
+
+def windows(keys: torch.Tensor, site: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the rows of `keys` at `site` begin in either table, int64 of the keys' shape."""
+    hashed, last = mix(keys + site_offset(site)), (1 << WINDOWS_LOG2) - 1
+    return hashed & last, _shifted(hashed, WINDOWS_LOG2) & last
 
 
 def site_offset(site: int) -> int:

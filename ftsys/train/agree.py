@@ -20,6 +20,15 @@ def from_rank_0(value: Any) -> Any:
     return box[0]
 
 
+def from_all(value: Any) -> list[Any]:
+    """Every rank's `value`, by rank, on every rank."""
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return [value]
+    values = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
 def leave_process_group() -> None:
     """Destroy the process group if there is one. Every rank calls it."""
     if distributed.is_available() and distributed.is_initialized():

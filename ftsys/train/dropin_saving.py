@@ -38,8 +38,11 @@ _LOG = logging.getLogger("ftsys")
 PICKLED_ARGUMENTS, ARGUMENTS = "training_args.bin", "training_args.json"
 GENERATORS = "rng.json"
 MODEL, ADAPTER = "model.safetensors", "adapter_config.json"
-UNFINISHED = "unfinished-"
-"""Stands before a folder's name while it is written: no reader of checkpoints takes it for one."""
+UNFINISHED = "_unfinished-"
+"""Stands before a folder's name while it is written: no reader of checkpoints takes it for one.
+
+The first character keeps it from the Hub, to which `push_to_hub` sends the output folder meanwhile.
+"""
 
 
 class StockFilesTrainer(CheckpointTrainer):

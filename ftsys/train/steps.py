@@ -17,8 +17,10 @@ from ftsys.data.collate import Batch, to_device
 from ftsys.data.loader import SHARE, Share, Split
 from ftsys.data.store import StoreSplit
 from ftsys.kernels.attention import choose_kernel
+from ftsys.kernels.native.library import give_up, native, why_not_native
 from ftsys.models.feed import check_pad_token, model_inputs, name_pad_token
 from ftsys.models.packed import PackedView, why_not_packable
+from ftsys.train.agree import from_all
 from ftsys.train.arguments import setting
 from ftsys.train.dropin_saving import StockFilesTrainer
 from ftsys.train.loss import loss_per_example
@@ -42,6 +44,8 @@ class StepTrainer(StockFilesTrainer):
         """As transformers'."""
         super().__init__(*stock, **named)
         self.meter = Meter()
+        if self.args.device.type == "cpu":
+            _agree_on_native()
 
     def attach_view(self, model: nn.Module, pad_id: int) -> None:
         """Pack what can be packed; `padded_because` holds the reason why not."""
@@ -146,3 +150,10 @@ def parameters_outside_embeddings(model: nn.Module) -> int:
     """Parameters that take part in matrix products with each token: all but those of `nn.Embedding`."""
     embedded = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters() if id(p) not in embedded)
+
+
+def _agree_on_native() -> None:
+    """Have all ranks go without the kernels in C++ where one of them must: replicas of a weight round alike."""
+    lacking = [(rank, reason) for rank, reason in enumerate(from_all(why_not_native())) if reason is not None]
+    if lacking and native() is not None:
+        give_up(f"rank {lacking[0][0]} has none: {lacking[0][1]}")

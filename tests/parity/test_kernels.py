@@ -109,7 +109,8 @@ def test_a_kernel_is_taken_by_name_or_refused_with_the_names_there_are() -> None
     assert choose_kernel("auto") in KERNELS
     assert choose_kernel("reference") == "reference"
     with pytest.raises(
-        ConfigError, match=r"engine.kernels='flash' is not a kernel.*'grouped', 'native', 'padded', 'reference'"
+        ConfigError,
+        match=r"engine.kernels='flash' is not a kernel.*'grouped', 'native', 'padded', 'reference', 'triton'",
     ):
         choose_kernel("flash")
 

@@ -144,6 +144,8 @@ def test_a_machine_without_a_compiler_says_so_and_goes_without(monkeypatch: pyte
         library._load.cache_clear()
     with pytest.raises(ConfigError, match="it runs on a CPU, not on cuda"):
         choose_kernel("native", "cuda")
+    with pytest.raises(ConfigError, match=r"engine.kernels='triton' cannot be had here: it runs on a GPU"):
+        choose_kernel("triton")
 
 
 def test_processes_that_compile_at_once_leave_one_whole_library(tmp_path: Path) -> None:

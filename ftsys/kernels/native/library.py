@@ -53,14 +53,26 @@ def _as_c(value: Any) -> Any:
 
 def native() -> Library | None:
     """The kernels, or None where this machine cannot make them; `why_not_native` says why."""
-    found = _load()
+    found = _found()
     return None if isinstance(found, str) else found
 
 
 def why_not_native() -> str | None:
     """The reason why there are no native kernels here, or None where there are."""
-    found = _load()
+    found = _found()
     return found if isinstance(found, str) else None
+
+
+_given_up: list[str] = []
+
+
+def give_up(reason: str) -> None:
+    """Go without them from now on in this process, for `reason`."""
+    _given_up.append(reason)
+
+
+def _found() -> Library | str:
+    return _given_up[0] if _given_up else _load()
 
 
 @cache
