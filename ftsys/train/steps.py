@@ -78,7 +78,8 @@ class StepTrainer(StockFilesTrainer):
             with self._reduced_at_the_end(model, is_last=index == len(share.micro_batches) - 1):
                 total += self._forward_backward(model, to_device(batch, self.args.device), scale)
         self.meter.add(share, self._own_tokens(share))
-        return self.counted_loss(total)
+        filtered = isinstance(self.training_split, StoreSplit) or self.args.logging_nan_inf_filter
+        return self.counted_loss(total) if filtered else total
 
     def _forward_backward(self, model: nn.Module, batch: Batch, scale: float) -> torch.Tensor:
         with self.compute_loss_context_manager():

@@ -3,10 +3,12 @@
 import logging
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 import transformers
+from huggingface_hub.utils import filter_repo_objects
 from transformers import TrainerCallback
 
 from ftsys.errors import CheckpointError, StorageError
@@ -179,6 +181,21 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     run(OURS, tmp_path, resume=True)
     assert {path.name for path in tmp_path.iterdir()} == {f"checkpoint-{step}" for step in (2, 4, 6, 7)}
+
+
+def test_the_same_is_pushed_and_nothing_that_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = MagicMock()
+    hub.create_repo.return_value.repo_id = "someone/model"
+    monkeypatch.setattr(transformers.trainer, "hf_api", lambda: hub)
+    pushed = {}
+    for side in (STOCK, OURS):
+        run(side, tmp_path / side, push_to_hub=True, hub_strategy="checkpoint", hub_always_push=True)
+        calls = [call.kwargs for call in hub.upload_folder.call_args_list]
+        pushed[side] = [(call["commit_message"], call.get("path_in_repo")) for call in calls]
+        hub.upload_folder.reset_mock()
+    assert pushed[OURS] == pushed[STOCK]
+    written_now = f"{dropin_saving.UNFINISHED}checkpoint-6/model.safetensors"
+    assert list(filter_repo_objects([written_now], ignore_patterns=calls[0]["ignore_patterns"])) == []
 
 
 @pytest.mark.parametrize(("resume", "text"), [(True, "No valid checkpoint found"), ("nowhere", "Can't find a valid")])

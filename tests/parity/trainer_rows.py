@@ -10,10 +10,12 @@ LOSS_SCALE = "the stock Trainer multiplies loss and gradient by ranks x accumula
 ALL_ROWS = "every row is evaluated, the last batch too"
 NO_PADDING = "a packed batch has no padding to count"
 GROUPING = "the stock sampler is unseeded, and predict comes back in its order: here it is the data's"
+SKIPPED = "a step that is not finite changes no weight and no rate, and is counted in the log"
 OWN_LOSSES = "each row has its own loss, not its batch's mean"
 
 EVERY_EPOCH = {"eval_strategy": "epoch", "save_strategy": "epoch", "max_steps": -1, "num_train_epochs": 2}
 SAVING = {"save_strategy": "steps", "save_steps": 1}
+WILD = {"learning_rate": 1e30}
 
 
 def batch_metrics(found: Any, compute_result: bool) -> dict[str, float]:
@@ -165,6 +167,10 @@ MORE_VALUES: dict[str, Row] = {
     "eval_strategy steps": Row({"eval_strategy": "steps"}),
     "include_for_metrics loss": Row({"include_for_metrics": ["loss"]}),
     "include_num_input_tokens_seen all": Row({"include_num_input_tokens_seen": "all"}, differs={"tokens": NO_PADDING}),
+    "learning_rate beyond all bounds": Row(WILD, differs=dict.fromkeys(("logged", "rates"), SKIPPED)),
+    "logging_nan_inf_filter in need": Row(
+        WILD | {"logging_nan_inf_filter": False}, differs=dict.fromkeys(("logged", "rates"), SKIPPED)
+    ),
     "train_sampling_strategy group_by_length": Row(
         {"train_sampling_strategy": "group_by_length"},
         differs=dict.fromkeys(
