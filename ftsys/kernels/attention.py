@@ -6,16 +6,19 @@ dropout on the probabilities. G divides H: query head h reads key head h // (H /
 """
 
 import importlib.util
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from ftsys.errors import ConfigError
 from ftsys.kernels.dropout import NO_DROPOUT, AttentionDropout
 from ftsys.kernels.grouped import grouped_attention
 from ftsys.kernels.layout import PackedLayout, pad_rows, unpad_rows
 from ftsys.kernels.native.attention import native_attention, takes
-from ftsys.kernels.native.library import NATIVE, native, why_not_native
+from ftsys.kernels.native.library import NATIVE, why_not_native
 from ftsys.kernels.pattern import PLAIN, Pattern
 from ftsys.kernels.relative import padded_relative_scores
 
@@ -27,27 +30,27 @@ class Attention(Protocol):
 
     def __call__(
         self,
-        query_THK: torch.Tensor,
-        key_TGK: torch.Tensor,
-        value_TGK: torch.Tensor,
+        query_THK: Tensor,
+        key_TGK: Tensor,
+        value_TGK: Tensor,
         layout: PackedLayout,
         scale: float,
         dropout: AttentionDropout = NO_DROPOUT,
         pattern: Pattern = PLAIN,
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Attention of all sequences; see the head of this file."""
         ...
 
 
 def reference_attention(
-    query_THK: torch.Tensor,
-    key_TGK: torch.Tensor,
-    value_TGK: torch.Tensor,
+    query_THK: Tensor,
+    key_TGK: Tensor,
+    value_TGK: Tensor,
     layout: PackedLayout,
     scale: float,
     dropout: AttentionDropout = NO_DROPOUT,
     pattern: Pattern = PLAIN,
-) -> torch.Tensor:
+) -> Tensor:
     """The slow truth: one sequence after another, no padding anywhere, every term as its definition says."""
     group = query_THK.shape[1] // key_TGK.shape[1]
     keys_TH = dropout.keys_TH(query_THK.shape[1])
@@ -66,9 +69,7 @@ def reference_attention(
     return torch.cat(outputs)
 
 
-def _reference_relative(
-    query_QHK: torch.Tensor, key_LHK: torch.Tensor, longest: int, scale: float, pattern: Pattern
-) -> torch.Tensor:
+def _reference_relative(query_QHK: Tensor, key_LHK: Tensor, longest: int, scale: float, pattern: Pattern) -> Tensor:
     """The relative terms of one sequence's scores, (H, Q, L), or a zero."""
     total, terms = query_QHK.new_zeros(()), pattern.relative
     if terms is None:
@@ -85,14 +86,14 @@ def _reference_relative(
 
 
 def padded_attention(
-    query_THK: torch.Tensor,
-    key_TGK: torch.Tensor,
-    value_TGK: torch.Tensor,
+    query_THK: Tensor,
+    key_TGK: Tensor,
+    value_TGK: Tensor,
     layout: PackedLayout,
     scale: float,
     dropout: AttentionDropout = NO_DROPOUT,
     pattern: Pattern = PLAIN,
-) -> torch.Tensor:
+) -> Tensor:
     """Plain matrix products on rows padded for attention alone; everything outside attention stays packed.
 
     On CPU this beats torch's fused attention, whose backward is slow there and which dropout takes off its fast path.
@@ -117,25 +118,34 @@ def padded_attention(
     return rows_TD.view(-1, heads, head_size)
 
 
-def _by_head(rows_THK: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
+def _by_head(rows_THK: Tensor, layout: PackedLayout) -> Tensor:
     """Packed (T, H, K) as padded (S, H, L, K), a view of (S, L, H, K)."""
     padded_SLD = pad_rows(rows_THK.reshape(rows_THK.shape[0], -1), layout)
     return padded_SLD.unflatten(2, rows_THK.shape[1:]).transpose(1, 2)
 
 
-def grouped_or_padded_attention(
-    query_THK: torch.Tensor,
-    key_TGK: torch.Tensor,
-    value_TGK: torch.Tensor,
-    layout: PackedLayout,
-    scale: float,
-    dropout: AttentionDropout = NO_DROPOUT,
-    pattern: Pattern = PLAIN,
-) -> torch.Tensor:
-    """Sequences of like lengths padded together, by hand; what only the padded kernel knows is left to it."""
-    if not _is_plain(layout, dropout, pattern) or key_TGK.shape != query_THK.shape:
-        return padded_attention(query_THK, key_TGK, value_TGK, layout, scale, dropout, pattern)
-    return grouped_attention(query_THK, key_TGK, value_TGK, layout.groups, scale, dropout)
+@dataclass(frozen=True)
+class _Fast:
+    """A kernel for plain patterns and for the tensors that it takes; `otherwise` has the rest."""
+
+    computes: Callable[[Tensor, Tensor, Tensor, PackedLayout, float, AttentionDropout], Tensor]
+    takes: Callable[[Tensor, Tensor, Tensor], bool]
+    otherwise: Attention
+
+    def __call__(
+        self,
+        query_THK: Tensor,
+        key_TGK: Tensor,
+        value_TGK: Tensor,
+        layout: PackedLayout,
+        scale: float,
+        dropout: AttentionDropout = NO_DROPOUT,
+        pattern: Pattern = PLAIN,
+    ) -> Tensor:
+        states = (query_THK, key_TGK, value_TGK)
+        if query_THK.shape == key_TGK.shape and _is_plain(layout, dropout, pattern) and self.takes(*states):
+            return self.computes(*states, layout, scale, dropout)
+        return self.otherwise(*states, layout, scale, dropout, pattern)
 
 
 def _is_plain(layout: PackedLayout, dropout: AttentionDropout, pattern: Pattern) -> bool:
@@ -145,47 +155,25 @@ def _is_plain(layout: PackedLayout, dropout: AttentionDropout, pattern: Pattern)
     return not (hides or drawn or pattern.relative is not None)
 
 
-def native_or_grouped_attention(
-    query_THK: torch.Tensor,
-    key_TGK: torch.Tensor,
-    value_TGK: torch.Tensor,
-    layout: PackedLayout,
-    scale: float,
-    dropout: AttentionDropout = NO_DROPOUT,
-    pattern: Pattern = PLAIN,
-) -> torch.Tensor:
-    """In C++, head by head; what that is not made for is left to the grouped kernel."""
-    library = native()
-    if library is None or not takes(query_THK, key_TGK, value_TGK) or not _is_plain(layout, dropout, pattern):
-        return grouped_or_padded_attention(query_THK, key_TGK, value_TGK, layout, scale, dropout, pattern)
-    return native_attention(
-        library, query_THK, key_TGK, value_TGK, layout.cu_seqlens, layout.max_seqlen, scale, dropout
-    )
+def _triton_takes(*states: Tensor) -> bool:
+    from ftsys.kernels import flash  # Triton comes with torch's CUDA build alone
+
+    return flash.takes(*states)
 
 
-def triton_or_padded_attention(
-    query_THK: torch.Tensor,
-    key_TGK: torch.Tensor,
-    value_TGK: torch.Tensor,
-    layout: PackedLayout,
-    scale: float,
-    dropout: AttentionDropout = NO_DROPOUT,
-    pattern: Pattern = PLAIN,
-) -> torch.Tensor:
-    """In Triton, block by block; what that is not made for is left to the padded kernel."""
+def _triton(*told: Any) -> Tensor:
     from ftsys.kernels import flash
 
-    if not flash.takes(query_THK, key_TGK, value_TGK) or not _is_plain(layout, dropout, pattern):
-        return padded_attention(query_THK, key_TGK, value_TGK, layout, scale, dropout, pattern)
-    return flash.flash_attention(query_THK, key_TGK, value_TGK, layout.cu_seqlens, layout.max_seqlen, scale, dropout)
+    return flash.flash_attention(*told)
 
 
+_grouped = _Fast(grouped_attention, lambda *states: True, padded_attention)
 KERNELS: dict[str, Attention] = {
     "reference": reference_attention,
     "padded": padded_attention,
-    "grouped": grouped_or_padded_attention,
-    NATIVE: native_or_grouped_attention,
-    TRITON: triton_or_padded_attention,
+    "grouped": _grouped,
+    NATIVE: _Fast(native_attention, takes, _grouped),
+    TRITON: _Fast(_triton, _triton_takes, padded_attention),
 }
 
 

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from ftsys.kernels.dropout import LEVELS, AttentionDropout, check_width, mask_tables, windows
+from ftsys.kernels.layout import PackedLayout
 
 BLOCKS = {2: 64, 4: 32}
 """Rows of a block, by an element's bytes: what is loaded at once must fit a multiprocessor's shared memory."""
@@ -148,22 +149,21 @@ def _query_gradients(  # type: ignore[no-untyped-def]
 
 
 def takes(query_THK: torch.Tensor, key_TGK: torch.Tensor, value_TGK: torch.Tensor) -> bool:
-    """Whether the kernels are made for these tensors: as many key heads, a size of SIZES, no float64."""
+    """Whether the kernels are made for these tensors: a size of SIZES, no float64."""
     same = query_THK.dtype == key_TGK.dtype == value_TGK.dtype and query_THK.element_size() in BLOCKS
-    return same and query_THK.shape == key_TGK.shape and query_THK.shape[-1] in SIZES
+    return same and query_THK.shape[-1] in SIZES
 
 
 def flash_attention(
     query_THK: torch.Tensor,
     key_THK: torch.Tensor,
     value_THK: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    longest: int,
+    layout: PackedLayout,
     scale: float,
     dropout: AttentionDropout,
 ) -> torch.Tensor:
     """As the kernels of `ftsys.kernels.attention`, for what `takes` says and a plain pattern."""
-    where = (cu_seqlens, longest, scale, dropout)
+    where = (layout, scale, dropout)
     output: torch.Tensor = _Flash.apply(query_THK, key_THK, value_THK, where)
     return output
 
@@ -193,19 +193,19 @@ class _Flash(torch.autograd.Function):
 
 
 def _launch(
-    query: torch.Tensor, cu_seqlens: torch.Tensor, longest: int, scale: float, dropout: AttentionDropout
+    query: torch.Tensor, layout: PackedLayout, scale: float, dropout: AttentionDropout
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """The grid, the arguments that all kernels share, and what they are compiled for."""
     heads, size = query.shape[1:]
     keys_TH, drops = dropout.keys_TH(heads), dropout.rate > 0
     one = other = first = second = query
     if keys_TH is not None:
-        check_width(longest)
+        check_width(layout.max_seqlen)
         one, other = windows(keys_TH, dropout.site)
         first, second = mask_tables(query.device)
     lowest = round(dropout.rate * LEVELS) - LEVELS // 2
     kept = 0.0 if dropout.rate == 1 else 1 / (1 - dropout.rate)
     block = BLOCKS[query.element_size()]
-    grid = (triton.cdiv(longest, block), (cu_seqlens.numel() - 1) * heads)
-    told = (cu_seqlens, one, other, first, second, heads, scale, lowest, kept)
+    grid = (triton.cdiv(layout.max_seqlen, block), layout.sequences * heads)
+    told = (layout.cu_seqlens, one, other, first, second, heads, scale, lowest, kept)
     return grid, told, {"DROPS": drops, "SIZE": size, "BLOCK": block}

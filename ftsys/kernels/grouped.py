@@ -11,12 +11,15 @@ The row sum D is FlashAttention's (Dao et al., 2022, appendix B): it spares a pa
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ftsys.kernels.dropout import AttentionDropout, scaled_mask
+
+if TYPE_CHECKING:
+    from ftsys.kernels.layout import PackedLayout
 
 LENGTH_RATIO = 0.7
 """A group's shortest sequence is no shorter than this share of its longest one, but for the shortest group."""
@@ -86,13 +89,13 @@ def grouped_attention(
     query_THK: torch.Tensor,
     key_THK: torch.Tensor,
     value_THK: torch.Tensor,
-    groups: list[Group],
+    layout: "PackedLayout",
     scale: float,
     dropout: AttentionDropout,
 ) -> torch.Tensor:
-    """softmax(scale * q.k) v within each sequence of `groups`; all tensors (T, H, K), any floating dtype."""
+    """softmax(scale * q.k) v within each sequence of `layout`; all tensors (T, H, K), any floating dtype."""
     keys_TH = dropout.keys_TH(query_THK.shape[1])
-    output: torch.Tensor = _Grouped.apply(query_THK, key_THK, value_THK, groups, scale, keys_TH, dropout)
+    output: torch.Tensor = _Grouped.apply(query_THK, key_THK, value_THK, layout.groups, scale, keys_TH, dropout)
     return output
 
 

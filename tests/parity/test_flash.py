@@ -28,10 +28,11 @@ def test_it_equals_the_reference_with_the_same_masks(
     given = [torch.randn(tokens, heads, size, device=DEVICE).to(dtype) for _ in range(4)]
     query, key, value = (tensor.clone().requires_grad_() for tensor in given[:3])
     assert takes(query, key, value)
-    output = flash_attention(query, key, value, bounds, max(lengths), 2.0 * size**-0.5, dropout)
+    layout = PackedLayout(bounds, max(lengths))
+    output = flash_attention(query, key, value, layout, 2.0 * size**-0.5, dropout)
     found = [output, *torch.autograd.grad(output, [query, key, value], given[3])]
     query, key, value = (tensor.double().requires_grad_() for tensor in given[:3])
-    exact = reference_attention(query, key, value, PackedLayout(bounds, max(lengths)), 2.0 * size**-0.5, dropout)
+    exact = reference_attention(query, key, value, layout, 2.0 * size**-0.5, dropout)
     wanted = [exact, *torch.autograd.grad(exact, [query, key, value], given[3].double())]
     for actual, expected in zip(found, wanted, strict=True):
         assert (actual.detach().double() - expected).norm() < tolerance * expected.norm()

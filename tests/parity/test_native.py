@@ -11,7 +11,7 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from ftsys.errors import ConfigError
-from ftsys.kernels.attention import KERNELS, Attention, choose_kernel, native_or_grouped_attention, reference_attention
+from ftsys.kernels.attention import KERNELS, Attention, choose_kernel, reference_attention
 from ftsys.kernels.dropout import AttentionDropout, keyed_dropout, scaled_mask
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers, library
@@ -61,7 +61,7 @@ def test_scores_of_any_size_do_not_overflow() -> None:
     layout = PackedLayout(torch.tensor([0, 20]).int(), 20, "native")
     wide = states.double()
     exact = reference_attention(wide, wide, wide, layout, 1.0)
-    assert distance(native_or_grouped_attention(states, states, states, layout, 1.0), exact) < 1e-5
+    assert distance(KERNELS[NATIVE](states, states, states, layout, 1.0), exact) < 1e-5
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 1.0])
@@ -124,7 +124,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
     assert library_ is not None
     for count in (1, 3):
         torch.set_num_threads(count)
-        y = native_or_grouped_attention(states, states, states, layout, 0.2, AttentionDropout(0.1, 1, row_keys))
+        y = KERNELS[NATIVE](states, states, states, layout, 0.2, AttentionDropout(0.1, 1, row_keys))
         z = layers.add_norm(library_, y.flatten(1), states.flatten(1), norm, row_keys, 2, 0.1)
         found.append(torch.autograd.grad(z.square().sum(), [states, norm.weight, norm.bias]))
     torch.set_num_threads(threads)
