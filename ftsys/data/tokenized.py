@@ -41,6 +41,8 @@ class TokenizedSplit:
     first_lengths: npt.NDArray[np.int32]
     labels: npt.NDArray[Any]
     labelled: bool
+    label_type: type[np.generic] = np.int64
+    """Of the labels in a stock batch, and so in a prediction: float32 where the column holds fractions, else int64."""
 
     @property
     def rows(self) -> int:
@@ -99,9 +101,9 @@ def read_tokenized(
     labels, labelled = _labels(table.labels, tokens.rows)
     facts = TokenizerFacts("", pad_id, int(tokens.values.max()) + 1, types is not None, int(lengths.max()))
     starts = tokens.starts
-    return TokenizedSplit(
-        name, facts, tokens.values, starts, lengths.astype(np.int32), first.astype(np.int32), labels, labelled
-    )
+    label_type = np.float32 if labels.dtype == np.float64 else np.int64
+    lengths_32, first_32 = lengths.astype(np.int32), first.astype(np.int32)
+    return TokenizedSplit(name, facts, tokens.values, starts, lengths_32, first_32, labels, labelled, label_type)
 
 
 def _positions(column: Column) -> npt.NDArray[np.int64]:

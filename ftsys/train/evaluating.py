@@ -82,15 +82,15 @@ class EvaluatingTrainer(StepTrainer):
     def _loop_output(self, found: Predictions, split: Split, loss_only: bool, prefix: str) -> EvalLoopOutput:
         """What the stock loop returns, of the same types."""
         labels = split.labels if split.labelled else None
-        if labels is not None and not isinstance(split, StoreSplit) and labels.dtype == np.float64:
-            labels = labels.astype(np.float32)  # as the stock collator makes them
+        if labels is not None and not isinstance(split, StoreSplit):
+            labels = labels.astype(split.label_type, copy=False)
         predictions = None if loss_only else self._as_metrics_want(found.logits, labels)
-        metrics = decided_by_rank_0(lambda: self._metrics(predictions, labels, found))
+        metrics = decided_by_rank_0(lambda: self._metrics(predictions, labels, found, prefix))
         if hasattr(self, "model_preparation_time") and not isinstance(split, StoreSplit):
             metrics["model_preparation_time"] = self.model_preparation_time
-        start = f"{prefix}_"
-        named = {key if key.startswith(start) else start + key: value for key, value in metrics.items()}
-        return EvalLoopOutput(predictions, None if loss_only else labels, named, len(split))
+        for key in [key for key in metrics if not key.startswith(f"{prefix}_")]:  # a "loss" of the user's own wins
+            metrics[f"{prefix}_{key}"] = metrics.pop(key)
+        return EvalLoopOutput(predictions, None if loss_only else labels, metrics, len(split))
 
     def _as_metrics_want(self, logits: np.ndarray, labels: np.ndarray | None) -> Any:
         """The logits, through `preprocess_logits_for_metrics` where there is one: once, for all rows."""
@@ -99,14 +99,14 @@ class EvaluatingTrainer(StepTrainer):
         known = None if labels is None else torch.tensor(labels)
         return nested_numpify(self.preprocess_logits_for_metrics(torch.from_numpy(logits), known))
 
-    def _metrics(self, predictions: Any, labels: np.ndarray | None, found: Predictions) -> dict[str, Any]:
+    def _metrics(self, predictions: Any, labels: np.ndarray | None, found: Predictions, prefix: str) -> dict[str, Any]:
         if labels is None:
             return {}
         metrics: dict[str, Any] = {}
         if self.compute_metrics is not None and predictions is not None:
             losses = {"losses": found.losses} if "loss" in self.args.include_for_metrics else {}
             metrics.update(self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels, **losses)))
-        return denumpify_detensorize(metrics | {"loss": float(np.mean(found.losses, dtype=np.float64))})
+        return denumpify_detensorize(metrics | {f"{prefix}_loss": float(np.mean(found.losses, dtype=np.float64))})
 
     def _evaluation_model(self) -> nn.Module:
         """The engine under DeepSpeed, whose partitions it gathers; else the bare model: nothing is reduced here."""

@@ -14,7 +14,7 @@ from transformers import DataCollatorWithPadding, PreTrainedConfig, Trainer, def
 from transformers.training_args import OptimizerNames
 
 from ftsys.data.tokenized import NotPackable, TokenizedSplit
-from ftsys.errors import DataError
+from ftsys.errors import ConfigError, DataError
 from ftsys.models.packed import why_not_packable
 from ftsys.train.arguments import setting
 
@@ -130,6 +130,7 @@ def with_labels_for(split: TokenizedSplit, config: PreTrainedConfig, loss_is_mod
 
     Raises:
         NotPackable: the problem has no single label, or labels are of another kind than it takes.
+        ConfigError: labels are to be smoothed, and are no classes.
         DataError: a label is none of the model's classes.
     """
     whole_numbers, classes = split.labels.dtype == np.int64, config.num_labels
@@ -137,6 +138,10 @@ def with_labels_for(split: TokenizedSplit, config: PreTrainedConfig, loss_is_mod
     problem = config.problem_type or ("regression" if classes == 1 else by_labels)
     if problem == "multi_label_classification" or (problem == "regression" and classes != 1):
         raise NotPackable(f"the problem is {problem!r} with {classes} outputs")
+    if problem == "regression" and split.labelled and not loss_is_models:
+        raise ConfigError(
+            "label_smoothing_factor shares a label's weight among classes, and these labels are numbers: set it to 0."
+        )
     if problem == "regression":
         labels = split.labels.astype(np.float64) if split.labelled else np.full(len(split), np.nan)
         found = dataclasses.replace(split, labels=labels)

@@ -12,7 +12,7 @@ import transformers
 from transformers import DataCollatorWithPadding, EarlyStoppingCallback, default_data_collator
 
 import ftsys
-from tests.parity.trainer_rows import GROUPING, NO_PICKLE, OWN_LOSSES
+from tests.parity.trainer_rows import GROUPING, LOSS_SCALE, NO_PICKLE, OWN_LOSSES
 from tests.parity.trainer_sides import (
     BASE,
     OURS,
@@ -115,7 +115,16 @@ ROWS: dict[str, Row] = {
         differs={"files": NO_PICKLE},
     ),
     "compute_loss of a subclass": Row(EVALUATED, lambda: {"subclass": own_loss}, packed=False),
+    "compute_loss of a subclass, accumulated": Row(
+        {"gradient_accumulation_steps": 2},
+        lambda: {"subclass": own_loss},
+        differs=dict.fromkeys(("losses", "norms", "predictions", "test_metrics", "training_loss"), LOSS_SCALE),
+        packed=False,
+    ),
     "compute_loss_func": Row(EVALUATED, lambda: {"compute_loss_func": mean_loss}, packed=False),
+    "compute_metrics: a loss of its own": Row(
+        EVALUATED, lambda: {"compute_metrics": lambda found: {"loss": 3.0, "eval_loss": 4.0}}
+    ),
     "compute_metrics: none": Row(EVALUATED, lambda: {"compute_metrics": None}),
     "compute_metrics: numpy": Row(
         EVALUATED, lambda: {"compute_metrics": agreement, "preprocess_logits_for_metrics": chosen}
@@ -148,6 +157,9 @@ ROWS: dict[str, Row] = {
             "test_dataset": numbers(10, 2),
             "compute_metrics": error,
         },
+    ),
+    "model: regression on whole numbers": Row(
+        EVALUATED, lambda: {"model": model(num_labels=1), "compute_metrics": error}
     ),
     "optimizer_cls_and_kwargs": Row(
         options=lambda: {"optimizer_cls_and_kwargs": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.5})}

@@ -12,10 +12,11 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ftsys.errors import CheckpointError
+from ftsys.errors import CheckpointError, ConfigError
 from ftsys.train.arguments import TrainingArguments
 from ftsys.train.trainer import Trainer
-from tests.parity.trainer_sides import BASE, CLASSES, OURS, STOCK
+from tests.parity.trainer_sides import BASE, CLASSES, OURS, STOCK, data, model
+from tests.parity.trainer_sides import trainer_of as tiny_bert_trainer_of
 
 SAVING = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "learning_rate": 0.1}
 
@@ -152,6 +153,14 @@ def test_what_our_format_would_lose_is_saved_the_stock_way(
     assert (tmp_path / "checkpoint-2/optimizer.pt").exists()
     assert (tmp_path / "checkpoint-2/note.txt").exists() == (base is OwnStates)
     assert weights_after(trainer_of(OURS, tmp_path, model(), base), tmp_path / "checkpoint-2") == whole
+
+
+def test_numbers_cannot_be_smoothed(tmp_path: Path) -> None:
+    """The stock Trainer ends with an error of torch's gather."""
+    settings, numbers = {"label_smoothing_factor": 0.1}, data(12).map(lambda row: {"label": 0.5})
+    trainer = tiny_bert_trainer_of(OURS, tmp_path, settings, {"model": model(num_labels=1), "train_dataset": numbers})
+    with pytest.raises(ConfigError, match="label_smoothing_factor shares a label's weight among classes"):
+        trainer.train()
 
 
 def test_arguments_are_shown_without_their_tokens() -> None:

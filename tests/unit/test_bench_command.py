@@ -181,7 +181,7 @@ def test_stages_end_in_time_and_the_rest_is_said() -> None:
         gpu.Stage("late", QUICK, QUICK, 10),
     ]
     start = time.monotonic()
-    found, wrong = gpu.run_stages(due, 3.0, dry=False, tell=lambda line: None)
+    found, wrong = gpu.run_stages(due, 1.0, dry=False, tell=lambda line: None)
     assert time.monotonic() - start < 30
     assert wrong == ["fails", "sleeps"]
     statuses = {name: found.settings[name]["exit status"] for name in found.tables["stages"]}
