@@ -13,6 +13,7 @@ from torch import distributed
 from ftsys.data.collate import NO_EXAMPLE, Batch, to_device
 from ftsys.data.loader import EvaluationLoader
 from ftsys.train.loss import loss_per_example
+from ftsys.train.state_transfer import widened
 
 
 class EvaluationStopped(Exception):
@@ -21,7 +22,7 @@ class EvaluationStopped(Exception):
 
 @dataclass(frozen=True)
 class Predictions:
-    """In data set order: `logits` float32 (N, C), `losses` float32 (N,), NaN where a row has no label."""
+    """`logits` (N, C) and `losses` (N,), NaN without a label, in data set order: float32, or a model's own float64."""
 
     logits: np.ndarray
     losses: np.ndarray
@@ -54,7 +55,7 @@ def predict_all(
             known_labels_S = labels_S.masked_fill(~known_S, 0)
             losses_S = loss_per_example(logits_SC, known_labels_S, batch.example_ids_S, label_smoothing)
             ids.append(batch.example_ids_S)
-            logits.append(logits_SC.float())
+            logits.append(widened(logits_SC))
             losses.append(torch.where(known_S, losses_S, torch.nan).float())
             done += len(batch.example_ids_S)
             progress(min(done * loader.ranks, len(loader.dataset)))

@@ -148,6 +148,7 @@ ROWS: dict[str, Row] = {
     ),
     "eval_dataset: several": Row(EVALUATED, lambda: {"eval_dataset": {"one": data(5, seed=3), "two": data(7, seed=4)}}),
     "model_init": Row(EVALUATED, lambda: {"model_init": lambda: model()}),
+    "model: in float64": Row(EVALUATED, lambda: {"model": model().double()}),
     "model: regression": Row(
         EVALUATED,
         lambda: {
