@@ -1,8 +1,11 @@
 """Models, checkpoints and subclasses of the user's own, which the drop-in Trainer must take as transformers' does."""
 
+import copy
+import dataclasses
 import inspect
 import json
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +169,34 @@ def test_numbers_cannot_be_smoothed(tmp_path: Path) -> None:
 def test_arguments_are_shown_without_their_tokens() -> None:
     arguments = TrainingArguments("unused", use_cpu=True, hub_token="hf_secret")
     assert "hf_secret" not in repr(arguments) + str(arguments) + arguments.to_json_string()
+
+
+@dataclasses.dataclass
+class MoreArguments(TrainingArguments):
+    """Arguments of a script's own beside ours."""
+
+    slope: float = 0.5
+
+
+def test_arguments_survive_every_copy(tmp_path: Path) -> None:
+    made = MoreArguments("unused", use_cpu=True, learning_rate=1.0, slope=2.0, global_batch_size=8)
+    copies = (pickle.loads(pickle.dumps(made)), copy.deepcopy(made), dataclasses.replace(made))
+    assert all(type(other) is MoreArguments and other == made for other in copies)
+    parser, saved = transformers.HfArgumentParser(MoreArguments), tmp_path / "arguments.json"
+    saved.write_text(made.to_json_string())
+    for (read,) in (parser.parse_dict(made.to_dict()), parser.parse_json_file(str(saved))):
+        assert read.to_dict() == made.to_dict()
+    words = ["--output_dir", "unused", "--use_cpu", "--slope", "2", "--global_batch_size", "8", "--no_packing"]
+    (given,) = parser.parse_args_into_dataclasses(words)
+    assert (given.slope, given.global_batch_size, given.packing) == (2.0, 8, False)
+
+
+def test_old_names_are_for_the_constructor_not_for_the_parser() -> None:
+    """HfArgumentParser knows fields alone, so there a dropped name is the stock error; `ftsys run-glue` takes them."""
+    for arguments in (transformers.TrainingArguments, TrainingArguments):
+        parser = transformers.HfArgumentParser(arguments)
+        with pytest.raises(ValueError, match=r"not used by the HfArgumentParser: \['--evaluation_strategy', 'epoch'\]"):
+            parser.parse_args_into_dataclasses(["--output_dir", "unused", "--evaluation_strategy", "epoch"])
 
 
 def test_libraries_find_the_stock_arguments() -> None:
