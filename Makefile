@@ -23,19 +23,22 @@ STAMP_VENV := $(VENV)/.made
 STAMP_TORCH := $(VENV)/.torch-$(TORCH)
 STAMP_DEMO := $(VENV)/.installed-demo
 STAMP_DEV := $(VENV)/.installed-dev
+STAMP_TRITON := $(VENV)/.installed-triton
+TRITON_VERSION := 3.9.0
 # DeepSpeed is a source distribution whose build imports torch, so torch comes first and the build is not isolated.
 # DS_BUILD_OPS=0: nothing is compiled now; an op that is needed later is built on its first use.
 INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
-.PHONY: help install demo test test-long test-cluster check format bench clean
+.PHONY: help install demo test test-long test-triton test-cluster check format bench clean
 help:
 	@echo "make demo       install, train on the embedded sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite"
 	@echo "make check      format, lint, types, unit tests: what to run before a commit"
 	@echo "make format     rewrite the sources in the project's format"
 	@echo "make test-long  the tests that take minutes"
+	@echo "make test-triton  the GPU's attention kernel in Triton's interpreter; part of make test"
 	@echo "make test-cluster  virtual hosts and a SLURM cluster on this machine: needs root; installs Debian's sshd and slurm"
 	@echo "make bench      the benchmarks"
 	@echo "make install    everything into $(VENV), and no more"
@@ -83,9 +86,18 @@ demo: $(STAMP_DEMO)
 
 test: $(STAMP_DEV)
 	$(PYTEST) -m "not long and not gpu and not cluster" $(ARGS)
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) test-triton; else echo "test-triton: Triton is made for Linux"; fi
 
 test-long: $(STAMP_DEV)
 	$(PYTEST) -m "long and not gpu and not cluster" $(ARGS)
+
+# Beside the environment, not in it: DeepSpeed would load it, whose exit then prints pages into every log.
+$(STAMP_TRITON): $(STAMP_DEV)
+	$(PIP) install --target $(VENV)/triton triton==$(TRITON_VERSION)
+	touch $@
+
+test-triton: $(STAMP_TRITON)
+	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(PYTEST) tests/parity/test_flash.py
 
 test-cluster: $(STAMP_DEV)
 	tests/cluster/install.sh

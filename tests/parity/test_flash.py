@@ -7,7 +7,7 @@ from ftsys.kernels.attention import reference_attention
 from ftsys.kernels.dropout import AttentionDropout
 from ftsys.kernels.layout import PackedLayout
 
-pytest.importorskip("triton", reason="Triton is not installed")
+pytest.importorskip("triton", reason="Triton is not installed (make test runs this file with it)")
 
 from ftsys.kernels.flash import flash_attention, takes
 
