@@ -8,6 +8,7 @@ dropout on the probabilities. G divides H: query head h reads key head h // (H /
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -156,6 +157,8 @@ def _is_plain(layout: PackedLayout, dropout: AttentionDropout, pattern: Pattern)
 
 
 def _triton_takes(*states: Tensor) -> bool:
+    if _why_not(TRITON, states[0].device.type):
+        return False
     from ftsys.kernels import flash  # Triton comes with torch's CUDA build alone
 
     return flash.takes(*states)
@@ -178,14 +181,14 @@ KERNELS: dict[str, Attention] = {
 
 
 def choose_kernel(demanded: str, device: str = "cpu") -> str:
-    """The kernel's name: `demanded`, or for "auto" the one that measures best on `device` ("cpu" or "cuda").
+    """The kernel's name: `demanded`, or for "auto" the fast one of `device` ("cpu" or "cuda"), if it is to be had.
 
     Raises:
         ConfigError: `demanded` names a kernel that does not exist, or that this machine cannot run.
     """
     if demanded == "auto":
-        fast, slow = (NATIVE, "grouped") if device == "cpu" else (TRITON, "padded")
-        return slow if _why_not(fast, device) else fast
+        slow = "grouped" if device == "cpu" else "padded"
+        return slow if why_not_fast(device) else _fast_of(device)
     if demanded not in KERNELS:
         raise ConfigError(f"engine.kernels={demanded!r} is not a kernel. Use 'auto' or one of {sorted(KERNELS)}.")
     reason = _why_not(demanded, device)
@@ -194,11 +197,25 @@ def choose_kernel(demanded: str, device: str = "cpu") -> str:
     return demanded
 
 
+def why_not_fast(device: str) -> str | None:
+    """The reason why "auto" takes a slower kernel on `device`, or None."""
+    return _why_not(_fast_of(device), device)
+
+
+def _fast_of(device: str) -> str:
+    return NATIVE if device == "cpu" else TRITON
+
+
 def _why_not(name: str, device: str) -> str | None:
     if name == NATIVE:
         return why_not_native() if device == "cpu" else f"it runs on a CPU, not on {device}"
     if name == TRITON and device == "cpu":
         return "it runs on a GPU"
-    if name == TRITON and importlib.util.find_spec("triton") is None:
+    if name == TRITON and not _has_triton():
         return "Triton is not installed"
     return None
+
+
+@cache
+def _has_triton() -> bool:  # asked in every layer
+    return importlib.util.find_spec("triton") is not None

@@ -94,16 +94,21 @@ def mask_tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return numbers[:count], numbers[count:]
 
 
+def threshold(rate: float) -> tuple[int, float]:
+    """The lowest number of a row that is kept, and what a kept element is multiplied by."""
+    return round(rate * LEVELS) - LEVELS // 2, 0.0 if rate == 1 else 1 / (1 - rate)
+
+
 def scaled_mask(keys: torch.Tensor, site: int, width: int, rate: float, dtype: torch.dtype) -> torch.Tensor:
     """0 where an element is dropped, 1 / (1 - rate) where it is kept; shape (*keys.shape, width)."""
     rows = uniform_rows(keys, site, width)
-    lowest_kept = round(rate * LEVELS) - LEVELS // 2
-    if lowest_kept <= -LEVELS // 2:
+    lowest, factor = threshold(rate)
+    if lowest <= -LEVELS // 2:
         return torch.ones_like(rows, dtype=dtype)
-    if lowest_kept > LEVELS // 2 - 1:
+    if lowest > LEVELS // 2 - 1:
         return torch.zeros_like(rows, dtype=dtype)
-    kept = rows.clamp_(lowest_kept - 1, lowest_kept).sub_(lowest_kept - 1)  # 0 or 1
-    scale = torch.tensor(1 / (1 - rate), dtype=dtype)
+    kept = rows.clamp_(lowest - 1, lowest).sub_(lowest - 1)  # 0 or 1
+    scale = torch.tensor(factor, dtype=dtype)
     if dtype.itemsize == 2:  # a product of bit patterns is many times faster here than a comparison and a conversion
         return kept.mul_(scale.view(torch.int16).item()).view(dtype)
     return kept.to(dtype).mul_(scale)

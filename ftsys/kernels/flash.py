@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def"
+# A kernel's arguments are pointers and numbers of a GPU program, for which Python has no types.
 """Attention in Triton for GPUs: variable lengths without padding, no scores in memory, dropout keyed by the example.
 
 The blockwise softmax and its backward pass are FlashAttention's (Dao, "FlashAttention-2", 2023); the masks are those of
@@ -11,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ftsys.kernels.dropout import LEVELS, AttentionDropout, check_width, mask_tables, windows
+from ftsys.kernels.dropout import AttentionDropout, check_width, mask_tables, threshold, windows
 from ftsys.kernels.layout import PackedLayout
 
 BLOCKS = {2: 64, 4: 32}
@@ -21,19 +23,19 @@ SIZES = (16, 32, 64, 128)
 
 
 @triton.jit
-def _factors(first, second, windows_one, windows_other, places_N, lowest, kept):  # type: ignore[no-untyped-def]
+def _factors(first, second, windows_one, windows_other, places_N, lowest, kept):
     numbers = tl.load(first + windows_one[:, None] + places_N[None, :])
     numbers = (numbers + tl.load(second + windows_other[:, None] + places_N[None, :])).to(tl.int16)
     return tl.where(numbers.to(tl.int32) >= lowest, kept, 0.0)
 
 
 @triton.jit
-def _rows(base, places, length, row_stride, columns):  # type: ignore[no-untyped-def]
+def _rows(base, places, length, row_stride, columns):
     return tl.load(base + places[:, None] * row_stride + columns[None, :], mask=places[:, None] < length, other=0.0)
 
 
 @triton.jit
-def _forward(  # type: ignore[no-untyped-def]
+def _forward(
     query, key, value, output, logs, bounds, one, other, first, second, heads, scale, lowest, kept,
     DROPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -73,13 +75,13 @@ def _forward(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _weights(q, k, places, others, length, log_M, scale):  # type: ignore[no-untyped-def]
+def _weights(q, k, places, others, length, log_M, scale):
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     return tl.where((places[:, None] < length) & (others[None, :] < length), tl.exp(scores - log_M[:, None]), 0.0)
 
 
 @triton.jit
-def _key_gradients(  # type: ignore[no-untyped-def]
+def _key_gradients(
     query, key, value, gradient, logs, sums, d_key, d_value, bounds, one, other, first, second, heads, scale, lowest,
     kept, DROPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -115,7 +117,7 @@ def _key_gradients(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _query_gradients(  # type: ignore[no-untyped-def]
+def _query_gradients(
     query, key, value, gradient, logs, sums, d_query, bounds, one, other, first, second, heads, scale, lowest, kept,
     DROPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -203,9 +205,7 @@ def _launch(
         check_width(layout.max_seqlen)
         one, other = windows(keys_TH, dropout.site)
         first, second = mask_tables(query.device)
-    lowest = round(dropout.rate * LEVELS) - LEVELS // 2
-    kept = 0.0 if dropout.rate == 1 else 1 / (1 - dropout.rate)
     block = BLOCKS[query.element_size()]
     grid = (triton.cdiv(layout.max_seqlen, block), layout.sequences * heads)
-    told = (layout.cu_seqlens, one, other, first, second, heads, scale, lowest, kept)
+    told = (layout.cu_seqlens, one, other, first, second, heads, scale, *threshold(dropout.rate))
     return grid, told, {"DROPS": drops, "SIZE": size, "BLOCK": block}

@@ -17,7 +17,7 @@ from ftsys.config import RunConfig, dump_toml, run_identity
 from ftsys.data.bundle import model_folder_of
 from ftsys.data.store import Store
 from ftsys.files import atomic_write_json, atomic_write_text
-from ftsys.kernels.native.library import why_not_native
+from ftsys.kernels.attention import why_not_fast
 from ftsys.models.packed import why_not_packable
 from ftsys.report.progress import is_main_rank
 from ftsys.report.quiet import quiet_libraries
@@ -188,9 +188,8 @@ def _describe(run: RunConfig, plan: Plan, trainer: Trainer, fresh: list[str], ro
     size = f"{plan.global_size} examples" if plan.global_size else f"{plan.global_tokens:,} tokens"
     say(f"{ranks} {plan.device.upper()} rank{'s' if ranks > 1 else ''}{engine}, {plan.precision}; {size} a step")
     if trainer.view is not None:
-        slower = trainer.view.kernel == "grouped" and run.engine.kernels == "auto"
-        why = f" (none in C++: {why_not_native()})" if slower else ""
-        say(f"packed batches, attention kernel {trainer.view.kernel!r}{why}")
+        slow = why_not_fast(trainer.args.device.type) if run.engine.kernels == "auto" else None
+        say(f"packed batches, attention kernel {trainer.view.kernel!r}" + (f", because {slow}" if slow else ""))
     else:
         say(f"padded batches, because {trainer.padded_because}")
     if fresh:

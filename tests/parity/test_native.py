@@ -11,7 +11,7 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from ftsys.errors import ConfigError
-from ftsys.kernels.attention import KERNELS, Attention, choose_kernel, reference_attention
+from ftsys.kernels.attention import KERNELS, Attention, choose_kernel, reference_attention, why_not_fast
 from ftsys.kernels.dropout import AttentionDropout, keyed_dropout, scaled_mask
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers, library
@@ -136,6 +136,7 @@ def test_a_machine_without_a_compiler_says_so_and_goes_without(monkeypatch: pyte
     library._load.cache_clear()
     try:
         assert choose_kernel("auto") == "grouped"
+        assert "there is no C++ compiler" in str(why_not_fast("cpu"))
         with pytest.raises(
             ConfigError, match=r"engine.kernels='native' cannot be had here: there is no C\+\+ compiler"
         ):
@@ -146,6 +147,22 @@ def test_a_machine_without_a_compiler_says_so_and_goes_without(monkeypatch: pyte
         choose_kernel("native", "cuda")
     with pytest.raises(ConfigError, match=r"engine.kernels='triton' cannot be had here: it runs on a GPU"):
         choose_kernel("triton")
+
+
+@pytest.mark.parametrize("wrong", ["compiler", "cache"])
+def test_what_cannot_be_compiled_or_kept_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: str) -> None:
+    (tmp_path / "file").write_text("#!/bin/sh\n[ $1 = --version ] || { echo no such flag >&2; exit 1; }\n")
+    (tmp_path / "file").chmod(0o755)
+    monkeypatch.setenv("FTSYS_CACHE", str(tmp_path / ("file" if wrong == "cache" else "new")))
+    if wrong == "compiler":
+        monkeypatch.setenv("CXX", str(tmp_path / "file"))
+    library._load.cache_clear()
+    try:
+        expected = {"compiler": f"{tmp_path}/file failed: no such flag", "cache": f"{tmp_path}/file/native"}[wrong]
+        assert expected in str(why_not_native())
+        assert not list((tmp_path / "new").rglob("*.tmp"))
+    finally:
+        library._load.cache_clear()
 
 
 def test_processes_that_compile_at_once_leave_one_whole_library(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 import json
 import logging
-import pickle
+import pickle  # people send arguments to other processes; nothing on the disk is a pickle
 from pathlib import Path
 from typing import Any
 

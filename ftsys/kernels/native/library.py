@@ -36,9 +36,9 @@ class Library:
         _share_openmp()
         self._library = ctypes.CDLL(str(path))
 
-    def call(self, name: str, *arguments: Any, dtype: torch.dtype | None = None, returns: Any = None) -> Any:
-        """Call `name`, for tensors of `dtype` where there are several of it; None is a null pointer."""
-        function = self._library[name if dtype is None else f"{name}_{DTYPES[dtype]}"]  # a fresh object for each call
+    def call(self, name: str, *arguments: Any, dtype: torch.dtype, returns: Any = None) -> Any:
+        """Call `name` for tensors of `dtype` with tensors, structures and whole numbers."""
+        function = self._library[f"{name}_{DTYPES[dtype]}"]  # a fresh object for each call
         function.restype = returns
         return function(*map(_as_c, arguments))
 
@@ -48,7 +48,7 @@ def _as_c(value: Any) -> Any:
         return ctypes.c_void_p(value.data_ptr())
     if isinstance(value, ctypes.Structure):
         return ctypes.byref(value)
-    return ctypes.c_void_p(None) if value is None else ctypes.c_int64(value)
+    return ctypes.c_int64(value)
 
 
 def native() -> Library | None:
@@ -100,7 +100,7 @@ def _compiled(compiler: str) -> Path:
     sources = [str(_FOLDER / name) for name in SOURCES]
     try:
         command = [compiler, *FLAGS, "-x", "c++", *sources, "-o", str(partial)]
-        subprocess.run(command, check=True, capture_output=True, text=True)  # our own words
+        subprocess.run(command, check=True, capture_output=True, text=True)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

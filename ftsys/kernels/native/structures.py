@@ -4,7 +4,7 @@ import ctypes
 
 import torch
 
-from ftsys.kernels.dropout import LEVELS, check_width, mask_tables, site_offset
+from ftsys.kernels.dropout import check_width, mask_tables, site_offset, threshold
 
 
 class Dropout(ctypes.Structure):
@@ -26,9 +26,7 @@ def dropout_of(keys: torch.Tensor | None, site: int, rate: float, width: int) ->
         return Dropout()
     check_width(width)
     first, second = mask_tables(keys.device)
-    lowest_kept = round(rate * LEVELS) - LEVELS // 2
-    scale = 0.0 if rate == 1 else 1 / (1 - rate)
-    return Dropout(keys.data_ptr(), first.data_ptr(), second.data_ptr(), site_offset(site), lowest_kept, scale)
+    return Dropout(keys.data_ptr(), first.data_ptr(), second.data_ptr(), site_offset(site), *threshold(rate))
 
 
 class Shape(ctypes.Structure):
