@@ -7,7 +7,8 @@ from ftsys.bench.peers import Spec
 from ftsys.config import RunConfig, build_run, resolve_task
 from ftsys.data.store import Store
 from ftsys.models.packed import why_not_packable
-from ftsys.train.setup import load_model, metrics_of, prediction_trainer, resolve_plan, training_arguments
+from ftsys.train.planning import resolve_plan
+from ftsys.train.setup import load_model, metrics_of, prediction_trainer, training_arguments
 from ftsys.train.trainer import Trainer
 from launcher.model_shape import known_shape
 

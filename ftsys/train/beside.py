@@ -1,4 +1,4 @@
-"""Work that rank 0 does while training goes on: one piece at a time, and no error of it is lost."""
+"""Work that a rank does while training goes on: one piece at a time, and no error of it is lost."""
 
 from __future__ import annotations
 
@@ -27,11 +27,16 @@ class Beside:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def start(self, work: Callable[[], object]) -> None:
-        """Begin `work`; the former piece must have been waited for. The interpreter does not end before it has."""
+    def start(self, work: Callable[[], object], beside: bool = True) -> None:
+        """Begin `work`; the former piece must have been waited for. The interpreter does not end before it has.
+
+        Returns at once, or with `beside` False when the work is done; what it raised is for `wait` in both cases.
+        """
         assert self._thread is None, "wait() comes first"
         self._thread = threading.Thread(target=self._run, args=(work,), name="ftsys-save")
         self._thread.start()
+        if not beside:
+            self._thread.join()
 
     def wait(self) -> None:
         """Return once nothing is under way. Raises what the work raised, once."""

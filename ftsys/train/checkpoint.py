@@ -2,39 +2,41 @@
 
     checkpoints/step-000345/weights.safetensors     fp32 master weights and buffers, by the plain model's names
                             optimizer.safetensors   moments, as "exp_avg.<parameter>"
+                            ...-00001-of-00002...   the same two files for each rank, where several wrote
                             state.json              everything else
                             manifest.json           format, attempt, step, identity, sizes, sha256; written last
 
 A folder is written as `step-N.tmp-<attempt>`, flushed and renamed. Where the same step is saved again, the former
-folder steps aside as `.old` until the new one stands. One process writes: rank 0. No pickle is written or read.
+folder steps aside as `.old` until the new one stands (checkpoint_writing). No pickle is written or read.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import CheckpointError, RunFolderError
-from ftsys.files import storage_errors, sync_folder
-from ftsys.train.checkpoint_files import (
-    damage_of,
-    read_json,
-    read_manifest,
-    read_safetensors,
-    write_json,
-    write_manifest,
-    write_safetensors,
-)
-from ftsys.train.full_state import FullState
+from ftsys.files import storage_errors
+from ftsys.train.checkpoint_files import damage_of, read_json, read_manifest, read_safetensors
+from ftsys.train.full_state import FullState, joined
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 COMPLETE_NAME = re.compile(r"step-(\d{6,})")
 TEMPORARY_NAME = re.compile(r"step-\d{6,}\.tmp-(\d+)")
 OLD, GONE = ".old", ".gone"
+
+
+def part_of_file(name: str) -> re.Pattern[str]:
+    """What the ranks' parts of a file are called, as Hugging Face's shards: "weights-00001-of-00002.safetensors"."""
+    stem, dot, ending = name.rpartition(".")
+    return re.compile(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(dot + ending)}")
 
 
 @dataclass(frozen=True)
@@ -64,95 +66,27 @@ class Checkpoint:
     def load_state(self) -> FullState:
         """The model and optimizer, mapped from the files; only what is used is read. See `verify_checkpoint`."""
         facts = self._state()["full_state"]
-        tensors = read_safetensors(self.path / facts.get("weights_file", WEIGHTS))
         state = FullState(numbers=facts["numbers"], groups=facts["groups"], counters=facts["counters"])
-        for name, tensor in tensors.items():
+        shapes = facts.get("shapes", {})
+        for name, tensor in joined(self._tensors(facts.get("weights_file", WEIGHTS)), shapes).items():
             (state.buffers if name in facts["buffers"] else state.weights)[name] = tensor
-        for name, tensor in read_safetensors(self.path / OPTIMIZER).items():
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in self._tensors(OPTIMIZER).items():
             key = max((key for key in facts["moments"] if name.startswith(f"{key}.")), key=len)
-            state.moments.setdefault(key, {})[name.removeprefix(f"{key}.")] = tensor
+            moments.setdefault(key, {})[name.removeprefix(f"{key}.")] = tensor
+        state.moments = {key: joined(tensors, shapes) for key, tensors in moments.items()}
         return state
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        """Tensors of a file, or of the files of that name that the ranks wrote."""
+        parts = [part for part in sorted(self.files) if part_of_file(name).fullmatch(part)]
+        return {key: tensor for part in parts or [name] for key, tensor in read_safetensors(self.path / part).items()}
 
     def _state(self) -> dict[str, Any]:
         return read_json(self.path / STATE)
 
 
-def save_checkpoint(
-    root: Path,
-    step: int,
-    state: FullState,
-    extra: dict[str, Any],
-    identity: str,
-    attempt: int,
-    documents: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write `root/step-<step>` completely or not at all; returns its path. Rank 0 alone calls it.
-
-    `extra` must be JSON values; `documents` are more of them by file name, for readers of their own; `identity` names
-    the run, `attempt` this life of it. Leftovers of this and dead attempts are cleaned first. Raises StorageError when
-    the disk is full or refuses, RunFolderError when a newer attempt has written a checkpoint here, CheckpointError when
-    something cannot be stored; former checkpoints survive each of them.
-    """
-    final = root / f"step-{step:06d}"
-    partial = root / f"{final.name}.tmp-{attempt}"
-    with storage_errors(final):
-        root.mkdir(parents=True, exist_ok=True)
-        _refuse_newer(complete_checkpoints(root), attempt)
-        clean_leftovers(root, attempt)
-        partial.mkdir()
-        try:
-            files = write_state(partial, state, extra, documents or {})
-            write_manifest(partial, {"step": step, "attempt": attempt, "identity": identity, "files": files})
-            sync_folder(partial)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        put_in_place(partial, final)
-    return final
-
-
-def write_state(
-    folder: Path,
-    state: FullState,
-    extra: dict[str, Any],
-    documents: Mapping[str, Any],
-    weights_file: str | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Write the files of `save_checkpoint` but for the manifest into `folder`; returns their manifest entries.
-
-    `weights_file` names a file in `folder` that holds the weights and buffers already.
-    """
-    facts = {
-        "buffers": sorted(state.buffers),
-        "moments": sorted(state.moments),
-        "numbers": state.numbers,
-        "groups": state.groups,
-        "counters": state.counters,
-        "weights_file": weights_file or WEIGHTS,
-    }
-    moments = {f"{key}.{name}": tensor for key, tensors in state.moments.items() for name, tensor in tensors.items()}
-    files = {
-        STATE: write_json(folder / STATE, {"full_state": facts, "extra": extra}),
-        OPTIMIZER: write_safetensors(folder / OPTIMIZER, moments),
-        **{name: write_json(folder / name, value) for name, value in documents.items()},
-    }
-    if weights_file is None:
-        files[WEIGHTS] = write_safetensors(folder / WEIGHTS, {**state.weights, **state.buffers})
-    return files
-
-
-def put_in_place(partial: Path, final: Path) -> None:
-    """Give a finished folder its name; one that has it steps aside until then. Raises OSError."""
-    old = final.with_name(final.name + OLD)
-    if final.exists():
-        final.rename(old)
-    partial.rename(final)
-    sync_folder(final.parent)
-    if old.exists():
-        shutil.rmtree(old)
-
-
-def _refuse_newer(found: list[Checkpoint], attempt: int | None) -> None:
+def refuse_newer(found: list[Checkpoint], attempt: int | None) -> None:
     newer = [checkpoint for checkpoint in found if attempt is not None and checkpoint.attempt > attempt]
     if newer:
         raise RunFolderError(
@@ -220,7 +154,7 @@ def newest_checkpoint(
         except CheckpointError as error:
             say(f"skipped {path}: {error}")
     for checkpoint in sorted(candidates, key=_age, reverse=True):
-        _refuse_newer([checkpoint], attempt)
+        refuse_newer([checkpoint], attempt)
         _refuse_other(checkpoint, identity)
         damage = damage_of(checkpoint.path, checkpoint.files)
         if not damage:

@@ -25,8 +25,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from ftsys.errors import CheckpointError
 from ftsys.files import storage_errors, sync_folder
 from ftsys.train.agree import decided_by_rank_0
-from ftsys.train.checkpoint import OLD, STATE, Checkpoint, put_in_place, write_state
+from ftsys.train.checkpoint import OLD, STATE, WEIGHTS, Checkpoint
 from ftsys.train.checkpoint_files import damage_of, index_of, read_json, write_json, write_manifest, written_file
+from ftsys.train.checkpoint_writing import put_in_place, write_facts, write_tensors
 from ftsys.train.full_state import FullState
 from ftsys.train.generators import read_generators, write_generators
 from ftsys.train.saving import TRAINER_STATE, CheckpointTrainer, is_ours
@@ -114,13 +115,9 @@ class StockFilesTrainer(CheckpointTrainer):
                 if any(unfinished.rglob(ADAPTER)) and not self.is_deepspeed_enabled:
                     frozen = frozen_weights(self.model)  # the base model's, which the stock files leave out as well
                     state.weights = {name: tensor for name, tensor in state.weights.items() if name not in frozen}
-                files |= write_state(
-                    unfinished,
-                    state,
-                    extra | {"evaluation_owed": False},
-                    {GENERATORS: generators},
-                    MODEL if same else None,
-                )
+                files |= write_tensors(unfinished, state, weights=not same)
+                extra |= {"evaluation_owed": False}
+                files |= write_facts(unfinished, state, extra, {GENERATORS: generators}, MODEL if same else WEIGHTS)
                 facts = {"step": self.state.global_step, "attempt": 0, "identity": "", "files": files}
                 write_manifest(unfinished, facts)
             sync_folder(unfinished)

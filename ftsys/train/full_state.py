@@ -1,13 +1,24 @@
-"""The whole state of a model and its optimizer, free of world size and engine: what a checkpoint holds."""
+"""The whole state of a model and its optimizer, free of world size and engine: what a checkpoint holds.
+
+A rank's share of it has the same form. A tensor that the ranks have cut goes by its name and the elements of the
+flattened whole that it has, as Python writes a slice: "encoder.weight[512:1024]".
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ftsys.errors import CheckpointError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import torch
     from torch import Tensor
+
+_SLICE = re.compile(r"(.+)\[(\d+):(\d+)\]")
 
 
 @dataclass
@@ -26,6 +37,8 @@ class FullState:
     """Each parameter group's numbers (lr, betas, ...) and the names of its "parameters"."""
     counters: dict[str, Any] = field(default_factory=dict)
     """The engine's own: its step counters and the fp16 loss scale."""
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+    """Whole shapes by parameter, where this is a rank's share."""
 
 
 class Room:
@@ -46,3 +59,31 @@ class Room:
     def clear(self) -> None:
         """Give it all back."""
         self._tensors.clear()
+
+
+def label(name: str, start: int, count: int, whole: int) -> str:
+    """The name under which a share holds `count` of the `whole` elements of a tensor, from `start`."""
+    return name if count == whole else f"{name}[{start}:{start + count}]"
+
+
+def joined(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Whole tensors of all ranks' shares by name; uncut ones as they are. Raises CheckpointError where a part lacks."""
+    import torch
+
+    wholes: dict[str, Tensor] = {}
+    parts: dict[str, list[tuple[int, Tensor]]] = {}
+    for key, tensor in tensors.items():
+        cut = _SLICE.fullmatch(key)
+        if cut is None:
+            wholes[key] = tensor
+        else:
+            parts.setdefault(cut[1], []).append((int(cut[2]), tensor))
+    for name, found in parts.items():
+        found.sort(key=lambda part: part[0])
+        at = 0
+        for start, part in found:
+            if start != at:
+                raise CheckpointError(f"elements {at} to {start} of {name!r} are in no file: take another checkpoint")
+            at += part.numel()
+        wholes[name] = torch.cat([part for _, part in found]).view(torch.Size(shapes[name]))
+    return wholes

@@ -2,9 +2,10 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ from ftsys.errors import FtsysError
 from ftsys.files import json_safe, storage_errors
 from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.beside import Beside, bytes_of, fits_beside
-from ftsys.train.checkpoint import Checkpoint, prune_checkpoints, save_checkpoint
+from ftsys.train.board import Board
+from ftsys.train.checkpoint import Checkpoint, prune_checkpoints
+from ftsys.train.checkpoint_writing import Draft, Entries, abandon, begin, complete, write_share
 from ftsys.train.finite_steps import FiniteStepsTrainer
 from ftsys.train.full_state import FullState, Room
 from ftsys.train.state import export_state, import_state
 from ftsys.train.state_layout import frozen_weights
+from ftsys.train.state_share import export_share
+from ftsys.train.state_transfer import rank, world_size
 
 TRAINER_STATE = "trainer_state.json"
 
@@ -35,6 +40,8 @@ class Life:
     identity: str
     attempt: int
     keep: int
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that each checkpoint holds besides, by file name."""
 
 
 class CheckpointTrainer(FiniteStepsTrainer):
@@ -44,7 +51,7 @@ class CheckpointTrainer(FiniteStepsTrainer):
     owes_evaluation: Callable[[], bool] = staticmethod(lambda: False)
     """Whether the step that is saved is due an evaluation that this life will not make."""
     on_saving_error: Callable[[FtsysError], None] = staticmethod(lambda error: None)
-    """Told on rank 0, in another thread, of a checkpoint that could not be written; `finish_saving` raises it."""
+    """Told on every rank, in another thread, of a checkpoint that could not be written; `finish_saving` raises it."""
     weights_version = 0
     """Raised where weights change without a step: predictions made before then are not of them."""
 
@@ -54,6 +61,10 @@ class CheckpointTrainer(FiniteStepsTrainer):
         self._saver = Beside(lambda error: self.on_saving_error(error))
         self._room = Room()
 
+    @cached_property
+    def _board(self) -> Board:
+        return Board()  # of a process group that a Trainer's arguments may make as late as now
+
     def train(self, *args: Any, **named: Any) -> Any:
         """As transformers', and returns once the last checkpoint is on the disk."""
         output = super().train(*args, **named)
@@ -62,40 +73,32 @@ class CheckpointTrainer(FiniteStepsTrainer):
         return output
 
     def finish_saving(self) -> None:
-        """Wait for a checkpoint that is being written. Collective. Raises on every rank what hindered it."""
-        if self.life is not None:
-            decided_by_rank_0(self._saver.wait)
+        """Wait for a checkpoint that is being written. Every rank calls it; raises on every rank what hindered it."""
+        self._saver.wait()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.life is None:
             super()._save_checkpoint(model, trial)
             return
         self.finish_saving()
-        state = export_state(self.model_wrapped, self.optimizer, self._room)
+        share = export_share(self.model_wrapped, self.optimizer, self._room)
         if self.state.best_global_step and self.args.save_strategy != SaveStrategy.NO:
             self.state.best_model_checkpoint = str(self._step_folder(self.state.best_global_step))
-        decided_by_rank_0(partial(self._begin_saving, self.life, state))
+        draft = self._draft(self.life)
+        name, folder = decided_by_rank_0(lambda: _begun(draft))
+        best = self.state.best_global_step
+        write = partial(_write_checkpoint, self._board, name, folder, draft, share, self.life.keep, best)
+        self._saver.start(write, beside=fits_beside(bytes_of(share)))
 
-    def _begin_saving(self, life: Life, state: FullState) -> None:
-        """Rank 0: write beside the training, of which `state` is a copy, or at once where memory is short."""
+    def _draft(self, life: Life) -> Draft:
         self._note_callback_states()
-        write = partial(
-            _write_checkpoint,
-            life,
-            self.state.global_step,
-            self.state.best_global_step,
-            state,
-            {
-                "scheduler": json_safe(self.lr_scheduler.state_dict()),
-                "scaler": self._scaler_state(),
-                "evaluation_owed": self.owes_evaluation(),
-            },
-            {TRAINER_STATE: json_safe(dataclasses.asdict(self.state))},
-        )
-        if fits_beside(bytes_of(state)):
-            self._saver.start(write)
-        else:
-            write()
+        extra = {
+            "scheduler": json_safe(self.lr_scheduler.state_dict()),
+            "scaler": self._scaler_state(),
+            "evaluation_owed": self.owes_evaluation(),
+        }
+        documents = {TRAINER_STATE: json_safe(dataclasses.asdict(self.state)), **life.documents}
+        return Draft(life.checkpoints, self.state.global_step, life.identity, life.attempt, extra, documents)
 
     def save_before_leaving(self) -> None:
         """A checkpoint of the present step, unless there is one; returns once it is on the disk. Collective."""
@@ -193,12 +196,30 @@ class CheckpointTrainer(FiniteStepsTrainer):
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def _begun(draft: Draft) -> tuple[str, Path]:
+    """Rank 0: begin it; a new name for what the ranks' threads say of it, and the folder that they write into.
+
+    The others cannot tell by themselves: only rank 0 knows for sure which life of the run this is.
+    """
+    begin(draft)
+    return f"ftsys/checkpoint/{secrets.token_hex(8)}", draft.partial
+
+
 def _write_checkpoint(
-    life: Life, step: int, best: int | None, state: FullState, extra: dict[str, Any], documents: dict[str, Any]
+    board: Board, name: str, folder: Path, draft: Draft, share: FullState, keep: int, best: int | None
 ) -> None:
-    """Everything into the step's folder, then remove what is not to be kept."""
-    save_checkpoint(life.checkpoints, step, state, extra, life.identity, life.attempt, documents=documents)
-    prune_checkpoints(life.checkpoints, life.keep, best)
+    """This rank's share into the step's folder; on rank 0 the rest of it too, once all ranks have written theirs."""
+
+    def conclude(written: list[Entries]) -> None:
+        complete(draft, share, {file: entry for entries in written for file, entry in entries.items()})
+        prune_checkpoints(draft.root, keep, best)
+
+    try:
+        board.done_by_all(name, lambda: write_share(folder, share, rank(), world_size()), conclude)
+    except BaseException:
+        if rank() == 0:
+            abandon(draft)
+        raise
 
 
 def is_ours(checkpoint: Any) -> bool:

@@ -27,9 +27,10 @@ from ftsys.train.callbacks import MetricsLog, ProgressCallback, StatusCallback
 from ftsys.train.checkpoint import clean_leftovers, named_checkpoint, newest_checkpoint
 from ftsys.train.evaluation import EvaluationStopped
 from ftsys.train.out_of_memory import memory_explained
+from ftsys.train.planning import PLAN, check_planned_alike, former_plan, plan_document, resolve_plan
 from ftsys.train.results import environment
 from ftsys.train.saving import Life
-from ftsys.train.setup import check_recomputable, load_model, metrics_of, resolve_plan, training_arguments
+from ftsys.train.setup import check_recomputable, load_model, metrics_of, training_arguments
 from ftsys.train.status import Claim
 from ftsys.train.stopping import Stopping
 from ftsys.train.trainer import Trainer
@@ -80,11 +81,13 @@ def train_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchd
     stopping, train_split = Stopping(interruption), store.splits[str(task.train_split)]
     model, fresh = load_model(model_folder_of(run), task, run.train.seed)
     shape = known_shape(model.config.to_dict(), task.num_outputs)
-    plan = resolve_plan(run, train_split, packed=why_not_packable(model) is None, model=shape)
+    packed, checkpoints = why_not_packable(model) is None, folder / "checkpoints"
+    plan = former_plan(run, checkpoints) or resolve_plan(run, train_split, packed=packed, model=shape)
     check_recomputable(model, plan)
     if plan.backend == "deepspeed":
         _prepare_deepspeed(plan)
     arguments = training_arguments(run, plan, task)
+    check_planned_alike(plan)
     callbacks = [
         MetricsLog(folder, claim.attempt, task.evaluation_splits, on_error=stopping.fail),
         StatusCallback(folder, claim.attempt, on_error=stopping.fail),
@@ -94,7 +97,8 @@ def train_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchd
     trainer = _trainer(model, arguments, task, store, callbacks)
     trainer.on_saving_error = stopping.fail
     watchdog.begin(arguments.process_index, arguments.world_size)
-    life = trainer.life = Life(folder / "checkpoints", run_identity(run), claim.attempt, run.train.save_keep)
+    documents = {PLAN: plan_document(run, plan)}
+    life = trainer.life = Life(checkpoints, run_identity(run), claim.attempt, run.train.save_keep, documents)
     _describe(run, plan, trainer, fresh, len(train_split))
     decided_by_rank_0(lambda: _write_plan(run, plan, arguments, folder))
     resume = decided_by_rank_0(lambda: _resume_from(run, life))
@@ -166,7 +170,7 @@ def _prepare_deepspeed(plan: Plan) -> None:
 
 def _write_plan(run: RunConfig, plan: Plan, arguments: TrainingArguments, folder: Path) -> None:
     atomic_write_text(folder / "config.toml", dump_toml(run))
-    atomic_write_text(folder / "plan.json", plan.to_json())
+    atomic_write_text(folder / PLAN, plan.to_json())
     atomic_write_json(folder / "env.json", environment())
     if plan.backend == "deepspeed":
         atomic_write_text(folder / "deepspeed.json", to_text(arguments.deepspeed))

@@ -1,7 +1,6 @@
 """From a run and its plan to what the Trainer takes: arguments, model, metrics. One source for every number."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,36 +10,20 @@ from transformers import AutoModelForSequenceClassification, EvalPrediction, Pre
 from transformers.integrations import get_reporting_integration_callbacks
 
 from ftsys.config import EngineSection, RunConfig
-from ftsys.data.batching import plan_epoch
 from ftsys.data.model_folder import model_config
-from ftsys.data.store import Store, StoreSplit
+from ftsys.data.store import Store
 from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, compute, predictions_from_logits
 from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Task
 from ftsys.train.arguments import TrainingArguments
+from ftsys.train.planning import rank_world
 from ftsys.train.trainer import Trainer
 from launcher.deepspeed_config import deepspeed_config, merged_config, read_user_json
-from launcher.model_shape import ModelShape, not_recomputable
-from launcher.plan import Plan, World, make_plan, this_machine
+from launcher.model_shape import not_recomputable
+from launcher.plan import Plan, make_plan
 
 STEPS_BETWEEN_LOGS = 10
-GIB = 2**30
-
-
-def rank_world() -> World:
-    """The world as this rank's environment and torch show it."""
-    if not torch.cuda.is_available():
-        return this_machine(os.environ, device="cpu")
-    return this_machine(
-        os.environ, device="cuda", bf16_supported=torch.cuda.is_bf16_supported(False), device_memory=_smallest_memory()
-    )
-
-
-def _smallest_memory() -> int:
-    """Whole GiB of the smallest GPU in sight, so that ranks of one machine agree to the byte."""
-    sizes = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
-    return int(min(sizes) // GIB * GIB)
 
 
 def training_arguments(run: RunConfig, plan: Plan, task: Task) -> TrainingArguments:
@@ -134,20 +117,6 @@ def _deepspeed(run: RunConfig, plan: Plan) -> dict[str, Any]:
     if run.engine.deepspeed:
         return merged_config(read_user_json(run.engine.deepspeed), run, plan)
     return deepspeed_config(plan, run)
-
-
-def resolve_plan(run: RunConfig, train_split: StoreSplit, packed: bool, model: ModelShape | None = None) -> Plan:
-    """Every automatic choice for this rank's world. Raises ConfigError with all that cannot work in it.
-
-    `model` is the shape of what is trained, None where its sizes are not known: then no choice depends on memory.
-    """
-    user_json = read_user_json(run.engine.deepspeed) if run.engine.deepspeed else None
-    world, rows = rank_world(), len(train_split)
-    plan = make_plan(run, world, train_rows=rows, packed=packed, deepspeed_json=user_json, model=model)
-    if plan.global_tokens is None:
-        return plan
-    steps = len(plan_epoch(train_split.lengths, run.train.seed, 0, global_tokens=plan.global_tokens, order=plan.order))
-    return make_plan(run, world, rows, steps_per_epoch=steps, packed=packed, deepspeed_json=user_json, model=model)
 
 
 def _batch(plan: Plan) -> dict[str, Any]:

@@ -6,8 +6,6 @@ and world a run goes on bit for bit; nothing is rounded on the way, since 16-bit
 exactly as the engine's own step makes them. Random generators, schedulers and accelerate's GradScaler are the caller's.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ from torch.optim import Optimizer
 
 from ftsys.errors import CheckpointError
 from ftsys.train import state_deepspeed
-from ftsys.train.full_state import FullState, Room
+from ftsys.train.full_state import FullState
 from ftsys.train.state_groups import group_mismatches, read_groups, write_groups
 from ftsys.train.state_layout import (
     Layout,
@@ -33,20 +31,19 @@ from ftsys.train.state_transfer import Source, gather, rank, widened
 __all__ = ["FullState", "export_state", "import_state"]
 
 
-def export_state(model: Any, optimizer: Any = None, room: Room | None = None) -> FullState:
+def export_state(model: Any, optimizer: Any = None) -> FullState:
     """Gather the whole state on rank 0; other ranks get an empty one. Collective.
 
     `model` is a torch module, a DDP or compiled one, or a DeepSpeed engine, whose own optimizer is then taken;
     `optimizer` is a torch optimizer or accelerate's wrapper of one, or None for the weights alone. The result shares no
-    memory with the model, but with the former one that was made with the same `room`. Raises CheckpointError for an
-    engine whose state cannot be read.
+    memory with the model. Raises CheckpointError for an engine whose state cannot be read.
     """
-    layout, state, room = _layout(model, optimizer), FullState(), room or Room()
+    layout, state = layout_of(model, optimizer), FullState()
     if not layout.partitioned and rank() > 0:
         return state
     with torch.no_grad():
         for index in range(len(layout.owners)):
-            _read_owner(layout, index, state, room)
+            _read_owner(layout, index, state)
         for name in layout.unowned():
             _read_unowned(layout, name, state)
         if rank() > 0:
@@ -66,7 +63,7 @@ def import_state(model: Any, optimizer: Any = None, state: FullState | None = No
     for `export_state`. Raises CheckpointError on all ranks, before any weight is changed, when names or shapes differ
     from the model's or the optimizer keeps other moments.
     """
-    layout, source = _layout(model, optimizer), Source(state)
+    layout, source = layout_of(model, optimizer), Source(state)
     with torch.no_grad():
         for index in range(len(layout.owners)):
             _prepare_owner(layout, index, source)
@@ -85,7 +82,8 @@ def import_state(model: Any, optimizer: Any = None, state: FullState | None = No
         state_deepspeed.write_counters(layout.engine, source.counters)
 
 
-def _layout(model: Any, optimizer: Any) -> Layout:
+def layout_of(model: Any, optimizer: Any) -> Layout:
+    """Where the optimizer of a model, as `export_state` takes them, keeps each parameter."""
     model = getattr(model, "_orig_mod", model)
     if is_engine(model):
         return state_deepspeed.engine_layout(model)
@@ -94,13 +92,13 @@ def _layout(model: Any, optimizer: Any) -> Layout:
     return plain_layout(unwrap(model), optimizer)
 
 
-def _read_owner(layout: Layout, index: int, state: FullState, room: Room) -> None:
+def _read_owner(layout: Layout, index: int, state: FullState) -> None:
     owner, names = layout.owners[index], layout.names_in(index)
-    _assemble(layout, index, owner.tensor, state.weights, partial(room.take, "weights"))
-    for key, tensor in sorted(_moments(owner).items()):
+    _assemble(layout, index, owner.tensor, state.weights)
+    for key, tensor in sorted(moments_of(owner).items()):
         target = state.moments.setdefault(key, {})
         if tensor.shape == owner.tensor.shape:
-            _assemble(layout, index, tensor, target, partial(room.take, key))
+            _assemble(layout, index, tensor, target)
         elif _is_whole(layout, index):
             # Factored second moments: neither the parameter's shape nor a number, but of one parameter alone.
             target[names[0]] = widened(tensor.detach()).to("cpu", copy=True)
@@ -109,18 +107,18 @@ def _read_owner(layout: Layout, index: int, state: FullState, room: Room) -> Non
                 f"{type(owner.optimizer).__name__} keeps {key!r} of shape {tuple(tensor.shape)} for many parameters at "
                 "once, which cannot be told apart: use AdamW"
             )
-    numbers = _numbers(owner)
+    numbers = numbers_of(owner)
     for name in names if numbers else []:
         state.numbers[name] = dict(numbers)
 
 
-def _assemble(layout: Layout, index: int, mine: Tensor, target: dict[str, Tensor], room: Callable[..., Tensor]) -> None:
+def _assemble(layout: Layout, index: int, mine: Tensor, target: dict[str, Tensor]) -> None:
     """Put the whole of each parameter into `target`, from its pieces in one owner's flat tensor on every rank."""
     flats = gather(mine.reshape(-1)) if layout.partitioned else [widened(mine.detach()).reshape(-1).to("cpu")]
     if flats is None:
         return
     names = layout.names_in(index)
-    wholes = {name: room(name, shape_of(layout.parameters[name]), flats[0].dtype) for name in names}
+    wholes = {name: torch.empty(shape_of(layout.parameters[name]), dtype=flats[0].dtype) for name in names}
     filled = dict.fromkeys(names, 0)
     for number, flat in enumerate(flats):
         for piece in layout.pieces_of(number, index):
@@ -194,7 +192,7 @@ def _mismatches(layout: Layout, source: Source) -> list[str]:
 
 def _owner_mismatches(layout: Layout, index: int, source: Source) -> list[str]:
     owner, names = layout.owners[index], layout.names_in(index)
-    saved, own = set().union(*(source.kinds(name) for name in names)), set(_moments(owner))
+    saved, own = set().union(*(source.kinds(name) for name in names)), set(moments_of(owner))
     if saved != own:
         return [
             f"the checkpoint holds {_some(saved)} for {names[0]!r}, {type(owner.optimizer).__name__} keeps "
@@ -219,7 +217,7 @@ def _owner_mismatches(layout: Layout, index: int, source: Source) -> list[str]:
 def _write_owner(layout: Layout, index: int, source: Source) -> None:
     owner, state = layout.owners[index], layout.owners[index].state
     pieces = {piece.name: piece for piece in layout.pieces_of(rank(), index)}
-    moments = _moments(owner)
+    moments = moments_of(owner)
     for tensor in moments.values():
         # Padding, and parameters that had no state of their own, start as a fresh optimizer's.
         tensor.zero_()
@@ -259,12 +257,14 @@ def _is_number(key: str, value: Any, owner: Owner) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _numbers(owner: Owner) -> dict[str, float]:
+def numbers_of(owner: Owner) -> dict[str, float]:
+    """What the optimizer counts for an owner, as {"step": 3.0}."""
     numbers = {key: value for key, value in owner.state.items() if _is_number(key, value, owner)}
     return {key: value.item() if isinstance(value, Tensor) else value for key, value in numbers.items()}
 
 
-def _moments(owner: Owner) -> dict[str, Tensor]:
+def moments_of(owner: Owner) -> dict[str, Tensor]:
+    """The tensors that the optimizer keeps for an owner, by name."""
     return {
         key: value
         for key, value in owner.state.items()

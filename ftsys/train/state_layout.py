@@ -5,7 +5,7 @@ optimizer has one owner a parameter; DeepSpeed has one flat owner a group, cut o
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,22 @@ class Layout:
         """The pieces that rank `rank` keeps in its owner `owner`."""
         mine = self.pieces[rank if self.partitioned else 0]
         return [piece for piece in mine if piece.owner == owner]
+
+    def share_of(self, rank: int, ranks: int) -> list[Piece]:
+        """What rank `rank` of `ranks` writes: what it alone keeps; of what all keep, an equal cut of the elements."""
+        if self.partitioned:
+            return self.pieces[rank]
+        total = sum(piece.count for piece in self.pieces[0])
+        first, last, at, found = rank * total // ranks, (rank + 1) * total // ranks, 0, []
+        for piece in self.pieces[0]:
+            begin, end = max(first - at, 0), min(last - at, piece.count)
+            if begin < end:
+                cut = replace(piece, start=piece.start + begin, count=end - begin, offset=piece.offset + begin)
+                found.append(cut)
+            elif piece.count == 0 and rank == 0:
+                found.append(piece)
+            at += piece.count
+        return found
 
     def unowned(self) -> list[str]:
         """Names of the parameters that no optimizer updates: frozen, empty, or left out of its groups."""

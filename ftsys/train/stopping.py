@@ -21,6 +21,7 @@ class Stopping(TrainerCallback):
         self.agreed = False
         self.evaluation_owed = False
         self._failure: FtsysError | None = None
+        self._asked: tuple[torch.Tensor, Any] | None = None
 
     def fail(self, error: FtsysError) -> None:
         """End the run with `error` at the next question, on all ranks: raised here alone, the others would wait."""
@@ -32,9 +33,17 @@ class Stopping(TrainerCallback):
         """From here on a signal waits until the ranks are asked."""
         self.interruption.deferred = True
 
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask all ranks, who meet here anyway; the answer comes while the weights are updated."""
+        self._ask(args)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask all ranks; the first one that was told to stop stops all."""
-        if self.ask(args):
+        """Hear the answer; the first rank that was told to stop stops all."""
+        if self._asked is None:
+            self._ask(args)
+        if self._hear():
             ends_epoch = args.eval_strategy == "epoch" and float(state.epoch or 0.5).is_integer()
             self.evaluation_owed = control.should_evaluate or ends_epoch  # the next life begins with it
             control.should_training_stop = control.should_save = True
@@ -55,10 +64,22 @@ class Stopping(TrainerCallback):
 
     def ask(self, args: TrainingArguments) -> bool:
         """Whether any rank was told to stop. Collective. Raises on every rank what `fail` was given on any."""
+        if self._asked is not None:  # in a step that an exception ended
+            self._hear()
+        self._ask(args)
+        return self._hear()
+
+    def _ask(self, args: TrainingArguments) -> None:
         own = FAILING + self._failure.exit_status if self._failure else int(self.interruption.wanted)
         word = torch.tensor([own], dtype=torch.int32, device=args.device)
-        if args.world_size > 1:
-            distributed.all_reduce(word, op=distributed.ReduceOp.MAX)
+        answer = distributed.all_reduce(word, distributed.ReduceOp.MAX, async_op=True) if args.world_size > 1 else None
+        self._asked = word, answer
+
+    def _hear(self) -> bool:
+        assert self._asked is not None
+        (word, answer), self._asked = self._asked, None
+        if answer is not None:
+            answer.wait()
         found = int(word.item())
         if found >= FAILING:
             raise self._failure or _failure_elsewhere(found - FAILING)

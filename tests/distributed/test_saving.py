@@ -9,6 +9,8 @@ import pytest
 from transformers import TrainerCallback
 
 from ftsys.errors import FtsysError, StorageError
+from ftsys.train.checkpoint_writing import Entries
+from ftsys.train.full_state import FullState
 from tests.distributed.tiny_run import make_store, make_trainer
 from tests.distributed.worlds import World
 
@@ -20,13 +22,13 @@ def train_saving(store: Path, scratch: Path, disk: str) -> dict[str, Any]:
     options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
     trainer, step_4, there = make_trainer(store, scratch, **options), threading.Event(), []
     trainer.life = saving.Life(scratch / "checkpoints", "identity", 1, keep=9)
-    honest = saving.save_checkpoint
+    honest = saving.write_share
 
-    def slow(root: Path, step: int, *rest: Any, **named: Any) -> Path:
-        if disk == "full":
+    def slow(folder: Path, share: FullState, part: int, parts: int) -> Entries:
+        if disk == "full" and part == parts - 1:
             raise StorageError("no space left on device")
-        assert step > 2 or step_4.wait(60)
-        return honest(root, step, *rest, **named)
+        assert "step-000002" not in folder.name or step_4.wait(60)
+        return honest(folder, share, part, parts)
 
     class Watch(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -37,10 +39,12 @@ def train_saving(store: Path, scratch: Path, disk: str) -> dict[str, Any]:
     trainer.add_callback(Watch())
     error = ""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "save_checkpoint", slow)
+        patch.setattr(saving, "write_share", slow)
+        if disk == "broken":
+            patch.setattr(saving, "complete", lambda *_: 1 / 0)
         try:
             trainer.train()
-        except FtsysError as found:
+        except (FtsysError, ZeroDivisionError) as found:
             error = f"{type(found).__name__}: {found}"
     return {"error": error, "there": there, "step": trainer.state.global_step}
 
@@ -61,6 +65,15 @@ def test_training_goes_on_while_a_checkpoint_is_written(
 
 def test_a_full_disk_ends_every_rank_with_the_same_error(world: Callable[[int], World], tmp_path: Path) -> None:
     store = make_store(tmp_path / "stores")
-    for found in world(2).run(train_saving, store, tmp_path / "run", "full"):
+    for found in world(2).run(train_saving, store, tmp_path / "run", "full"):  # rank 1's, and rank 0 hears of it
         assert found["error"] == "StorageError: no space left on device"
         assert found["step"] == 4  # the next save hears of it; a run is told earlier, by `on_saving_error`
+    assert list((tmp_path / "run/checkpoints").iterdir()) == []
+
+
+def test_a_mistake_of_rank_0_reaches_every_rank(world: Callable[[int], World], tmp_path: Path) -> None:
+    store = make_store(tmp_path / "stores")
+    first, second = world(2).run(train_saving, store, tmp_path / "run", "broken")
+    assert first["error"] == "ZeroDivisionError: division by zero"
+    assert second["error"] == "FtsysError: rank 0 failed: ZeroDivisionError: division by zero"
+    assert first["step"] == second["step"] == 4

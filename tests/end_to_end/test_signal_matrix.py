@@ -52,7 +52,7 @@ def linger(rank: int, phase: str) -> None:
     elif phase == "evaluate":
         own.evaluation_loop = marking(own.evaluation_loop)  # type: ignore[method-assign]
     else:
-        saving.save_checkpoint = marking(saving.save_checkpoint)
+        saving.write_share = marking(saving.write_share)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_signal_ends_every_rank_with_everything_whole(
 ) -> None:
     folder = copy_project(project, f"{name}-{target}-{phase.replace(' ', '-')}-{ranks}")
     life = start(folder, ranks, prepare=(linger, phase))
-    rank = 0 if phase == "save" else ranks - 1  # rank 0 alone writes
+    rank = ranks - 1
     for number in range(ranks) if phase == "prepare" else [rank]:
         _wait_for(folder / f"reached-{number}", life)
     for process in life.ranks if target == "all" else [life.ranks[rank]]:

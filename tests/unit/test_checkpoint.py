@@ -19,9 +19,9 @@ from ftsys.train.checkpoint import (
     complete_checkpoints,
     newest_checkpoint,
     prune_checkpoints,
-    save_checkpoint,
     verify_checkpoint,
 )
+from ftsys.train.checkpoint_writing import save_checkpoint
 from ftsys.train.full_state import FullState
 
 EXTRA = {"trainer": {"epoch": 1.5, "best": None}, "plan": [1, 2], "rate": 0.1 + 0.2}
