@@ -11,6 +11,7 @@ from launcher.fitting import Fitting, fitting, gib, reason_of, without
 from launcher.model_shape import ModelShape
 from launcher.plan_choices import (
     backend_of,
+    compiled,
     impossible,
     notes_on,
     order_of,
@@ -46,7 +47,7 @@ class Plan:
     order: Literal["random", "length_grouped"]
     micro_tokens: int
     kernels: str
-    compile: bool | Literal["auto"]
+    compile: bool
     global_size: int | None
     """Examples of a step; None where the step is sized in tokens."""
     global_tokens: int | None
@@ -125,6 +126,7 @@ def make_plan(
     ConfigError.raise_if(_impossible(run, world, computed, train_rows))
     if model is not None:
         computed = _fitted(run, world, fitting(run, world, model, settled), reasons)
+    counts = _counts(run, world, train_rows, steps_per_epoch)
     return Plan(
         ranks=world.ranks,
         nodes=world.nodes,
@@ -137,8 +139,9 @@ def make_plan(
         activation_checkpointing=computed.checkpointing,
         order=order_of(run, packed, reasons),
         micro_tokens=computed.micro_tokens,
+        compile=compiled(run, world, counts["total_steps"], computed.predicted, reasons),
         **_of_the_run(run),
-        **_counts(run, world, train_rows, steps_per_epoch),
+        **counts,
         reasons=reasons,
         notes=tuple(notes_on(run, world, computed.precision)),
         predicted=computed.predicted,
@@ -152,7 +155,6 @@ def _of_the_run(run: RunConfig) -> dict[str, Any]:
         "max_grad_norm": float(run.trainer.get("max_grad_norm", 1.0)),
         "seed": run.train.seed,
         "kernels": run.engine.kernels,
-        "compile": run.engine.compile,
         "global_size": run.batch.global_size,
         "global_tokens": run.batch.global_tokens,
         "epochs": run.train.epochs,

@@ -7,6 +7,9 @@ from typing import Any, Literal
 from ftsys.config import RunConfig, lowest_stage
 from launcher.world import World
 
+COMPILE_SECONDS, COMPILED_SAVES = 40.0, 0.1
+"""Before the first step, and the share of a step that fused elementwise work is taken to save. No GPU was at hand."""
+
 CPU_MICRO_TOKENS, CUDA_MICRO_TOKENS = 4_096, 16_384
 
 
@@ -93,6 +96,31 @@ def order_of(run: RunConfig, packed: bool, reasons: dict[str, str]) -> Literal["
         "packed batches hold no padding" if packed else "padded batches of like lengths hold less padding"
     )
     return "random" if packed else "length_grouped"
+
+
+def compiled(
+    run: RunConfig,
+    world: World,
+    total_steps: int | None,
+    predicted: Mapping[str, Any] | None,
+    reasons: dict[str, str],
+) -> bool:
+    """Whether torch.compile pays: what it is taken to save in all steps, against what it takes before the first."""
+    asked, seconds = run.engine.compile, (predicted or {}).get("seconds")
+    if asked != "auto":
+        reasons["compile"] = f"engine.compile = {str(asked).lower()}"
+        return asked
+    if world.device == "cpu":
+        reasons["compile"] = "a CPU has faster kernels of ftsys' own"
+        return False
+    if total_steps is None or seconds is None:
+        reasons["compile"] = "nobody knows how long the run takes"
+        return False
+    saved = total_steps * seconds * COMPILED_SAVES
+    pays = saved > COMPILE_SECONDS
+    told = f"{total_steps:,} steps of {seconds * 1e3:,.0f} ms would save {saved:,.0f} s, compiling takes"
+    reasons["compile"] = f"{told} {COMPILE_SECONDS:.0f} s; both supposed, not measured"
+    return pays
 
 
 def usual_micro_tokens(run: RunConfig, world: World) -> int:

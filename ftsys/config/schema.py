@@ -191,7 +191,7 @@ class EngineSection(Section):
     kernels: Text = "auto"
     """"auto", "reference" for the slow truth, or a kernel's name to demand it."""
     compile: Switch = "auto"
-    """Whether torch.compile is used."""
+    """Whether torch.compile fuses what lies between matrix products; "auto": on a GPU where the run is long enough."""
 
 
 class LaunchSection(Section):

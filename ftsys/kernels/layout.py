@@ -27,6 +27,8 @@ class PackedLayout:
     kernel: str = field(default="padded")
     dropout_keys_T: torch.Tensor | None = None
     """One key a token, int64 (see `kernels.dropout`); None: dropout is drawn from torch's generator."""
+    compiled: bool = False
+    """Whether `kernels.regions` computes what lies between matrix products."""
     calls: Counter[int] = field(default_factory=Counter, init=False, repr=False)
     """How often each dropout site was met in this batch's forward pass, where layers share one."""
     _score_biases: dict[Any, torch.Tensor | None] = field(default_factory=dict, init=False, repr=False)

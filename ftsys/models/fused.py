@@ -1,4 +1,4 @@
-"""Elementwise work of unmodified layers in one pass, where a packed batch is computed with the native kernels.
+"""Elementwise work of unmodified layers in one pass, by the native kernels or by what torch.compile makes of it.
 
 Classes are replaced on the instances, as for dropout: nothing that is saved changes, and any other batch, dtype or
 device goes through the same operations one by one.
@@ -9,6 +9,7 @@ import inspect
 import torch
 from torch import nn
 
+from ftsys.kernels import regions
 from ftsys.kernels.native import layers
 from ftsys.models.dropout import KeyedDropout, library_of, site_of
 from ftsys.models.slot import LayoutSlot
@@ -28,12 +29,14 @@ class FusedAddNorm(nn.Module):
     def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
         """(1, T, D') and (1, T, D), or any other shape."""
         x, layout, norm = self.dense(hidden_states), self.slot.recent_layout, self.LayerNorm
-        library = None if layout is None else library_of(layout, x, input_tensor, norm.weight, norm.bias)
         keys = self.dropout.keys_of(x, layout)
         drawn = self.training and self.dropout.p > 0 and keys is None
-        if library is None or layout is None or drawn:
+        library = None if layout is None else library_of(layout, x, input_tensor, norm.weight, norm.bias)
+        if layout is None or drawn or (library is None and not layout.compiled):
             return norm(input_tensor + self.dropout(x))
         site = 0 if keys is None else site_of(self.dropout, layout)
+        if library is None or layout.compiled:
+            return regions.add_norm(x, input_tensor, norm, keys, site, self.dropout.p)
         return layers.add_norm(library, x, input_tensor, norm, keys, site, self.dropout.p)
 
 

@@ -26,8 +26,8 @@ _SLOT = "_ftsys_slot"
 class PackedView:
     """Feeds packed batches to `model`, which stays the plain Hugging Face model in every other respect."""
 
-    def __init__(self, model: PreTrainedModel, kernel: str = "padded") -> None:
-        """Attach to `model`, once however many views it gets.
+    def __init__(self, model: PreTrainedModel, kernel: str = "padded", compiled: bool = False) -> None:
+        """Attach to `model`, once however many views it gets; `compiled` as of `PackedLayout`.
 
         Raises:
             ConfigError: it cannot be packed; the message is `why_not_packable`'s.
@@ -35,7 +35,7 @@ class PackedView:
         reason = why_not_packable(model)
         if reason is not None:
             raise ConfigError(f"the model cannot be packed: {reason}. Feed it padded batches.")
-        self.kernel = kernel
+        self.kernel, self.compiled = kernel, compiled
         self.family = FAMILIES[model.config.model_type]
         self.token_types = getattr(model.config, "type_vocab_size", 0) if self.family.has_token_types else 0
         self.first_position, self.longest = _position_table(model)
@@ -64,7 +64,7 @@ class PackedView:
                 f"a sequence of {max_seqlen} tokens is longer than the model's {self.longest} positions. "
                 f"Set data.max_length to {self.longest} or less."
             )
-        layout = PackedLayout(cu_seqlens, max_seqlen, self.kernel, dropout_keys_T)
+        layout = PackedLayout(cu_seqlens, max_seqlen, self.kernel, dropout_keys_T, self.compiled)
         inputs: dict[str, Any] = {
             "input_ids": input_ids_T[None],
             "position_ids": (position_ids_T + self.first_position if self.first_position else position_ids_T)[None],

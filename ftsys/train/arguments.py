@@ -66,6 +66,9 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
     batch_order: str = field(default="random", metadata={"help": "'random' or 'length_grouped'."})
     micro_tokens: int = field(default=16_384, metadata={"help": "Real tokens a device computes at once."})
     kernels: str = field(default="auto", metadata={"help": "The attention kernel: 'auto', or a name to demand it."})
+    compile_regions: bool = field(
+        default=False, metadata={"help": "Have torch.compile fuse dropout, residual and LayerNorm of packed batches."}
+    )
     master_weights: bool = field(
         default=False, metadata={"help": "bf16 weights with float32 masters in AdamW, in place of autocast."}
     )

@@ -194,6 +194,10 @@ def _describe(run: RunConfig, plan: Plan, trainer: Trainer, fresh: list[str], ro
     if trainer.view is not None:
         slow = why_not_fast(trainer.args.device.type) if run.engine.kernels == "auto" else None
         say(f"packed batches, attention kernel {trainer.view.kernel!r}" + (f", because {slow}" if slow else ""))
+        if trainer.view.compiled:
+            say("dropout, residual and LayerNorm are compiled")
+        elif trainer.eager_because:
+            say(f"nothing is compiled, because {trainer.eager_because}")
     else:
         say(f"padded batches, because {trainer.padded_because}")
     if fresh:

@@ -81,6 +81,7 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
         "optim": plan.optimizer,
         "max_grad_norm": plan.max_grad_norm,
         "kernels": plan.kernels,
+        "compile_regions": plan.compile,
         **_recomputation(plan),
     }
     if plan.backend == "deepspeed":

@@ -18,6 +18,7 @@ from ftsys.data.loader import SHARE, Share, Split
 from ftsys.data.store import StoreSplit
 from ftsys.kernels.attention import choose_kernel
 from ftsys.kernels.native.library import give_up, native, why_not_native
+from ftsys.kernels.regions import why_not_compiled
 from ftsys.models.feed import check_pad_token, model_inputs, name_pad_token
 from ftsys.models.packed import PackedView, why_not_packable
 from ftsys.train.agree import from_all
@@ -36,6 +37,8 @@ class StepTrainer(StockFilesTrainer):
     view: PackedView | None = None
     padded_because: str | None = None
     """Why the data that was last asked about went the stock way, or the store's model is fed padded batches."""
+    eager_because: str | None = None
+    """Why a rank cannot compile what `compile_regions` asks for, so that none does."""
     training_split: Split | None = None
     _viewed: nn.Module | None = None
     _settled: nn.Module | None = None
@@ -53,7 +56,11 @@ class StepTrainer(StockFilesTrainer):
         self.padded_because = why_not_packable(model) if setting(self.args, "packing") else "packing=False"
         self.view, self._viewed = None, model
         if self.padded_because is None:
-            self.view = PackedView(model, choose_kernel(setting(self.args, "kernels"), self.args.device.type))
+            device = self.args.device.type
+            if setting(self.args, "compile_regions"):
+                self.eager_because = next(filter(None, from_all(why_not_compiled(device))), None)
+            compiled = setting(self.args, "compile_regions") and self.eager_because is None
+            self.view = PackedView(model, choose_kernel(setting(self.args, "kernels"), device), compiled)
         else:
             check_pad_token(model, pad_id)
 

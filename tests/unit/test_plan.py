@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ftsys.config import RunConfig, build_run
 from ftsys.errors import ConfigError
 from launcher.plan import Plan, World, make_plan, warmup_steps
+from launcher.plan_choices import compiled
 
 CPU = World(bf16_supported=True)
 GPUS = World(ranks=8, local_ranks=8, device="cuda", bf16_supported=True)
@@ -216,3 +217,23 @@ def test_optimizer_and_clipping_come_from_the_trainer_section() -> None:
     assert (plan.optimizer, plan.max_grad_norm) == ("adamw_torch", 0.0)
     default = make_plan(run_of(), CPU)
     assert (default.optimizer, default.max_grad_norm) == ("adamw_torch_fused", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "world", "steps", "seconds", "pays", "why"),
+    [
+        ("auto", CPU, 10**6, 1.0, False, "faster kernels"),
+        ("auto", GPUS, 100, 0.01, False, "100 steps of 10 ms would save 0 s, compiling takes 40 s"),
+        ("auto", GPUS, 10**6, 0.01, True, "would save 1,000 s"),
+        ("auto", GPUS, None, 0.01, False, "nobody knows"),
+        ("auto", GPUS, 100, None, False, "nobody knows"),
+        (True, CPU, 1, None, True, "engine.compile = true"),
+        (False, GPUS, 10**6, 1.0, False, "engine.compile = false"),
+    ],
+)
+def test_short_runs_stay_eager(
+    asked: Any, world: World, steps: int | None, seconds: float | None, pays: bool, why: str
+) -> None:
+    reasons: dict[str, str] = {}
+    assert compiled(engine(compile=asked), world, steps, {"seconds": seconds}, reasons) is pays
+    assert why in reasons["compile"]

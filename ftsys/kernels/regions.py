@@ -1,0 +1,72 @@
+"""What torch.compile makes one kernel of each way: keyed dropout + residual + LayerNorm. All layers share one function.
+
+Bias and GELU are left to torch: a matrix product adds the bias as it ends, so there is nothing to fuse GELU with.
+"""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ftsys.cache import cache_folder
+from ftsys.kernels.dropout import check_width, mask_tables, threshold, windows
+
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def why_not_compiled(device: str) -> str | None:
+    """The reason why torch.compile cannot be used for `device` ("cpu" or "cuda") here, or None."""
+    if device == "cpu":
+        compiler = os.environ.get("CXX", "g++")
+        return None if shutil.which(compiler) else f"there is no C++ compiler (CXX={compiler!r})"
+    return None if importlib.util.find_spec("triton") is not None else "Triton is not installed"
+
+
+def add_norm(
+    x: Tensor, residual: Tensor, norm: torch.nn.LayerNorm, keys: Tensor | None, site: int, rate: float
+) -> Tensor:
+    """norm(residual + dropout(x)), all of one shape (..., D), with an int64 key for each row; None: nothing is dropped.
+
+    The masks are those of `kernels.dropout.keyed_dropout`. Compiled once for each rate, dtype and width, for any number
+    of rows from 2 on.
+    """
+    width = x.shape[-1]
+    rows, others = x.reshape(-1, width), residual.reshape(-1, width)
+    if keys is None:
+        drawn: tuple[Tensor, ...] = ()
+    else:
+        check_width(width)
+        drawn = (*windows(keys.flatten(), site), *mask_tables(x.device))
+    for tensor in (rows, others, *drawn[:2]):
+        if len(rows) > 1:  # torch takes a size of 1 for a constant
+            torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    function = _compiled(rate if drawn else 0.0, norm.eps)
+    return function(rows, others, norm.weight, norm.bias, *drawn).view(x.shape)
+
+
+@cache
+def _compiled(rate: float, epsilon: float) -> Callable[..., Tensor]:
+    os.environ.setdefault(_CACHE, str(cache_folder() / "inductor"))  # kept between runs
+    lowest, factor = threshold(rate)
+
+    def dropped_add_norm(
+        x: Tensor,
+        residual: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        first_window: Tensor | None = None,
+        second_window: Tensor | None = None,
+        first: Tensor | None = None,
+        second: Tensor | None = None,
+    ) -> Tensor:
+        if first_window is not None and second_window is not None and first is not None and second is not None:
+            columns = torch.arange(x.shape[-1], device=x.device)
+            drawn = first[first_window[:, None] + columns] + second[second_window[:, None] + columns]
+            x = torch.where(drawn >= lowest, x * factor, 0.0)
+        return torch.nn.functional.layer_norm(residual + x, x.shape[-1:], weight, bias, epsilon)
+
+    return torch.compile(dropped_add_norm, fullgraph=True)
