@@ -39,12 +39,14 @@ def our_predictor(spec: Spec) -> Trainer:
 
 def _run(spec: Spec, store: Store, length: dict[str, Any]) -> RunConfig:
     evaluates = "epochs" in length and spec.evaluates
+    size = {"global_tokens": spec.tokens} if spec.tokens else {"global_size": spec.examples}
+    order = "length_grouped" if spec.recipe.length_grouped else "random"
     return build_run(
         {
             "output_dir": spec.work,
             "task": {"name": TASK},
             "data": {"max_length": store.tokenizer.max_length},
-            "batch": {"global_tokens": spec.tokens} if spec.tokens else {"global_size": spec.examples},
+            "batch": {**size, "order": order},
             "train": {**length, "eval_every": "epoch" if evaluates else "never", "save_every": "never"},
             "engine": {"precision": spec.recipe.precision},
         }

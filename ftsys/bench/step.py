@@ -11,7 +11,7 @@ from ftsys.bench.output import Cell, Findings, bench_parser, conclude, parse
 from ftsys.bench.peers import OURS, PEERS, check_peers, installed, peer_spec
 from ftsys.errors import ConfigError
 
-STEP_PEERS = (OURS, "ours-8", "course", "best", "accelerate", "cross-encoder")
+STEP_PEERS = (OURS, "ours-8", "ours-grouped", "course", "best", "accelerate", "cross-encoder")
 MATMUL = "matmul"
 MODELS = ("minilm", "bert-base")
 RATIOS = {OURS: STEP_PEERS[1:], "ours-8": ("course",)}

@@ -18,7 +18,7 @@ from ftsys.errors import ConfigError
 from ftsys.kernels.dropout import NO_DROPOUT, AttentionDropout
 from ftsys.kernels.grouped import grouped_attention
 from ftsys.kernels.layout import PackedLayout, pad_rows, unpad_rows
-from ftsys.kernels.native.attention import native_attention, takes
+from ftsys.kernels.native.attention import LANES, native_attention, takes
 from ftsys.kernels.native.library import NATIVE, why_not_native
 from ftsys.kernels.pattern import PLAIN, Pattern
 from ftsys.kernels.relative import padded_relative_scores
@@ -180,18 +180,19 @@ KERNELS: dict[str, Attention] = {
 }
 
 
-def choose_kernel(demanded: str, device: str = "cpu") -> str:
+def choose_kernel(demanded: str, device: str = "cpu", head_size: int | None = None) -> str:
     """The kernel's name: `demanded`, or for "auto" the fast one of `device` ("cpu" or "cuda"), if it is to be had.
 
     Raises:
-        ConfigError: `demanded` names a kernel that does not exist, or that this machine cannot run.
+        ConfigError: `demanded` names a kernel that does not exist, that this machine cannot run, or that is not made
+            for heads of `head_size`, where it is known.
     """
     if demanded == "auto":
         slow = "grouped" if device == "cpu" else "padded"
         return slow if why_not_fast(device) else _fast_of(device)
     if demanded not in KERNELS:
         raise ConfigError(f"engine.kernels={demanded!r} is not a kernel. Use 'auto' or one of {sorted(KERNELS)}.")
-    reason = _why_not(demanded, device)
+    reason = _why_not(demanded, device) or (head_size and _why_not_heads(demanded, head_size))
     if reason is not None:
         raise ConfigError(f"engine.kernels={demanded!r} cannot be had here: {reason}. Use 'auto'.")
     return demanded
@@ -213,6 +214,16 @@ def _why_not(name: str, device: str) -> str | None:
         return "it runs on a GPU"
     if name == TRITON and not _has_triton():
         return "Triton is not installed"
+    return None
+
+
+def _why_not_heads(name: str, size: int) -> str | None:
+    if name == NATIVE and size % LANES:
+        return f"the model's heads have {size} elements, and it takes multiples of {LANES}"
+    if name == TRITON:
+        from ftsys.kernels.flash import SIZES
+
+        return None if size in SIZES else f"the model's heads have {size} elements, and it takes {sorted(SIZES)}"
     return None
 
 

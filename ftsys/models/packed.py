@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ftsys.errors import ConfigError
 from ftsys.kernels.layout import PackedLayout
@@ -81,6 +81,12 @@ class PackedView:
             return inputs | {"packed": layout}
         ends_S1 = input_ids_T[layout.last_tokens_S][:, None]
         return {"input_ids": ends_S1, "packed": layout, "base_inputs": inputs | dict(self.family.inputs or {})}
+
+
+def head_size(config: PretrainedConfig) -> int:
+    """Elements of one attention head of a model that can be packed."""
+    own = getattr(config, "head_dim", None)
+    return int(own or config.hidden_size // config.num_attention_heads)
 
 
 def _open(model: PreTrainedModel, family: Family) -> LayoutSlot:

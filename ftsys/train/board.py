@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from torch.distributed.distributed_c10d import _get_default_store
@@ -10,6 +11,8 @@ from ftsys.errors import FtsysError
 from ftsys.train.state_transfer import rank, world_size
 
 Value = TypeVar("Value")
+PATIENCE = timedelta(days=1)
+"""How long a rank waits for another's note: as long as a disk may take. That a rank is dead, the watchdog finds out."""
 
 
 class Board:
@@ -17,7 +20,10 @@ class Board:
 
     def __init__(self) -> None:
         """Every rank that takes part makes one, at any time."""
-        self._store: Any = _get_default_store().clone() if world_size() > 1 else None
+        self._store: Any = None
+        if world_size() > 1:
+            self._store = _get_default_store().clone()  # torch has no public name for it
+            self._store.set_timeout(PATIENCE)
 
     def done_by_all(self, name: str, work: Callable[[], Value], conclude: Callable[[list[Value]], object]) -> None:
         """`work` on every rank, then on rank 0 `conclude` with what it returned on each; returns once that is done.

@@ -20,7 +20,7 @@ from ftsys.kernels.attention import choose_kernel
 from ftsys.kernels.native.library import give_up, native, why_not_native
 from ftsys.kernels.regions import why_not_compiled
 from ftsys.models.feed import check_pad_token, model_inputs, name_pad_token
-from ftsys.models.packed import PackedView, why_not_packable
+from ftsys.models.packed import PackedView, head_size, why_not_packable
 from ftsys.train.agree import from_all
 from ftsys.train.arguments import setting
 from ftsys.train.dropin_saving import StockFilesTrainer
@@ -60,7 +60,8 @@ class StepTrainer(StockFilesTrainer):
             if setting(self.args, "compile_regions"):
                 self.eager_because = next(filter(None, from_all(why_not_compiled(device))), None)
             compiled = setting(self.args, "compile_regions") and self.eager_because is None
-            self.view = PackedView(model, choose_kernel(setting(self.args, "kernels"), device), compiled)
+            kernel = choose_kernel(setting(self.args, "kernels"), device, head_size(model.config))
+            self.view = PackedView(model, kernel, compiled)
         else:
             check_pad_token(model, pad_id)
 

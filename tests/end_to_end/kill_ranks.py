@@ -13,6 +13,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,29 +38,32 @@ class Tally:
     phases: Counter[str] = field(default_factory=Counter)
 
 
-def measure_whole(project: Path) -> tuple[bytes, float]:
+def measure_whole(project: Path, words: Sequence[str]) -> tuple[bytes, float]:
     """The uninterrupted run's weights, and how many seconds a life takes."""
-    finish(copy_project(project, "first"), RANKS)  # prepares the store
+    finish(copy_project(project, "first"), RANKS, words)  # prepares the store
     folder, begin = copy_project(project, "whole"), time.monotonic()
-    return finish(folder, RANKS), time.monotonic() - begin
+    return finish(folder, RANKS, words), time.monotonic() - begin
 
 
-def kill_until(count: int, project: Path, seed: int = 0) -> Tally:
-    """Kill `count` ranks in as many runs as that takes. Raises AssertionError where a run's end is another."""
-    expected, life_seconds = measure_whole(project)
+def kill_until(count: int, project: Path, seed: int = 0, words: Sequence[str] = ()) -> Tally:
+    """Kill `count` ranks in as many runs as that takes; `words` are the command's. Raises AssertionError where a run's
+    end is another."""
+    expected, life_seconds = measure_whole(project, words)
     chance, tally = random.Random(seed), Tally()
     while tally.kills < count:
         folder = copy_project(project, f"{tally.runs}")
-        while tally.kills < count and _one_life_killed(folder, chance, life_seconds, tally):
+        while tally.kills < count and _one_life_killed(folder, words, chance, life_seconds, tally):
             pass
-        assert finish(folder, RANKS) == expected, f"run {tally.runs} of seed {seed}: other weights; see {folder}"
+        assert finish(folder, RANKS, words) == expected, f"run {tally.runs} of seed {seed}: other weights; see {folder}"
         tally.runs += 1
     return tally
 
 
-def _one_life_killed(folder: Path, chance: random.Random, life_seconds: float, tally: Tally) -> bool:
+def _one_life_killed(
+    folder: Path, words: Sequence[str], chance: random.Random, life_seconds: float, tally: Tally
+) -> bool:
     """Start a life and kill one of its ranks at a random moment; False when it was through before that."""
-    life, victim = start(folder, RANKS), chance.randrange(RANKS)
+    life, victim = start(folder, RANKS, words), chance.randrange(RANKS)
     process = life.ranks[victim]
     process.join(chance.uniform(0.0, life_seconds))
     if process.exitcode is not None:
@@ -96,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--zero-stage", help="train with DeepSpeed at this stage, in place of DDP")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     from ftsys.bench.record import DEFAULT_FOLDER, Measurement, write_record
@@ -105,14 +110,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault("FTSYS_CACHE", f"{scratch}/cache")
         project = make_project(Path(scratch) / "project", resolve_model_folder("embedded"))
-        tally = kill_until(options.count, project, options.seed)
+        words = ["--engine.zero_stage", options.zero_stage] if options.zero_stage else []
+        tally = kill_until(options.count, project, options.seed, words)
     print(f"{tally.kills} kills in {tally.runs} runs, every one ended with the same weights; {dict(tally.phases)}")
     print(f"the other rank was gone within {tally.slowest_leave_s:.1f} s, {tally.left_unasked} times by itself")
     if options.record:
         measured = {"slowest leave": Measurement.of([tally.slowest_leave_s], "s", higher_is_better=False)}
         settings = {"kills": tally.kills, "runs": tally.runs, "seed": options.seed, "phases": dict(tally.phases)}
         settings["left by themselves"] = tally.left_unasked
-        print(write_record(DEFAULT_FOLDER, "kill-ranks", measured, {}, settings))
+        name = f"kill-ranks-zero{options.zero_stage}" if options.zero_stage else "kill-ranks"
+        print(write_record(DEFAULT_FOLDER, name, measured, {}, settings))
 
 
 if __name__ == "__main__":

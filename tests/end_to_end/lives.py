@@ -120,9 +120,9 @@ def _be_a_rank(
     sys.exit(main(["train", "run.toml", *words]))
 
 
-def finish(folder: Path, ranks: int) -> bytes:
+def finish(folder: Path, ranks: int, words: Sequence[str] = ()) -> bytes:
     """Start until nothing is left to do, which takes one life; returns the trained weights' bytes."""
-    life = start(folder, ranks)
+    life = start(folder, ranks, words)
     statuses = life.statuses()
     assert statuses == [0] * ranks, f"{statuses}\n{life.log()}"
     return (folder / "run/model/model.safetensors").read_bytes()

@@ -12,11 +12,18 @@ from tests.end_to_end.lives import finish, make_project, warm_up
 LONG = [pytest.mark.long, pytest.mark.timeout(7200)]
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(200, marks=LONG)])
-def test_killed_runs_end_with_the_same_weights(tmp_path: Path, minilm_folder: Path, count: int) -> None:
+ZERO_2 = ("--engine.zero_stage", "2")
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(5, ()), pytest.param(200, (), marks=LONG), pytest.param(20, ZERO_2, marks=LONG)]
+)
+def test_killed_runs_end_with_the_same_weights(
+    tmp_path: Path, minilm_folder: Path, count: int, words: tuple[str, ...]
+) -> None:
     warm_up()
     seed = int(os.environ.get("FTSYS_KILL_SEED", "0"))
-    tally = kill_until(count, make_project(tmp_path / "project", minilm_folder), seed)
+    tally = kill_until(count, make_project(tmp_path / "project", minilm_folder), seed, words)
     assert tally.kills == count
 
 

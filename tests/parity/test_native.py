@@ -143,6 +143,9 @@ def test_a_machine_without_a_compiler_says_so_and_goes_without(monkeypatch: pyte
             choose_kernel("native")
     finally:
         library._load.cache_clear()
+    assert choose_kernel("auto", head_size=24) == "native"  # the other kernels of its kind take any size
+    with pytest.raises(ConfigError, match="heads have 24 elements, and it takes multiples of 16"):
+        choose_kernel("native", head_size=24)
     with pytest.raises(ConfigError, match="it runs on a CPU, not on cuda"):
         choose_kernel("native", "cuda")
     with pytest.raises(ConfigError, match=r"engine.kernels='triton' cannot be had here: it runs on a GPU"):
