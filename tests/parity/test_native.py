@@ -131,6 +131,12 @@ def test_the_number_of_threads_changes_nothing() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+def test_heads_that_it_is_not_made_for_are_refused_where_it_is_demanded() -> None:
+    assert choose_kernel("auto", head_size=24) == "native"  # its kernels of other kinds take any size
+    with pytest.raises(ConfigError, match="heads have 24 elements, and it takes multiples of 16"):
+        choose_kernel("native", head_size=24)
+
+
 def test_a_machine_without_a_compiler_says_so_and_goes_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     library._load.cache_clear()
@@ -143,9 +149,6 @@ def test_a_machine_without_a_compiler_says_so_and_goes_without(monkeypatch: pyte
             choose_kernel("native")
     finally:
         library._load.cache_clear()
-    assert choose_kernel("auto", head_size=24) == "native"  # the other kernels of its kind take any size
-    with pytest.raises(ConfigError, match="heads have 24 elements, and it takes multiples of 16"):
-        choose_kernel("native", head_size=24)
     with pytest.raises(ConfigError, match="it runs on a CPU, not on cuda"):
         choose_kernel("native", "cuda")
     with pytest.raises(ConfigError, match=r"engine.kernels='triton' cannot be had here: it runs on a GPU"):
