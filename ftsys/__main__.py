@@ -8,4 +8,4 @@ gc.disable()  # importing torch and transformers makes millions of objects that 
 from ftsys.cli import main  # noqa: E402  # after the collector is off
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(own_process=True))

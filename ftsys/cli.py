@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
 from ftsys.errors import BAD_INPUT, DONE, ConfigError, FtsysError
+from ftsys.start.lean import lean_start
 
 OWN_FLAGS = {
     "report": ("ftsys.report.command", "finished runs side by side, with the mean over seeds"),
@@ -66,14 +67,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status. Wrong input is said in one message, without a traceback."""
+def main(words: Sequence[str] | None = None, own_process: bool = False) -> int:
+    """Run one command; returns its exit status. Wrong input is said in one message, without a traceback.
+
+    With `own_process`, nothing but this command runs in the process, so a rank may leave out imports.
+    """
     words = list(sys.argv[1:] if words is None else words)
     words = _without_local_rank(words)
     with_own_flags = bool(words) and words[0] in OWN_FLAGS
     words, overrides = (words, []) if with_own_flags else split_overrides(words)
     options, others = build_parser().parse_known_args(words)
     others += overrides
+    if own_process and options.command in OF_A_RANK:
+        lean_start()
     try:
         return int(options.command(options, others))
     except FtsysError as error:
@@ -143,6 +149,9 @@ def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
     from ftsys.train.trained import predict
 
     return predict(_run(options, overrides))
+
+
+OF_A_RANK = (_train, _evaluate, _predict)
 
 
 def _config(options: argparse.Namespace, overrides: list[str]) -> int:

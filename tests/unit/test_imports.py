@@ -12,7 +12,7 @@ import pytest
 # The rooms of ftsys from the bottom up. A room may import from its own and from lower ones.
 FLOORS = (
     ("errors", "tasks", "files", "model_config", "cache"),
-    ("config",),
+    ("config", "start"),
     ("metrics", "report", "evaluate_metric"),
     ("data", "kernels"),
     ("models",),

@@ -1,0 +1,1 @@
+"""What a rank does before anything else is imported."""
