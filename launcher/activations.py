@@ -86,6 +86,8 @@ class Kept:
     """By one layer."""
     inner: int
     """Of these, by its inner block, which the backward pass frees first."""
+    spared: int
+    """By a last layer of which, behind its attention, only rows of first tokens are computed."""
     scores: int
     """One tensor of attention scores."""
     boundary: int
@@ -100,14 +102,16 @@ def kept(shape: ModelShape, batch: MicroBatch, numbers: Arithmetic) -> Kept:
     """What one micro-batch keeps."""
     layer, tokens = shape.layer, batch.tokens
     inner = _inner_block(layer, numbers) + _norm(layer, numbers)
-    attention = _attention(layer, numbers, batch.length) + _norm(layer, numbers)
+    projected, norm = _attention(layer, numbers, batch.length), _norm(layer, numbers)
+    context = 0 if _keeps_no_scores(layer, numbers) else layer.heads * layer.head_size * numbers.compute
     fixed = 0
     if layer.attention == "disentangled":
         fixed = (2 * batch.length - 1) * layer.hidden * numbers.compute * (2 + layer.position_products)
     casts = sum(t.elements for t in shape.tensors if not t.embedding) * 2 if numbers.casts else 0
     return Kept(
-        layer=tokens * (inner + attention) + fixed,
+        layer=tokens * (inner + projected + norm) + fixed,
         inner=tokens * inner,
+        spared=tokens * (projected - context) + fixed,
         scores=0 if _keeps_no_scores(layer, numbers) else tokens * batch.length * layer.heads * numbers.probabilities,
         boundary=tokens * layer.hidden * numbers.residual,
         outside=_outside(shape, batch, numbers),
@@ -183,6 +187,12 @@ def forward_extra(shape: ModelShape, batch: MicroBatch, numbers: Arithmetic) -> 
     """
     at_the_end = batch.tokens * shape.layer.hidden * (3 * numbers.residual + 2 * numbers.compute)
     return max(at_the_end, _in_attention(shape, batch, numbers))
+
+
+def in_spared_attention(shape: ModelShape, batch: MicroBatch, numbers: Arithmetic) -> int:
+    """Bytes of a spared last layer at the fullest moment of its attention; 0 where there is no such layer."""
+    held = kept(shape, batch, numbers)
+    return shape.spared * (held.spared + 2 * held.scores + 2 * held.boundary)
 
 
 def backward_extra(shape: ModelShape, batch: MicroBatch, numbers: Arithmetic) -> int:

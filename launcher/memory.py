@@ -15,6 +15,7 @@ from launcher.activations import (
     arithmetic,
     backward_extra,
     forward_extra,
+    in_spared_attention,
     kept,
 )
 from launcher.engine_memory import (
@@ -108,8 +109,9 @@ def _activations(
     """Bytes at the end of the forward pass, at the begin of the backward pass, and in its last layer."""
     parts = kept(shape, batch, numbers)
     each = parts.boundary if checkpointing else parts.layer
-    stored, casts = shape.layers * each + parts.outside, parts.weight_casts
-    more = backward_extra(shape, batch, numbers)
+    stored, casts = (shape.layers - shape.spared) * each + parts.outside, parts.weight_casts
+    more, spared = backward_extra(shape, batch, numbers), in_spared_attention(shape, batch, numbers)
     anew = parts.layer + casts // max(1, shape.layers) if checkpointing else casts
     last = parts.outside + each + more + (anew if checkpointing else 0)
-    return stored + casts + forward_extra(shape, batch, numbers), stored + anew + more, last
+    forward = stored + casts + max(spared, forward_extra(shape, batch, numbers))
+    return forward, stored + max(anew + more, casts + spared), last

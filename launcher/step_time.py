@@ -47,7 +47,9 @@ def operations(shape: ModelShape, batch: MicroBatch, checkpointing: bool) -> flo
     The backward pass takes twice the forward pass; recomputation adds one forward pass.
     """
     layer, tokens = shape.layer, batch.tokens
-    forward = 2 * shape.computed_parameters * tokens
+    behind_attention = layer.hidden * (layer.heads * layer.head_size + 2 * layer.inner)
+    not_read = shape.spared * behind_attention * (tokens - batch.sequences)
+    forward = 2 * (shape.computed_parameters * tokens - not_read)
     forward += 4 * shape.layers * tokens * batch.length * layer.heads * layer.head_size
     return forward * (4 if checkpointing else 3)
 

@@ -14,9 +14,9 @@ from ftsys.errors import ConfigError
 from ftsys.kernels.layout import PackedLayout
 from ftsys.models.dropout import open_dropout
 from ftsys.models.families import FAMILIES, Family, why_not_packable
-from ftsys.models.fused import open_fused
+from ftsys.models.fused import open_fused, spare_last_layer
 from ftsys.models.interface import ATTENTION_NAME, register_attention
-from ftsys.models.slot import LayoutSlot
+from ftsys.models.slot import LayoutSlot, first_tokens
 
 __all__ = ["FAMILIES", "PackedView", "why_not_packable"]
 
@@ -101,6 +101,8 @@ def _open(model: PreTrainedModel, family: Family) -> LayoutSlot:
         model.set_attn_implementation(ATTENTION_NAME)
     open_dropout(model, slot)
     open_fused(model, slot)
+    if pooling is first_tokens:
+        spare_last_layer(model)
     return slot
 
 

@@ -55,8 +55,9 @@ class LayoutSlot:
 
 
 def first_tokens(hidden_TD: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
-    """Each sequence's first token, (S, D)."""
-    return hidden_TD.index_select(0, layout.first_tokens_S)
+    """Each sequence's first token, (S, D); of (S, D), where the last layer computed no other, these."""
+    spared = len(hidden_TD) == layout.sequences
+    return hidden_TD if spared else hidden_TD.index_select(0, layout.first_tokens_S)
 
 
 def last_tokens(hidden_TD: torch.Tensor, layout: PackedLayout) -> torch.Tensor:

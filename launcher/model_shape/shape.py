@@ -69,6 +69,11 @@ class ModelShape:
     """Whether transformers can compute its layers' activations again in the backward pass."""
 
     @cached_property
+    def spared(self) -> int:
+        """Last layers that compute, behind their attention, one token a sequence (`ftsys.models.fused`): 1 or 0."""
+        return int(self.family in _SPARED)
+
+    @cached_property
     def parameters(self) -> int:
         """Elements of all parameters."""
         return sum(tensor.elements for tensor in self.tensors)
@@ -88,6 +93,9 @@ class ModelShape:
         """The Trainer's two groups of parameters: with weight decay, and without (biases and norms)."""
         decayed = tuple(tensor for tensor in self.tensors if not _is_bias_or_norm(tensor))
         return decayed, tuple(tensor for tensor in self.tensors if _is_bias_or_norm(tensor))
+
+
+_SPARED = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2")
 
 
 def _is_bias_or_norm(tensor: Tensor) -> bool:

@@ -43,6 +43,30 @@ def test_padded_batches_go_through_the_same_model_as_before(variant: str) -> Non
             packed_logits(ours, view, sequences([4, 11]))
 
 
+@pytest.mark.parametrize(
+    "variant", ["bert", "roberta", "xlm-roberta", "camembert", "ernie", "electra", "data2vec-text", "deberta-v3"]
+)
+def test_behind_the_last_attention_only_first_tokens_are_computed(variant: str) -> None:
+    """The head reads no other. Padded batches, which other heads may share, are computed whole."""
+    ours, view = packed_model(stock_model(variant, 2), variant)
+    rows: list[int] = []
+    for layer in ours.base_model.encoder.layer:
+        layer.intermediate.dense.register_forward_pre_hook(lambda module, args: rows.append(args[0].shape[1]))
+    packed_logits(ours, view, ROWS)
+    padded_logits(ours, ROWS)
+    assert rows == [16, 3, 9, 9]
+
+
+def test_a_layer_with_more_behind_its_attention_is_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeBERTa-v2's convolution reads its neighbours, and stands behind the first layer, which may be the last."""
+    model_type, settings = VARIANTS["deberta-v2"]
+    monkeypatch.setitem(VARIANTS, "one layer", (model_type, {**settings, "num_hidden_layers": 1}))
+    with all_in_float64():
+        stock = stock_model("one layer", 2)
+        ours, view = packed_model(stock, "one layer")
+        torch.testing.assert_close(packed_logits(ours, view, ROWS), padded_logits(stock, ROWS), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("variant", ["bert", "mpnet", "deberta-v2", "llama"])
 def test_a_packed_batch_that_fails_leaves_nothing_behind(variant: str) -> None:
     with all_in_float64():
