@@ -67,11 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str] | None = None, own_process: bool = False) -> int:
-    """Run one command; returns its exit status. Wrong input is said in one message, without a traceback.
+def run() -> int:
+    """`main` in a process of its own, where a rank may leave out imports."""
+    return main(own_process=True)
 
-    With `own_process`, nothing but this command runs in the process, so a rank may leave out imports.
-    """
+
+def main(words: Sequence[str] | None = None, own_process: bool = False) -> int:
+    """Run one command; returns its exit status. Wrong input is said in one message, without a traceback."""
     words = list(sys.argv[1:] if words is None else words)
     words = _without_local_rank(words)
     with_own_flags = bool(words) and words[0] in OWN_FLAGS

@@ -137,7 +137,7 @@ def _train(trainer: Trainer, resume: str | None, stopping: Stopping) -> dict[str
     trainer.add_callback(progress)
     trainer.add_callback(first_step)
     trainer.on_evaluation_progress = progress.evaluation
-    gc.freeze()  # what is loaded by now stays: `ftsys.__main__` switched the collector off while it was imported
+    gc.freeze()  # what is loaded by now stays: `ftsys.start` switched the collector off while it was imported
     gc.enable()
     start = time.perf_counter()
     try:

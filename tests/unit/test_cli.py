@@ -81,3 +81,16 @@ def test_shortened_flags_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_overrides_may_stand_before_the_run_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "--train.seed", "7", run_file(tmp_path, "[task]\nname = 'mrpc'\n")]) == 0
     assert "train.seed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "own_process", "lean"),
+    [("train", True, True), ("predict", True, True), ("train", False, False), ("config", True, False)],
+)
+def test_only_a_process_that_is_a_rank_leaves_out_imports(
+    command: str, own_process: bool, lean: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[bool] = []
+    monkeypatch.setattr(cli, "lean_start", lambda: started.append(True))
+    assert main([command, str(tmp_path / "missing.toml")], own_process=own_process) == 2
+    assert started == [True] * lean
