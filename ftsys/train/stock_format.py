@@ -19,7 +19,8 @@ _STOCK_STATE_METHODS = (
 
 def why_stock_format(trainer: Trainer) -> str | None:
     """The reason why a checkpoint of `trainer` is left to transformers, or None: then nothing of it is lost in ours."""
-    if trainer.is_fsdp_enabled or trainer.is_fsdp_xla_enabled or trainer.is_distributed_loading_by_transformers:
+    sharded = getattr(trainer, "is_distributed_loading_by_transformers", False)  # newer than 5.17
+    if trainer.is_fsdp_enabled or trainer.is_fsdp_xla_enabled or sharded:
         return "the model is sharded by another library"
     own = [name for name in _STOCK_STATE_METHODS if getattr(type(trainer), name) is not getattr(Trainer, name)]
     if own:

@@ -69,6 +69,10 @@ class Trainer(DropInTrainer):
             self.attach_view(self.model, stores[0].tokenizer.pad_id)
         self._keep_logging_dir()
 
+    def end(self) -> None:
+        """Finish the trackers and leave the process group, also where transformers has no such method yet."""
+        self.accelerator.end_training()
+
     def _keep_logging_dir(self) -> None:
         """`logging_dir` of transformers 4 is where TensorBoard's files go."""
         folder = getattr(self.args, "logging_dir", None)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from ftsys.bench.fake_step import recompute_layers
 from ftsys.kernels.attention import KERNELS
 from ftsys.kernels.dropout import token_keys
 from ftsys.models.packed import PackedView
@@ -71,7 +72,7 @@ def test_recomputed_layers_drop_what_they_dropped(variant: str) -> None:
     model, view = _model(variant)
     examples = list(range(len(LENGTHS)))
     plain = torch.autograd.grad((_logits(model, view, examples) ** 2).sum(), list(model.parameters()))
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    recompute_layers(model)
     model.zero_grad()
     (_logits(model, view, examples) ** 2).sum().backward()
     for (name, parameter), expected in zip(model.named_parameters(), plain, strict=True):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from ftsys.bench.fake_step import recompute_layers
 from ftsys.kernels.dropout import token_keys
 from ftsys.models.packed import PackedView
 from tests.parity.tiny_models import sequences, small_model
@@ -31,7 +32,7 @@ def gradients(model: PreTrainedModel, view: PackedView, step: int) -> dict[str, 
 def recomputing(model: PreTrainedModel) -> list[int]:
     """Switch recomputation on; returns a list that grows by one whenever a layer is computed."""
     calls: list[int] = []
-    model.activation_checkpointing_enable({"use_reentrant": False})
+    recompute_layers(model)
     for module in model.modules():
         if hasattr(module, "gradient_checkpointing") and hasattr(module, "_gradient_checkpointing_func"):
             for child in module.children():

@@ -9,6 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from ftsys.bench.fake_step import recompute_layers
 from ftsys.data.model_folder import longest_sequence
 from ftsys.errors import ConfigError
 from ftsys.kernels.attention import KERNELS
@@ -137,7 +138,7 @@ def gradients_of_two_batches(variant: str, recomputed: bool) -> dict[str, torch.
 def checkpoint_layers(model: PreTrainedModel) -> None:
     """As transformers does it, or by hand for the two that have no such setting there."""
     if model.supports_gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        recompute_layers(model)
         return
     layers = {"mpnet": "encoder.layer", "albert": "encoder.albert_layer_groups"}[model.config.model_type]
     for layer in model.base_model.get_submodule(layers):
