@@ -33,10 +33,16 @@ Execute = Callable[[], None]
 def lean_start() -> None:
     """Let the imports that follow leave out what a rank does not run. Changes nothing that is imported already.
 
-    The garbage collector is off from here on: imports make millions of objects that stay. Training switches it on.
+    The garbage collector is off from here to `all_imported`: imports make millions of objects that stay.
     """
     gc.disable()
     sys.meta_path.insert(0, _Around())
+
+
+def all_imported() -> None:
+    """What is loaded by now stays: the garbage collector is on from here, and looks at what comes later."""
+    gc.freeze()
+    gc.enable()
 
 
 def _wrap(module: Any, name: str, wrapper: Callable[[Any], Any]) -> None:
@@ -227,5 +233,7 @@ class _Around:
         hook, spec = HOOKS.get(name), None
         if hook is not None and (spec := PathFinder.find_spec(name, path, target)) and spec.loader is not None:
             execute = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: hook(lambda: execute(module), module)  # type: ignore[method-assign]
+            # On the instance, which was made for this spec alone: no other module is touched, and the loader keeps its
+            # class, by which inspect and importlib.resources find sources. `setattr`, since it is typed as a method.
+            setattr(spec.loader, "exec_module", lambda module: hook(lambda: execute(module), module))  # noqa: B010
         return spec

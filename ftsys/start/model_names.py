@@ -21,7 +21,7 @@ Scan = Callable[..., Structure]
 
 
 def names_from_cache(scan: Scan) -> Scan:
-    """`scan`, which reads the folder of all models only if something in it has changed since it was last read."""
+    """`scan`, which reads the folder of all models only if a model in it has been added, removed or replaced."""
 
     def cached(module_path: str | Path, prefix: str | None = None) -> Structure:
         folder = Path(module_path)
@@ -36,7 +36,10 @@ def names_from_cache(scan: Scan) -> Scan:
 
 
 def _names_of(models: Path, scan: Scan) -> Structure:
-    """The import structure of a `models` folder, from the cache if no folder in it has changed."""
+    """The import structure of a `models` folder, from the cache if no folder in it has changed.
+
+    An edit of one file in place is not seen: what defines a model's names comes and goes with releases.
+    """
     with os.scandir(models) as entries:
         state = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name != "__pycache__")
     key = hashlib.sha256(repr((str(models), state)).encode()).hexdigest()[:24]

@@ -1,6 +1,5 @@
 """Training in one rank, once the store is there: model, plan, Trainer, evaluation. Imports the heavy libraries."""
 
-import gc
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from ftsys.kernels.attention import why_not_fast
 from ftsys.models.packed import why_not_packable
 from ftsys.report.progress import is_main_rank
 from ftsys.report.quiet import quiet_libraries
+from ftsys.start.lean import all_imported
 from ftsys.tasks import Task
 from ftsys.train.agree import decided_by_rank_0
 from ftsys.train.callbacks import MetricsLog, ProgressCallback, StatusCallback
@@ -137,8 +137,7 @@ def _train(trainer: Trainer, resume: str | None, stopping: Stopping) -> dict[str
     trainer.add_callback(progress)
     trainer.add_callback(first_step)
     trainer.on_evaluation_progress = progress.evaluation
-    gc.freeze()  # what is loaded by now stays: `ftsys.start` switched the collector off while it was imported
-    gc.enable()
+    all_imported()
     start = time.perf_counter()
     try:
         train_until_stopped(trainer, stopping, resume)

@@ -9,6 +9,7 @@ from ftsys.data.model_folder import model_config
 from ftsys.errors import DONE, ConfigError
 from ftsys.report.progress import SplitProgress, is_main_rank
 from ftsys.report.quiet import quiet_libraries
+from ftsys.start.lean import all_imported
 from ftsys.tasks import Task
 
 
@@ -40,6 +41,7 @@ def _use(run: RunConfig, write: bool) -> int:
     rows = []
     with SplitProgress("predict") as progress, tempfile.TemporaryDirectory() as scratch:
         trainer = prediction_trainer(run, load_model(model_folder, task, run.train.seed)[0], store, scratch)
+        all_imported()
         trainer.on_evaluation_progress = lambda name, done, total: progress(done, total, name)
         for name in (name for name in names if name in store.splits):
             split = store.splits[name]

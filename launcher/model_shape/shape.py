@@ -70,7 +70,7 @@ class ModelShape:
 
     @cached_property
     def spared(self) -> int:
-        """Last layers that compute, behind their attention, one token a sequence (`ftsys.models.fused`): 1 or 0."""
+        """Last layers that compute, behind attention, one token a sequence (`ftsys.models.last_layer`): 1 or 0."""
         return int(self.family in _SPARED)
 
     @cached_property
@@ -95,6 +95,7 @@ class ModelShape:
         return decayed, tuple(tensor for tensor in self.tensors if _is_bias_or_norm(tensor))
 
 
+# The planner loads no model to ask; tests/parity/test_memory_model.py holds these against real ones.
 _SPARED = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2")
 
 
