@@ -38,7 +38,7 @@ help:
 	@echo "make check      format, lint, types, unit tests: what to run before a commit"
 	@echo "make format     rewrite the sources in the project's format"
 	@echo "make test-long  the tests that take minutes"
-	@echo "make test-triton  the GPU's attention kernel in Triton's interpreter; part of make test"
+	@echo "make test-triton  the GPU's attention kernel in Triton's interpreter and as machine code; part of make test"
 	@echo "make test-cluster  virtual hosts and a SLURM cluster on this machine: needs root; installs Debian's sshd and slurm"
 	@echo "make bench      the benchmarks"
 	@echo "make install    everything into $(VENV), and no more"
@@ -98,6 +98,7 @@ $(STAMP_TRITON): $(STAMP_DEV)
 
 test-triton: $(STAMP_TRITON)
 	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(PYTEST) tests/parity/test_flash.py
+	PYTHONPATH=$(VENV)/triton $(PYTEST) tests/parity/test_flash_binaries.py
 
 test-cluster: $(STAMP_DEV)
 	tests/cluster/install.sh

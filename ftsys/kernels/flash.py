@@ -15,11 +15,17 @@ import triton.language as tl
 
 from ftsys.kernels.dropout import AttentionDropout, check_width, mask_tables, threshold, windows
 from ftsys.kernels.layout import PackedLayout
+from ftsys.kernels.pattern import PLAIN, Pattern
 
 BLOCKS = {2: 64, 4: 32}
-"""Rows of a block, by an element's bytes: what is loaded at once must fit a multiprocessor's shared memory."""
-SIZES = (16, 32, 64, 128)
-"""Head sizes: powers of two from the smallest that a matrix unit takes."""
+"""Rows of a block, by an element's bytes."""
+WIDE_ROW = 256
+"""Bytes of a block's row above which blocks have half the rows: the smallest shared memory, 99 KiB, holds them too."""
+SMALLEST, LARGEST = 16, 128
+"""Head sizes: the smallest side that a matrix unit takes, to which smaller heads are filled up, and the largest."""
+
+WARPS = 8
+"""Warps of a program. With Triton's usual 4, all three kernels run out of registers on an H100 (benchmarks/LOG.md)."""
 
 
 @triton.jit
@@ -30,38 +36,77 @@ def _factors(first, second, windows_one, windows_other, places_N, lowest, kept):
 
 
 @triton.jit
-def _rows(base, places, length, row_stride, columns):
-    return tl.load(base + places[:, None] * row_stride + columns[None, :], mask=places[:, None] < length, other=0.0)
+def _rows(base, places, length, row_stride, columns, WIDTH: tl.constexpr):
+    inside = (places[:, None] < length) & (columns[None, :] < WIDTH)
+    return tl.load(base + places[:, None] * row_stride + columns[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _keys_seen(first, length, reach, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, BLOCK: tl.constexpr):
+    """The first block of keys that the queries from `first` on see, and the end of the last one."""
+    begin, end = 0, length
+    if WINDOWED:
+        begin = tl.maximum(first - reach + 1, 0) // BLOCK * BLOCK
+        end = tl.minimum(first + BLOCK + reach - 1, length)
+    if CAUSAL:
+        end = tl.minimum(first + BLOCK, length)
+    return begin, end
+
+
+@triton.jit
+def _queries_seeing(first, length, reach, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, BLOCK: tl.constexpr):
+    """The first block of queries that see the keys from `first` on, and the end of the last one."""
+    begin, end = 0, length
+    if WINDOWED:
+        begin = tl.maximum(first - reach + 1, 0) // BLOCK * BLOCK
+        end = tl.minimum(first + BLOCK + reach - 1, length)
+    if CAUSAL:
+        begin = first
+    return begin, end
+
+
+@triton.jit
+def _seen(places, others, length, reach, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr):
+    """True where a query at one of `places` sees a key at one of `others`."""
+    ahead = others[None, :] - places[:, None]
+    seen = (places[:, None] < length) & (others[None, :] < length)
+    if CAUSAL:
+        seen = seen & (ahead <= 0)
+    if WINDOWED:
+        seen = seen & (ahead < reach) & (ahead > -reach)
+    return seen
 
 
 @triton.jit
 def _forward(
-    query, key, value, output, logs, bounds, one, other, first, second, heads, scale, lowest, kept,
-    DROPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
+    query, key, value, output, logs, bounds, one, other, first, second, heads, groups, scale, lowest, kept, reach,
+    DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr, SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     sequence, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     start = tl.load(bounds + sequence)
     length = tl.load(bounds + sequence + 1) - start
-    if tl.program_id(0) * BLOCK >= length:
+    begin = tl.program_id(0) * BLOCK
+    if begin >= length:
         return
-    stride = heads * SIZE
-    shift, columns = start * stride + head * SIZE, tl.arange(0, SIZE)
-    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    stride, key_stride, columns = heads * WIDTH, groups * WIDTH, tl.arange(0, SIZE)
+    shift, key_shift = start * stride + head * WIDTH, start * key_stride + head // (heads // groups) * WIDTH
+    places = begin + tl.arange(0, BLOCK)
     here = places < length
-    q = _rows(query + shift, places, length, stride, columns)
+    q = _rows(query + shift, places, length, stride, columns, WIDTH)
     if DROPS:
         one_M = tl.load(one + (start + places) * heads + head, mask=here, other=0)
         other_M = tl.load(other + (start + places) * heads + head, mask=here, other=0)
     largest = tl.full((BLOCK,), -1e30, tl.float32)
     sums, total = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK, SIZE), tl.float32)
-    for begin in range(0, length, BLOCK):
-        others = begin + tl.arange(0, BLOCK)
-        k, v = (
-            _rows(key + shift, others, length, stride, columns),
-            _rows(value + shift, others, length, stride, columns),
-        )
+    first_key, end_key = _keys_seen(begin, length, reach, CAUSAL, WINDOWED, BLOCK)
+    for key_block in range(first_key, end_key, BLOCK):
+        others = key_block + tl.arange(0, BLOCK)
+        k = _rows(key + key_shift, others, length, key_stride, columns, WIDTH)
+        v = _rows(value + key_shift, others, length, key_stride, columns, WIDTH)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        scores = tl.where(others[None, :] < length, scores, -1e30)
+        scores = tl.where(_seen(places, others, length, reach, CAUSAL, WINDOWED), scores, -1e30)
+        # A row that sees nothing yet counts ones here; its first real score makes `decay` zero, and they are gone.
         higher = tl.maximum(largest, tl.max(scores, 1))
         weights, decay = tl.exp(scores - higher[:, None]), tl.exp(largest - higher)
         sums = sums * decay + tl.sum(weights, 1)
@@ -70,103 +115,127 @@ def _forward(
         total = total * decay[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         largest = higher
     at = output + shift + places[:, None] * stride + columns[None, :]
-    tl.store(at, (total / sums[:, None]).to(output.dtype.element_ty), mask=here[:, None])
+    inside = here[:, None] & (columns[None, :] < WIDTH)
+    tl.store(at, (total / sums[:, None]).to(output.dtype.element_ty), mask=inside)
     tl.store(logs + (start + places) * heads + head, largest + tl.log(sums), mask=here)
 
 
 @triton.jit
-def _weights(q, k, places, others, length, log_M, scale):
+def _weights(q, k, seen, log_M, scale):
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-    return tl.where((places[:, None] < length) & (others[None, :] < length), tl.exp(scores - log_M[:, None]), 0.0)
+    return tl.where(seen, tl.exp(scores - log_M[:, None]), 0.0)
 
 
 @triton.jit
 def _key_gradients(
-    query, key, value, gradient, logs, sums, d_key, d_value, bounds, one, other, first, second, heads, scale, lowest,
-    kept, DROPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
+    query, key, value, gradient, logs, sums, d_key, d_value, bounds, one, other, first, second, heads, groups, scale,
+    lowest, kept, reach, DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    sequence, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    sequence, group = tl.program_id(1) // groups, tl.program_id(1) % groups
     start = tl.load(bounds + sequence)
     length = tl.load(bounds + sequence + 1) - start
-    if tl.program_id(0) * BLOCK >= length:
+    begin = tl.program_id(0) * BLOCK
+    if begin >= length:
         return
-    stride = heads * SIZE
-    shift, columns = start * stride + head * SIZE, tl.arange(0, SIZE)
-    others = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    k = _rows(key + shift, others, length, stride, columns)
-    v = _rows(value + shift, others, length, stride, columns)
+    stride, key_stride, columns = heads * WIDTH, groups * WIDTH, tl.arange(0, SIZE)
+    key_shift = start * key_stride + group * WIDTH
+    others = begin + tl.arange(0, BLOCK)
+    k = _rows(key + key_shift, others, length, key_stride, columns, WIDTH)
+    v = _rows(value + key_shift, others, length, key_stride, columns, WIDTH)
     of_key, of_value = tl.zeros((BLOCK, SIZE), tl.float32), tl.zeros((BLOCK, SIZE), tl.float32)
-    for begin in range(0, length, BLOCK):
-        places = begin + tl.arange(0, BLOCK)
-        here, row = places < length, (start + places) * heads + head
-        q = _rows(query + shift, places, length, stride, columns)
-        g = _rows(gradient + shift, places, length, stride, columns)
-        weights = _weights(q, k, places, others, length, tl.load(logs + row, mask=here, other=0.0), scale)
-        slopes = tl.dot(g, tl.trans(v), input_precision="ieee")
-        kept_weights = weights
-        if DROPS:
-            one_M, other_M = tl.load(one + row, mask=here, other=0), tl.load(other + row, mask=here, other=0)
-            factors = _factors(first, second, one_M, other_M, others, lowest, kept)
-            slopes, kept_weights = slopes * factors, weights * factors
-        of_value += tl.dot(tl.trans(kept_weights.to(g.dtype)), g, input_precision="ieee")
-        slopes = weights * (slopes - tl.load(sums + row, mask=here, other=0.0)[:, None])
-        of_key += tl.dot(tl.trans(slopes.to(q.dtype)), q, input_precision="ieee")
-    inside, at = others[:, None] < length, shift + others[:, None] * stride + columns[None, :]
+    first_query, end_query = _queries_seeing(begin, length, reach, CAUSAL, WINDOWED, BLOCK)
+    # One query head after another reads this key head: their sums are in a fixed order.
+    for head in range(group * (heads // groups), (group + 1) * (heads // groups)):
+        shift = start * stride + head * WIDTH
+        for query_block in range(first_query, end_query, BLOCK):
+            places = query_block + tl.arange(0, BLOCK)
+            here, row = places < length, (start + places) * heads + head
+            q = _rows(query + shift, places, length, stride, columns, WIDTH)
+            g = _rows(gradient + shift, places, length, stride, columns, WIDTH)
+            seen = _seen(places, others, length, reach, CAUSAL, WINDOWED)
+            weights = _weights(q, k, seen, tl.load(logs + row, mask=here, other=0.0), scale)
+            slopes = tl.dot(g, tl.trans(v), input_precision="ieee")
+            kept_weights = weights
+            if DROPS:
+                one_M, other_M = tl.load(one + row, mask=here, other=0), tl.load(other + row, mask=here, other=0)
+                factors = _factors(first, second, one_M, other_M, others, lowest, kept)
+                slopes, kept_weights = slopes * factors, weights * factors
+            of_value += tl.dot(tl.trans(kept_weights.to(g.dtype)), g, input_precision="ieee")
+            slopes = weights * (slopes - tl.load(sums + row, mask=here, other=0.0)[:, None])
+            of_key += tl.dot(tl.trans(slopes.to(q.dtype)), q, input_precision="ieee")
+    inside = (others[:, None] < length) & (columns[None, :] < WIDTH)
+    at = key_shift + others[:, None] * key_stride + columns[None, :]
     tl.store(d_key + at, (of_key * scale).to(d_key.dtype.element_ty), mask=inside)
     tl.store(d_value + at, of_value.to(d_value.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _query_gradients(
-    query, key, value, gradient, logs, sums, d_query, bounds, one, other, first, second, heads, scale, lowest, kept,
-    DROPS: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr,
+    query, key, value, gradient, logs, sums, d_query, bounds, one, other, first, second, heads, groups, scale, lowest,
+    kept, reach, DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     sequence, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     start = tl.load(bounds + sequence)
     length = tl.load(bounds + sequence + 1) - start
-    if tl.program_id(0) * BLOCK >= length:
+    begin = tl.program_id(0) * BLOCK
+    if begin >= length:
         return
-    stride = heads * SIZE
-    shift, columns = start * stride + head * SIZE, tl.arange(0, SIZE)
-    places = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    stride, key_stride, columns = heads * WIDTH, groups * WIDTH, tl.arange(0, SIZE)
+    shift, key_shift = start * stride + head * WIDTH, start * key_stride + head // (heads // groups) * WIDTH
+    places = begin + tl.arange(0, BLOCK)
     here, row = places < length, (start + places) * heads + head
-    q = _rows(query + shift, places, length, stride, columns)
-    g = _rows(gradient + shift, places, length, stride, columns)
+    q = _rows(query + shift, places, length, stride, columns, WIDTH)
+    g = _rows(gradient + shift, places, length, stride, columns, WIDTH)
     log_M, sum_M = tl.load(logs + row, mask=here, other=0.0), tl.load(sums + row, mask=here, other=0.0)
     if DROPS:
         one_M, other_M = tl.load(one + row, mask=here, other=0), tl.load(other + row, mask=here, other=0)
     of_query = tl.zeros((BLOCK, SIZE), tl.float32)
-    for begin in range(0, length, BLOCK):
-        others = begin + tl.arange(0, BLOCK)
-        k = _rows(key + shift, others, length, stride, columns)
-        v = _rows(value + shift, others, length, stride, columns)
-        weights = _weights(q, k, places, others, length, log_M, scale)
+    first_key, end_key = _keys_seen(begin, length, reach, CAUSAL, WINDOWED, BLOCK)
+    for key_block in range(first_key, end_key, BLOCK):
+        others = key_block + tl.arange(0, BLOCK)
+        k = _rows(key + key_shift, others, length, key_stride, columns, WIDTH)
+        v = _rows(value + key_shift, others, length, key_stride, columns, WIDTH)
+        weights = _weights(q, k, _seen(places, others, length, reach, CAUSAL, WINDOWED), log_M, scale)
         slopes = tl.dot(g, tl.trans(v), input_precision="ieee")
         if DROPS:
             slopes = slopes * _factors(first, second, one_M, other_M, others, lowest, kept)
         slopes = weights * (slopes - sum_M[:, None])
         of_query += tl.dot(slopes.to(k.dtype), k, input_precision="ieee")
     at = d_query + shift + places[:, None] * stride + columns[None, :]
-    tl.store(at, (of_query * scale).to(d_query.dtype.element_ty), mask=here[:, None])
+    inside = here[:, None] & (columns[None, :] < WIDTH)
+    tl.store(at, (of_query * scale).to(d_query.dtype.element_ty), mask=inside)
+
+
+def filled_size(size: int) -> int:
+    """Elements that a head of `size` is filled up to: a power of two."""
+    return max(SMALLEST, int(triton.next_power_of_2(size)))
+
+
+def rows_of_block(filled: int, element_bytes: int) -> int:
+    """Rows of a block for heads that are filled up to `filled` elements."""
+    return BLOCKS[element_bytes] // (2 if filled * element_bytes > WIDE_ROW else 1)
 
 
 def takes(query_THK: torch.Tensor, key_TGK: torch.Tensor, value_TGK: torch.Tensor) -> bool:
-    """Whether the kernels are made for these tensors: a size of SIZES, no float64."""
+    """Whether the kernels are made for these tensors: heads of up to LARGEST elements, no float64."""
     same = query_THK.dtype == key_TGK.dtype == value_TGK.dtype and query_THK.element_size() in BLOCKS
-    return same and query_THK.shape[-1] in SIZES
+    return same and query_THK.shape[-1] <= LARGEST
 
 
 def flash_attention(
     query_THK: torch.Tensor,
-    key_THK: torch.Tensor,
-    value_THK: torch.Tensor,
+    key_TGK: torch.Tensor,
+    value_TGK: torch.Tensor,
     layout: PackedLayout,
     scale: float,
     dropout: AttentionDropout,
+    pattern: Pattern = PLAIN,
 ) -> torch.Tensor:
-    """As the kernels of `ftsys.kernels.attention`, for what `takes` says and a plain pattern."""
-    where = (layout, scale, dropout)
-    output: torch.Tensor = _Flash.apply(query_THK, key_THK, value_THK, where)
+    """As the kernels of `ftsys.kernels.attention`, for what `takes` says and a pattern without relative terms."""
+    where = (layout, scale, dropout, pattern)
+    output: torch.Tensor = _Flash.apply(query_THK, key_TGK, value_TGK, where)
     return output
 
 
@@ -175,8 +244,8 @@ class _Flash(torch.autograd.Function):
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, where: Any) -> torch.Tensor:
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         output, logs_TH = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
-        grid, told, constants = _launch(query, *where)
-        _forward[grid](query, key, value, output, logs_TH, *told, **constants)
+        grid, told, constants = _launch(query, key, *where)
+        _forward[grid(query)](query, key, value, output, logs_TH, *told, **constants)
         ctx.save_for_backward(query, key, value, output, logs_TH)
         ctx.where = where
         return output
@@ -186,26 +255,34 @@ class _Flash(torch.autograd.Function):
         query, key, value, output, logs_TH = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         sums_TH = (gradient.float() * output).sum(-1)
-        d_query, d_key, d_value = (torch.empty_like(query) for _ in range(3))
-        grid, told, constants = _launch(query, *ctx.where)
+        d_query, d_key, d_value = (torch.empty_like(states) for states in (query, key, value))
+        grid, told, constants = _launch(query, key, *ctx.where)
         given = (query, key, value, gradient, logs_TH, sums_TH)
-        _key_gradients[grid](*given, d_key, d_value, *told, **constants)
-        _query_gradients[grid](*given, d_query, *told, **constants)
+        _key_gradients[grid(key)](*given, d_key, d_value, *told, **constants)
+        _query_gradients[grid(query)](*given, d_query, *told, **constants)
         return d_query, d_key, d_value, None
 
 
 def _launch(
-    query: torch.Tensor, layout: PackedLayout, scale: float, dropout: AttentionDropout
+    query: torch.Tensor,
+    key: torch.Tensor,
+    layout: PackedLayout,
+    scale: float,
+    dropout: AttentionDropout,
+    pattern: Pattern,
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The grid, the arguments that all kernels share, and what they are compiled for."""
+    """The grid for some states' heads, the arguments that all kernels share, and what they are compiled for."""
     heads, size = query.shape[1:]
     keys_TH, drops = dropout.keys_TH(heads), dropout.rate > 0
     one = other = first = second = query
     if keys_TH is not None:
         check_width(layout.max_seqlen)
-        one, other = windows(keys_TH, dropout.site)
+        one, other = (window.int() for window in windows(keys_TH, dropout.site))
         first, second = mask_tables(query.device)
-    block = BLOCKS[query.element_size()]
-    grid = (triton.cdiv(layout.max_seqlen, block), layout.sequences * heads)
-    told = (layout.cu_seqlens, one, other, first, second, heads, scale, *threshold(dropout.rate))
-    return grid, told, {"DROPS": drops, "SIZE": size, "BLOCK": block}
+    filled = filled_size(size)
+    block = rows_of_block(filled, query.element_size())
+    blocks, reach = triton.cdiv(layout.max_seqlen, block), pattern.window or 0
+    told = (layout.cu_seqlens, one, other, first, second, heads, key.shape[1], scale, *threshold(dropout.rate), reach)
+    constants = {"DROPS": drops, "CAUSAL": pattern.causal, "WINDOWED": pattern.window is not None, "WIDTH": size}
+    constants |= {"SIZE": filled, "BLOCK": block, "num_warps": WARPS}
+    return lambda states: (blocks, layout.sequences * states.shape[1]), told, constants

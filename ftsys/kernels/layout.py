@@ -23,7 +23,7 @@ class PackedLayout:
 
     cu_seqlens: torch.Tensor
     max_seqlen: int
-    # Set by the packed view: a name from `kernels.attention`, so that every layer of a batch uses the same kernel.
+    # Set by the packed view: a name from `kernels.choice`, so that every layer of a batch uses the same kernel.
     kernel: str = field(default="padded")
     dropout_keys_T: torch.Tensor | None = None
     """One key a token, int64 (see `kernels.dropout`); None: dropout is drawn from torch's generator."""

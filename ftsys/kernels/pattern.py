@@ -1,6 +1,6 @@
 """What attention within a sequence may be beyond "every token sees every other": masks and relative positions.
 
-A family of models says it in a `Pattern`; each kernel of `kernels.attention` either computes it or is not chosen.
+A family of models says it in a `Pattern`; each kernel of `kernels.choice` either computes it or is not chosen.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import (
     make_log_bucket_position,
 )
 
-from ftsys.kernels.attention import KERNELS
+from ftsys.kernels.choice import KERNELS
 from ftsys.kernels.layout import PackedLayout, pad_rows, unpad_rows
 from ftsys.kernels.pattern import PLAIN, Pattern, RelativeTerms
 from ftsys.models.dropout import attention_dropout

@@ -9,7 +9,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from ftsys.kernels.attention import KERNELS
+from ftsys.kernels.choice import KERNELS
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import Pattern
 from ftsys.models.dropout import attention_dropout

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
 
-from ftsys.kernels.attention import KERNELS
+from ftsys.kernels.choice import KERNELS
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import Pattern, RelativeTerms
 from ftsys.models.dropout import attention_dropout

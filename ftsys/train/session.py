@@ -16,7 +16,7 @@ from ftsys.config import RunConfig, dump_toml, run_identity
 from ftsys.data.bundle import model_folder_of
 from ftsys.data.store import Store
 from ftsys.files import atomic_write_json, atomic_write_text
-from ftsys.kernels.attention import why_not_fast
+from ftsys.kernels.choice import why_not_fast
 from ftsys.models.packed import why_not_packable
 from ftsys.report.progress import is_main_rank
 from ftsys.report.quiet import quiet_libraries

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ftsys.data.collate import Batch, to_device
 from ftsys.data.loader import SHARE, Share, Split
 from ftsys.data.store import StoreSplit
-from ftsys.kernels.attention import choose_kernel
+from ftsys.kernels.choice import choose_kernel
 from ftsys.kernels.native.library import give_up, native, why_not_native
 from ftsys.kernels.regions import why_not_compiled
 from ftsys.models.feed import check_pad_token, model_inputs, name_pad_token

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ftsys.errors import ConfigError
-from ftsys.kernels.attention import KERNELS, choose_kernel, padded_attention, reference_attention
+from ftsys.kernels.attention import padded_attention, reference_attention
+from ftsys.kernels.choice import KERNELS, choose_kernel
 from ftsys.kernels.dropout import AttentionDropout
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import PLAIN, Pattern, RelativeTerms
@@ -108,11 +109,9 @@ def test_attention_dropout_drops_at_its_rate() -> None:
 def test_a_kernel_is_taken_by_name_or_refused_with_the_names_there_are() -> None:
     assert choose_kernel("auto") in KERNELS
     assert choose_kernel("reference") == "reference"
-    with pytest.raises(
-        ConfigError,
-        match=r"engine.kernels='flash' is not a kernel.*'grouped', 'native', 'padded', 'reference', 'triton'",
-    ):
-        choose_kernel("flash")
+    names = "'flash_attn', 'grouped', 'native', 'padded', 'reference', 'triton', 'varlen'"
+    with pytest.raises(ConfigError, match=rf"engine.kernels='fast' is not a kernel.*{names}"):
+        choose_kernel("fast")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ftsys.bench.fake_step import recompute_layers
-from ftsys.kernels.attention import KERNELS
+from ftsys.kernels.choice import KERNELS
 from ftsys.kernels.dropout import token_keys
 from ftsys.models.packed import PackedView
 from tests.parity.tiny_models import small_model

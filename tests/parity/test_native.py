@@ -11,7 +11,8 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from ftsys.errors import ConfigError
-from ftsys.kernels.attention import KERNELS, Attention, choose_kernel, reference_attention, why_not_fast
+from ftsys.kernels.attention import Attention, reference_attention
+from ftsys.kernels.choice import KERNELS, choose_kernel, why_not_fast
 from ftsys.kernels.dropout import AttentionDropout, keyed_dropout, scaled_mask
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers, library

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from ftsys.bench.fake_step import recompute_layers
 from ftsys.data.model_folder import longest_sequence
 from ftsys.errors import ConfigError
-from ftsys.kernels.attention import KERNELS
+from ftsys.kernels.choice import KERNELS
 from ftsys.models.packed import PackedView, why_not_packable
 from ftsys.tasks import GLUE
 from ftsys.train.setup import load_model

@@ -142,7 +142,7 @@ def test_no_arrow_points_upward(repository: Path) -> None:
         ("ftsys.config.load", "from ftsys.data import store"),
         ("ftsys.config.load", "def f():\n    from ftsys.data.store import Store"),
         ("ftsys.config.load", "import torch"),
-        ("ftsys.data.store", "from ftsys.kernels.attention import KERNELS"),
+        ("ftsys.data.store", "from ftsys.kernels.choice import KERNELS"),
         ("ftsys.kernels.attention", "import ftsys.data.store"),
         ("ftsys.metrics", "from ftsys import train"),
         ("ftsys.models.packed", "import deepspeed.comm"),
@@ -171,7 +171,7 @@ def test_a_made_up_mistake_is_found(importer: str, source: str) -> None:
         ("ftsys.bench.data", "from transformers import Trainer"),
         ("ftsys.cli", "def f():\n    import torch"),
         ("ftsys.config.schema", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
-        ("ftsys.models.packed", "from ftsys.kernels.attention import KERNELS\nfrom transformers import AutoModel"),
+        ("ftsys.models.packed", "from ftsys.kernels.choice import KERNELS\nfrom transformers import AutoModel"),
         ("launcher.plan", "from ftsys.config import RunConfig\nfrom ftsys.config.load import load_run"),
     ],
 )

@@ -1,0 +1,119 @@
+"""Flash attention of other people's on a GPU: the kernels that torch carries, and the flash-attn package.
+
+Neither has keyed dropout: torch's are used where nothing is dropped, and flash-attn draws by a number's place in the
+batch, so that its masks depend on how a step is cut; for that it must be demanded by name. torch's backward pass sums a
+query's gradient in no fixed order unless `torch.use_deterministic_algorithms` asks for it.
+"""
+
+import importlib.util
+import inspect
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ftsys.kernels.dropout import AttentionDropout
+from ftsys.kernels.layout import PackedLayout
+from ftsys.kernels.pattern import Pattern
+
+STEP, LARGEST = 8, 256
+"""A head's size must be a multiple of the one, and no more than the other, for both of them."""
+CAPABILITY = (8, 0)
+"""The oldest GPUs that they run on: Ampere."""
+
+
+def takes(query_THK: Tensor, key_TGK: Tensor, value_TGK: Tensor, pattern: Pattern) -> bool:
+    """Whether either library computes this: 16 bits on a GPU, a size of its own, no relative terms."""
+    dtypes = {states.dtype for states in (query_THK, key_TGK, value_TGK)}
+    half = dtypes in ({torch.float16}, {torch.bfloat16})
+    fits = query_THK.shape[-1] % STEP == 0 and query_THK.shape[-1] <= LARGEST
+    return half and fits and query_THK.is_cuda and pattern.relative is None
+
+
+def varlen_attention(
+    query_THK: Tensor,
+    key_TGK: Tensor,
+    value_TGK: Tensor,
+    layout: PackedLayout,
+    scale: float,
+    dropout: AttentionDropout,
+    pattern: Pattern,
+) -> Tensor:
+    """torch's own, for what `takes` says. Raises ValueError where something is to be dropped."""
+    from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler: half a second
+
+    if dropout.rate > 0:
+        raise ValueError("torch's variable-length attention drops nothing")
+    shared = {"enable_gqa": True} if key_TGK.shape[1] != query_THK.shape[1] else {}
+    bounds, longest = layout.cu_seqlens, layout.max_seqlen
+    output: Tensor = varlen_attn(
+        query_THK.contiguous(), key_TGK.contiguous(), value_TGK.contiguous(), bounds, bounds, longest, longest,
+        scale=scale, window_size=window_of(pattern), **shared,
+    )  # fmt: skip
+    return output
+
+
+@cache
+def varlen_shares_keys() -> bool:
+    """Whether this torch's takes fewer heads of keys than of queries."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
+def package_attention(
+    query_THK: Tensor,
+    key_TGK: Tensor,
+    value_TGK: Tensor,
+    layout: PackedLayout,
+    scale: float,
+    dropout: AttentionDropout,
+    pattern: Pattern,
+) -> Tensor:
+    """The flash-attn package's, for what `takes` says; its masks come from torch's generator, not from the keys."""
+    from flash_attn import flash_attn_varlen_func
+
+    bounds, longest = layout.cu_seqlens, layout.max_seqlen
+    output: Tensor = flash_attn_varlen_func(
+        query_THK.contiguous(), key_TGK.contiguous(), value_TGK.contiguous(), bounds, bounds, longest, longest,
+        dropout_p=dropout.rate, softmax_scale=scale, causal=pattern.causal, window_size=window_of(pattern),
+        deterministic=True,
+    )  # fmt: skip
+    return output
+
+
+def window_of(pattern: Pattern) -> tuple[int, int]:
+    """Keys that a query sees to its left and to its right, besides its own; -1 for all, as both libraries have it."""
+    left = -1 if pattern.window is None else pattern.window - 1
+    return left, 0 if pattern.causal else left
+
+
+@cache
+def why_not_varlen() -> str | None:
+    """The reason why torch's cannot run here, or None."""
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        return f"torch {torch.__version__} has no torch.nn.attention.varlen"
+    if not torch.backends.cuda.is_flash_attention_available():
+        return f"torch {torch.__version__} was built without flash attention"
+    return _why_not_device()
+
+
+@cache
+def why_not_package() -> str | None:
+    """The reason why flash-attn cannot run here, or None."""
+    if importlib.util.find_spec("flash_attn") is None:
+        return "flash-attn is not installed"
+    return _why_not_device()
+
+
+def _why_not_device() -> str | None:
+    found = torch.cuda.get_device_capability()
+    needed = ".".join(map(str, CAPABILITY))
+    return None if found >= CAPABILITY else f"the GPU has compute capability {found[0]}.{found[1]}, below {needed}"
+
+
+def why_not_heads(size: int) -> str | None:
+    """The reason why heads of `size` elements are not taken, or None."""
+    if size % STEP == 0 and size <= LARGEST:
+        return None
+    return f"the model's heads have {size} elements, and it takes multiples of {STEP} up to {LARGEST}"
