@@ -16,8 +16,10 @@ from ftsys.kernels.choice import KERNELS, choose_kernel, why_not_fast
 from ftsys.kernels.dropout import AttentionDropout, keyed_dropout, scaled_mask
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers, library
+from ftsys.kernels.native.attention import native_first_tokens
 from ftsys.kernels.native.library import NATIVE, native, why_not_native
 from ftsys.models.fused import FusedAddNorm
+from ftsys.models.last_layer import FirstTokensAttention
 from ftsys.models.packed import PackedView
 
 pytestmark = pytest.mark.skipif(native() is None, reason=f"no native kernels: {why_not_native()}")
@@ -54,6 +56,26 @@ def test_attention_equals_the_reference_with_the_same_masks(dtype: torch.dtype, 
         assert "Native" in str(output.grad_fn)
         for actual, expected in zip(found[1], found[0], strict=True):
             # Of a single token, the probability is 1 and queries and keys have no gradient but rounding.
+            assert distance(actual, expected) < TOLERANCE[dtype] or expected.norm() < 1e-9
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_asked_for_first_tokens_it_computes_their_rows(dtype: torch.dtype, rate: float) -> None:
+    torch.manual_seed(0)
+    for lengths in LENGTHS:
+        bounds, tokens = torch.tensor([0, *lengths]).cumsum(0).int(), sum(lengths)
+        layout, dropout = PackedLayout(bounds, max(lengths), "native"), AttentionDropout(rate, 7, keys(tokens))
+        first = layout.first_tokens_S
+        states = [torch.randn(tokens, 3, 32).to(dtype) for _ in range(3)]
+        gradient = torch.randn(len(lengths), 3, 32).to(dtype)
+        query, key, value = (state.clone().requires_grad_() for state in states)
+        output = native_first_tokens(query[first], key, value, layout, 0.3, dropout)
+        found = [output, *torch.autograd.grad(output, (query, key, value), gradient)]
+        query, key, value = (state.double().requires_grad_() for state in states)
+        exact = reference_attention(query, key, value, layout, 0.3, dropout)[first]
+        wanted = [exact, *torch.autograd.grad(exact, (query, key, value), gradient.double())]
+        for actual, expected in zip(found, wanted, strict=True):
             assert distance(actual, expected) < TOLERANCE[dtype] or expected.norm() < 1e-9
 
 
@@ -114,6 +136,7 @@ def test_a_whole_model_computes_as_without_them() -> None:
         logits = model(**view.inputs(ids, places, None, bounds, 35, row_keys)).logits
         found.append([logits, *torch.autograd.grad(logits.square().sum(), list(model.parameters()))])
     assert sum(isinstance(module, FusedAddNorm) for module in model.modules()) == 4
+    assert sum(isinstance(module, FirstTokensAttention) for module in model.modules()) == 1
     for actual, expected in zip(found[1], found[0], strict=True):
         assert distance(actual, expected) < 1e-4 or expected.norm() < 1e-9  # a key's bias has no gradient but rounding
 
@@ -173,9 +196,7 @@ def test_what_cannot_be_compiled_or_kept_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 def test_processes_that_compile_at_once_leave_one_whole_library(tmp_path: Path) -> None:
-    program = (
-        "from ftsys.kernels.native.library import NATIVE, native, why_not_native; assert native(), why_not_native()"
-    )
+    program = "from ftsys.kernels.native.library import native, why_not_native; assert native(), why_not_native()"
     environment = {**os.environ, "FTSYS_CACHE": str(tmp_path)}
     ranks = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(2)]
     assert [rank.wait() for rank in ranks] == [0, 0]

@@ -81,6 +81,7 @@ struct Shape {
   const int32_t* bounds;
   int64_t sequences, heads, size;
   float scale;
+  int32_t first_only;  // queries, their keys of dropout and what is computed for them have one row a sequence
 
   int64_t longest() const {
     int32_t found = 0;
@@ -91,6 +92,10 @@ struct Shape {
   Head head(int64_t task) const {
     const int64_t s = task / heads, h = task % heads, length = bounds[s + 1] - bounds[s];
     return {bounds[s], length, size, heads * size, h * size, up_to(length, LANES)};
+  }
+
+  Head asking(int64_t task) const {  // the rows of queries, which all keys of `head(task)` answer
+    return first_only ? Head{task / heads, 1, size, heads * size, task % heads * size, LANES} : head(task);
   }
 };
 
@@ -104,12 +109,13 @@ struct Scratch {
 };
 
 // The masks of a head's rows, asked of memory long before they are read: they lie anywhere in two large tables.
-static void find_masks(const Dropout& dropout, const Head& head, int64_t h, std::vector<MaskRow>& masks) {
+static void find_masks(const Dropout& dropout, const Head& asking, int64_t wide, int64_t h,
+                       std::vector<MaskRow>& masks) {
   masks.clear();
   if (!dropout.keys) return;
-  for (int64_t i = 0; i < head.length; ++i) {
-    masks.emplace_back(dropout, Dropout::mix(uint64_t(dropout.keys[head.start + i]) + uint64_t(h) + 1));
-    for (int64_t j = 0; j < head.wide + 32; j += 32) {  // a cache line holds 32 numbers
+  for (int64_t i = 0; i < asking.length; ++i) {
+    masks.emplace_back(dropout, Dropout::mix(uint64_t(dropout.keys[asking.start + i]) + uint64_t(h) + 1));
+    for (int64_t j = 0; j < wide + 32; j += 32) {  // a cache line holds 32 numbers
       __builtin_prefetch(masks.back().first + j);
       __builtin_prefetch(masks.back().second + j);
     }
@@ -141,19 +147,19 @@ static void forward(const Shape& shape, const T* query, const T* key, const T* v
     std::vector<MaskRow> masks;
 #pragma omp for schedule(dynamic, 4)
     for (int64_t task = 0; task < shape.sequences * shape.heads; ++task) {
-      const Head head = shape.head(task);
-      const int64_t L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
+      const Head head = shape.head(task), asking = shape.asking(task);
+      const int64_t Q = asking.length, L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
       scratch.reset();
       float *q = scratch.take(W * K), *k = scratch.take(W * K), *turned = scratch.take(W * K);
       float *scores = scratch.take(W * W), *factors = scratch.take(W);
-      find_masks(dropout, head, h, masks);
-      head.read(query, q, shape.scale);
+      find_masks(dropout, asking, W, h, masks);
+      asking.read(query, q, shape.scale);
       head.read(key, k);
       head.turn(k, turned);
-      product(L, W, K, q, K, 1, turned, W, scores, W);
-      for (int64_t i = 0; i < L; ++i) {
+      product(Q, W, K, q, K, 1, turned, W, scores, W);
+      for (int64_t i = 0; i < Q; ++i) {
         float* row = scores + i * W;
-        logs[(head.start + i) * shape.heads + h] = exponentials(row, L, W, factors + i);
+        logs[(asking.start + i) * shape.heads + h] = exponentials(row, L, W, factors + i);
         if (masks.empty()) continue;
         for (int64_t j = 0; j < W; j += LANES) {
           const Lanes factors = masks[i].lanes(j);
@@ -161,8 +167,8 @@ static void forward(const Shape& shape, const T* query, const T* key, const T* v
         }
       }
       head.read(value, k);
-      product(L, K, L, scores, W, 1, k, K, q, K);
-      head.write(q, output, factors, 1.0f);
+      product(Q, K, L, scores, W, 1, k, K, q, K);
+      asking.write(q, output, factors, 1.0f);
     }
   }
 }
@@ -176,25 +182,25 @@ static void backward(const Shape& shape, const T* query, const T* key, const T* 
     std::vector<MaskRow> masks;
 #pragma omp for schedule(dynamic, 4)
     for (int64_t task = 0; task < shape.sequences * shape.heads; ++task) {
-      const Head head = shape.head(task);
-      const int64_t L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
+      const Head head = shape.head(task), asking = shape.asking(task);
+      const int64_t Q = asking.length, L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
       scratch.reset();
       float *q = scratch.take(W * K), *k = scratch.take(W * K), *g = scratch.take(W * K), *o = scratch.take(W * K);
       float *other = scratch.take(W * K), *turned = scratch.take(W * K);
       float *weights = scratch.take(W * W), *slopes = scratch.take(W * W);
-      find_masks(dropout, head, h, masks);
-      head.read(query, q, shape.scale);
+      find_masks(dropout, asking, W, h, masks);
+      asking.read(query, q, shape.scale);
       head.read(key, k);
-      head.read(gradient, g);
-      head.read(output, o);
+      asking.read(gradient, g);
+      asking.read(output, o);
       head.turn(k, turned);
-      product(L, W, K, q, K, 1, turned, W, weights, W);
+      product(Q, W, K, q, K, 1, turned, W, weights, W);
       head.read(value, other);
       head.turn(other, turned);
-      product(L, W, K, g, K, 1, turned, W, slopes, W);
-      for (int64_t i = 0; i < L; ++i) {
+      product(Q, W, K, g, K, 1, turned, W, slopes, W);
+      for (int64_t i = 0; i < Q; ++i) {
         float *weight = weights + i * W, *slope = slopes + i * W, sum = 0;
-        const float log_sum = logs[(head.start + i) * shape.heads + h];
+        const float log_sum = logs[(asking.start + i) * shape.heads + h];
 #pragma omp simd reduction(+ : sum)
         for (int64_t p = 0; p < K; ++p) sum += g[i * K + p] * o[i * K + p];
         std::fill(weight + L, weight + W, NOWHERE);
@@ -207,11 +213,11 @@ static void backward(const Shape& shape, const T* query, const T* key, const T* 
           }
         }
       }
-      product(L, K, L, weights, 1, W, g, K, o, K);
+      product(L, K, Q, weights, 1, W, g, K, o, K);
       head.write(o, d_value, nullptr, 1.0f);
-      product(L, K, L, slopes, W, 1, k, K, o, K);
-      head.write(o, d_query, nullptr, shape.scale);
-      product(L, K, L, slopes, 1, W, q, K, o, K);  // the queries are scaled already
+      product(Q, K, L, slopes, W, 1, k, K, o, K);
+      asking.write(o, d_query, nullptr, shape.scale);
+      product(L, K, Q, slopes, 1, W, q, K, o, K);  // the queries are scaled already
       head.write(o, d_key, nullptr, 1.0f);
     }
   }

@@ -11,7 +11,7 @@ from ftsys.kernels.dropout import AttentionDropout
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers
 from ftsys.kernels.native.library import native
-from ftsys.kernels.native.structures import Dropout, Shape, dropout_of
+from ftsys.kernels.native.structures import Shape, dropout_of
 
 LANES = 16
 """A head's size must be a multiple of it."""
@@ -32,36 +32,50 @@ def native_attention(
     dropout: AttentionDropout,
 ) -> torch.Tensor:
     """As the kernels of `ftsys.kernels.attention`, for what `takes` says and a plain pattern."""
-    where = (native(), layout, scale, dropout)
-    output: torch.Tensor = _Native.apply(query_THK, key_THK, value_THK, where)
+    shape = _shape(query_THK, layout, scale, first_only=False)
+    drops = dropout_of(dropout.keys_T, dropout.site, dropout.rate, layout.max_seqlen)
+    output: torch.Tensor = _Native.apply(query_THK, key_THK, value_THK, (native(), shape, drops, layout, dropout))
     return output
+
+
+def native_first_tokens(
+    query_SHK: torch.Tensor,
+    key_THK: torch.Tensor,
+    value_THK: torch.Tensor,
+    layout: PackedLayout,
+    scale: float,
+    dropout: AttentionDropout,
+) -> torch.Tensor:
+    """As `native_attention`, of the queries of each sequence's first token alone: (S, H, K)."""
+    shape = _shape(query_SHK, layout, scale, first_only=True)
+    keys_S = None if dropout.keys_T is None else dropout.keys_T.index_select(0, layout.first_tokens_S)
+    drops = dropout_of(keys_S, dropout.site, dropout.rate, layout.max_seqlen)
+    output: torch.Tensor = _Native.apply(query_SHK, key_THK, value_THK, (native(), shape, drops, layout, keys_S))
+    return output
+
+
+def _shape(query: torch.Tensor, layout: PackedLayout, scale: float, first_only: bool) -> Shape:
+    assert layout.cu_seqlens.dtype == torch.int32
+    assert layout.cu_seqlens.is_contiguous()
+    return Shape(layout.cu_seqlens.data_ptr(), layout.sequences, *query.shape[1:], scale, first_only)
 
 
 class _Native(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, where: Any) -> torch.Tensor:
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        output, logs_TH = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
-        shape, dropout = _told(query, where)
-        where[0].call("attention_forward", shape, query, key, value, dropout, output, logs_TH, dtype=query.dtype)
-        ctx.save_for_backward(query, key, value, output, logs_TH)
-        ctx.where = where
+        output, logs = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
+        library, shape, dropout, *_ = where
+        library.call("attention_forward", shape, query, key, value, dropout, output, logs, dtype=query.dtype)
+        ctx.save_for_backward(query, key, value, output, logs)
+        ctx.where = where  # what its last two hold, the structures point to
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, output, logs_TH = ctx.saved_tensors
-        shape, dropout = _told(query, ctx.where)
-        found = [torch.empty_like(query) for _ in range(3)]
-        tensors = (query, key, value, dropout, output, logs_TH, gradients[0].contiguous(), *found)
-        ctx.where[0].call("attention_backward", shape, *tensors, dtype=query.dtype)
+        query, key, value, output, logs = ctx.saved_tensors
+        library, shape, dropout, *_ = ctx.where
+        found = [torch.empty_like(states) for states in (query, key, value)]
+        tensors = (query, key, value, dropout, output, logs, gradients[0].contiguous(), *found)
+        library.call("attention_backward", shape, *tensors, dtype=query.dtype)
         return (*found, None)
-
-
-def _told(query: torch.Tensor, where: Any) -> tuple[Shape, Dropout]:
-    _, layout, scale, dropout = where
-    _, heads, size = query.shape
-    assert layout.cu_seqlens.dtype == torch.int32
-    assert layout.cu_seqlens.is_contiguous()
-    shape = Shape(layout.cu_seqlens.data_ptr(), layout.sequences, heads, size, scale)
-    return shape, dropout_of(dropout.keys_T, dropout.site, dropout.rate, layout.max_seqlen)

@@ -38,6 +38,7 @@ class Shape(ctypes.Structure):
         ("heads", ctypes.c_int64),
         ("size", ctypes.c_int64),
         ("scale", ctypes.c_float),
+        ("first_only", ctypes.c_int32),
     )
 
 
