@@ -67,6 +67,8 @@ class Plan:
     """What a user may want to know and nothing forbids."""
     activation_checkpointing: bool = False
     """Whether layers' activations are computed again in the backward pass."""
+    cuda_graphs: bool = False
+    """Whether passes are recorded and replayed."""
     predicted: dict[str, Any] | None = None
     """Of a step, where the model's sizes are known: bytes by part, seconds, bytes sent."""
     format: int = PLAN_FORMAT
@@ -127,7 +129,7 @@ def make_plan(
     if model is not None:
         computed = _fitted(run, world, fitting(run, world, model, settled), reasons)
     counts = _counts(run, world, train_rows, steps_per_epoch)
-    return Plan(
+    plan = Plan(
         ranks=world.ranks,
         nodes=world.nodes,
         local_ranks=world.local_ranks,
@@ -146,6 +148,23 @@ def make_plan(
         notes=tuple(notes_on(run, world, computed.precision)),
         predicted=computed.predicted,
     )
+    ConfigError.raise_if(_why_no_graphs(plan, packed) if plan.cuda_graphs else [])
+    return plan
+
+
+def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
+    """Everything that keeps passes from being recorded, as messages."""
+    wrong = {
+        f"the run is on {plan.device}": plan.device != "cuda",
+        f"it has {plan.ranks} ranks": plan.ranks > 1,
+        "DeepSpeed moves weights and gradients between passes": plan.backend == "deepspeed",
+        "fp16 scales each loss anew": plan.precision == "fp16",
+        "activations are computed again": plan.activation_checkpointing,
+        "batch.global_tokens makes batches of many sizes": plan.global_tokens is not None,
+        "the model is fed padded batches": not packed,
+    }
+    ask = "Leave it out, or see the README for what it needs."
+    return [f"engine.cuda_graphs=True cannot be had here: {reason}. {ask}" for reason, holds in wrong.items() if holds]
 
 
 def _of_the_run(run: RunConfig) -> dict[str, Any]:
@@ -155,6 +174,7 @@ def _of_the_run(run: RunConfig) -> dict[str, Any]:
         "max_grad_norm": float(run.trainer.get("max_grad_norm", 1.0)),
         "seed": run.train.seed,
         "kernels": run.engine.kernels,
+        "cuda_graphs": run.engine.cuda_graphs,
         "global_size": run.batch.global_size,
         "global_tokens": run.batch.global_tokens,
         "epochs": run.train.epochs,

@@ -21,6 +21,7 @@ class Peer:
     length_grouped: bool = False
     whole_in_bf16: bool = False
     """Evaluation with bf16 weights in place of autocast."""
+    cuda_graphs: bool = False
     needs: str = ""
     """A package that ftsys itself does not need."""
 
@@ -30,6 +31,7 @@ PEERS: dict[str, Peer] = {
     OURS: Peer("ours", 32, "bf16", "ftsys: packed, bf16 weights with float32 masters, batch 32, random order"),
     "ours-8": Peer("ours", 8, "bf16", "ftsys: packed, bf16 weights with float32 masters, batch 8, random order"),
     "ours-grouped": Peer("ours", 32, "bf16", "as ours, in batches of like lengths", length_grouped=True),
+    "ours-graphs": Peer("ours", 32, "bf16", "as ours, its passes recorded and replayed (GPU)", cuda_graphs=True),
     "course": Peer("stock", 8, "fp32", "stock Trainer, the course's recipe: fp32, batch 8, random order"),
     "best": Peer("stock", 32, "bf16", "stock Trainer, its best recipe: bf16 autocast, batch 32, length-grouped", True),
     "accelerate": Peer("accelerate", 32, "bf16", "accelerate's plain loop: bf16 autocast, batch 32, random order"),

@@ -12,9 +12,11 @@ from ftsys.bench.peers import OURS, PEERS, check_peers, installed, peer_spec
 from ftsys.errors import ConfigError
 
 STEP_PEERS = (OURS, "ours-8", "ours-grouped", "course", "best", "accelerate", "cross-encoder")
+ON_GPU = ("ours-graphs",)
+"""Peers that need a GPU, measured where they are named."""
 MATMUL = "matmul"
 MODELS = ("minilm", "bert-base")
-RATIOS = {OURS: STEP_PEERS[1:], "ours-8": ("course",)}
+RATIOS = {OURS: STEP_PEERS[1:], "ours-8": ("course",), "ours-graphs": (OURS, "best")}
 """Which ratios are stated: of the first over each of the others."""
 
 
@@ -32,7 +34,7 @@ def bench_step(
     `rows` pairs of the training split (None: all); `batch` examples of a step in place of each peer's own, or for ours
     at most `tokens` real tokens. Raises ConfigError for `tokens` with a peer that cannot count so.
     """
-    check_peers(peers, STEP_PEERS)
+    check_peers(peers, (*STEP_PEERS, *ON_GPU))
     if tokens is not None:
         ConfigError.raise_if(_no_tokens(name) for name in peers if PEERS[name].how != "ours")
     here, absent = installed(peers)
@@ -86,7 +88,9 @@ def _row(found: Findings, model: str, peer: str, rounds: Rounds, matmul: float) 
 def main(words: Sequence[str]) -> int:
     """`ftsys bench step`: measure, print, record, plot."""
     parser = bench_parser("step", "Whole optimizer steps against the stock stack, in one run.", 7, MODELS)
-    parser.add_argument("--peers", nargs="+", default=list(STEP_PEERS), metavar="PEER", help=", ".join(STEP_PEERS))
+    parser.add_argument(
+        "--peers", nargs="+", default=list(STEP_PEERS), metavar="PEER", help=", ".join((*STEP_PEERS, *ON_GPU))
+    )
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a block (default 4)")
     parser.add_argument("--batch", type=int, help="examples of a step, in place of each peer's own")
     parser.add_argument("--tokens", type=int, help="real tokens of a step at most; ours alone can count so")

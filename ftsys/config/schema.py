@@ -193,6 +193,9 @@ class EngineSection(Section):
     compile: Switch = "auto"
     """Whether torch.compile fuses what lies between matrix products; "auto": on a GPU where the run is long enough."""
 
+    cuda_graphs: Annotated[bool, Write("true or false")] = False
+    """Whether passes are recorded once for each of few batch sizes and replayed: one GPU, batch.global_size."""
+
 
 class LaunchSection(Section):
     """Which machines ranks are started on."""

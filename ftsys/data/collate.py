@@ -31,6 +31,8 @@ class PackedBatch:
     max_seqlen: int
     labels_S: torch.Tensor
     example_ids_S: torch.Tensor
+    is_static: bool = False
+    """Whether its sizes are among those of `data.shapes`, so that its passes may be recorded and replayed."""
 
     @property
     def computed_tokens(self) -> int:
@@ -111,10 +113,15 @@ def filled_up(rows: Ragged, token: int) -> Ragged:
     count is rounded up to a multiple of the largest power of two within a 32nd of it, 1% more on average.
     """
     tokens = len(rows.tokens)
-    missing = -tokens % (1 << max(0, (tokens // FILL_SHARE).bit_length() - 1))
+    return filled_to(rows, token, tokens + -tokens % (1 << max(0, (tokens // FILL_SHARE).bit_length() - 1)))
+
+
+def filled_to(rows: Ragged, token: int, tokens: int, longest: int | None = None) -> Ragged:
+    """`rows` and filler sequences of `token` up to `tokens` tokens, none of them over `longest`, the longest row."""
+    own, longest = len(rows.tokens), longest or int(rows.lengths.max())
+    missing = tokens - own
     if not missing:
         return rows
-    longest = int(rows.lengths.max())
     lengths = np.array([min(longest, missing - start) for start in range(0, missing, longest)], dtype=np.int32)
     fillers = len(lengths)
     return Ragged(
@@ -124,7 +131,7 @@ def filled_up(rows: Ragged, token: int) -> Ragged:
         labels=np.concatenate([rows.labels, np.zeros(fillers, dtype=rows.labels.dtype)]),
         example_ids=np.concatenate([rows.example_ids, np.full(fillers, NO_EXAMPLE)]),
         positions=np.concatenate([rows.positions, *(np.arange(length) for length in lengths)]),
-        cu_seqlens=np.concatenate([rows.cu_seqlens, tokens + lengths.cumsum(dtype=np.int32)]),
+        cu_seqlens=np.concatenate([rows.cu_seqlens, own + lengths.cumsum(dtype=np.int32)]),
     )
 
 

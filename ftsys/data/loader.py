@@ -1,15 +1,16 @@
 """Loaders the Trainer iterates over: one item is a rank's whole share of a step, or one evaluation pack."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ftsys.data.batching import EpochPlan, plan_epoch, plan_evaluation, share_of_step
-from ftsys.data.collate import Batch, filled_up, filler_rows, pack, pad
-from ftsys.data.store import StoreSplit
+from ftsys.data.batching import EpochPlan, StepShare, plan_epoch, plan_evaluation, share_of_step
+from ftsys.data.collate import Batch, filled_to, filled_up, filler_rows, pack, pad
+from ftsys.data.shapes import SAMPLE, Shapes
+from ftsys.data.store import Ragged, StoreSplit
 from ftsys.data.tokenized import TokenizedSplit
 
 Split = StoreSplit | TokenizedSplit
@@ -33,6 +34,8 @@ class BatchSettings:
     rank: int
     ranks: int
     packed: bool
+    static_shapes: bool = False
+    """Whether packed batches are filled up to the few sizes of `data.shapes`."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,21 @@ class BatchMaker:
         if not packed:
             self.lay_out = partial(pad, with_token_types=facts.emits_token_types, pad_id=facts.pad_id)
         self.filler = filler_rows(facts.pad_id, split.labels.dtype)
+        self.shapes: Shapes | None = None
 
     def __call__(self, example_ids: np.ndarray) -> Batch:
         """The batch of these examples; a filler batch for none."""
         rows = self.split.gather(example_ids) if len(example_ids) else self.filler
-        return self.lay_out(filled_up(rows, self.split.tokenizer.pad_id) if self.packed else rows)
+        if not self.packed:
+            return self.lay_out(rows)
+        size = self.shapes.tokens_for(rows) if self.shapes is not None else None
+        return self.lay_out(filled_up(rows, self.split.tokenizer.pad_id)) if size is None else self._static(rows, size)
+
+    def _static(self, rows: Ragged, size: int) -> Batch:
+        assert self.shapes is not None
+        facts, longest = self.split.tokenizer, self.shapes.longest
+        batch = pack(filled_to(rows, facts.pad_id, size, longest), facts.emits_token_types)
+        return replace(batch, max_seqlen=longest, is_static=True)
 
 
 class _StepSampler(Sampler[list[tuple[int, int]]]):
@@ -89,6 +102,8 @@ class _Steps(Dataset[dict[str, Share]]):
         self.make_batch = BatchMaker(split, settings.packed)
         self.plan_of_epoch = plan_of_epoch or self._own_plan
         self._plan: tuple[int, EpochPlan] | None = None
+        if settings.static_shapes and settings.packed:
+            self.make_batch.shapes = Shapes.of(split.lengths, self._sample())
 
     def plan(self, epoch: int) -> EpochPlan:
         """The epoch's plan, built once."""
@@ -111,10 +126,7 @@ class _Steps(Dataset[dict[str, Share]]):
         return len(self.split)
 
     def __getitem__(self, name: tuple[int, int]) -> dict[str, Share]:
-        epoch, k = name
-        ids = self.plan(epoch).step(k)
-        settings = self.settings
-        share = share_of_step(ids, self.split.lengths[ids], settings.rank, settings.ranks, settings.micro_tokens)
+        share = self._share(*name)
         return {
             SHARE: Share(
                 [self.make_batch(part) for part in share.micro_batches],
@@ -124,6 +136,15 @@ class _Steps(Dataset[dict[str, Share]]):
                 share.imbalance,
             )
         }
+
+    def _share(self, epoch: int, k: int) -> StepShare:
+        ids, settings = self.plan(epoch).step(k), self.settings
+        return share_of_step(ids, self.split.lengths[ids], settings.rank, settings.ranks, settings.micro_tokens)
+
+    def _sample(self) -> Iterator[np.ndarray]:
+        """The micro-batches of the first epoch's first steps, whatever epoch this life begins with."""
+        for k in range(min(SAMPLE, len(self.plan(0)))):
+            yield from self._share(0, k).micro_batches
 
 
 class StepLoader(DataLoader[dict[str, Share]]):

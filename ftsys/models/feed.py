@@ -13,15 +13,14 @@ from ftsys.kernels.dropout import token_keys
 from ftsys.models.packed import PackedView
 
 
-def model_inputs(batch: Batch, view: PackedView | None, seed_and_step: tuple[int, int] | None = None) -> dict[str, Any]:
+def model_inputs(batch: Batch, view: PackedView | None, keys_T: torch.Tensor | None = None) -> dict[str, Any]:
     """Keyword arguments of the Hugging Face model's `forward` for `batch`, without labels.
 
-    `seed_and_step`, given in training, makes a packed batch's dropout depend on them and on the examples alone.
+    `keys_T`, given in training, are a packed batch's `dropout_keys`; a padded one has none.
     """
     if isinstance(batch, PackedBatch):
         if view is None:
             raise TypeError("a packed batch was made for a model without a packed view")
-        keys_T = None if seed_and_step is None else _dropout_keys(batch, *seed_and_step)
         texts = (batch.input_ids_T, batch.position_ids_T, batch.token_type_ids_T)
         return view.inputs(*texts, batch.cu_seqlens, batch.max_seqlen, keys_T)
     inputs = {"input_ids": batch.input_ids_SL, "attention_mask": batch.attention_mask_SL}
@@ -30,8 +29,12 @@ def model_inputs(batch: Batch, view: PackedView | None, seed_and_step: tuple[int
     return inputs
 
 
-def _dropout_keys(batch: PackedBatch, seed: int, step: int) -> torch.Tensor:
-    example_ids_T = batch.example_ids_S.repeat_interleave(batch.cu_seqlens.diff())
+def dropout_keys(batch: Batch, seed: int, step: int) -> torch.Tensor | None:
+    """What a packed batch's dropout depends on: the seed, the optimizer step and the examples alone; int64 (T,)."""
+    if not isinstance(batch, PackedBatch):
+        return None
+    tokens = batch.input_ids_T.numel()  # told, so that a GPU is not asked
+    example_ids_T = batch.example_ids_S.repeat_interleave(batch.cu_seqlens.diff(), output_size=tokens)
     return token_keys(seed, step, example_ids_T, batch.position_ids_T)
 
 

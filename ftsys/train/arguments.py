@@ -69,6 +69,9 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
     compile_regions: bool = field(
         default=False, metadata={"help": "Have torch.compile fuse dropout, residual and LayerNorm of packed batches."}
     )
+    cuda_graphs: bool = field(
+        default=False, metadata={"help": "Record the passes of packed batches on one GPU, and replay them."}
+    )
     master_weights: bool = field(
         default=False, metadata={"help": "bf16 weights with float32 masters in AdamW, in place of autocast."}
     )

@@ -189,6 +189,7 @@ class DropInTrainer(EvaluatingTrainer):
             rank=self.args.process_index,
             ranks=self.args.world_size,
             packed=self.view is not None,
+            static_shapes=setting(self.args, "cuda_graphs"),
         )
 
     @property

@@ -23,7 +23,7 @@ NAMED_EXAMPLES = 20
 
 
 class FiniteStepsTrainer(MasterWeightsTrainer):
-    """Skips what is not finite. A subclass calls `begin_losses` and `judged_loss` in its training step."""
+    """Skips what is not finite. A subclass calls `begin_losses`, `note_losses` and `judged` in its training step."""
 
     skipped_in_a_row = 0
     skipped_since_log = 0
@@ -33,11 +33,10 @@ class FiniteStepsTrainer(MasterWeightsTrainer):
         """Forget the former step's losses."""
         self._step_losses = []
 
-    def judged_loss(self, loss: Tensor, losses_S: Tensor, example_ids_S: Tensor) -> Tensor:
-        """`loss`, with a gradient of NaN where its value is not finite; keeps (S,) losses and ids for `_name`."""
+    def note_losses(self, losses_S: Tensor, example_ids_S: Tensor) -> None:
+        """Keep a micro-batch's losses (S,), without gradients, and their ids for `_name`."""
         assert self._step_losses is not None
-        self._step_losses.append((losses_S.detach(), example_ids_S))
-        return loss * (loss.detach() * 0 + 1)  # 1 for a finite loss, NaN for any other, and no question to the device
+        self._step_losses.append((losses_S, example_ids_S))
 
     def counted_loss(self, step_loss: Tensor) -> Tensor:
         """What the logged mean takes for a step: transformers' rule for a loss that is not finite, without its sync."""
@@ -100,6 +99,11 @@ class FiniteStepsTrainer(MasterWeightsTrainer):
             logs = {**logs, "skipped_steps": self.skipped_since_log}
             self.skipped_since_log = 0
         super().log(logs, start_time)
+
+
+def judged(loss: Tensor) -> Tensor:
+    """`loss`, with a gradient of NaN where its value is not finite."""
+    return loss * (loss.detach() * 0 + 1)  # 1 for a finite loss, NaN for any other, and no question to the device
 
 
 def skip_in_plain_optimizer(engine: Any) -> None:

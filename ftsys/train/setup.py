@@ -82,6 +82,7 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
         "max_grad_norm": plan.max_grad_norm,
         "kernels": plan.kernels,
         "compile_regions": plan.compile,
+        "cuda_graphs": plan.cuda_graphs,
         **_recomputation(plan),
     }
     if plan.backend == "deepspeed":

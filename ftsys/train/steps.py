@@ -5,6 +5,7 @@ class alone decides how the share is cut and how losses are scaled.
 """
 
 import contextlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,19 @@ from accelerate.utils import DistributedType
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ftsys.data.collate import Batch, to_device
+from ftsys.data.collate import Batch, PackedBatch, to_device
 from ftsys.data.loader import SHARE, Share, Split
 from ftsys.data.store import StoreSplit
 from ftsys.kernels.choice import choose_kernel
 from ftsys.kernels.native.library import give_up, native, why_not_native
 from ftsys.kernels.regions import why_not_compiled
-from ftsys.models.feed import check_pad_token, model_inputs, name_pad_token
+from ftsys.models.feed import check_pad_token, dropout_keys, model_inputs, name_pad_token
 from ftsys.models.packed import PackedView, head_size, why_not_packable
 from ftsys.train.agree import from_all
 from ftsys.train.arguments import setting
 from ftsys.train.dropin_saving import StockFilesTrainer
+from ftsys.train.finite_steps import judged
+from ftsys.train.graphs import PassGraphs, gpu_recorder
 from ftsys.train.loss import loss_per_example
 from ftsys.train.meter import Meter
 
@@ -39,6 +42,7 @@ class StepTrainer(StockFilesTrainer):
     """Why the data that was last asked about went the stock way, or the store's model is fed padded batches."""
     eager_because: str | None = None
     """Why a rank cannot compile what `compile_regions` asks for, so that none does."""
+    graphs: PassGraphs | None = None
     training_split: Split | None = None
     _viewed: nn.Module | None = None
     _settled: nn.Module | None = None
@@ -80,6 +84,7 @@ class StepTrainer(StockFilesTrainer):
         self._settle_buckets(model, share.micro_batches[0])
         self._seed_dropout()
         self.begin_losses()
+        self._begin_graphs(model)
         scale = self.args.world_size / share.step_examples
         total = torch.zeros((), device=self.args.device)
         for index, batch in enumerate(share.micro_batches):
@@ -90,14 +95,26 @@ class StepTrainer(StockFilesTrainer):
         return self.counted_loss(total) if filtered else total
 
     def _forward_backward(self, model: nn.Module, batch: Batch, scale: float) -> torch.Tensor:
+        keys_T = dropout_keys(batch, self.args.seed, self.state.global_step)
+        if self.graphs is not None and isinstance(batch, PackedBatch) and batch.is_static and keys_T is not None:
+            loss, losses_S = self.graphs(batch, keys_T, torch.tensor(scale, device=self.args.device))
+        else:
+            loss, losses_S = self._passes(model, batch, keys_T, scale)
+        self.note_losses(losses_S, batch.example_ids_S)
+        return loss
+
+    def _passes(
+        self, model: nn.Module, batch: Batch, keys_T: torch.Tensor | None, scale: float | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forward and backward of one micro-batch: its part of the step's loss, and the loss of each sequence."""
         with self.compute_loss_context_manager():
-            logits_SC = model(**model_inputs(batch, self.view, (self.args.seed, self.state.global_step))).logits
+            logits_SC = model(**model_inputs(batch, self.view, keys_T)).logits
             smoothing = self.args.label_smoothing_factor
             losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S, smoothing)
-            loss = self.judged_loss(losses_S.sum() * scale, losses_S, batch.example_ids_S)
+            loss = judged(losses_S.sum() * scale)
         by_engine = {"scale_wrt_gas": False} if self._under_deepspeed else {}
         self.accelerator.backward(loss, **by_engine)
-        return loss.detach()
+        return loss.detach(), losses_S.detach()
 
     def _settle_buckets(self, model: nn.Module, batch: Batch) -> None:
         """Have DDP lay out its buckets before a life's first step, by a pass whose gradients are zero.
@@ -112,6 +129,14 @@ class StepTrainer(StockFilesTrainer):
             logits_SC = model(**model_inputs(to_device(batch, self.args.device), self.view)).logits
         self.accelerator.backward((logits_SC * 0).sum())
         model.zero_grad(set_to_none=True)
+
+    def _begin_graphs(self, model: nn.Module) -> None:
+        """Passes are recorded where `cuda_graphs` asks for it; what cannot be is told once."""
+        if not setting(self.args, "cuda_graphs"):
+            return
+        if self.graphs is None or self.graphs.model is not model:
+            self.graphs = PassGraphs(model, partial(self._passes, model), gpu_recorder())
+        self.graphs.begin_step()
 
     @property
     def _under_deepspeed(self) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.distributed.tiny_run import make_store, make_trainer
+from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 from tests.parity.tiny_models import all_in_float64, packed_logits, sequences, small_model, switch_dropout_off
 
 pytestmark = [
@@ -51,3 +51,24 @@ def test_a_training_on_the_gpu_follows_the_cpus(tmp_path: Path, precision: str) 
         trainer.train()
         losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 2e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_by_recorded_passes_follows_the_plain_one(tmp_path: Path, precision: str) -> None:
+    store, losses, recorded = make_store(tmp_path / "stores"), [], []
+    for graphs in (False, True):
+        trainer = make_trainer(
+            store,
+            tmp_path / str(graphs),
+            model=tiny_bert(dropout=0.1),
+            precision=precision,
+            use_cpu=False,
+            max_steps=40,
+            cuda_graphs=graphs,
+        )
+        trainer.train()
+        losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+        recorded.append(trainer.graphs)
+    assert recorded[1].eager_because is None
+    assert len(recorded[1].recorded) >= 3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 5e-2)

@@ -15,6 +15,7 @@ from launcher.plan_choices import compiled
 
 CPU = World(bf16_supported=True)
 GPUS = World(ranks=8, local_ranks=8, device="cuda", bf16_supported=True)
+ONE_GPU = World(device="cuda", bf16_supported=True)
 
 
 def run_of(**sections: Any) -> RunConfig:
@@ -237,3 +238,27 @@ def test_short_runs_stay_eager(
     reasons: dict[str, str] = {}
     assert compiled(engine(compile=asked), world, steps, {"seconds": seconds}, reasons) is pays
     assert why in reasons["compile"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "world", "why"),
+    [
+        ({}, CPU, "the run is on cpu"),
+        ({}, GPUS, "it has 8 ranks"),
+        ({"engine": {"backend": "deepspeed"}}, ONE_GPU, "DeepSpeed moves weights"),
+        ({"engine": {"precision": "fp16"}}, ONE_GPU, "fp16 scales each loss anew"),
+        ({"engine": {"activation_checkpointing": True}}, ONE_GPU, "activations are computed again"),
+        ({"batch": {"global_tokens": 4096}}, ONE_GPU, "batch.global_tokens makes batches of many sizes"),
+    ],
+)
+def test_passes_that_cannot_be_recorded_are_refused(sections: dict[str, Any], world: World, why: str) -> None:
+    asked = {**sections, "engine": {"cuda_graphs": True, **sections.get("engine", {})}}
+    with pytest.raises(ConfigError, match=f"engine.cuda_graphs=True cannot be had here: {why}"):
+        make_plan(run_of(**asked), world, 3668)
+
+
+def test_passes_are_recorded_where_they_are_asked_for() -> None:
+    assert make_plan(run_of(engine={"cuda_graphs": True}), ONE_GPU, 3668).cuda_graphs
+    assert not make_plan(run_of(), ONE_GPU, 3668).cuda_graphs
+    with pytest.raises(ConfigError, match="the model is fed padded batches"):
+        make_plan(run_of(engine={"cuda_graphs": True}), ONE_GPU, 3668, packed=False)

@@ -1,0 +1,141 @@
+"""Recorded passes against the same passes computed each time: losses, gradients, weights. Recording by a double.
+
+The double runs what was recorded when it is replayed, on the memory that the recording read, as a CUDA graph does;
+tests/gpu has the real one. That nothing in a pass asks the device for a number is tested for itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from ftsys.data.collate import PackedBatch
+from ftsys.data.loader import SHARE
+from ftsys.kernels import choice
+from ftsys.kernels.dropout import mask_tables
+from ftsys.models.feed import dropout_keys
+from ftsys.models.packed import PackedView
+from ftsys.train import steps
+from ftsys.train.graphs import PassGraphs, Results, tensors_of
+from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
+
+
+def recorded_by_double(passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:
+    """Nothing is run until the replay, whose results lie where the recording said they would."""
+    kept: list[Results] = []
+    results = torch.zeros(()), torch.zeros(11)
+
+    def replay() -> None:
+        kept.append(passes())
+        for own, found in zip(results, kept[-1], strict=True):
+            own.copy_(found)
+
+    return replay, results
+
+
+def train(folder: Path, graphs: bool, **settings: Any) -> Any:
+    model = tiny_bert(dropout=0.1)
+    trainer = make_trainer(make_store(folder.parent / f"{folder.name}-stores"), folder, model=model,
+                           cuda_graphs=graphs, **settings)  # fmt: skip
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_by_recordings_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setattr(steps, "gpu_recorder", lambda: recorded_by_double)
+    settings = {"precision": precision, "max_steps": 40}
+    plain, recorded = (train(tmp_path / str(graphs), graphs, **settings) for graphs in (False, True))
+    assert plain.graphs is None
+    assert recorded.graphs.eager_because is None
+    assert len(recorded.graphs.recorded) >= 3
+    losses = [[line["loss"] for line in trainer.state.log_history if "loss" in line] for trainer in (plain, recorded)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 5e-2)
+
+
+class Counted:
+    """Passes that add one to a gradient, and a batch's first token to the other; a third weight gets none."""
+
+    def __init__(self) -> None:
+        self.model = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(2)) for _ in range(3)])
+
+    def passes(self, batch: PackedBatch, keys_T: torch.Tensor, scale: torch.Tensor) -> Results:
+        loss = (self.model[0].sum() + self.model[1].sum() * batch.input_ids_T[0]) * scale
+        loss.backward()
+        return loss.detach(), (batch.input_ids_T[:11] + keys_T[:11]).float()
+
+
+def batch_of(token: int, tokens: int = 40) -> PackedBatch:
+    ids, bounds = torch.full((tokens,), token), torch.arange(12).int()
+    return PackedBatch(ids, ids, None, bounds, 24, torch.zeros(11), torch.arange(11), is_static=True)
+
+
+def test_what_is_replayed_is_the_batch_at_hand_and_gradients_add_up() -> None:
+    counted, one = Counted(), torch.ones(())
+    graphs = PassGraphs(counted.model, counted.passes, recorded_by_double)
+    for step in range(4):
+        graphs.begin_step()
+        for token in (3, 5 + step):
+            _, losses = graphs(batch_of(token), torch.full((40,), 100 * step), one)
+            assert losses.tolist() == [token + 100 * step] * 11
+        graphs(
+            batch_of(7, tokens=41 + step), torch.zeros(41 + step, dtype=torch.int64), 2 * one
+        )  # a size not met again
+        gradients = [parameter.grad for parameter in counted.model]
+        assert gradients[0] is not None
+        assert gradients[1] is not None
+        assert gradients[0].tolist() == [4.0, 4.0]
+        assert gradients[1].tolist() == [3.0 + 5 + step + 14] * 2
+        assert gradients[2] is None  # an optimizer would decay it if it were zero
+        counted.model.zero_grad(set_to_none=True)
+    assert list(graphs.recorded) == [(40, 11)]
+
+
+def test_what_cannot_be_recorded_is_computed_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(passes: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    counted = Counted()
+    graphs = PassGraphs(counted.model, counted.passes, refuse)
+    for _ in range(4):
+        graphs.begin_step()
+        graphs(batch_of(3), torch.zeros(40, dtype=torch.int64), torch.ones(()))
+        counted.model.zero_grad(set_to_none=True)
+    assert graphs.eager_because == "operation not permitted when stream is capturing"
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == f"engine.cuda_graphs: passes cannot be recorded, so they are not: {graphs.eager_because}"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_no_pass_asks_the_device_for_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """Tensors without numbers refuse to tell one; the attention, Triton's on a GPU, is left out."""
+
+    def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *told: Any) -> torch.Tensor:
+        return query + key + value
+
+    monkeypatch.setitem(choice.COMPUTED_BY, "triton", attention)
+    monkeypatch.setattr(choice, "_triton_takes_states", lambda states: True)
+    monkeypatch.setattr(choice, "_why_not", lambda name, device: None)
+    trainer = make_trainer(make_store(tmp_path), tmp_path)
+    item = next(iter(trainer.get_train_dataloader()))
+    (batch,) = item[SHARE].micro_batches
+    keys_T = dropout_keys(batch, 3, 0)
+    assert keys_T is not None
+    mask_tables.cache_clear()
+    with FakeTensorMode() as mode:
+        torch.set_default_dtype(getattr(torch, precision))
+        model = tiny_bert(dropout=0.1).train()
+        torch.set_default_dtype(torch.float32)
+        trainer.view = PackedView(model, "triton")
+        fake = replace(batch, **{name: mode.from_tensor(tensor) for name, tensor in tensors_of(batch).items()})
+        keys_T = mode.from_tensor(keys_T)
+        loss, losses_S = trainer._passes(model, fake, keys_T, torch.ones(()))
+        with pytest.raises(DataDependentOutputException):
+            loss.item()
+    mask_tables.cache_clear()
+    assert losses_S.shape == batch.labels_S.shape
+    assert all(parameter.grad is not None for parameter in model.parameters())
