@@ -195,13 +195,13 @@ def run_predictions(spec: Spec, channel: Channel) -> None:
 
 
 def run_matmul(spec: Spec, channel: Channel) -> None:
-    """A block measures the device's bf16 matrix products once: "flops" is FLOP/s."""
+    """A block measures the device's matrix products once, in FLOP/s: "flops" in bf16, "fp32_flops" in fp32."""
     device = torch.device(_device())
     channel.answer({"threads": torch.get_num_threads(), "device": str(device)})
     while channel.turn():
         start = time.perf_counter()
-        rate = matmul_rate(torch.bfloat16, device)
-        channel.answer({"flops": rate, **block_figures(time.perf_counter() - start, 0, 0, 1)})
+        rates = {"flops": matmul_rate(torch.bfloat16, device), "fp32_flops": matmul_rate(torch.float32, device)}
+        channel.answer({**rates, **block_figures(time.perf_counter() - start, 0, 0, 1)})
 
 
 MODES: dict[str, Callable[[Spec, Channel], None]] = {

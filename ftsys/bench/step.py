@@ -59,8 +59,9 @@ def _no_tokens(peer: str) -> str:
 def note_steps(found: Findings, case: Case, rounds: Rounds) -> None:
     """Turn blocks into measurements, ratios and the model's table."""
     title = f"{case.name}: optimizer steps"
-    rates = [block["flops"] for block in rounds.blocks[MATMUL]]
-    matmul = note(found, f"{case.name}: bf16 matrix product", rates, "FLOP/s", higher_is_better=True)
+    bf16, fp32 = ([block[key] for block in rounds.blocks[MATMUL]] for key in ("flops", "fp32_flops"))
+    matmul = note(found, f"{case.name}: bf16 matrix product", bf16, "FLOP/s", higher_is_better=True)
+    note(found, f"{case.name}: fp32 matrix product", fp32, "FLOP/s", higher_is_better=True)
     peers = [name for name in rounds.blocks if name != MATMUL]
     found.tables[title] = {name: _row(found, case.name, name, rounds, matmul) for name in peers}
     for one, others in RATIOS.items():

@@ -42,26 +42,12 @@ def _rows(base, places, length, row_stride, columns, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _keys_seen(first, length, reach, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, BLOCK: tl.constexpr):
-    """The first block of keys that the queries from `first` on see, and the end of the last one."""
+def _in_reach(first, length, reach, WINDOWED: tl.constexpr, BLOCK: tl.constexpr):
+    """The first block that the block of places from `first` on reaches, and the end of the last one."""
     begin, end = 0, length
     if WINDOWED:
         begin = tl.maximum(first - reach + 1, 0) // BLOCK * BLOCK
         end = tl.minimum(first + BLOCK + reach - 1, length)
-    if CAUSAL:
-        end = tl.minimum(first + BLOCK, length)
-    return begin, end
-
-
-@triton.jit
-def _queries_seeing(first, length, reach, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, BLOCK: tl.constexpr):
-    """The first block of queries that see the keys from `first` on, and the end of the last one."""
-    begin, end = 0, length
-    if WINDOWED:
-        begin = tl.maximum(first - reach + 1, 0) // BLOCK * BLOCK
-        end = tl.minimum(first + BLOCK + reach - 1, length)
-    if CAUSAL:
-        begin = first
     return begin, end
 
 
@@ -99,7 +85,9 @@ def _forward(
         other_M = tl.load(other + (start + places) * heads + head, mask=here, other=0)
     largest = tl.full((BLOCK,), -1e30, tl.float32)
     sums, total = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK, SIZE), tl.float32)
-    first_key, end_key = _keys_seen(begin, length, reach, CAUSAL, WINDOWED, BLOCK)
+    first_key, end_key = _in_reach(begin, length, reach, WINDOWED, BLOCK)
+    if CAUSAL:
+        end_key = tl.minimum(begin + BLOCK, length)
     for key_block in range(first_key, end_key, BLOCK):
         others = key_block + tl.arange(0, BLOCK)
         k = _rows(key + key_shift, others, length, key_stride, columns, WIDTH)
@@ -144,7 +132,9 @@ def _key_gradients(
     k = _rows(key + key_shift, others, length, key_stride, columns, WIDTH)
     v = _rows(value + key_shift, others, length, key_stride, columns, WIDTH)
     of_key, of_value = tl.zeros((BLOCK, SIZE), tl.float32), tl.zeros((BLOCK, SIZE), tl.float32)
-    first_query, end_query = _queries_seeing(begin, length, reach, CAUSAL, WINDOWED, BLOCK)
+    first_query, end_query = _in_reach(begin, length, reach, WINDOWED, BLOCK)
+    if CAUSAL:
+        first_query = begin
     # One query head after another reads this key head: their sums are in a fixed order.
     for head in range(group * (heads // groups), (group + 1) * (heads // groups)):
         shift = start * stride + head * WIDTH
@@ -192,7 +182,9 @@ def _query_gradients(
     if DROPS:
         one_M, other_M = tl.load(one + row, mask=here, other=0), tl.load(other + row, mask=here, other=0)
     of_query = tl.zeros((BLOCK, SIZE), tl.float32)
-    first_key, end_key = _keys_seen(begin, length, reach, CAUSAL, WINDOWED, BLOCK)
+    first_key, end_key = _in_reach(begin, length, reach, WINDOWED, BLOCK)
+    if CAUSAL:
+        end_key = tl.minimum(begin + BLOCK, length)
     for key_block in range(first_key, end_key, BLOCK):
         others = key_block + tl.arange(0, BLOCK)
         k = _rows(key + key_shift, others, length, key_stride, columns, WIDTH)

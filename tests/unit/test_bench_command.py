@@ -31,7 +31,10 @@ def case(tmp_path: Path) -> Case:
 
 def rounds(**rates: float) -> Rounds:
     """Three blocks a peer; a peer with rate 2 takes half the time."""
-    blocks = {name: [{**BLOCK, "seconds": 2.0 / rate, "flops": 1e9} for _ in range(3)] for name, rate in rates.items()}
+    blocks = {
+        name: [{**BLOCK, "seconds": 2.0 / rate, "flops": 1e9, "fp32_flops": 5e8} for _ in range(3)]
+        for name, rate in rates.items()
+    }
     return Rounds({name: {"parameters": 1000} for name in rates}, blocks)
 
 

@@ -19,7 +19,10 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
 @pytest.fixture(scope="module")
 def curves(repository: Path) -> list[dict[str, Any]]:
     """The curves of two fresh processes, run at the same time."""
-    command = [sys.executable, "-m", "tests.unit.golden_curve"]
+    program = (  # as ranks start, without what transformers imports for other models
+        "from ftsys.start.lean import lean_start; lean_start(); from tests.unit.golden_curve import main; main()"
+    )
+    command = [sys.executable, "-c", program]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(command, cwd=repository, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
