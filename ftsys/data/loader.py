@@ -102,8 +102,9 @@ class _Steps(Dataset[dict[str, Share]]):
         self.make_batch = BatchMaker(split, settings.packed)
         self.plan_of_epoch = plan_of_epoch or self._own_plan
         self._plan: tuple[int, EpochPlan] | None = None
-        if settings.static_shapes and settings.packed:
-            self.make_batch.shapes = Shapes.of(split.lengths, self._sample())
+        sample = list(self._sample()) if settings.static_shapes and settings.packed else []
+        if sample:
+            self.make_batch.shapes = Shapes.of(split.lengths, sample)
 
     def plan(self, epoch: int) -> EpochPlan:
         """The epoch's plan, built once."""

@@ -69,10 +69,10 @@ def _forward(
     DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr, SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    sequence, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    sequence, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     start = tl.load(bounds + sequence)
     length = tl.load(bounds + sequence + 1) - start
-    begin = tl.program_id(0) * BLOCK
+    begin = tl.program_id(1) * BLOCK
     if begin >= length:
         return
     stride, key_stride, columns = heads * WIDTH, groups * WIDTH, tl.arange(0, SIZE)
@@ -120,10 +120,10 @@ def _key_gradients(
     lowest, kept, reach, DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr,
     SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    sequence, group = tl.program_id(1) // groups, tl.program_id(1) % groups
+    sequence, group = tl.program_id(0) // groups, tl.program_id(0) % groups
     start = tl.load(bounds + sequence)
     length = tl.load(bounds + sequence + 1) - start
-    begin = tl.program_id(0) * BLOCK
+    begin = tl.program_id(1) * BLOCK
     if begin >= length:
         return
     stride, key_stride, columns = heads * WIDTH, groups * WIDTH, tl.arange(0, SIZE)
@@ -166,10 +166,10 @@ def _query_gradients(
     kept, reach, DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr,
     SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    sequence, head = tl.program_id(1) // heads, tl.program_id(1) % heads
+    sequence, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     start = tl.load(bounds + sequence)
     length = tl.load(bounds + sequence + 1) - start
-    begin = tl.program_id(0) * BLOCK
+    begin = tl.program_id(1) * BLOCK
     if begin >= length:
         return
     stride, key_stride, columns = heads * WIDTH, groups * WIDTH, tl.arange(0, SIZE)
@@ -263,7 +263,10 @@ def _launch(
     dropout: AttentionDropout,
     pattern: Pattern,
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The grid for some states' heads, the arguments that all kernels share, and what they are compiled for."""
+    """The grid for some states' heads, the arguments that all kernels share, and what they are compiled for.
+
+    Heads of sequences are many, and come first: a grid's second side ends at 65,535.
+    """
     heads, size = query.shape[1:]
     keys_TH, drops = dropout.keys_TH(heads), dropout.rate > 0
     one = other = first = second = query
@@ -277,4 +280,4 @@ def _launch(
     told = (layout.cu_seqlens, one, other, first, second, heads, key.shape[1], scale, *threshold(dropout.rate), reach)
     constants = {"DROPS": drops, "CAUSAL": pattern.causal, "WINDOWED": pattern.window is not None, "WIDTH": size}
     constants |= {"SIZE": filled, "BLOCK": block, "num_warps": WARPS}
-    return lambda states: (blocks, layout.sequences * states.shape[1]), told, constants
+    return lambda states: (layout.sequences * states.shape[1], blocks), told, constants

@@ -103,6 +103,10 @@ def why_not_package() -> str | None:
     """The reason why flash-attn cannot run here, or None."""
     if importlib.util.find_spec("flash_attn") is None:
         return "flash-attn is not installed"
+    try:
+        from flash_attn import flash_attn_varlen_func  # noqa: F401  # a build for another torch fails here
+    except ImportError as error:
+        return f"flash-attn cannot be imported ({error})"
     return _why_not_device()
 
 

@@ -5,13 +5,19 @@ memory: what differs between batches is copied there before a replay, and gradie
 """
 
 import logging
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Protocol
 
 import torch
+import transformers
 from torch import Tensor, nn
 
 from ftsys.data.collate import PackedBatch
+from ftsys.errors import ConfigError, FtsysError
 
 _LOG = logging.getLogger(__name__)
 
@@ -19,25 +25,77 @@ Results = tuple[Tensor, Tensor]
 Passes = Callable[[PackedBatch, Tensor, Tensor], Results]
 """Of a batch, its dropout keys (T,) and the loss's scale: the loss and the losses (S,); adds to the gradients."""
 
-Recorder = Callable[[Callable[[], Results]], tuple[Callable[[], object], Results]]
-"""Records a function without running it: how to run it again, and the tensors that its results will be in."""
+Size = tuple[int, int, int]
+"""Tokens, sequences, and the longest that a sequence may be."""
+WATCHED = 2
+"""The time that a size is met for which its passes are watched."""
 
 
-def gpu_recorder() -> Recorder:
-    """CUDA graphs in memory that they share: none of them runs while another does, or reads what another left.
+class Recorder(Protocol):
+    """What records; a test has a double of it."""
 
-    What it returns raises RuntimeError where something asks the GPU for a number, or cannot be recorded.
-    """
-    pool = torch.cuda.graph_pool_handle()
+    def watched(self, passes: Callable[[], Results]) -> tuple[Results, str | None]:
+        """Run `passes`: what they give, and why they cannot be recorded."""
+        ...
 
-    def record(passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:
+    def recorded(self, passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:
+        """Record `passes` without running them: how to run them, and the tensors that their results will be in."""
+        ...
+
+
+class GpuRecorder:
+    """CUDA graphs, in memory that they share: none of them runs while another does, or reads what another left."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def watched(self, passes: Callable[[], Results]) -> tuple[Results, str | None]:
+        """What waits for the GPU cannot be recorded, and torch does not survive the attempt: so it is looked for."""
+        before = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                results = passes()
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        waits = next((f"{each.filename}:{each.lineno}" for each in told if "synchronizing" in str(each.message)), None)
+        return results, None if waits is None else f"the pass waits for the GPU in {waits}"
+
+    def recorded(self, passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:
+        """Raises FtsysError with the innermost cause where torch cannot record: the process is not to be used then."""
         graph = torch.cuda.CUDAGraph()
-        # A checkpoint may be copied in another thread meanwhile, which is no part of the recording.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            results = passes()
+        try:
+            # A checkpoint may be copied in another thread meanwhile, which is no part of the recording.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                results = passes()
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise FtsysError(
+                f"a pass could not be recorded: {_innermost(error)}. Leave out engine.cuda_graphs"
+            ) from error
         return graph.replay, results
 
-    return record
+
+def _innermost(error: BaseException) -> str:
+    """What happened first: the end of a recording that failed has an error of its own."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).strip().partition("\n")[0]
+
+
+def check_recordable(trainer: transformers.Trainer) -> None:
+    """Raise ConfigError where passes cannot be recorded, or would be recorded wrongly."""
+    args, accelerator = trainer.args, trainer.accelerator
+    wrong = {
+        f"they run on {args.device.type}": args.device.type != "cuda",
+        f"there are {args.world_size} ranks": args.world_size > 1,
+        "DeepSpeed moves weights and gradients between them": trainer.is_deepspeed_enabled,
+        "fp16 scales each loss anew": accelerator.scaler is not None,
+        "activations are computed again": getattr(trainer.model, "is_gradient_checkpointing", False),
+    }
+    ConfigError.raise_if(f"cuda_graphs: passes cannot be recorded, because {why}." for why in wrong if wrong[why])
 
 
 @dataclass(frozen=True)
@@ -52,16 +110,16 @@ class _Recorded:
 
 
 class PassGraphs:
-    """`passes` of `model`, by recordings: one for each size of batch, made when a size is met for the second time.
+    """`passes` of `model`, by recordings: one for each size of batch, made when a size is met for the third time.
 
-    The first time is computed as usual, which also readies libraries and compiles kernels.
+    The first time is computed as usual, which also readies libraries and compiles kernels; the second time is watched.
     """
 
-    def __init__(self, model: nn.Module, passes: Passes, record: Recorder) -> None:
-        """`record` is what `gpu_recorder` returns, or a test's double."""
-        self.model, self._passes, self._record = model, passes, record
-        self.recorded: dict[tuple[int, int], _Recorded] = {}
-        self._met: set[tuple[int, int]] = set()
+    def __init__(self, model: nn.Module, passes: Passes, recorder: Recorder) -> None:
+        """`recorder` is a `GpuRecorder`, or a test's double."""
+        self.model, self._passes, self._recorder = model, passes, recorder
+        self.recorded: dict[Size, _Recorded] = {}
+        self._met: Counter[Size] = Counter()
         self._gradients: dict[nn.Parameter, Tensor] = {}
         self.eager_because: str | None = None
         """Why nothing more is recorded."""
@@ -75,14 +133,22 @@ class PassGraphs:
 
     def __call__(self, batch: PackedBatch, keys_T: Tensor, scale: Tensor) -> Results:
         """The loss and the losses (S,) of `batch`; adds its gradients."""
-        size = (batch.input_ids_T.numel(), batch.example_ids_S.numel())
-        if size in self._met and size not in self.recorded and self.eager_because is None:
-            self._try_to_record(size, batch, keys_T, scale)
-        if size in self.recorded:
+        size = (batch.input_ids_T.numel(), batch.example_ids_S.numel(), batch.max_seqlen)
+        self._met[size] += 1
+        if self._met[size] > WATCHED and self.eager_because is None:
+            if size not in self.recorded:
+                self.recorded[size] = self._record(batch, keys_T, scale)
             return self._replayed(self.recorded[size], batch, keys_T, scale)
-        self._met.add(size)
-        results = self._passes(batch, keys_T, scale)
+        results = self._computed(partial(self._passes, batch, keys_T, scale), self._met[size] == WATCHED)
         self._keep_gradients()
+        return results
+
+    def _computed(self, passes: Callable[[], Results], watch: bool) -> Results:
+        if not watch or self.eager_because is not None:
+            return passes()
+        results, self.eager_because = self._recorder.watched(passes)
+        if self.eager_because is not None:
+            _LOG.warning("cuda_graphs: passes are not recorded, because %s", self.eager_because)
         return results
 
     def _keep_gradients(self) -> None:
@@ -90,16 +156,10 @@ class PassGraphs:
         found = {parameter: parameter.grad for parameter in self.model.parameters() if parameter.grad is not None}
         self._gradients = found | self._gradients
 
-    def _try_to_record(self, size: tuple[int, int], batch: PackedBatch, keys_T: Tensor, scale: Tensor) -> None:
+    def _record(self, batch: PackedBatch, keys_T: Tensor, scale: Tensor) -> _Recorded:
         own = replace(batch, **{name: value.clone() for name, value in tensors_of(batch).items()})
         keys, scaled_by = keys_T.clone(), scale.clone()
-        try:
-            replay, results = self._record(lambda: self._passes(own, keys, scaled_by))
-        except RuntimeError as error:  # torch's, whatever it was that cannot be recorded
-            self.eager_because = str(error).strip().splitlines()[0]
-            _LOG.warning("engine.cuda_graphs: passes cannot be recorded, so they are not: %s", self.eager_because)
-        else:
-            self.recorded[size] = _Recorded(own, keys, scaled_by, replay, results)
+        return _Recorded(own, keys, scaled_by, *self._recorder.recorded(partial(self._passes, own, keys, scaled_by)))
 
     def _replayed(self, recorded: _Recorded, batch: PackedBatch, keys_T: Tensor, scale: Tensor) -> Results:
         for name, own in tensors_of(recorded.batch).items():

@@ -26,7 +26,7 @@ from ftsys.train.agree import from_all
 from ftsys.train.arguments import setting
 from ftsys.train.dropin_saving import StockFilesTrainer
 from ftsys.train.finite_steps import judged
-from ftsys.train.graphs import PassGraphs, gpu_recorder
+from ftsys.train.graphs import GpuRecorder, PassGraphs, check_recordable
 from ftsys.train.loss import loss_per_example
 from ftsys.train.meter import Meter
 
@@ -130,12 +130,18 @@ class StepTrainer(StockFilesTrainer):
         self.accelerator.backward((logits_SC * 0).sum())
         model.zero_grad(set_to_none=True)
 
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        self.graphs = None  # of the former training of this Trainer: its memory and settings may be others now
+        if setting(self.args, "cuda_graphs"):
+            check_recordable(self)
+        return prepared
+
     def _begin_graphs(self, model: nn.Module) -> None:
-        """Passes are recorded where `cuda_graphs` asks for it; what cannot be is told once."""
         if not setting(self.args, "cuda_graphs"):
             return
-        if self.graphs is None or self.graphs.model is not model:
-            self.graphs = PassGraphs(model, partial(self._passes, model), gpu_recorder())
+        if self.graphs is None:
+            self.graphs = PassGraphs(model, partial(self._passes, model), GpuRecorder())
         self.graphs.begin_step()
 
     @property

@@ -63,12 +63,12 @@ def test_a_training_by_recorded_passes_follows_the_plain_one(tmp_path: Path, pre
             model=tiny_bert(dropout=0.1),
             precision=precision,
             use_cpu=False,
-            max_steps=40,
+            max_steps=100,
             cuda_graphs=graphs,
         )
         trainer.train()
         losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
         recorded.append(trainer.graphs)
     assert recorded[1].eager_because is None
-    assert len(recorded[1].recorded) >= 3
+    assert len(recorded[1].recorded) >= 2
     assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 5e-2)

@@ -21,6 +21,7 @@ KERNELS = (flash._forward, flash._key_gradients, flash._query_gradients)
 CASES = [
     ("*bf16", 64, True, False),
     ("*bf16", 96, False, True),
+    ("*bf16", 128, True, False),
     ("*fp32", 128, True, True),
     ("*fp32", 12, False, False),
 ]

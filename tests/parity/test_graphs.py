@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from ftsys.data.collate import PackedBatch
 from ftsys.data.loader import SHARE
+from ftsys.errors import ConfigError
 from ftsys.kernels import choice
 from ftsys.kernels.dropout import mask_tables
 from ftsys.models.feed import dropout_keys
@@ -24,17 +25,23 @@ from ftsys.train.graphs import PassGraphs, Results, tensors_of
 from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 
 
-def recorded_by_double(passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:
+class Double:
     """Nothing is run until the replay, whose results lie where the recording said they would."""
-    kept: list[Results] = []
-    results = torch.zeros(()), torch.zeros(11)
 
-    def replay() -> None:
-        kept.append(passes())
-        for own, found in zip(results, kept[-1], strict=True):
-            own.copy_(found)
+    def __init__(self, waits: str | None = None) -> None:
+        self.waits = waits
 
-    return replay, results
+    def watched(self, passes: Callable[[], Results]) -> tuple[Results, str | None]:
+        return passes(), self.waits
+
+    def recorded(self, passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:
+        results = torch.zeros(()), torch.zeros(11)
+
+        def replay() -> None:
+            for own, found in zip(results, passes(), strict=True):
+                own.copy_(found)
+
+        return replay, results
 
 
 def train(folder: Path, graphs: bool, **settings: Any) -> Any:
@@ -47,12 +54,13 @@ def train(folder: Path, graphs: bool, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_training_by_recordings_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
-    monkeypatch.setattr(steps, "gpu_recorder", lambda: recorded_by_double)
-    settings = {"precision": precision, "max_steps": 40}
+    monkeypatch.setattr(steps, "GpuRecorder", Double)
+    monkeypatch.setattr(steps, "check_recordable", lambda trainer: None)
+    settings = {"precision": precision, "max_steps": 100}
     plain, recorded = (train(tmp_path / str(graphs), graphs, **settings) for graphs in (False, True))
     assert plain.graphs is None
     assert recorded.graphs.eager_because is None
-    assert len(recorded.graphs.recorded) >= 3
+    assert len(recorded.graphs.recorded) >= 2
     losses = [[line["loss"] for line in trainer.state.log_history if "loss" in line] for trainer in (plain, recorded)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 5e-2)
 
@@ -76,7 +84,7 @@ def batch_of(token: int, tokens: int = 40) -> PackedBatch:
 
 def test_what_is_replayed_is_the_batch_at_hand_and_gradients_add_up() -> None:
     counted, one = Counted(), torch.ones(())
-    graphs = PassGraphs(counted.model, counted.passes, recorded_by_double)
+    graphs = PassGraphs(counted.model, counted.passes, Double())
     for step in range(4):
         graphs.begin_step()
         for token in (3, 5 + step):
@@ -92,22 +100,43 @@ def test_what_is_replayed_is_the_batch_at_hand_and_gradients_add_up() -> None:
         assert gradients[1].tolist() == [3.0 + 5 + step + 14] * 2
         assert gradients[2] is None  # an optimizer would decay it if it were zero
         counted.model.zero_grad(set_to_none=True)
-    assert list(graphs.recorded) == [(40, 11)]
+    assert list(graphs.recorded) == [(40, 11, 24)]
 
 
 def test_what_cannot_be_recorded_is_computed_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    def refuse(passes: Any) -> Any:
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
-
     counted = Counted()
-    graphs = PassGraphs(counted.model, counted.passes, refuse)
-    for _ in range(4):
+    graphs = PassGraphs(counted.model, counted.passes, Double("the pass waits for the GPU in layout.py:66"))
+    for step in range(4):
         graphs.begin_step()
-        graphs(batch_of(3), torch.zeros(40, dtype=torch.int64), torch.ones(()))
+        for tokens in (40, 41):
+            _, losses = graphs(batch_of(3, tokens), torch.full((tokens,), step), torch.ones(()))
+            assert losses[0] == 3 + step
         counted.model.zero_grad(set_to_none=True)
-    assert graphs.eager_because == "operation not permitted when stream is capturing"
+    assert not graphs.recorded
     (told,) = [record.getMessage() for record in caplog.records]
-    assert told == f"engine.cuda_graphs: passes cannot be recorded, so they are not: {graphs.eager_because}"
+    assert told == "cuda_graphs: passes are not recorded, because the pass waits for the GPU in layout.py:66"
+
+
+def test_sequences_that_may_be_longer_are_recorded_anew() -> None:
+    counted, one, keys = Counted(), torch.ones(()), torch.zeros(40, dtype=torch.int64)
+    graphs = PassGraphs(counted.model, counted.passes, Double())
+    for longest in (24, 30, 24, 30, 24, 30):
+        graphs(replace(batch_of(3), max_seqlen=longest), keys, one)
+    assert sorted(graphs.recorded) == [(40, 11, 24), (40, 11, 30)]
+
+
+def test_a_second_training_records_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "GpuRecorder", Double)
+    monkeypatch.setattr(steps, "check_recordable", lambda trainer: None)
+    trainer = train(tmp_path / "twice", graphs=True, max_steps=2)
+    first = trainer.graphs
+    trainer.train()
+    assert trainer.graphs is not first
+
+
+def test_where_passes_cannot_be_recorded_a_script_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cuda_graphs: passes cannot be recorded, because they run on cpu"):
+        train(tmp_path / "cpu", graphs=True)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
