@@ -27,6 +27,7 @@ from ftsys.train.arguments import setting
 from ftsys.train.dropin_saving import StockFilesTrainer
 from ftsys.train.finite_steps import judged
 from ftsys.train.graphs import GpuRecorder, PassGraphs, check_recordable
+from ftsys.train.host_memory import keep_freed_memory
 from ftsys.train.loss import loss_per_example
 from ftsys.train.meter import Meter
 
@@ -52,6 +53,7 @@ class StepTrainer(StockFilesTrainer):
         super().__init__(*stock, **named)
         self.meter = Meter()
         if self.args.device.type == "cpu":
+            keep_freed_memory()
             _agree_on_native()
 
     def attach_view(self, model: nn.Module, pad_id: int) -> None:
