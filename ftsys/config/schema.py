@@ -192,7 +192,6 @@ class EngineSection(Section):
     """"auto", "reference" for the slow truth, or a kernel's name to demand it."""
     compile: Switch = "auto"
     """Whether torch.compile fuses what lies between matrix products; "auto": on a GPU where the run is long enough."""
-
     cuda_graphs: Annotated[bool, Write("true or false")] = False
     """Whether passes are recorded once for each of few batch sizes and replayed: one GPU, batch.global_size."""
 

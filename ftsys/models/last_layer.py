@@ -48,7 +48,8 @@ class FirstTokensAttention(nn.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle finds a class by its name, which this one shares with the model's own."""
-        return _unpickled, (type(self).__mro__[2],), self.__dict__
+        _, stock = type(self).__bases__  # as `_asking` made it
+        return _unpickled, (stock,), self.__dict__
 
 
 class RowsOfHead:
@@ -108,5 +109,7 @@ def _asking(stock: type) -> type:
     return _ASKING[stock]
 
 
-def _unpickled(stock: type) -> Any:
-    return object.__new__(_asking(stock))
+def _unpickled(stock: type) -> nn.Module:
+    """An empty instance, by its name here, for pickle and deepcopy to fill."""
+    empty: nn.Module = object.__new__(_asking(stock))
+    return empty

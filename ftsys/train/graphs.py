@@ -86,7 +86,10 @@ def _innermost(error: BaseException) -> str:
 
 
 def check_recordable(trainer: transformers.Trainer) -> None:
-    """Raise ConfigError where passes cannot be recorded, or would be recorded wrongly."""
+    """Raise ConfigError where passes cannot be recorded, or would be recorded wrongly.
+
+    For scripts, which have no plan: `launcher.plan` says it of a run file before its folder is claimed.
+    """
     args, accelerator = trainer.args, trainer.accelerator
     wrong = {
         f"they run on {args.device.type}": args.device.type != "cuda",
@@ -95,7 +98,9 @@ def check_recordable(trainer: transformers.Trainer) -> None:
         "fp16 scales each loss anew": accelerator.scaler is not None,
         "activations are computed again": getattr(trainer.model, "is_gradient_checkpointing", False),
     }
-    ConfigError.raise_if(f"cuda_graphs: passes cannot be recorded, because {why}." for why in wrong if wrong[why])
+    ConfigError.raise_if(
+        f"cuda_graphs: passes cannot be recorded, because {why}. Leave it out." for why in wrong if wrong[why]
+    )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def one_of_many(root: str, folder: str, log: str, results: Any) -> None:
     try:
         store = make(Path(root), Path(folder), FakeSource(log=Path(log), pause=0.05), LeaseTimes(poll=0.02))
         results.put((str(store.path), store.splits["train"].gather([49]).tokens.tolist()))
-    except BaseException as error:
+    except BaseException as error:  # whatever it was, the test waits for a word from each process
         results.put((repr(error), []))
         raise
 

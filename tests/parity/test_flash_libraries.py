@@ -6,6 +6,7 @@ they compute. tests/gpu runs the real ones.
 
 import inspect
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -57,7 +58,7 @@ class Package:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rates: list[float] = []
         module = ModuleType("flash_attn")
-        module.flash_attn_varlen_func = self  # type: ignore[attr-defined]
+        vars(module)["flash_attn_varlen_func"] = self
         monkeypatch.setitem(sys.modules, "flash_attn", module)
 
     def __call__(
@@ -188,6 +189,16 @@ def test_auto_takes_what_knows_the_example(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_gpus_kernel_is_refused_on_a_cpu(name: str) -> None:
     with pytest.raises(ConfigError, match=f"engine.kernels='{name}' cannot be had here: it runs on a GPU"):
         choose_kernel(name)
+
+
+def test_a_package_that_was_built_for_another_torch_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "flash_attn.py").write_text("raise ImportError('undefined symbol: _ZN3c10')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
+    flash_libraries.why_not_package.cache_clear()
+    with pytest.raises(ConfigError, match=r"flash-attn cannot be imported \(undefined symbol: _ZN3c10\)"):
+        choose_kernel("flash_attn", "cuda")
+    flash_libraries.why_not_package.cache_clear()
 
 
 def test_what_a_gpu_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ tests/gpu has the real one. That nothing in a pass asks the device for a number 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from ftsys.kernels.dropout import mask_tables
 from ftsys.models.feed import dropout_keys
 from ftsys.models.packed import PackedView
 from ftsys.train import steps
-from ftsys.train.graphs import PassGraphs, Results, tensors_of
+from ftsys.train.graphs import PassGraphs, Results, check_recordable, tensors_of
 from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 
 
@@ -132,6 +133,28 @@ def test_a_second_training_records_anew(tmp_path: Path, monkeypatch: pytest.Monk
     first = trainer.graphs
     trainer.train()
     assert trainer.graphs is not first
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"device": "cpu"}, "they run on cpu"),
+        ({"world_size": 2}, "there are 2 ranks"),
+        ({"deepspeed": True}, "DeepSpeed moves weights and gradients between them"),
+        ({"scaler": object()}, "fp16 scales each loss anew"),
+        ({"recomputes": True}, "activations are computed again"),
+    ],
+)
+def test_each_reason_not_to_record_is_said(changed: dict[str, Any], why: str) -> None:
+    found = {"device": "cuda", "world_size": 1, "deepspeed": False, "scaler": None, "recomputes": False, **changed}
+    trainer: Any = SimpleNamespace(
+        args=SimpleNamespace(device=torch.device(found["device"]), world_size=found["world_size"]),
+        accelerator=SimpleNamespace(scaler=found["scaler"]),
+        is_deepspeed_enabled=found["deepspeed"],
+        model=SimpleNamespace(is_gradient_checkpointing=found["recomputes"]),
+    )
+    with pytest.raises(ConfigError, match=rf"cuda_graphs: passes cannot be recorded, because {why}\. Leave it out\."):
+        check_recordable(trainer)
 
 
 def test_where_passes_cannot_be_recorded_a_script_is_told(tmp_path: Path) -> None:

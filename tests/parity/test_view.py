@@ -101,6 +101,7 @@ def test_two_views_and_copies_compute_the_same(variant: str) -> None:
     ours, view = packed_model(stock_model(variant, 2), variant)
     expected = packed_logits(ours, view, ROWS)
     other = copy.deepcopy(ours)
+    # torch.save of a whole model pickles it; these bytes are the line's own.
     for model in (ours, other, pickle.loads(pickle.dumps(ours))):
         torch.testing.assert_close(packed_logits(model, PackedView(model), ROWS), expected, rtol=0, atol=0)
     for parameter in ours.parameters():
