@@ -97,8 +97,8 @@ $(STAMP_TRITON): $(STAMP_DEV)
 	touch $@
 
 test-triton: $(STAMP_TRITON)
-	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(PYTEST) tests/parity/test_flash.py
-	PYTHONPATH=$(VENV)/triton $(PYTEST) tests/parity/test_flash_binaries.py
+	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(PYTEST) tests/parity/kernels/test_triton_attention.py
+	PYTHONPATH=$(VENV)/triton $(PYTEST) tests/parity/kernels/test_triton_binaries.py
 
 test-cluster: $(STAMP_DEV)
 	tests/cluster/install.sh

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ftsys.bench.inputs import make_inputs, read_pairs
-from ftsys.bench.measuring import Case
-from ftsys.bench.models import model_folders
-from ftsys.bench.peers import installed, peer_spec
-from ftsys.bench.rounds import Blocks, Crew, Figures
+from ftsys.bench.harness.inputs import make_inputs, read_pairs
+from ftsys.bench.harness.measuring import Case
+from ftsys.bench.harness.models import model_folders
+from ftsys.bench.harness.peers import installed, peer_spec
+from ftsys.bench.harness.rounds import Blocks, Crew, Figures
 
 MODELS = os.environ.get("FTSYS_BENCH_MODELS", "minilm").split()
 ROUNDS = 5

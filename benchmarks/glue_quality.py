@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ftsys.bench.record import DEFAULT_FOLDER, Measurement, write_record
-from ftsys.data.model_folder import resolve_model_folder
+from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
+from ftsys.model_files.folder import resolve_model_folder
 from ftsys.tasks import GLUE
 
 HERE = Path(__file__).parent

@@ -14,11 +14,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from ftsys.bench.data import BATCH, MAX_LENGTH, Texts, bench_texts, sparse_store
-from ftsys.data.collate import pack
-from ftsys.data.model_folder import EMBEDDED, check_model_folder
+from ftsys.data.batching.collate import pack
 from ftsys.data.prepare import StoreRequest, write_store
-from ftsys.data.store import Store
-from ftsys.data.tokenizer import load_tokenizer
+from ftsys.data.store.reader import Store
+from ftsys.data.tokenize.tokenizer import load_tokenizer
+from ftsys.model_files.folder import EMBEDDED, check_model_folder
 from ftsys.tasks import Task
 
 PAIRS = 4096

@@ -9,12 +9,12 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import timed
+from ftsys.bench.harness.measuring import Case
+from ftsys.bench.harness.rounds import Crew
 from ftsys.bench.imbalance import MICRO_TOKENS, PER_RANK, RANKS, drawn_lengths
-from ftsys.bench.measuring import Case
-from ftsys.bench.rounds import Crew
 from ftsys.bench.scaling import RANK_COUNTS, start_ranks
-from ftsys.data.batching import share_of_step
-from ftsys.data.store import Store
+from ftsys.data.batching.plan import share_of_step
+from ftsys.data.store.reader import Store
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import timed
 from ftsys.bench.eval import EVAL_PEERS, SPLITS
-from ftsys.bench.inputs import make_inputs, read_pairs
-from ftsys.bench.measuring import Case
+from ftsys.bench.harness.inputs import make_inputs, read_pairs
+from ftsys.bench.harness.measuring import Case
 from ftsys.bench.startup import OURS, STOCK, OurStart, StockStart, save_texts, write_run
 from ftsys.bench.train import EPOCHS, ROWS, TRAIN_PEERS
 

@@ -9,16 +9,16 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Trainer": "ftsys.train.trainer",
-    "TrainingArguments": "ftsys.train.arguments",
+    "Trainer": "ftsys.train.trainer.trainer",
+    "TrainingArguments": "ftsys.train.trainer.arguments",
     "RunConfig": "ftsys.config",
     "load_run": "ftsys.config",
     "resolve_task": "ftsys.config",
     "GLUE": "ftsys.tasks",
     "Task": "ftsys.tasks",
-    "Store": "ftsys.data.store",
+    "Store": "ftsys.data.store.reader",
     "ensure_store": "ftsys.data.prepare",
-    "open_source": "ftsys.data.sources",
+    "open_source": "ftsys.data.sources.source",
     "ConfigError": "ftsys.errors",
     "DataError": "ftsys.errors",
     "FtsysError": "ftsys.errors",

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
 from ftsys.errors import BAD_INPUT, DONE, ConfigError, FtsysError
-from ftsys.start.lean import lean_start
+from ftsys.fast_import.hooks import lean_start
 
 OWN_FLAGS = {
     "report": ("ftsys.report.command", "finished runs side by side, with the mean over seeds"),
     "bench": ("ftsys.bench.command", "a throughput benchmark, with its peers in the same run"),
-    "demo": ("ftsys.demo", "`make demo`"),
+    "demo": ("ftsys.demo.command", "`make demo`"),
     "run-glue": (
         "ftsys.run_glue.command",
         "the well-known example script's flags; prints the run file they are equal to",
     ),
-    "offline-assets": ("ftsys.offline_assets", "GLUE, its metric and a model into Hugging Face's caches, once"),
+    "offline-assets": ("ftsys.offline.command", "GLUE, its metric and a model into Hugging Face's caches, once"),
 }
 """Commands that read their words themselves: the module and what it does."""
 
@@ -116,7 +116,7 @@ def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
-    from ftsys.data.bundling import make_bundle
+    from ftsys.offline.make_bundle import make_bundle
     from ftsys.report.progress import SplitProgress
 
     run = _run(options, overrides)
@@ -142,13 +142,13 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
-    from ftsys.train.trained import evaluate
+    from ftsys.train.predict import evaluate
 
     return evaluate(_run(options, overrides))
 
 
 def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
-    from ftsys.train.trained import predict
+    from ftsys.train.predict import predict
 
     return predict(_run(options, overrides))
 

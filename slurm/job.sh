@@ -29,11 +29,11 @@ refuse() {
 step=(srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
 if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then step+=(--cpus-per-task="$SLURM_CPUS_PER_TASK"); fi
 
-ask() { # what Python knows better; launcher/in_job.py answers
+ask() { # what Python knows better; launcher/slurm/in_job.py answers
   if [ ${#srun_words[@]} -gt 0 ]; then
-    srun --nodes=1 --ntasks=1 "${srun_words[@]}" "${inside[@]}" "$python" -m launcher.in_job "$@"
+    srun --nodes=1 --ntasks=1 "${srun_words[@]}" "${inside[@]}" "$python" -m launcher.slurm.in_job "$@"
   else
-    "${inside[@]}" "$python" -m launcher.in_job "$@"
+    "${inside[@]}" "$python" -m launcher.slurm.in_job "$@"
   fi
 }
 

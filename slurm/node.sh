@@ -64,7 +64,7 @@ run() {
   export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$scratch/extensions}
   local towards=$MASTER_ADDR threads interface stores
   if [ "$SLURM_NODEID" = 0 ]; then towards=$FTSYS_PEER; fi
-  read -r threads interface < <("$FTSYS_PYTHON" -m launcher.in_job seat "$ranks" "$towards")
+  read -r threads interface < <("$FTSYS_PYTHON" -m launcher.slurm.in_job seat "$ranks" "$towards")
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
   if [ -n "$interface" ]; then export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface}; fi
   stores=$(stage "$@")

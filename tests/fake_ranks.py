@@ -63,7 +63,7 @@ sys.exit(int(any(rank.returncode for rank in ranks)))
 
 SITE = """
 import sys
-if "ftsys" in sys.orig_argv and "launcher.rank" not in sys.orig_argv:
+if "ftsys" in sys.orig_argv and "launcher.agent.rank" not in sys.orig_argv:
     import os, signal, time
     RANK, FOLDER = int(os.environ["RANK"]), os.environ["FTSYS_FAKE_FOLDER"]
     def sign(text):

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from ftsys.bench.record import DEFAULT_FOLDER, Measurement, interleaved, write_record
-from ftsys.data.model_folder import EMBEDDED, check_model_folder
+from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, interleaved, write_record
 from ftsys.data.prepare import StoreRequest, write_store
-from ftsys.data.sources import TextBatch, open_source
-from ftsys.data.store import Store
-from ftsys.data.store_index import BatchTable, SplitIndex, StoreIndex, TokenizerFacts
-from ftsys.data.tokenizer import load_tokenizer
+from ftsys.data.sources.source import TextBatch, open_source
+from ftsys.data.store.index import BatchTable, SplitIndex, StoreIndex, TokenizerFacts
+from ftsys.data.store.reader import Store
+from ftsys.data.tokenize.tokenizer import load_tokenizer
+from ftsys.model_files.folder import EMBEDDED, check_model_folder
 from ftsys.tasks import GLUE, PARAPHRASE, Task
 
 MAX_LENGTH = 128
@@ -37,7 +37,7 @@ CALLS = 100
 _OPEN = """
 import json, resource, sys, time
 from pathlib import Path
-from ftsys.data.store import Store
+from ftsys.data.store.reader import Store
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 before, start = resident(), time.perf_counter()
 store = Store.open(sys.argv[1])
@@ -170,7 +170,7 @@ def _measure_batch(store: Store, mapped: Any, folder: Path, repeats: int, out: d
     """Seconds from row numbers to tensors, packed from the store and padded from `datasets`, the same rows."""
     from transformers import AutoTokenizer, DataCollatorWithPadding
 
-    from ftsys.data.collate import pack
+    from ftsys.data.batching.collate import pack
 
     split, collate = store.splits["train"], DataCollatorWithPadding(AutoTokenizer.from_pretrained(folder))
     draws = np.random.default_rng(0).integers(0, split.rows, (CALLS, BATCH))

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ftsys.bench.measuring import Case, Rounds, describe, each_case, measure, note, note_ratios
-from ftsys.bench.output import Cell, Findings, bench_parser, conclude, parse
-from ftsys.bench.peers import OURS, check_peers, peer_spec
+from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, measure, note, note_ratios
+from ftsys.bench.harness.output import Cell, Findings, bench_parser, conclude, parse
+from ftsys.bench.harness.peers import OURS, check_peers, peer_spec
 
 EVAL_PEERS = (OURS, "course", "best", "bf16-weights")
 MODELS = ("minilm",)

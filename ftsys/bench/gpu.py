@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftsys.bench.output import Findings, conclude, say
-from ftsys.bench.record import DEFAULT_FOLDER, Measurement
+from ftsys.bench.harness.output import Findings, conclude, say
+from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement
 from ftsys.errors import ConfigError
 
 SECONDS = 540.0

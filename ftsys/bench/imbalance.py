@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ftsys.data.batching import plan_epoch, share_of_step
+from ftsys.data.batching.plan import plan_epoch, share_of_step
 
 Lengths = npt.NDArray[np.integer]
 RANKS = (8, 64, 512, 4096)

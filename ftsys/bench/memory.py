@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftsys.bench.memory_cases import Case, cases
-from ftsys.bench.record import DEFAULT_FOLDER, Measurement, write_record
+from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
+from ftsys.bench.memory_parts.cases import Case, cases
 
 TOLERANCE = 0.10
 """How far a prediction may be from what is measured."""

@@ -7,10 +7,10 @@ flushes what it writes, so its file may still be in memory when it says that it 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ftsys.bench.measuring import Case, each_case
-from ftsys.bench.output import Findings, bench_parser, conclude, parse
-from ftsys.bench.peers import OURS, peer_spec
-from ftsys.bench.record import Measurement, interleaved
+from ftsys.bench.harness.measuring import Case, each_case
+from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse
+from ftsys.bench.harness.peers import OURS, peer_spec
+from ftsys.bench.harness.record import Measurement, interleaved
 
 MODELS = ("minilm",)
 STALL, WAITED, STOCK = "ours, beside the training", "ours, waited for", "stock Trainer"
@@ -31,11 +31,11 @@ def bench_save(models: Sequence[str] = MODELS, repeats: int = 7, rows: int | Non
 
 def _savers(case: Case) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]]]:
     """What is timed: saves, and resumes into a model that is there."""
-    from ftsys.bench.our_trainer import our_trainer
-    from ftsys.bench.peer_loops import stock_trainer
-    from ftsys.train.checkpoint import newest_checkpoint
-    from ftsys.train.saving import Life
-    from ftsys.train.state import import_state
+    from ftsys.bench.harness.our_trainer import our_trainer
+    from ftsys.bench.harness.peer_loops import stock_trainer
+    from ftsys.train.checkpoint.catalog import newest_checkpoint
+    from ftsys.train.checkpoint.state_dict import import_state
+    from ftsys.train.trainer.checkpointing import Life
 
     ours = our_trainer(peer_spec("save", OURS, case.folder, case.inputs, case.work), max_steps=STEPS)
     stock = stock_trainer(peer_spec("save", "best", case.folder, case.inputs, case.work), max_steps=STEPS)

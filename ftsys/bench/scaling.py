@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, note
+from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse, say
+from ftsys.bench.harness.peers import OURS, peer_spec
+from ftsys.bench.harness.rounds import Blocks, Crew, Ranks, in_turns
 from ftsys.bench.imbalance import PER_RANK, RANKS, Lengths, drawn_lengths, ours, stock
-from ftsys.bench.measuring import Case, Rounds, describe, each_case, note
-from ftsys.bench.output import Findings, bench_parser, conclude, parse, say
-from ftsys.bench.peers import OURS, peer_spec
-from ftsys.bench.rounds import Blocks, Crew, Ranks, in_turns
 from ftsys.config import build_run, resolve_task
 from ftsys.data.prepare import ensure_store
 

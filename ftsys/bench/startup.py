@@ -13,11 +13,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftsys.bench.inputs import MAX_LENGTH, Pairs, read_pairs
-from ftsys.bench.measuring import note
-from ftsys.bench.models import model_folders
-from ftsys.bench.output import Findings, bench_parser, conclude, parse, say
-from ftsys.bench.rounds import Blocks, Figures, PeerFailed, in_turns
+from ftsys.bench.harness.inputs import MAX_LENGTH, Pairs, read_pairs
+from ftsys.bench.harness.measuring import note
+from ftsys.bench.harness.models import model_folders
+from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse, say
+from ftsys.bench.harness.rounds import Blocks, Figures, PeerFailed, in_turns
 from ftsys.config import build_run, dump_toml
 
 MODELS = ("minilm",)

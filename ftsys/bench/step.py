@@ -6,9 +6,9 @@ Useful FLOP/s = 6 x parameters outside the embeddings x real tokens a second: pa
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ftsys.bench.measuring import Case, Rounds, describe, each_case, measure, note, note_ratios
-from ftsys.bench.output import Cell, Findings, bench_parser, conclude, parse
-from ftsys.bench.peers import OURS, PEERS, check_peers, installed, peer_spec
+from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, measure, note, note_ratios
+from ftsys.bench.harness.output import Cell, Findings, bench_parser, conclude, parse
+from ftsys.bench.harness.peers import OURS, PEERS, check_peers, installed, peer_spec
 from ftsys.errors import ConfigError
 
 STEP_PEERS = (OURS, "ours-8", "ours-grouped", "course", "best", "accelerate", "cross-encoder")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ftsys.config.checks import lowest_stage
     from ftsys.config.identity import identity_parts, run_identity
     from ftsys.config.load import load_run, parse_overrides, read_run_file, resolved_tree
+    from ftsys.config.overrides import split_overrides
     from ftsys.config.schema import (
         BatchSection,
         DataSection,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ftsys.config.task_checks import resolve_task
     from ftsys.config.toml import dump_toml, dump_tree
     from ftsys.config.trainer_fields import OWNED_TRAINER_FIELDS
-    from ftsys.config.words import split_overrides
 
 _HOMES = {
     "build": ("build_run", "known_keys", "plain_tree"),
@@ -45,7 +45,7 @@ _HOMES = {
     "task_checks": ("resolve_task",),
     "toml": ("dump_toml", "dump_tree"),
     "trainer_fields": ("OWNED_TRAINER_FIELDS",),
-    "words": ("split_overrides",),
+    "overrides": ("split_overrides",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

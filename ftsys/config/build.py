@@ -9,8 +9,8 @@ from pydantic.fields import FieldInfo
 
 from ftsys.config.checks import cross_mistakes
 from ftsys.config.mistake import Mistake
-from ftsys.config.nearest import nearest
 from ftsys.config.schema import RunConfig, Section, Write
+from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError
 
 SECTIONS: dict[str, type[Section]] = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ftsys.config.mistake import Mistake
-from ftsys.config.nearest import did_you_mean
+from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
 from ftsys.tasks import GLUE, PARAPHRASE, Task
 

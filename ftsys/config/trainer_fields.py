@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ftsys.config.mistake import Mistake
-from ftsys.config.nearest import nearest
 from ftsys.config.trainer_known import KNOWN_TRAINER_FIELDS
+from ftsys.did_you_mean import nearest
 
 _EVALUATION = "train.eval_every"
 _SAVING = "train.save_every"

@@ -23,19 +23,19 @@ import numpy.typing as npt
 
 from ftsys.cache import cache_folder
 from ftsys.data.bundle import bundled_store
-from ftsys.data.lease import Lease, LeaseTimes, hold_or_wait
-from ftsys.data.model_folder import (
+from ftsys.data.store.index import INDEX_NAME, STORE_FORMAT, fingerprint_of
+from ftsys.data.store.reader import Store
+from ftsys.data.store.writer import StoreWriter, disk_errors, is_full
+from ftsys.data.tokenize.tokenizer import TextTokenizer, load_tokenizer, tokenizer_fingerprint
+from ftsys.errors import ConfigError, StorageError
+from ftsys.lease import Lease, LeaseTimes, hold_or_wait
+from ftsys.model_files.folder import (
     check_fit,
     check_model_folder,
     find_model_folder,
     longest_sequence,
     model_config,
 )
-from ftsys.data.store import Store
-from ftsys.data.store_index import INDEX_NAME, STORE_FORMAT, fingerprint_of
-from ftsys.data.store_writer import StoreWriter, disk_errors, is_full
-from ftsys.data.tokenizer import TextTokenizer, load_tokenizer, tokenizer_fingerprint
-from ftsys.errors import ConfigError, StorageError
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Progress(Protocol):
 
 
 class TextSource(Protocol):
-    """What is prepared; `ftsys.data.sources.Source` is one."""
+    """What is prepared; `ftsys.data.sources.source.Source` is one."""
 
     @property
     def fingerprint(self) -> str:
@@ -141,7 +141,7 @@ def find_store(run: "RunConfig", task: Task) -> Path | None:
 
 
 def _request(run: "RunConfig", task: Task, folder: Path, source: Any = None) -> StoreRequest:
-    from ftsys.data.sources import open_source
+    from ftsys.data.sources.source import open_source
 
     _check_length(run.data.max_length, folder)
     data = run.data if source is None else run.data.model_copy(update={"source": source})

@@ -18,11 +18,11 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import (
     make_log_bucket_position,
 )
 
-from ftsys.kernels.choice import KERNELS
 from ftsys.kernels.layout import PackedLayout, pad_rows, unpad_rows
 from ftsys.kernels.pattern import PLAIN, Pattern, RelativeTerms
+from ftsys.kernels.select import KERNELS
 from ftsys.models.dropout import attention_dropout
-from ftsys.models.slot import LayoutSlot
+from ftsys.models.layout_slot import LayoutSlot
 
 
 @dataclass(frozen=True, eq=False)

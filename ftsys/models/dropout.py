@@ -11,7 +11,7 @@ from ftsys.kernels.dropout import AttentionDropout, keyed_dropout
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers
 from ftsys.kernels.native.library import NATIVE, Library, native
-from ftsys.models.slot import LayoutSlot
+from ftsys.models.layout_slot import LayoutSlot
 
 _SITE = "_ftsys_site"
 _SHARED_LAYERS = ("albert",)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from ftsys.errors import ConfigError
-from ftsys.models.slot import LayoutSlot, Pooling, first_tokens, last_tokens, mean_of_tokens
+from ftsys.models.layout_slot import LayoutSlot, Pooling, first_tokens, last_tokens, mean_of_tokens
 
 Opener = Callable[[PreTrainedModel, LayoutSlot], None]
 

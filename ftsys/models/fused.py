@@ -9,10 +9,10 @@ import inspect
 import torch
 from torch import nn
 
-from ftsys.kernels import regions
+from ftsys.kernels import compiled_norm
 from ftsys.kernels.native import layers
 from ftsys.models.dropout import KeyedDropout, library_of, site_of
-from ftsys.models.slot import LayoutSlot
+from ftsys.models.layout_slot import LayoutSlot
 
 _PARTS = {"dense": nn.Linear, "dropout": KeyedDropout, "LayerNorm": nn.LayerNorm}
 """What an output block of BERT's kind consists of, whatever its class is called."""
@@ -36,7 +36,7 @@ class FusedAddNorm(nn.Module):
             return norm(input_tensor + self.dropout(x))
         site = 0 if keys is None else site_of(self.dropout, layout)
         if library is None or layout.compiled:
-            return regions.add_norm(x, input_tensor, norm, keys, site, self.dropout.p)
+            return compiled_norm.add_norm(x, input_tensor, norm, keys, site, self.dropout.p)
         return layers.add_norm(library, x, input_tensor, norm, keys, site, self.dropout.p)
 
 

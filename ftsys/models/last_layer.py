@@ -78,7 +78,7 @@ def spare_last_layer(model: PreTrainedModel) -> None:
     """Let the last layer of an encoder whose head reads first tokens compute, behind its attention, nothing else.
 
     Done where the layer is BERT's in its parts, and all that stands behind its attention is done row by row, once.
-    Which families that are, `launcher.model_shape` knows for the planner.
+    Which families that are, `launcher.planner.model_shape` knows for the planner.
     """
     encoder = getattr(model.base_model, "encoder", None)
     layers = getattr(encoder, "layer", None)

@@ -12,11 +12,11 @@ import torch
 from transformers import PreTrainedModel
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder, MPNetSelfAttention
 
-from ftsys.kernels.choice import KERNELS
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import Pattern, RelativeTerms
+from ftsys.kernels.select import KERNELS
 from ftsys.models.dropout import attention_dropout
-from ftsys.models.slot import LayoutSlot
+from ftsys.models.layout_slot import LayoutSlot
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ftsys.errors import ConfigError
 from ftsys.kernels.layout import PackedLayout
+from ftsys.models.attention_interface import ATTENTION_NAME, register_attention
 from ftsys.models.dropout import open_dropout
 from ftsys.models.families import FAMILIES, Family, why_not_packable
 from ftsys.models.fused import open_fused
-from ftsys.models.interface import ATTENTION_NAME, register_attention
 from ftsys.models.last_layer import spare_last_layer
-from ftsys.models.slot import LayoutSlot, first_tokens
+from ftsys.models.layout_slot import LayoutSlot, first_tokens
 
 __all__ = ["FAMILIES", "PackedView", "why_not_packable"]
 

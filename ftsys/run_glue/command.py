@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.config import RunConfig, build_run, dump_tree, resolve_task
-from ftsys.demo import visible_gpus
+from ftsys.demo.command import visible_gpus
 from ftsys.errors import DONE, ConfigError
+from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import is_main_rank
-from ftsys.report.quiet import quiet_libraries
 from ftsys.run_glue.flags import read_flags
-from ftsys.run_glue.outcome import Outcome, outcome_of_run, predict_only
-from ftsys.run_glue.stock_files import write_stock_files
+from ftsys.run_glue.result_files import write_stock_files
+from ftsys.run_glue.results import Outcome, outcome_of_run, predict_only
 from ftsys.run_glue.translate import Asked, short_tree, translate
 
 

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ftsys.config.nearest import nearest
+from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError
 
 Flags = dict[str, Any]
@@ -87,8 +87,8 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     """A parser that tells only what was given, and the flags it knows."""
     from transformers import HfArgumentParser
 
-    from ftsys.train.arguments import TrainingArguments
-    from ftsys.train.old_names import OLD_ARGUMENTS
+    from ftsys.train.trainer.arguments import TrainingArguments
+    from ftsys.train.trainer.legacy_names import OLD_ARGUMENTS
 
     class Parser(HfArgumentParser):
         def error(self, message: str) -> Any:
@@ -168,7 +168,7 @@ def _plain(name: str, value: Any) -> Any:
 
 def _todays(flags: Flags) -> tuple[Flags, list[str]]:
     """The same under today's names, but for three flags that are read here; and what became of the old names."""
-    from ftsys.train.old_names import OLD_ARGUMENTS, todays
+    from ftsys.train.trainer.legacy_names import OLD_ARGUMENTS, todays
 
     kept = {name: flags[name] for name in ("overwrite_output_dir", "overwrite", "logging_dir") if name in flags}
     others = {name: value for name, value in flags.items() if name not in kept}

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.config import plain_tree
-from ftsys.config.nearest import did_you_mean
 from ftsys.config.trainer_known import KNOWN_TRAINER_FIELDS
+from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
+from ftsys.run_glue.flag_table import ONLY, SAME_KEY, TASKS, WITHOUT_EFFECT
 from ftsys.run_glue.flags import DEFAULTS, Flags
-from ftsys.run_glue.known import ONLY, SAME_KEY, TASKS, WITHOUT_EFFECT
-from ftsys.run_glue.look import Shape, look_at_file, look_at_hub
+from ftsys.run_glue.infer_task import Shape, look_at_file, look_at_hub
 from ftsys.tasks import GLUE, Task
 
 OWN_NAME = "own"

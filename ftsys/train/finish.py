@@ -10,15 +10,11 @@ import numpy as np
 import psutil
 
 from ftsys.data.bundle import model_folder_of
-from ftsys.data.model_folder import EMBEDDED, EMBEDDED_MODEL, TOKENIZER_FILES
+from ftsys.distributed import decided_by_rank_0
 from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
-from ftsys.tasks import Task
-from ftsys.train.agree import decided_by_rank_0
-from ftsys.train.evaluation import EvaluationStopped, Predictions
-from ftsys.train.matmul_rate import matmul_rate
-from ftsys.train.meter import Meter
-from ftsys.train.results import (
+from ftsys.model_files.folder import EMBEDDED, EMBEDDED_MODEL, TOKENIZER_FILES
+from ftsys.run_folder.results import (
     commit,
     model_card,
     scores_from_logits,
@@ -27,9 +23,13 @@ from ftsys.train.results import (
     write_results,
     write_submission,
 )
-from ftsys.train.saving import TRAINER_STATE
+from ftsys.tasks import Task
+from ftsys.train.perf.matmul_rate import matmul_rate
+from ftsys.train.perf.throughput import Meter
 from ftsys.train.session import Session, computed_dtype
-from ftsys.train.trainer import Trainer, parameters_outside_embeddings
+from ftsys.train.trainer.checkpointing import TRAINER_STATE
+from ftsys.train.trainer.predictions import EvaluationStopped, Predictions
+from ftsys.train.trainer.trainer import Trainer, parameters_outside_embeddings
 
 
 def finish(session: Session, prepare_seconds: float) -> dict[str, Any]:

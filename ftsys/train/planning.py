@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from ftsys.config import RunConfig
-from ftsys.data.batching import plan_epoch
-from ftsys.data.store import StoreSplit
+from ftsys.data.batching.plan import plan_epoch
+from ftsys.data.store.reader import StoreSplit
+from ftsys.distributed import from_all
 from ftsys.errors import FtsysError
-from ftsys.train.agree import from_all
-from ftsys.train.checkpoint import Checkpoint, complete_checkpoints
-from ftsys.train.checkpoint_files import damage_of, read_json
-from launcher.deepspeed_config import read_user_json
-from launcher.model_shape import ModelShape
-from launcher.plan import Plan, World, make_plan, this_machine
+from ftsys.train.checkpoint.catalog import Checkpoint, complete_checkpoints
+from ftsys.train.checkpoint.files import damage_of, read_json
+from launcher.planner.deepspeed_config import read_user_json
+from launcher.planner.model_shape import ModelShape
+from launcher.planner.plan import Plan, World, make_plan, this_machine
 
 GIB = 2**30
 PLAN = "plan.json"

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, identity_parts, resolve_task
 from ftsys.data.prepare import ensure_store
-from ftsys.data.store import Store
+from ftsys.data.store.reader import Store
 from ftsys.errors import DONE, ConfigError, StoppedEarly
 from ftsys.metrics import check_metric_names
+from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress, is_main_rank
-from ftsys.report.quiet import quiet_libraries
 from ftsys.report.table import history_rows, print_final
+from ftsys.run_folder.status import Claim, claim_run_folder, highest_attempt, read_status
+from ftsys.run_folder.status_writer import Journal
 from ftsys.tasks import Task
-from ftsys.train.journal import Journal
-from ftsys.train.signals import Interruption
-from ftsys.train.status import Claim, claim_run_folder, highest_attempt, read_status
-from launcher.deepspeed_config import read_user_json
-from launcher.plan import make_plan, this_machine
+from ftsys.train.fault_tolerance.signals import Interruption
+from launcher.planner.deepspeed_config import read_user_json
+from launcher.planner.plan import make_plan, this_machine
 
 ONLY_LOOK = 1
 """A rank that does not write: what it finds in a run folder is told, and nothing is changed."""
@@ -85,10 +85,10 @@ def _train(
     if this_machine(os.environ).device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns of the GPU that it did not find
     journal.write(None, "")
-    from ftsys.train.agree import leave_process_group
+    from ftsys.distributed import leave_process_group
+    from ftsys.train.fault_tolerance.watchdog import Watchdog
     from ftsys.train.finish import finish
     from ftsys.train.session import train_session
-    from ftsys.train.watchdog import Watchdog
 
     journal.phase = "train"
     watchdog = Watchdog(journal, interruption, run.train.watchdog_seconds)
@@ -107,7 +107,7 @@ def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str
     """Print the metric table, a row an evaluation, and where the results are. Rank 0 only."""
     if not is_main_rank():
         return
-    from ftsys.train.metrics_log import read_metrics
+    from ftsys.run_folder.metrics_log import read_metrics
 
     kind = {"embedded": "synthetic data"}.get(str(run.data.source), str(run.data.source))
     if isinstance(run.data.source, dict):

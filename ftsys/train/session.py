@@ -14,30 +14,30 @@ from transformers.trainer_callback import PrinterCallback
 
 from ftsys.config import RunConfig, dump_toml, run_identity
 from ftsys.data.bundle import model_folder_of
-from ftsys.data.store import Store
+from ftsys.data.store.reader import Store
+from ftsys.distributed import decided_by_rank_0
+from ftsys.fast_import.hooks import all_imported
 from ftsys.files import atomic_write_json, atomic_write_text
-from ftsys.kernels.choice import why_not_fast
+from ftsys.kernels.select import why_not_fast
 from ftsys.models.packed import why_not_packable
+from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import is_main_rank
-from ftsys.report.quiet import quiet_libraries
-from ftsys.start.lean import all_imported
+from ftsys.run_folder.results import environment
+from ftsys.run_folder.status import Claim
 from ftsys.tasks import Task
-from ftsys.train.agree import decided_by_rank_0
-from ftsys.train.callbacks import MetricsLog, ProgressCallback, StatusCallback
-from ftsys.train.checkpoint import clean_leftovers, named_checkpoint, newest_checkpoint
-from ftsys.train.evaluation import EvaluationStopped
-from ftsys.train.out_of_memory import memory_explained
+from ftsys.train.callbacks.graceful_stop import Stopping
+from ftsys.train.callbacks.progress import MetricsLog, ProgressCallback, StatusCallback
+from ftsys.train.checkpoint.catalog import clean_leftovers, named_checkpoint, newest_checkpoint
+from ftsys.train.fault_tolerance.out_of_memory import memory_explained
+from ftsys.train.fault_tolerance.watchdog import Marks, Watchdog
 from ftsys.train.planning import PLAN, check_planned_alike, former_plan, plan_document, resolve_plan
-from ftsys.train.results import environment
-from ftsys.train.saving import Life
 from ftsys.train.setup import check_recomputable, load_model, metrics_of, training_arguments
-from ftsys.train.status import Claim
-from ftsys.train.stopping import Stopping
-from ftsys.train.trainer import Trainer
-from ftsys.train.watchdog import Marks, Watchdog
-from launcher.deepspeed_config import to_text
-from launcher.model_shape import known_shape
-from launcher.plan import Plan
+from ftsys.train.trainer.checkpointing import Life
+from ftsys.train.trainer.predictions import EvaluationStopped
+from ftsys.train.trainer.trainer import Trainer
+from launcher.planner.deepspeed_config import to_text
+from launcher.planner.model_shape import known_shape
+from launcher.planner.plan import Plan
 
 
 def say(line: str) -> None:
@@ -159,7 +159,7 @@ def train_until_stopped(trainer: Trainer, stopping: Stopping, resume: str | None
 
 
 def _prepare_deepspeed(plan: Plan) -> None:
-    from ftsys.train.deepspeed_traps import CPU_ADAM_OP, prepare_deepspeed
+    from ftsys.train.deepspeed_setup import CPU_ADAM_OP, prepare_deepspeed
 
     if "RANK" not in os.environ:  # one process and no launcher: DeepSpeed would look for MPI
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}

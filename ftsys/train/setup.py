@@ -10,18 +10,18 @@ from transformers import AutoModelForSequenceClassification, EvalPrediction, Pre
 from transformers.integrations import get_reporting_integration_callbacks
 
 from ftsys.config import EngineSection, RunConfig
-from ftsys.data.model_folder import model_config
-from ftsys.data.store import Store
+from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, compute, predictions_from_logits
+from ftsys.model_files.folder import model_config
 from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Task
-from ftsys.train.arguments import TrainingArguments
 from ftsys.train.planning import rank_world
-from ftsys.train.trainer import Trainer
-from launcher.deepspeed_config import deepspeed_config, merged_config, read_user_json
-from launcher.model_shape import not_recomputable
-from launcher.plan import Plan, make_plan
+from ftsys.train.trainer.arguments import TrainingArguments
+from ftsys.train.trainer.trainer import Trainer
+from launcher.planner.deepspeed_config import deepspeed_config, merged_config, read_user_json
+from launcher.planner.model_shape import not_recomputable
+from launcher.planner.plan import Plan, make_plan
 
 STEPS_BETWEEN_LOGS = 10
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from ftsys.data.bundle import BUNDLE_NAME, verify_bundle
-from ftsys.data.store import verify_store
-from ftsys.data.store_index import INDEX_NAME
+from ftsys.data.store.index import INDEX_NAME
+from ftsys.data.store.reader import verify_store
 from ftsys.errors import BAD_INPUT, DONE, ConfigError
-from ftsys.train.checkpoint import verify_checkpoint
+from ftsys.train.checkpoint.catalog import verify_checkpoint
 
 
 def verify(path: str) -> int:

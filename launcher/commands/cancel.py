@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from launcher.commands.shared import Commands
-from launcher.slurm_job import LIVE, cancel, demanded_number, refuse_overrides, state
+from launcher.slurm.job import LIVE, cancel, demanded_number, refuse_overrides, state
 
 
 def add_parser(commands: Commands) -> None:

@@ -16,8 +16,8 @@ from launcher.commands.shared import (
     asked_world,
     planned,
 )
-from launcher.deepspeed_config import file_name
-from launcher.shipped import write_shipped
+from launcher.planner.deepspeed_config import file_name
+from launcher.planner.shipped_configs import write_shipped
 
 
 def add_parser(commands: Commands) -> None:

@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
-from launcher.choose import Choice, job_of
-from launcher.command import passed_environment
+from launcher.backends.machines import Machines
+from launcher.backends.select import Choice, job_of
+from launcher.command_lines import passed_environment
 from launcher.commands.shared import Commands, add_command
 from launcher.commands.where import add_where_options, chosen_backend, machines_of
-from launcher.doctor.examined import Asked
-from launcher.machines import Machines
-from launcher.ports import ephemeral_ports, ports_of_job
-from launcher.world import visible_gpus
+from launcher.doctor.facts import Asked
+from launcher.host.ports import ephemeral_ports, ports_of_job
+from launcher.planner.world import visible_gpus
 
 
 def add_parser(commands: Commands) -> None:
@@ -33,8 +33,8 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     Raises ConfigError and LaunchError, with 2, for a run file or a list of nodes that cannot be used.
     """
     # Here, so that other commands need not wait for it.
+    from launcher.doctor.checks import judge
     from launcher.doctor.findings import exit_status, show, to_json
-    from launcher.doctor.judge import judge
     from launcher.doctor.probes import examine
 
     start = time.monotonic()

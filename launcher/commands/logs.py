@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from ftsys.errors import LaunchError
 from launcher.commands.shared import Commands
-from launcher.slurm_job import LIVE, demanded_number, refuse_overrides, state
+from launcher.slurm.job import LIVE, demanded_number, refuse_overrides, state
 
 POLL_SECONDS = 1.0
 

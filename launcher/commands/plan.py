@@ -13,13 +13,13 @@ from launcher.commands.shared import (
     asked_world,
     planned,
 )
-from launcher.deepspeed_config import read_user_json
-from launcher.fitting import Fitting, fitting
-from launcher.known_model import shape_of_run
-from launcher.plan_choices import settled_by_json
-from launcher.show import show_plan
-from launcher.show_candidates import as_values, show_candidates
-from launcher.world import World
+from launcher.planner.choices import settled_by_json
+from launcher.planner.deepspeed_config import read_user_json
+from launcher.planner.model_shape.of_run import shape_of_run
+from launcher.planner.search import Fitting, fitting
+from launcher.planner.show_candidates import as_values, show_candidates
+from launcher.planner.show_plan import show_plan
+from launcher.planner.world import World
 
 
 def add_parser(commands: Commands) -> None:

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
 from ftsys.errors import STOPPED_EARLY, ConfigError
-from launcher.backends import Agents, Said, host_agents, local_agents, slurm_agents
-from launcher.choose import Choice, job_of
-from launcher.command import Start, passed_environment
+from launcher.backends.agents import Agents, Said, host_agents, local_agents, slurm_agents
+from launcher.backends.machines import Machines, world_of
+from launcher.backends.select import Choice, job_of
+from launcher.command_lines import Start, passed_environment
 from launcher.commands.shared import Commands, add_command, planned
 from launcher.commands.where import add_where_options, chosen_backend, machines_of
-from launcher.conduct import Conductor
-from launcher.machines import Machines, world_of
-from launcher.messages import Message
-from launcher.outcome import closing_lines, exit_of_this_start, judge, newest_attempt
-from launcher.world import World
+from launcher.controller import Conductor
+from launcher.exit_report import closing_lines, exit_of_this_start, judge, newest_attempt
+from launcher.planner.world import World
+from launcher.protocol import Message
 
 SILENCE_SECONDS = 60.0
 """When the ranks on a host that hears nothing of us any more are stopped. `ftlaunch` may be suspended so long."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from ftsys.config import RunConfig, load_run
 from ftsys.errors import LaunchError
 from launcher.commands.shared import Commands, add_command, planned
-from launcher.sbatch import Job, render
-from launcher.slurm_job import submit
-from launcher.world import World
+from launcher.planner.world import World
+from launcher.slurm.batch_script import Job, render
+from launcher.slurm.job import submit
 
 REPEATED = (("--module", "NAME", "a module to load"), ("--mount", "FOLDER", "a folder for the container to see"))
 

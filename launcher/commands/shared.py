@@ -7,11 +7,11 @@ from typing import Protocol
 from ftsys.config import RunConfig
 from ftsys.errors import ConfigError
 from launcher.cli import OVERRIDES
-from launcher.deepspeed_config import deepspeed_config, merged_config, read_user_json, to_text
-from launcher.gpus import GPUS, gpu_named, parse_memory
-from launcher.known_model import shape_of_run
-from launcher.plan import Plan, World, make_plan
-from launcher.world import cpu_has_bf16, seen_gpus, this_machine
+from launcher.planner.deepspeed_config import deepspeed_config, merged_config, read_user_json, to_text
+from launcher.planner.gpus import GPUS, gpu_named, parse_memory
+from launcher.planner.model_shape.of_run import shape_of_run
+from launcher.planner.plan import Plan, World, make_plan
+from launcher.planner.world import cpu_has_bf16, seen_gpus, this_machine
 
 
 class Commands(Protocol):

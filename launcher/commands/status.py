@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ftsys.errors import LaunchError
 from launcher.commands.shared import Commands
-from launcher.slurm_job import described, job_number, refuse_overrides
+from launcher.slurm.job import described, job_number, refuse_overrides
 
 
 def add_parser(commands: Commands) -> None:

@@ -7,9 +7,9 @@ import socket
 
 from ftsys.config import RunConfig
 from ftsys.errors import LaunchError
-from launcher.backends import allocated_hosts
-from launcher.choose import Choice, choose_backend
-from launcher.machines import Asked, Machines, allocated_machines, listed_machines, local_machine
+from launcher.backends.agents import allocated_hosts
+from launcher.backends.machines import Asked, Machines, allocated_machines, listed_machines, local_machine
+from launcher.backends.select import Choice, choose_backend
 
 
 def add_where_options(parser: argparse.ArgumentParser) -> None:

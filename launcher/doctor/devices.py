@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ftsys.errors import ConfigError
-from launcher.deepspeed_config import read_user_json
-from launcher.doctor.examined import Examined
+from launcher.doctor.facts import Examined
 from launcher.doctor.findings import Finding, by_value, error, names, ok, warning
-from launcher.plan import Plan, World, make_plan
+from launcher.planner.deepspeed_config import read_user_json
+from launcher.planner.plan import Plan, World, make_plan
 
 USED_MEBIBYTES = 1024
 """Memory of a GPU that counts as somebody's at work."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from launcher.doctor.examined import Examined
+from launcher.doctor.facts import Examined
 from launcher.doctor.findings import Finding, by_value, error, names, ok, warning
 
 SLOW_LOOK_UP = 1.0

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.config import plain_tree
-from launcher.command import remote_line, srun_words, ssh_words
-from launcher.doctor.examined import Answer, Asked, Examined
-from launcher.on_nodes import Ended, run_together
+from launcher.command_lines import remote_line, srun_words, ssh_words
+from launcher.doctor.facts import Answer, Asked, Examined
+from launcher.doctor.run_on_nodes import Ended, run_together
 
 _START_SECONDS = 4.0
 """What of the time is left for a probe's start: Python, ssh, and the end of one that hangs."""
@@ -62,7 +62,7 @@ def _commands(asked: Asked, environ: Mapping[str, str]) -> list[tuple[list[str],
 
 
 def _on_node(seat: int | None = None) -> list[str]:
-    return [sys.executable, "-m", "launcher.doctor.on_node", *([] if seat is None else [str(seat)])]
+    return [sys.executable, "-m", "launcher.doctor.probe_entry", *([] if seat is None else [str(seat)])]
 
 
 def _answers(seats: Sequence[int], end: Ended) -> dict[int, Answer]:

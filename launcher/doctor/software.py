@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from packaging.specifiers import SpecifierSet
 
-from launcher.doctor.examined import Answer, Examined
+from launcher.doctor.facts import Answer, Examined
 from launcher.doctor.findings import Finding, by_value, error, grouped, names, ok, warning
 
 

@@ -53,7 +53,7 @@ def pids(folder: Path, rank: int) -> list[int]:
             environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"ftsys" in words and b"launcher.rank" not in words and f"RANK={rank}".encode() in environment:
+        if b"ftsys" in words and b"launcher.agent.rank" not in words and f"RANK={rank}".encode() in environment:
             found.append(pid)
     return found
 

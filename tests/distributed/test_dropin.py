@@ -21,14 +21,14 @@ DEEPSPEED: dict[str, Any] = {
 
 def train(folder: Path, options: dict[str, Any], stop: int | None = None, resume: bool = False) -> dict[str, Any]:
     """Train on 22 rows in steps of 8, dropout on, and predict 11; what this rank sees."""
-    from tests.parity.test_trainer_checkpoints import StopAt
-    from tests.parity.trainer_sides import OURS, data, model, trainer_of
+    from tests.parity.trainer.sides import OURS, data, model, trainer_of
+    from tests.parity.trainer.test_checkpoints import StopAt
 
     settings: dict[str, Any] = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-3}
     settings |= {"eval_strategy": "steps", "eval_steps": 3}
     settings |= {key: value for key, value in options.items() if key != "stage"}
     if options.get("stage") is not None:
-        from ftsys.train.deepspeed_traps import prepare_deepspeed
+        from ftsys.train.deepspeed_setup import prepare_deepspeed
 
         prepare_deepspeed()
         settings["deepspeed"] = DEEPSPEED | {"zero_optimization": {"stage": options["stage"]}}

@@ -15,7 +15,7 @@ RANKS = (1, 2, 3)
 
 def evaluate_both(store: Path, scratch: Path, precision: str) -> dict[str, Any]:
     """Metrics of two evaluation sets at once, and the logits of the first, in packs of a few examples."""
-    from ftsys.data.store import Store
+    from ftsys.data.store.reader import Store
 
     trainer = make_trainer(store, scratch, precision=precision, micro_tokens=60)
     splits = Store.open(store).splits

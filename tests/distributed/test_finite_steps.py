@@ -31,10 +31,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_spoiled(store: Path, scratch: Path, options: dict[str, Any], spoil: str) -> dict[str, Any]:
     """Train; from step SPOILED_STEP on for as long as `spoil` says, one example of the step has a loss of infinity."""
-    from ftsys.data.batching import plan_epoch
-    from ftsys.train import finite_steps
-    from ftsys.train import steps as module
-    from ftsys.train.state import export_state
+    from ftsys.data.batching.plan import plan_epoch
+    from ftsys.train.checkpoint.state_dict import export_state
+    from ftsys.train.trainer import nonfinite_steps
+    from ftsys.train.trainer import training_step as module
 
     always, gradient_only = spoil == "always", spoil == "gradient"
     trainer = make_trainer(store, scratch, **options)
@@ -60,7 +60,7 @@ def train_spoiled(store: Path, scratch: Path, options: dict[str, Any], spoil: st
     error = ""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "loss_per_example", dishonest)
-        patch.setattr(finite_steps._LOG, "warning", lambda text, *values: warned.append(text % values))
+        patch.setattr(nonfinite_steps._LOG, "warning", lambda text, *values: warned.append(text % values))
         try:
             trainer.train()
         except FtsysError as found:

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tests.distributed.tiny_run import VOCABULARY, make_store, train_and_evaluate
 from tests.distributed.worlds import World
-from tests.parity.tiny_models import SMALL, VARIANTS
+from tests.parity.models.tiny_models import SMALL, VARIANTS
 
 RANKS, STAGES, MICRO_TOKENS = (1, 2, 3, 4), (None, 0, 1, 2, 3), (10_000, 60, 30)
 """Micro-batches: a whole share, about two, about four a step."""
@@ -84,7 +84,7 @@ class Tally:
 
     def record(self) -> None:
         """Write benchmarks/results/invariance-*.json."""
-        from ftsys.bench.record import DEFAULT_FOLDER, Measurement, write_record
+        from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
 
         measured = {f"largest distance of {name}": Measurement.of([far], "share") for name, far in self.largest.items()}
         counts = {"architectures": len(VARIANTS), "splits": len(SPLITS), "ranks' findings": dict(self.cases)}

@@ -3,9 +3,9 @@
 import pytest
 
 from ftsys.bench.memory import TOLERANCE
-from ftsys.bench.memory_cases import Case
-from launcher.activations import MicroBatch
-from launcher.memory import Setting
+from ftsys.bench.memory_parts.cases import Case
+from launcher.planner.cost.activations import MicroBatch
+from launcher.planner.cost.memory import Setting
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ from torch import distributed
 
 from ftsys.kernels.native import library
 from ftsys.kernels.native.library import native, why_not_native
-from ftsys.train.steps import _agree_on_native
+from ftsys.train.trainer.training_step import _agree_on_native
 from tests.distributed.worlds import World
 
 

@@ -17,9 +17,9 @@ def train_part(store: Path, scratch: Path, options: dict[str, Any], stop: int | 
     """Train to step `stop` or to the end, from the newest checkpoint if `resume`; returns losses and weights."""
     from transformers import TrainerCallback
 
-    from ftsys.train.checkpoint import newest_checkpoint
-    from ftsys.train.saving import Life
-    from ftsys.train.state import export_state
+    from ftsys.train.checkpoint.catalog import newest_checkpoint
+    from ftsys.train.checkpoint.state_dict import export_state
+    from ftsys.train.trainer.checkpointing import Life
 
     class StopAt(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -85,7 +85,7 @@ def test_masters_of_our_own_and_of_deepspeed_take_each_other_over(
 
 def first_steps(store: Path, scratch: Path, options: dict[str, Any]) -> dict[str, Any]:
     """What the optimizer counts after two steps, and how far the masters were from float32 before the first."""
-    from ftsys.train.state import export_state
+    from ftsys.train.checkpoint.state_dict import export_state
     from tests.distributed.tiny_run import tiny_bert
 
     trainer = make_trainer(store, scratch, **options, max_steps=2, learning_rate=0.0)
@@ -114,11 +114,11 @@ def stop_at_an_epochs_end(store: Path, scratch: Path, life: int, in_evaluation: 
 
     from transformers import TrainerCallback
 
-    from ftsys.train.checkpoint import newest_checkpoint
-    from ftsys.train.saving import Life
+    from ftsys.train.callbacks.graceful_stop import Stopping
+    from ftsys.train.checkpoint.catalog import newest_checkpoint
+    from ftsys.train.fault_tolerance.signals import Interruption
     from ftsys.train.session import train_until_stopped
-    from ftsys.train.signals import Interruption
-    from ftsys.train.stopping import Stopping
+    from ftsys.train.trainer.checkpointing import Life
 
     class Signal(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -164,8 +164,8 @@ def fail_on_rank_0(store: Path, scratch: Path) -> tuple[str, int]:
     from transformers import TrainerCallback
 
     from ftsys.errors import FtsysError, RunFolderError
-    from ftsys.train.signals import Interruption
-    from ftsys.train.stopping import Stopping
+    from ftsys.train.callbacks.graceful_stop import Stopping
+    from ftsys.train.fault_tolerance.signals import Interruption
 
     stopping = Stopping(Interruption())
 

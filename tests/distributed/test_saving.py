@@ -9,20 +9,20 @@ import pytest
 from transformers import TrainerCallback
 
 from ftsys.errors import FtsysError, StorageError
-from ftsys.train.checkpoint_writing import Entries
-from ftsys.train.full_state import FullState
+from ftsys.train.checkpoint.training_state import FullState
+from ftsys.train.checkpoint.writer import Entries
 from tests.distributed.tiny_run import make_store, make_trainer
 from tests.distributed.worlds import World
 
 
 def train_saving(store: Path, scratch: Path, disk: str) -> dict[str, Any]:
     """Train 6 steps with a save after step 2 that waits for step 4, or fails; what each rank found."""
-    from ftsys.train import saving
+    from ftsys.train.trainer import checkpointing
 
     options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
     trainer, step_4, there = make_trainer(store, scratch, **options), threading.Event(), []
-    trainer.life = saving.Life(scratch / "checkpoints", "identity", 1, keep=9)
-    honest = saving.write_share
+    trainer.life = checkpointing.Life(scratch / "checkpoints", "identity", 1, keep=9)
+    honest = checkpointing.write_share
 
     def slow(folder: Path, share: FullState, part: int, parts: int) -> Entries:
         if disk == "full" and part == parts - 1:
@@ -39,9 +39,9 @@ def train_saving(store: Path, scratch: Path, disk: str) -> dict[str, Any]:
     trainer.add_callback(Watch())
     error = ""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "write_share", slow)
+        patch.setattr(checkpointing, "write_share", slow)
         if disk == "broken":
-            patch.setattr(saving, "complete", lambda *_: 1 / 0)
+            patch.setattr(checkpointing, "complete", lambda *_: 1 / 0)
         try:
             trainer.train()
         except (FtsysError, ZeroDivisionError) as found:

@@ -9,14 +9,14 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from ftsys.distributed import from_all
 from ftsys.errors import CheckpointError
-from ftsys.train.agree import from_all
-from ftsys.train.checkpoint import Checkpoint
-from ftsys.train.checkpoint_writing import save_checkpoint
-from ftsys.train.deepspeed_traps import prepare_deepspeed
-from ftsys.train.full_state import FullState, joined
-from ftsys.train.state import export_state, import_state
-from ftsys.train.state_share import export_share
+from ftsys.train.checkpoint.catalog import Checkpoint
+from ftsys.train.checkpoint.shard import export_share
+from ftsys.train.checkpoint.state_dict import export_state, import_state
+from ftsys.train.checkpoint.training_state import FullState, joined
+from ftsys.train.checkpoint.writer import save_checkpoint
+from ftsys.train.deepspeed_setup import prepare_deepspeed
 from tests.distributed.tiny import Tiny, adamw, build, differences, train_engine, train_plain
 from tests.distributed.worlds import World
 

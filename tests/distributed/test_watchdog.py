@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
-from ftsys.train.journal import Journal
-from ftsys.train.signals import Interruption
-from ftsys.train.status import claim_run_folder
-from ftsys.train.watchdog import Watchdog
+from ftsys.run_folder.status import claim_run_folder
+from ftsys.run_folder.status_writer import Journal
+from ftsys.train.fault_tolerance.signals import Interruption
+from ftsys.train.fault_tolerance.watchdog import Watchdog
 
 PATIENCE = 30.0
 

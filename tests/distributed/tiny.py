@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.optim import AdamW, Optimizer
 
-from ftsys.train.full_state import FullState
+from ftsys.train.checkpoint.training_state import FullState
 
 
 class Tiny(nn.Module):
@@ -52,7 +52,7 @@ def adamw(model: nn.Module) -> AdamW:
 
 def build(stage: int, precision: str, seed: int, **zero: Any) -> Any:
     """A DeepSpeed engine as accelerate makes it: client AdamW, clipping, no optimizer block."""
-    from ftsys.train.deepspeed_traps import prepare_deepspeed
+    from ftsys.train.deepspeed_setup import prepare_deepspeed
 
     prepare_deepspeed()
     import deepspeed

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification, EvalPrediction
 
-from ftsys.data.store import Store, StoreSplit
-from ftsys.data.store_index import TokenizerFacts
-from ftsys.data.store_writer import StoreWriter
+from ftsys.data.store.index import TokenizerFacts
+from ftsys.data.store.reader import Store, StoreSplit
+from ftsys.data.store.writer import StoreWriter
 
 ROWS = {"train": 46, "validation": 23, "test": 7}
 VOCABULARY, LONGEST = 97, 24
@@ -66,9 +66,9 @@ def deepspeed_settings(stage: int, precision: str) -> dict[str, Any]:
 def make_trainer(store: Path, scratch: Path, **options: Any) -> Any:
     """Our Trainer on the store. Options: stage (None: no DeepSpeed), precision, global_size, micro_tokens, max_steps,
     model (a tiny BERT), and any other TrainingArguments field."""
-    from ftsys.train.arguments import TrainingArguments
-    from ftsys.train.deepspeed_traps import prepare_deepspeed
-    from ftsys.train.trainer import Trainer
+    from ftsys.train.deepspeed_setup import prepare_deepspeed
+    from ftsys.train.trainer.arguments import TrainingArguments
+    from ftsys.train.trainer.trainer import Trainer
 
     stage, precision = options.pop("stage", None), options.pop("precision", "fp32")
     model = options.pop("model", None) or tiny_bert()
@@ -127,7 +127,7 @@ def padded(split: StoreSplit, ids: np.ndarray) -> tuple[dict[str, torch.Tensor],
 
 def reference_losses(store: Path, steps: int, global_size: int, seed: int) -> tuple[list[float], list[float]]:
     """Losses and gradient norms of a plain float64 loop in one process: padded, eager, no Trainer, no engine."""
-    from ftsys.data.batching import plan_epoch
+    from ftsys.data.batching.plan import plan_epoch
 
     split = Store.open(store).splits["train"]
     model = tiny_bert().double().train()

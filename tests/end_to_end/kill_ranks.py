@@ -103,8 +103,8 @@ def main() -> None:
     parser.add_argument("--zero-stage", help="train with DeepSpeed at this stage, in place of DDP")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
-    from ftsys.bench.record import DEFAULT_FOLDER, Measurement, write_record
-    from ftsys.data.model_folder import resolve_model_folder
+    from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
+    from ftsys.model_files.folder import resolve_model_folder
 
     warm_up()
     with tempfile.TemporaryDirectory() as scratch:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from transformers import BertConfig, BertForSequenceClassification
 
-from ftsys.data.model_folder import TOKENIZER_FILES
+from ftsys.model_files.folder import TOKENIZER_FILES
 
 RUN_FILE = """
 output_dir = "run"

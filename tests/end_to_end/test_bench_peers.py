@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from ftsys.bench.inputs import Inputs, make_inputs, read_pairs
-from ftsys.bench.models import model_folders
-from ftsys.bench.peers import PEERS, Spec, check_peers, installed, peer_spec
-from ftsys.bench.turns import Finished, Turns
-from ftsys.data.store import Store
+from ftsys.bench.harness.inputs import Inputs, make_inputs, read_pairs
+from ftsys.bench.harness.models import model_folders
+from ftsys.bench.harness.peers import PEERS, Spec, check_peers, installed, peer_spec
+from ftsys.bench.harness.turns import Finished, Turns
+from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
 
 BLOCKS = 2
@@ -56,7 +56,7 @@ def run(spec: Spec, turns: int = BLOCKS) -> list[Mapping[str, Any]]:
     """What the peer says first, and its blocks. The libraries' singletons are left as they were found."""
     from accelerate.state import AcceleratorState, GradientState
 
-    from ftsys.bench.worker import main
+    from ftsys.bench.harness.worker import main
 
     script = Script(turns)
     try:

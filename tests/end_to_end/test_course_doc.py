@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ftsys.config import build_run, resolve_task
-from ftsys.data.sources import open_source
+from ftsys.data.sources.source import open_source
 from tests.end_to_end.commands import call
 
 pytest.importorskip("evaluate")

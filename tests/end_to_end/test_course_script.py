@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ftsys.data.embedded import paraphrases
+from ftsys.data.sources.synthetic.sample import paraphrases
 from tests.end_to_end.commands import PYTHON, call, free_port, ftsys
 
 COURSE = """

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from launcher.command import Start
-from launcher.messages import Message, Words, order
+from launcher.command_lines import Start
+from launcher.protocol import Message, Words, order
 from tests.fake_ranks import doubles, processes_of
 
 
 class Agent:
-    """`python -m launcher.node` with pipes to it."""
+    """`python -m launcher.agent` with pipes to it."""
 
     def __init__(self, folder: Path, program: str) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "launcher.node"],
+            [sys.executable, "-m", "launcher.agent"],
             cwd=folder,
             env=os.environ | doubles(folder, program),
             stdin=subprocess.PIPE,
@@ -114,7 +114,7 @@ def test_a_machine_that_cannot_be_used(agent: Agent, order: Message, reason: str
 
 def test_more_ranks_than_gpus(tmp_path: Path) -> None:
     from ftsys.errors import LaunchError
-    from launcher.node_checks import check_machine
+    from launcher.host.preflight import check_machine
 
     with pytest.raises(LaunchError, match=r"4 ranks were asked for on .*: write --gpus-per-node, or --cpu"):
         check_machine({"files": [], "ranks": 4}, gpus=2)

@@ -269,7 +269,7 @@ def test_a_hostfile_with_bad_lines(tmp_path: Path) -> None:
 
 def test_no_torch_is_loaded_by_what_runs_around_the_ranks() -> None:
     code = (
-        "import sys, launcher.node, launcher.rank\n"
+        "import sys, launcher.agent.__main__, launcher.agent.rank\n"
         "heavy = {'torch', 'pydantic', 'numpy', 'psutil', 'transformers'} & set(sys.modules)\n"
         "sys.exit(' '.join(heavy) or 0)"
     )

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftsys.data.lease import LeaseTimes
-from ftsys.data.store import verify_store
+from ftsys.data.store.reader import verify_store
 from ftsys.errors import StorageError
-from tests.unit.test_prepare import FakeSource, make
+from ftsys.lease import LeaseTimes
+from tests.unit.data.test_prepare import FakeSource, make
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -41,7 +41,7 @@ def test_plain_transformers_loads_the_model_with_the_same_logits(finished: Path)
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
     from ftsys.config import load_run, resolve_task
-    from ftsys.data.sources import open_source
+    from ftsys.data.sources.source import open_source
 
     run = load_run(finished / "run.toml")
     rows = next(open_source(run.data, resolve_task(run)).batches("validation", rows_per_batch=400))

@@ -30,7 +30,8 @@ CASES = [
 
 def linger(rank: int, phase: str) -> None:
     """In a rank: say when `phase` is reached by leaving a file, and stay in it long enough to be hit."""
-    from ftsys.train import run, saving, trainer
+    from ftsys.train import run
+    from ftsys.train.trainer import checkpointing, trainer
 
     def marking(
         function: Callable[..., Any], reached: Callable[[Any], bool] = lambda first: True
@@ -52,7 +53,7 @@ def linger(rank: int, phase: str) -> None:
     elif phase == "evaluate":
         own.evaluation_loop = marking(own.evaluation_loop)  # type: ignore[method-assign]
     else:
-        saving.write_share = marking(saving.write_share)
+        checkpointing.write_share = marking(checkpointing.write_share)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def _wait_for(path: Path, life: Any) -> None:
 
 def _whole(folder: Path) -> bool:
     """Whether nothing half-made lies there and every byte of every checkpoint is right."""
-    from ftsys.train.checkpoint import verify_checkpoint
+    from ftsys.train.checkpoint.catalog import verify_checkpoint
 
     checkpoints = sorted((folder / "run/checkpoints").glob("*"))
     assert not [path for path in checkpoints if not path.name.removeprefix("step-").isdigit()], checkpoints

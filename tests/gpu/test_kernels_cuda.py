@@ -5,10 +5,10 @@ import torch
 
 from ftsys.errors import ConfigError
 from ftsys.kernels.attention import reference_attention
-from ftsys.kernels.choice import COMPUTED_BY, choose_kernel
 from ftsys.kernels.dropout import NO_DROPOUT, AttentionDropout
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import PLAIN, Pattern
+from ftsys.kernels.select import COMPUTED_BY, choose_kernel
 
 pytestmark = [
     pytest.mark.gpu,

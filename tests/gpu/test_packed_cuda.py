@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
-from tests.parity.tiny_models import all_in_float64, packed_logits, sequences, small_model, switch_dropout_off
+from tests.parity.models.tiny_models import all_in_float64, packed_logits, sequences, small_model, switch_dropout_off
 
 pytestmark = [
     pytest.mark.gpu,

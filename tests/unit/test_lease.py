@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ftsys.data.lease import Lease, LeaseTimes, LeaseWatch, generations, hold_or_wait
+from ftsys.lease import Lease, LeaseTimes, LeaseWatch, generations, hold_or_wait
 
 FAST = LeaseTimes(renew=0.05, stale=0.6, poll=0.01)
 SPAWN = multiprocessing.get_context("spawn")
@@ -114,7 +114,7 @@ def test_of_two_takers_that_saw_the_same_files_one_wins(tmp_path: Path, monkeypa
         watch.try_take()
     time.sleep(times.stale)
     with monkeypatch.context() as patch:
-        patch.setattr("ftsys.data.lease.generations", lambda _: seen)
+        patch.setattr("ftsys.lease.generations", lambda _: seen)
         leases = [watch.try_take() for watch in watches]
     assert [lease is not None for lease in leases] == [True, False]
     assert leases[0] is not None

@@ -1,0 +1,119 @@
+"""What benchmarks share around their measuring: flags, tables, plots, records."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
+from ftsys.errors import ConfigError
+from ftsys.report.table import Row, print_final
+
+Cell = float
+
+
+@dataclass
+class Findings:
+    """All that a benchmark has found: for the record, the table and the plot."""
+
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, dict[str, dict[str, Cell]]] = field(default_factory=dict)
+    """Title -> row's name -> column -> figure."""
+    notes: list[str] = field(default_factory=list)
+
+    def ratio(self, name: str, values: Sequence[float]) -> Measurement:
+        """Note a ratio, measured once a round: its median is the ratio, its quartiles' distance the spread."""
+        found = Measurement.of(values, "ratio", higher_is_better=True)
+        self.measurements[name], self.ratios[name] = found, found.median
+        return found
+
+
+def say(line: str) -> None:
+    """A line of progress, on standard error: standard output holds results only."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def bench_parser(name: str, says: str, repeats: int, models: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The flags that every benchmark has; `models` are the default ones, where it has models."""
+    parser = argparse.ArgumentParser(prog=f"ftsys bench {name}", description=says, allow_abbrev=False)
+    parser.add_argument("--repeats", type=int, default=repeats, help=f"measured rounds (default {repeats})")
+    parser.add_argument("--quick", action="store_true", help="a tiny model, one round: does it run at all?")
+    parser.add_argument(
+        "--output", "--out", type=Path, default=DEFAULT_FOLDER if DEFAULT_FOLDER.is_dir() else None, metavar="FOLDER"
+    )
+    parser.add_argument("--name", default=name, help="the record's name")
+    if models:
+        named = f"minilm, bert-base, bert-large, tiny, folders or Hub names (default {' '.join(models)})"
+        parser.add_argument("--models", nargs="+", default=list(models), metavar="MODEL", help=named)
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Read the flags; `--quick` overrides sizes. Raises ConfigError for a number of repeats that measures nothing."""
+    options = parser.parse_args(words)
+    if options.repeats < 1:
+        raise ConfigError(f"--repeats {options.repeats!r} measures nothing. Write a whole number above 0.")
+    if options.quick:
+        options.repeats = 1
+        if hasattr(options, "models"):
+            options.models = ["tiny"]
+    return options
+
+
+def conclude(name: str, found: Findings, folder: Path | None) -> None:
+    """Print the tables and notes; with a folder, write the record, and the plot where matplotlib is installed."""
+    places: dict[str, Path | str] = {}
+    if folder is not None:
+        record = write_record(folder, name, found.measurements, found.ratios, found.settings)
+        places["record"] = record
+        if found.tables:
+            places["plot"] = draw(record.with_suffix(".svg"), found.tables) or "none: matplotlib is not installed"
+    tables = list(found.tables.items())
+    for title, rows in tables[:-1]:
+        print_final(_rows(rows), title=title)
+        print()
+    title, rows = tables[-1] if tables else (name, {})
+    print_final(_rows(rows), title=title, notes=found.notes, places=places)
+
+
+def _rows(table: Mapping[str, Mapping[str, Cell]]) -> list[Row]:
+    return [Row(run=name, metrics=cells) for name, cells in table.items()]
+
+
+def draw(path: Path, tables: Mapping[str, Mapping[str, Mapping[str, Cell]]]) -> Path | None:
+    """Bars of each table's first column, a panel a table, as SVG; None where there is no matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["svg.hashsalt"] = "ftsys"  # the same figures make the same file
+    bars = sum(len(table) for table in tables.values())
+    heights = [len(table) for table in tables.values()]
+    figure, panels = pyplot.subplots(
+        len(tables), 1, figsize=(8, 0.45 * bars + 1.1 * len(tables)), height_ratios=heights, squeeze=False
+    )
+    for panel, (title, table) in zip(panels[:, 0], tables.items(), strict=True):
+        _draw_table(panel, title, table)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+    return path
+
+
+def _draw_table(panel: Any, title: str, table: Mapping[str, Mapping[str, Cell]]) -> None:
+    names = list(table)
+    column = next(iter(table[names[0]]))
+    values = [table[name].get(column, 0.0) for name in names]
+    drawn = panel.barh(names, values, color=["#1f6f8b" if name.startswith("ours") else "#b0b7bf" for name in names])
+    panel.bar_label(drawn, [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values], padding=3)
+    panel.invert_yaxis()
+    panel.margins(x=0.15)
+    panel.set_title(title, fontsize="medium", loc="left")
+    panel.set_xlabel(column)

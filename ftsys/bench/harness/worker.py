@@ -1,0 +1,24 @@
+"""Runs a peer in its own process: `python -m ftsys.bench.harness.worker SPEC`, started by `rounds`."""
+
+import os
+import sys
+
+from ftsys.bench.harness.peers import Spec
+from ftsys.bench.harness.turns import Channel, Pipe
+from ftsys.errors import ConfigError
+
+
+def main(spec: Spec, channel: Channel) -> None:
+    """Say what there is to say, then work through blocks until there are no more turns."""
+    if spec.cpus:  # before torch counts the CPUs
+        os.sched_setaffinity(0, spec.cpus)
+    from ftsys.bench.harness.peer_loops import MODES
+
+    try:
+        MODES[spec.mode](spec, channel)
+    except ConfigError as error:
+        channel.answer({"wrong_input": str(error)})
+
+
+if __name__ == "__main__":
+    main(Spec.from_json(sys.argv[1]), Pipe())

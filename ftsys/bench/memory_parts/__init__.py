@@ -1,0 +1,1 @@
+"""Parts of `ftsys bench memory`."""

@@ -1,0 +1,156 @@
+"""One rank of a memory measurement: a few real steps of ftsys' own Trainer, and the tensors that the last one held.
+
+`python -m ftsys.bench.memory_parts.rank SETTINGS` reads its settings as JSON and prints one line of JSON.
+The ranks are started by `ftsys.bench.memory_parts.cases`.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, TrainerCallback
+
+from ftsys.bench.memory_parts.live_bytes import Block, LiveBytes, by_part
+from ftsys.config import build_run, resolve_task
+from ftsys.data.store.index import TokenizerFacts
+from ftsys.data.store.reader import Store
+from ftsys.data.store.writer import StoreWriter
+from ftsys.train.setup import training_arguments
+from ftsys.train.trainer.trainer import Trainer
+from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS
+from launcher.planner.plan import World, make_plan
+
+STEPS = 4
+"""DeepSpeed's ZeRO 3 knows the order of modules from the second step on, and prefetches by it from the third."""
+
+_MADE_IN = {"forward": "activations", "backward": "buffers", "step": "buffers"}
+
+
+class Watch(TrainerCallback):
+    """Tells the counter which phase a step is in, and looks for the peak in the last step."""
+
+    def __init__(self, counter: LiveBytes) -> None:
+        """`trainer` is set once there is one."""
+        self.counter = counter
+        self.trainer: Trainer | None = None
+        self.gradients: set[int] = set()
+
+    def listen(self, trainer: Trainer) -> None:
+        """Hear of forward and backward passes, and of gradients before an engine moves them."""
+        self.trainer = trainer
+        for owner, name, phase in ((trainer, "_forward_backward", "forward"), (trainer.accelerator, "backward", "")):
+            setattr(owner, name, self._announcing(getattr(owner, name), phase or "backward"))
+        for parameter in trainer.model.parameters():
+            parameter.register_post_accumulate_grad_hook(self._note_gradient)
+
+    def _announcing(self, work: Any, phase: str) -> Any:
+        def announced(*words: Any, **named: Any) -> Any:
+            self.counter.phase = phase
+            return work(*words, **named)
+
+        return announced
+
+    def _note_gradient(self, parameter: Tensor) -> None:
+        self.gradients |= self.counter.blocks_of([parameter.grad])
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The last step alone is looked at."""
+        engine = self.trainer.deepspeed if self.trainer is not None else None
+        if state.global_step == 0 and engine is not None:  # its update follows its backward before the Trainer speaks
+            engine.step = self._ending_backward(engine.step)
+        if state.global_step == state.max_steps - 1:
+            self.counter.restart_peak()
+
+    def _ending_backward(self, step: Any) -> Any:
+        def announced(*words: Any, **named: Any) -> Any:
+            self._begin_update()
+            return step(*words, **named)
+
+        return announced
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Gradients are whole."""
+        self._begin_update()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What the Trainer does between steps belongs to none."""
+        self.counter.phase = "between"
+
+    def _begin_update(self) -> None:
+        if self.counter.phase == "backward":
+            self.counter.phase = "step"
+            made = (block for block in self.counter.blocks if block.phase == "backward")
+            self.gradients |= {id(block) for block in made if block.lives_at(self.counter.moment)}
+
+
+def measure(settings: dict[str, Any]) -> dict[str, Any]:
+    """Train `STEPS` steps as `settings` say; returns the last one's peak and its bytes by part."""
+    run, ranks = build_run(settings["run"]), int(os.environ.get("WORLD_SIZE", "1"))
+    plan = make_plan(run, World(ranks=ranks, local_ranks=ranks, bf16_supported=True))
+    if plan.backend == "deepspeed":
+        from ftsys.train.deepspeed_setup import prepare_deepspeed
+
+        prepare_deepspeed()
+    counter = LiveBytes()
+    watch = Watch(counter)
+    with counter:
+        model, arguments = _model(settings["model"]), training_arguments(run, plan, resolve_task(run))
+        split = Store.open(settings["store"]).splits["train"]
+        trainer = Trainer(model=model, args=arguments, train_dataset=split, callbacks=[watch])
+        watch.listen(trainer)
+        trainer.train()
+        weights, states = owned(trainer, counter)
+
+    def part_of(block: Block) -> str:
+        if id(block) in weights:
+            return "weights"
+        if id(block) in states:
+            return "optimizer"
+        bucket = max(block.shape, default=0) == BUCKET_ELEMENTS
+        return "gradients" if id(block) in watch.gradients and not bucket else _MADE_IN.get(block.phase, "buffers")
+
+    return {"peak": counter.peak_bytes, "parts": by_part(counter.at_peak(), part_of)}
+
+
+def _model(config: dict[str, Any]) -> nn.Module:
+    words = {key: value for key, value in config.items() if key != "model_type"}
+    settings = AutoConfig.for_model(config["model_type"], **words)
+    settings.num_labels = 2
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(settings, dtype=torch.float32)
+
+
+def owned(trainer: Trainer, counter: LiveBytes) -> tuple[set[int], set[int]]:
+    """The blocks of weights and of optimizer states, masters included, whatever engine holds them."""
+    wrapped = getattr(trainer.model_wrapped, "optimizer", None) or trainer.optimizer
+    inner: Any = wrapped
+    while hasattr(inner, "optimizer"):
+        inner = inner.optimizer
+    states = [leaf for state in inner.state.values() for leaf in state.values() if isinstance(leaf, Tensor)]
+    masters = [tensor for group in inner.param_groups for tensor in group["params"]]
+    masters += getattr(wrapped, "fp32_partitioned_groups_flat", [])
+    weights = [tensor for p in trainer.model.parameters() for tensor in (p, getattr(p, "ds_tensor", None))]
+    weights += [*getattr(wrapped, "bit16_groups_flat", []), getattr(wrapped, "lp_param_buffer", None)]
+    live = counter.blocks_of(weights)
+    return live, counter.blocks_of([*states, *masters]) - live
+
+
+def make_store(folder: Path, rows: int, length: int, vocabulary: int) -> Path:
+    """A store of `rows` examples of random tokens, each `length` long; returns its folder."""
+    facts = TokenizerFacts("memory", pad_id=0, vocab_size=vocabulary, emits_token_types=True, max_length=length)
+    lengths, generator = np.full(rows, length, np.int32), np.random.default_rng(0)
+    with StoreWriter(folder, "0123456789abcdef" * 4, facts, "int64", "memory") as writer:
+        tokens = generator.integers(5, vocabulary, rows * length).astype(np.uint32)
+        writer.begin_split("train").append(tokens, lengths, lengths // 2, np.zeros(rows, np.int64))
+        writer.end_split("train")
+        return writer.publish("memory")
+
+
+if __name__ == "__main__":
+    found = measure(json.loads(sys.argv[1]))
+    print(json.dumps({"rank": int(os.environ.get("RANK", "0")), **found}), flush=True)

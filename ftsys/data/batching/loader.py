@@ -1,0 +1,192 @@
+"""Loaders the Trainer iterates over: one item is a rank's whole share of a step, or one evaluation pack."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ftsys.data.batching.collate import Batch, filled_to, filled_up, filler_rows, pack, pad
+from ftsys.data.batching.plan import EpochPlan, StepShare, plan_epoch, plan_evaluation, share_of_step
+from ftsys.data.batching.size_buckets import SAMPLE, Shapes
+from ftsys.data.store.in_memory import TokenizedSplit
+from ftsys.data.store.reader import Ragged, StoreSplit
+
+Split = StoreSplit | TokenizedSplit
+"""What a loader reads from: a split of a store, or rows that the user tokenized."""
+
+PlanOfEpoch = Callable[[int], EpochPlan]
+
+SHARE = "ftsys_share"
+"""The only key of a training item: the Trainer hands dictionaries around, and looks into them for labels of its own."""
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How steps are made and cut; exactly one of the global sizes is given."""
+
+    global_size: int | None
+    global_tokens: int | None
+    order: str
+    micro_tokens: int
+    seed: int
+    rank: int
+    ranks: int
+    packed: bool
+    static_shapes: bool = False
+    """Whether packed batches are filled up to the few sizes of `data.shapes`."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One rank's share of a step, ready to compute, and figures of the whole step."""
+
+    micro_batches: list[Batch]
+    example_ids: np.ndarray
+    step_examples: int
+    step_tokens: int
+    imbalance: float
+
+
+class BatchMaker:
+    """Rows of one split as batches in the layout that the model is fed with."""
+
+    def __init__(self, split: Split, packed: bool) -> None:
+        """The split's tokenizer says which token pads and whether there are token types."""
+        self.split, self.packed, facts = split, packed, split.tokenizer
+        self.lay_out: Callable[..., Batch] = partial(pack, with_token_types=facts.emits_token_types)
+        if not packed:
+            self.lay_out = partial(pad, with_token_types=facts.emits_token_types, pad_id=facts.pad_id)
+        self.filler = filler_rows(facts.pad_id, split.labels.dtype)
+        self.shapes: Shapes | None = None
+
+    def __call__(self, example_ids: np.ndarray) -> Batch:
+        """The batch of these examples; a filler batch for none."""
+        rows = self.split.gather(example_ids) if len(example_ids) else self.filler
+        if not self.packed:
+            return self.lay_out(rows)
+        size = self.shapes.tokens_for(rows) if self.shapes is not None else None
+        return self.lay_out(filled_up(rows, self.split.tokenizer.pad_id)) if size is None else self._static(rows, size)
+
+    def _static(self, rows: Ragged, size: int) -> Batch:
+        assert self.shapes is not None
+        facts, longest = self.split.tokenizer, self.shapes.longest
+        batch = pack(filled_to(rows, facts.pad_id, size, longest), facts.emits_token_types)
+        return replace(batch, max_seqlen=longest, is_static=True)
+
+
+class _StepSampler(Sampler[list[tuple[int, int]]]):
+    """Names steps as (epoch, k): what is skipped at resume is a few integers, never data."""
+
+    def __init__(self, steps_of_epoch: Callable[[int], int]) -> None:
+        self.steps_of_epoch = steps_of_epoch
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps_of_epoch(self.epoch)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for k in range(len(self)):
+            yield [(self.epoch, k)]
+
+
+class _Steps(Dataset[dict[str, Share]]):
+    """Step k of an epoch, by name. Its length is the number of examples, as the Trainer expects of a data set."""
+
+    def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None) -> None:
+        self.split, self.settings = split, settings
+        self.make_batch = BatchMaker(split, settings.packed)
+        self.plan_of_epoch = plan_of_epoch or self._own_plan
+        self._plan: tuple[int, EpochPlan] | None = None
+        sample = list(self._sample()) if settings.static_shapes and settings.packed else []
+        if sample:
+            self.make_batch.shapes = Shapes.of(split.lengths, sample)
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The epoch's plan, built once."""
+        if self._plan is None or self._plan[0] != epoch:
+            self._plan = (epoch, self.plan_of_epoch(epoch))
+        return self._plan[1]
+
+    def _own_plan(self, epoch: int) -> EpochPlan:
+        settings = self.settings
+        return plan_epoch(
+            self.split.lengths,
+            settings.seed,
+            epoch,
+            global_size=settings.global_size,
+            global_tokens=settings.global_tokens,
+            order=settings.order,
+        )
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, name: tuple[int, int]) -> dict[str, Share]:
+        share = self._share(*name)
+        return {
+            SHARE: Share(
+                [self.make_batch(part) for part in share.micro_batches],
+                np.concatenate(share.micro_batches),
+                share.step_examples,
+                share.step_tokens,
+                share.imbalance,
+            )
+        }
+
+    def _share(self, epoch: int, k: int) -> StepShare:
+        ids, settings = self.plan(epoch).step(k), self.settings
+        return share_of_step(ids, self.split.lengths[ids], settings.rank, settings.ranks, settings.micro_tokens)
+
+    def _sample(self) -> Iterator[np.ndarray]:
+        """The micro-batches of the first epoch's first steps, whatever epoch this life begins with."""
+        for k in range(min(SAMPLE, len(self.plan(0)))):
+            yield from self._share(0, k).micro_batches
+
+
+class StepLoader(DataLoader[dict[str, Share]]):
+    """One item an optimizer step. A `DataLoader`, so that the Trainer's own resume (skipping steps) works on it."""
+
+    def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None = None) -> None:
+        """See `BatchSettings`; `plan_of_epoch` stands in for the plan that they ask for."""
+        steps = _Steps(split, settings, plan_of_epoch)
+        sampler = _StepSampler(lambda epoch: len(steps.plan(epoch)))
+        super().__init__(steps, batch_sampler=sampler, collate_fn=_only)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go on with the plan of `epoch`."""
+        self.batch_sampler.set_epoch(epoch)
+
+
+def _only(items: list[dict[str, Share]]) -> dict[str, Share]:
+    (item,) = items
+    return item
+
+
+class EvaluationLoader:
+    """The packs this rank evaluates: every `ranks`-th of the global plan, so that long and short ones are shared.
+
+    All ranks have the same number of packs; a rank that has fewer gets fillers.
+    """
+
+    def __init__(self, split: Split, pack_tokens: int, rank: int, ranks: int, packed: bool) -> None:
+        """`pack_tokens` is the most real tokens in one pack."""
+        self.dataset = split
+        self.packs = plan_evaluation(split.lengths, pack_tokens)
+        self.rank, self.ranks = rank, ranks
+        self.make_batch = BatchMaker(split, packed)
+
+    def __len__(self) -> int:
+        """Packs a rank computes."""
+        return -(-len(self.packs) // self.ranks)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """This rank's packs, longest examples first."""
+        nothing = np.empty(0, dtype=np.int64)
+        for first in range(0, len(self.packs), self.ranks):
+            index = first + self.rank
+            yield self.make_batch(self.packs[index] if index < len(self.packs) else nothing)

@@ -1,0 +1,165 @@
+"""GLUE from the Hugging Face Hub, any repository or local mirror laid out like one, and data sets in memory."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, check_texts, nearest
+from ftsys.errors import DataError
+from ftsys.tasks import Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset, DatasetDict
+
+GLUE_REPOSITORY = "nyu-mll/glue"
+
+
+@dataclass(frozen=True)
+class DatasetSplit:
+    """One split held by `datasets`. `place` names it in errors."""
+
+    dataset: "Dataset"
+    columns: Columns
+    labels: tuple[str, ...]
+    place: str
+    unit: str = "row"
+
+    def read(self, rows_per_batch: int) -> Iterator[Rows]:
+        """All rows in order; class ids of a `ClassLabel` are mapped by name where its names are the task's."""
+        wanted = self._wanted()
+        names = self._class_names()
+        done = 0
+        for table in self._tables(wanted, rows_per_batch):
+            lines = range(done + 1, done + table.num_rows + 1)
+            texts = [
+                check_texts(table.column(name).to_pylist(), name, self.place, self.unit, lines)
+                for name in self.columns.texts
+            ]
+            labels = None
+            if self.columns.label in wanted:
+                labels = [names.get(each, each) for each in table.column(self.columns.label).to_pylist()]
+            yield Rows.from_texts(texts, labels, lines)
+            done += table.num_rows
+
+    def rows(self) -> int:
+        """Rows of the split."""
+        return len(self.dataset)
+
+    def sha256(self) -> str:
+        """Hex digest of the columns' content.
+
+        The fingerprint that `datasets` keeps will not do: mirrors of one name share it whatever is in them, and a
+        mapped data set may get another in each process.
+        """
+        import pyarrow as pa
+
+        digest = hashlib.sha256(json.dumps(sorted(self._class_names().items())).encode())
+        for table in self._tables(self._wanted(), ROWS_PER_BATCH):
+            plain = table.replace_schema_metadata(None).take(pa.array(range(table.num_rows))).combine_chunks()
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, plain.schema) as writer:  # taken: a slice keeps the bytes around it
+                writer.write_table(plain)
+            digest.update(memoryview(sink.getvalue()))
+        return digest.hexdigest()
+
+    def _wanted(self) -> list[str]:
+        """The columns that are read, without the label where a test split has none."""
+        _, label = self.columns.find(self.dataset.column_names, self.place)
+        return [*self.columns.texts] + ([] if label is None else [self.columns.label])
+
+    def _tables(self, wanted: list[str], rows_per_batch: int) -> Iterator["pa.Table"]:
+        return iter(self.dataset.select_columns(wanted).with_format("arrow").iter(rows_per_batch))
+
+    def _class_names(self) -> dict[object, str]:
+        """Id to name if the data set's class names are the task's, maybe in another order; otherwise ids stay ids."""
+        names = getattr(self.dataset.features.get(self.columns.label), "names", None)
+        return dict(enumerate(names)) if names and set(names) == set(self.labels) else {}
+
+
+def hub_splits(repository: str, task: Task) -> dict[str, DatasetSplit]:
+    """Splits of a Hub repository or local mirror, from the configuration named as the task, else the only one.
+
+    Downloads once; afterwards the cache of `datasets` is enough, offline too. Raises DataError where neither has it.
+    """
+    return dataset_splits(load_splits(repository, task.name), task, repository)
+
+
+def dataset_splits(data: "Dataset | DatasetDict", task: Task, place: str = "the data set") -> dict[str, DatasetSplit]:
+    """Splits of a data set in memory; a `Dataset` alone is the training split. DataError if none is the task's."""
+    splits = data if isinstance(data, Mapping) else {task.splits[0]: data}
+    found = {
+        split: DatasetSplit(splits[split], Columns.of(task, split), task.labels, f"{place}, split {split!r}")
+        for split in task.splits
+        if split in splits
+    }
+    if not found:
+        given = next(iter(splits), "")
+        raise DataError(
+            f"{place} has the splits {', '.join(map(repr, splits))}, and task {task.name!r} reads "
+            f"{', '.join(task.splits)}.{nearest(given, task.splits)} Rename them."
+        )
+    return found
+
+
+def is_dataset(source: object) -> bool:
+    """Whether `source` is a `Dataset` or `DatasetDict`, told without importing `datasets`."""
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(source).__mro__}
+    return bool(kinds & {"datasets.arrow_dataset.Dataset", "datasets.dataset_dict.DatasetDict"})
+
+
+def load_splits(repository: str, config: str) -> Any:
+    """The `DatasetDict` of a Hub repository or local mirror. Raises DataError where neither Hub nor cache has it."""
+    from datasets import load_dataset
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if repository == GLUE_REPOSITORY and (cached := _cached_glue(config)) is not None:
+        return cached
+    cache = _mirror_cache(Path(repository)) if Path(repository).is_dir() else None
+    try:
+        try:
+            return load_dataset(repository, config, cache_dir=cache)
+        except ValueError as error:
+            if "BuilderConfig" not in str(error):
+                raise
+            # A repository of one task, or else an error that lists its configurations.
+            return load_dataset(repository, cache_dir=cache)
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise DataError(
+            f"{repository!r} cannot be loaded from the Hub or its cache ({json.dumps(str(error)[:300])}). "
+            "On a machine without internet run `ftsys prepare` once where there is some, with the same HF_HOME; or set "
+            "data.source to a folder of GLUE's TSV files, or to 'hub:PATH' with a local copy of the repository."
+        ) from error
+
+
+def _mirror_cache(folder: Path) -> str:
+    """A cache folder of this state of a local mirror alone.
+
+    datasets 5.2 takes any folder of the same last name and configuration for the one it loaded before, so that a
+    changed mirror, or another one, would silently give the old rows.
+    """
+    from datasets import config
+
+    files = sorted(path for path in folder.resolve().rglob("*") if path.is_file())
+    state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return str(Path(config.HF_DATASETS_CACHE) / f"mirror-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}")
+
+
+def _cached_glue(config: str) -> Any:
+    """GLUE from the cache of `datasets`, None if it is not there.
+
+    GLUE does not change, and asking the Hub for it from each rank of a cluster ends in HTTP 429, or in 23 s of retries
+    on nodes without internet.
+    """
+    from datasets.packaged_modules.cache.cache import Cache
+
+    name = GLUE_REPOSITORY.split("/")[-1]
+    try:
+        return Cache(
+            repo_id=GLUE_REPOSITORY, dataset_name=name, config_name=config, version="auto", hash="auto"
+        ).as_dataset()
+    except ValueError:  # "Couldn't find cache for nyu-mll/glue for config ..."
+        return None

@@ -1,0 +1,189 @@
+"""Where the text comes from: every kind of source becomes a `Source` of named splits, with one fingerprint."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from ftsys.data.sources.first_rows import FirstRows
+from ftsys.data.sources.glue_files import glue_splits
+from ftsys.data.sources.hub import GLUE_REPOSITORY, dataset_splits, hub_splits, is_dataset
+from ftsys.data.sources.labels import LabelReader
+from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, TextBatch, nearest
+from ftsys.data.sources.text_files import TableFile, check_file
+from ftsys.errors import DataError
+from ftsys.tasks import Task
+
+__all__ = ["ROWS_PER_BATCH", "DataLike", "Source", "TextBatch", "open_source"]
+
+_LAYOUT_VERSION = 1
+"""Raised when the same bytes come to mean other rows, so that stores made before are not taken for theirs."""
+
+
+class DataLike(Protocol):
+    """The part of the run file's [data] that decides the rows."""
+
+    @property
+    def source(self) -> Any:
+        """'hub', 'hub:NAME_OR_PATH', 'embedded', a GLUE folder, a file a split, or a Dataset or DatasetDict."""
+
+
+class Split(Protocol):
+    """One split as a kind of source gives it: raw rows, and a digest of all that decides them."""
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that are read."""
+
+    @property
+    def unit(self) -> str:
+        """What `Rows.lines` counts: 'line' or 'row'."""
+
+    def read(self, rows_per_batch: int) -> Iterator[Rows]:
+        """Raw rows in order, at most `rows_per_batch` at a time."""
+
+    def rows(self) -> int | None:
+        """Number of rows, or None where only reading them tells."""
+
+    def sha256(self) -> str:
+        """Hex digest of what decides the rows."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Text and labels of a task. Made by `open_source`; nothing is held in memory but what a batch needs."""
+
+    task: Task
+    _splits: Mapping[str, Split]
+    _places: Mapping[str, str] = field(default_factory=dict)
+    synthetic: bool = False
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are there, in the task's order."""
+        return tuple(self._splits)
+
+    def items(self) -> Iterable[tuple[str, Split]]:
+        """Each split with its name."""
+        return self._splits.items()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over everything that decides the rows: bytes, layout, columns, labels. Reads each file once."""
+        task = self.task
+        facts: dict[str, object] = {
+            "layout": _LAYOUT_VERSION,
+            "columns": task.columns,
+            "labels": task.labels,
+            "regression": task.regression,
+            "splits": {
+                name: [split.columns.texts, split.columns.label, split.columns.label_required, split.sha256()]
+                for name, split in self._splits.items()
+            },
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def rows(self, split: str) -> int | None:
+        """Rows of `split`, exact, or None where only reading it tells (CSV)."""
+        return self._split(split).rows()
+
+    def batches(self, split: str, rows_per_batch: int = ROWS_PER_BATCH) -> Iterator[TextBatch]:
+        """All rows of `split` in the order of the file. Raises DataError that names the place of the first bad row."""
+        held = self._split(split)
+        reader = LabelReader(self.task, held.columns.label_required)
+        first_row = 0
+        for rows in held.read(rows_per_batch):
+            labels = reader.read(rows.labels, len(rows.first), self._where(split, rows))
+            yield TextBatch(first_row, rows.first, rows.second, labels)
+            first_row += len(rows.first)
+        if not first_row:
+            raise DataError(
+                f"{self._places.get(split, split)} has no rows. Copy or download it again, or correct data.source."
+            )
+
+    def _split(self, split: str) -> Split:
+        if split not in self._splits:
+            raise DataError(
+                f"the source has no split {split!r}; it has {', '.join(self._splits)}.{nearest(split, self._splits)} "
+                "Add it to data.source, or leave it out."
+            )
+        return self._splits[split]
+
+    def _where(self, split: str, rows: Rows) -> Callable[[int], str]:
+        place, unit = self._places.get(split, split), self._splits[split].unit
+        return lambda index: f"{place}, {unit} {rows.lines[index]}"
+
+
+def open_source(data: DataLike, task: Task) -> Source:
+    """The rows that `data.source` means for `task`, as many of them as `data.first_rows` says where there is one.
+
+    Looks at each split's columns and first row, so that most mistakes show here and not in the middle of the work.
+    Raises DataError for a source that is missing, empty, or not what it claims to be.
+    """
+    source = _cut(_open(data.source, task), getattr(data, "first_rows", {}))
+    for split in source.splits:
+        next(source.batches(split, rows_per_batch=1))
+    return source
+
+
+def _open(source: Any, task: Task) -> Source:
+    if is_dataset(source):
+        return _of_datasets(dataset_splits(source, task), task)
+    if isinstance(source, Mapping):
+        return _of_files(_named_files(source, task), task)
+    name = str(source)
+    if name == "embedded":
+        return _embedded(task)
+    if name == "hub":
+        return _of_datasets(hub_splits(GLUE_REPOSITORY, task), task)
+    if name.startswith("hub:"):
+        return _of_datasets(hub_splits(name.removeprefix("hub:"), task), task)
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise DataError(
+            f"data.source={name!r} is one file. Name a file for each split: {{train = {name!r}, validation = ...}}."
+        )
+    if not path.is_dir():
+        raise DataError(
+            f"data.source={name!r} is no folder.{nearest(name, ('hub', 'embedded'))} Write 'hub', 'hub:NAME_OR_PATH', "
+            "'embedded', a folder of GLUE's TSV files, or a file for each split."
+        )
+    return _of_files(glue_splits(path, task), task)
+
+
+def _cut(source: Source, first_rows: Mapping[str, int]) -> Source:
+    """The source with the splits that are named cut off. A name that it does not have is none of its splits."""
+    cut = {name: FirstRows(split, first_rows[name]) if name in first_rows else split for name, split in source.items()}
+    return replace(source, _splits=cut) if first_rows else source
+
+
+def _of_files(files: dict[str, TableFile], task: Task) -> Source:
+    return Source(task, files, {split: str(file.path) for split, file in files.items()})
+
+
+def _of_datasets(splits: Mapping[str, Any], task: Task) -> Source:
+    return Source(task, splits, {name: split.place for name, split in splits.items()})
+
+
+def _named_files(source: Mapping[str, str | Path], task: Task) -> dict[str, TableFile]:
+    unknown = [split for split in source if split not in task.splits]
+    if unknown or not source:
+        wrong = f"the split {unknown[0]!r}" if unknown else "no split at all"
+        raise DataError(
+            f"data.source names {wrong}; task {task.name!r} has {', '.join(task.splits)}."
+            f"{nearest(unknown[0], task.splits) if unknown else ''} Rename it."
+        )
+    ordered = [split for split in task.splits if split in source]
+    files = {split: TableFile(Path(source[split]).expanduser(), Columns.of(task, split)) for split in ordered}
+    for file in files.values():
+        check_file(file.path)
+    return files
+
+
+def _embedded(task: Task) -> Source:
+    from ftsys.data.sources.synthetic.sample import embedded_splits
+
+    return Source(task, embedded_splits(task), {"train": "the embedded sample"}, synthetic=True)

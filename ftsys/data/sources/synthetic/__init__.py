@@ -1,0 +1,1 @@
+"""Generates the synthetic paraphrase sample from a grammar and a lexicon."""

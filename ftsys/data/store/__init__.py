@@ -1,0 +1,1 @@
+"""Writes and reads tokenized splits, on disk and in memory."""

@@ -1,0 +1,240 @@
+"""The store's reading side: memory-mapped Arrow stream files, read as plain NumPy views on the whole file.
+
+Legend: S sequences asked for, T their tokens, N rows of a split, B record batches.
+An example's numbers are found by absolute file offsets (index.json), so a gather over any number of record batches is
+the same ten NumPy calls, without an Arrow object or a line of Python for each example or record batch.
+"""
+
+import mmap
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts, damaged, file_sha256
+from ftsys.errors import DataError
+
+VERIFY_AT_OPEN = 256 * 2**20
+"""Stores up to this many bytes are hashed at every start: 0.2 s at most, and a changed byte cannot train a model."""
+
+
+class Ragged(NamedTuple):
+    """S examples laid end to end in the order asked for."""
+
+    tokens: npt.NDArray[np.integer]
+    """(T,) token ids; uint16 or uint32 from a store."""
+    lengths: npt.NDArray[np.int32]
+    """(S,) tokens of each example."""
+    first_lengths: npt.NDArray[np.int32]
+    """(S,) tokens before the token type turns to 1; equal to `lengths` where it never does."""
+    labels: npt.NDArray[Any]
+    """(S,) int64, -1 where unlabelled, or float64, NaN where unlabelled."""
+    example_ids: npt.NDArray[np.int64]
+    """(S,) row of the split."""
+    positions: npt.NDArray[np.int64]
+    """(T,) from 0 in each example."""
+    cu_seqlens: npt.NDArray[np.int32]
+    """(S+1,) where each example starts in `tokens`, and T."""
+
+
+class StoreSplit:
+    """One split: N examples, readable by row number, many at a time."""
+
+    def __init__(self, folder: Path, name: str, index: StoreIndex) -> None:
+        split = index.splits[name]
+        self.name, self.rows, self.labelled = name, split.rows, split.labelled
+        self.tokenizer = index.tokenizer
+        self._folder, self._split = folder, split
+        self._shift = index.rows_per_batch.bit_length() - 1  # a power of two: row >> shift is the record batch
+        self._map_file(folder / split.file, np.dtype(index.token_type), np.dtype(index.label_type))
+        self._iota = np.arange(4096)
+
+    def _map_file(self, path: Path, token_type: np.dtype[Any], label_type: np.dtype[Any]) -> None:
+        with path.open("rb") as stream:
+            self._memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+
+        def view(dtype: "np.dtype[Any] | type") -> npt.NDArray[Any]:
+            return np.frombuffer(self._memory, dtype, count=len(self._memory) // np.dtype(dtype).itemsize)
+
+        self._offsets, self._tokens, self._labels = view(np.int32), view(token_type), view(label_type)
+        self._first = view(np.uint16)
+        table, first_row = self._split.batches, np.arange(len(self._split.batches.rows)) << self._shift
+
+        def base(offsets: list[int], dtype: np.dtype[Any]) -> npt.NDArray[np.int64]:
+            return np.array(offsets, np.int64) // dtype.itemsize
+
+        # each of these, added to a row's number in the split, is that row's element in the view of the whole file
+        self._offsets_at = base(table.list_offsets, self._offsets.dtype) - first_row
+        self._first_at = base(table.first_length, self._first.dtype) - first_row
+        self._labels_at = base(table.label, label_type) - first_row
+        self._tokens_at = base(table.values, token_type)  # of a record batch's first token
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __reduce__(self) -> "tuple[Any, ...]":
+        """A worker process maps the file again; the bytes are checked once, by whoever opened the store."""
+        return _open_split, (self._folder, self.name)
+
+    def gather(self, rows: npt.ArrayLike) -> Ragged:
+        """Read examples by row number, (S,) int64 in any order, repeats allowed; IndexError for a row out of range."""
+        rows_S = np.asarray(rows, np.int64)
+        if rows_S.size and rows_S.view(np.uint64).max() >= self.rows:  # unsigned: a negative row is huge
+            raise IndexError(f"rows of split {self.name!r} are 0 to {self.rows - 1}, asked for {rows_S.tolist()!r}")
+        batch_S = rows_S >> self._shift
+        at_S = rows_S + self._offsets_at[batch_S]
+        start_S = self._offsets[at_S]
+        length_S = self._offsets[at_S + 1] - start_S
+        cu_seqlens = np.zeros(rows_S.size + 1, np.int32)
+        np.add.accumulate(length_S, out=cu_seqlens[1:])
+        position_T = self._up_to(int(cu_seqlens[-1])) - cu_seqlens[:-1].repeat(length_S)
+        token_T = (start_S + self._tokens_at[batch_S]).repeat(length_S)
+        token_T += position_T
+        return Ragged(
+            self._tokens[token_T],
+            length_S,
+            self._first[rows_S + self._first_at[batch_S]].astype(np.int32),
+            self._labels[rows_S + self._labels_at[batch_S]],
+            rows_S,
+            position_T,
+            cu_seqlens,
+        )
+
+    def _up_to(self, count: int) -> npt.NDArray[np.int64]:
+        if count > self._iota.size:
+            self._iota = np.arange(2 * count)
+        return self._iota[:count]
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """One example as Python lists, the way a stock collator wants it; `labels` only where the split has them."""
+        row = row + self.rows if row < 0 else row
+        one = self.gather([row])
+        length = int(one.lengths[0])
+        example: dict[str, Any] = {"input_ids": one.tokens.tolist(), "attention_mask": [1] * length}
+        if self.tokenizer.emits_token_types:
+            first = int(one.first_lengths[0])
+            example["token_type_ids"] = [0] * first + [1] * (length - first)
+        if self.labelled:
+            example["labels"] = one.labels[0].item()
+        return example
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """(N,) int32 tokens of each example; read at the first use, then kept."""
+        out_N = np.empty(self.rows, np.int32)
+        for batch, (first, rows) in enumerate(self._spans()):
+            at = int(self._offsets_at[batch]) + first
+            np.subtract(
+                self._offsets[at + 1 : at + rows + 1], self._offsets[at : at + rows], out=out_N[first : first + rows]
+            )
+        out_N.flags.writeable = False
+        return out_N
+
+    @cached_property
+    def labels(self) -> npt.NDArray[Any]:
+        """(N,) int64 (-1: unlabelled) or float64 (NaN: unlabelled); a view of the file where it is one record batch."""
+        parts = [
+            self._labels[int(self._labels_at[batch]) + first :][:rows]
+            for batch, (first, rows) in enumerate(self._spans())
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        out_N = np.concatenate([np.empty(0, self._labels.dtype), *parts])
+        out_N.flags.writeable = False
+        return out_N
+
+    @property
+    def length_histogram(self) -> npt.NDArray[np.int64]:
+        """(max_length + 1,) int64: how many examples have n tokens, from the index alone."""
+        return np.array(self._split.lengths, np.int64)
+
+    @property
+    def total_tokens(self) -> int:
+        """Real tokens of the whole split."""
+        return self._split.tokens
+
+    def _spans(self) -> list[tuple[int, int]]:
+        return [(batch << self._shift, rows) for batch, rows in enumerate(self._split.batches.rows)]
+
+
+class Store:
+    """An opened store: `splits` by name, and what the index knows of source and tokenizer."""
+
+    def __init__(self, path: Path, index: StoreIndex) -> None:
+        self.path, self.index = path, index
+        self.splits = {name: StoreSplit(path, name, index) for name in index.splits}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 over source, tokenizer, length, task and format: equal fingerprints hold equal examples."""
+        return self.index.fingerprint
+
+    @property
+    def source(self) -> str:
+        """The source's own fingerprint."""
+        return self.index.source
+
+    @property
+    def tokenizer(self) -> TokenizerFacts:
+        """The tokenizer's facts."""
+        return self.index.tokenizer
+
+    @classmethod
+    def open(cls, path: "str | os.PathLike[str]", verify: bool | None = None) -> "Store":
+        """Open a store's folder; costs the same for any number of rows.
+
+        `verify` hashes every file; None does so up to VERIFY_AT_OPEN bytes. DataError names a file that is missing,
+        truncated or changed.
+        """
+        folder = Path(path)
+        index = StoreIndex.read(folder)
+        for split in index.splits.values():
+            _check_size(folder / split.file, split)
+        if verify is None:
+            verify = sum(split.size for split in index.splits.values()) <= VERIFY_AT_OPEN
+        if verify:
+            for split in index.splits.values():
+                if file_sha256(folder / split.file) != split.sha256:
+                    raise damaged(folder / split.file, "its sha256 is not the one in index.json")
+        return cls(folder, index)
+
+
+def verify_store(path: "str | os.PathLike[str]") -> list[str]:
+    """Hold every byte of a store against its index; a line for each file that is damaged, none for a whole store."""
+    folder = Path(path)
+    try:
+        index = StoreIndex.read(folder)
+    except DataError as error:
+        return [str(error)]
+    found = []
+    for split in index.splits.values():
+        file = folder / split.file
+        try:
+            _check_size(file, split)
+        except DataError as error:
+            found.append(str(error))
+            continue
+        if file_sha256(file) != split.sha256:
+            found.append(str(damaged(file, "its sha256 is not the one in index.json")))
+    return found
+
+
+def store_files(store: Store) -> list[str]:
+    """Names of the files that make a store."""
+    return [INDEX_NAME, *(split.file for split in store.index.splits.values())]
+
+
+def _check_size(path: Path, split: SplitIndex) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise damaged(path, f"cannot be read ({error.strerror})") from error
+    if size != split.size:
+        raise damaged(path, f"{size} bytes where {split.size} were written")
+
+
+def _open_split(folder: Path, name: str) -> StoreSplit:
+    return StoreSplit(folder, name, StoreIndex.read(folder))

@@ -1,0 +1,1 @@
+"""Tokenizes rows in parallel."""

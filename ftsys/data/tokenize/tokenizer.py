@@ -1,0 +1,214 @@
+"""Text to token ids, many rows at once.
+
+By the `tokenizers` library from the model folder's own files where that is sure to give what transformers'
+AutoTokenizer gives, so that preparing does not pay for importing transformers; by AutoTokenizer otherwise.
+
+Legend: S rows, T their tokens.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ftsys.data.store.index import TokenizerFacts
+from ftsys.data.tokenize.plain_bert import is_plain_bert, special_token, tokenizer_settings
+from ftsys.errors import ConfigError
+from ftsys.model_files.folder import TOKENIZER_FILES, model_config
+
+_UNBOUNDED = 10**9  # transformers writes 1e30 for "no limit"
+
+
+class Encoded(NamedTuple):
+    """S rows' tokens end to end."""
+
+    tokens: npt.NDArray[Any]
+    """(T,) uint16 or uint32."""
+    lengths: npt.NDArray[np.int32]
+    """(S,)"""
+    first_lengths: npt.NDArray[np.int32]
+    """(S,) tokens before the token type turns to 1; the whole length where it never does."""
+
+
+class TextTokenizer(Protocol):
+    """What preparing needs. The two halves are apart so that one chunk is tokenized while another is flattened."""
+
+    facts: TokenizerFacts
+
+    def tokenize(self, first: Sequence[str], second: Sequence[str] | None) -> Any:
+        """Tokenize S rows (of pairs where `second` is given); the slow half, runs without Python's lock."""
+
+    def flatten(self, tokenized: Any) -> Encoded:
+        """Bring what `tokenize` gave into arrays."""
+
+
+def load_tokenizer(folder: Path, max_length: int) -> TextTokenizer:
+    """Load a model folder's tokenizer, truncating to `max_length` tokens, longest segment first.
+
+    ConfigError if the folder has no tokenizer or one that cannot be used.
+    """
+    digest = tokenizer_fingerprint(folder)
+    if is_plain_bert(folder):
+        return _load_directly(folder, max_length, digest)
+    return _load_by_transformers(folder, max_length, digest)
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Hex sha256 over every file that decides the tokens and the model type; ConfigError if there is no such file."""
+    digest, found = hashlib.sha256(), False
+    for name in TOKENIZER_FILES:
+        path = folder / name
+        if path.is_file():
+            content, found = path.read_bytes(), True
+            digest.update(f"{name} {len(content)}\n".encode() + content)
+    if not found:
+        raise ConfigError(
+            f"{str(folder)!r} has no tokenizer, looked for {', '.join(TOKENIZER_FILES[:6])} ... "
+            "Put the model's tokenizer files into its folder."
+        )
+    digest.update(str(model_config(folder).get("model_type")).encode())
+    return digest.hexdigest()
+
+
+class FastTokenizer:
+    """A `tokenizers.Tokenizer` with our truncation and no padding."""
+
+    def __init__(self, backend: Any, facts: TokenizerFacts, side: str = "right") -> None:
+        backend.no_padding()
+        backend.enable_truncation(facts.max_length, strategy=facts.truncation, direction=side)
+        self._backend, self.facts = backend, facts
+        self._dtype = np.dtype(np.uint16 if facts.vocab_size <= 1 << 16 else np.uint32)
+        self._boundary = self._find_boundary() if facts.emits_token_types else None
+
+    def tokenize(self, first: Sequence[str], second: Sequence[str] | None) -> list[Any]:
+        """S `tokenizers.Encoding`, computed by the library's own threads; it keeps no character offsets."""
+        texts = first if second is None else zip(first, second, strict=True)
+        encodings: list[Any] = self._backend.encode_batch_fast(list(texts))
+        return encodings
+
+    def flatten(self, tokenized: list[Any]) -> Encoded:
+        """Tokens, lengths and segment boundaries of S encodings."""
+        ids = [encoding.ids for encoding in tokenized]
+        lengths = np.fromiter(map(len, ids), np.int32, len(ids))
+        tokens = np.fromiter(itertools.chain.from_iterable(ids), self._dtype, int(lengths.sum()))
+        if self._boundary is None or not tokenized or tokenized[0].n_sequences < 2:
+            return Encoded(tokens, lengths, lengths)
+        first = _after_nth(tokens, lengths, *self._boundary)
+        for row in np.flatnonzero(first < 0):  # the text itself spells the separator: ask the library
+            first[row] = _types_boundary(tokenized[row].type_ids)
+        return Encoded(tokens, lengths, first)
+
+    def _find_boundary(self) -> tuple[int, int, int] | None:
+        """(separator's id, which of the separators ends the first segment, separators in all); None: types stay 0."""
+        probe = self._backend.encode("a", "b")
+        end = _types_boundary(probe.type_ids)
+        if end == len(probe.ids):
+            return None
+        separator = probe.ids[end - 1]
+        return separator, probe.ids[:end].count(separator), probe.ids.count(separator)
+
+
+class SlowTokenizer:
+    """A tokenizer that exists in Python only."""
+
+    def __init__(self, tokenizer: Any, facts: TokenizerFacts) -> None:
+        self._tokenizer, self.facts = tokenizer, facts
+        self._dtype = np.dtype(np.uint16 if facts.vocab_size <= 1 << 16 else np.uint32)
+
+    def tokenize(self, first: Sequence[str], second: Sequence[str] | None) -> Any:
+        """transformers' own BatchEncoding of S rows."""
+        texts = (list(first),) if second is None else (list(first), list(second))
+        return self._tokenizer(*texts, truncation=True, max_length=self.facts.max_length)
+
+    def flatten(self, tokenized: Any) -> Encoded:
+        """Tokens, lengths and segment boundaries of S rows."""
+        ids = tokenized["input_ids"]
+        lengths = np.fromiter(map(len, ids), np.int32, len(ids))
+        tokens = np.fromiter(itertools.chain.from_iterable(ids), self._dtype, int(lengths.sum()))
+        if not self.facts.emits_token_types:
+            return Encoded(tokens, lengths, lengths)
+        first = np.fromiter(map(_types_boundary, tokenized["token_type_ids"]), np.int32, len(ids))
+        return Encoded(tokens, lengths, first)
+
+
+def _after_nth(
+    tokens_T: npt.NDArray[Any], lengths_S: npt.NDArray[np.int32], separator: int, nth: int, in_all: int
+) -> npt.NDArray[np.int32]:
+    """(S,) tokens up to and with each row's nth separator; -1 where a row has not exactly `in_all` of them."""
+    ends_S = np.cumsum(lengths_S)
+    at = np.flatnonzero(tokens_T == separator)
+    before_S = np.searchsorted(at, ends_S - lengths_S)
+    count_S = np.searchsorted(at, ends_S) - before_S
+    sound_S = count_S == in_all
+    first_S = np.full(lengths_S.size, -1, np.int32)
+    first_S[sound_S] = at[before_S[sound_S] + nth - 1] + 1 - (ends_S - lengths_S)[sound_S]
+    return first_S
+
+
+def _types_boundary(types: Sequence[int]) -> int:
+    """Tokens before the type turns to 1. ConfigError for types that are not zeros and then ones."""
+    ones = sum(types)
+    boundary = len(types) - ones
+    if any(types[:boundary]) or any(kind != 1 for kind in types[boundary:]):
+        raise ConfigError(
+            f"the tokenizer gives token types {list(types)[:16]!r}; only zeros followed by ones can be kept. "
+            "Use another model."
+        )
+    return boundary
+
+
+def _load_directly(folder: Path, max_length: int, digest: str) -> FastTokenizer:
+    from tokenizers import Tokenizer
+
+    settings, backend = tokenizer_settings(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
+    inputs = settings.get("model_input_names", ["token_type_ids"])
+    facts = TokenizerFacts(
+        fingerprint=digest,
+        pad_id=backend.token_to_id(special_token(settings, "pad_token")) or 0,
+        vocab_size=max(backend.get_vocab().values()) + 1,
+        emits_token_types="token_type_ids" in inputs,
+        max_length=max_length,
+        model_max_length=_bounded(settings.get("model_max_length")),
+    )
+    return FastTokenizer(backend, facts)
+
+
+def _load_by_transformers(folder: Path, max_length: int, digest: str) -> TextTokenizer:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, ImportError) as error:  # what its loaders raise for files they cannot use
+        raise ConfigError(
+            f"{str(folder)!r}: its tokenizer cannot be loaded ({str(error).strip()[:300]}). "
+            "Put the model's own tokenizer files there."
+        ) from error
+    facts = TokenizerFacts(
+        fingerprint=digest,
+        pad_id=_pad_id(tokenizer),
+        vocab_size=max(tokenizer.get_vocab().values()) + 1,
+        emits_token_types="token_type_ids" in tokenizer.model_input_names,
+        max_length=max_length,
+        model_max_length=_bounded(tokenizer.model_max_length),
+    )
+    backend = getattr(tokenizer, "_tokenizer", None) if tokenizer.is_fast else None
+    if backend is None:
+        return SlowTokenizer(tokenizer, facts)
+    return FastTokenizer(backend, facts, tokenizer.truncation_side)
+
+
+def _pad_id(tokenizer: Any) -> int:
+    """The token that pads; the end-of-text token where there is none, as decoders often have it.
+
+    Their heads look for the last token that does not pad, and a text does not end with that one. 0 where neither is:
+    what pads is masked out.
+    """
+    return next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
+
+
+def _bounded(value: object) -> int:
+    return int(value) if isinstance(value, int | float) and 0 < value < _UNBOUNDED else 0

@@ -1,0 +1,1 @@
+"""`make demo`: trains on the synthetic sample and compares with a bag of words."""

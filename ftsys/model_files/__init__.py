@@ -1,0 +1,1 @@
+"""Reads and completes a model's folder and its config.json, without torch."""

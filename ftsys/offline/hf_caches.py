@@ -1,0 +1,181 @@
+"""Hugging Face's caches, filled by us in their own layout, so that scripts written for the Hub run without it.
+
+    datasets/glue/mrpc/0.0.0/<revision>/            what `load_dataset("glue", "mrpc")` finds offline
+    datasets/nyu-mll___glue/mrpc/0.0.0/<revision>/  the same for `load_dataset("nyu-mll/glue", "mrpc")`
+    modules/evaluate_modules/metrics/evaluate-metric--glue/<sha256>/glue.py     `evaluate.load("glue", "mrpc")`
+    hub/models--OWNER--NAME/{refs/main, snapshots/<revision>/}                  `from_pretrained("OWNER/NAME")`
+
+Each library takes the newest of several revisions, so what is put there is also made the newest.
+"""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftsys.data.sources.glue_files import is_glue
+from ftsys.data.sources.hub import GLUE_REPOSITORY
+from ftsys.data.sources.source import Source, open_source
+from ftsys.files import atomic_write_text, storage_errors
+from ftsys.model_files.config import EMBEDDED
+from ftsys.model_files.folder import EMBEDDED_HUB_NAME, model_files
+from ftsys.tasks import Task
+
+if TYPE_CHECKING:
+    from ftsys.config import RunConfig
+
+GLUE_NAMES = ("glue", GLUE_REPOSITORY)
+"""The names that scripts load GLUE by: the course's short one, and today's."""
+
+_LAYOUT_VERSION = 1
+"""Raised when the same source comes to be written differently."""
+
+_METRIC_SCRIPT = '''"""GLUE's metrics, computed by ftsys. Put here by `ftsys offline-assets`."""
+
+from ftsys.offline.hf_metric import GlueMetric  # the class that evaluate looks for in this file
+'''
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One thing in a cache: what it is, where it lies, and whether it was put there now."""
+
+    what: str
+    path: Path
+    new: bool
+
+
+@dataclass(frozen=True)
+class HfCaches:
+    """The three folders in which the libraries look."""
+
+    datasets: Path
+    modules: Path
+    hub: Path
+
+    @classmethod
+    def under(cls, home: Path) -> "HfCaches":
+        """Those of a process that is started with HF_HOME=`home`."""
+        return cls(home / "datasets", home / "modules", home / "hub")
+
+    @classmethod
+    def of_this_process(cls) -> "HfCaches":
+        """Those that the libraries use here, as the environment variables say."""
+        import datasets.config
+        import huggingface_hub.constants
+
+        modules = Path(datasets.config.HF_MODULES_CACHE)
+        return cls(Path(datasets.config.HF_DATASETS_CACHE), modules, Path(huggingface_hub.constants.HF_HUB_CACHE))
+
+
+def put_task(source: Source, caches: HfCaches) -> list[Placed]:
+    """A GLUE task's rows for `load_dataset`, under both names. Raises what the source raises, and StorageError."""
+    from ftsys.offline.glue_builder import write_glue
+
+    revision = hashlib.sha256(f"{_LAYOUT_VERSION} {source.fingerprint}".encode()).hexdigest()[:40]
+    placed = []
+    with storage_errors(caches.datasets):
+        for name in GLUE_NAMES:
+            folder, new = write_glue(source, caches.datasets, name, revision)
+            os.utime(folder)
+            placed.append(Placed(f'load_dataset("{name}", "{source.task.name}")', folder, new))
+    return placed
+
+
+def put_glue_metric(caches: HfCaches) -> Placed:
+    """GLUE's metric for `evaluate.load`. Raises StorageError."""
+    folder = caches.modules / "evaluate_modules/metrics/evaluate-metric--glue"
+    script = folder / hashlib.sha256(_METRIC_SCRIPT.encode()).hexdigest() / "glue.py"
+    new = not script.is_file()
+    if new:
+        for package in (script.parent, folder, *list(folder.parents)[:2]):
+            if not (package / "__init__.py").exists():
+                atomic_write_text(package / "__init__.py", "")
+        atomic_write_text(script, _METRIC_SCRIPT)
+    with storage_errors(script):
+        os.utime(script)
+    return Placed('evaluate.load("glue", TASK)', script, new)
+
+
+def for_bundle(
+    run: "RunConfig", task: Task, model: Path, scratch: Path
+) -> tuple[dict[str, Path | bytes], dict[str, str]]:
+    """What a bundle's `hf` folder holds for a GLUE task: files to copy and links to make, by their paths in it.
+
+    The model's files are links to the bundle's own copy, relative, so that they hold wherever it is moved. Nothing for
+    a task that no script loads by name. `scratch` is an empty folder that the files lie in. Raises what the source
+    raises, and StorageError.
+    """
+    if not is_glue(task):
+        return {}, {}
+    caches = HfCaches.under(scratch)
+    put_task(open_source(run.data, task), caches)
+    put_glue_metric(caches)
+    written = (path for path in scratch.rglob("*") if path.is_file() and path.suffix != ".lock")
+    files: dict[str, Path | bytes] = {str(path.relative_to(scratch)): path for path in written}
+    name = hub_name(run.model.name)
+    if name is None:
+        return files, {}
+    snapshot, revision = snapshot_place(name, model, HfCaches.under(Path()))
+    files[str(model_home(name, HfCaches.under(Path())) / "refs/main")] = revision.encode()
+    up = "../" * (len(snapshot.parts) + 1)
+    return files, {str(snapshot / file): f"{up}model/{file}" for file in model_files(model)}
+
+
+def hub_name(name: str) -> str | None:
+    """The name that a script gives `from_pretrained` for a run's model; None for a folder, which it finds by itself."""
+    name = EMBEDDED_HUB_NAME if name == EMBEDDED else name
+    return None if Path(name).expanduser().is_dir() else name
+
+
+def put_model(name: str, folder: Path, caches: HfCaches) -> Placed:
+    """A model's files for `from_pretrained(name)`, copied from `folder`, which `check_model_folder` has seen.
+
+    A revision of that name which is there already stays, whoever put it there. Raises StorageError.
+    """
+    what, home = f'from_pretrained("{name}")', model_home(name, caches)
+    with storage_errors(home):
+        found = _current_snapshot(home)
+        if found is not None:
+            return Placed(what, found, False)
+        snapshot, _ = snapshot_place(name, folder, caches)
+        partial = snapshot.with_name(f"{snapshot.name}.tmp-{uuid.uuid4().hex[:12]}")
+        try:
+            _copy(folder, model_files(folder), partial)
+            if not snapshot.exists():
+                partial.rename(snapshot)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    atomic_write_text(home / "refs/main", snapshot.name)
+    return Placed(what, snapshot, True)
+
+
+def model_home(name: str, caches: HfCaches) -> Path:
+    """The folder of a model in the Hub's cache."""
+    return caches.hub / f"models--{name.replace('/', '--')}"
+
+
+def snapshot_place(name: str, folder: Path, caches: HfCaches) -> tuple[Path, str]:
+    """Where a model's files would lie in the Hub's cache, and the revision that their names and sizes make."""
+    sizes = [f"{file} {(folder / file).stat().st_size}" for file in model_files(folder)]
+    revision = hashlib.sha256("\n".join([name, *sizes]).encode()).hexdigest()[:40]
+    return model_home(name, caches) / "snapshots" / revision, revision
+
+
+def _current_snapshot(home: Path) -> Path | None:
+    """What `from_pretrained` would read now, None if there is nothing."""
+    reference = home / "refs/main"
+    if not reference.is_file():
+        return None
+    snapshot = home / "snapshots" / reference.read_text(encoding="utf-8").strip()
+    return snapshot if (snapshot / "config.json").is_file() else None
+
+
+def _copy(folder: Path, names: Iterable[str], target: Path) -> None:
+    target.mkdir(parents=True)
+    for name in names:
+        shutil.copyfile(folder / name, target / name)

@@ -1,0 +1,173 @@
+"""Making a bundle: everything that a run needs, copied into one folder that appears whole or not at all."""
+
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ftsys import __version__
+from ftsys.config import RunConfig, build_run, dump_toml, plain_tree
+from ftsys.data.bundle import (
+    BUNDLE_NAME,
+    DEEPSPEED_NAME,
+    HF_FOLDER,
+    MODEL_FOLDER,
+    RUN_NAME,
+    STORES_FOLDER,
+    Bundle,
+    asked_of,
+)
+from ftsys.data.prepare import Progress, ensure_store
+from ftsys.data.store.index import file_sha256
+from ftsys.data.store.reader import Store, store_files
+from ftsys.errors import ConfigError, DataError
+from ftsys.files import storage_errors, sync_folder
+from ftsys.lease import LeaseTimes, hold_or_wait
+from ftsys.model_files.folder import model_files, resolve_model_folder
+from ftsys.offline.hf_caches import for_bundle
+from ftsys.tasks import Task
+
+_READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a bundle is to hold: the files to copy and the texts to write, by their paths in the bundle."""
+
+    asked: Mapping[str, Any]
+    store: str
+    files: Mapping[str, Path | bytes]
+    known: Mapping[str, str]
+    """sha256 of those files whose bytes are vouched for already."""
+    links: Mapping[str, str]
+    """Relative links within the bundle, by their paths: what they lead to is listed and hashed where it lies."""
+
+
+def make_bundle(run: RunConfig, task: Task, target: Path, progress: Progress | None = None) -> tuple[Bundle, bool]:
+    """Prepare what is missing and copy a run's model, tokenizer and store to `target`, which may be moved later.
+
+    Returns the bundle and whether it was made now; one that is there already for the same run is verified instead,
+    byte by byte. Raises ConfigError for a run that is a bundle's already, or a `target` that holds something else;
+    DataError for a bundle there that is damaged; StorageError where the disk refuses; and what preparing raises.
+    """
+    if run.bundle is not None:
+        raise ConfigError(f"the run is that of the bundle {run.bundle!r} already: copy that folder instead.")
+    _refuse_another(target)
+    store = ensure_store(run, task, progress)
+    with storage_errors(target), tempfile.TemporaryDirectory() as scratch:
+        contents = _contents(run, task, store, Path(scratch))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        held = hold_or_wait(target, lambda: _there(target), LeaseTimes())
+        if isinstance(held, Bundle):
+            return _same(held, contents), False
+        with held:
+            for left in target.parent.glob(f"{target.name}.tmp-*"):  # of makers that were killed
+                shutil.rmtree(left)
+            return _write(target, contents), True
+
+
+def _refuse_another(target: Path) -> None:
+    """Raise ConfigError where `target` is there and neither an empty folder nor a bundle."""
+    if target.exists() and not (target / BUNDLE_NAME).exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ConfigError(f"{str(target)!r} is there and is no bundle: name a folder that does not exist yet.")
+
+
+def _there(target: Path) -> Bundle | None:
+    return Bundle.read(target) if (target / BUNDLE_NAME).exists() else None
+
+
+def _contents(run: RunConfig, task: Task, store: Store, scratch: Path) -> _Contents:
+    model, place = resolve_model_folder(run.model.name), f"{STORES_FOLDER}/{store.path.name}"
+    files: dict[str, Path | bytes] = {f"{MODEL_FOLDER}/{name}": model / name for name in model_files(model)}
+    files |= {f"{place}/{name}": store.path / name for name in store_files(store)}
+    known = {f"{place}/{split.file}": split.sha256 for split in store.index.splits.values()}
+    if run.engine.deepspeed:
+        files[DEEPSPEED_NAME] = Path(run.engine.deepspeed)
+    files[RUN_NAME] = _run_text(run).encode()
+    cached, links = for_bundle(run, task, model, scratch)
+    files |= {f"{HF_FOLDER}/{name}": source for name, source in cached.items()}
+    links = {f"{HF_FOLDER}/{name}": target for name, target in links.items()}
+    return _Contents(asked_of(run, task), store.fingerprint, files, known, links)
+
+
+def _run_text(run: RunConfig) -> str:
+    """The bundle's run file: the same run, whose model, store and DeepSpeed file lie beside it."""
+    tree = plain_tree(run)
+    tree["bundle"] = "."
+    tree["data"]["store"] = "auto"
+    if run.engine.deepspeed:
+        tree["engine"]["deepspeed"] = DEEPSPEED_NAME
+    return dump_toml(build_run(tree))
+
+
+def _same(held: Bundle, contents: _Contents) -> Bundle:
+    """The bundle that is there, if it is whole and the one that would be made."""
+    wanted = {name: _digest(source) for name, source in contents.files.items()}
+    there = {name: str(entry["sha256"]) for name, entry in held.files.items()}
+    other = [name for name in sorted({*wanted, *there}) if wanted.get(name) != there.get(name)]
+    other += [key for key, value in contents.asked.items() if held.asked.get(key) != value]
+    if other:
+        raise ConfigError(
+            f"{str(held.path)!r} is a bundle of something else ({', '.join(other)} differ): name another folder, or "
+            "remove that one."
+        )
+    damage = held.damage()
+    if damage:
+        raise DataError("\n".join([*damage, f"Remove {str(held.path)!r} and make the bundle again."]))
+    return held
+
+
+def _write(target: Path, contents: _Contents) -> Bundle:
+    partial = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex[:12]}")
+    try:
+        entries = {name: _write_file(source, partial / name) for name, source in contents.files.items()}
+        for name, digest in contents.known.items():
+            if entries[name]["sha256"] != digest:
+                raise DataError(f"{contents.files[name]!s}: is damaged. Remove its folder: it is prepared again then.")
+        for name, leads_to in contents.links.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).symlink_to(leads_to)
+        bundle = Bundle(target, contents.asked, contents.store, entries, __version__)
+        _write_file(bundle.to_bytes(), partial / BUNDLE_NAME)
+        for folder in (path for path in (partial, *partial.rglob("*")) if path.is_dir()):
+            sync_folder(folder)
+        partial.rename(target)
+        sync_folder(target.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return bundle
+
+
+def _write_file(source: Path | bytes, target: Path) -> dict[str, Any]:
+    """Copy a file or write a text, flush it, and return its entry: what was written, hashed on the way."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    with _reading(source) as reading, target.open("xb") as writing:
+        while chunk := reading.read(_READ_BYTES):
+            writing.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        writing.flush()
+        os.fsync(writing.fileno())
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _digest(source: Path | bytes) -> str:
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_sha256(source)
+
+
+def _reading(source: Path | bytes) -> BinaryIO:
+    """A stream of the source's bytes. Raises ConfigError for a file that cannot be read."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    try:
+        return source.open("rb")
+    except OSError as error:
+        raise ConfigError(f"{str(source)!r}, which the run needs, cannot be read ({error.strerror}).") from error

@@ -1,0 +1,103 @@
+"""What a node has of a run's model and data, without a network and without writing; and locks in the compile cache."""
+
+import json
+import math
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ftsys.config import RunConfig, build_run, resolve_task
+from ftsys.data.bundle import bundled_store
+from ftsys.errors import FtsysError
+from ftsys.model_files.folder import check_model_folder, find_model_folder
+from ftsys.train.deepspeed_setup import compile_locks
+
+_HUB_SECONDS = 3.0
+
+
+def lock_facts() -> list[dict[str, Any]]:
+    """Every lock in torch's cache of compiled extensions; `file` tells whether two nodes see the same one."""
+    found = []
+    for lock in compile_locks():
+        facts = lock.path.stat()
+        file = [facts.st_ino, facts.st_mtime_ns]
+        found.append({"path": str(lock.path), "op": lock.op, "holder": lock.holder, "file": file})
+    return found
+
+
+def input_facts(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Model and data of a run on this node: what is wrong, where they lie, and whether the Hub could be asked."""
+    run = build_run(tree)
+    facts = {"model": _model_facts(run), "data": _data_facts(run)}
+    missing = any(part["error"] for part in facts.values())
+    return facts | {"hub": _hub_answers() if missing else None}
+
+
+def _model_facts(run: RunConfig) -> dict[str, Any]:
+    try:
+        folder = Path(run.bundle) / "model" if run.bundle is not None else find_model_folder(run.model.name)
+        if folder is None:
+            return {
+                "error": f"model.name={run.model.name!r} is no folder here and not in the Hub's cache",
+                "folder": None,
+            }
+        check_model_folder(str(folder))
+        return {"error": None, "folder": str(folder), "parameters": count_parameters(folder)}
+    except FtsysError as error:
+        return {"error": str(error), "folder": None}
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers in a model folder's weights: from the headers of its safetensors files, else a quarter of the bytes."""
+    headers = [_header(path) for path in sorted(folder.glob("model*.safetensors"))]
+    if headers:
+        return sum(
+            math.prod(facts["shape"]) for header in headers for name, facts in header.items() if name[:2] != "__"
+        )
+    return sum(path.stat().st_size for path in folder.glob("pytorch_model*.bin")) // 4
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """A safetensors file begins with 8 bytes, little endian: the length of the JSON that follows."""
+    with path.open("rb") as stream:
+        return dict(json.loads(stream.read(int.from_bytes(stream.read(8), "little"))))
+
+
+def _data_facts(run: RunConfig) -> dict[str, Any]:
+    from ftsys.data.sources.source import open_source
+
+    task = resolve_task(run)
+    try:
+        if run.bundle is not None:
+            bundled_store(run, task)
+        else:
+            open_source(run.data, task)
+    except FtsysError as error:
+        return {"error": str(error)}
+    return {"error": None}
+
+
+def store_facts(tree: Mapping[str, Any]) -> str | None:
+    """Where the run's prepared store lies, None if it is not made yet. Reads all of the source."""
+    from ftsys.data.prepare import find_store
+
+    run = build_run(tree)
+    try:
+        store = find_store(run, resolve_task(run))
+    except FtsysError:  # told by `input_facts`
+        return None
+    return None if store is None else str(store)
+
+
+def _hub_answers() -> bool:
+    """Whether the Hub, or the proxy or mirror that the environment names, takes a connection."""
+    named = os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY") or os.environ.get("HF_ENDPOINT")
+    place = urlsplit(named or "https://huggingface.co")
+    try:
+        with socket.create_connection((str(place.hostname), place.port or 443), timeout=_HUB_SECONDS):
+            return True
+    except OSError:
+        return False

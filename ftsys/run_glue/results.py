@@ -1,0 +1,75 @@
+"""What a run came to, for the example script's files: read from a run folder, or predicted without training."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ftsys.config import RunConfig
+from ftsys.errors import ConfigError
+from ftsys.tasks import Task
+
+_SUMMARY = ("train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "epoch")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Metrics and speed by split, as results.json has them; `training` is the Trainer's own summary, by its keys."""
+
+    metrics: Mapping[str, Mapping[str, float]]
+    speed: Mapping[str, Mapping[str, float]]
+    training: Mapping[str, float] = field(default_factory=dict)
+
+
+def outcome_of_run(folder: Path) -> Outcome:
+    """The outcome of a finished run folder."""
+    results, plan, state = (_read(folder / name) for name in ("results.json", "plan.json", "trainer_state.json"))
+    summary: dict[str, float] = {}
+    for line in state["log_history"]:
+        if "train_runtime" in line:  # the last one counts: a run that went on has one of each life
+            summary = {key: line[key] for key in _SUMMARY if key in line}
+    return Outcome(
+        results["metrics"], results.get("evaluation_speed", {}), summary | {"train_samples": plan["train_rows"]}
+    )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> Outcome:
+    """Predict splits with the model as it is; every rank calls. The predictions lie where a run would put them.
+
+    Raises ConfigError for a split that the source does not have.
+    """
+    from ftsys.data.bundle import model_folder_of
+    from ftsys.data.prepare import ensure_store
+    from ftsys.distributed import decided_by_rank_0
+    from ftsys.report.progress import SplitProgress
+    from ftsys.train.finish import speed_of, split_metrics, write_split_predictions
+    from ftsys.train.setup import load_model, prediction_trainer
+
+    with SplitProgress("prepare") as progress:
+        store = ensure_store(run, task, progress)
+    missing = [name for name in names if name not in store.splits]
+    ConfigError.raise_if(f"the source has no split {name!r}; it has {sorted(store.splits)}." for name in missing)
+    model, fresh = load_model(model_folder_of(run), task, run.train.seed)
+    if fresh:
+        raise ConfigError(
+            f"--model_name_or_path {run.model.name!r} is not trained for a task ({', '.join(fresh)} would be made "
+            "anew): add --do_train, or name a folder that holds a trained classifier."
+        )
+    metrics, speed, folder = {}, {}, Path(run.output_dir)
+    with SplitProgress("predict") as progress:
+        trainer = prediction_trainer(run, model, store, run.output_dir)
+        trainer.on_evaluation_progress = lambda name, done, total: progress(done, total, name)
+        for name in names:
+            split = store.splits[name]
+            speed[name] = speed_of(trainer.predict(split).metrics, "test_")
+            found = trainer.predictions[name]
+            metrics[name] = split_metrics(task, found, split)
+            decided_by_rank_0(partial(write_split_predictions, folder, task, name, found, split))
+    trainer.end()
+    return Outcome(metrics, speed)

@@ -1,0 +1,1 @@
+"""Writes, finds and restores checkpoints that do not depend on the number of ranks."""

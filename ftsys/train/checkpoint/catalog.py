@@ -1,0 +1,216 @@
+"""Checkpoints on disk: a folder a step, complete or not there, that any world size and ZeRO stage can read.
+
+    checkpoints/step-000345/weights.safetensors     fp32 master weights and buffers, by the plain model's names
+                            optimizer.safetensors   moments, as "exp_avg.<parameter>"
+                            ...-00001-of-00002...   the same two files for each rank, where several wrote
+                            state.json              everything else
+                            manifest.json           format, attempt, step, identity, sizes, sha256; written last
+
+A folder is written as `step-N.tmp-<attempt>`, flushed and renamed. Where the same step is saved again, the former
+folder steps aside as `.old` until the new one stands (checkpoint_writing). No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ftsys.errors import CheckpointError, RunFolderError
+from ftsys.files import storage_errors
+from ftsys.train.checkpoint.files import damage_of, read_json, read_manifest, read_safetensors
+from ftsys.train.checkpoint.training_state import FullState, joined
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+COMPLETE_NAME = re.compile(r"step-(\d{6,})")
+TEMPORARY_NAME = re.compile(r"step-\d{6,}\.tmp-(\d+)")
+OLD, GONE = ".old", ".gone"
+
+
+def part_of_file(name: str) -> re.Pattern[str]:
+    """What the ranks' parts of a file are called, as Hugging Face's shards: "weights-00001-of-00002.safetensors"."""
+    stem, dot, ending = name.rpartition(".")
+    return re.compile(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(dot + ending)}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint folder, as its manifest describes it."""
+
+    path: Path
+    step: int
+    attempt: int
+    identity: str
+    files: dict[str, dict[str, Any]]
+
+    @classmethod
+    def open(cls, path: Path) -> Checkpoint:
+        """Read a folder's manifest, and no more. Raises CheckpointError when it is missing or damaged."""
+        manifest = read_manifest(path)
+        found = COMPLETE_NAME.fullmatch(path.name)
+        if found and int(found[1]) != manifest["step"]:
+            raise CheckpointError(f"{path} holds step {manifest['step']}: it was renamed; give it its own name back")
+        return cls(path, *(manifest[key] for key in ("step", "attempt", "identity", "files")))
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What the caller saved beside the model and optimizer."""
+        return self._state()["extra"]
+
+    def load_state(self) -> FullState:
+        """The model and optimizer, mapped from the files; only what is used is read. See `verify_checkpoint`."""
+        facts = self._state()["full_state"]
+        state = FullState(numbers=facts["numbers"], groups=facts["groups"], counters=facts["counters"])
+        shapes = facts.get("shapes", {})
+        for name, tensor in joined(self._tensors(facts.get("weights_file", WEIGHTS)), shapes).items():
+            (state.buffers if name in facts["buffers"] else state.weights)[name] = tensor
+        moments: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in self._tensors(OPTIMIZER).items():
+            key = max((key for key in facts["moments"] if name.startswith(f"{key}.")), key=len)
+            moments.setdefault(key, {})[name.removeprefix(f"{key}.")] = tensor
+        state.moments = {key: joined(tensors, shapes) for key, tensors in moments.items()}
+        return state
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        """Tensors of a file, or of the files of that name that the ranks wrote."""
+        parts = [part for part in sorted(self.files) if part_of_file(name).fullmatch(part)]
+        return {key: tensor for part in parts or [name] for key, tensor in read_safetensors(self.path / part).items()}
+
+    def _state(self) -> dict[str, Any]:
+        return read_json(self.path / STATE)
+
+
+def refuse_newer(found: list[Checkpoint], attempt: int | None) -> None:
+    newer = [checkpoint for checkpoint in found if attempt is not None and checkpoint.attempt > attempt]
+    if newer:
+        raise RunFolderError(
+            f"{newer[-1].path} was written by attempt {newer[-1].attempt} of this run, this is attempt {attempt}: a "
+            "newer life of the run is at work or has been; end this one"
+        )
+
+
+def clean_leftovers(root: Path, attempt: int) -> None:
+    """Remove what saves of this and former attempts left when they died; put back what a save had set aside.
+
+    For rank 0 at the start of a life, before `newest_checkpoint`; each save does it too. Raises StorageError.
+    """
+    if not root.is_dir():
+        return
+    with storage_errors(root):
+        for path in sorted(root.iterdir()):
+            temporary = TEMPORARY_NAME.fullmatch(path.name)
+            replaced = path.suffix == OLD and path.with_suffix("").exists()
+            if path.suffix == GONE or replaced or (temporary and int(temporary[1]) <= attempt):
+                shutil.rmtree(path)
+            elif path.suffix == OLD:
+                path.rename(path.with_suffix(""))
+
+
+def complete_checkpoints(root: Path) -> list[Checkpoint]:
+    """Checkpoints whose manifest is whole and whose files have their sizes, oldest first; bytes are not read.
+
+    A later attempt counts as newer than any former one, whatever the steps.
+    """
+    found = []
+    for path in _step_folders(root):
+        try:
+            checkpoint = Checkpoint.open(path)
+        except CheckpointError:
+            continue
+        if not damage_of(path, checkpoint.files, contents=False):
+            found.append(checkpoint)
+    return sorted(found, key=_age)
+
+
+def _age(checkpoint: Checkpoint) -> tuple[int, int]:
+    return checkpoint.attempt, checkpoint.step
+
+
+def _step_folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if COMPLETE_NAME.fullmatch(path.name) and path.is_dir())
+
+
+def newest_checkpoint(
+    root: Path, identity: str, attempt: int | None = None, say: Callable[[str], object] = print
+) -> Checkpoint | None:
+    """The newest checkpoint that passes `verify_checkpoint`, or None; `say` hears which one, why, and what was skipped.
+
+    Reads every byte of the one it takes: let rank 0 call it and the others `Checkpoint.open` its path. Raises
+    CheckpointError when the newest is another run's, RunFolderError when it is a later attempt's than `attempt`.
+    """
+    taken = None
+    candidates = []
+    for path in _step_folders(root):
+        try:
+            candidates.append(Checkpoint.open(path))
+        except CheckpointError as error:
+            say(f"skipped {path}: {error}")
+    for checkpoint in sorted(candidates, key=_age, reverse=True):
+        refuse_newer([checkpoint], attempt)
+        _refuse_other(checkpoint, identity)
+        damage = damage_of(checkpoint.path, checkpoint.files)
+        if not damage:
+            taken = checkpoint
+            break
+        say(f"skipped {checkpoint.path}: {'; '.join(damage)}")
+    if taken is not None:
+        say(
+            f"resuming from {taken.path}: step {taken.step} of attempt {taken.attempt}, the newest complete one of "
+            f"{len(candidates)}; all its bytes match the manifest"
+        )
+    elif _step_folders(root):
+        say(f"no complete checkpoint is left in {root}: starting from step 0")
+    return taken
+
+
+def named_checkpoint(path: Path, identity: str) -> Checkpoint:
+    """The checkpoint that the user names, verified. Raises CheckpointError if it is damaged or another run's."""
+    checkpoint = Checkpoint.open(path)
+    _refuse_other(checkpoint, identity)
+    damage = damage_of(path, checkpoint.files)
+    if damage:
+        raise CheckpointError(f'train.resume={str(path)!r} is damaged: {"; ".join(damage)}. Name another, or "auto".')
+    return checkpoint
+
+
+def _refuse_other(checkpoint: Checkpoint, identity: str) -> None:
+    if checkpoint.identity != identity:
+        raise CheckpointError(
+            f"{checkpoint.path} belongs to another run: its identity is {checkpoint.identity!r}, this run's is "
+            f"{identity!r}, so the task, data, model, batch, train section or seed differ. Use another output_dir, or "
+            'set train.resume = "never" to start from step 0'
+        )
+
+
+def verify_checkpoint(path: Path) -> list[str]:
+    """Read every byte of a checkpoint; returns a line for each thing that is damaged, none when it is whole."""
+    try:
+        checkpoint = Checkpoint.open(path)
+    except CheckpointError as error:
+        return [str(error)]
+    return damage_of(path, checkpoint.files)
+
+
+def prune_checkpoints(root: Path, keep: int, best: int | None = None) -> list[Path]:
+    """Remove all checkpoints but the `keep` newest complete ones and that of step `best`; returns what was removed.
+
+    Damaged folders go too, once a complete checkpoint is there. A folder is renamed before it is emptied, so that none
+    is ever half there. Raises StorageError.
+    """
+    complete = complete_checkpoints(root)
+    kept = {checkpoint.path for checkpoint in complete[-max(keep, 1) :]}
+    kept |= {checkpoint.path for checkpoint in complete if checkpoint.step == best}
+    removed = [path for path in _step_folders(root) if kept and path not in kept]
+    with storage_errors(root):
+        for path in removed:
+            gone = path.rename(path.with_name(path.name + GONE))
+            shutil.rmtree(gone)
+    return removed

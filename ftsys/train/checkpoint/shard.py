@@ -1,0 +1,82 @@
+"""This rank's share of a live model and its optimizer, for a checkpoint that all ranks write at once.
+
+Nothing is sent between ranks. What ZeRO has cut is written by its owner; of what every rank has, each writes its part.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ftsys.train.checkpoint import deepspeed_layout
+from ftsys.train.checkpoint.optimizer_layout import Layout, Piece, persistent_buffers, shape_of
+from ftsys.train.checkpoint.param_groups import read_groups
+from ftsys.train.checkpoint.state_dict import layout_of, moments_of, numbers_of
+from ftsys.train.checkpoint.training_state import FullState, Room, label
+from ftsys.train.checkpoint.transfer import rank, widened, world_size
+
+
+def export_share(model: Any, optimizer: Any = None, room: Room | None = None) -> FullState:
+    """This rank's share, as copies on the CPU; rank 0's has all that is not a tensor too. Every rank calls it.
+
+    Arguments as for `export_state`. Raises CheckpointError for an engine whose state cannot be read.
+    """
+    layout, room = layout_of(model, optimizer), room or Room()
+    state = FullState(moments={key: {} for owner in layout.owners for key in moments_of(owner)})
+    with torch.no_grad():
+        for piece in layout.share_of(rank(), world_size()):
+            _copy_piece(layout, piece, state, room)
+        for name in layout.unowned():
+            _copy_unowned(layout, name, state, room)
+        if rank() == 0:
+            _add_facts(layout, state)
+    return state
+
+
+def _copy_piece(layout: Layout, piece: Piece, state: FullState, room: Room) -> None:
+    owner = layout.owners[piece.owner]
+    shape = shape_of(layout.parameters[piece.name])
+    own_shape = shape if piece.count == shape.numel() else torch.Size([piece.count])
+    key = label(piece.name, piece.start, piece.count, shape.numel())
+    for kind, tensor in {"weights": owner.tensor, **moments_of(owner)}.items():
+        target = state.weights if kind == "weights" else state.moments[kind]
+        if tensor.shape == owner.tensor.shape:
+            flat = tensor.detach().reshape(-1)[piece.offset : piece.offset + piece.count]
+            target[key] = _copied(flat, kind, key, own_shape, room)
+        elif piece.start == 0:  # factored second moments have another shape: one rank writes them whole
+            target[piece.name] = widened(tensor.detach()).to("cpu", copy=True)
+
+
+def _copy_unowned(layout: Layout, name: str, state: FullState, room: Room) -> None:
+    """A parameter that no optimizer updates: rank 0 writes it, or each rank its part where ZeRO 3 has cut it."""
+    parameter, shape = layout.parameters[name], shape_of(layout.parameters[name])
+    part = deepspeed_layout.part_of(parameter)
+    if part is None:
+        if rank() == 0:
+            state.weights[name] = _copied(parameter.detach().reshape(-1), "weights", name, shape, room)
+        return
+    start = rank() * part.ds_numel
+    count = min(part.numel(), shape.numel() - start)
+    if count > 0:
+        own_shape = shape if count == shape.numel() else torch.Size([count])
+        key = label(name, start, count, shape.numel())
+        state.weights[key] = _copied(part.detach().reshape(-1)[:count], "weights", key, own_shape, room)
+
+
+def _copied(flat: Tensor, kind: str, key: str, shape: torch.Size, room: Room) -> Tensor:
+    """A copy on the CPU in memory of its own, 16-bit floats widened; exact."""
+    target = room.take(kind, key, shape, widened(flat[:0]).dtype)
+    target.view(-1).copy_(flat)
+    return target
+
+
+def _add_facts(layout: Layout, state: FullState) -> None:
+    for index, owner in enumerate(layout.owners):
+        numbers = numbers_of(owner)
+        for name in layout.names_in(index) if numbers else []:
+            state.numbers[name] = dict(numbers)
+    for name, buffer in persistent_buffers(layout.module).items():
+        state.buffers[name] = buffer.detach().to("cpu", copy=True)
+    state.shapes = {name: list(shape_of(parameter)) for name, parameter in layout.parameters.items()}
+    state.groups = read_groups(layout)
+    state.counters = deepspeed_layout.read_counters(layout.engine) if layout.engine is not None else {}

@@ -1,0 +1,283 @@
+"""Reading and writing the whole state of a live model and its optimizer, whatever engine holds it.
+
+`export_state` gathers fp32 master weights and optimizer moments under the plain model's names; `import_state` puts them
+into any other engine, world size or ZeRO stage. Both are collective: every rank calls them, in step. On the same engine
+and world a run goes on bit for bit; nothing is rounded on the way, since 16-bit copies are made from the fp32 masters
+exactly as the engine's own step makes them. Random generators, schedulers and accelerate's GradScaler are the caller's.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ftsys.errors import CheckpointError
+from ftsys.train.checkpoint import deepspeed_layout
+from ftsys.train.checkpoint.optimizer_layout import (
+    Layout,
+    Owner,
+    Piece,
+    is_engine,
+    persistent_buffers,
+    plain_layout,
+    shape_of,
+    unwrap,
+)
+from ftsys.train.checkpoint.param_groups import group_mismatches, read_groups, write_groups
+from ftsys.train.checkpoint.training_state import FullState
+from ftsys.train.checkpoint.transfer import Source, gather, rank, widened
+
+__all__ = ["FullState", "export_state", "import_state"]
+
+
+def export_state(model: Any, optimizer: Any = None) -> FullState:
+    """Gather the whole state on rank 0; other ranks get an empty one. Collective.
+
+    `model` is a torch module, a DDP or compiled one, or a DeepSpeed engine, whose own optimizer is then taken;
+    `optimizer` is a torch optimizer or accelerate's wrapper of one, or None for the weights alone. The result shares no
+    memory with the model. Raises CheckpointError for an engine whose state cannot be read.
+    """
+    layout, state = layout_of(model, optimizer), FullState()
+    if not layout.partitioned and rank() > 0:
+        return state
+    with torch.no_grad():
+        for index in range(len(layout.owners)):
+            _read_owner(layout, index, state)
+        for name in layout.unowned():
+            _read_unowned(layout, name, state)
+        if rank() > 0:
+            return FullState()
+        for name, buffer in persistent_buffers(layout.module).items():
+            state.buffers[name] = buffer.detach().to("cpu", copy=True)
+    state.weights = {name: state.weights[name] for name in layout.parameters}
+    state.groups = read_groups(layout)
+    state.counters = deepspeed_layout.read_counters(layout.engine) if layout.engine is not None else {}
+    return state
+
+
+def import_state(model: Any, optimizer: Any = None, state: FullState | None = None) -> None:
+    """Put `state` into the model and its optimizer, before their first step or after any. Collective.
+
+    Rank 0 must hold the state; where every rank holds it (read from one shared folder), no tensor is sent. Arguments as
+    for `export_state`. Raises CheckpointError on all ranks, before any weight is changed, when names or shapes differ
+    from the model's or the optimizer keeps other moments.
+    """
+    layout, source = layout_of(model, optimizer), Source(state)
+    with torch.no_grad():
+        for index in range(len(layout.owners)):
+            _prepare_owner(layout, index, source)
+        wrong = [*_mismatches(layout, source), *group_mismatches(layout, source.groups)]
+        if wrong:
+            raise CheckpointError("\n".join(wrong))
+        for index in range(len(layout.owners)):
+            _write_owner(layout, index, source)
+        for name in layout.unowned():
+            deepspeed_layout.write_live(layout.parameters[name], source.tensor("weights", name))
+        for name, buffer in persistent_buffers(layout.module).items():
+            if source.has("buffers", name):
+                buffer.copy_(source.tensor("buffers", name))
+    write_groups(layout, source.groups)
+    if layout.engine is not None:
+        deepspeed_layout.write_counters(layout.engine, source.counters)
+
+
+def layout_of(model: Any, optimizer: Any) -> Layout:
+    """Where the optimizer of a model, as `export_state` takes them, keeps each parameter."""
+    model = getattr(model, "_orig_mod", model)
+    if is_engine(model):
+        return deepspeed_layout.engine_layout(model)
+    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = optimizer.optimizer
+    return plain_layout(unwrap(model), optimizer)
+
+
+def _read_owner(layout: Layout, index: int, state: FullState) -> None:
+    owner, names = layout.owners[index], layout.names_in(index)
+    _assemble(layout, index, owner.tensor, state.weights)
+    for key, tensor in sorted(moments_of(owner).items()):
+        target = state.moments.setdefault(key, {})
+        if tensor.shape == owner.tensor.shape:
+            _assemble(layout, index, tensor, target)
+        elif _is_whole(layout, index):
+            # Factored second moments: neither the parameter's shape nor a number, but of one parameter alone.
+            target[names[0]] = widened(tensor.detach()).to("cpu", copy=True)
+        else:
+            raise CheckpointError(
+                f"{type(owner.optimizer).__name__} keeps {key!r} of shape {tuple(tensor.shape)} for many parameters at "
+                "once, which cannot be told apart: use AdamW"
+            )
+    numbers = numbers_of(owner)
+    for name in names if numbers else []:
+        state.numbers[name] = dict(numbers)
+
+
+def _assemble(layout: Layout, index: int, mine: Tensor, target: dict[str, Tensor]) -> None:
+    """Put the whole of each parameter into `target`, from its pieces in one owner's flat tensor on every rank."""
+    flats = gather(mine.reshape(-1)) if layout.partitioned else [widened(mine.detach()).reshape(-1).to("cpu")]
+    if flats is None:
+        return
+    names = layout.names_in(index)
+    wholes = {name: torch.empty(shape_of(layout.parameters[name]), dtype=flats[0].dtype) for name in names}
+    filled = dict.fromkeys(names, 0)
+    for number, flat in enumerate(flats):
+        for piece in layout.pieces_of(number, index):
+            whole = wholes[piece.name].view(-1)
+            whole[piece.start : piece.start + piece.count] = flat[piece.offset : piece.offset + piece.count]
+            filled[piece.name] += piece.count
+    short = [name for name in names if filled[name] != wholes[name].numel()]
+    if short:
+        raise CheckpointError(f"the ranks hold only parts of {short[0]!r}: this DeepSpeed version keeps it elsewhere")
+    target.update(wholes)
+
+
+def _read_unowned(layout: Layout, name: str, state: FullState) -> None:
+    parameter = layout.parameters[name]
+    part = deepspeed_layout.part_of(parameter)
+    parts = gather(part) if part is not None else [widened(parameter.detach()).reshape(-1).to("cpu", copy=True)]
+    if parts is not None:
+        shape = shape_of(parameter)
+        state.weights[name] = torch.cat(parts)[: shape.numel()].view(shape)
+
+
+def _prepare_owner(layout: Layout, index: int, source: Source) -> None:
+    """Make the optimizer's state for an owner whose parameters have a saved one, and forget it for others."""
+    owner = layout.owners[index]
+    if not any(name in source.numbers or source.kinds(name) for name in layout.names_in(index)):
+        owner.optimizer.state.pop(owner.tensor, None)
+    elif not owner.state:
+        _create_state(owner)
+
+
+def _create_state(owner: Owner) -> None:
+    """Have the optimizer itself make its state for one tensor: a step with a zero gradient at a zero rate.
+
+    As torch.distributed.checkpoint does it; only the optimizer knows which moments it keeps and in which types. What
+    that step counted and any change of the weights is written over afterwards.
+    """
+    groups = owner.optimizer.param_groups
+    before = [group["params"] for group in groups]
+    rate, gradient = groups[owner.group]["lr"], owner.tensor.grad
+    for index, group in enumerate(groups):
+        group["params"] = [owner.tensor] if index == owner.group else []
+    groups[owner.group]["lr"] = torch.zeros_like(rate) if isinstance(rate, Tensor) else 0.0
+    owner.tensor.grad = torch.zeros_like(owner.tensor)
+    try:
+        # The class's own step: a scheduler counts the calls of the one on the instance.
+        type(owner.optimizer).step(owner.optimizer)
+    finally:
+        owner.tensor.grad = gradient
+        groups[owner.group]["lr"] = rate
+        for group, params in zip(groups, before, strict=True):
+            group["params"] = params
+
+
+def _mismatches(layout: Layout, source: Source) -> list[str]:
+    wrong = []
+    missing = layout.parameters.keys() - source.names("weights")
+    unknown = source.names("weights") - layout.parameters.keys()
+    if missing or unknown:
+        wrong.append(
+            f"the checkpoint's parameters are not the model's: {_some(missing)} missing, {_some(unknown)} unknown; "
+            "resume with the model that was saved"
+        )
+    for name in layout.parameters.keys() - missing:
+        saved, own = source.shape("weights", name), shape_of(layout.parameters[name])
+        if saved != own:
+            wrong.append(f"{name!r} has shape {tuple(saved)} in the checkpoint and {tuple(own)} in the model")
+    for index in range(len(layout.owners)):
+        wrong.extend(_owner_mismatches(layout, index, source))
+    return wrong
+
+
+def _owner_mismatches(layout: Layout, index: int, source: Source) -> list[str]:
+    owner, names = layout.owners[index], layout.names_in(index)
+    saved, own = set().union(*(source.kinds(name) for name in names)), set(moments_of(owner))
+    if saved != own:
+        return [
+            f"the checkpoint holds {_some(saved)} for {names[0]!r}, {type(owner.optimizer).__name__} keeps "
+            f"{_some(own)}: resume with the optimizer that was saved"
+        ]
+    wrong = []
+    for key in sorted({key for name in names for key in source.numbers.get(name, {})}):
+        counts = {source.numbers[name][key]: name for name in names if key in source.numbers.get(name, {})}
+        if len(counts) > 1:
+            wrong.append(
+                f"{key!r} differs between parameters ({', '.join(f'{n!r}: {c:g}' for c, n in counts.items())}), and "
+                "this engine keeps one for all: resume with engine.zero_stage = 0 and the saved precision"
+            )
+    for key, name in ((key, name) for key in sorted(own) for name in names if source.has(key, name)):
+        if source.shape(key, name) != shape_of(layout.parameters[name]) and not _is_whole(layout, index):
+            wrong.append(
+                f"{key!r} of {name!r} is factored and cannot be cut over ranks: resume at engine.zero_stage = 0"
+            )
+    return wrong
+
+
+def _write_owner(layout: Layout, index: int, source: Source) -> None:
+    owner, state = layout.owners[index], layout.owners[index].state
+    pieces = {piece.name: piece for piece in layout.pieces_of(rank(), index)}
+    moments = moments_of(owner)
+    for tensor in moments.values():
+        # Padding, and parameters that had no state of their own, start as a fresh optimizer's.
+        tensor.zero_()
+    for name in layout.names_in(index):
+        for key in sorted(moments):
+            if source.has(key, name):
+                _put(moments[key], pieces.get(name), source.tensor(key, name))
+        whole = source.tensor("weights", name)
+        _put(owner.tensor, pieces.get(name), whole)
+        deepspeed_layout.write_live(layout.parameters[name], whole)
+        for key, value in source.numbers.get(name, {}).items():
+            _put_number(state, key, value)
+
+
+def _put(target: Tensor, piece: Piece | None, whole: Tensor) -> None:
+    """Write this rank's piece of a whole parameter into its owner or moment; no piece, nothing to write."""
+    if piece is None:
+        return
+    if target.dim() > 1 or piece.count == target.numel() == whole.numel():
+        target.copy_(whole.view(target.shape))
+    else:
+        flat = whole.reshape(-1)[piece.start : piece.start + piece.count]
+        target[piece.offset : piece.offset + piece.count].copy_(flat)
+
+
+def _put_number(state: dict[str, Any], key: str, value: float) -> None:
+    old = state.get(key)
+    if isinstance(old, Tensor):
+        old.fill_(value)
+    else:
+        state[key] = int(value) if isinstance(old, int) else value
+
+
+def _is_number(key: str, value: Any, owner: Owner) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and (key == "step" or value.shape != owner.tensor.shape)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def numbers_of(owner: Owner) -> dict[str, float]:
+    """What the optimizer counts for an owner, as {"step": 3.0}."""
+    numbers = {key: value for key, value in owner.state.items() if _is_number(key, value, owner)}
+    return {key: value.item() if isinstance(value, Tensor) else value for key, value in numbers.items()}
+
+
+def moments_of(owner: Owner) -> dict[str, Tensor]:
+    """The tensors that the optimizer keeps for an owner, by name."""
+    return {
+        key: value
+        for key, value in owner.state.items()
+        if isinstance(value, Tensor) and not _is_number(key, value, owner)
+    }
+
+
+def _is_whole(layout: Layout, index: int) -> bool:
+    """Whether the owner is one parameter and no more, on every rank the same."""
+    pieces = layout.pieces_of(0, index)
+    return not layout.partitioned and len(pieces) == 1 and pieces[0].count == layout.owners[index].tensor.numel()
+
+
+def _some(names: set[str]) -> str:
+    shown = ", ".join(repr(name) for name in sorted(names)[:3])
+    return f"{len(names)} ({shown}{', ...' if len(names) > 3 else ''})" if names else "none"

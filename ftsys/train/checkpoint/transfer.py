@@ -1,0 +1,125 @@
+"""Moving whole tensors between ranks: parts to rank 0 for a save, whole tensors from it for a load."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from ftsys.errors import CheckpointError
+from ftsys.train.checkpoint.training_state import FullState
+
+CHUNK_ELEMENTS = 1 << 26
+"""Elements that a rank sends at once, so that rank 0's device holds little more than a chunk for each rank."""
+
+
+def rank() -> int:
+    """This process's rank; 0 without a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of ranks; 1 without a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """The same values in fp32 where the tensor is a 16-bit float; exact."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def gather(mine: Tensor) -> list[Tensor] | None:
+    """Every rank's flat tensor on the CPU of rank 0, None elsewhere; all have the same length. Collective.
+
+    The tensors are copies, 16-bit floats widened.
+    """
+    mine = mine.detach()
+    if world_size() == 1:
+        return [widened(mine).to("cpu", copy=True)]
+    first = rank() == 0
+    wholes = [torch.empty(mine.numel(), dtype=widened(mine[:0]).dtype) for _ in range(world_size() if first else 0)]
+    for start in range(0, mine.numel(), CHUNK_ELEMENTS):
+        part = widened(mine[start : start + CHUNK_ELEMENTS]).to(_device()).contiguous()
+        received = [torch.empty_like(part) for _ in range(world_size())] if first else None
+        dist.gather(part, received)
+        for whole, chunk in zip(wholes, received or [], strict=True):
+            whole[start : start + CHUNK_ELEMENTS].copy_(chunk)
+    return wholes if first else None
+
+
+class Source:
+    """A FullState as all ranks can read it: their own copy where every rank has the same one, else sent by rank 0.
+
+    Making one and taking a tensor are collective: every rank takes the same tensors in the same order.
+    """
+
+    def __init__(self, state: FullState | None) -> None:
+        self._state = state if state is not None and state.weights else None
+        mine = _describe(self._state) if self._state is not None else None
+        theirs = _from_first(mine)
+        if theirs is None:
+            raise CheckpointError("rank 0 holds no state to load: read the checkpoint there before import_state")
+        self.shapes: dict[tuple[str, str], tuple[tuple[int, ...], torch.dtype]] = theirs["shapes"]
+        self.numbers: dict[str, dict[str, float]] = theirs["numbers"]
+        self.groups: list[dict[str, Any]] = theirs["groups"]
+        self.counters: dict[str, Any] = theirs["counters"]
+        self._everywhere = _all_agree(mine == theirs)
+
+    def has(self, kind: str, name: str) -> bool:
+        """Whether there is a tensor of that kind ("weights", "buffers", or a moment's name) for that name."""
+        return (kind, name) in self.shapes
+
+    def names(self, kind: str) -> set[str]:
+        """Names of all tensors of that kind."""
+        return {name for found, name in self.shapes if found == kind}
+
+    def kinds(self, name: str) -> set[str]:
+        """The moments that there are for that parameter."""
+        return {kind for kind, found in self.shapes if found == name} - {"weights", "buffers"}
+
+    def shape(self, kind: str, name: str) -> torch.Size:
+        """Shape of a tensor that `has` reports."""
+        return torch.Size(self.shapes[kind, name][0])
+
+    def tensor(self, kind: str, name: str) -> Tensor:
+        """The whole tensor, on the CPU or on the device of the process group. Collective."""
+        mine = _tensors(self._state)[kind, name] if self._state is not None else None
+        if mine is not None and self._everywhere:
+            return mine
+        shape, dtype = self.shapes[kind, name]
+        sent = mine.to(_device()).contiguous() if mine is not None and rank() == 0 else None
+        if sent is None:
+            sent = torch.empty(shape, dtype=dtype, device=_device())
+        dist.broadcast(sent, 0)
+        return sent
+
+
+def _tensors(state: FullState) -> dict[tuple[str, str], Tensor]:
+    kinds = {"weights": state.weights, "buffers": state.buffers, **state.moments}
+    return {(kind, name): tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
+
+
+def _describe(state: FullState) -> dict[str, Any]:
+    shapes = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in _tensors(state).items()}
+    return {"shapes": shapes, "numbers": state.numbers, "groups": state.groups, "counters": state.counters}
+
+
+def _from_first(value: Any) -> Any:
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0, device=_device())
+    return box[0]
+
+
+def _all_agree(mine: bool) -> bool:
+    if world_size() == 1:
+        return mine
+    flag = torch.tensor(int(mine), device=_device())
+    dist.all_reduce(flag, dist.ReduceOp.MIN)
+    return bool(flag)
+
+
+def _device() -> torch.device:
+    """Where the process group can take tensors from."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -1,0 +1,153 @@
+"""Writing a checkpoint: rank 0 begins a folder, every rank writes its share at once, rank 0 vouches for all of it.
+
+The folder is `step-N.tmp-<attempt>` until the manifest lies in it and everything has reached the disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ftsys.files import storage_errors, sync_folder
+from ftsys.train.checkpoint.catalog import (
+    OLD,
+    OPTIMIZER,
+    STATE,
+    WEIGHTS,
+    clean_leftovers,
+    complete_checkpoints,
+    refuse_newer,
+)
+from ftsys.train.checkpoint.files import write_json, write_manifest, write_safetensors
+from ftsys.train.checkpoint.training_state import FullState
+
+Entries = dict[str, dict[str, Any]]
+"""Lines of a manifest: size and sha256 by file name."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A checkpoint that is being written: where, of which step and run, and in which life of it."""
+
+    root: Path
+    step: int
+    identity: str
+    attempt: int
+    extra: dict[str, Any]
+    """JSON values that `Checkpoint.extra` gives back."""
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    """More JSON values by file name, for readers of their own."""
+
+    @property
+    def final(self) -> Path:
+        """The folder, once it is complete."""
+        return self.root / f"step-{self.step:06d}"
+
+    @property
+    def partial(self) -> Path:
+        """The folder until then."""
+        return self.root / f"{self.final.name}.tmp-{self.attempt}"
+
+
+def save_checkpoint(
+    root: Path,
+    step: int,
+    state: FullState,
+    extra: dict[str, Any],
+    identity: str,
+    attempt: int,
+    documents: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a whole state as `root/step-<step>`, completely or not at all, in one process; returns its path.
+
+    Raises StorageError when the disk is full or refuses, RunFolderError when a newer attempt has written a checkpoint
+    here, CheckpointError when something cannot be stored; former checkpoints survive each of them.
+    """
+    draft = Draft(root, step, identity, attempt, extra, documents or {})
+    begin(draft)
+    try:
+        return complete(draft, state, write_share(draft.partial, state))
+    except BaseException:
+        abandon(draft)
+        raise
+
+
+def begin(draft: Draft) -> None:
+    """Rank 0, before any rank writes: an empty folder. Cleans what saves of this and dead attempts left.
+
+    Raises StorageError, and RunFolderError when a newer attempt has written a checkpoint here.
+    """
+    with storage_errors(draft.final):
+        draft.root.mkdir(parents=True, exist_ok=True)
+        refuse_newer(complete_checkpoints(draft.root), draft.attempt)
+        clean_leftovers(draft.root, draft.attempt)
+        draft.partial.mkdir()
+
+
+def write_share(folder: Path, share: FullState, part: int = 0, parts: int = 1) -> Entries:
+    """Write the tensors of share number `part` of `parts` into a draft's `partial` folder; returns their entries.
+
+    Raises StorageError.
+    """
+    with storage_errors(folder):
+        return write_tensors(folder, share, part, parts)
+
+
+def write_tensors(folder: Path, share: FullState, part: int = 0, parts: int = 1, weights: bool = True) -> Entries:
+    """The files of `write_share`, without the weights where another file holds them. Raises OSError."""
+    moments = {f"{key}.{name}": tensor for key, tensors in share.moments.items() for name, tensor in tensors.items()}
+    files = {OPTIMIZER: moments} | ({WEIGHTS: {**share.weights, **share.buffers}} if weights else {})
+    named = {_of_part(name, part, parts): tensors for name, tensors in files.items()}
+    return {name: write_safetensors(folder / name, tensors) for name, tensors in named.items()}
+
+
+def _of_part(name: str, part: int, parts: int) -> str:
+    stem, dot, ending = name.rpartition(".")
+    return name if parts == 1 else f"{stem}-{part + 1:05d}-of-{parts:05d}{dot}{ending}"
+
+
+def complete(draft: Draft, share: FullState, written: Entries) -> Path:
+    """Rank 0, once all ranks have written: what is not a tensor, the manifest, the name. Raises StorageError."""
+    with storage_errors(draft.final):
+        files = written | write_facts(draft.partial, share, draft.extra, draft.documents)
+        facts = {"step": draft.step, "attempt": draft.attempt, "identity": draft.identity, "files": files}
+        write_manifest(draft.partial, facts)
+        sync_folder(draft.partial)
+        put_in_place(draft.partial, draft.final)
+    return draft.final
+
+
+def abandon(draft: Draft) -> None:
+    """Rank 0: remove what was begun and failed; the failure is what people must hear of."""
+    shutil.rmtree(draft.partial, ignore_errors=True)
+
+
+def write_facts(
+    folder: Path, share: FullState, extra: dict[str, Any], documents: Mapping[str, Any], weights_file: str = WEIGHTS
+) -> Entries:
+    """Write what is no tensor; returns the entries. `weights_file` holds the weights and buffers. Raises OSError."""
+    facts = {
+        "buffers": sorted(share.buffers),
+        "moments": sorted(share.moments),
+        "numbers": share.numbers,
+        "groups": share.groups,
+        "counters": share.counters,
+        "shapes": share.shapes,
+        "weights_file": weights_file,
+    }
+    files = {STATE: {"full_state": facts, "extra": extra}, **documents}
+    return {name: write_json(folder / name, value) for name, value in files.items()}
+
+
+def put_in_place(partial: Path, final: Path) -> None:
+    """Give a finished folder its name; one that has it steps aside until then. Raises OSError."""
+    old = final.with_name(final.name + OLD)
+    if final.exists():
+        final.rename(old)
+    partial.rename(final)
+    sync_folder(final.parent)
+    if old.exists():
+        shutil.rmtree(old)

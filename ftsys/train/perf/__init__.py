@@ -1,0 +1,1 @@
+"""Speed: CUDA graphs, freed memory, throughput and the matrix-product rate."""

@@ -1,0 +1,1 @@
+"""The Trainer that people import, and its parts."""

@@ -1,0 +1,114 @@
+"""`TrainingArguments` with what this project adds to transformers' own, and with the names of transformers 4."""
+
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+import transformers
+from transformers.utils import is_torch_xla_available
+
+from ftsys.train.trainer.legacy_names import KEPT_AS_ATTRIBUTES, OLD_ARGUMENTS, todays
+
+
+class _TakesOldNames(type):
+    """Calls a class of arguments under today's names; a script's own subclass too, dataclass or not."""
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of `__init__`, for help() and editors."""
+        return inspect.Signature(_constructor(cls)[1:])
+
+    def __call__(cls, *positional: Any, **named: Any) -> Any:
+        taken = _constructor(cls)[1:]
+        known = {each.name for each in taken}
+        if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken):
+            known |= named.keys() - OLD_ARGUMENTS.keys()  # an __init__ of the script's own knows what it takes
+        today = todays(named, OLD_ARGUMENTS, frozenset(known), cls.__name__, stacklevel=3)
+        made = super().__call__(*positional, **today)
+        for name in KEPT_AS_ATTRIBUTES:
+            if name in named:
+                setattr(made, name, named[name])
+        return made
+
+
+def _constructor(made: Any) -> list[inspect.Parameter]:
+    """The parameters of a class's `__init__`, `self` first."""
+    return list(inspect.signature(made.__init__).parameters.values())
+
+
+@dataclass(repr=False)  # transformers' own hides tokens
+class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames):
+    """transformers' arguments, and how steps are made. Defaults follow the stock batch arithmetic.
+
+    Names that transformers 5 dropped (`evaluation_strategy`, `no_cuda`, `warmup_ratio`, ...) keep their old meaning,
+    each with one warning that gives today's name.
+
+    Raises, when it is made:
+        TypeError: a name that neither transformers 5 nor 4 has, with the nearest known one.
+        ValueError: a dropped name whose value cannot be honoured, or what transformers refuses.
+    """
+
+    logging_dir: ClassVar[str | None] = None
+    overwrite_output_dir: ClassVar[bool] = False
+
+    global_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Examples an optimizer step sees, whatever the ranks; None: per device x ranks x accumulation."
+        },
+    )
+    global_batch_tokens: int | None = field(
+        default=None, metadata={"help": "Real tokens an optimizer step sees at most, in place of a number of examples."}
+    )
+    batch_order: str = field(default="random", metadata={"help": "'random' or 'length_grouped'."})
+    micro_tokens: int = field(default=16_384, metadata={"help": "Real tokens a device computes at once."})
+    kernels: str = field(default="auto", metadata={"help": "The attention kernel: 'auto', or a name to demand it."})
+    compile_regions: bool = field(
+        default=False, metadata={"help": "Have torch.compile fuse dropout, residual and LayerNorm of packed batches."}
+    )
+    cuda_graphs: bool = field(
+        default=False, metadata={"help": "Record the passes of packed batches on one GPU, and replay them."}
+    )
+    master_weights: bool = field(
+        default=False, metadata={"help": "bf16 weights with float32 masters in AdamW, in place of autocast."}
+    )
+    max_nonfinite_steps: int = field(
+        default=20, metadata={"help": "Steps in a row that may be skipped because a loss or gradient is not finite."}
+    )
+    packing: bool = field(default=True, metadata={"help": "Feed packed batches where the model can take them."})
+
+    def __post_init__(self) -> None:
+        """As transformers'. Several ranks on a machine without an accelerator are CPU ranks of one world.
+
+        There the stock class, unless use_cpu=True is given, has each rank train alone on all the data, without a word.
+        """
+        if are_cpu_ranks(os.environ):
+            self.use_cpu = True
+        super().__post_init__()
+
+    @property
+    def examples_per_step(self) -> int | None:
+        """Examples of a global batch, or None when it is counted in tokens."""
+        return examples_per_step(self)
+
+
+def are_cpu_ranks(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher started several processes and there is nothing but the CPU for them."""
+    several = int(environment.get("WORLD_SIZE", "1")) > 1
+    return several and not torch.accelerator.is_available() and not is_torch_xla_available()
+
+
+def setting(arguments: transformers.TrainingArguments, name: str) -> Any:
+    """One of our own settings, its default where the arguments are transformers' own class."""
+    return getattr(arguments, name, getattr(TrainingArguments, name))
+
+
+def examples_per_step(arguments: transformers.TrainingArguments) -> int | None:
+    """Examples of a global batch under ours or the stock arguments, or None when it is counted in tokens."""
+    if setting(arguments, "global_batch_tokens") is not None:
+        return None
+    stock = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    return setting(arguments, "global_batch_size") or stock

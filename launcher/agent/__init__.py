@@ -1,0 +1,1 @@
+"""`python -m launcher.agent`: starts and watches the ranks of one node."""

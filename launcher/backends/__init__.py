@@ -1,0 +1,1 @@
+"""Starts agents on this machine, over ssh or by srun."""

@@ -1,0 +1,1 @@
+"""Facts and settings of one host: cores, ports, network interface."""

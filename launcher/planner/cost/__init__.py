@@ -1,0 +1,1 @@
+"""Predicts memory, communication and time of a step."""

@@ -1,0 +1,243 @@
+"""What torch and DeepSpeed hold in a step besides activations, moment by moment. Pure.
+
+Read in the sources of DeepSpeed 0.19.8 and torch 2.13 and held to measurements. DeepSpeed's configuration is the one
+that `launcher.planner.deepspeed_config` writes. In formulas N is the model's elements, P a rank's part of them, b the
+bytes of a weight in the forward pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import Literal
+
+from launcher.planner.model_shape import ModelShape, Tensor
+
+BUCKET_ELEMENTS = 50_000_000
+"""DeepSpeed's buckets, in elements; its own 500 million would hold more than an encoder's gradients."""
+PERSISTENT_ELEMENTS = 100_000
+"""ZeRO 3 never splits parameters smaller than this."""
+_ALL_REDUCED_AT_ONCE = 500_000_000
+ALL_GATHERED_AT_MOST = 500_000_000
+"""ZeRO 3 keeps weights gathered whose next use is within 10^9 elements, there and back again."""
+_NORM_BYTES = 8
+"""DeepSpeed takes norms in float64, of one parameter's copy at a time."""
+
+Moment = Literal["forward", "backward", "step"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Bytes of one rank by part; all but `host` are on the device."""
+
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
+    buffers: int = 0
+    host: int = 0
+
+    def __add__(self, other: "Parts") -> "Parts":
+        return Parts(
+            self.weights + other.weights,
+            self.gradients + other.gradients,
+            self.optimizer + other.optimizer,
+            self.activations + other.activations,
+            self.buffers + other.buffers,
+            self.host + other.host,
+        )
+
+    @property
+    def total(self) -> int:
+        """Bytes on the device."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.buffers
+
+
+@dataclass(frozen=True)
+class EngineStep:
+    """What an engine holds through a step, and what it adds at the moments that may be the fullest."""
+
+    held: Parts
+    forward: Parts
+    """At the end of the forward pass."""
+    backward: Parts
+    """When the backward pass begins, with all activations there."""
+    last_layer: Parts
+    """When it is in the layer next to the embeddings, with one layer's activations there."""
+    later: tuple[tuple[Moment, Parts], ...]
+    """Behind that, when activations are gone."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model's elements as an engine sees them."""
+
+    elements: int
+    largest: int
+    """Of the largest parameter."""
+    embeddings: int
+    layer: int
+    """Of one layer."""
+    part: int
+    """Of a rank's share."""
+    touched: int
+    """Of all parameters of which the fullest rank owns something (ZeRO 1 and 2 cut through parameters)."""
+    piece: int
+    """Of the largest piece of a parameter within a rank's share."""
+    gathered_last: int
+    """Of the parameters that ZeRO 3 gathers together before the end of the forward pass."""
+
+
+@lru_cache(maxsize=64)
+def sizes_of(shape: ModelShape, ranks: int) -> Sizes:
+    """The sizes of a model shared out among ranks."""
+    tensors, elements = shape.tensors, shape.parameters
+    embeddings = elements - shape.matrix_parameters
+    return Sizes(
+        elements=elements,
+        largest=max(tensor.elements for tensor in tensors),
+        embeddings=embeddings,
+        layer=shape.matrix_parameters // max(1, shape.layers),
+        part=-(-elements // ranks),
+        touched=_touched(shape.groups, ranks),
+        piece=max(_pieces(shape.groups[0], ranks), default=0),
+        gathered_last=_gathered_last(tensors),
+    )
+
+
+def _touched(groups: Sequence[Sequence[Tensor]], ranks: int) -> int:
+    """The most elements, in whole parameters, that overlap one rank's share of each group laid end to end."""
+    sums = [0] * ranks
+    for group in groups:
+        share = -(-sum(tensor.elements for tensor in group) // ranks)
+        ends = list(accumulate(tensor.elements for tensor in group))
+        for tensor, end in zip(group, ends, strict=True):
+            for rank in range((end - tensor.elements) // max(share, 1), min(ranks, -(-end // max(share, 1)))):
+                sums[rank] += tensor.elements
+    return max(sums)
+
+
+def _pieces(group: Sequence[Tensor], ranks: int) -> list[int]:
+    """The largest piece that each parameter has in one rank's share."""
+    share = -(-sum(tensor.elements for tensor in group) // ranks)
+    return [min(tensor.elements, share) for tensor in group]
+
+
+def _gathered_last(tensors: Sequence[Tensor]) -> int:
+    """Parameters are prefetched in buckets that close once they are full."""
+    bucket = 0
+    for tensor in tensors:
+        bucket = 0 if bucket >= BUCKET_ELEMENTS else bucket
+        bucket += tensor.elements if tensor.elements > PERSISTENT_ELEMENTS else 0
+    return bucket
+
+
+def plain_step(sizes: Sizes, weight: int, reduced: bool, several: bool) -> EngineStep:
+    """torch alone; 16-bit weights have float32 masters. `reduced`: DDP, whose buckets hold all gradients once more."""
+    gradients = weight * sizes.elements
+    collected = Parts(gradients=gradients if several else 0)
+    return EngineStep(
+        held=Parts(
+            weights=gradients, optimizer=(12 if weight == 2 else 8) * sizes.elements, buffers=gradients * reduced
+        ),
+        forward=collected,
+        backward=collected,
+        last_layer=Parts(gradients=gradients if several else weight * _before_last_layer(sizes)),
+        later=(
+            # A new gradient stands beside the sum that it is added to; the largest is the embeddings'.
+            ("backward", Parts(gradients=gradients, buffers=weight * sizes.largest if several else 0)),
+            ("step", Parts(gradients=gradients)),
+        ),
+    )
+
+
+def zero0_step(sizes: Sizes, weight: int, several: bool) -> EngineStep:
+    """DeepSpeed without ZeRO: float32 masters beside 16-bit weights, all gradients reduced in one flat copy."""
+    n, low = sizes.elements, weight == 2
+    gradients = weight * n
+    collected = Parts(gradients=gradients if several else 0)
+    flat = weight * min(n, _ALL_REDUCED_AT_ONCE)
+    return EngineStep(
+        held=Parts(weights=weight * n, optimizer=(12 if low else 8) * n),
+        forward=collected,
+        backward=collected,
+        last_layer=Parts(gradients=gradients if several else weight * _before_last_layer(sizes)),
+        later=(
+            ("backward", Parts(gradients=gradients, buffers=flat)),
+            ("step", Parts(gradients=gradients, buffers=4 * n if low else 0)),
+        ),
+    )
+
+
+def zero12_step(sizes: Sizes, stage: int, weight: int, several: bool, overlapped: bool, offloaded: bool) -> EngineStep:
+    """ZeRO 1 and 2. `overlapped`: gradients are reduced while the backward pass runs, through two buckets."""
+    n, part = sizes.elements, sizes.part
+    bucket = weight * BUCKET_ELEMENTS * (2 if overlapped else 1)
+    flat = weight * max(min(n, BUCKET_ELEMENTS), sizes.largest if sizes.largest > BUCKET_ELEMENTS else 0)
+    own = 0 if offloaded else weight * sizes.touched
+    streamed = stage == 2 or (overlapped and not several)
+    collected = (weight * n if stage == 1 else own) if several else 0
+    filled = own if n > BUCKET_ELEMENTS else 0
+    if streamed:
+        reducing = Parts(gradients=collected + filled, buffers=bucket + flat)
+    else:
+        reducing = Parts(gradients=max(weight * n, weight * n - flat + filled), buffers=bucket)
+    later: list[tuple[Moment, Parts]] = [("backward", reducing)]
+    if offloaded:
+        later.append(("backward", Parts(buffers=bucket + _NORM_BYTES * sizes.piece)))
+    else:
+        later.append(("step", Parts(gradients=own, buffers=_NORM_BYTES * sizes.piece)))
+        later.append(("step", Parts(gradients=own, buffers=4 * part + (weight * part if weight == 2 else 0))))
+    return EngineStep(
+        held=_zero12_held(sizes, weight, several, offloaded),
+        forward=Parts(gradients=collected),
+        backward=Parts(gradients=collected, buffers=bucket),
+        last_layer=Parts(
+            gradients=max(collected, filled if streamed else weight * _before_last_layer(sizes)), buffers=bucket
+        ),
+        later=tuple(later),
+    )
+
+
+def _zero12_held(sizes: Sizes, weight: int, several: bool, offloaded: bool) -> Parts:
+    weights, part = weight * sizes.elements, sizes.part
+    if not offloaded:
+        return Parts(weights=weights, optimizer=12 * part)
+    # Masters, moments and float32 gradients; a 16-bit copy on its way back; the largest gradient on its way out; and
+    # each gradient once more where several micro-batches are summed up.
+    host = 16 * part + weight * (part + sizes.largest) + (weight * sizes.touched if several else 0)
+    return Parts(weights=weights, buffers=weight * sizes.largest, host=host)
+
+
+def zero3_step(sizes: Sizes, weight: int, ranks: int, offload: str, scatter_copies: bool) -> EngineStep:
+    """ZeRO 3. `scatter_copies`: gloo's reduce-scatter works on a copy of its input."""
+    n, part = sizes.elements, sizes.part
+    alone = ranks == 1
+    gathered = 0 if alone else weight * min(n, ALL_GATHERED_AT_MOST)
+    flat = weight * max(min(n, BUCKET_ELEMENTS), sizes.largest if sizes.largest > BUCKET_ELEMENTS else 0)
+    first = 0 if alone else weight * sizes.largest
+    states_outside, weights_outside = offload != "none", offload not in ("none", "optimizer")
+    inside = Parts(
+        weights=0 if weights_outside else weight * part,
+        gradients=0 if states_outside else weight * part,
+        optimizer=0 if states_outside else 12 * part,
+        buffers=weight * BUCKET_ELEMENTS,
+        host=(16 + weight) * part * states_outside + weight * part * weights_outside,
+    )
+    update = 0 if states_outside else 4 * part + (weight * part if weight == 2 else 0)
+    return EngineStep(
+        held=inside,
+        forward=Parts(buffers=gathered + (0 if alone else weight * sizes.gathered_last)),
+        backward=Parts(buffers=gathered),
+        last_layer=Parts(buffers=0 if alone else weight * (sizes.largest + sizes.layer)),
+        later=(
+            ("backward", Parts(buffers=first + flat * (2 if scatter_copies else 1))),
+            ("step", Parts(buffers=0 if states_outside else _NORM_BYTES * -(-sizes.largest // ranks))),
+            ("step", Parts(buffers=update)),
+        ),
+    )
+
+
+def _before_last_layer(sizes: Sizes) -> int:
+    """Elements whose gradients are there when the layer next to the embeddings is reached."""
+    return max(0, sizes.elements - sizes.embeddings - sizes.layer)

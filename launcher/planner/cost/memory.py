@@ -1,0 +1,117 @@
+"""Bytes of one rank at the fullest moment of a training step, by part, for every engine that ftsys runs on. Pure.
+
+The rank meant is the fullest one, every example is as long as any may be, and a step later than the first is meant.
+`ftsys bench memory` holds the predictions to measurements.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from launcher.planner.cost.activations import (
+    Arithmetic,
+    Device,
+    MicroBatch,
+    Precision,
+    arithmetic,
+    backward_extra,
+    forward_extra,
+    in_spared_attention,
+    kept,
+)
+from launcher.planner.cost.engine_memory import (
+    EngineStep,
+    Moment,
+    Parts,
+    plain_step,
+    sizes_of,
+    zero0_step,
+    zero3_step,
+    zero12_step,
+)
+from launcher.planner.model_shape import ModelShape
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a step's memory depends on besides the model and the batch."""
+
+    backend: Literal["deepspeed", "ddp", "none"]
+    zero_stage: int
+    precision: Precision
+    offload: str
+    checkpointing: bool
+    """Whether activations are computed anew in the backward pass, layer by layer, rather than kept."""
+    ranks: int
+    device: Device
+    kernel: str = "auto"
+    """The attention kernel (engine.kernels)."""
+    optimizer: str = "adamw_torch_fused"
+
+    @property
+    def low_weights(self) -> bool:
+        """Whether weights are 16-bit numbers with float32 masters: DeepSpeed's, or ftsys' own for torch's AdamW."""
+        own = self.precision == "bf16" and self.optimizer.startswith("adamw_torch")
+        return self.precision != "fp32" and (self.backend == "deepspeed" or own)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The fullest moment: what each part holds then. A part may hold more at another moment."""
+
+    parts: Parts
+    moment: Moment
+
+    @property
+    def total(self) -> int:
+        """Bytes on the device."""
+        return self.parts.total
+
+
+def predicted_memory(shape: ModelShape, batch: MicroBatch, micro_batches: int, setting: Setting) -> Memory:
+    """The fullest moment of a step of `micro_batches` micro-batches, each as large as `batch`."""
+    return max(moments(shape, batch, micro_batches, setting), key=lambda memory: memory.total)
+
+
+def moments(shape: ModelShape, batch: MicroBatch, micro_batches: int, setting: Setting) -> list[Memory]:
+    """The moments that may be a step's fullest."""
+    numbers = arithmetic(shape, setting.precision, setting.device, setting.low_weights, setting.kernel)
+    engine = engine_step(shape, setting, several=micro_batches > 1)
+    activations = _activations(shape, batch, numbers, setting.checkpointing)
+    beside: tuple[tuple[Moment, Parts], ...] = (
+        ("forward", engine.forward),
+        ("backward", engine.backward),
+        ("backward", engine.last_layer),
+    )
+    found = [
+        Memory(engine.held + added + Parts(activations=amount), moment)
+        for (moment, added), amount in zip(beside, activations, strict=True)
+    ]
+    return found + [Memory(engine.held + added, moment) for moment, added in engine.later]
+
+
+def engine_step(shape: ModelShape, setting: Setting, several: bool) -> EngineStep:
+    """What the engine of a setting holds; `several`: a step has more than one micro-batch."""
+    sizes, on_cpu = sizes_of(shape, setting.ranks), setting.device == "cpu"
+    weight = 2 if setting.low_weights else 4
+    if setting.backend != "deepspeed":
+        return plain_step(sizes, weight, setting.backend == "ddp" and setting.ranks > 1, several)
+    if setting.zero_stage == 0:
+        return zero0_step(sizes, weight, several)
+    if setting.zero_stage == 3:
+        return zero3_step(sizes, weight, setting.ranks, setting.offload, scatter_copies=on_cpu)
+    offloaded = setting.offload != "none"
+    return zero12_step(sizes, setting.zero_stage, weight, several, not on_cpu, offloaded)
+
+
+def _activations(
+    shape: ModelShape, batch: MicroBatch, numbers: Arithmetic, checkpointing: bool
+) -> tuple[int, int, int]:
+    """Bytes at the end of the forward pass, at the begin of the backward pass, and in its last layer."""
+    parts = kept(shape, batch, numbers)
+    each = parts.boundary if checkpointing else parts.layer
+    stored, casts = (shape.layers - shape.spared) * each + parts.outside, parts.weight_casts
+    more, spared = backward_extra(shape, batch, numbers), in_spared_attention(shape, batch, numbers)
+    anew = parts.layer + casts // max(1, shape.layers) if checkpointing else casts
+    last = parts.outside + each + more + (anew if checkpointing else 0)
+    forward = stored + casts + max(spared, forward_extra(shape, batch, numbers))
+    return forward, stored + max(anew + more, casts + spared), last

@@ -1,0 +1,73 @@
+"""How long a step will take, roughly: operations over rates, bytes over bandwidths, one after the other. Pure.
+
+For choosing between candidates, not for promising: nothing here was measured. What it assumes is in the constants.
+"""
+
+from dataclasses import dataclass
+
+from launcher.planner.cost.activations import MicroBatch
+from launcher.planner.cost.communication import sent_per_rank
+from launcher.planner.cost.memory import Setting
+from launcher.planner.gpus import Gpu
+from launcher.planner.model_shape import ModelShape
+
+UTILISATION = 0.4
+"""Share of a GPU's matrix rate that an encoder's forward and backward pass reach."""
+LINK_SHARE = 0.7
+"""Share of a link's bandwidth that collectives reach."""
+NETWORK = 12.5e9
+"""Bytes a second between machines, for all GPUs of one: 100 Gbit/s."""
+LAUNCHES_PER_LAYER = 90
+"""Kernels of a layer, there and back, without a compiler."""
+LAUNCH_SECONDS = 5e-6
+_UPDATE_BYTES = 28
+"""Read and written for each parameter by AdamW: a gradient, a weight, a master and two moments."""
+_HOST_UPDATE_BANDWIDTH = 10e9
+"""Bytes a second at which a rank's share of a machine's cores updates what is offloaded."""
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where a rank's neighbours are."""
+
+    gpu: Gpu
+    nodes: int
+    local_ranks: int
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second to the next rank of the ring, in its slowest link."""
+        inside = self.gpu.link * LINK_SHARE
+        return min(inside, NETWORK * LINK_SHARE) if self.nodes > 1 else inside
+
+
+def operations(shape: ModelShape, batch: MicroBatch, checkpointing: bool) -> float:
+    """Floating-point operations of a micro-batch: 2 for each parameter and token, and attention's two products.
+
+    The backward pass takes twice the forward pass; recomputation adds one forward pass.
+    """
+    layer, tokens = shape.layer, batch.tokens
+    behind_attention = layer.hidden * (layer.heads * layer.head_size + 2 * layer.inner)
+    not_read = shape.spared * behind_attention * (tokens - batch.sequences)
+    forward = 2 * (shape.computed_parameters * tokens - not_read)
+    forward += 4 * shape.layers * tokens * batch.length * layer.heads * layer.head_size
+    return forward * (4 if checkpointing else 3)
+
+
+def predicted_seconds(
+    shape: ModelShape, batch: MicroBatch, micro_batches: int, setting: Setting, links: Links
+) -> float:
+    """Seconds of a step of `micro_batches` micro-batches, each as large as `batch`."""
+    gpu, passes = links.gpu, 4 / 3 if setting.checkpointing else 1.0
+    computing = operations(shape, batch, setting.checkpointing) / (gpu.rate(setting.precision) * UTILISATION)
+    launching = shape.layers * LAUNCHES_PER_LAYER * LAUNCH_SECONDS * passes
+    sending = sent_per_rank(shape, setting, micro_batches) / links.bandwidth if setting.ranks > 1 else 0.0
+    return micro_batches * max(computing, launching) + sending + _update_seconds(shape, setting, gpu)
+
+
+def _update_seconds(shape: ModelShape, setting: Setting, gpu: Gpu) -> float:
+    share = shape.parameters / (setting.ranks if setting.zero_stage else 1)
+    if setting.offload == "none":
+        return share * _UPDATE_BYTES / gpu.memory_bandwidth
+    moved = share * 2 * (2 if setting.low_weights else 4)
+    return moved / (gpu.host_link * LINK_SHARE) + share * _UPDATE_BYTES / _HOST_UPDATE_BANDWIDTH

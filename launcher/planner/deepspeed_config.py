@@ -1,0 +1,226 @@
+"""A plan -> DeepSpeed's JSON, and a user's own JSON against the plan. Pure: imports neither torch nor DeepSpeed.
+
+The same run and plan make the TrainingArguments, so the two cannot disagree. There is no optimizer block: torch's fused
+AdamW is used, and DeepSpeed compiles nothing. There is no scheduler block either: the Trainer owns it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ftsys.config import RunConfig, lowest_stage
+from ftsys.errors import ConfigError
+from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS, PERSISTENT_ELEMENTS
+from launcher.planner.plan import Plan
+
+AUTO = "auto"
+
+_SECTIONS = ("bf16", "fp16", "zero_optimization", "optimizer", "scheduler")
+
+Json = dict[str, Any]
+
+
+def deepspeed_config(plan: Plan, run: RunConfig) -> Json:
+    """The whole DeepSpeed configuration of a run, as plain JSON values.
+
+    Raises ConfigError where the plan's backend is not DeepSpeed or its offload needs a higher ZeRO stage.
+    """
+    if plan.backend != "deepspeed":
+        raise ConfigError(
+            f"this run's backend is {plan.backend!r} ({plan.reasons.get('backend', 'asked for')}), which reads no "
+            'DeepSpeed file: write engine.backend = "deepspeed".'
+        )
+    return {
+        # What DeepSpeed multiplies to name its batch; examples are dealt to ranks by the batch plan, not by this.
+        "train_micro_batch_size_per_gpu": plan.largest_rank_examples or 1,
+        # 1, whatever the micro-batches of a step: the loss is already the mean over the global batch, and DeepSpeed
+        # would divide the gradient once more by a count of its own.
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": plan.max_grad_norm,
+        **_precision(plan.precision),
+        "zero_optimization": _zero(plan.zero_stage, plan.offload, plan.device),
+        # torch's optimizers instead of DeepSpeed's own, which compile on first use.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _precision(precision: str) -> Json:
+    fp16: Json = {"enabled": precision == "fp16"}
+    if precision == "fp16":
+        # 0: the scale is found while training, from 2**16 down; it doubles after 1,000 steps without an overflow.
+        fp16 |= {"loss_scale": 0, "initial_scale_power": 16, "loss_scale_window": 1000, "hysteresis": 2}
+        fp16 |= {"min_loss_scale": 1}
+    return {"bf16": {"enabled": precision == "bf16"}, "fp16": fp16}
+
+
+def _zero(stage: int, offload: str, device: str) -> Json:
+    zero: Json = {"stage": stage}
+    if stage == 0:
+        return zero
+    zero |= {
+        "overlap_comm": device == "cuda",
+        "contiguous_gradients": True,
+        "reduce_scatter": True,
+        "reduce_bucket_size": BUCKET_ELEMENTS,
+        "allgather_bucket_size": BUCKET_ELEMENTS,
+    }
+    if stage == 3:
+        zero |= {
+            "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
+            "stage3_param_persistence_threshold": PERSISTENT_ELEMENTS,
+            # Otherwise `save_pretrained` writes the placeholders of split weights.
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
+    return zero | _offload(stage, offload, device)
+
+
+def _offload(stage: int, offload: str, device: str) -> Json:
+    lowest = lowest_stage(offload)
+    if stage < lowest:
+        raise ConfigError(
+            f"engine.offload={offload!r} needs ZeRO stage {lowest} or above, but the plan has {stage}: raise it."
+        )
+    if offload == "none":
+        return {}
+    place: Json = {"device": "cpu", "pin_memory": device == "cuda"}
+    if offload.startswith("nvme:"):
+        place |= {"device": "nvme", "nvme_path": offload.removeprefix("nvme:")}
+    return {"offload_optimizer": place} | ({} if offload == "optimizer" else {"offload_param": dict(place)})
+
+
+def file_name(plan: Plan) -> str:
+    """A name that states all that the file turns on, such as zero3-fp16-offload-optimizer-cpu.json."""
+    parts = [f"zero{plan.zero_stage}", plan.precision]
+    if plan.offload != "none":
+        what = ["optimizer"] if plan.offload == "optimizer" else ["optimizer", "parameters"]
+        parts += ["offload", *what, "nvme" if plan.offload.startswith("nvme:") else "cpu"]
+    return "-".join(parts) + ".json"
+
+
+def to_text(config: Mapping[str, Any]) -> str:
+    """The text of a DeepSpeed file."""
+    return json.dumps(config, indent=2) + "\n"
+
+
+def owned_values(plan: Plan, run: RunConfig) -> dict[str, tuple[Any, str]]:
+    """DeepSpeed's dotted keys that the run decides -> (the run's value, the run file's key)."""
+    trainer, offload = run.trainer, _offload(3, plan.offload, plan.device)
+    owned: dict[str, tuple[Any, str]] = {
+        "gradient_accumulation_steps": (1, "nothing: the loss carries all scaling"),
+        "gradient_clipping": (plan.max_grad_norm, "trainer.max_grad_norm"),
+        "bf16.enabled": (plan.precision == "bf16", "engine.precision"),
+        "fp16.enabled": (plan.precision == "fp16", "engine.precision"),
+        "zero_optimization.stage": (plan.zero_stage, "engine.zero_stage"),
+        "zero_optimization.offload_optimizer.device": (_device(offload, "offload_optimizer"), "engine.offload"),
+        "zero_optimization.offload_param.device": (_device(offload, "offload_param"), "engine.offload"),
+        "optimizer.params.lr": (run.train.learning_rate, "train.learning_rate"),
+        "optimizer.params.weight_decay": (trainer.get("weight_decay", 0.0), "trainer.weight_decay"),
+        "optimizer.params.eps": (trainer.get("adam_epsilon", 1e-8), "trainer.adam_epsilon"),
+        "optimizer.params.betas": (
+            [trainer.get("adam_beta1", 0.9), trainer.get("adam_beta2", 0.999)],
+            "trainer.adam_beta1 and adam_beta2",
+        ),
+        "scheduler.params.warmup_max_lr": (run.train.learning_rate, "train.learning_rate"),
+    }
+    if plan.global_size is not None:
+        owned["train_batch_size"] = (plan.global_size, "batch.global_size")
+        owned["train_micro_batch_size_per_gpu"] = (plan.largest_rank_examples, "batch.global_size")
+    if plan.warmup_steps is not None:
+        owned["scheduler.params.warmup_num_steps"] = (plan.warmup_steps, "trainer.warmup_steps")
+    if plan.total_steps is not None:
+        owned["scheduler.params.total_num_steps"] = (plan.total_steps, "train.epochs or train.max_steps")
+    return owned
+
+
+def _device(offload: Mapping[str, Any], key: str) -> str:
+    return str(offload[key]["device"]) if key in offload else "none"
+
+
+def conflicts(user_json: Mapping[str, Any], run: RunConfig, plan: Plan) -> list[str]:
+    """Every value of a user's DeepSpeed JSON that says something else than the run, with both values.
+
+    What the JSON leaves "auto" or does not name conflicts with nothing. A number written as text ("8") is not 8.
+    """
+    found = [
+        f"{name}: the DeepSpeed file has {user_json[name]!r} where an object is meant: write {{...}}."
+        for name in _SECTIONS
+        if name in user_json and user_json[name] != AUTO and not isinstance(user_json[name], Mapping)
+    ]
+    for key, (ours, owner) in owned_values(plan, run).items():
+        for theirs in _values_at(user_json, key.split(".")):
+            if theirs != AUTO and not _same(theirs, ours):
+                found.append(_conflict(key, theirs, ours, owner))
+    return found
+
+
+def _values_at(tree: Any, path: list[str]) -> Iterator[Any]:
+    """The value at a path, if it is there."""
+    for name in path:
+        if not isinstance(tree, Mapping) or name not in tree:
+            return
+        tree = tree[name]
+    yield tree
+
+
+def _same(theirs: Any, ours: Any) -> bool:
+    number = isinstance(ours, int | float) and not isinstance(ours, bool)
+    if number:
+        return isinstance(theirs, int | float) and not isinstance(theirs, bool) and theirs == ours
+    return type(theirs) is type(ours) and bool(theirs == ours)
+
+
+def _conflict(key: str, theirs: Any, ours: Any, owner: str) -> str:
+    shown = json.dumps(ours)
+    if isinstance(theirs, str) and theirs.lower() == shown.lower():
+        return f'{key}: the DeepSpeed file has the text {theirs!r} where a value is meant: write {shown} or "auto".'
+    both = f"the DeepSpeed file says {theirs!r}, the run {ours!r} ({owner})"
+    return f'{key}: {both}: make them equal, or write "auto" in the file.'
+
+
+def merged_config(user_json: Mapping[str, Any], run: RunConfig, plan: Plan) -> Json:
+    """The user's JSON with what it leaves open taken from the run: what DeepSpeed is given.
+
+    Raises ConfigError with every conflict. `train_batch_size` is left out: DeepSpeed makes it from the ranks' own, and
+    where examples do not divide by ranks the two would contradict each other.
+    """
+    ConfigError.raise_if(conflicts(user_json, run, plan))
+    ours = deepspeed_config(plan, run)
+    known = {key: value for key, (value, _) in owned_values(plan, run).items()}
+    merged = _overlaid(ours, user_json, known, "")
+    merged.pop("train_batch_size", None)
+    return merged
+
+
+def _overlaid(ours: Mapping[str, Any], theirs: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> Json:
+    merged = dict(ours)
+    for key, value in theirs.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            below = ours.get(key)
+            merged[key] = _overlaid(below if isinstance(below, Mapping) else {}, value, known, f"{dotted}.")
+        elif value != AUTO:
+            merged[key] = value
+        elif key not in ours and dotted in known:
+            merged[key] = known[dotted]
+        # Any other "auto" is left out: DeepSpeed then takes its own default.
+    return merged
+
+
+def read_user_json(path: str | Path) -> Json:
+    """A user's DeepSpeed file. Raises ConfigError, with the line where the text is no JSON."""
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"engine.deepspeed={str(path)!r} does not exist: give the path of a JSON file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"engine.deepspeed={str(path)!r} cannot be read ({error}): give a readable file.") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise ConfigError(f"engine.deepspeed={str(path)!r} is no JSON ({error.msg}, {where}): correct it.") from error
+    if not isinstance(config, dict):
+        kind = type(config).__name__
+        raise ConfigError(f"engine.deepspeed={str(path)!r} holds a {kind}, not an object: write {{...}}.")
+    return config

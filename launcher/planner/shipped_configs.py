@@ -1,0 +1,44 @@
+"""The DeepSpeed files under configs/deepspeed: one for each ZeRO stage, precision and offload that go together."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ftsys.config import build_run, lowest_stage
+from launcher.planner.deepspeed_config import AUTO, deepspeed_config, file_name, to_text
+from launcher.planner.plan import World, make_plan
+
+NVME_PATH = "/local_nvme"
+"""Where the shipped files put what they hold on a disk; to be changed to a machine's own."""
+
+_DEPEND_ON_THE_RUN = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+
+
+def combinations() -> Iterator[tuple[int, str, str]]:
+    """(ZeRO stage, precision, offload), as the run file writes them."""
+    for stage in range(4):
+        for offload in ("none", "optimizer", "parameters", f"nvme:{NVME_PATH}"):
+            if stage >= lowest_stage(offload):
+                yield from ((stage, precision, offload) for precision in ("bf16", "fp16", "fp32"))
+
+
+def shipped_files() -> dict[str, str]:
+    """File name -> text. What only a run knows is "auto", which ftsys and transformers' Trainer both fill in."""
+    files: dict[str, str] = {}
+    for stage, precision, offload in combinations():
+        engine = {"zero_stage": stage, "precision": precision, "offload": offload, "backend": "deepspeed"}
+        run = build_run({"output_dir": "runs/any", "task": {"name": "mrpc"}, "engine": engine})
+        plan = make_plan(run, World(ranks=8, local_ranks=8, device="cuda", bf16_supported=True))
+        config = deepspeed_config(plan, run) | dict.fromkeys(_DEPEND_ON_THE_RUN, AUTO)
+        files[file_name(plan)] = to_text(config)
+    return files
+
+
+def write_shipped(folder: Path) -> list[Path]:
+    """Write every shipped file into a folder, made if it is not there; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in shipped_files().items():
+        path = folder / name
+        path.write_text(text, encoding="utf-8")
+        paths.append(path)
+    return paths

@@ -1,0 +1,54 @@
+"""A plan as lines for people."""
+
+from launcher.planner.plan import Plan
+
+
+def show_plan(plan: Plan) -> str:
+    """The plan's choices with their reasons, its batch arithmetic, and its notes; ends with a newline."""
+    lines = [_ranks(plan), "", *_choices(plan), "", *_arithmetic(plan)]
+    lines += [f"note: {note}" for note in plan.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _ranks(plan: Plan) -> str:
+    nodes = f" on {plan.nodes} machines" if plan.nodes > 1 else ""
+    memory = plan.predicted["device_memory"] if plan.predicted else None
+    each = f", {memory / 2**30:.1f} GiB each" if memory else ""
+    return f"{plan.ranks} {plan.device} rank{'s' if plan.ranks > 1 else ''}{nodes}{each}"
+
+
+def _choices(plan: Plan) -> list[str]:
+    values = {
+        "backend": plan.backend,
+        "zero_stage": plan.zero_stage,
+        "precision": plan.precision,
+        "order": plan.order,
+        "micro_tokens": plan.micro_tokens,
+        "activation_checkpointing": "on" if plan.activation_checkpointing else "off",
+    }
+    labels = {"activation_checkpointing": "recomputation"}
+    return [f"{labels.get(name, name):13} {value!s:15} {plan.reasons[name]}" for name, value in values.items()]
+
+
+def _arithmetic(plan: Plan) -> list[str]:
+    lines = [f"global batch  {_global_batch(plan)}"]
+    if plan.predicted is not None:
+        count = plan.predicted["micro_batches"]
+        lines.append(f"accumulation  {count} micro-batch{'es' if count > 1 else ''} a step where examples are longest")
+    return [*lines, f"steps         {_steps(plan)}", f"warm-up       {_or_unknown(plan.warmup_steps)} steps"]
+
+
+def _global_batch(plan: Plan) -> str:
+    if plan.global_size is None:
+        return f"at most {plan.global_tokens:,} tokens a step"
+    each = f"{plan.rank_examples}" + (f" or {plan.largest_rank_examples}" if plan.ranks_with_one_more else "")
+    return f"{plan.global_size} examples a step, {each} a rank, in as many micro-batches as the tokens need"
+
+
+def _steps(plan: Plan) -> str:
+    length = f"{plan.epochs:g} epochs" if plan.epochs is not None else "max_steps"
+    return f"{_or_unknown(plan.steps_per_epoch)} an epoch, {_or_unknown(plan.total_steps)} in all ({length})"
+
+
+def _or_unknown(count: int | None) -> str:
+    return "not yet counted" if count is None else f"{count:,}"

@@ -1,0 +1,119 @@
+"""Where a run's ranks are and what their devices can do, read from the environment and the machine without torch."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ftsys.errors import ConfigError, LaunchError
+from launcher.planner.gpus import Gpu, gpu_of, seen_models
+
+_BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+_GPUS_WITHOUT_BF16 = re.compile(r"\b(V100\w*|P100|P40|P4|T4|K80|M40|M60|TITAN|GTX|RTX 20\d\d|Quadro)\b", re.IGNORECASE)
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class World:
+    """The ranks of a run and what their devices can do."""
+
+    ranks: int = 1
+    nodes: int = 1
+    local_ranks: int = 1
+    device: Device = "cpu"
+    bf16_supported: bool = False
+    launcher: Literal["none", "torchrun", "deepspeed"] = "none"
+    gpu: str = ""
+    """The GPUs' name in `launcher.planner.gpus`, "" where they are others or not all the same."""
+    device_memory: int | None = None
+    """Bytes of one GPU, the smallest of them; None where it is not known."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for counts that no world has."""
+        for name in ("ranks", "nodes", "local_ranks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"a world of {name}={getattr(self, name)!r} computes nothing: give 1 or more.")
+
+
+def this_machine(
+    environ: Mapping[str, str],
+    device: Device | None = None,
+    bf16_supported: bool | None = None,
+    root: Path = Path("/"),
+    device_memory: int | None = None,
+) -> World:
+    """The world as this process's environment and machine show it, without torch.
+
+    A rank that has torch passes what torch says of the device. `root` is where /proc and /dev are looked for.
+    """
+    gpu = _only_gpu(root) if device != "cpu" else None
+    ranks = _count(environ, "WORLD_SIZE")
+    local = _count(environ, "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
+    device = device or ("cuda" if seen_gpus(root) else "cpu")
+    if bf16_supported is None:
+        bf16_supported = gpu_has_bf16(root) if device == "cuda" else cpu_has_bf16(root)
+    return World(
+        ranks=ranks,
+        nodes=max(1, math.ceil(ranks / local)),
+        local_ranks=local,
+        device=device,
+        bf16_supported=bf16_supported,
+        launcher=_launcher(environ),
+        gpu=gpu.name if gpu and device == "cuda" else "",
+        device_memory=device_memory or (gpu.memory if gpu and device == "cuda" else None),
+    )
+
+
+def _only_gpu(root: Path) -> Gpu | None:
+    """The one known model that all GPUs of this machine are; None where they are several or not known."""
+    models = {gpu_of(model) for model in seen_models(root)}
+    return models.pop() if len(models) == 1 else None
+
+
+def _count(environ: Mapping[str, str], *names: str) -> int:
+    for name in names:
+        text = environ.get(name)
+        if text:
+            if not text.isdecimal() or int(text) < 1:
+                raise LaunchError(f"{name}={text!r} in the environment is no number of ranks: unset it or correct it.")
+            return int(text)
+    return 1
+
+
+def _launcher(environ: Mapping[str, str]) -> Literal["none", "torchrun", "deepspeed"]:
+    if "TORCHELASTIC_RUN_ID" in environ:
+        return "torchrun"
+    return "deepspeed" if "CROSS_SIZE" in environ else "none"  # only deepspeed's launcher sets CROSS_SIZE
+
+
+def seen_gpus(root: Path = Path("/")) -> int:
+    """NVIDIA GPUs whose device files this machine shows."""
+    return len(list((root / "dev").glob("nvidia[0-9]*")))
+
+
+def visible_gpus(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[str, ...]:
+    """The GPUs that a process with this environment may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return tuple(str(number) for number in range(seen_gpus(root)))
+    usable = []
+    for name in (part.strip() for part in named.split(",")):
+        if not name or name.startswith("-") or name == "NoDevFiles":
+            break  # as CUDA reads it: whatever follows an invalid name is invisible too
+        usable.append(name)
+    return tuple(usable)
+
+
+def cpu_has_bf16(root: Path = Path("/")) -> bool:
+    """Whether the CPU multiplies bf16 by itself (AVX-512 BF16 or AMX)."""
+    cpuinfo = root / "proc/cpuinfo"
+    return cpuinfo.exists() and not _BF16_CPU_FLAGS.isdisjoint(cpuinfo.read_text().split())
+
+
+def gpu_has_bf16(root: Path = Path("/")) -> bool:
+    """Whether no GPU's name is one of those made before bf16 (compute capability below 8.0)."""
+    names = [path.read_text() for path in (root / "proc/driver/nvidia/gpus").glob("*/information")]
+    return not any(_GPUS_WITHOUT_BF16.search(name) for name in names)

@@ -1,0 +1,1 @@
+"""SLURM: batch scripts, and the state of a job."""

@@ -1,0 +1,68 @@
+"""What torch.compile makes of a region is the region: the same masks, values and gradients."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from ftsys.kernels import compiled_norm
+from ftsys.kernels.dropout import keyed_dropout, token_keys
+from ftsys.models.packed import PackedView
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+
+Found = list[torch.Tensor]
+
+
+def keys(count: int) -> torch.Tensor:
+    return token_keys(3, 4, torch.zeros(count, dtype=torch.int64), torch.arange(count))
+
+
+def with_gradients(y: torch.Tensor, *leaves: torch.Tensor) -> Found:
+    return [y.detach(), *torch.autograd.grad(y.sin().sum(), leaves)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 37, 64])
+@pytest.mark.parametrize("dropped", [True, False])
+def test_a_compiled_region_is_the_float64_one(rows: int, dropped: bool) -> None:
+    torch.manual_seed(rows)
+    x, residual = (torch.randn(1, rows, 48, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    norm, row_keys = nn.LayerNorm(48).double(), keys(rows)[None] if dropped else None
+    compiled = compiled_norm.add_norm(x, residual, norm, row_keys, 7, 0.3)
+    slow = norm(residual + (x if row_keys is None else keyed_dropout(x, row_keys, 7, 0.3)))
+    leaves = (x, residual, norm.weight, norm.bias)
+    for actual, expected in zip(with_gradients(compiled, *leaves), with_gradients(slow, *leaves), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_one_compiled_function_serves_all_numbers_of_rows() -> None:
+    norm = nn.LayerNorm(24)
+    compiled_norm.add_norm(torch.randn(1, 8, 24), torch.randn(1, 8, 24), norm, keys(8)[None], 1, 0.25)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for rows in (9, 2, 500):
+        x = torch.randn(1, rows, 24)
+        compiled_norm.add_norm(x, x, norm, keys(rows)[None], rows, 0.25)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+def test_a_whole_model_computes_as_eagerly() -> None:
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    config = BertConfig(vocab_size=50, max_position_embeddings=40, **shape)
+    model = BertForSequenceClassification(config).double().train()
+    ids, places = torch.randint(5, 50, (60,)), torch.cat([torch.arange(25), torch.arange(35)])
+    bounds, found = torch.tensor([0, 25, 60], dtype=torch.int32), []
+    for compiled in (False, True):
+        view = PackedView(model, "grouped", compiled)
+        logits = model(**view.inputs(ids, places, None, bounds, 35, keys(60))).logits
+        found.append([logits, *torch.autograd.grad(logits.square().sum(), list(model.parameters()))])
+    for actual, expected in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_no_compiler_is_a_reason_to_go_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert compiled_norm.why_not_compiled("cpu") is None
+    monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
+    assert "there is no C++ compiler" in str(compiled_norm.why_not_compiled("cpu"))

@@ -1,0 +1,206 @@
+"""`ftsys bench` around its measurements: what it refuses, its tables, records and plots, the stages on a GPU."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftsys.bench import eval as bench_eval
+from ftsys.bench import gpu, startup, step, train
+from ftsys.bench.command import BENCHMARKS
+from ftsys.bench.harness import measuring
+from ftsys.bench.harness.inputs import Inputs
+from ftsys.bench.harness.measuring import Case, Rounds
+from ftsys.bench.harness.output import Findings, conclude
+from ftsys.bench.harness.rounds import PeerFailed
+from ftsys.cli import main
+
+BLOCK = {"seconds": 2.0, "tokens": 1000, "examples": 20, "steps": 4, "memory": 5e8, "eval_loss": 0.5}
+
+
+def case(tmp_path: Path) -> Case:
+    inputs = Inputs(
+        tmp_path, tmp_path, "synthetic sample", {"train": 64, "validation": 32}, {"train": 1, "validation": 1}
+    )
+    return Case("tiny", tmp_path, inputs, tmp_path)
+
+
+def rounds(**rates: float) -> Rounds:
+    """Three blocks a peer; a peer with rate 2 takes half the time."""
+    blocks = {
+        name: [{**BLOCK, "seconds": 2.0 / rate, "flops": 1e9, "fp32_flops": 5e8} for _ in range(3)]
+        for name, rate in rates.items()
+    }
+    return Rounds({name: {"parameters": 1000} for name in rates}, blocks)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stepp"], "bench 'stepp' does not exist"),
+        (["step", "--peers", "ours", "curse"], "--peers 'curse' is not a peer"),
+        (["step", "--repeats", "0"], "--repeats 0 measures nothing"),
+        (["step", "--tokens", "512", "--peers", "ours", "best"], "--tokens: peer 'best' counts a step in examples"),
+        (["train", "--peers", "accelerate"], "--peers 'accelerate' is not a peer"),
+        (["eval", "--models", "./nowhere"], "--models './nowhere' is none of"),
+        (["gpu", "--dry", "--only", "stepp"], "--only 'stepp' is not a stage"),
+    ],
+)
+def test_wrong_input_is_one_error(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.startswith("error: ")
+    assert "Traceback" not in said.err
+
+
+def test_without_a_gpu_the_gpu_benchmark_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["bench", "gpu"]) == 2
+    assert "sees no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_benchmark_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    """TERM while the peers start: status 143, no scratch folder, no peer left."""
+    command = [sys.executable, "-m", "ftsys", "bench", "scaling", "--quick", "--output", str(tmp_path / "results")]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "FTSYS_GLUE_DIR": ""}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    logs: list[Path] = []
+    while not logs and process.poll() is None:
+        logs = list(tmp_path.glob("ftsys-bench-*/work-0/*.log"))
+        time.sleep(0.05)
+    process.terminate()
+    said = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 143, said
+    assert logs
+    assert not list(tmp_path.glob("ftsys-bench-*"))
+
+
+def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in BENCHMARKS)
+
+
+def test_a_step_in_figures(tmp_path: Path) -> None:
+    found = Findings()
+    step.note_steps(found, case(tmp_path), rounds(ours=4.0, course=1.0, matmul=1.0))
+    assert found.ratios == {"tiny: optimizer steps: ours / course": 4.0}
+    row = found.tables["tiny: optimizer steps"]["ours"]
+    assert (row["1000 tokens/s"], row["samples/s"], row["peak GB"]) == (2.0, 40.0, 0.5)
+    assert row["useful TFLOP/s"] == pytest.approx(6 * 1000 * 2000 / 1e12)
+    assert row["of matmul"] == pytest.approx(6 * 1000 * 2000 / 1e9)
+    assert found.tables["tiny: optimizer steps"]["course"]["ours is x"] == 4.0
+    assert found.measurements["tiny, course: step"].median == 0.5
+    assert found.settings["tiny: steps"]["text"] == "synthetic sample"
+    assert len(found.settings["tiny: steps"]["blocks"]["ours"]) == 3
+
+
+def test_trainings_and_predictions_in_figures(tmp_path: Path) -> None:
+    found = Findings()
+    train.note_trainings(found, case(tmp_path), rounds(ours=2.0, best=1.0))
+    bench_eval.note_predictions(found, case(tmp_path), "train", rounds(ours=3.0, best=1.0))
+    assert found.ratios == {
+        "tiny: training of 20 examples: ours / best": 2.0,
+        "tiny: prediction of 64 rows: ours / best": 3.0,
+    }
+    assert found.tables["tiny: prediction of 64 rows"]["ours"]["rows/s"] == 30
+
+
+def test_a_ratio_is_taken_within_a_round() -> None:
+    """The machine is half as fast in the second round, which changes rates and no ratio."""
+    drifting = {
+        "ours": [{**BLOCK, "seconds": 1.0}, {**BLOCK, "seconds": 2.0}],
+        "best": [{**BLOCK, "seconds": 3.0}, {**BLOCK, "seconds": 6.0}],
+    }
+    assert Rounds({}, drifting).over("ours", "best") == [3.0, 3.0]
+
+
+def test_record_plot_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    found = Findings(notes=["cross-encoder: left out"])
+    step.note_steps(found, case(tmp_path), rounds(ours=4.0, course=1.0, matmul=1.0))
+    conclude("step", found, tmp_path)
+    (record,), (plot,) = tmp_path.glob("step-*.json"), tmp_path.glob("step-*.svg")
+    assert json.loads(record.read_text())["ratios"] == {"tiny: optimizer steps: ours / course": 4.0}
+    assert "<svg" in plot.read_text()
+    again = plot.read_bytes()
+    conclude("step", found, tmp_path)
+    assert plot.read_bytes() == again, "the same figures make the same file"
+    shown = capsys.readouterr().out
+    assert "tiny: optimizer steps" in shown
+    assert "cross-encoder: left out" in shown
+    assert str(record) in shown
+
+
+def test_without_matplotlib_there_is_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    found = Findings()
+    step.note_steps(found, case(tmp_path), rounds(ours=1.0, matmul=1.0))
+    conclude("step", found, tmp_path)
+    assert list(tmp_path.glob("*.json"))
+    assert not list(tmp_path.glob("*.svg"))
+    assert "matplotlib is not installed" in capsys.readouterr().out
+
+
+def test_every_stage_is_a_command_that_its_benchmark_reads() -> None:
+    """The words of each stage pass the benchmark's own parser, up to what it would measure."""
+    due = gpu.stages()
+    assert len({stage.name for stage in due}) == len(due) > 5
+    assert sum(stage.needs for stage in due) <= gpu.SECONDS
+    for stage in due:
+        for words in (stage.command, stage.dry):
+            if words[: len(gpu.FTSYS)] == gpu.FTSYS:
+                assert reads(words[len(gpu.FTSYS) :]), words
+
+
+def reads(words: tuple[str, ...]) -> bool:
+    """Whether the benchmark gets as far as measuring."""
+    module = {"step": step, "train": train, "eval": bench_eval, "startup": startup}[words[0]]
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (measuring, module):
+            patch.setattr(place, "each_case", lambda *_: iter([]), raising=False)
+            patch.setattr(place, "model_folders", lambda *_: {}, raising=False)
+        patch.setattr(module, "conclude", lambda *_: None)
+        return module.main(words[1:]) == 0
+
+
+SLEEPS, QUICK = (sys.executable, "-c", "import time; time.sleep(60)"), (sys.executable, "-c", "pass")
+FAILS = (sys.executable, "-c", "raise SystemExit(3)")
+
+
+def test_stages_end_in_time_and_the_rest_is_said() -> None:
+    due = [
+        gpu.Stage("quick", QUICK, QUICK, 0),
+        gpu.Stage("fails", FAILS, QUICK, 0),
+        gpu.Stage("sleeps", SLEEPS, QUICK, 0),
+        gpu.Stage("late", QUICK, QUICK, 10),
+    ]
+    start = time.monotonic()
+    found, wrong = gpu.run_stages(due, 1.0, dry=False, tell=lambda line: None)
+    assert time.monotonic() - start < 30
+    assert wrong == ["fails", "sleeps"]
+    statuses = {name: found.settings[name]["exit status"] for name in found.tables["stages"]}
+    assert statuses == {"quick": 0, "fails": 3, "sleeps": -15}
+    assert [note.partition(",")[0] for note in found.notes] == [
+        "fails: ended with 3", "sleeps: out of time", "late: left out",
+    ]  # fmt: skip
+
+
+def test_a_dry_run_takes_the_dry_commands() -> None:
+    found, wrong = gpu.run_stages([gpu.Stage("s", FAILS, QUICK, 999)], 30.0, dry=True, tell=lambda line: None)
+    assert (wrong, found.settings["s"]["exit status"]) == ([], 0)
+
+
+def test_a_start_that_trains_nothing_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("[task]\nname = 'nothing'\n")
+    with pytest.raises(PeerFailed, match=r"ftsys train has trained no step:\n(.|\n)*nothing"):
+        startup.OurStart(tmp_path / "run.toml", tmp_path).block()

@@ -1,0 +1,103 @@
+"""Which machines a run is started on, and the world they make."""
+
+from pathlib import Path
+
+import pytest
+
+from ftsys.config import LaunchSection
+from ftsys.errors import ConfigError, FtsysError, LaunchError
+from launcher.backends.machines import Asked, Machines, allocated_machines, listed_machines, local_machine, world_of
+from launcher.cli import main
+from launcher.protocol import Message
+
+ANY = Asked(None, None)
+
+
+def ready(*gpus: int, bf16: bool = True) -> dict[int, Message]:
+    names = [[str(each) for each in range(count)] for count in gpus]
+    return {number: {"host": f"node{number}", "gpus": each, "bf16": bf16} for number, each in enumerate(names)}
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> str:
+    path = tmp_path / "hosts"
+    path.write_text("node1 slots=4\nnode2 slots=4\nnode3 slots=2\n")
+    return str(path)
+
+
+def test_the_command_line_wins_over_the_run_file() -> None:
+    launch = LaunchSection(nodes=2, gpus_per_node=4)
+    assert Asked.read(None, None, launch) == Asked(2, 4)
+    assert Asked.read(1, 8, launch) == Asked(1, 8)
+    assert Asked.read(None, None, LaunchSection()) == ANY
+
+
+@pytest.mark.parametrize(("nodes", "ranks", "said"), [(0, None, "--nodes 0"), (None, -1, "--gpus-per-node -1")])
+def test_counts_that_compute_nothing(nodes: int | None, ranks: int | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"{said} computes nothing"):
+        Asked.read(nodes, ranks, LaunchSection())
+
+
+def test_the_machines_of_each_backend(hosts: str) -> None:
+    assert local_machine("here", ANY) == Machines(("here",), None)
+    assert local_machine("here", Asked(1, 3)) == Machines(("here",), 3)
+    assert allocated_machines(["a", "b", "c"], Asked(2, None)) == Machines(("a", "b"), None)
+    assert listed_machines(hosts, Asked(2, None)) == Machines(("node1", "node2"), 4)
+    assert listed_machines(hosts, Asked(None, 2)) == Machines(("node1", "node2", "node3"), 2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (ANY, "different slots .node1 has 4, node2 has 4, node3 has 2.; .*write --gpus-per-node 2"),
+        (Asked(None, 3), "3 ranks a node were asked for, but hostfile .* gives 'node3' 2"),
+        (Asked(4, None), "4 nodes were asked for, but there is only 3 in hostfile"),
+    ],
+)
+def test_a_hostfile_that_gives_too_little(hosts: str, asked: Asked, said: str) -> None:
+    with pytest.raises(LaunchError, match=said):
+        listed_machines(hosts, asked)
+
+
+def test_a_hostfile_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_bytes(b"\xff\xfe")
+    for path, reason in ((tmp_path / "hosts", "it is not UTF-8 text"), (tmp_path, "Is a directory")):
+        with pytest.raises(LaunchError, match=reason):
+            listed_machines(str(path), ANY)
+
+
+def test_worlds() -> None:
+    world = world_of(ready(0, 0), Machines(("a", "b"), 2), "torchrun")
+    assert (world.ranks, world.nodes, world.local_ranks, world.device) == (4, 2, 2, "cpu")
+    world = world_of(ready(8, 8), Machines(("a", "b"), None), "torchrun")
+    assert (world.ranks, world.local_ranks, world.device, world.bf16_supported) == (16, 8, "cuda", True)
+    assert not world_of(ready(1, bf16=False), Machines(("a",), None), "torchrun").bf16_supported
+    assert world_of(ready(4, 8), Machines(("a", "b"), 4), "torchrun").ranks == 8
+    assert world_of(ready(0), Machines(("a",), None), "deepspeed").launcher == "deepspeed"
+
+
+@pytest.mark.parametrize(("gpus", "ranks"), [((4, 8), None), ((0, 8), 4)])
+def test_nodes_that_differ(gpus: tuple[int, int], ranks: int | None) -> None:
+    with pytest.raises(FtsysError, match=f"node0 has {gpus[0]}, node1 has {gpus[1]}.: write --gpus-per-node"):
+        world_of(ready(*gpus), Machines(("a", "b"), ranks), "torchrun")
+
+
+def test_the_deepspeed_launcher_starts_one_machine(
+    hosts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.toml").write_text('output_dir = "run"\n[task]\nname = "mrpc"\n')
+    words = ["run", str(tmp_path / "run.toml"), "--hostfile", hosts, "--backend", "hostfile", "--launcher", "deepspeed"]
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: --launcher deepspeed starts one machine, the backend is 'hostfile'"
+    )
+
+
+def test_this_machine_cannot_be_reached_by_others_as_localhost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.toml").write_text('output_dir = "run"\n[task]\nname = "mrpc"\n')
+    (tmp_path / "hosts").write_text("localhost slots=1\nnode2 slots=1\n")
+    words = ["run", str(tmp_path / "run.toml"), "--backend", "hostfile", "--hostfile", str(tmp_path / "hosts")]
+    assert main(words) == 2
+    assert "the first host is 'localhost', under which the others do not reach it" in capsys.readouterr().err

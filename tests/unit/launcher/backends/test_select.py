@@ -1,0 +1,48 @@
+"""Which backend starts a run, and the reason that is said."""
+
+import pytest
+
+from ftsys.errors import LaunchError
+from launcher.backends.select import Choice, choose_backend
+
+JOB = {"SLURM_JOB_ID": "17"}
+
+
+@pytest.mark.parametrize(
+    ("hostfile", "environ", "srun", "choice"),
+    [
+        (None, {}, False, Choice("local", "no SLURM allocation, no hostfile")),
+        ("hosts", {}, True, Choice("hostfile", "--hostfile hosts")),
+        (None, JOB, True, Choice("slurm", "inside SLURM job 17")),
+        ("hosts", JOB, True, Choice("slurm", "inside SLURM job 17, --hostfile hosts is left unread")),
+        (None, JOB, False, Choice("local", "SLURM job 17, but no srun here, no hostfile")),
+        ("hosts", JOB, False, Choice("hostfile", "--hostfile hosts, SLURM job 17, but no srun here")),
+    ],
+)
+def test_auto(hostfile: str | None, environ: dict[str, str], srun: bool, choice: Choice) -> None:
+    assert choose_backend("auto", "launch.backend", hostfile, environ, srun) == choice
+
+
+@pytest.mark.parametrize(
+    ("asked", "hostfile", "environ"), [("local", None, JOB), ("hostfile", "hosts", JOB), ("slurm", None, JOB)]
+)
+def test_what_is_asked_for_is_chosen(asked: str, hostfile: str | None, environ: dict[str, str]) -> None:
+    choice = choose_backend(asked, "--backend", hostfile, environ, has_srun=True)
+    assert (choice.backend, choice.why) == (asked, f"--backend = {asked!r}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "hostfile", "environ", "srun", "said"),
+    [
+        ("slurm", None, {}, True, "SLURM_JOB_ID is not set: start with sbatch or salloc"),
+        ("slurm", None, JOB, False, "needs srun, which is not found here"),
+        ("hostfile", None, {}, False, "launch.backend = 'hostfile' needs the hosts: write --hostfile FILE"),
+        ("local", "hosts", {}, False, "reads no hostfile, but --hostfile 'hosts' was given"),
+        ("auto", None, {"SLURM_JOB_ID": "17; rm x"}, True, "SLURM_JOB_ID='17; rm x' is no job number"),
+    ],
+)
+def test_what_cannot_be_chosen(
+    asked: str, hostfile: str | None, environ: dict[str, str], srun: bool, said: str
+) -> None:
+    with pytest.raises(LaunchError, match=said):
+        choose_backend(asked, "launch.backend", hostfile, environ, srun)

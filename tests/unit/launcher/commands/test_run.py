@@ -1,0 +1,60 @@
+"""The pure parts of `ftlaunch run`: its one line, and the folder that other machines know."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.backends.select import Choice
+from launcher.command_lines import Start
+from launcher.commands.run import announcement, this_folder
+from launcher.planner.world import World
+from launcher.protocol import Message
+
+START = Start("torchrun", 1, 2, "127.0.0.1", 17_000, "id", ("train", "run.toml"), "logs")
+LOCAL = Choice("local", "no SLURM allocation, no hostfile")
+
+
+def ready(*threads: str) -> dict[int, Message]:
+    return {number: {"host": f"node{number + 1}", "threads": each} for number, each in enumerate(threads)}
+
+
+def test_one_machine() -> None:
+    world = World(ranks=2, local_ranks=2)
+    assert announcement(LOCAL, world, START, ready("1 thread each on cores of their own")) == (
+        "ftlaunch: local (no SLURM allocation, no hostfile): torchrun starts 2 CPU ranks, "
+        "1 thread each on cores of their own, port 17000"
+    )
+    assert "starts 1 GPU rank, 8 threads each, port" in announcement(
+        LOCAL, World(device="cuda"), START, ready("8 threads each")
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "where"),
+    [
+        (2, "on node1, node2, 4 t"),
+        (4, "on node1, node2, node3, node4, 4 t"),
+        (64, "on 64 machines, node1 to node64, 4 t"),
+    ],
+)
+def test_several_machines(count: int, where: str) -> None:
+    world = World(ranks=count, nodes=count)
+    assert where in announcement(Choice("hostfile", "--hostfile hosts"), world, START, ready(*["4 threads"] * count))
+
+
+def test_machines_that_differ() -> None:
+    said = announcement(
+        Choice("slurm", "inside SLURM job 1"), World(ranks=2, nodes=2), START, ready("4 threads", "8 threads")
+    )
+    assert "4 threads or 8 threads" in said
+
+
+def test_the_folder_has_the_name_that_the_shell_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "link")
+    assert this_folder({"PWD": str(tmp_path / "link")}) == tmp_path / "link"
+    for stale in (str(tmp_path / "other"), str(tmp_path / "gone"), "link", ""):
+        assert this_folder({"PWD": stale}) == tmp_path / "real"
+    assert this_folder({}) == tmp_path / "real"

@@ -1,0 +1,84 @@
+"""Commands on several nodes at once, and the words with which the doctor starts its probes."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from ftsys.config import build_run
+from ftsys.errors import LaunchError
+from launcher.doctor.facts import Asked
+from launcher.doctor.probes import _answers, _commands, _question
+from launcher.doctor.requirements import requirements, versions_tested
+from launcher.doctor.run_on_nodes import Ended, run_together
+
+
+def test_each_gets_the_text_and_its_output_comes_back_in_order() -> None:
+    ended = run_together([["sh", "-c", "sleep 0.2; cat"], ["sh", "-c", "echo no >&2; exit 3"]], "hello", 30)
+    assert ended == [Ended("hello", "", 0), Ended("", "no\n", 3)]
+
+
+def test_one_that_hangs_is_ended_and_what_it_said_is_kept() -> None:
+    (ended,) = run_together([["sh", "-c", "echo so far; exec sleep 60"]], "", 0.5)
+    assert ended == Ended("so far\n", "", None)
+
+
+def test_a_program_that_is_not_there() -> None:
+    with pytest.raises(LaunchError, match="'no-such-program' is not found on this machine"):
+        run_together([["no-such-program"]], "", 5)
+
+
+def asked(backend: str, *hosts: str) -> Asked:
+    return Asked(build_run({"output_dir": "x", "task": {"name": "mrpc"}}), backend, hosts, 12345)
+
+
+def test_a_probe_is_started_as_the_ranks_are() -> None:
+    here = _commands(asked("local", "here", "here"), {})
+    assert here == [([sys.executable, "-m", "launcher.doctor.probe_entry", str(seat)], (seat,)) for seat in (0, 1)]
+    ssh = _commands(asked("hostfile", "node1", "node2"), {"PYTHONPATH": "/a b", "SECRET": "x"})
+    words, seats = ssh[1]
+    assert (words[0], words[-3:-1], seats) == ("ssh", ["--", "node2"], (1,))
+    expected = ["env", "PYTHONPATH=/a b", sys.executable, "-m", "launcher.doctor.probe_entry", "1"]
+    assert shlex.split(words[-1].partition(" && exec ")[2]) == expected
+    ((words, seats),) = _commands(asked("slurm", "node1", "node2"), {})
+    assert (words[0], seats) == ("srun", (0, 1))
+    assert "--ntasks=2" in words
+    assert "--kill-on-bad-exit=0" in words
+    assert words[-3:] == [sys.executable, "-m", "launcher.doctor.probe_entry"]
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a;b", "$(x)", ""])
+def test_a_host_that_is_no_name_is_refused(host: str) -> None:
+    with pytest.raises(LaunchError, match="is no host name"):
+        _commands(asked("hostfile", "node1", host), {})
+
+
+def test_the_question_names_where_to_meet() -> None:
+    import json
+
+    assert json.loads(_question(asked("hostfile", "node1", "node2"), "t", {}))["master"] == "node1"
+    assert json.loads(_question(asked("local", "here", "here"), "t", {}))["master"] == "127.0.0.1"
+
+
+def test_answers_of_several_seats_among_other_lines() -> None:
+    lines = [
+        "Welcome to node1",
+        '{"seat": 1, "group": "clock", "facts": 2.0}',
+        '{"seat": 0, "group": "clock", "facts": 1.0}',
+        '{"seat": 1, "group": "clock", "facts": 3.0}',
+        "{broken",
+    ]
+    found = _answers((0, 1, 2), Ended("\n".join(lines), "oh", None))
+    assert [found[seat].groups for seat in (0, 1, 2)] == [{"clock": 1.0}, {"clock": 3.0}, {}]
+    assert (found[2].status, found[2].errors) == (None, "oh")
+
+
+def test_requirements_are_the_projects_own(repository: Path, tmp_path: Path) -> None:
+    found = requirements()
+    assert found["transformers"] == "<5.24,>=5.17"
+    assert "pytest" not in found
+    assert set(found) == set(requirements(tmp_path)), "from the installation, where there is no checkout"
+    assert versions_tested()["transformers"] == "5.23.0"
+    assert versions_tested()["huggingface-hub"]
+    assert versions_tested(tmp_path) == {}

@@ -1,0 +1,148 @@
+"""The words of every command that starts something, and that nothing gets into them that is no word of ours."""
+
+import base64
+import json
+import shlex
+import subprocess
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ftsys.errors import LaunchError
+from launcher.command_lines import (
+    Start,
+    node_command,
+    passed_environment,
+    remote_line,
+    smallest_cpu_count,
+    srun_command,
+    ssh_command,
+)
+
+START = Start(
+    launcher="torchrun",
+    nodes=2,
+    ranks_per_node=4,
+    master="node1",
+    port=17_000,
+    run_id="abc",
+    program=("train", "my run.toml", "--train.seed", "7"),
+    logs="/runs/a/logs",
+)
+
+
+def test_torchrun() -> None:
+    assert node_command("/venv/bin/python", START, 1) == [
+        "/venv/bin/python",
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=2",
+        "--nproc-per-node=4",
+        "--node-rank=1",
+        "--master-addr=node1",
+        "--master-port=17000",
+        "--rdzv-id=abc",
+        "--rdzv-conf=timeout=120",
+        "--max-restarts=0",
+        "--monitor-interval=0.1",
+        "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+        "--shutdown-timeout=300",
+        "--module",
+        "launcher.agent.rank",
+        "train",
+        "my run.toml",
+        "--train.seed",
+        "7",
+    ]
+
+
+def test_torchrun_knows_these_words() -> None:
+    from torch.distributed.run import parse_args
+
+    options = parse_args(node_command("python", START, 1)[3:])
+    assert (options.training_script, options.training_script_args) == ("launcher.agent.rank", list(START.program))
+    assert (options.nnodes, options.nproc_per_node, options.node_rank) == ("2", "4", 1)
+    assert options.shutdown_timeout == 300
+    assert options.module
+
+
+@pytest.mark.parametrize(("devices", "slots"), [((), [0, 1, 2, 3]), (("4", "5", "6", "7"), ["4", "5", "6", "7"])])
+def test_the_deepspeed_launcher(devices: tuple[str, ...], slots: list[object]) -> None:
+    command = node_command("python", replace(START, launcher="deepspeed", nodes=1, devices=devices), 0)
+    assert command[:4] == ["python", "-u", "-m", "deepspeed.launcher.launch"]
+    world = next(word.partition("=")[2] for word in command if word.startswith("--world_info="))
+    assert json.loads(base64.urlsafe_b64decode(world)) == {"localhost": slots}
+    assert command[-6:] == ["--module", "launcher.agent.rank", *START.program]
+
+
+def test_a_start_survives_the_way_to_a_node() -> None:
+    assert Start.from_fields(json.loads(json.dumps(START.as_fields()))) == START
+
+
+def test_ssh() -> None:
+    command = ssh_command(
+        "node2", "/venv/bin/python", "/home/me/it's here", {"PYTHONPATH": "/src", "HF_TOKEN": "secret"}
+    )
+    assert command[:2] == ["ssh", "-T"]
+    assert command[-3:-1] == ["--", "node2"]
+    assert {"BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5"} <= set(command)
+    assert shlex.split(command[-1]) == [
+        *("cd", "/home/me/it's here", "&&", "exec", "env", "PYTHONPATH=/src"),
+        *("/venv/bin/python", "-m", "launcher.agent"),
+    ]
+    assert "secret" not in " ".join(command)
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=touch x", "a;b", "$(x)", "a b", "", "a\n", "a'b", "user@host"])
+def test_no_option_and_no_shell_comes_in_through_a_host_name(host: str) -> None:
+    with pytest.raises(LaunchError, match="is no host name"):
+        ssh_command(host, "python", "/", {})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"])), min_size=1, max_size=4))
+def test_a_far_shell_gives_every_word_as_it_was(words: list[str]) -> None:
+    line = remote_line(["printf", "%s\\0", *words], "/", {"PYTHONPATH": "; exit 3"})
+    done = subprocess.run(["sh", "-c", line], capture_output=True, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == words
+
+
+def test_what_of_the_environment_goes_along() -> None:
+    here = {
+        "PATH": "/bin",
+        "HF_TOKEN": "secret",
+        "HF_HUB_OFFLINE": "1",
+        "FTSYS_CACHE": "/cache",
+        "NCCL_SOCKET_IFNAME": "ib0",
+        "OMP_NUM_THREADS": "4",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "SLURM_JOB_ID": "3",
+        "HOME": "/home/me",
+        "SSH_AUTH_SOCK": "/tmp/agent",
+        "MASTER_PORT": "1",
+        "RANK": "3",
+    }
+    gone = {"CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "HOME", "SSH_AUTH_SOCK", "MASTER_PORT", "RANK"}
+    assert set(here) - set(passed_environment(here)) == gone
+
+
+def test_srun() -> None:
+    command = srun_command("python", 3, 64)
+    assert command[0] == "srun"
+    assert {"--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "--cpus-per-task=64"} <= set(
+        command
+    )
+    assert command[-3:] == ["python", "-m", "launcher.agent"]
+    assert not any(word.startswith("--cpus") for word in srun_command("python", 3, None))
+
+
+@pytest.mark.parametrize(("text", "count"), [("64(x2),32", 32), ("2", 2), ("8(x3)", 8), ("", None)])
+def test_cpus_of_an_allocation(text: str, count: int | None) -> None:
+    assert smallest_cpu_count(text) == count
+
+
+def test_cpus_that_slurm_did_not_write() -> None:
+    with pytest.raises(LaunchError, match="SLURM_JOB_CPUS_PER_NODE='many'"):
+        smallest_cpu_count("many")

@@ -1,0 +1,253 @@
+"""From the example script's flags to a run file: table by table, and everything that is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftsys.config import build_run, load_run, resolve_task
+from ftsys.config.trainer_known import KNOWN_TRAINER_FIELDS
+from ftsys.errors import ConfigError, DataError
+from ftsys.run_glue.command import shown
+from ftsys.run_glue.flag_table import ONLY, SAME_KEY, WITHOUT_EFFECT
+from ftsys.run_glue.flags import DEFAULTS
+from ftsys.run_glue.infer_task import Shape, look_at_file, look_at_hub
+from ftsys.run_glue.translate import Asked, translate
+
+MRPC = {"model_name_or_path": "bert-base-uncased", "task_name": "mrpc", "do_train": True}
+
+
+def asked(ranks: int = 1, **flags: Any) -> Asked:
+    return translate(MRPC | flags, ranks, _nothing, _nothing)
+
+
+def _nothing(*_: object) -> Shape:
+    raise AssertionError("a GLUE task needs no look")
+
+
+def run_of(ranks: int = 1, **flags: Any) -> Any:
+    return build_run(asked(ranks, **flags).tree)
+
+
+def test_the_defaults_are_the_scripts() -> None:
+    run = run_of(output_dir="out")
+    assert (run.train.learning_rate, run.train.epochs, run.train.seed, run.data.max_length) == (5e-5, 3.0, 42, 128)
+    assert (run.batch.global_size, run.engine.precision, run.data.source) == (8, "fp32", "hub")
+    assert (run.train.save_every, run.train.eval_every, run.trainer) == (500, "never", {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "value"),
+    [
+        ({"task_name": "STSB"}, "task.name", "stsb"),
+        ({"glue_dir": "files"}, "data.source", "files"),
+        ({"max_seq_length": 64}, "data.max_length", 64),
+        ({"max_train_samples": 10, "max_predict_samples": 5}, "data.first_rows", {"train": 10, "test": 5}),
+        ({"num_train_epochs": 2}, "train.epochs", 2.0),
+        ({"max_steps": 7, "num_train_epochs": 2}, "train.max_steps", 7),
+        ({"max_steps": 7}, "train.epochs", None),
+        ({"learning_rate": 1e-3}, "train.learning_rate", 1e-3),
+        ({"seed": 7, "data_seed": 7}, "train.seed", 7),
+        ({"save_strategy": "no"}, "train.save_every", "never"),
+        ({"save_strategy": "epoch"}, "train.save_every", "epoch"),
+        ({"save_steps": 50}, "train.save_every", 50),
+        ({"save_steps": 50.0}, "train.save_every", 50),
+        ({"save_total_limit": 3}, "train.save_keep", 3),
+        ({"eval_strategy": "epoch"}, "train.eval_every", "epoch"),
+        ({"eval_strategy": "steps"}, "train.eval_every", 500),
+        ({"eval_strategy": "steps", "logging_steps": 20}, "train.eval_every", 20),
+        ({"eval_strategy": "steps", "eval_steps": 30, "logging_steps": 20}, "train.eval_every", 30),
+        ({"resume_from_checkpoint": "out/checkpoints/step-000002"}, "train.resume", "out/checkpoints/step-000002"),
+        ({"resume_from_checkpoint": "True"}, "train.resume", "auto"),
+        ({"fp16": True}, "engine.precision", "fp16"),
+        ({"bf16": True, "fp16": False}, "engine.precision", "bf16"),
+        ({"gradient_checkpointing": True}, "engine.activation_checkpointing", True),
+        ({"torch_compile": True}, "engine.compile", True),
+        ({"deepspeed": "ds.json"}, "engine.deepspeed", "ds.json"),
+        ({"deepspeed": "ds.json"}, "engine.backend", "deepspeed"),
+        ({"deepspeed": "ds.json"}, "engine.precision", "auto"),
+        ({"train_sampling_strategy": "group_by_length"}, "batch.order", "length_grouped"),
+        ({"global_batch_size": 48}, "batch.global_size", 48),
+        ({"global_batch_tokens": 4096}, "batch.global_tokens", 4096),
+        ({"warmup_steps": 0.1, "weight_decay": 0.01}, "trainer", {"warmup_steps": 0.1, "weight_decay": 0.01}),
+        ({"report_to": ["tensorboard"], "run_name": "a"}, "trainer", {"report_to": ["tensorboard"], "run_name": "a"}),
+        ({"token": None, "hub_model_id": None}, "trainer", {}),
+    ],
+)
+def test_a_flag_becomes_a_key(flags: dict[str, Any], key: str, value: Any) -> None:
+    found: Any = run_of(**flags)
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize(("device", "steps", "ranks", "size"), [(8, 1, 1, 8), (8, 1, 4, 32), (16, 4, 2, 128)])
+def test_the_global_batch_is_device_x_accumulation_x_ranks(device: int, steps: int, ranks: int, size: int) -> None:
+    run = run_of(ranks, per_device_train_batch_size=device, gradient_accumulation_steps=steps)
+    assert run.batch.global_size == size
+
+
+def test_mnli_cuts_both_of_its_evaluation_splits() -> None:
+    run = run_of(task_name="mnli", max_eval_samples=9)
+    assert run.data.first_rows == {"validation_matched": 9, "validation_mismatched": 9}
+
+
+def test_what_is_to_be_done() -> None:
+    found = asked(do_eval=True, do_predict=True, overwrite_output_dir=True, logging_dir="tb", overwrite_cache=True)
+    assert (found.train, found.evaluate, found.predict, found.overwrite) == (True, True, True, True)
+    assert (found.name, found.logging_dir) == ("mrpc", "tb")
+    assert found.notes == ("--overwrite_cache changes nothing: a store belongs to its text and is never stale",)
+    assert asked(eval_strategy="epoch").evaluate, "as transformers has it"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"model_name_or_path": None}, "--model_name_or_path is missing"),
+        ({"do_train": False}, "there is nothing to do"),
+        ({"task_name": "mrcp"}, "--task_name 'mrcp' is none of the script's tasks: did you mean 'mrpc'"),
+        ({"task_name": "ax"}, "--task_name 'ax' is none"),
+        ({"task_name": None}, "exclude each other, and none of them is there"),
+        ({"train_file": "a.csv"}, "--task_name and --train_file is there: write one"),
+        ({"task_name": None, "train_file": "a.csv", "do_eval": True}, "--do_eval needs --validation_file"),
+        ({"task_name": None, "train_file": "a.csv", "do_predict": True}, "--do_predict needs --test_file"),
+        ({"test_file": "a.csv"}, "need --train_file"),
+        ({"task_name": None, "dataset_name": "x", "glue_dir": "files"}, "--glue_dir needs --task_name"),
+        ({"dataset_config_name": "x"}, "--dataset_config_name needs --dataset_name"),
+        ({"fp16": True, "bf16": True}, "--fp16 and --bf16 exclude each other"),
+        ({"save_steps": 0.1}, "--save_steps 0.1 cannot be honoured: write a whole number"),
+        ({"save_strategy": "best"}, "--save_strategy 'best' cannot be honoured"),
+        ({"tokenizer_name": "other"}, "--tokenizer_name 'other' cannot be honoured: only 'bert-base-uncased'"),
+        ({"data_seed": 7}, "--data_seed 7 cannot be honoured: only 42"),
+        ({"push_to_hub": True}, "--push_to_hub True cannot be honoured: upload afterwards"),
+        ({"fsdp": "full_shard"}, "--fsdp 'full_shard' cannot be honoured"),
+        ({"model_revision": "v2"}, "--model_revision 'v2' cannot be honoured: download that revision"),
+        ({"trust_remote_code": True}, "--trust_remote_code True cannot be honoured: no code of a model is run"),
+        ({"use_fast_tokenizer": False}, "--use_fast_tokenizer False cannot be honoured"),
+        ({"dataloader_drop_last": True}, "--dataloader_drop_last True cannot be honoured"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        asked(**flags)
+    assert said in str(refused.value)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as refused:
+        asked(model_name_or_path=None, push_to_hub=True, fp16=True, bf16=True)
+    assert len(refused.value.messages) == 3
+
+
+def test_every_argument_has_one_place() -> None:
+    from ftsys.run_glue.translate import READ_HERE
+
+    tables = [set(SAME_KEY), set(WITHOUT_EFFECT), set(ONLY) - {"save_strategy", "train_sampling_strategy"}]
+    tables.append(set(READ_HERE))
+    for index, table in enumerate(tables):
+        for other in tables[index + 1 :]:
+            assert table & other == set()
+    owned = ("local_rank", "label_names")  # what launchers write, and what ONLY has
+    passed_on = KNOWN_TRAINER_FIELDS - set().union(*tables) - set(DEFAULTS) - set(owned)
+    values: dict[str, Any] = dict.fromkeys(passed_on, 1)
+    text = ("lr_scheduler_type", "optim", "run_name")
+    build_run(asked(**values | dict.fromkeys(text, "a")).tree)  # refuses a field that another section decides
+
+
+CUSTOM = {
+    "model_name_or_path": "bert-base-uncased",
+    "do_train": True,
+    "train_file": "a.csv",
+    "validation_file": "b.csv",
+}
+
+
+def test_a_file_of_ones_own() -> None:
+    seen: list[Path] = []
+
+    def look(path: Path) -> Shape:
+        seen.append(path)
+        return Shape(("text",), ("no", "yes"))
+
+    found = translate(CUSTOM | {"do_eval": True, "max_eval_samples": 3}, 1, look, _nothing)
+    task = resolve_task(build_run(found.tree))
+    assert (task.columns, task.labels, task.metrics) == (("text",), ("no", "yes"), ("accuracy",))
+    assert found.tree["data"]["source"] == {"train": "a.csv", "validation": "b.csv"}
+    assert found.tree["data"]["first_rows"] == {"validation": 3}
+    assert (seen, found.name) == ([Path("a.csv")], "None")
+
+
+def test_numbers_are_a_regression_judged_by_the_squared_error() -> None:
+    found = translate(CUSTOM, 1, lambda _: Shape(("a", "b"), ()), _nothing)
+    task = resolve_task(build_run(found.tree))
+    assert (task.regression, task.metrics, task.columns) == (True, ("mse",), ("a", "b"))
+
+
+def test_a_data_set_of_the_hub() -> None:
+    flags = {"model_name_or_path": "m", "do_train": True, "dataset_name": "someone/reviews"}
+    found = translate(flags, 1, _nothing, lambda *_: Shape(("text",), ("bad", "good")))
+    assert found.tree["data"]["source"] == "hub:someone/reviews"
+    assert found.tree["task"]["name"] == "reviews"
+    glue = translate(flags | {"dataset_name": "nyu-mll/glue", "dataset_config_name": "rte"}, 1, _nothing, _nothing)
+    assert (glue.tree["task"], glue.tree["data"]["source"]) == ({"name": "rte"}, "hub:nyu-mll/glue")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "shape"),
+    [
+        ("a.csv", 'id_text,label\n"one, two",1\n"a\nb",0\n', Shape(("id_text",), ("0", "1"))),
+        (
+            "a.csv",
+            "sentence2,x,sentence1,label\na,b,c,up\nd,e,f,down\n",
+            Shape(("sentence1", "sentence2"), ("down", "up")),
+        ),
+        ("a.csv", "x,y,z,label\na,b,c,1.5\nd,e,f,2\n", Shape(("x", "y"), ())),
+        ("a.tsv", 'x\tlabel\n"a\t1\nb\t0\n', Shape(("x",), ("0", "1"))),
+        ("a.json", '{"x": "a", "label": "yes"}\n{"x": "b", "label": "no"}\n', Shape(("x",), ("no", "yes"))),
+    ],
+)
+def test_a_file_tells_its_task(tmp_path: Path, name: str, text: str, shape: Shape) -> None:
+    (tmp_path / name).write_text(text)
+    assert look_at_file(tmp_path / name) == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.txt", "x", "a file that ends in '.txt' cannot be read"),
+        ("a.csv", "x,y\na,b\n", "no column 'label'; the columns there are x, y"),
+        ("a.csv", "label\n1\n0\n", "no column but 'label'"),
+        ("a.csv", "x,label\na,1\nb,1\n", r"its labels are \[1\], and a task has two classes"),
+        ("a.csv", 'x,label\n"a,1\n', "is not what its name says|its labels are"),
+        ("a.json", "[1]\n", "is not what its name says"),
+    ],
+)
+def test_a_file_that_tells_no_task_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=said):
+        look_at_file(tmp_path / name)
+    with pytest.raises(DataError, match=r"no\.csv: cannot be read"):
+        look_at_file(tmp_path / "no.csv")
+
+
+def test_a_folder_in_the_hubs_form_tells_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    (folder / "test.csv").write_text("text,label\na,1\n")
+    with pytest.raises(DataError, match="has no split 'train', only test"):
+        look_at_hub(str(folder), "reviews")
+    (folder / "train.csv").write_text("text,label\na,1\nb,0\n")
+    assert look_at_hub(str(folder), "reviews") == Shape(("text",), ("0", "1"))
+
+
+def test_the_run_file_that_is_shown_is_the_run(tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"output_dir": "out", "do_eval": True, "max_train_samples": 5, "weight_decay": 0.01}
+    found = asked(2, **flags)
+    run = build_run(found.tree)
+    text = shown(found, run, 2)
+    (tmp_path / "run.toml").write_text(text)
+    assert load_run(tmp_path / "run.toml") == run
+    assert "ftsys train RUN.toml" in text
+    assert "batch.global_size = 16 is for 2 ranks, 8 each" in text
+    assert "watchdog" not in text, "what nobody asked for is left out"

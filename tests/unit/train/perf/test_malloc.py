@@ -1,0 +1,38 @@
+"""Memory that is freed and asked for again is still there: counted in page faults, in a process of its own."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource
+import torch
+from ftsys.train.perf.malloc import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        large = [torch.ones(n, dtype=torch.uint8) for n in (40 << 20, 1 << 20, 3 << 20)]
+        del large
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = faults()
+kept = keep_freed_memory()
+faults()
+print(kept, first, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+@pytest.mark.parametrize("chosen", [{}, {"MALLOC_ARENA_MAX": "2"}])
+def test_freed_memory_is_kept_unless_the_environment_chooses(chosen: dict[str, str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", PROGRAM]
+    said = subprocess.run(command, env={**environment, **chosen}, capture_output=True, text=True, check=True).stdout
+    kept, before, after = said.split()
+    assert kept == str(not chosen)
+    assert int(before) > 50_000 or int(before) > 10 * 512  # pages of 4 KiB, or huge ones
+    assert int(after) < 500 if kept == "True" else int(after) > 5_000

@@ -1,0 +1,131 @@
+"""Masters in float32 behind 16-bit weights: torch's AdamW exactly, and rows that never had a gradient left alone."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ftsys.kernels.native.library import native, why_not_native
+from ftsys.train.checkpoint.state_dict import export_state, import_state
+from ftsys.train.trainer import master_adamw
+from ftsys.train.trainer.master_adamw import MasterAdamW
+
+ROWS, WIDTH = 64, 8
+
+
+@pytest.fixture(autouse=True, params=["native", "pieces"])
+def small_pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(master_adamw, "PIECE", 40)
+    monkeypatch.setattr(master_adamw, "MANY_ROWS", ROWS)
+    if request.param == "pieces":
+        monkeypatch.setattr(master_adamw, "native", lambda: None)
+    elif native() is None:
+        pytest.skip(f"no native kernels: {why_not_native()}")
+
+
+def _model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(ROWS, WIDTH), nn.Linear(WIDTH, 5), nn.Linear(5, 3))
+
+
+def _groups(model: nn.Module, decay: float = 0.0) -> list[dict[str, Any]]:
+    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    others = [p for name, p in model.named_parameters() if not name.endswith("bias")]
+    return [{"params": others, "weight_decay": decay}, {"params": biases, "weight_decay": 0.0}]
+
+
+def _backward(model: nn.Module, step: int) -> None:
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(0, ROWS // 2, (6,), generator=generator) + (16 if step > 3 else 0)
+    model.zero_grad()
+    (model(ids).float() ** 2).sum().backward()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("largest_norm", [1e9, 0.3])
+def test_in_float32_it_is_torchs_adamw_with_clipping(decay: float, largest_norm: float) -> None:
+    ours, theirs = _model(), _model()
+    optimizer = MasterAdamW(_groups(ours, decay), lr=1e-2)
+    optimizer.lower(torch.float32)
+    reference = torch.optim.AdamW(_groups(theirs, decay), lr=1e-2, fused=True)
+    for step in range(6):
+        _backward(ours, step)
+        _backward(theirs, step)
+        norm = optimizer.clip(largest_norm)
+        exact = torch.cat([p.grad.double().flatten() for p in theirs.parameters() if p.grad is not None]).norm()
+        assert norm.item() == pytest.approx(exact.item(), rel=1e-6)
+        nn.utils.clip_grad_norm_(theirs.parameters(), largest_norm)
+        optimizer.step()
+        reference.step()
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(ours.get_parameter(name), parameter, rtol=1e-5, atol=1e-7)
+
+
+def test_small_updates_are_not_lost_to_rounding() -> None:
+    model = nn.Linear(4, 1, bias=False)
+    nn.init.ones_(model.weight)
+    optimizer = MasterAdamW([{"params": list(model.parameters())}], lr=1e-4)
+    optimizer.lower(torch.bfloat16)
+    for _ in range(100):
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+    master = optimizer.param_groups[0]["params"][0]
+    assert master.dtype == torch.float32
+    torch.testing.assert_close(master, torch.full((1, 4), 0.99), atol=1e-4, rtol=0)
+    assert model.weight.dtype == torch.bfloat16
+    assert torch.equal(model.weight, master.bfloat16())
+
+
+def test_rows_without_a_gradient_keep_their_bits_and_woken_rows_move_on() -> None:
+    model = _model()
+    before = copy.deepcopy(model[0].weight.detach())
+    optimizer = MasterAdamW(_groups(model), lr=1e-2)
+    for step in range(6):
+        _backward(model, step)
+        optimizer.step()
+    touched = optimizer.state[optimizer.param_groups[0]["params"][0]]["exp_avg_sq"].any(1)
+    changed = (model[0].weight != before).any(1)
+    assert 0 < touched.sum() < ROWS
+    assert torch.equal(touched, changed)
+
+
+def test_a_state_taken_over_goes_on_bit_for_bit() -> None:
+    whole, cut = _model(), _model()
+    first = MasterAdamW(_groups(whole), lr=1e-2)
+    first.lower(torch.bfloat16)
+    for step in range(3):
+        _backward(whole, step)
+        first.step()
+    second = MasterAdamW(_groups(cut), lr=1e-2)
+    second.lower(torch.bfloat16)
+    saved = export_state(whole, first)
+    assert all(tensor.dtype == torch.float32 for tensor in saved.weights.values())
+    import_state(cut, second, saved)
+    for step in range(3, 6):
+        for model, optimizer in ((whole, first), (cut, second)):
+            _backward(model, step)
+            optimizer.clip(0.5)
+            optimizer.step()
+    for name, parameter in whole.named_parameters():
+        assert torch.equal(parameter, cut.get_parameter(name)), name
+
+
+def test_a_state_of_plain_adamw_is_taken_over() -> None:
+    whole, other = _model(), _model()
+    plain = torch.optim.AdamW(_groups(whole), lr=1e-2)
+    for step in range(3):
+        _backward(whole, step)
+        plain.step()
+    optimizer = MasterAdamW(_groups(other), lr=1e-2)
+    optimizer.lower(torch.bfloat16)
+    import_state(other, optimizer, export_state(whole, plain))
+    masters = dict(zip([id(p) for group in optimizer.live for p in group], _masters(optimizer), strict=True))
+    for name, parameter in whole.named_parameters():
+        assert torch.equal(masters[id(other.get_parameter(name))], parameter)
+        assert torch.equal(other.get_parameter(name), parameter.bfloat16())
+
+
+def _masters(optimizer: MasterAdamW) -> list[torch.Tensor]:
+    return [master for group in optimizer.param_groups for master in group["params"]]
