@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from torch import distributed
 
 from ftsys.errors import FtsysError
-from ftsys.report.progress import is_main_rank
+from ftsys.ranks import is_main_rank
 
 Value = TypeVar("Value")
 
@@ -50,3 +50,13 @@ def decided_by_rank_0(decide: Callable[[], Value]) -> Value:
     if refused is not None:
         raise refused
     return value
+
+
+def rank() -> int:
+    """This process's rank; 0 without a process group."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of ranks; 1 without a process group."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ftsys.errors import LaunchError
-from launcher.agent.__main__ import BEAT_SECONDS
 from launcher.backends.agents import Agents, Said
 from launcher.command_lines import Start
 from launcher.exit_report import Ended
 from launcher.protocol import Message
+from launcher.timeouts import BEAT_SECONDS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 PREPARE_SECONDS = 60.0

@@ -4,13 +4,11 @@ The ranks' own word in status.json counts, if it is of this start; launchers hid
 killed writes none. What nobody else can know comes from the processes around the ranks: which ended first, and how.
 """
 
-import json
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ftsys.errors import BAD_INPUT, DONE, FAILED, HUNG, NOT_OURS, STOPPED_EARLY
 
@@ -56,20 +54,6 @@ def signal_name(number: int) -> str:
     with suppress(ValueError):
         return signal.Signals(number).name
     return f"signal {number}"
-
-
-def newest_attempt(folder: Path) -> int:
-    """The number of the run folder's newest life; 0 if there was none."""
-    return max((int(path.stem) for path in folder.glob("attempts/*.json") if path.stem.isdecimal()), default=0)
-
-
-def exit_of_this_start(folder: Path, before: int) -> int | None:
-    """The exit status in status.json if a life after attempt `before` wrote one; else None."""
-    try:
-        status: dict[str, Any] = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or damaged: then it says nothing
-        return None
-    return status.get("exit") if status.get("attempt", 0) > before else None
 
 
 def judge(ended: Sequence[Ended], written: int | None, stop: signal.Signals | None, unstarted: str = "") -> Outcome:

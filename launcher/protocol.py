@@ -5,6 +5,7 @@ standard error among what rank 0 writes there; a mark tells them apart.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,3 +74,16 @@ class Words:
 def _begun_mark(text: bytes) -> int:
     """How many bytes at the end of the text may be the beginning of a mark."""
     return next((size for size in range(len(MARK) - 1, 0, -1) if text.endswith(MARK[:size])), 0)
+
+
+AGENT = "FTLAUNCH_AGENT"
+"""Name of the environment variable with the name of the agent's socket."""
+
+
+LONGEST_MESSAGE = 1 << 16
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write every byte. Raises OSError."""
+    while data:
+        data = data[os.write(handle, data) :]

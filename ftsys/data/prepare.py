@@ -23,11 +23,12 @@ import numpy.typing as npt
 
 from ftsys.cache import cache_folder
 from ftsys.data.bundle import bundled_store
-from ftsys.data.store.index import INDEX_NAME, STORE_FORMAT, fingerprint_of
+from ftsys.data.store.index import INDEX_NAME, STORE_FORMAT
 from ftsys.data.store.reader import Store
 from ftsys.data.store.writer import StoreWriter, disk_errors, is_full
 from ftsys.data.tokenize.tokenizer import TextTokenizer, load_tokenizer, tokenizer_fingerprint
 from ftsys.errors import ConfigError, StorageError
+from ftsys.integrity import fingerprint_of
 from ftsys.lease import Lease, LeaseTimes, hold_or_wait
 from ftsys.model_files.folder import (
     check_fit,

@@ -14,11 +14,11 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
 from ftsys.errors import FAILED, ConfigError, StorageError
+from launcher.planner.world import usable_gpus
 
 CPU_RANKS = 2
 RUN_FILE = Path("configs/runs/demo.toml")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ftsys demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder that the run folder is made in")
     known, overrides = parser.parse_known_args(arguments)
-    devices = Devices(visible_gpus(os.environ), len(os.sched_getaffinity(0)))
+    devices = Devices(usable_gpus(os.environ), len(os.sched_getaffinity(0)))
     run_file, run_folder = find_run_file(), new_run_folder(known.runs)
     print(
         f"Demo: a small paraphrase task, synthetic data, {devices}, deepspeed launcher. Results: {run_folder}",
@@ -79,30 +79,6 @@ def find_run_file() -> Path:
         if path.is_file():
             return path
     raise ConfigError(f"the demo's run file is neither {str(checkout)!r} nor {str(installed)!r}: install ftsys again.")
-
-
-def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES allows, or all that nvidia-smi lists; none where torch is a CPU build."""
-    if version("torch").endswith("+cpu"):
-        return ()
-    named = environment.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return tuple(str(number) for number in range(count_gpus()))
-    usable = []
-    for name in (part.strip() for part in named.split(",")):
-        if not name or name.startswith("-") or name == "NoDevFiles":
-            break  # as CUDA reads it: whatever follows an invalid name is invisible too
-        usable.append(name)
-    return tuple(usable)
-
-
-def count_gpus() -> int:
-    """How many GPUs the driver lists; 0 without a driver."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (FileNotFoundError, PermissionError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0
 
 
 def new_run_folder(parent: Path) -> Path:

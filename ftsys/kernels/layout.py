@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ftsys.kernels.grouped import Group, make_groups
+from ftsys.kernels.length_groups import Group, make_groups
 from ftsys.kernels.pattern import PLAIN, Pattern
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ftsys.cache import cache_folder
-from ftsys.data.store.index import TokenizerFacts, file_sha256
+from ftsys.data.store.index import TokenizerFacts
 from ftsys.errors import ConfigError
+from ftsys.integrity import file_sha256
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.config import EMBEDDED, embedded_folder, model_config
 

@@ -24,10 +24,10 @@ from ftsys.data.bundle import (
     asked_of,
 )
 from ftsys.data.prepare import Progress, ensure_store
-from ftsys.data.store.index import file_sha256
 from ftsys.data.store.reader import Store, store_files
 from ftsys.errors import ConfigError, DataError
 from ftsys.files import storage_errors, sync_folder
+from ftsys.integrity import file_sha256
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.folder import model_files, resolve_model_folder
 from ftsys.offline.hf_caches import for_bundle

@@ -11,7 +11,7 @@ import sys
 import warnings
 from typing import Any
 
-from ftsys.report.progress import is_main_rank
+from ftsys.ranks import is_main_rank
 
 _LOG_MESSAGES: dict[str, tuple[str, ...]] = {
     # The freshly made head is said in one line by whoever loads the model; MISMATCH and CONVERSION reports stay.

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from ftsys.ranks import is_main_rank
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,11 +22,6 @@ LINE_SECONDS = 5.0
 
 BAR_SECONDS = 0.1
 """The bar is drawn no more often than this, in seconds."""
-
-
-def is_main_rank() -> bool:
-    """Whether this process speaks for the run: rank 0 by the launcher's RANK, or no launcher at all."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 class Progress:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftsys.errors import DONE, FAILED, FtsysError, RunFolderError
-from ftsys.report.progress import is_main_rank
+from ftsys.ranks import is_main_rank
 from ftsys.run_folder.status import STATE_OF, read_status, write_status
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.config import RunConfig, build_run, dump_tree, resolve_task
-from ftsys.demo.command import visible_gpus
 from ftsys.errors import DONE, ConfigError
+from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
-from ftsys.report.progress import is_main_rank
 from ftsys.run_glue.flags import read_flags
 from ftsys.run_glue.result_files import write_stock_files
 from ftsys.run_glue.results import Outcome, outcome_of_run, predict_only
 from ftsys.run_glue.translate import Asked, short_tree, translate
+from launcher.planner.world import usable_gpus
 
 
 def main(words: Sequence[str]) -> int:
@@ -23,7 +23,7 @@ def main(words: Sequence[str]) -> int:
     """
     quiet_libraries()
     flags, told = read_flags(words)
-    if flags.pop("use_cpu", False) and visible_gpus(os.environ):
+    if flags.pop("use_cpu", False) and usable_gpus(os.environ):
         raise ConfigError("--use_cpu cannot be honoured where a GPU is seen: start with CUDA_VISIBLE_DEVICES= instead.")
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     asked = translate(flags, ranks)

@@ -14,15 +14,9 @@ from ftsys.distributed import decided_by_rank_0
 from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.model_files.folder import EMBEDDED, EMBEDDED_MODEL, TOKENIZER_FILES
-from ftsys.run_folder.results import (
-    commit,
-    model_card,
-    scores_from_logits,
-    versions,
-    write_predictions,
-    write_results,
-    write_submission,
-)
+from ftsys.run_folder.environment import commit, versions
+from ftsys.run_folder.predictions import scores_from_logits, write_predictions, write_submission
+from ftsys.run_folder.results import model_card, write_results
 from ftsys.tasks import Task
 from ftsys.train.perf.matmul_rate import matmul_rate
 from ftsys.train.perf.throughput import Meter

@@ -13,8 +13,9 @@ from ftsys.data.batching.plan import plan_epoch
 from ftsys.data.store.reader import StoreSplit
 from ftsys.distributed import from_all
 from ftsys.errors import FtsysError
+from ftsys.integrity import damage_of
 from ftsys.train.checkpoint.catalog import Checkpoint, complete_checkpoints
-from ftsys.train.checkpoint.files import damage_of, read_json
+from ftsys.train.checkpoint.files import read_json
 from launcher.planner.deepspeed_config import read_user_json
 from launcher.planner.model_shape import ModelShape
 from launcher.planner.plan import Plan, World, make_plan, this_machine

@@ -8,8 +8,9 @@ from ftsys.config import RunConfig, resolve_task
 from ftsys.errors import DONE, ConfigError
 from ftsys.fast_import.hooks import all_imported
 from ftsys.model_files.folder import model_config
+from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
-from ftsys.report.progress import SplitProgress, is_main_rank
+from ftsys.report.progress import SplitProgress
 from ftsys.tasks import Task
 
 

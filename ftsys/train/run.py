@@ -9,10 +9,13 @@ from ftsys.data.prepare import ensure_store
 from ftsys.data.store.reader import Store
 from ftsys.errors import DONE, ConfigError, StoppedEarly
 from ftsys.metrics import check_metric_names
+from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
-from ftsys.report.progress import SplitProgress, is_main_rank
+from ftsys.report.progress import SplitProgress
 from ftsys.report.table import history_rows, print_final
-from ftsys.run_folder.status import Claim, claim_run_folder, highest_attempt, read_status
+from ftsys.run_folder.attempts import highest_attempt
+from ftsys.run_folder.claim import Claim, claim_run_folder
+from ftsys.run_folder.status import read_status
 from ftsys.run_folder.status_writer import Journal
 from ftsys.tasks import Task
 from ftsys.train.fault_tolerance.signals import Interruption

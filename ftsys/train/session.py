@@ -20,16 +20,19 @@ from ftsys.fast_import.hooks import all_imported
 from ftsys.files import atomic_write_json, atomic_write_text
 from ftsys.kernels.select import why_not_fast
 from ftsys.models.packed import why_not_packable
+from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
-from ftsys.report.progress import is_main_rank
-from ftsys.run_folder.results import environment
-from ftsys.run_folder.status import Claim
+from ftsys.run_folder.claim import Claim
+from ftsys.run_folder.environment import environment
 from ftsys.tasks import Task
 from ftsys.train.callbacks.graceful_stop import Stopping
-from ftsys.train.callbacks.progress import MetricsLog, ProgressCallback, StatusCallback
+from ftsys.train.callbacks.metrics import MetricsLog
+from ftsys.train.callbacks.progress import ProgressCallback
+from ftsys.train.callbacks.status import StatusCallback
+from ftsys.train.callbacks.watchdog_marks import Marks
 from ftsys.train.checkpoint.catalog import clean_leftovers, named_checkpoint, newest_checkpoint
 from ftsys.train.fault_tolerance.out_of_memory import memory_explained
-from ftsys.train.fault_tolerance.watchdog import Marks, Watchdog
+from ftsys.train.fault_tolerance.watchdog import Watchdog
 from ftsys.train.planning import PLAN, check_planned_alike, former_plan, plan_document, resolve_plan
 from ftsys.train.setup import check_recomputable, load_model, metrics_of, training_arguments
 from ftsys.train.trainer.checkpointing import Life

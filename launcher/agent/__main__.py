@@ -18,32 +18,16 @@ from typing import IO
 
 from ftsys.errors import LaunchError
 from launcher.agent.process_tree import adopt_orphans, die_with_parent, kill_children
-from launcher.agent.rank import AGENT
 from launcher.agent.rank_links import RankLinks
 from launcher.command_lines import Start, node_command
 from launcher.host.cpu_affinity import Share, share_cores, thread_environment, usable_cores
 from launcher.host.network_interface import interface_towards
-from launcher.host.preflight import check_machine, port_to_meet_at, torch_is_for_cpus
-from launcher.planner.world import cpu_has_bf16, gpu_has_bf16, visible_gpus
-from launcher.protocol import Message, Orders, word
+from launcher.host.preflight import check_machine, port_to_meet_at
+from launcher.planner.world import cpu_has_bf16, gpu_has_bf16, usable_gpus
+from launcher.protocol import AGENT, Message, Orders, word
+from launcher.timeouts import BEAT_SECONDS, CUT_OFF_SECONDS, KILL_SECONDS, LEAVE_SECONDS, POLL_SECONDS, STOP_SECONDS
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-POLL_SECONDS = 0.05
-
-LEAVE_SECONDS = 6.0
-"""What ranks have to leave by themselves once one of them has failed; then they are interrupted."""
-
-KILL_SECONDS = 9.0
-"""When, after the first failure, whatever is left is killed. With all else it stays below 15 s on every node."""
-
-STOP_SECONDS = 60.0
-"""What the other ranks have once one has stopped with a checkpoint (75)."""
-
-BEAT_SECONDS = 5.0
-"""How often each side of an ssh says that it is there: a connection that carries nothing looks alive for ever."""
-
-CUT_OFF_SECONDS = 20.0
-"""What ranks have to save and leave once nobody gives orders any more."""
 
 
 class Node:
@@ -119,7 +103,7 @@ class Node:
         self._silence = order["silence"] or float("inf")
         self._node = int(os.environ["SLURM_NODEID"]) if order["node"] is None else order["node"]
         try:
-            self._gpus = () if order["cpu"] or torch_is_for_cpus() else visible_gpus(os.environ)
+            self._gpus = () if order["cpu"] else usable_gpus(os.environ)
             self._share = share_cores(usable_cores(), order["ranks"] or max(1, len(self._gpus)), bool(self._gpus))
             check_machine(order, len(self._gpus))
             bf16 = gpu_has_bf16() if self._gpus else cpu_has_bf16()

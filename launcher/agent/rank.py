@@ -24,16 +24,12 @@ from typing import Any, Self
 
 from launcher.agent.process_tree import die_with_parent, kill_group
 from launcher.agent.terminal import PlainText, copy_size, make_terminal
-
-AGENT = "FTLAUNCH_AGENT"
-"""Name of the environment variable with the name of the agent's socket."""
+from launcher.protocol import AGENT, LONGEST_MESSAGE, write_all
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 LONGEST_WAIT = 0.5
 ALONE_SECONDS = 20.0
 """What a rank has to save and leave once its agent is gone."""
-
-LONGEST_MESSAGE = 1 << 16
 
 
 @dataclass
@@ -65,12 +61,6 @@ class Stream:
         while select.select([self.source], [], [], 0)[0] and self.copy(log):
             pass
         write_all(log, self.text.end())
-
-
-def write_all(handle: int, data: bytes) -> None:
-    """Write every byte. Raises OSError."""
-    while data:
-        data = data[os.write(handle, data) :]
 
 
 def main(words: list[str]) -> int:

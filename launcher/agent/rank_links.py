@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.agent.process_tree import kill_group
-from launcher.agent.rank import LONGEST_MESSAGE
 from launcher.host.cpu_affinity import Share
+from launcher.protocol import LONGEST_MESSAGE
 
 
 @dataclass

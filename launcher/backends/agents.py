@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from ftsys.errors import LaunchError
-from launcher.agent.rank import write_all
 from launcher.command_lines import agent_command, smallest_cpu_count, srun_command, ssh_command
 from launcher.hostfile import check_host_name
-from launcher.protocol import Message, Words, order
+from launcher.protocol import Message, Words, order, write_all
 
 HERE = frozenset({"localhost", "127.0.0.1"})
 KEPT_BYTES = 4_000

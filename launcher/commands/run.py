@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
 from ftsys.errors import STOPPED_EARLY, ConfigError
+from ftsys.run_folder.status import exit_of_this_start, newest_attempt
 from launcher.backends.agents import Agents, Said, host_agents, local_agents, slurm_agents
 from launcher.backends.machines import Machines, world_of
 from launcher.backends.select import Choice, job_of
@@ -18,7 +19,7 @@ from launcher.command_lines import Start, passed_environment
 from launcher.commands.shared import Commands, add_command, planned
 from launcher.commands.where import add_where_options, chosen_backend, machines_of
 from launcher.controller import Conductor
-from launcher.exit_report import closing_lines, exit_of_this_start, judge, newest_attempt
+from launcher.exit_report import closing_lines, judge
 from launcher.planner.world import World
 from launcher.protocol import Message
 

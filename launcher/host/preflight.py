@@ -1,8 +1,6 @@
 """What an agent finds out about its machine before anything is started there."""
 
 import socket
-import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ftsys.errors import LaunchError
@@ -30,14 +28,3 @@ def port_to_meet_at(order: Message) -> int:
     """The port that the order names, or the first free one of its job. Raises LaunchError where it cannot be bound."""
     named = order["port"]
     return named_port(named) if named is not None else free_port(order["job"], ephemeral_ports())
-
-
-def torch_is_for_cpus() -> bool:
-    """Whether the installed torch was built without CUDA; read from its version, without importing it.
-
-    Raises LaunchError where there is none.
-    """
-    try:
-        return version("torch").endswith("+cpu")
-    except PackageNotFoundError:
-        raise LaunchError(f"torch is not installed for {sys.executable} on {socket.gethostname()}.") from None

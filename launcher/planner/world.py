@@ -2,8 +2,11 @@
 
 import math
 import re
+import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -117,3 +120,19 @@ def gpu_has_bf16(root: Path = Path("/")) -> bool:
     """Whether no GPU's name is one of those made before bf16 (compute capability below 8.0)."""
     names = [path.read_text() for path in (root / "proc/driver/nvidia/gpus").glob("*/information")]
     return not any(_GPUS_WITHOUT_BF16.search(name) for name in names)
+
+
+def usable_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the visible GPUs that the installed torch can use: none for a CPU build."""
+    return () if torch_is_for_cpus() else visible_gpus(environ)
+
+
+def torch_is_for_cpus() -> bool:
+    """Whether the installed torch was built without CUDA; read from its version, without importing it.
+
+    Raises LaunchError where there is none.
+    """
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        raise LaunchError(f"torch is not installed for {sys.executable} on {socket.gethostname()}.") from None

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from ftsys.config import load_run
 from ftsys.errors import BAD_INPUT, FtsysError, LaunchError
-from launcher.exit_report import exit_of_this_start, newest_attempt
+from ftsys.run_folder.status import exit_of_this_start, newest_attempt
 from launcher.host.cpu_affinity import share_cores, usable_cores
 from launcher.host.network_interface import interface_towards
 from launcher.host.ports import ephemeral_ports, free_port
-from launcher.host.preflight import torch_is_for_cpus
+from launcher.planner.world import torch_is_for_cpus
 
 
 def job(life: str, run_file: str, *overrides: str) -> str:

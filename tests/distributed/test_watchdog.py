@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
-from ftsys.run_folder.status import claim_run_folder
+from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.status_writer import Journal
 from ftsys.train.fault_tolerance.signals import Interruption
 from ftsys.train.fault_tolerance.watchdog import Watchdog

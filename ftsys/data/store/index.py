@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import DataError
+from ftsys.integrity import canonical_json
 
 STORE_FORMAT = 1
 """Raised when the layout or the meaning of a column changes; part of the fingerprint."""
@@ -123,22 +124,6 @@ class StoreIndex:
         )
 
 
-def canonical_json(value: object) -> bytes:
-    """The one byte string that stands for a JSON value: sorted keys, no spaces, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-
-
-def fingerprint_of(value: object) -> str:
-    """Hex sha256 of a JSON value's canonical bytes."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
 def damaged(path: Path, what: str) -> DataError:
     """The one error for a store that is not what was written."""
     return DataError(f"{path}: damaged, {what}. Delete the folder {str(path.parent)!r} and prepare the store again.")
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes; OSError as it comes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts, damaged, file_sha256
+from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts, damaged
 from ftsys.errors import DataError
+from ftsys.integrity import file_sha256
 
 VERIFY_AT_OPEN = 256 * 2**20
 """Stores up to this many bytes are hashed at every start: 0.2 s at most, and a changed byte cannot train a model."""

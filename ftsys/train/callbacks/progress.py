@@ -1,74 +1,12 @@
-"""What the HF Trainer tells while it runs, turned into metrics.jsonl, a progress bar and status.json. Rank 0 only."""
+"""Shows the progress of training and evaluation as a bar or as lines, on rank 0."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ftsys.errors import FtsysError
 from ftsys.report.progress import Progress, SplitProgress
-from ftsys.run_folder.metrics_log import MetricsWriter, lines_from_logs, read_metrics
-from ftsys.run_folder.status import check_still_ours, write_status
-
-__all__ = ["MetricsLog", "ProgressCallback", "StatusCallback", "read_metrics"]
-
-OnError = Callable[[FtsysError], None]
-"""Told of an error of rank 0 alone, instead of raising it: the other ranks must hear of it before rank 0 leaves."""
-
-STATUS_SECONDS = 5.0
-"""status.json is written no more often than this, in seconds, while a run goes on."""
-
-
-@contextmanager
-def _handed_on(on_error: OnError | None) -> Iterator[None]:
-    try:
-        yield
-    except FtsysError as error:
-        if on_error is None:
-            raise
-        on_error(error)
-
-
-class MetricsLog(TrainerCallback):
-    """Appends what the Trainer logs to OUTPUT_DIR/metrics.jsonl, on rank 0."""
-
-    def __init__(
-        self,
-        output_dir: Path | str,
-        attempt: int,
-        splits: Sequence[str] = ("validation",),
-        on_error: OnError | None = None,
-    ) -> None:
-        """`splits` are the names of the evaluation splits, the one that stands without its name first."""
-        self.on_error = on_error
-        self.path, self.attempt, self.splits = Path(output_dir) / "metrics.jsonl", attempt, tuple(splits)
-        self._writer: MetricsWriter | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Note the step that this life goes on from."""
-        self._writer = MetricsWriter(self.path, self.attempt, resumed_at=state.global_step)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Write the lines. Raises StorageError, or hands it to `on_error`."""
-        if not state.is_world_process_zero:
-            return
-        if self._writer is None:  # an evaluation without training
-            self._writer = MetricsWriter(self.path, self.attempt, resumed_at=state.global_step)
-        with _handed_on(self.on_error):
-            for line in lines_from_logs(logs or {}, self.splits):
-                self._writer.write(line, step=state.global_step, epoch=state.epoch)
 
 
 class ProgressCallback(TrainerCallback):
@@ -190,76 +128,6 @@ class ProgressCallback(TrainerCallback):
         if self._evaluate is not None:
             self._evaluate.__exit__()
         self._evaluate = None
-
-
-class StatusCallback(TrainerCallback):
-    """Keeps status.json at the phase and step of a running run, on rank 0.
-
-    Raises RunFolderError on rank 0, at such a moment, when a newer life has claimed the folder,
-    or hands it to `on_error`.
-    """
-
-    def __init__(
-        self,
-        output_dir: Path | str,
-        attempt: int,
-        clock: Callable[[], float] = time.monotonic,
-        on_error: OnError | None = None,
-    ) -> None:
-        self.on_error = on_error
-        self.output_dir, self.attempt = Path(output_dir), attempt
-        self._clock = clock
-        self._written_at: float | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Say that training begins."""
-        self.beat(state, "train", now=True)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Say the step, and what comes next."""
-        self.beat(state, _next_phase(control))
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Say what comes next."""
-        self.beat(state, _next_phase(control))
-
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Say that an evaluation is going on."""
-        self.beat(state, "evaluate")
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Say what comes after the evaluation."""
-        self.beat(state, "save" if control.should_save else "train")
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Say that training goes on."""
-        self.beat(state, "train")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Say the last step, which the run's own last word keeps."""
-        self.beat(state, "finish", now=True)
-
-    def beat(self, state: TrainerState, phase: str, now: bool = False) -> None:
-        """Write the status unless one was written less than STATUS_SECONDS ago. Raises RunFolderError, StorageError."""
-        if not state.is_world_process_zero:
-            return
-        if now or self._written_at is None or self._clock() - self._written_at >= STATUS_SECONDS:
-            with _handed_on(self.on_error):
-                check_still_ours(self.output_dir, self.attempt)
-                write_status(self.output_dir, "running", None, "", phase, state.global_step, self.attempt)
-            self._written_at = self._clock()
-
-
-def _next_phase(control: TrainerControl) -> str:
-    return "evaluate" if control.should_evaluate else "save" if control.should_save else "train"
 
 
 def _figure(value: object) -> str:

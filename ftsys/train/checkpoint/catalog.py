@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import CheckpointError, RunFolderError
 from ftsys.files import storage_errors
-from ftsys.train.checkpoint.files import damage_of, read_json, read_manifest, read_safetensors
+from ftsys.integrity import damage_of
+from ftsys.train.checkpoint.files import read_json, read_safetensors
+from ftsys.train.checkpoint.manifest import read_manifest
 from ftsys.train.checkpoint.training_state import FullState, joined
 
 if TYPE_CHECKING:

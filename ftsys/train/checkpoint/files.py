@@ -2,79 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import CheckpointError
+from ftsys.integrity import hashed_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
-MANIFEST = "manifest.json"
-FORMAT = 1
 READ_BYTES = 1 << 20
 SAFETENSORS_NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
 ALIGNMENT = 8
-
-
-class HashedFile:
-    """A new file that counts and hashes what is written to it, and reaches the disk before it closes."""
-
-    def __init__(self, path: Path) -> None:
-        self.name, self.size = path.name, 0
-        self._hash = hashlib.sha256()
-        self._stream = path.open("xb")
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append bytes."""
-        self._stream.write(data)
-        self._hash.update(data)
-        self.size += len(data)
-
-    def close(self) -> None:
-        """Flush to the disk and close."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-
-    def abandon(self) -> None:
-        """Close without a promise."""
-        self._stream.close()
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """The file's line in the manifest."""
-        return {"bytes": self.size, "sha256": self._hash.hexdigest()}
-
-
-@contextmanager
-def hashed_file(path: Path) -> Iterator[HashedFile]:
-    """A `HashedFile` that is flushed when the block ends well."""
-    file = HashedFile(path)
-    try:
-        yield file
-        file.close()
-    except BaseException:
-        # A full disk refuses the flush of this close too; the first error is the one to hear.
-        with suppress(OSError):
-            file.abandon()
-        raise
-
-
-def written_file(path: Path) -> dict[str, Any]:
-    """The manifest entry of a file that another library wrote, once its bytes have reached the disk."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def write_json(path: Path, value: Any) -> dict[str, Any]:
@@ -149,60 +94,3 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def index_of(path: Path) -> Path:
     """Where the list of a safetensors file's shards lies, if it was cut."""
     return path.with_name(f"{path.name}.index.json")
-
-
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the manifest of a folder whose files are complete; `facts` ends with "files", an entry by name."""
-    with hashed_file(folder / MANIFEST) as file:
-        file.write(_sealed({"format": FORMAT, **facts}))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint folder.
-
-    Raises CheckpointError when it is missing, differs in any byte from what was written, or is of a newer format.
-    """
-    path = folder / MANIFEST
-    try:
-        data = path.read_bytes()
-        manifest = json.loads(data)
-        sealed = _sealed({key: value for key, value in manifest.items() if key != "checksum"})
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing: the checkpoint was never completed") from error
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if data != sealed:
-        raise CheckpointError(f"{path} is damaged: it does not match its own checksum")
-    if manifest["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: use the newer ftsys"
-        )
-    return manifest
-
-
-def _sealed(facts: dict[str, Any]) -> bytes:
-    """The only bytes that a manifest of these facts may have; so that a change of white space is a change too."""
-    checksum = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return (json.dumps({**facts, "checksum": checksum}, sort_keys=True, indent=1) + "\n").encode()
-
-
-def damage_of(folder: Path, files: Mapping[str, Mapping[str, Any]], contents: bool = True) -> list[str]:
-    """What is wrong with the named files: missing, of another size, or, with `contents`, of other bytes."""
-    found = []
-    for name, entry in sorted(files.items()):
-        path = folder / name
-        try:
-            size = path.stat().st_size
-            if size != entry["bytes"]:
-                found.append(f"{path} has {size} bytes instead of {entry['bytes']}")
-            elif contents and sha256_of(path) != entry["sha256"]:
-                found.append(f"{path} is damaged: its sha256 is not the manifest's")
-        except OSError as error:
-            found.append(f"{path} cannot be read: {error.strerror}")
-    return found
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ftsys.distributed import rank
 from ftsys.errors import CheckpointError
 from ftsys.train.checkpoint import deepspeed_layout
 from ftsys.train.checkpoint.optimizer_layout import (
@@ -26,7 +27,7 @@ from ftsys.train.checkpoint.optimizer_layout import (
 )
 from ftsys.train.checkpoint.param_groups import group_mismatches, read_groups, write_groups
 from ftsys.train.checkpoint.training_state import FullState
-from ftsys.train.checkpoint.transfer import Source, gather, rank, widened
+from ftsys.train.checkpoint.transfer import Source, gather, widened
 
 __all__ = ["FullState", "export_state", "import_state"]
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from torch.distributed.distributed_c10d import _get_default_store
 
+from ftsys.distributed import rank, world_size
 from ftsys.errors import FtsysError
-from ftsys.train.checkpoint.transfer import rank, world_size
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(days=1)

@@ -6,21 +6,12 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from ftsys.distributed import rank, world_size
 from ftsys.errors import CheckpointError
 from ftsys.train.checkpoint.training_state import FullState
 
 CHUNK_ELEMENTS = 1 << 26
 """Elements that a rank sends at once, so that rank 0's device holds little more than a chunk for each rank."""
-
-
-def rank() -> int:
-    """This process's rank; 0 without a process group."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world_size() -> int:
-    """The number of ranks; 1 without a process group."""
-    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def widened(tensor: Tensor) -> Tensor:

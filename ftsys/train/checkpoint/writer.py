@@ -21,7 +21,8 @@ from ftsys.train.checkpoint.catalog import (
     complete_checkpoints,
     refuse_newer,
 )
-from ftsys.train.checkpoint.files import write_json, write_manifest, write_safetensors
+from ftsys.train.checkpoint.files import write_json, write_safetensors
+from ftsys.train.checkpoint.manifest import write_manifest
 from ftsys.train.checkpoint.training_state import FullState
 
 Entries = dict[str, dict[str, Any]]

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
 from ftsys.distributed import from_rank_0
 from ftsys.errors import DONE, FAILED, HUNG, FtsysError
 from ftsys.run_folder.status_writer import Journal
@@ -196,45 +194,3 @@ def _main_stack() -> str:
 
 def _in_one_line(error: BaseException) -> str:
     return traceback.format_exception_only(error)[-1].strip()
-
-
-class Marks(TrainerCallback):
-    """Tells the watchdog of every step, evaluation and save."""
-
-    def __init__(self, watchdog: Watchdog) -> None:
-        self.watchdog = watchdog
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.watchdog.mark("train", state.global_step)
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.watchdog.mark("train", state.global_step)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        phase = "evaluate" if control.should_evaluate else "save" if control.should_save else "train"
-        self.watchdog.mark(phase, state.global_step)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.on_step_end(args, state, control)
-
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.watchdog.mark("evaluate", state.global_step, together=False)  # ranks hold different numbers of packs
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.watchdog.mark("save" if control.should_save else "train", state.global_step)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.watchdog.mark("train", state.global_step)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.watchdog.mark("finish", state.global_step)

@@ -15,7 +15,7 @@ from torch import nn
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import SaveStrategy
 
-from ftsys.distributed import decided_by_rank_0
+from ftsys.distributed import decided_by_rank_0, rank, world_size
 from ftsys.errors import FtsysError
 from ftsys.files import json_safe, storage_errors
 from ftsys.train.checkpoint.background import Beside, bytes_of, fits_beside
@@ -25,7 +25,6 @@ from ftsys.train.checkpoint.shard import export_share
 from ftsys.train.checkpoint.state_dict import export_state, import_state
 from ftsys.train.checkpoint.store_barrier import Board
 from ftsys.train.checkpoint.training_state import FullState, Room
-from ftsys.train.checkpoint.transfer import rank, world_size
 from ftsys.train.checkpoint.writer import Draft, Entries, abandon, begin, complete, write_share
 from ftsys.train.trainer.nonfinite_steps import FiniteStepsTrainer
 

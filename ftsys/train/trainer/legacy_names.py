@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftsys.did_you_mean import nearest
-from ftsys.report.progress import is_main_rank
+from ftsys.ranks import is_main_rank
 
 Today = dict[str, Any]
 

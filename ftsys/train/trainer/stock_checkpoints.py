@@ -25,8 +25,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from ftsys.distributed import decided_by_rank_0
 from ftsys.errors import CheckpointError
 from ftsys.files import storage_errors, sync_folder
+from ftsys.integrity import damage_of, written_file
 from ftsys.train.checkpoint.catalog import OLD, STATE, WEIGHTS, Checkpoint
-from ftsys.train.checkpoint.files import damage_of, index_of, read_json, write_json, write_manifest, written_file
+from ftsys.train.checkpoint.files import index_of, read_json, write_json
+from ftsys.train.checkpoint.manifest import write_manifest
 from ftsys.train.checkpoint.optimizer_layout import frozen_weights
 from ftsys.train.checkpoint.rng_state import read_generators, write_generators
 from ftsys.train.checkpoint.state_dict import export_state, import_state

@@ -19,52 +19,6 @@ CPU = demo.Devices((), cores=4)
 TWO_GPUS = demo.Devices(("3", "5"), cores=16)
 
 
-@pytest.mark.parametrize(
-    ("named", "listed", "expected"),
-    [
-        (None, 2, ("0", "1")),
-        (None, 0, ()),
-        ("", 2, ()),
-        ("-1", 2, ()),
-        ("NoDevFiles", 2, ()),
-        ("3, 5", 8, ("3", "5")),
-        ("3,-1,5", 8, ("3",)),
-        ("GPU-8f2c", 8, ("GPU-8f2c",)),
-    ],
-)
-def test_gpus_are_those_that_cuda_would_show(
-    monkeypatch: pytest.MonkeyPatch, named: str | None, listed: int, expected: tuple[str, ...]
-) -> None:
-    monkeypatch.setattr(demo, "version", lambda _name: "2.13.0")
-    monkeypatch.setattr(demo, "count_gpus", lambda: listed)
-    assert demo.visible_gpus({} if named is None else {"CUDA_VISIBLE_DEVICES": named}) == expected
-
-
-def test_a_cpu_build_of_torch_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "version", lambda _name: "2.13.0+cpu")
-    monkeypatch.setattr(demo, "count_gpus", lambda: 8)
-    assert demo.visible_gpus({"CUDA_VISIBLE_DEVICES": "0,1"}) == ()
-
-
-@pytest.mark.parametrize(
-    ("script", "expected"),
-    [
-        ("echo 'GPU 0: NVIDIA A (UUID: x)'; echo '  MIG 1g'; echo 'GPU 1: NVIDIA A (UUID: y)'", 2),
-        ("echo 'GPU 0: left over'; exit 9", 0),
-        (None, 0),
-    ],
-)
-def test_gpus_are_counted_from_the_driver(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str | None, expected: int
-) -> None:
-    if script is not None:
-        tool = tmp_path / "nvidia-smi"
-        tool.write_text(f"#!/bin/sh\n{script}\n")
-        tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert demo.count_gpus() == expected
-
-
 def test_ranks_and_threads_fill_the_machine() -> None:
     assert (CPU.ranks, CPU.threads) == (2, 2)
     assert (TWO_GPUS.ranks, TWO_GPUS.threads) == (2, 8)

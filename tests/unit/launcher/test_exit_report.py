@@ -6,16 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.exit_report import (
-    Ended,
-    Outcome,
-    closing_lines,
-    exit_of_this_start,
-    judge,
-    newest_attempt,
-    own_error,
-    since_start,
-)
+from ftsys.run_folder.status import exit_of_this_start, newest_attempt
+from launcher.exit_report import Ended, Outcome, closing_lines, judge, own_error, since_start
 
 KILLED = Ended(1, -9, "node2")
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ftsys.report.progress import Progress, SplitProgress, is_main_rank
+from ftsys.ranks import is_main_rank
+from ftsys.report.progress import Progress, SplitProgress
 
 
 class Clock:

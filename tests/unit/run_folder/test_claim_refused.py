@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ftsys.errors import RunFolderError
-from ftsys.run_folder.status import claim_run_folder, write_status
+from ftsys.run_folder.claim import claim_run_folder
+from ftsys.run_folder.status import write_status
 
 
 def test_a_start_that_was_refused_at_once_leaves_the_folder_free(tmp_path: Path) -> None:

@@ -9,17 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ftsys.run_folder import results
-from ftsys.run_folder.results import (
-    RESULT_KEYS,
-    SUBMISSIONS,
-    environment,
-    model_card,
-    scores_from_logits,
-    write_predictions,
-    write_results,
-    write_submission,
-)
+from ftsys.run_folder import environment as environment_module
+from ftsys.run_folder.environment import commit, environment
+from ftsys.run_folder.predictions import SUBMISSIONS, scores_from_logits, write_predictions, write_submission
+from ftsys.run_folder.results import RESULT_KEYS, model_card, write_results
 from ftsys.tasks import GLUE, PARAPHRASE, Task
 
 RESULTS: dict[str, Any] = {
@@ -178,8 +171,8 @@ def test_commit_of_a_checkout_and_of_a_wheel(tmp_path: Path, monkeypatch: pytest
     package.mkdir(parents=True)
     source = package / "results.py"
     source.write_text("")
-    monkeypatch.setattr(results, "__file__", str(source))
-    assert results.commit() is None, "no repository"
+    monkeypatch.setattr(environment_module, "__file__", str(source))
+    assert commit() is None, "no repository"
 
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=x", "-c", "user.email=x@y", "-c", "core.hooksPath=/dev/null"]
@@ -189,16 +182,16 @@ def test_commit_of_a_checkout_and_of_a_wheel(tmp_path: Path, monkeypatch: pytest
     (package / "other.py").write_text("")
     git("add", "ftsys/train/other.py")
     git("commit", "-qm", "x")
-    assert results.commit() is None, "installed inside somebody else's repository"
+    assert commit() is None, "installed inside somebody else's repository"
     git("add", ".")
     git("commit", "-qm", "y")
-    head = results.commit()
+    head = commit()
     assert head is not None
     assert len(head) == 40
     source.write_text("# changed")
-    assert results.commit() == f"{head}+"
+    assert commit() == f"{head}+"
     monkeypatch.setenv("PATH", "")
-    assert results.commit() is None, "no git"
+    assert commit() is None, "no git"
 
 
 def test_the_model_card_says_what_it_is() -> None:

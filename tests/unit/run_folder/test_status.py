@@ -12,15 +12,9 @@ import pytest
 from ftsys.errors import ConfigError, RunFolderError, StorageError
 from ftsys.files import atomic_write_json
 from ftsys.run_folder import attempts
-from ftsys.run_folder.status import (
-    STATE_OF,
-    check_still_ours,
-    claim_run_folder,
-    highest_attempt,
-    read_owner,
-    read_status,
-    write_status,
-)
+from ftsys.run_folder.attempts import check_still_ours, highest_attempt, read_owner
+from ftsys.run_folder.claim import claim_run_folder
+from ftsys.run_folder.status import STATE_OF, read_status, write_status
 
 IDENTITY: dict[str, Any] = {"task": {"name": "mrpc"}, "batch": {"global_size": 8}, "train": {"seed": 42}}
 OTHER: dict[str, Any] = {"task": {"name": "mrpc"}, "batch": {"global_size": 32}, "train": {"seed": 42, "epochs": 3}}

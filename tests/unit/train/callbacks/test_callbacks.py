@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from ftsys.errors import RunFolderError
+from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.metrics_log import read_metrics
-from ftsys.run_folder.status import claim_run_folder, read_status
+from ftsys.run_folder.status import read_status
 
 transformers = pytest.importorskip("transformers")
-from ftsys.train.callbacks.progress import MetricsLog, ProgressCallback, StatusCallback  # noqa: E402
+from ftsys.train.callbacks.metrics import MetricsLog  # noqa: E402
+from ftsys.train.callbacks.progress import ProgressCallback  # noqa: E402
+from ftsys.train.callbacks.status import StatusCallback  # noqa: E402
 
 MNLI = ("validation_matched", "validation_mismatched")
 IDENTITY = {"seed": 1}

@@ -1,0 +1,120 @@
+"""Writes predictions of a split, and the files that the GLUE server wants.
+
+Shapes: N rows of a split, C classes.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ftsys.files import atomic_open
+from ftsys.tasks import Task
+
+SUBMISSIONS: Mapping[tuple[str, str], str] = {
+    ("cola", "test"): "CoLA.tsv",
+    ("sst2", "test"): "SST-2.tsv",
+    ("mrpc", "test"): "MRPC.tsv",
+    ("stsb", "test"): "STS-B.tsv",
+    ("qqp", "test"): "QQP.tsv",
+    ("mnli", "test_matched"): "MNLI-m.tsv",
+    ("mnli", "test_mismatched"): "MNLI-mm.tsv",
+    ("qnli", "test"): "QNLI.tsv",
+    ("rte", "test"): "RTE.tsv",
+    ("wnli", "test"): "WNLI.tsv",
+    ("ax", "test"): "AX.tsv",
+}
+"""The file that the GLUE server wants for a task's split."""
+
+
+_NAMED_LABELS = ("mnli", "qnli", "rte", "ax")
+"""Tasks whose submissions hold label names; the others hold numbers."""
+
+
+def scores_from_logits(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Probabilities (N, C) float64 of logits (N, C): what transformers' text-classification pipeline calls scores."""
+    logits_NC = np.asarray(logits, dtype=np.float64)
+    weights_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
+    scores_NC: npt.NDArray[np.float64] = weights_NC / weights_NC.sum(axis=1, keepdims=True)
+    return scores_NC
+
+
+def write_predictions(
+    path: Path | str,
+    indexes: npt.ArrayLike,
+    predictions: npt.ArrayLike,
+    labels: npt.ArrayLike | None,
+    scores: npt.ArrayLike | None,
+    task: Task,
+) -> None:
+    """Write a TSV of index, prediction, label and a score for each class, in data set order.
+
+    `indexes` int64 (N,) in any order, each once; `predictions` class ids (N,), or numbers for regression; `labels` as
+    the predictions, -1 or NaN (or None for all) where unknown, which leaves the cell empty; `scores` (N, C), None for
+    regression. Classes are written by name. Raises ValueError for an index given twice or lengths that differ, and
+    StorageError.
+    """
+    rows = _ordered(indexes)
+    columns = [np.asarray(indexes)[rows].tolist(), _cells(predictions, rows, task)]
+    columns.append([""] * len(rows) if labels is None else _cells(labels, rows, task))
+    names: Sequence[str] = task.labels if scores is not None else ()
+    if scores is not None:
+        columns += [[f"{score:.6g}" for score in column[rows].tolist()] for column in np.asarray(scores).T]
+    header = ["index", "prediction", "label", *(f"score_{name}" for name in names)]
+    if len(columns) != len(header):
+        raise ValueError(f"{len(columns) - 3} scores a row for the {len(names)} classes of {task.name!r}")
+    _write_tsv(path, header, columns)
+
+
+def write_submission(
+    output_dir: Path | str, task: Task, split: str, indexes: npt.ArrayLike, predictions: npt.ArrayLike
+) -> Path | None:
+    """Write submission/TASK.tsv as the GLUE server wants it; returns its path, or None if the server has no such file.
+
+    `indexes` must be 0 to N-1 in any order: ValueError otherwise, for gaps are judged as wrong answers.
+    STS-B's scores are clipped to 0..5. Raises StorageError.
+    """
+    name = SUBMISSIONS.get((task.name, split))
+    if name is None:
+        return None
+    rows = _ordered(indexes)
+    if not np.array_equal(np.asarray(indexes)[rows], np.arange(len(rows))):
+        raise ValueError(f"a submission for {task.name!r} needs every row of {split!r}, and indexes have gaps")
+    values_N = np.asarray(predictions)[rows]
+    if task.regression:
+        cells = [f"{value:.3f}" for value in np.clip(values_N, 0.0, 5.0).tolist()]
+    elif task.name in _NAMED_LABELS:
+        cells = [task.labels[value] for value in values_N.tolist()]
+    else:
+        cells = [str(value) for value in values_N.tolist()]
+    path = Path(output_dir) / "submission" / name
+    _write_tsv(path, ["index", "prediction"], [range(len(rows)), cells])
+    return path
+
+
+def _ordered(indexes: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Positions that bring `indexes` into ascending order. ValueError if one comes twice."""
+    indexes_N = np.asarray(indexes)
+    order_N: npt.NDArray[np.int64] = np.argsort(indexes_N, kind="stable")
+    if len(indexes_N) and (np.diff(indexes_N[order_N]) == 0).any():
+        raise ValueError("an index comes twice among the predictions")
+    return order_N
+
+
+def _cells(values: npt.ArrayLike, rows: npt.NDArray[np.int64], task: Task) -> list[str]:
+    """Class names, or numbers that read back as the same float64; empty where unknown."""
+    values_N = np.asarray(values)
+    if values_N.shape != rows.shape:
+        raise ValueError(f"{values_N.shape} values for {rows.shape} indexes")
+    if task.regression:
+        return ["" if value != value else repr(float(value)) for value in values_N[rows].tolist()]
+    return [task.labels[value] if value >= 0 else "" for value in values_N[rows].tolist()]
+
+
+def _write_tsv(path: Path | str, header: Sequence[str], columns: Sequence[Sequence[object]]) -> None:
+    with atomic_open(path) as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(zip(*columns, strict=True))

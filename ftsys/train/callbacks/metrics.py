@@ -1,0 +1,49 @@
+"""Writes training and evaluation metrics into the run folder's metrics log."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ftsys.run_folder.metrics_log import MetricsWriter, lines_from_logs
+from ftsys.train.callbacks.on_error import OnError, handed_on
+
+
+class MetricsLog(TrainerCallback):
+    """Appends what the Trainer logs to OUTPUT_DIR/metrics.jsonl, on rank 0."""
+
+    def __init__(
+        self,
+        output_dir: Path | str,
+        attempt: int,
+        splits: Sequence[str] = ("validation",),
+        on_error: OnError | None = None,
+    ) -> None:
+        """`splits` are the names of the evaluation splits, the one that stands without its name first."""
+        self.on_error = on_error
+        self.path, self.attempt, self.splits = Path(output_dir) / "metrics.jsonl", attempt, tuple(splits)
+        self._writer: MetricsWriter | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note the step that this life goes on from."""
+        self._writer = MetricsWriter(self.path, self.attempt, resumed_at=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the lines. Raises StorageError, or hands it to `on_error`."""
+        if not state.is_world_process_zero:
+            return
+        if self._writer is None:  # an evaluation without training
+            self._writer = MetricsWriter(self.path, self.attempt, resumed_at=state.global_step)
+        with handed_on(self.on_error):
+            for line in lines_from_logs(logs or {}, self.splits):
+                self._writer.write(line, step=state.global_step, epoch=state.epoch)
