@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from ftsys.data.hub_offline import switch_hub_off
 from ftsys.data.store.reader import Store
-from ftsys.data.tokenize.tokenizer import tokenizer_fingerprint
+from ftsys.data.tokenize.tokenizer import check_fit, tokenizer_fingerprint
 from ftsys.errors import ConfigError, DataError
 from ftsys.integrity import file_sha256, fingerprint_of
-from ftsys.model_files.folder import check_fit, check_model_folder, resolve_model_folder
+from ftsys.model_files.folder import check_model_folder, resolve_model_folder
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:

@@ -26,17 +26,12 @@ from ftsys.data.bundle import bundled_store
 from ftsys.data.store.index import INDEX_NAME, STORE_FORMAT
 from ftsys.data.store.reader import Store
 from ftsys.data.store.writer import StoreWriter, disk_errors, is_full
-from ftsys.data.tokenize.tokenizer import TextTokenizer, load_tokenizer, tokenizer_fingerprint
+from ftsys.data.tokenize.tokenizer import TextTokenizer, check_fit, load_tokenizer, tokenizer_fingerprint
 from ftsys.errors import ConfigError, StorageError
 from ftsys.integrity import fingerprint_of
 from ftsys.lease import Lease, LeaseTimes, hold_or_wait
-from ftsys.model_files.folder import (
-    check_fit,
-    check_model_folder,
-    find_model_folder,
-    longest_sequence,
-    model_config,
-)
+from ftsys.model_files.config import model_config
+from ftsys.model_files.folder import check_model_folder, find_model_folder, longest_sequence
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:

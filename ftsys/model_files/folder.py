@@ -9,7 +9,6 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ftsys.cache import cache_folder
-from ftsys.data.store.index import TokenizerFacts
 from ftsys.errors import ConfigError
 from ftsys.integrity import file_sha256
 from ftsys.lease import LeaseTimes, hold_or_wait
@@ -139,23 +138,6 @@ def longest_sequence(config: dict[str, Any]) -> int | None:
     if config.get("model_type") in _PADDED_POSITIONS:
         positions -= int(config.get("pad_token_id", 1)) + 1
     return positions
-
-
-def check_fit(facts: TokenizerFacts, folder: Path) -> None:
-    """Hold a tokenizer and a length against the model; ConfigError lists all that does not fit."""
-    config, mistakes = model_config(folder), []
-    vocabulary, longest = config.get("vocab_size"), longest_sequence(config)
-    if isinstance(vocabulary, int) and facts.vocab_size > vocabulary:
-        mistakes.append(
-            f"tokenizer does not fit the model: its ids go up to {facts.vocab_size - 1}, the model in {str(folder)!r} "
-            f"has vocab_size={vocabulary}. Put the model's own tokenizer files into its folder."
-        )
-    if longest is not None and facts.max_length > longest:
-        mistakes.append(
-            f"data.max_length={facts.max_length}: sequence longer than the model allows, {longest} tokens. "
-            f"Set data.max_length to {longest} or less."
-        )
-    ConfigError.raise_if(mistakes)
 
 
 def _missing_shards(folder: Path) -> list[str]:

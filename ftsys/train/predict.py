@@ -7,7 +7,7 @@ from pathlib import Path
 from ftsys.config import RunConfig, resolve_task
 from ftsys.errors import DONE, ConfigError
 from ftsys.fast_import.hooks import all_imported
-from ftsys.model_files.folder import model_config
+from ftsys.model_files.config import model_config
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress

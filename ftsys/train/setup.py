@@ -13,7 +13,7 @@ from ftsys.config import EngineSection, RunConfig
 from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, compute, predictions_from_logits
-from ftsys.model_files.folder import model_config
+from ftsys.model_files.config import model_config
 from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Task
 from ftsys.train.planning import rank_world

@@ -22,8 +22,9 @@ FLOORS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {frozenset(("data", "kernels"))}
-PLANNERS = "launcher.planner"
-LAUNCHER_READS = {"ftsys.config", "ftsys.tasks", "ftsys.errors", "ftsys.model_files.config"}
+PLANNER = "launcher.planner"
+LAUNCHER_READS = {"ftsys.config", "ftsys.tasks", "ftsys.errors", "ftsys.model_files.config", "ftsys.run_folder"}
+PLANNING_ROOMS = {"train", "probe", "bench", "cli", "demo", "run_glue"}
 HEAVY = {"torch", "transformers", "datasets", "deepspeed", "pandas", "sklearn", "scipy"}
 STOCK_TRAINER = {"Trainer", "TrainingArguments"}
 
@@ -82,8 +83,9 @@ def mistake(importer: str, found: Import) -> str | None:
     room = room_of(importer)
     if package == "ftsys" and room:
         return arrow_mistake(room, target)
-    if package == "launcher" and room != "bench" and not within(target, PLANNERS):
-        return f"{room or 'ftsys'} may import launcher's planner only, not {target}"
+    if package == "launcher":
+        allowed = room == "bench" or (room in PLANNING_ROOMS and within(target, PLANNER))
+        return None if allowed else f"{room or 'ftsys'} may not import {target}"
     return stack_mistake(room, found, package)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftsys.model_files.folder import model_config
+from ftsys.model_files.config import model_config
 
 _BERT_TYPES = frozenset({"bert", "distilbert", "electra"})
 _BERT_CLASSES = frozenset({"BertTokenizer", "BertTokenizerFast"})

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from ftsys.data.store.index import TokenizerFacts
 from ftsys.data.tokenize.plain_bert import is_plain_bert, special_token, tokenizer_settings
 from ftsys.errors import ConfigError
-from ftsys.model_files.folder import TOKENIZER_FILES, model_config
+from ftsys.model_files.config import model_config
+from ftsys.model_files.folder import TOKENIZER_FILES, longest_sequence
 
 _UNBOUNDED = 10**9  # transformers writes 1e30 for "no limit"
 
@@ -212,3 +213,20 @@ def _pad_id(tokenizer: Any) -> int:
 
 def _bounded(value: object) -> int:
     return int(value) if isinstance(value, int | float) and 0 < value < _UNBOUNDED else 0
+
+
+def check_fit(facts: TokenizerFacts, folder: Path) -> None:
+    """Hold a tokenizer and a length against the model; ConfigError lists all that does not fit."""
+    config, mistakes = model_config(folder), []
+    vocabulary, longest = config.get("vocab_size"), longest_sequence(config)
+    if isinstance(vocabulary, int) and facts.vocab_size > vocabulary:
+        mistakes.append(
+            f"tokenizer does not fit the model: its ids go up to {facts.vocab_size - 1}, the model in {str(folder)!r} "
+            f"has vocab_size={vocabulary}. Put the model's own tokenizer files into its folder."
+        )
+    if longest is not None and facts.max_length > longest:
+        mistakes.append(
+            f"data.max_length={facts.max_length}: sequence longer than the model allows, {longest} tokens. "
+            f"Set data.max_length to {longest} or less."
+        )
+    ConfigError.raise_if(mistakes)

@@ -12,15 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from ftsys.data.tokenize.plain_bert import is_plain_bert
-from ftsys.data.tokenize.tokenizer import FastTokenizer, SlowTokenizer, load_tokenizer, tokenizer_fingerprint
+from ftsys.data.tokenize.tokenizer import FastTokenizer, SlowTokenizer, check_fit, load_tokenizer, tokenizer_fingerprint
 from ftsys.errors import ConfigError
-from ftsys.model_files.folder import (
-    check_fit,
-    check_model_folder,
-    longest_sequence,
-    resolve_model_folder,
-    verify_embedded_weights,
-)
+from ftsys.model_files.folder import check_model_folder, longest_sequence, resolve_model_folder, verify_embedded_weights
 
 PAIRS = [
     ("The cat sat on the mat .", "A cat was sitting on a mat ."),
