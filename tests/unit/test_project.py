@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 LINES = 300
-SOURCES = ("ftsys", "launcher", "tests", "benchmarks")
+SOURCES = ("ftsys", "launcher", "tests", "benchmarks", "tools")
 
 
 def ours(repository: Path) -> list[Path]:
@@ -78,7 +78,7 @@ def test_the_ftsys_commands_that_are_documented_exist(repository: Path) -> None:
 
 def test_files_that_are_documented_exist(repository: Path) -> None:
     text = spans((repository / "CONTRIBUTING.md").read_text()) + spans((repository / "README.md").read_text())
-    named = set(re.findall(r"\b((?:ftsys|launcher|tests|configs)/[\w/.]+)", text))
+    named = set(re.findall(r"\b((?:ftsys|launcher|tests|configs|tools)/[\w/.]+)", text))
     assert len(named) > 10
     assert [name for name in sorted(named) if not (repository / name).exists()] == []
 
