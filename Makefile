@@ -31,11 +31,12 @@ INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
-.PHONY: help install demo test test-long test-triton test-cluster check format bench clean
+.PHONY: help install demo test test-long test-triton test-cluster check house format bench clean
 help:
 	@echo "make demo       install, train on the embedded sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite"
 	@echo "make check      format, lint, types, unit tests: what to run before a commit"
+	@echo "make house      figures of the floor plan: sizes, folders, upward imports, circles; ARGS=--verbose lists the places"
 	@echo "make format     rewrite the sources in the project's format"
 	@echo "make test-long  the tests that take minutes"
 	@echo "make test-triton  the GPU's attention kernel in Triton's interpreter and as machine code; part of make test"
@@ -110,6 +111,10 @@ check: $(STAMP_DEV)
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/mypy
 	$(PYTEST) tests/unit -m "not long and not gpu" -x -q -n $(JOBS) $(ARGS)
+	-@$(BIN)/python -m tools.house
+
+house: $(STAMP_DEV)
+	@$(BIN)/python -m tools.house $(ARGS)
 
 format: $(STAMP_DEV)
 	$(BIN)/ruff format .
@@ -122,4 +127,4 @@ bench: $(STAMP_DEV)
 clean:
 	test ! -e $(STAMP_VENV) || rm -rf $(VENV)
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
-	find ftsys launcher tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find ftsys launcher tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
