@@ -33,7 +33,7 @@ CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
 .PHONY: help install demo test test-long test-triton test-cluster check house format bench clean
 help:
-	@echo "make demo       install, train on the embedded sample, print the metric table; TORCH=cpu|cuda"
+	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite"
 	@echo "make check      format, lint, types, unit tests: what to run before a commit"
 	@echo "make house      figures of the floor plan: sizes, folders, upward imports, circles; ARGS=--verbose lists the places"

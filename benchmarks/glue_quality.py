@@ -56,7 +56,7 @@ def stock(options: argparse.Namespace) -> list[Run]:
     lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     left = [str(seed) for seed in options.seeds if seed not in [line["seed"] for line in lines]]
     if left:
-        data = [options.task, options.glue, resolve_model_folder("embedded")]
+        data = [options.task, options.glue, resolve_model_folder("bundled")]
         sizes = ["--batch-size", str(options.batch_size), "--order", "group_by_length", "--seeds", *left]
         command = [sys.executable, HERE / "stock_glue.py", *data, "--cpu", "--out", out, *sizes]
         subprocess.run(command, check=True)

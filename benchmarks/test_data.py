@@ -18,7 +18,7 @@ from ftsys.data.batching.collate import pack
 from ftsys.data.prepare import StoreRequest, write_store
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import load_tokenizer
-from ftsys.model_files.folder import EMBEDDED, check_model_folder
+from ftsys.model_files.folder import BUNDLED, check_model_folder
 from ftsys.tasks import Task
 
 PAIRS = 4096
@@ -32,7 +32,7 @@ def texts() -> tuple[Texts, Task]:
 
 @pytest.fixture(scope="module")
 def request_(texts: tuple[Texts, Task], tmp_path_factory: pytest.TempPathFactory) -> StoreRequest:
-    return StoreRequest(*texts, check_model_folder(EMBEDDED), MAX_LENGTH, tmp_path_factory.mktemp("stores"))
+    return StoreRequest(*texts, check_model_folder(BUNDLED), MAX_LENGTH, tmp_path_factory.mktemp("stores"))
 
 
 @pytest.fixture(scope="module", autouse=True)

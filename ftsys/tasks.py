@@ -66,4 +66,4 @@ GLUE: dict[str, Task] = {
 }
 
 PARAPHRASE = Task("paraphrase", ("sentence1", "sentence2"), ("not_equivalent", "equivalent"), ("accuracy", "f1"))
-"""The task of the embedded synthetic sample: MRPC's shape, so MRPC's columns, labels and metrics."""
+"""The task of the synthetic sample: MRPC's shape, so MRPC's columns, labels and metrics."""

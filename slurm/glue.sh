@@ -38,7 +38,7 @@ task=${tasks[SLURM_ARRAY_TASK_ID / ${#seeds[@]}]}
 seed=${seeds[SLURM_ARRAY_TASK_ID % ${#seeds[@]}]}
 case $task in
   *.toml) words=("$task") ;;
-  paraphrase) words=("$home/configs/runs/mrpc.toml" --task.name paraphrase --data.source embedded) ;;
+  paraphrase) words=("$home/configs/runs/mrpc.toml" --task.name paraphrase --data.source synthetic) ;;
   *) words=("$home/configs/runs/mrpc.toml" --task.name "$task" --data.source "${FTSYS_GLUE_DIR:-hub}") ;;
 esac
 name=$(basename "$task" .toml)

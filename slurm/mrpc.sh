@@ -26,7 +26,7 @@ fi
 case ${1-} in
   "" | --*)
     if [ -n "${FTSYS_GLUE_DIR-}" ]; then data=(--data.source "$FTSYS_GLUE_DIR"); else
-      data=(--task.name paraphrase --data.source embedded)
+      data=(--task.name paraphrase --data.source synthetic)
     fi
     set -- "$home/configs/runs/mrpc.toml" --output_dir "runs/mrpc-$SLURM_JOB_ID" "${data[@]}" "$@"
     ;;

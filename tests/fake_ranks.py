@@ -82,7 +82,7 @@ if "ftsys" in sys.orig_argv and "launcher.agent.rank" not in sys.orig_argv:
     os._exit(0)
 """
 
-RUN_FILE = '[task]\nname = "paraphrase"\n[data]\nsource = "embedded"\n[engine]\nprecision = "fp32"\n'
+RUN_FILE = '[task]\nname = "paraphrase"\n[data]\nsource = "synthetic"\n[engine]\nprecision = "fp32"\n'
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The data path against its peers: preparing, assembling a batch, opening a store.
 
 Peers: the `tokenizers` library's own batch calls, `datasets.map`, and `Dataset.__getitems__` with
-`DataCollatorWithPadding`. Text is real MRPC if FTSYS_GLUE_DIR names a folder of GLUE's files, else the embedded
+`DataCollatorWithPadding`. Text is real MRPC if FTSYS_GLUE_DIR names a folder of GLUE's files, else the synthetic
 synthetic sample, repeated.
 """
 
@@ -27,7 +27,7 @@ from ftsys.data.sources.source import TextBatch, open_source
 from ftsys.data.store.index import BatchTable, SplitIndex, StoreIndex, TokenizerFacts
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import load_tokenizer
-from ftsys.model_files.folder import EMBEDDED, check_model_folder
+from ftsys.model_files.folder import BUNDLED, check_model_folder
 from ftsys.tasks import GLUE, PARAPHRASE, Task
 
 MAX_LENGTH = 128
@@ -72,7 +72,7 @@ def bench_texts(rows: int) -> tuple[Texts, Task]:
     """At least MRPC's own text, repeated up to `rows` pairs."""
     glue = os.environ.get("FTSYS_GLUE_DIR")
     task = GLUE["mrpc"] if glue else PARAPHRASE
-    source = open_source(SimpleNamespace(source=str(Path(glue) / "MRPC") if glue else "embedded"), task)
+    source = open_source(SimpleNamespace(source=str(Path(glue) / "MRPC") if glue else "synthetic"), task)
     batches = list(source.batches("train"))
     first = [text for batch in batches for text in batch.first]
     second = [text for batch in batches for text in batch.second or ()]
@@ -80,7 +80,7 @@ def bench_texts(rows: int) -> tuple[Texts, Task]:
     return Texts((first * times)[:rows], (second * times)[:rows], source.synthetic), task
 
 
-def bench_data(rows: int = 20_000, repeats: int = 5, model: str = EMBEDDED) -> dict[str, Any]:
+def bench_data(rows: int = 20_000, repeats: int = 5, model: str = BUNDLED) -> dict[str, Any]:
     """Measure all three; returns {"measurements": ..., "ratios": ..., "settings": ...}.
 
     Rates are pairs a second; a batch and an opening are seconds, memory bytes.
@@ -246,7 +246,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="ftsys bench data", description="The data path and its peers, in one run.")
     parser.add_argument("--rows", type=int, default=20_000, help="pairs to tokenize")
     parser.add_argument("--repeats", type=int, default=5, help="repeats of each measurement")
-    parser.add_argument("--model", default=EMBEDDED, help="model whose tokenizer is used")
+    parser.add_argument("--model", default=BUNDLED, help="model whose tokenizer is used")
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER if DEFAULT_FOLDER.is_dir() else None)
     options = parser.parse_args(argv)
     found = bench_data(options.rows, options.repeats, options.model)

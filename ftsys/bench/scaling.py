@@ -89,13 +89,13 @@ def _note(found: Findings, case: Case, rounds: Rounds, counts: Mapping[str, int]
 
 
 def length_sources(store: str = "auto") -> Iterator[tuple[str, Lengths]]:
-    """(what, token lengths) of GLUE's training splits below FTSYS_GLUE_DIR, else of the embedded sample."""
+    """(what, token lengths) of GLUE's training splits below FTSYS_GLUE_DIR, else of the synthetic sample."""
     glue = os.environ.get("FTSYS_GLUE_DIR")
     folders = {name: Path(glue) / name for name in TASKS if (Path(glue) / name).is_dir()} if glue else {}
     wanted = {name: (TASKS[name], str(folder)) for name, folder in folders.items()}
-    for name, (task, source) in (wanted or {"synthetic sample": ("paraphrase", "embedded")}).items():
+    for name, (task, source) in (wanted or {"synthetic sample": ("paraphrase", "synthetic")}).items():
         tree = {"task": {"name": task}, "data": {"source": source, "store": store, "max_length": 128}}
-        run = build_run({**tree, "model": {"name": "embedded"}, "output_dir": "unused"})
+        run = build_run({**tree, "model": {"name": "bundled"}, "output_dir": "unused"})
         yield name, np.asarray(ensure_store(run, resolve_task(run)).splits["train"].lengths)
 
 

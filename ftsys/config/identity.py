@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from ftsys.config.old_words import identity_in_old_words
 from ftsys.config.schema import RunConfig
 from ftsys.config.task_checks import task_of
 
@@ -50,6 +51,7 @@ def _cut(run: RunConfig) -> dict[str, Any]:
 
 
 def run_identity(run: RunConfig) -> str:
-    """Hex sha256 of `identity_parts` as canonical JSON."""
-    text = json.dumps(identity_parts(run), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    """Hex sha256 of `identity_parts` as canonical JSON, in the words that the first version used."""
+    parts = identity_in_old_words(identity_parts(run))
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -7,11 +7,13 @@ Where a run file names a bundle, the bundle and the DeepSpeed file in it are mea
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from ftsys.config.checks import cross_mistakes, known_offload
+from ftsys.config.old_words import todays_word
 from ftsys.errors import ConfigError
 
 DEFAULT_EPOCHS = 3.0
@@ -89,12 +91,13 @@ class DataSection(Section):
 
     source: Annotated[
         Annotated[str, Field(min_length=1)] | dict[str, Annotated[str, Field(min_length=1)]],
+        BeforeValidator(partial(todays_word, "data.source")),
         Write(
-            '"hub", "hub:NAME", "embedded", a folder of GLUE files, '
+            '"hub", "hub:NAME", "synthetic", a folder of GLUE files, '
             'or a table such as {train = "a.csv", validation = "b.csv"}'
         ),
     ] = "hub"
-    """"hub" (GLUE), "hub:NAME" (another data set of the Hub, or a folder in its form), "embedded" (the synthetic
+    """"hub" (GLUE), "hub:NAME" (another data set of the Hub, or a folder in its form), "synthetic" (the synthetic
     sample), a folder of GLUE's TSV files, or a file for each split."""
     max_length: Annotated[int, Field(ge=8), Write("a whole number of tokens, 8 or above")] = 128
     """Tokens an example keeps at most, special tokens included."""
@@ -109,8 +112,8 @@ class DataSection(Section):
 class ModelSection(Section):
     """The pre-trained encoder."""
 
-    name: Text = "embedded"
-    """Hub name or folder; "embedded": the model that the `demo` extra carries."""
+    name: Annotated[Text, BeforeValidator(partial(todays_word, "model.name"))] = "bundled"
+    """Hub name or folder; "bundled": the model that the `demo` extra carries."""
 
 
 class BatchSection(Section):

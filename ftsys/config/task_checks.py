@@ -43,8 +43,8 @@ def task_mistakes(run: "RunConfig") -> Iterator[Mistake]:
 
 
 def task_name(run: "RunConfig") -> str:
-    """The task's name; the embedded sample implies its own."""
-    implied = PARAPHRASE.name if run.data.source == "embedded" and not _describes_itself(run) else ""
+    """The task's name; the synthetic sample implies its own."""
+    implied = PARAPHRASE.name if run.data.source == "synthetic" and not _describes_itself(run) else ""
     return run.task.name or implied
 
 
@@ -130,12 +130,12 @@ def _source_mistakes(run: "RunConfig", row: Task | None) -> Iterator[Mistake]:
         text = (
             f"data.source='hub' has GLUE's tasks only, not task.name={name!r}: write a file for each split, "
             'such as source = {train = "train.csv", validation = "validation.csv"}'
-            + (', or "embedded".' if name == PARAPHRASE.name else ".")
+            + (', or "synthetic".' if name == PARAPHRASE.name else ".")
         )
         yield Mistake(text, ("data.source", "task.name"))
-    if source == "embedded" and name != PARAPHRASE.name:
+    if source == "synthetic" and name != PARAPHRASE.name:
         text = (
-            f"data.source='embedded' is the synthetic sample of the task {PARAPHRASE.name!r}, "
+            f"data.source='synthetic' is the synthetic sample of the task {PARAPHRASE.name!r}, "
             f'not of task.name={name!r}: write name = "{PARAPHRASE.name}" or another source.'
         )
         yield Mistake(text, ("data.source", "task.name"))

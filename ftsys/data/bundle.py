@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftsys.config.old_words import in_todays_words
 from ftsys.data.hub_offline import switch_hub_off
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import check_fit, tokenizer_fingerprint
@@ -126,12 +127,12 @@ class Bundle:
 
     def check(self, run: "RunConfig", task: Task) -> None:
         """Raise ConfigError that lists every value of the run that is not what the bundle was made for."""
-        asked = asked_of(run, task)
+        asked, made_for = asked_of(run, task), in_todays_words(self.asked)
         ConfigError.raise_if(
             f"{key}={value!r} is not what the bundle {str(self.path)!r} was made for, which is "
-            f"{self.asked.get(key)!r}: start with that value, or make another bundle."
-            for key in {**asked, **self.asked}
-            if (value := asked.get(key)) != self.asked.get(key)
+            f"{made_for.get(key)!r}: start with that value, or make another bundle."
+            for key in {**asked, **made_for}
+            if (value := asked.get(key)) != made_for.get(key)
         )
 
 
@@ -164,7 +165,7 @@ def model_folder_of(run: "RunConfig") -> Path:
     return resolve_model_folder(run.model.name) if run.bundle is None else open_bundle(run).model_folder
 
 
-def bundled_store(run: "RunConfig", task: Task) -> Store:
+def store_of_bundle(run: "RunConfig", task: Task) -> Store:
     """The store of the run's bundle, held against run, tokenizer and model.
 
     Raises ConfigError for a bundle that was made for something else, DataError for a damaged one.

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftsys.cache import cache_folder
-from ftsys.data.bundle import bundled_store
+from ftsys.data.bundle import store_of_bundle
 from ftsys.data.store.index import INDEX_NAME, STORE_FORMAT
 from ftsys.data.store.reader import Store
 from ftsys.data.store.writer import StoreWriter, disk_errors, is_full
@@ -118,7 +118,7 @@ def ensure_store(run: "RunConfig", task: Task, progress: Progress | None = None,
     if run.bundle is not None:
         if source is not None:
             raise ConfigError(f"bundle={run.bundle!r} has its own store: leave out the data set or the bundle.")
-        return bundled_store(run, task)
+        return store_of_bundle(run, task)
     return make_or_wait(_request(run, task, check_model_folder(run.model.name), source), progress)
 
 
@@ -128,7 +128,7 @@ def find_store(run: "RunConfig", task: Task) -> Path | None:
     Raises what `ensure_store` raises for a source or model that cannot be used. Reads all of the source.
     """
     if run.bundle is not None:
-        return bundled_store(run, task).path
+        return store_of_bundle(run, task).path
     folder = find_model_folder(run.model.name)
     if folder is None:
         return None

@@ -1,4 +1,4 @@
-"""`ftsys demo`: train on the embedded synthetic sample under the deepspeed launcher and print the metric table.
+"""`ftsys demo`: train on the synthetic sample under the deepspeed launcher and print the metric table.
 
 Every GPU is a rank; without one, two CPU ranks. Imports no torch: the ranks' own start is what a person waits for.
 """

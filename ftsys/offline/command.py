@@ -14,8 +14,8 @@ from ftsys.data.hub_offline import OFFLINE_VARIABLES
 from ftsys.data.sources.glue_files import is_glue, tasks_in
 from ftsys.data.sources.source import Source, open_source
 from ftsys.errors import DONE, ConfigError
-from ftsys.model_files.config import EMBEDDED
-from ftsys.model_files.folder import EMBEDDED_HUB_NAME, check_model_folder
+from ftsys.model_files.config import BUNDLED
+from ftsys.model_files.folder import BUNDLED_HUB_NAME, check_model_folder
 from ftsys.offline.hf_caches import HfCaches, Placed, hub_name, put_glue_metric, put_model, put_task
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.tasks import GLUE
@@ -72,17 +72,17 @@ def of_run(run: RunConfig) -> Assets:
 
 
 def of_glue_folder(folder: Path) -> Assets:
-    """Every task whose files lie in `folder`, and the embedded model where it is installed.
+    """Every task whose files lie in `folder`, and the bundled model where it is installed.
 
     Raises DataError for a folder without any, and for a task that is there and cannot be read.
     """
     sources = tuple(open_source(DataSection(source=str(folder)), task) for task in tasks_in(folder))
-    return Assets(sources, _embedded_model())
+    return Assets(sources, _bundled_model())
 
 
-def _embedded_model() -> tuple[str, Path] | None:
+def _bundled_model() -> tuple[str, Path] | None:
     try:
-        return EMBEDDED_HUB_NAME, check_model_folder(EMBEDDED)
+        return BUNDLED_HUB_NAME, check_model_folder(BUNDLED)
     except ConfigError:
         return None  # the extra that carries it is not installed: the data is of use without it
 

@@ -21,8 +21,8 @@ from ftsys.data.sources.glue_files import is_glue
 from ftsys.data.sources.hub import GLUE_REPOSITORY
 from ftsys.data.sources.source import Source, open_source
 from ftsys.files import atomic_write_text, storage_errors
-from ftsys.model_files.config import EMBEDDED
-from ftsys.model_files.folder import EMBEDDED_HUB_NAME, model_files
+from ftsys.model_files.config import BUNDLED
+from ftsys.model_files.folder import BUNDLED_HUB_NAME, model_files
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def for_bundle(
 
 def hub_name(name: str) -> str | None:
     """The name that a script gives `from_pretrained` for a run's model; None for a folder, which it finds by itself."""
-    name = EMBEDDED_HUB_NAME if name == EMBEDDED else name
+    name = BUNDLED_HUB_NAME if name == BUNDLED else name
     return None if Path(name).expanduser().is_dir() else name
 
 

@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import tempfile
+import tomllib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ftsys import __version__
-from ftsys.config import RunConfig, build_run, dump_toml, plain_tree
+from ftsys.config import RunConfig, build_run, dump_toml, plain_tree, read_run_file
+from ftsys.config.old_words import in_todays_words
 from ftsys.data.bundle import (
     BUNDLE_NAME,
     DEEPSPEED_NAME,
@@ -111,7 +113,10 @@ def _same(held: Bundle, contents: _Contents) -> Bundle:
     wanted = {name: _digest(source) for name, source in contents.files.items()}
     there = {name: str(entry["sha256"]) for name, entry in held.files.items()}
     other = [name for name in sorted({*wanted, *there}) if wanted.get(name) != there.get(name)]
-    other += [key for key, value in contents.asked.items() if held.asked.get(key) != value]
+    if RUN_NAME in other and _is_same_run(held.path / RUN_NAME, contents):
+        other.remove(RUN_NAME)
+    made_for = in_todays_words(held.asked)
+    other += [key for key, value in contents.asked.items() if made_for.get(key) != value]
     if other:
         raise ConfigError(
             f"{str(held.path)!r} is a bundle of something else ({', '.join(other)} differ): name another folder, or "
@@ -121,6 +126,13 @@ def _same(held: Bundle, contents: _Contents) -> Bundle:
     if damage:
         raise DataError("\n".join([*damage, f"Remove {str(held.path)!r} and make the bundle again."]))
     return held
+
+
+def _is_same_run(path: Path, contents: _Contents) -> bool:
+    """Whether a bundle's run file, perhaps of an earlier version, means the run that would be written."""
+    wanted = contents.files[RUN_NAME]
+    assert isinstance(wanted, bytes)
+    return build_run(read_run_file(path)) == build_run(tomllib.loads(wanted.decode()))
 
 
 def _write(target: Path, contents: _Contents) -> Bundle:

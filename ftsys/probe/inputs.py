@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ftsys.config import RunConfig, build_run, resolve_task
-from ftsys.data.bundle import bundled_store
+from ftsys.data.bundle import store_of_bundle
 from ftsys.errors import FtsysError
 from ftsys.model_files.folder import check_model_folder, find_model_folder
 from ftsys.train.deepspeed_setup import compile_locks
@@ -72,7 +72,7 @@ def _data_facts(run: RunConfig) -> dict[str, Any]:
     task = resolve_task(run)
     try:
         if run.bundle is not None:
-            bundled_store(run, task)
+            store_of_bundle(run, task)
         else:
             open_source(run.data, task)
     except FtsysError as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftsys.config.old_words import identity_in_todays_words
 from ftsys.errors import (
     ConfigError,
     RunFolderError,
@@ -148,6 +149,8 @@ def _refuse_another(folder: Path, owner: dict[str, Any] | None, identity: Identi
             raise RunFolderError(f"run folder {str(folder)!r} holds results.json of an unknown run. {remedy}")
         return
     mine, theirs = json_safe(identity), owner["identity"]
+    if isinstance(theirs, dict):
+        theirs = identity_in_todays_words(theirs)
     if mine != theirs:
         raise RunFolderError(
             f"run folder {str(folder)!r} belongs to another run: {_differences(mine, theirs)}. {remedy}"

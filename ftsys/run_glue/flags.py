@@ -23,7 +23,7 @@ def _flag(default: Any, help_text: str) -> Any:
 class ModelFlags:
     """What the script takes about the model."""
 
-    model_name_or_path: str | None = _flag(None, "A Hub name, a folder, or 'embedded'.")
+    model_name_or_path: str | None = _flag(None, "A Hub name, a folder, or 'bundled'.")
     config_name: str | None = _flag(None, "Only the model's own.")
     tokenizer_name: str | None = _flag(None, "Only the model's own.")
     cache_dir: str | None = _flag(None, "Not honoured: set HF_HUB_CACHE.")

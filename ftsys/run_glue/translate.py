@@ -101,7 +101,7 @@ def _impossible(flags: Flags) -> Iterator[str]:
 def _missing(flags: Flags) -> Iterator[str]:
     """What is missing, or said in two ways."""
     if not flags.get("model_name_or_path"):
-        yield "--model_name_or_path is missing: write a Hub name, a folder, or 'embedded'."
+        yield "--model_name_or_path is missing: write a Hub name, a folder, or 'bundled'."
     ways = [flag for flag in ("task_name", "dataset_name", "train_file") if flags.get(flag)]
     if len(ways) != 1:
         said = " and ".join(f"--{flag}" for flag in ways) or "none of them"

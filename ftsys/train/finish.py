@@ -13,7 +13,7 @@ from ftsys.data.bundle import model_folder_of
 from ftsys.distributed import decided_by_rank_0
 from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
-from ftsys.model_files.folder import EMBEDDED, EMBEDDED_MODEL, TOKENIZER_FILES
+from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
 from ftsys.run_folder.environment import commit, versions
 from ftsys.run_folder.predictions import scores_from_logits, write_predictions, write_submission
 from ftsys.run_folder.results import model_card, write_results
@@ -108,7 +108,7 @@ def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float
     session.timing["total_s"] = time.time() - psutil.Process().create_time()
     return {
         "task": session.task.name,
-        "model": EMBEDDED_MODEL if run.model.name == EMBEDDED else run.model.name,
+        "model": BUNDLED_MODEL if run.model.name == BUNDLED else run.model.name,
         "metrics": metrics,
         "world_size": trainer.args.world_size,
         "zero_stage": plan.zero_stage,
@@ -124,7 +124,7 @@ def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float
         "timing": session.timing,
         "versions": versions(),
         "commit": commit(),
-        "data": "synthetic" if run.data.source == "embedded" else run.data.source,
+        "data": run.data.source,
         "store": str(session.store.path),
     }
 

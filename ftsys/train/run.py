@@ -112,7 +112,7 @@ def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str
         return
     from ftsys.run_folder.metrics_log import read_metrics
 
-    kind = {"embedded": "synthetic data"}.get(str(run.data.source), str(run.data.source))
+    kind = {"synthetic": "synthetic data"}.get(str(run.data.source), str(run.data.source))
     if isinstance(run.data.source, dict):
         kind = "own files"
     places = {

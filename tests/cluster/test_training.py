@@ -26,11 +26,11 @@ def folder(tmp_path: Path, minilm_folder: Path) -> Path:
     data = (
         f'[task]\nname = "mrpc"\n[data]\nsource = "{glue}"\n'
         if glue
-        else '[task]\nname = "paraphrase"\n[data]\nsource = "embedded"\n'
+        else '[task]\nname = "paraphrase"\n[data]\nsource = "synthetic"\n'
     )
     (tmp_path / "run.toml").write_text(
         f'output_dir = "run"\n{data}'
-        '[model]\nname = "embedded"\n'
+        '[model]\nname = "bundled"\n'
         "[batch]\nglobal_size = 16\n"
         f"[train]\nmax_steps = {STEPS}\neval_every = {STEPS}\nsave_every = {STEPS}\n"
         '[engine]\nprecision = "fp32"\n'

@@ -15,9 +15,9 @@ RUN_FILE = """
 [task]
 name = "paraphrase"
 [data]
-source = "embedded"
+source = "synthetic"
 [model]
-name = "embedded"
+name = "bundled"
 [batch]
 global_size = 16
 [train]

@@ -109,7 +109,7 @@ def main() -> None:
     warm_up()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault("FTSYS_CACHE", f"{scratch}/cache")
-        project = make_project(Path(scratch) / "project", resolve_model_folder("embedded"))
+        project = make_project(Path(scratch) / "project", resolve_model_folder("bundled"))
         words = ["--engine.zero_stage", options.zero_stage] if options.zero_stage else []
         tally = kill_until(options.count, project, options.seed, words)
     print(f"{tally.kills} kills in {tally.runs} runs, every one ended with the same weights; {dict(tally.phases)}")

@@ -24,7 +24,7 @@ output_dir = "run"
 [task]
 name = "paraphrase"
 [data]
-source = "embedded"
+source = "synthetic"
 [model]
 name = "model"
 [batch]

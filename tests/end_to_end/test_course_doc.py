@@ -24,7 +24,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 def write_small_mrpc(folder: Path) -> Path:
     """The first pairs of the synthetic sample in GLUE's layout."""
-    run = build_run({"output_dir": "out", "data": {"source": "embedded"}})
+    run = build_run({"output_dir": "out", "data": {"source": "synthetic"}})
     source = open_source(run.data, resolve_task(run))
     (folder / "MRPC").mkdir(parents=True)
     for name, rows in ROWS.items():

@@ -16,7 +16,7 @@ SECONDS = 1500
 def test_eight_ranks_find_the_metrics_that_one_finds(tmp_path: Path, minilm_folder: Path) -> None:
     text = RUN_FILE.replace("= 5\n", "= 2\n").replace("[model]", "max_length = 32\n[model]")
     if glue := os.environ.get("FTSYS_GLUE_DIR"):
-        text = text.replace("paraphrase", "mrpc").replace('source = "embedded"', f'source = "{glue}"')
+        text = text.replace("paraphrase", "mrpc").replace('source = "synthetic"', f'source = "{glue}"')
     run_file = write_run_file(tmp_path, text)
     launcher = ["deepspeed", "--num_gpus", "8", "--master_port", free_port(), "--module", "ftsys", "train"]
     trained = subprocess.run(

@@ -73,13 +73,13 @@ class Inputs:
 
 
 def read_pairs(rows: int | None = None) -> Pairs:
-    """MRPC if FTSYS_GLUE_DIR names a folder of GLUE's files, else the embedded synthetic sample.
+    """MRPC if FTSYS_GLUE_DIR names a folder of GLUE's files, else the synthetic sample.
 
     `rows` cuts or repeats the training split, and cuts the validation split. Raises DataError for damaged files.
     """
     glue = os.environ.get("FTSYS_GLUE_DIR")
     task = GLUE["mrpc"] if glue else PARAPHRASE
-    source = open_source(SimpleNamespace(source=str(Path(glue) / "MRPC") if glue else "embedded"), task)
+    source = open_source(SimpleNamespace(source=str(Path(glue) / "MRPC") if glue else "synthetic"), task)
     of = {name: _read(source, name) for name in SPLITS}
     if rows is not None:
         sizes = {"train": rows, "validation": min(rows, len(of["validation"].first))}

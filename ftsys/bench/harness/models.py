@@ -1,4 +1,4 @@
-"""The models that benchmarks train: the embedded weights, widths with random weights (no download), or any other."""
+"""The models that benchmarks train: the bundled weights, widths with random weights (no download), or any other."""
 
 import shutil
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
-from ftsys.model_files.config import embedded_folder
-from ftsys.model_files.folder import EMBEDDED, TOKENIZER_FILES, check_model_folder
+from ftsys.model_files.config import bundled_folder
+from ftsys.model_files.folder import BUNDLED, TOKENIZER_FILES, check_model_folder
 
 MINILM = "minilm"
-"""The embedded all-MiniLM-L6-v2 weights."""
+"""The bundled all-MiniLM-L6-v2 weights."""
 
 WIDTHS: dict[str, dict[str, Any]] = {
     "bert-base": {},
     "bert-large": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
     "tiny": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
 }
-"""BERT's settings where they are not BERT-base's own; the vocabulary and the tokenizer are the embedded model's."""
+"""BERT's settings where they are not BERT-base's own; the vocabulary and the tokenizer are the bundled model's."""
 
 KNOWN = (MINILM, *WIDTHS)
 
@@ -32,7 +32,7 @@ def model_folders(names: Sequence[str], work: Path) -> dict[str, Path]:
 
 def _folder(name: str, work: Path) -> Path:
     if name == MINILM:
-        return check_model_folder(EMBEDDED)
+        return check_model_folder(BUNDLED)
     if name in WIDTHS:
         return _random_weights(name, work / name)
     try:
@@ -42,7 +42,7 @@ def _folder(name: str, work: Path) -> Path:
 
 
 def _random_weights(name: str, folder: Path) -> Path:
-    """A BERT of this width with a head of two labels and weights of seed 0, saved with the embedded tokenizer."""
+    """A BERT of this width with a head of two labels and weights of seed 0, saved with the bundled tokenizer."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
@@ -51,6 +51,6 @@ def _random_weights(name: str, folder: Path) -> Path:
     torch.manual_seed(0)
     BertForSequenceClassification(BertConfig(num_labels=2, **WIDTHS[name])).save_pretrained(folder)
     for file in TOKENIZER_FILES:
-        if (embedded_folder() / file).is_file():
-            shutil.copy(embedded_folder() / file, folder)
+        if (bundled_folder() / file).is_file():
+            shutil.copy(bundled_folder() / file, folder)
     return folder

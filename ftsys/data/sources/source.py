@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from ftsys.config.old_words import todays_word
 from ftsys.data.sources.first_rows import FirstRows
 from ftsys.data.sources.glue_files import glue_splits
 from ftsys.data.sources.hub import GLUE_REPOSITORY, dataset_splits, hub_splits, is_dataset
@@ -28,7 +29,7 @@ class DataLike(Protocol):
 
     @property
     def source(self) -> Any:
-        """'hub', 'hub:NAME_OR_PATH', 'embedded', a GLUE folder, a file a split, or a Dataset or DatasetDict."""
+        """'hub', 'hub:NAME_OR_PATH', 'synthetic', a GLUE folder, a file a split, or a Dataset or DatasetDict."""
 
 
 class Split(Protocol):
@@ -123,7 +124,7 @@ def open_source(data: DataLike, task: Task) -> Source:
     Looks at each split's columns and first row, so that most mistakes show here and not in the middle of the work.
     Raises DataError for a source that is missing, empty, or not what it claims to be.
     """
-    source = _cut(_open(data.source, task), getattr(data, "first_rows", {}))
+    source = _cut(_open(todays_word("data.source", data.source), task), getattr(data, "first_rows", {}))
     for split in source.splits:
         next(source.batches(split, rows_per_batch=1))
     return source
@@ -135,8 +136,8 @@ def _open(source: Any, task: Task) -> Source:
     if isinstance(source, Mapping):
         return _of_files(_named_files(source, task), task)
     name = str(source)
-    if name == "embedded":
-        return _embedded(task)
+    if name == "synthetic":
+        return _synthetic(task)
     if name == "hub":
         return _of_datasets(hub_splits(GLUE_REPOSITORY, task), task)
     if name.startswith("hub:"):
@@ -148,8 +149,8 @@ def _open(source: Any, task: Task) -> Source:
         )
     if not path.is_dir():
         raise DataError(
-            f"data.source={name!r} is no folder.{nearest(name, ('hub', 'embedded'))} Write 'hub', 'hub:NAME_OR_PATH', "
-            "'embedded', a folder of GLUE's TSV files, or a file for each split."
+            f"data.source={name!r} is no folder.{nearest(name, ('hub', 'synthetic'))} Write 'hub', 'hub:NAME_OR_PATH', "
+            "'synthetic', a folder of GLUE's TSV files, or a file for each split."
         )
     return _of_files(glue_splits(path, task), task)
 
@@ -183,7 +184,7 @@ def _named_files(source: Mapping[str, str | Path], task: Task) -> dict[str, Tabl
     return files
 
 
-def _embedded(task: Task) -> Source:
-    from ftsys.data.sources.synthetic.sample import embedded_splits
+def _synthetic(task: Task) -> Source:
+    from ftsys.data.sources.synthetic.sample import synthetic_splits
 
-    return Source(task, embedded_splits(task), {"train": "the embedded sample"}, synthetic=True)
+    return Source(task, synthetic_splits(task), {"train": "the synthetic sample"}, synthetic=True)

@@ -163,7 +163,7 @@ def test_both_of_a_pair_in_one_place_are_refused(write: Writer) -> None:
         ("[engine]\noffload = 'nvme:'\n", 'engine.offload=\'nvme:\' cannot be used: write "none", "optimizer"'),
         ("[engine]\ncompile = 'yes'\n", "engine.compile='yes' cannot be used: write \"auto\", true or false."),
         ("[data]\nmax_length = 2\n", "data.max_length=2 cannot be used: write a whole number of tokens, 8 or above."),
-        ("[data]\nsource = ['a']\n", 'data.source=[\'a\'] cannot be used: write "hub", "hub:NAME", "emb'),
+        ("[data]\nsource = ['a']\n", 'data.source=[\'a\'] cannot be used: write "hub", "hub:NAME", "syn'),
         ("[data]\nsource = {train = 1}\n", "data.source={'train': 1} cannot be used: write \"hub\""),
         ("[model]\nname = 5\n", "model.name=5 cannot be used: write text in quotes, not empty."),
         ("[batch]\nmicro_tokens = 64\n", "batch.micro_tokens=64 is smaller than data.max_length=128: the longest"),

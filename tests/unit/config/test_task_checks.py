@@ -24,9 +24,9 @@ def test_a_glue_name_is_its_row(name: str) -> None:
     assert resolve_task(build({"name": name})) == GLUE[name]
 
 
-def test_the_embedded_sample_implies_its_task() -> None:
-    assert resolve_task(build(source="embedded")) == PARAPHRASE
-    assert resolve_task(build({"name": "paraphrase"}, "embedded")) == PARAPHRASE
+def test_the_synthetic_sample_implies_its_task() -> None:
+    assert resolve_task(build(source="synthetic")) == PARAPHRASE
+    assert resolve_task(build({"name": "paraphrase"}, "synthetic")) == PARAPHRASE
 
 
 def test_a_known_task_keeps_what_is_not_changed() -> None:
@@ -75,7 +75,7 @@ def test_splits_are_those_of_the_files() -> None:
         ({"name": "mrpc", "columns": ["a"]}, FILES, "task.columns=['a'] has 1 name(s), but task 'mrpc' reads 2"),
         (CUSTOM, "hub", "data.source='hub' has GLUE's tasks only, not task.name='reviews'"),
         ({"name": "paraphrase"}, "hub", "data.source='hub' has GLUE's tasks only, not task.name='paraphrase'"),
-        ({"name": "mrpc"}, "embedded", "data.source='embedded' is the synthetic sample of the task 'paraphrase'"),
+        ({"name": "mrpc"}, "synthetic", "data.source='synthetic' is the synthetic sample of the task 'paraphrase'"),
         ({"name": "mrpc"}, {"dev": "a.csv"}, "data.source names the split 'dev': write one of train, validation, test"),
         ({"name": "mnli"}, {"validation": "a"}, "data.source names the split 'validation': did you mean 'validation_"),
         (CUSTOM, {"trian": "a.csv"}, "data.source names the split 'trian': did you mean 'train'"),

@@ -17,12 +17,12 @@ def folder(minilm_folder: Path) -> Path:
 
 
 def run_of(**sections: dict[str, Any]) -> RunConfig:
-    base: dict[str, Any] = {"output_dir": "unused", "task": {"name": "paraphrase"}, "data": {"source": "embedded"}}
+    base: dict[str, Any] = {"output_dir": "unused", "task": {"name": "paraphrase"}, "data": {"source": "synthetic"}}
     return RunConfig(**{**base, **sections})
 
 
 def test_ensure_store_goes_from_a_run_file_to_a_store(tmp_path: Path, folder: Path) -> None:
-    run, told = run_of(data={"source": "embedded", "store": str(tmp_path)}), dict[str, int]()
+    run, told = run_of(data={"source": "synthetic", "store": str(tmp_path)}), dict[str, int]()
     store = ensure_store(run, resolve_task(run), lambda rows, _, split: told.update({split: rows}))
     assert store.path.parent == tmp_path
     assert {name: split.rows for name, split in store.splits.items()} == told
@@ -31,7 +31,7 @@ def test_ensure_store_goes_from_a_run_file_to_a_store(tmp_path: Path, folder: Pa
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"data": {"source": "embedded", "max_length": 513}}, "longer than the model allows, 512"),
+        ({"data": {"source": "synthetic", "max_length": 513}}, "longer than the model allows, 512"),
         ({"model": {"name": "./nowhere"}}, "no such folder"),
     ],
 )

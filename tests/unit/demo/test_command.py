@@ -127,7 +127,7 @@ def test_the_table_has_a_row_an_epoch_the_baseline_and_the_places(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_file, run_folder = tmp_path / "demo.toml", tmp_path / "run"
-    run_file.write_text('[task]\nname = "paraphrase"\n[data]\nsource = "embedded"\n')
+    run_file.write_text('[task]\nname = "paraphrase"\n[data]\nsource = "synthetic"\n')
     run_folder.mkdir()
     history: list[dict[str, object]] = [
         {"step": 63, "epoch": 1.0, "time": 0.0, "loss": 0.61},

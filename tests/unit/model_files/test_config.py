@@ -28,8 +28,8 @@ def test_a_folder(tmp_path: Path) -> None:
     assert local_config(str(tmp_path), {}) == BERT
 
 
-def test_the_embedded_model() -> None:
-    config = local_config("embedded", {})
+def test_the_bundled_model() -> None:
+    config = local_config("bundled", {})
     assert (config["model_type"], config["hidden_size"], config["num_hidden_layers"]) == ("bert", 384, 6)
 
 

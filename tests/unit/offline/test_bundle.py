@@ -1,7 +1,9 @@
 """A bundle: what is in it, whose it is, what is refused, and that a damaged one is found."""
 
+import hashlib
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -93,6 +95,33 @@ def test_a_second_call_verifies_and_changes_nothing(run: RunConfig, tmp_path: Pa
     flip_a_byte(weights)
     with pytest.raises(DataError, match=r"model\.safetensors: is damaged"):
         make_bundle(run, resolve_task(run), tmp_path / "bundle")
+
+
+def test_a_bundle_made_with_the_old_word_stays_valid(tmp_path: Path, minilm_folder: Path) -> None:
+    tree = _tree(tmp_path, task={"name": "paraphrase"}, model={"name": "bundled"})
+    tree["data"] = {"source": "synthetic", "store": str(tmp_path / "stores"), "first_rows": {"train": 8}}
+    run = build_run(tree)
+    bundle = as_earlier_versions_made_it(bundled(run, tmp_path / "bundle"))
+    theirs = load_run(tmp_path / "bundle/run.toml")
+    assert theirs.model.name == "bundled"
+    assert ensure_store(theirs, resolve_task(theirs)).fingerprint == bundle.store
+    found, made = make_bundle(run, resolve_task(run), tmp_path / "bundle")
+    assert (found, made) == (bundle, False)
+    other = build_run(tree | {"train": {"seed": 7}})
+    with pytest.raises(ConfigError, match=r"bundle of something else \(run\.toml differ\)"):
+        make_bundle(other, resolve_task(other), tmp_path / "bundle")
+
+
+def as_earlier_versions_made_it(bundle: Bundle) -> Bundle:
+    """The same bundle with the word "embedded" in run.toml and bundle.json."""
+    path = bundle.path / "run.toml"
+    text = path.read_text().replace('"synthetic"', '"embedded"').replace('"bundled"', '"embedded"')
+    path.write_text(text)
+    entry = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    asked = {**bundle.asked, "model.name": "embedded", "data.source": "embedded"}
+    old = replace(bundle, asked=asked, files={**bundle.files, "run.toml": entry})
+    (bundle.path / "bundle.json").write_bytes(old.to_bytes())
+    return old
 
 
 def flip_a_byte(path: Path) -> None:

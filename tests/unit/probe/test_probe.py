@@ -20,7 +20,7 @@ from ftsys.probe.protocol import Question, Seat
 
 def tree(folder: Path, **sections: Any) -> dict[str, Any]:
     """A run whose folders lie in `folder`."""
-    base = {"output_dir": str(folder / "runs/x"), "data": {"source": "embedded", "store": str(folder / "stores")}}
+    base = {"output_dir": str(folder / "runs/x"), "data": {"source": "synthetic", "store": str(folder / "stores")}}
     return plain_tree(build_run({**base, "task": {"name": "paraphrase"}, **sections}))
 
 

@@ -1,4 +1,4 @@
-"""The sentences of the embedded synthetic sample: kinds of news, and several frames for each that all say the same.
+"""The sentences of the synthetic sample: kinds of news, and several frames for each that all say the same.
 
 In a frame, `{slot}` or `{slot.facet}` stands for a spelling of the slot's meaning, and `{a|b}` for either of two words
 that make no difference.

@@ -1,4 +1,4 @@
-"""The words of the embedded synthetic sample: meanings and their spellings. Companies and events are made up.
+"""The words of the synthetic sample: meanings and their spellings. Companies and events are made up.
 
 `a|b` are spellings of one meaning. A meaning that a hard negative may change has two spellings or more, and any of them
 may meet any other in a pair: so no single word tells a change of meaning from a change of words.

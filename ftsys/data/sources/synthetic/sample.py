@@ -1,4 +1,4 @@
-"""The embedded sample: a synthetic paraphrase task in MRPC's shape, made at run time from a seeded grammar of our own.
+"""The synthetic sample: a synthetic paraphrase task in MRPC's shape, made at run time from a seeded grammar of our own.
 
 A meaning fills the slots of a scene; a sentence is one rendering of it. Two renderings of one meaning are a paraphrase.
 A hard negative renders two meanings that differ in a slot or a few, or in who did it to whom. The sample is called
@@ -40,7 +40,7 @@ Filling = dict[str, int]
 
 
 @dataclass(frozen=True)
-class EmbeddedSplit:
+class SyntheticSplit:
     """One split of the sample."""
 
     name: str
@@ -64,14 +64,14 @@ class EmbeddedSplit:
         return hashlib.sha256(json.dumps(paraphrases()[self.name]).encode()).hexdigest()
 
 
-def embedded_splits(task: Task) -> dict[str, EmbeddedSplit]:
+def synthetic_splits(task: Task) -> dict[str, SyntheticSplit]:
     """The splits of the synthetic sample. Raises DataError for any task but 'paraphrase'."""
     if (task.name, task.columns, task.labels) != (PARAPHRASE.name, PARAPHRASE.columns, PARAPHRASE.labels):
         raise DataError(
-            f"data.source='embedded' is the synthetic paraphrase sample, and the task is {task.name!r}. Set "
+            f"data.source='synthetic' is the synthetic paraphrase sample, and the task is {task.name!r}. Set "
             f"task.name = {PARAPHRASE.name!r}, or give data.source the files of {task.name!r}."
         )
-    return {split: EmbeddedSplit(split, Columns.of(task, split)) for split in SIZES}
+    return {split: SyntheticSplit(split, Columns.of(task, split)) for split in SIZES}
 
 
 @cache

@@ -218,10 +218,10 @@ def test_a_null_text_in_parquet_is_named_with_its_row(tmp_path: Path) -> None:
         ({"train": "nowhere.csv"}, r"nowhere\.csv: no such file"),
         ({"trian": "t.csv"}, r"the split 'trian'.*Did you mean 'train'"),
         ({}, "no split at all"),
-        ("embeded", r"'embeded' is no folder\. Did you mean 'embedded'"),
+        ("synthetik", r"'synthetik' is no folder\. Did you mean 'synthetic'"),
         ("hub:/nowhere/glue", "'/nowhere/glue' cannot be loaded from the Hub or its cache"),
         (".", "a folder, which only GLUE's tasks have"),
-        ("embedded", "the synthetic paraphrase sample, and the task is 'pets'"),
+        ("synthetic", "the synthetic paraphrase sample, and the task is 'pets'"),
     ],
 )
 def test_a_wrong_source_says_what_to_write(source: Any, message: str) -> None:

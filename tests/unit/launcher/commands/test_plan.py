@@ -164,7 +164,7 @@ def test_every_command_says_the_same_as_the_list_of_them(capsys: pytest.CaptureF
     ("words", "unloaded"),
     [
         (["--help"], {"torch", "numpy", "pydantic", "rich"}),
-        (["plan", MRPC, "--model.name", "embedded"], {"torch", "numpy", "rich", "transformers", "huggingface_hub"}),
+        (["plan", MRPC, "--model.name", "bundled"], {"torch", "numpy", "rich", "transformers", "huggingface_hub"}),
     ],
     ids=["help", "plan"],
 )

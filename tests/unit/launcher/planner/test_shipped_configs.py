@@ -27,7 +27,7 @@ def test_a_shipped_run_loads_and_plans(path: Path, tmp_path: Path) -> None:
 
 def test_the_demo_needs_no_network() -> None:
     run = load_run(FOLDER / "demo.toml")
-    assert (run.data.source, run.model.name, resolve_task(run).name) == ("embedded", "embedded", "paraphrase")
+    assert (run.data.source, run.model.name, resolve_task(run).name) == ("synthetic", "bundled", "paraphrase")
     assert (run.train.epochs, run.batch.global_size, run.train.learning_rate) == (3.0, 32, 5e-5)
 
 

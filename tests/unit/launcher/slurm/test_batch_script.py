@@ -112,7 +112,7 @@ def test_several_mistakes_are_told_together() -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-RUN = 'output_dir = "runs/x"\n[task]\nname = "paraphrase"\n[data]\nsource = "embedded"\n'
+RUN = 'output_dir = "runs/x"\n[task]\nname = "paraphrase"\n[data]\nsource = "synthetic"\n'
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.slurm.in_job import main
 
-RUN = 'output_dir = "runs/x"\n[task]\nname = "paraphrase"\n[data]\nsource = "embedded"\n'
+RUN = 'output_dir = "runs/x"\n[task]\nname = "paraphrase"\n[data]\nsource = "synthetic"\n'
 
 
 @pytest.fixture

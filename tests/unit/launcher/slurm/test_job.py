@@ -8,7 +8,7 @@ import pytest
 
 from launcher.cli import main
 
-RUN = 'output_dir = "runs/x"\n[task]\nname = "paraphrase"\n[data]\nsource = "embedded"\n'
+RUN = 'output_dir = "runs/x"\n[task]\nname = "paraphrase"\n[data]\nsource = "synthetic"\n'
 Commands = Callable[[str, str], None]
 
 

@@ -48,7 +48,7 @@ def test_what_a_job_asks_of_slurm(repository: Path, name: str) -> None:
             "mrpc.sh",
             ["--train.seed", "7"],
             "",
-            "{home}/configs/runs/mrpc.toml --output_dir runs/mrpc-17 --task.name paraphrase --data.source embedded "
+            "{home}/configs/runs/mrpc.toml --output_dir runs/mrpc-17 --task.name paraphrase --data.source synthetic "
             "--train.seed 7",
         ),
         (
