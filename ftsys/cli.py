@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
 from ftsys.errors import BAD_INPUT, DONE, ConfigError, FtsysError
-from ftsys.fast_import.hooks import lean_start
+from ftsys.fast_import.hooks import install_import_hooks
 
 OWN_FLAGS = {
     "report": ("ftsys.report.command", "finished runs side by side, with the mean over seeds"),
@@ -81,7 +81,7 @@ def main(words: Sequence[str] | None = None, own_process: bool = False) -> int:
     options, others = build_parser().parse_known_args(words)
     others += overrides
     if own_process and options.command in OF_A_RANK:
-        lean_start()
+        install_import_hooks()
     try:
         return int(options.command(options, others))
     except FtsysError as error:

@@ -2,8 +2,9 @@
 
 Importing transformers' Trainer and one text encoder also imports torch's compiler (to mark functions of kernels that
 encoders do not call), scipy, datasets and torch's sharded tensors (for object detection, for a check of a type, for
-tensor parallelism), and reads the 2,000 files of all models, twice, to learn which names they define. `lean_start`
-puts the first off until somebody compiles, says that the second are absent, and keeps the third beside other caches.
+tensor parallelism), and reads the 2,000 files of all models, twice, to learn which names they define.
+`install_import_hooks` puts the first off until somebody compiles, says that the second are absent, and keeps the
+third beside other caches.
 
 It is for processes that are ranks and nothing else: what a script of somebody's own finds in transformers is not ours
 to change. Every hook does its work only when the module that it names is imported afterwards, and what another version
@@ -30,16 +31,16 @@ Execute = Callable[[], None]
 """What executes the module that a hook is about."""
 
 
-def lean_start() -> None:
+def install_import_hooks() -> None:
     """Let the imports that follow leave out what a rank does not run. Changes nothing that is imported already.
 
-    The garbage collector is off from here to `all_imported`: imports make millions of objects that stay.
+    The garbage collector is off from here to `imports_finished`: imports make millions of objects that stay.
     """
     gc.disable()
     sys.meta_path.insert(0, _Around())
 
 
-def all_imported() -> None:
+def imports_finished() -> None:
     """What is loaded by now stays: the garbage collector is on from here, and looks at what comes later."""
     gc.freeze()
     gc.enable()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, resolve_task
 from ftsys.errors import DONE, ConfigError
-from ftsys.fast_import.hooks import all_imported
+from ftsys.fast_import.hooks import imports_finished
 from ftsys.model_files.config import model_config
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
@@ -42,7 +42,7 @@ def _use(run: RunConfig, write: bool) -> int:
     rows = []
     with SplitProgress("predict") as progress, tempfile.TemporaryDirectory() as scratch:
         trainer = prediction_trainer(run, load_model(model_folder, task, run.train.seed)[0], store, scratch)
-        all_imported()
+        imports_finished()
         trainer.on_evaluation_progress = lambda name, done, total: progress(done, total, name)
         for name in (name for name in names if name in store.splits):
             split = store.splits[name]

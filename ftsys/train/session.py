@@ -16,7 +16,7 @@ from ftsys.config import RunConfig, dump_toml, run_identity
 from ftsys.data.bundle import model_folder_of
 from ftsys.data.store.reader import Store
 from ftsys.distributed import decided_by_rank_0
-from ftsys.fast_import.hooks import all_imported
+from ftsys.fast_import.hooks import imports_finished
 from ftsys.files import atomic_write_json, atomic_write_text
 from ftsys.kernels.select import why_not_fast
 from ftsys.models.packed import why_not_packable
@@ -25,11 +25,11 @@ from ftsys.report.log_filters import quiet_libraries
 from ftsys.run_folder.claim import Claim
 from ftsys.run_folder.environment import environment
 from ftsys.tasks import Task
-from ftsys.train.callbacks.graceful_stop import Stopping
+from ftsys.train.callbacks.graceful_stop import GracefulStop
 from ftsys.train.callbacks.metrics import MetricsLog
 from ftsys.train.callbacks.progress import ProgressCallback
 from ftsys.train.callbacks.status import StatusCallback
-from ftsys.train.callbacks.watchdog_marks import Marks
+from ftsys.train.callbacks.watchdog_marks import WatchdogMarks
 from ftsys.train.checkpoint.catalog import clean_leftovers, named_checkpoint, newest_checkpoint
 from ftsys.train.fault_tolerance.out_of_memory import memory_explained
 from ftsys.train.fault_tolerance.watchdog import Watchdog
@@ -60,7 +60,7 @@ class Session:
     trainer: Trainer
     folder: Path
     claim: Claim
-    stopping: Stopping
+    stopping: GracefulStop
     timing: dict[str, float]
 
 
@@ -81,7 +81,7 @@ def train_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchd
     """Train and return the session. Raises StoppedEarly after a signal, with a checkpoint on disk."""
     quiet_libraries()
     folder, interruption = watchdog.journal.folder, watchdog.interruption
-    stopping, train_split = Stopping(interruption), store.splits[str(task.train_split)]
+    stopping, train_split = GracefulStop(interruption), store.splits[str(task.train_split)]
     model, fresh = load_model(model_folder_of(run), task, run.train.seed)
     shape = known_shape(model.config.to_dict(), task.num_outputs)
     packed, checkpoints = why_not_packable(model) is None, folder / "checkpoints"
@@ -95,7 +95,7 @@ def train_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchd
         MetricsLog(folder, claim.attempt, task.evaluation_splits, on_error=stopping.fail),
         StatusCallback(folder, claim.attempt, on_error=stopping.fail),
         stopping,
-        Marks(watchdog),
+        WatchdogMarks(watchdog),
     ]
     trainer = _trainer(model, arguments, task, store, callbacks)
     trainer.on_saving_error = stopping.fail
@@ -134,13 +134,13 @@ def _trainer(
     return trainer
 
 
-def _train(trainer: Trainer, resume: str | None, stopping: Stopping) -> dict[str, float]:
+def _train(trainer: Trainer, resume: str | None, stopping: GracefulStop) -> dict[str, float]:
     """Train to the end, or to a signal; returns seconds to the first step and in training, evaluations left out."""
     progress, first_step = ProgressCallback(), _FirstStep()
     trainer.add_callback(progress)
     trainer.add_callback(first_step)
     trainer.on_evaluation_progress = progress.evaluation
-    all_imported()
+    imports_finished()
     start = time.perf_counter()
     try:
         train_until_stopped(trainer, stopping, resume)
@@ -150,7 +150,7 @@ def _train(trainer: Trainer, resume: str | None, stopping: Stopping) -> dict[str
     return {"startup_s": first_step.seconds or 0.0, "train_s": seconds}
 
 
-def train_until_stopped(trainer: Trainer, stopping: Stopping, resume: str | None) -> None:
+def train_until_stopped(trainer: Trainer, stopping: GracefulStop, resume: str | None) -> None:
     """Train to the end, or to the step or the evaluation in which the ranks agree to stop, with a checkpoint of it."""
     trainer.owes_evaluation = lambda: stopping.evaluation_owed
     trainer.stop_wanted = lambda: stopping.interruption.wanted

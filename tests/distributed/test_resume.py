@@ -114,7 +114,7 @@ def stop_at_an_epochs_end(store: Path, scratch: Path, life: int, in_evaluation: 
 
     from transformers import TrainerCallback
 
-    from ftsys.train.callbacks.graceful_stop import Stopping
+    from ftsys.train.callbacks.graceful_stop import GracefulStop
     from ftsys.train.checkpoint.catalog import newest_checkpoint
     from ftsys.train.fault_tolerance.signals import Interruption
     from ftsys.train.session import train_until_stopped
@@ -134,7 +134,7 @@ def stop_at_an_epochs_end(store: Path, scratch: Path, life: int, in_evaluation: 
                 os.kill(os.getpid(), signal.SIGTERM)
 
     interruption = Interruption()
-    stopping = Stopping(interruption)
+    stopping = GracefulStop(interruption)
     every_epoch = {"eval_strategy": "epoch", "save_strategy": "epoch"}
     trainer = make_trainer(store, scratch, max_steps=STEPS, micro_tokens=30, **every_epoch)
     trainer.life = Life(scratch / "checkpoints", "identity", life, keep=2)
@@ -164,10 +164,10 @@ def fail_on_rank_0(store: Path, scratch: Path) -> tuple[str, int]:
     from transformers import TrainerCallback
 
     from ftsys.errors import FtsysError, RunFolderError
-    from ftsys.train.callbacks.graceful_stop import Stopping
+    from ftsys.train.callbacks.graceful_stop import GracefulStop
     from ftsys.train.fault_tolerance.signals import Interruption
 
-    stopping = Stopping(Interruption())
+    stopping = GracefulStop(Interruption())
 
     class NewerLife(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

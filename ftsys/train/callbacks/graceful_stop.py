@@ -13,7 +13,7 @@ FAILING = 1000
 """Added to the exit status of a rank's error, so that one number says go on, stop, or fail, and with what."""
 
 
-class Stopping(TrainerCallback):
+class GracefulStop(TrainerCallback):
     """Turns an Interruption into a checkpoint and the end of training."""
 
     def __init__(self, interruption: Interruption) -> None:

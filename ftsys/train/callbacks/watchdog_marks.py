@@ -7,7 +7,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ftsys.train.fault_tolerance.watchdog import Watchdog
 
 
-class Marks(TrainerCallback):
+class WatchdogMarks(TrainerCallback):
     """Tells the watchdog of every step, evaluation and save."""
 
     def __init__(self, watchdog: Watchdog) -> None:

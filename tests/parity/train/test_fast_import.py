@@ -12,8 +12,8 @@ import pytest
 SCRIPT = """
 import json, sys
 if sys.argv[1] == "lean":
-    from ftsys.fast_import.hooks import lean_start
-    lean_start()
+    from ftsys.fast_import.hooks import install_import_hooks
+    install_import_hooks()
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, LlamaConfig
