@@ -27,7 +27,7 @@ from ftsys.data.prepare import Progress, ensure_store
 from ftsys.data.store.reader import Store, store_files
 from ftsys.errors import ConfigError, DataError
 from ftsys.files import storage_errors, sync_folder
-from ftsys.integrity import file_sha256
+from ftsys.integrity import sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.folder import model_files, resolve_model_folder
 from ftsys.offline.hf_caches import for_bundle
@@ -160,7 +160,7 @@ def _write_file(source: Path | bytes, target: Path) -> dict[str, Any]:
 
 
 def _digest(source: Path | bytes) -> str:
-    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_sha256(source)
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else sha256_of(source)
 
 
 def _reading(source: Path | bytes) -> BinaryIO:
