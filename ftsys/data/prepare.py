@@ -25,9 +25,10 @@ from ftsys.cache import cache_folder
 from ftsys.data.bundle import bundled_store
 from ftsys.data.store.index import INDEX_NAME, STORE_FORMAT
 from ftsys.data.store.reader import Store
-from ftsys.data.store.writer import StoreWriter, disk_errors, is_full
+from ftsys.data.store.writer import ADVICE, StoreWriter
 from ftsys.data.tokenize.tokenizer import TextTokenizer, check_fit, load_tokenizer, tokenizer_fingerprint
 from ftsys.errors import ConfigError, StorageError
+from ftsys.files import is_full, storage_error, storage_errors
 from ftsys.integrity import fingerprint_of
 from ftsys.lease import Lease, LeaseTimes, hold_or_wait
 from ftsys.model_files.config import model_config
@@ -154,7 +155,7 @@ def make_or_wait(request: StoreRequest, progress: Progress | None = None, times:
 
     while finished() is None:
         _make_root(request.root)
-        with disk_errors(request.root):
+        with storage_errors(request.root, ADVICE):
             held = hold_or_wait(
                 final, finished, times, lambda who: _log.info("waiting for %s to prepare %s", who, final)
             )
@@ -242,7 +243,7 @@ def _make_root(root: Path) -> None:
         probe.unlink()
     except OSError as error:
         if is_full(error):
-            raise StorageError(f"{root}: the disk is full. Make room, or set data.store to another disk.") from error
+            raise storage_error(root, error, ADVICE) from error
         raise ConfigError(
             f"data.store={str(root)!r} cannot be written ({error.strerror}). "
             "Set data.store or the environment variable FTSYS_CACHE to a folder that can."
