@@ -1,6 +1,6 @@
-"""Writing small files so that a reader sees the old content or the new one, never half of it.
+"""Writes small files atomically: a reader sees the old content or the new content, never a part of it.
 
-Every function here raises StorageError when the file system refuses (full, over quota, read-only, gone), with the
+Each function raises StorageError if the file system reports an error (full, over quota, read-only, gone), with the
 OSError as its cause, and leaves no temporary file behind.
 """
 
@@ -19,29 +19,40 @@ from ftsys.errors import StorageError
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file grew too large"}
 
 
-def storage_error(path: Path | str, error: OSError) -> StorageError:
-    """The StorageError that tells of `error` met while writing `path`. Set `error` as its cause when raising."""
+def is_full(error: OSError) -> bool:
+    """Return True if the error says that the disk is full or the user's quota is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def storage_error(path: Path | str, error: OSError, advice: str = "") -> StorageError:
+    """Return a StorageError for an `error` that occurred while writing `path`. Raise it with `error` as its cause.
+
+    `advice` tells the user what to do; without it, the message gives the general advice for this kind of error.
+    """
+    reason = error.strerror or str(error)
+    if advice:
+        problem = "the disk is full" if is_full(error) else f"cannot be written ({reason})"
+        return StorageError(f"{path}: {problem}. {advice}")
     if error.errno in _FULL:
         return StorageError(f"cannot write {str(path)!r}: {_FULL[error.errno]}. Free some space and start again.")
-    reason = error.strerror or str(error)
     return StorageError(f"cannot write {str(path)!r}: {reason}. Check the folder and its rights, then start again.")
 
 
 @contextmanager
-def storage_errors(path: Path | str) -> Iterator[None]:
-    """Turn any OSError of the block, which writes to `path`, into a StorageError."""
+def storage_errors(path: Path | str, advice: str = "") -> Iterator[None]:
+    """Turn an OSError of the block, which writes to `path`, into a StorageError (see `storage_error`)."""
     try:
         yield
     except OSError as error:
-        raise storage_error(path, error) from error
+        raise storage_error(path, error, advice) from error
 
 
 @contextmanager
 def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
-    """A stream whose content becomes `path` when the block ends without an exception; otherwise `path` stays as it was.
+    """Open a stream whose content replaces `path` when the block ends; after an exception `path` is unchanged.
 
-    `mode` is "w" (UTF-8, line ends kept as written) or "wb". The content is synced before the rename, the folder after
-    it, so that the new name never points at missing bytes after a crash. The parent folder is made if it is missing.
+    `mode` is "w" (UTF-8, line ends are kept as written) or "wb". The content is synced before the rename and the folder
+    after it, so that the new name never points at missing bytes after a crash. A missing parent folder is made.
     Raises StorageError.
     """
     path = Path(path)
@@ -62,31 +73,33 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def atomic_write_text(path: Path | str, text: str) -> None:
-    """Make `text` the content of `path`, at once. Raises StorageError."""
+    """Replace the content of `path` by `text`, atomically. Raises StorageError."""
     with atomic_open(path) as stream:
         stream.write(text)
 
 
 def atomic_write_json(path: Path | str, value: object) -> None:
-    """Make `value` the content of `path`, at once, as strict JSON (see `json_safe`). Raises StorageError."""
+    """Replace the content of `path` by `value` as strict JSON (see `json_safe`), atomically. Raises StorageError."""
     atomic_write_text(path, json.dumps(json_safe(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sync_folder(folder: Path | str) -> None:
-    """Make renames and removals inside `folder` survive a power cut. Raises OSError."""
+    """Sync a folder, so that renames and removals in it survive a power cut. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot sync a folder; they order renames themselves
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync a folder: they order renames themselves
             raise
     finally:
         os.close(handle)
 
 
 def json_safe(value: object) -> Any:
-    """`value` with what JSON lacks replaced: NaN and infinities by null, NumPy scalars and arrays by numbers and lists,
-    paths by strings, tuples and sets by lists (sets sorted). Raises TypeError for anything else JSON cannot hold.
+    """Return `value` with everything that JSON lacks replaced.
+
+    NaN and infinities become None (null), NumPy scalars and arrays numbers and lists, paths strings, tuples and sets
+    lists (sets sorted). Raises TypeError for any other value that JSON cannot hold.
     """
     if value is None or isinstance(value, str | bool | int):
         return value

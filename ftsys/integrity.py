@@ -1,4 +1,4 @@
-"""Hashes files and values, and finds damage by comparing with what was recorded."""
+"""Hashes files and values, seals JSON files with their own checksum, and finds damaged files."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 
 class HashedFile:
-    """A new file that counts and hashes what is written to it, and reaches the disk before it closes."""
+    """Writes a new file, counts and hashes its bytes, and syncs it to the disk before it closes."""
 
     def __init__(self, path: Path) -> None:
         self.name, self.size = path.name, 0
@@ -35,38 +36,42 @@ class HashedFile:
         self._stream.close()
 
     def abandon(self) -> None:
-        """Close without a promise."""
+        """Close without syncing: the file is not going to be used."""
         self._stream.close()
 
     @property
     def entry(self) -> dict[str, Any]:
-        """The file's line in the manifest."""
+        """The file's manifest entry: its size in bytes and its sha256 in hexadecimal digits."""
         return {"bytes": self.size, "sha256": self._hash.hexdigest()}
 
 
 @contextmanager
 def hashed_file(path: Path) -> Iterator[HashedFile]:
-    """A `HashedFile` that is flushed when the block ends well."""
+    """Open a `HashedFile`, and sync it when the block ends without an exception. OSError is passed on."""
     file = HashedFile(path)
     try:
         yield file
         file.close()
     except BaseException:
-        # A full disk refuses the flush of this close too; the first error is the one to hear.
+        # On a full disk this close fails too. The first error is the one to report.
         with suppress(OSError):
             file.abandon()
         raise
 
 
 def written_file(path: Path) -> dict[str, Any]:
-    """The manifest entry of a file that another library wrote, once its bytes have reached the disk."""
+    """Sync a file that another library wrote, and return its manifest entry (see `HashedFile.entry`)."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def damage_of(folder: Path, files: Mapping[str, Mapping[str, Any]], contents: bool = True) -> list[str]:
-    """What is wrong with the named files: missing, of another size, or, with `contents`, of other bytes."""
+    """Compare files with their manifest entries, and return one message for each file that differs.
+
+    A file differs if it is missing, has another size or, with `contents`, has other bytes. `files` maps names in
+    `folder` to entries (see `HashedFile.entry`).
+    """
     found = []
     for name, entry in sorted(files.items()):
         path = folder / name
@@ -82,22 +87,51 @@ def damage_of(folder: Path, files: Mapping[str, Mapping[str, Any]], contents: bo
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
+    """Return the sha256 of a file's bytes as 64 hexadecimal digits. OSError is passed on."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def canonical_json(value: object) -> bytes:
-    """The one byte string that stands for a JSON value: sorted keys, no spaces, ASCII."""
+    """Serialize a JSON value in its only canonical form: sorted keys, no spaces, ASCII. ValueError for NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def fingerprint_of(value: object) -> str:
-    """Hex sha256 of a JSON value's canonical bytes."""
+    """Return the sha256 of a JSON value's canonical bytes as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes; OSError as it comes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+@dataclass(frozen=True)
+class SealedJson:
+    """A file format: a JSON object with a checksum of its other fields, so that a reader finds any changed byte.
+
+    `checksum_field` names the field that holds the sha256 of the other fields' JSON text, with sorted keys and
+    `hashed_separators`. `order` tells how the fields stand in the file: "given" and "sorted" have the checksum as the
+    last field, "all_sorted" sorts it in among the others. `indent` is in spaces; None writes one line without spaces.
+    """
+
+    checksum_field: str
+    order: Literal["given", "sorted", "all_sorted"]
+    indent: int | None = None
+    hashed_separators: tuple[str, str] = (",", ":")
+
+    def seal(self, fields: Mapping[str, Any]) -> bytes:
+        """Return the only bytes that a file of these fields may have."""
+        hashed = json.dumps(fields, sort_keys=True, separators=self.hashed_separators)
+        first = json.loads(hashed) if self.order == "sorted" else fields
+        sealed = {**first, self.checksum_field: hashlib.sha256(hashed.encode()).hexdigest()}
+        separators = (",", ":") if self.indent is None else None
+        text = json.dumps(sealed, sort_keys=self.order == "all_sorted", indent=self.indent, separators=separators)
+        return f"{text}\n".encode()
+
+    def parse(self, data: bytes) -> tuple[dict[str, Any], bool]:
+        """Return the fields without the checksum, and True if `data` is exactly what `seal` makes of them.
+
+        Raises ValueError for data that is no JSON object, and RecursionError for one that is nested too deeply.
+        """
+        fields = json.loads(data)
+        if not isinstance(fields, dict):
+            raise ValueError(f"it holds a JSON {type(fields).__name__}, not an object")
+        fields.pop(self.checksum_field, None)
+        return fields, data == self.seal(fields)

@@ -4,7 +4,6 @@ The values are scikit-learn's and scipy's; both take a second or two to import, 
 Shapes: S examples, C classes.
 """
 
-import difflib
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def check_metric_names(names: Sequence[str], regression: bool, num_labels: int |
     for name in names:
         metric = METRICS.get(name)
         if metric is None:
-            near = difflib.get_close_matches(name, fitting, n=1) or difflib.get_close_matches(name, METRICS, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known for {kind}: {', '.join(fitting)}."
+            near = nearest(name, fitting) or nearest(name, METRICS)
+            hint = f"Did you mean {near!r}?" if near else f"Known for {kind}: {', '.join(fitting)}."
             messages.append(f"task.metrics names {name!r}, which is no metric. {hint}")
         elif metric.regression != regression:
             other = "regression" if metric.regression else "classification"

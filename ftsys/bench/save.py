@@ -11,6 +11,7 @@ from ftsys.bench.harness.measuring import Case, each_case
 from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.peers import OURS, peer_spec
 from ftsys.bench.harness.record import Measurement, interleaved
+from ftsys.run_folder.layout import CHECKPOINTS
 
 MODELS = ("minilm",)
 STALL, WAITED, STOCK = "ours, beside the training", "ours, waited for", "stock Trainer"
@@ -39,7 +40,7 @@ def _savers(case: Case) -> tuple[dict[str, Callable[[], object]], dict[str, Call
 
     ours = our_trainer(peer_spec("save", OURS, case.folder, case.inputs, case.work), max_steps=STEPS)
     stock = stock_trainer(peer_spec("save", "best", case.folder, case.inputs, case.work), max_steps=STEPS)
-    checkpoints = Path(ours.args.output_dir) / "checkpoints"
+    checkpoints = Path(ours.args.output_dir) / CHECKPOINTS
     ours.life = Life(checkpoints, "benchmark", 1, keep=1)
     for trainer in (ours, stock):
         trainer.train()

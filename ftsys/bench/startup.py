@@ -19,6 +19,7 @@ from ftsys.bench.harness.models import model_folders
 from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse, say
 from ftsys.bench.harness.rounds import Blocks, Figures, PeerFailed, in_turns
 from ftsys.config import build_run, dump_toml
+from ftsys.run_folder.layout import METRICS_LOG
 
 MODELS = ("minilm",)
 SECONDS = 300.0
@@ -44,7 +45,7 @@ class OurStart:
         with log.open("w") as stream:
             process = subprocess.Popen(command, stdout=stream, stderr=stream)
         try:
-            return {"seconds": _first_line(folder / "metrics.jsonl", process, log, start) - start}
+            return {"seconds": _first_line(folder / METRICS_LOG, process, log, start) - start}
         finally:
             process.kill()
             process.wait()

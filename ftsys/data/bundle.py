@@ -11,7 +11,6 @@ A run that names a bundle takes model and store from it and asks nobody. What de
 must be what the bundle was made for.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from ftsys.data.hub_offline import switch_hub_off
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import check_fit, tokenizer_fingerprint
 from ftsys.errors import ConfigError, DataError
-from ftsys.integrity import file_sha256, fingerprint_of
+from ftsys.integrity import SealedJson, sha256_of
 from ftsys.model_files.folder import check_model_folder, resolve_model_folder
 from ftsys.tasks import Task
 
@@ -33,6 +32,7 @@ BUNDLE_FORMAT = 1
 BUNDLE_NAME = "bundle.json"
 RUN_NAME, MODEL_FOLDER, STORES_FOLDER, DEEPSPEED_NAME = "run.toml", "model", "stores", "deepspeed.json"
 HF_FOLDER = "hf"
+_SEALED = SealedJson("checksum", order="given", indent=1)
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ class Bundle:
     def to_bytes(self) -> bytes:
         """The whole of bundle.json; the last field is the sha256 of the others in canonical JSON."""
         fields = {name: value for name, value in asdict(self).items() if name != "path"}
-        sealed = {**fields, "checksum": fingerprint_of(fields)}
-        return (json.dumps(sealed, indent=1) + "\n").encode()
+        return _SEALED.seal(fields)
 
     @classmethod
     def open(cls, folder: Path) -> "Bundle":
@@ -84,9 +83,7 @@ class Bundle:
         """Read and check bundle.json alone. Raises DataError."""
         path = folder / BUNDLE_NAME
         try:
-            raw = path.read_bytes()
-            fields = json.loads(raw)
-            del fields["checksum"]
+            fields, intact = _SEALED.parse(path.read_bytes())
             found = cls(folder, **fields) if fields["format"] == BUNDLE_FORMAT else None
         except OSError as error:
             raise DataError(
@@ -99,7 +96,7 @@ class Bundle:
             raise DataError(
                 f"{path}: bundle format {fields['format']!r}, this version reads {BUNDLE_FORMAT}. Make the bundle anew."
             )
-        if found.to_bytes() != raw:
+        if not intact:
             raise DataError(f"{path}: is damaged, its bytes are not those that were written. Copy the bundle again.")
         return found
 
@@ -119,7 +116,7 @@ class Bundle:
             size = path.stat().st_size
             if size != entry["bytes"]:
                 return f"{path}: {size} bytes instead of {entry['bytes']}"
-            if contents and file_sha256(path) != entry["sha256"]:
+            if contents and sha256_of(path) != entry["sha256"]:
                 return f"{path}: is damaged, its sha256 is not the one in {BUNDLE_NAME}"
         except OSError as error:
             return f"{path}: cannot be read ({error.strerror})"

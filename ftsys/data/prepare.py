@@ -9,8 +9,6 @@ import itertools
 import logging
 import os
 import shutil
-import sys
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,13 +23,15 @@ from ftsys.cache import cache_folder
 from ftsys.data.bundle import store_of_bundle
 from ftsys.data.store.index import INDEX_NAME, STORE_FORMAT
 from ftsys.data.store.reader import Store
-from ftsys.data.store.writer import StoreWriter, disk_errors, is_full
+from ftsys.data.store.writer import ADVICE, StoreWriter
 from ftsys.data.tokenize.tokenizer import TextTokenizer, check_fit, load_tokenizer, tokenizer_fingerprint
 from ftsys.errors import ConfigError, StorageError
+from ftsys.files import is_full, storage_error, storage_errors
 from ftsys.integrity import fingerprint_of
 from ftsys.lease import Lease, LeaseTimes, hold_or_wait
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder, find_model_folder, longest_sequence
+from ftsys.report.progress import SplitProgress
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def make_or_wait(request: StoreRequest, progress: Progress | None = None, times:
 
     while finished() is None:
         _make_root(request.root)
-        with disk_errors(request.root):
+        with storage_errors(request.root, ADVICE):
             held = hold_or_wait(
                 final, finished, times, lambda who: _log.info("waiting for %s to prepare %s", who, final)
             )
@@ -185,7 +185,9 @@ def write_store(
 
     Returns the finished store's folder. Raises what the source raises, and StorageError; then nothing is left behind.
     """
-    progress = progress or PlainProgress()
+    if progress is None:
+        with SplitProgress("prepare") as progress:
+            return write_store(request, fingerprint, tokenizer, token, progress)
     label_type = "float64" if request.task.regression else "int64"
     with StoreWriter(request.root, fingerprint, tokenizer.facts, label_type, token) as writer, _library_threads():
         for split in request.source.splits:
@@ -242,7 +244,7 @@ def _make_root(root: Path) -> None:
         probe.unlink()
     except OSError as error:
         if is_full(error):
-            raise StorageError(f"{root}: the disk is full. Make room, or set data.store to another disk.") from error
+            raise storage_error(root, error, ADVICE) from error
         raise ConfigError(
             f"data.store={str(root)!r} cannot be written ({error.strerror}). "
             "Set data.store or the environment variable FTSYS_CACHE to a folder that can."
@@ -272,23 +274,3 @@ def _library_threads() -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["TOKENIZERS_PARALLELISM"]
-
-
-class PlainProgress:
-    """A line on standard error every few seconds and at the end of a split: rows, rate, time left."""
-
-    def __init__(self, every: float = 5.0) -> None:
-        self._every, self._split = every, ""
-        self._start = self._said = 0.0
-
-    def __call__(self, done_rows: int, total_rows: int | None, split: str) -> None:
-        """Say how far it is, if it is time to."""
-        now = time.monotonic()
-        if split != self._split:
-            self._split, self._start, self._said = split, now, now
-        if done_rows != total_rows and now - self._said < self._every:
-            return
-        self._said = now
-        rate = done_rows / max(now - self._start, 1e-3)
-        left = f"/{total_rows} rows, {(total_rows - done_rows) / max(rate, 1e-3):.0f} s left" if total_rows else " rows"
-        print(f"prepare {split}: {done_rows}{left}", file=sys.stderr, flush=True)

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 
 from ftsys.errors import FAILED, ConfigError, StorageError
+from ftsys.run_folder.layout import METRICS_LOG, MODEL, PREDICTIONS, RESULTS
+from ftsys.run_folder.status import read_status_after_crash
 from launcher.planner.world import usable_gpus
 
 CPU_RANKS = 2
@@ -157,12 +159,12 @@ def run_ranks(command: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def exit_status(run_folder: Path, launched: int) -> int:
-    """The run's own word in status.json, since launchers hide it; without one, the launcher's status, never 0."""
-    path = run_folder / "status.json"
-    if not path.is_file():
-        return launched if launched > 0 else FAILED
-    status = json.loads(path.read_text(encoding="utf-8")).get("exit")
-    return int(status) if status is not None else max(launched, FAILED)
+    """Return the run's exit status from status.json, because launchers hide it.
+
+    Without one, returns the launcher's status, or 1 if that is 0 or a signal's.
+    """
+    status = read_status_after_crash(run_folder).get("exit")
+    return max(launched, FAILED) if status is None else int(status)
 
 
 def print_results(run_file: Path, overrides: Sequence[str], run_folder: Path) -> None:
@@ -181,11 +183,11 @@ def print_results(run_file: Path, overrides: Sequence[str], run_folder: Path) ->
     train, validation = (source.batches(split) for split in (task.train_split or "", task.evaluation_splits[0]))
     with threadpool_limits(1):  # so small a regression runs many times slower on many threads
         words = Row(label="bag of words (baseline)", metrics=bag_of_words_baseline(train, validation))
-    rows = history_rows(read_metrics(run_folder / "metrics.jsonl"))
+    rows = history_rows(read_metrics(run_folder / METRICS_LOG))
     kind = "synthetic data" if source.synthetic else str(run.data.source)
     places = {
-        "results": run_folder / "results.json",
-        "predictions": run_folder / "predictions",
-        "model": run_folder / "model",
+        "results": run_folder / RESULTS,
+        "predictions": run_folder / PREDICTIONS,
+        "model": run_folder / MODEL,
     }
     print_final(rows, title=f"{task.name}, {kind}", extra_rows=[words], places=places)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from ftsys.cache import cache_folder
 from ftsys.errors import ConfigError
-from ftsys.integrity import file_sha256
+from ftsys.integrity import sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.config import BUNDLED, bundled_folder, model_config
 
@@ -117,7 +117,7 @@ def verify_bundled_weights() -> Path:
     """The bundled model's folder, after its weights' sha256 was found to be the known one; otherwise ConfigError."""
     weights = bundled_folder() / "model.safetensors"
     try:
-        digest = file_sha256(weights)
+        digest = sha256_of(weights)
     except OSError as error:
         raise ConfigError(
             f"{weights}: cannot be read ({error.strerror}). Install again: pip install 'ftsys[demo]'."

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import shutil
 import tempfile
 import tomllib
@@ -29,7 +28,7 @@ from ftsys.data.prepare import Progress, ensure_store
 from ftsys.data.store.reader import Store, store_files
 from ftsys.errors import ConfigError, DataError
 from ftsys.files import storage_errors, sync_folder
-from ftsys.integrity import file_sha256
+from ftsys.integrity import hashed_file, sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.folder import model_files, resolve_model_folder
 from ftsys.offline.hf_caches import for_bundle
@@ -160,19 +159,14 @@ def _write(target: Path, contents: _Contents) -> Bundle:
 def _write_file(source: Path | bytes, target: Path) -> dict[str, Any]:
     """Copy a file or write a text, flush it, and return its entry: what was written, hashed on the way."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    digest, size = hashlib.sha256(), 0
-    with _reading(source) as reading, target.open("xb") as writing:
+    with _reading(source) as reading, hashed_file(target) as writing:
         while chunk := reading.read(_READ_BYTES):
             writing.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-        writing.flush()
-        os.fsync(writing.fileno())
-    return {"bytes": size, "sha256": digest.hexdigest()}
+    return writing.entry
 
 
 def _digest(source: Path | bytes) -> str:
-    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_sha256(source)
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else sha256_of(source)
 
 
 def _reading(source: Path | bytes) -> BinaryIO:

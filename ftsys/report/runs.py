@@ -1,14 +1,16 @@
 """`ftsys report`: finished runs side by side, a row a run, and for tasks with several seeds their mean and spread."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftsys.errors import ConfigError
+from ftsys.errors import ConfigError, RunFolderError
 from ftsys.report.table import Row
+from ftsys.run_folder.layout import RESULTS, STATUS
+from ftsys.run_folder.results import read_results
+from ftsys.run_folder.status import read_status
 
 _NO_METRIC = ("loss", "examples")
 
@@ -56,14 +58,14 @@ def find_runs(given: Sequence[Path]) -> list[RunSummary]:
         for path in below:
             try:
                 runs.append(read_run(path))
-            except (OSError, ValueError, TypeError, AttributeError) as error:
+            except (OSError, ValueError, TypeError, AttributeError, RunFolderError) as error:
                 wrong.append(f"{str(path)!r} cannot be read ({error}): start its run again to write it anew.")
     ConfigError.raise_if(wrong)
     return runs
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("results.json", "status.json"))
+    return any((folder / name).is_file() for name in (RESULTS, STATUS))
 
 
 def _below(folder: Path) -> list[Path]:
@@ -71,11 +73,12 @@ def _below(folder: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> RunSummary:
-    """One run folder's summary. Raises OSError or ValueError for files that cannot be read."""
-    if (folder / "results.json").is_file():
-        return _finished(folder, json.loads((folder / "results.json").read_text(encoding="utf-8")))
-    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    return RunSummary(folder, state=str(status.get("state", "unknown")), reason=str(status.get("reason", "")))
+    """Summarize one run folder. Raises OSError or RunFolderError for files that cannot be read."""
+    results = read_results(folder)
+    if results is not None:
+        return _finished(folder, results)
+    status = read_status(folder)
+    return RunSummary(folder) if status is None else RunSummary(folder, state=status.state, reason=status.reason)
 
 
 def _finished(folder: Path, results: Mapping[str, Any]) -> RunSummary:

@@ -1,7 +1,8 @@
-"""The lives of a run: each start takes the next attempt number of its run folder, which nobody else can take.
+"""Numbers the attempts of a run: each start takes the next attempt number, which no other start can take.
 
-attempts/000003.json holds {identity, attempt, first_attempt, host, pid, command, time} and never changes once it is
-there, so the highest number is the truth, whatever a former life still writes.
+attempts/000003.json holds {identity, attempt, first_attempt, host, pid, command, time} and never changes after it is
+made. The highest number is the attempt that owns the folder, even if an earlier attempt still runs and writes: that one
+finds the higher number and stops with exit status 77.
 """
 
 import errno
@@ -13,18 +14,19 @@ from typing import Any
 
 from ftsys.errors import RunFolderError
 from ftsys.files import atomic_write_json, storage_errors, sync_folder
+from ftsys.run_folder.layout import ATTEMPTS
 
 
 def highest_attempt(output_dir: Path | str) -> int:
-    """The number of the newest life that claimed the folder; 0 if none did. One listing of a small folder."""
-    folder = Path(output_dir) / "attempts"
+    """Return the number of the newest attempt that claimed the folder; 0 if none did. Lists one small folder."""
+    folder = Path(output_dir) / ATTEMPTS
     if not folder.is_dir():
         return 0
     return max((int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()), default=0)
 
 
 def check_still_ours(output_dir: Path | str, attempt: int) -> None:
-    """Raise RunFolderError if a newer life than `attempt` has claimed the folder, or if the folder is gone."""
+    """Raise RunFolderError if an attempt newer than `attempt` has claimed the folder, or if the folder is gone."""
     highest = highest_attempt(output_dir)
     if highest == 0:
         raise RunFolderError(f"run folder {str(output_dir)!r} is gone. Start the run again.")
@@ -35,9 +37,9 @@ def check_still_ours(output_dir: Path | str, attempt: int) -> None:
 
 
 def read_owner(output_dir: Path | str, forgive: bool = False) -> dict[str, Any] | None:
-    """The newest life's {identity, attempt, first_attempt, host, pid, command, time}; None for an unclaimed folder.
+    """Read the newest attempt's {identity, attempt, first_attempt, host, pid, command, time}; None if there is none.
 
-    Raises RunFolderError for a record that cannot be read, or returns None with `forgive`.
+    Raises RunFolderError for a record that cannot be read; with `forgive`, returns None instead.
     """
     attempt = highest_attempt(output_dir)
     path = _path(output_dir, attempt)
@@ -55,15 +57,15 @@ def read_owner(output_dir: Path | str, forgive: bool = False) -> dict[str, Any] 
         if forgive:
             return None
         raise RunFolderError(
-            f"{str(path)!r} cannot be read ({error}), so nobody knows whose run this is. "
+            f"{str(path)!r} cannot be read ({error}), so the run that owns this folder is unknown. "
             "Name another output_dir, or start anew with --overwrite."
         ) from error
 
 
 def take_attempt(output_dir: Path | str, attempt: int, record: dict[str, Any]) -> bool:
-    """Make `attempt` this life's; False if another start has taken it. Raises StorageError.
+    """Take the attempt number `attempt`; returns False if another start has taken it. Raises StorageError.
 
-    Linking a finished file is atomic and exclusive, over NFS too.
+    A hard link to a finished file is made atomically and exclusively, over NFS too.
     """
     path = _path(output_dir, attempt)
     ready = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -84,7 +86,7 @@ def take_attempt(output_dir: Path | str, attempt: int, record: dict[str, Any]) -
 
 
 def _path(output_dir: Path | str, attempt: int) -> Path:
-    return Path(output_dir) / "attempts" / f"{attempt:06}.json"
+    return Path(output_dir) / ATTEMPTS / f"{attempt:06}.json"
 
 
 def _create_exclusively(path: Path, content: bytes) -> bool:

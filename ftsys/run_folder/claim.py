@@ -1,7 +1,6 @@
 """Claims a run folder for one attempt of one run, and refuses the folder of another run."""
 
 import errno
-import json
 import os
 import shutil
 import socket
@@ -20,50 +19,56 @@ from ftsys.errors import (
 )
 from ftsys.files import atomic_write_json, json_safe, storage_errors
 from ftsys.run_folder.attempts import highest_attempt, read_owner, take_attempt
-from ftsys.run_folder.status import read_status
+from ftsys.run_folder.layout import (
+    ATTEMPTS,
+    CHECKPOINTS,
+    DEEPSPEED,
+    ENVIRONMENT,
+    METRICS_LOG,
+    MODEL,
+    OWNER,
+    PLAN,
+    PREDICTIONS,
+    RESULTS,
+    RUN_FILE,
+    STATUS,
+    SUBMISSION,
+    TENSORBOARD,
+    TRAINER_STATE,
+)
+from ftsys.run_folder.results import read_results
+from ftsys.run_folder.status import read_status_after_crash
 
 Identity = str | Mapping[str, Any]
-"""What makes two starts the same run (`ftsys.config.identity_parts`), or a hash of it. Parts make better messages."""
+"""The values that two starts of one run have in common (`ftsys.config.identity_parts`), or a hash of them.
 
+Values give better messages than a hash."""
 
-WRITTEN = (
-    "config.toml",
-    "deepspeed.json",
-    "plan.json",
-    "env.json",
-    "status.json",
-    "metrics.jsonl",
-    "results.json",
-    "trainer_state.json",
-    "*_results.json",
-    "predict_results_*.txt",
-    "report.html",
-    "predictions/*.tsv",
-    "submission/*.tsv",
-    "model/README.md",
-    "model/*config.json",
-    "model/model*.safetensors",
-    "model/model.safetensors.index.json",
-    "model/*token*.json",
-    "model/vocab.*",
-    "model/merges.txt",
-    "model/*.model",
-    "tensorboard/events.out.tfevents.*",
-    "checkpoints/step-[0-9]*",
+_MODEL_FILES = (
+    *("README.md", "*config.json", "model*.safetensors", "model.safetensors.index.json"),
+    *("*token*.json", "vocab.*", "merges.txt", "*.model"),
 )
-"""What --overwrite removes. Logs stay: the launcher is already writing those of the life that overwrites."""
-
+WRITTEN = (
+    *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),
+    *("*_results.json", "predict_results_*.txt", "report.html"),
+    *(f"{PREDICTIONS}/*.tsv", f"{SUBMISSION}/*.tsv"),
+    *(f"{MODEL}/{pattern}" for pattern in _MODEL_FILES),
+    f"{TENSORBOARD}/events.out.tfevents.*",
+    f"{CHECKPOINTS}/step-[0-9]*",
+)
+"""Patterns of the files that --overwrite removes. Logs stay: the launcher already writes those of the new attempt."""
 
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a rank knows of the run folder after claiming it.
+    """The result of claiming a run folder.
 
-    `attempt` is this life's number, from 1; 0 on ranks above 0, which learn it from rank 0. `first_attempt` is the life
-    that began the run (later than 1 after --overwrite): what earlier ones left is not this run's. `finished` says that
-    results.json is there already; then nothing was written and no attempt was made.
+    `attempt` is the number of this attempt, from 1; it is 0 on ranks above 0, which get it from rank 0 later.
+    `first_attempt` is the attempt that began the run (later than 1 after --overwrite); files of earlier attempts do not
+    belong to this run. `finished` is True if results.json was there already: then nothing was written and no attempt
+    number was taken.
     """
 
     attempt: int
@@ -72,11 +77,11 @@ class Claim:
 
 
 def claim_run_folder(output_dir: Path | str, identity: Identity, overwrite: bool, rank: int = 0) -> Claim:
-    """Make the run folder this life's. Call it on every rank, after the run file was read, before anything is written.
+    """Claim the run folder for a new attempt. Call it on every rank, after reading the run file, before any write.
 
-    Rank 0 writes: it takes the next attempt number, and with `overwrite` then removes what the former run wrote there
-    (see WRITTEN; files that no run writes stay). The others look only, so what they find does not depend on which rank
-    comes first. Raises RunFolderError (77) for a folder of another run, ConfigError (2) for one that cannot be written
+    Rank 0 writes: it takes the next attempt number and, with `overwrite`, removes the files of the former run (see
+    WRITTEN; files that no run writes stay). The other ranks only read, so their result does not depend on the order of
+    the ranks. Raises RunFolderError (77) for a folder of another run, ConfigError (2) for one that cannot be written,
     and StorageError (1) for a full disk.
     """
     folder = Path(output_dir)
@@ -99,13 +104,13 @@ def claim_run_folder(output_dir: Path | str, identity: Identity, overwrite: bool
 
 
 def _take(folder: Path, identity: Identity, overwrite: bool) -> Claim:
-    """Take the next free attempt number, then make the folder look like it."""
+    """Take the next free attempt number, then remove a former run's files and write owner.json."""
     with storage_errors(folder):
-        (folder / "attempts").mkdir(parents=True, exist_ok=True)
+        (folder / ATTEMPTS).mkdir(parents=True, exist_ok=True)
     while True:
         before = _owner(folder, overwrite)
         if not overwrite:
-            _refuse_another(folder, before, identity)  # again: another start may have come in between
+            _refuse_another(folder, before, identity)  # checked again: another start may have claimed it since
         attempt = highest_attempt(folder) + 1
         first = attempt if overwrite or before is None else before["first_attempt"]
         record = _record(identity, attempt, first)
@@ -113,20 +118,19 @@ def _take(folder: Path, identity: Identity, overwrite: bool) -> Claim:
             break
     if overwrite:
         _remove_written(folder)
-    atomic_write_json(folder / "owner.json", record)
+    atomic_write_json(folder / OWNER, record)
     return Claim(attempt, False, first)
 
 
 def _owner(folder: Path, overwrite: bool) -> dict[str, Any] | None:
-    """Whose the folder is; nobody's where the only start was refused before it wrote anything of a run."""
+    """Return the newest attempt's record; None for a free folder.
+
+    A folder is free too if its only start was refused before it wrote any file of a run.
+    """
     owner = read_owner(folder, forgive=overwrite)
-    if owner is None or (folder / "config.toml").exists():
+    if owner is None or (folder / RUN_FILE).exists():
         return owner
-    try:
-        status = read_status(folder)
-    except RunFolderError:  # damaged: it says nothing, so the owner stands
-        return owner
-    return None if status is not None and status.state == "refused" else owner
+    return None if read_status_after_crash(folder).get("state") == "refused" else owner
 
 
 def _record(identity: Identity, attempt: int, first_attempt: int) -> dict[str, Any]:
@@ -142,10 +146,10 @@ def _record(identity: Identity, attempt: int, first_attempt: int) -> dict[str, A
 
 
 def _refuse_another(folder: Path, owner: dict[str, Any] | None, identity: Identity) -> None:
-    """RunFolderError if the folder holds another run, or results that nobody owns."""
+    """Raise RunFolderError if the folder holds another run, or results without an owner."""
     remedy = "Name another output_dir, or start anew in this one with --overwrite."
     if owner is None:
-        if (folder / "results.json").exists():
+        if (folder / RESULTS).exists():
             raise RunFolderError(f"run folder {str(folder)!r} holds results.json of an unknown run. {remedy}")
         return
     mine, theirs = json_safe(identity), owner["identity"]
@@ -158,7 +162,7 @@ def _refuse_another(folder: Path, owner: dict[str, Any] | None, identity: Identi
 
 
 def _differences(mine: Any, theirs: Any) -> str:
-    """What differs, by dotted name, at most four."""
+    """List up to four values that differ, by dotted name."""
     if not (isinstance(mine, dict) and isinstance(theirs, dict)):
         return f"it is {theirs!r}, this one is {mine!r}"
     ours, others = _flat(mine), _flat(theirs)
@@ -175,22 +179,16 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _is_finished(folder: Path, first_attempt: int) -> bool:
-    """Whether results.json is there and of this run, not of one that --overwrite ended before it could remove it."""
-    path = folder / "results.json"
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        return int(results.get("attempt", first_attempt)) >= first_attempt
-    except FileNotFoundError:
-        return False
-    except (ValueError, TypeError, AttributeError) as error:
-        raise RunFolderError(
-            f"{str(path)!r} is damaged ({error}). Remove it to go on from the last checkpoint, "
-            "or start anew with --overwrite."
-        ) from error
+    """Return True if results.json is there and belongs to this run.
+
+    A start with --overwrite that died before it removed the former run's results leaves results of an earlier attempt.
+    """
+    results = read_results(folder)
+    return results is not None and int(results.get("attempt", first_attempt)) >= first_attempt
 
 
 def _remove_written(folder: Path) -> None:
-    """Remove what a run writes, then the folders that are empty after it."""
+    """Remove the files that a run writes, then the folders that are empty after that."""
     with storage_errors(folder):
         for path in [path for pattern in WRITTEN for path in folder.glob(pattern)]:
             if path.is_dir() and not path.is_symlink():

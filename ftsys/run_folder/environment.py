@@ -27,12 +27,14 @@ _PACKAGES = (
     "triton",
 )
 
-
 _ENVIRONMENT = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_JOB_NODELIST")
 
 
 def environment() -> dict[str, Any]:
-    """What env.json holds: where, with what and how this process runs. Looks at torch only if it is loaded already."""
+    """Collect the content of env.json: versions, command, host, CPU, memory, GPUs and environment variables.
+
+    Asks torch for GPUs only if torch is loaded already. `memory_bytes` is the machine's memory in bytes.
+    """
     return {
         "versions": versions(),
         "commit": commit(),
@@ -48,23 +50,23 @@ def environment() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide results or speed, as far as they are installed."""
+    """Return the versions of Python, ftsys and those installed packages that affect results or speed."""
     found = {"python": platform.python_version(), "ftsys": __version__}
     for name in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):  # not installed: there is no version to tell
+        with contextlib.suppress(metadata.PackageNotFoundError):  # not installed
             found[name] = metadata.version(name)
     return found
 
 
 def commit() -> str | None:
-    """The commit this code lies at, with "+" after it if files differ from it; None without a checkout or git."""
+    """Return the commit of this checkout, with "+" appended if files differ from it; None without a checkout or git."""
     here = Path(__file__).resolve().parent
     try:
         head = _git(here, "rev-parse", "HEAD")
         owned = _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
         return head + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "") if owned else None
     except (OSError, subprocess.SubprocessError):
-        return None  # a wheel, or a machine without git: there is no commit to tell
+        return None  # a wheel, or a machine without git
 
 
 def _git(folder: Path, *arguments: str) -> str:

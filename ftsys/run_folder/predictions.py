@@ -1,4 +1,4 @@
-"""Writes predictions of a split, and the files that the GLUE server wants.
+"""Writes and reads the predictions of a split, and writes the files that the GLUE server accepts.
 
 Shapes: N rows of a split, C classes.
 """
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftsys.files import atomic_open
+from ftsys.run_folder.layout import SUBMISSION
 from ftsys.tasks import Task
 
 SUBMISSIONS: Mapping[tuple[str, str], str] = {
@@ -26,15 +27,14 @@ SUBMISSIONS: Mapping[tuple[str, str], str] = {
     ("wnli", "test"): "WNLI.tsv",
     ("ax", "test"): "AX.tsv",
 }
-"""The file that the GLUE server wants for a task's split."""
-
+"""File names that the GLUE server expects, by task and split."""
 
 _NAMED_LABELS = ("mnli", "qnli", "rte", "ax")
 """Tasks whose submissions hold label names; the others hold numbers."""
 
 
 def scores_from_logits(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Probabilities (N, C) float64 of logits (N, C): what transformers' text-classification pipeline calls scores."""
+    """Compute probabilities (N, C) float64 from logits (N, C), as transformers' text-classification pipeline does."""
     logits_NC = np.asarray(logits, dtype=np.float64)
     weights_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
     scores_NC: npt.NDArray[np.float64] = weights_NC / weights_NC.sum(axis=1, keepdims=True)
@@ -49,12 +49,12 @@ def write_predictions(
     scores: npt.ArrayLike | None,
     task: Task,
 ) -> None:
-    """Write a TSV of index, prediction, label and a score for each class, in data set order.
+    """Write a TSV file with index, prediction, label and a score for each class, in the order of the data set.
 
-    `indexes` int64 (N,) in any order, each once; `predictions` class ids (N,), or numbers for regression; `labels` as
-    the predictions, -1 or NaN (or None for all) where unknown, which leaves the cell empty; `scores` (N, C), None for
-    regression. Classes are written by name. Raises ValueError for an index given twice or lengths that differ, and
-    StorageError.
+    `indexes` is int64 (N,), in any order, each index once. `predictions` is (N,): class ids, or numbers for regression.
+    `labels` has the same form; an unknown label is -1 or NaN (or `labels` is None) and leaves its cell empty. `scores`
+    is (N, C), None for regression. Classes are written by name. Raises ValueError for an index that comes twice or for
+    lengths that differ, and StorageError.
     """
     rows = _ordered(indexes)
     columns = [np.asarray(indexes)[rows].tolist(), _cells(predictions, rows, task)]
@@ -68,13 +68,19 @@ def write_predictions(
     _write_tsv(path, header, columns)
 
 
+def read_predictions(path: Path) -> list[tuple[str, str]]:
+    """Read (index, prediction) of each row, as text, from a file of `write_predictions`. OSError is passed on."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [(row["index"], row["prediction"]) for row in csv.DictReader(stream, delimiter="\t")]
+
+
 def write_submission(
     output_dir: Path | str, task: Task, split: str, indexes: npt.ArrayLike, predictions: npt.ArrayLike
 ) -> Path | None:
-    """Write submission/TASK.tsv as the GLUE server wants it; returns its path, or None if the server has no such file.
+    """Write submission/TASK.tsv in the GLUE server's format; returns its path, or None if the server has no such file.
 
-    `indexes` must be 0 to N-1 in any order: ValueError otherwise, for gaps are judged as wrong answers.
-    STS-B's scores are clipped to 0..5. Raises StorageError.
+    `indexes` must be 0 to N-1 in any order; raises ValueError otherwise, because the server counts a missing row as a
+    wrong answer. STS-B's scores are clipped to 0..5. Raises StorageError.
     """
     name = SUBMISSIONS.get((task.name, split))
     if name is None:
@@ -89,13 +95,13 @@ def write_submission(
         cells = [task.labels[value] for value in values_N.tolist()]
     else:
         cells = [str(value) for value in values_N.tolist()]
-    path = Path(output_dir) / "submission" / name
+    path = Path(output_dir) / SUBMISSION / name
     _write_tsv(path, ["index", "prediction"], [range(len(rows)), cells])
     return path
 
 
 def _ordered(indexes: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Positions that bring `indexes` into ascending order. ValueError if one comes twice."""
+    """Return the positions that sort `indexes` in ascending order. Raises ValueError if an index comes twice."""
     indexes_N = np.asarray(indexes)
     order_N: npt.NDArray[np.int64] = np.argsort(indexes_N, kind="stable")
     if len(indexes_N) and (np.diff(indexes_N[order_N]) == 0).any():
@@ -104,7 +110,7 @@ def _ordered(indexes: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 
 def _cells(values: npt.ArrayLike, rows: npt.NDArray[np.int64], task: Task) -> list[str]:
-    """Class names, or numbers that read back as the same float64; empty where unknown."""
+    """Return class names, or numbers that read back as the same float64; an unknown value gives an empty cell."""
     values_N = np.asarray(values)
     if values_N.shape != rows.shape:
         raise ValueError(f"{values_N.shape} values for {rows.shape} indexes")

@@ -1,13 +1,13 @@
-"""What a finished run leaves: results.json, predictions, the GLUE server's submissions, env.json and a model card.
+"""Writes and reads results.json, and writes the model card of a finished run."""
 
-Shapes: N rows of a split, C classes.
-"""
-
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ftsys.errors import RunFolderError
 from ftsys.files import atomic_write_json
+from ftsys.run_folder.layout import RESULTS
 
 RESULT_KEYS = (
     "task",
@@ -27,16 +27,16 @@ RESULT_KEYS = (
     "versions",
     "commit",
 )
-"""What results.json holds, always; `attempt` and anything else a run has to tell come after them."""
+"""The keys that results.json always has; `attempt` and all other keys follow them."""
 
 THROUGHPUT_KEYS = ("real_tokens_per_s", "samples_per_s", "padding_fraction", "useful_tflops", "mfu")
 TIMING_KEYS = ("startup_s", "prepare_s", "train_s", "eval_s", "total_s")
 
 
 def write_results(output_dir: Path | str, results: Mapping[str, Any], attempt: int) -> None:
-    """Write results.json, whole and last: its presence says that the run is finished.
+    """Write results.json atomically. Call it last: the presence of the file means that the run is finished.
 
-    Raises ValueError for a key of the contract that is missing, and StorageError.
+    Raises ValueError for a missing key (see RESULT_KEYS, THROUGHPUT_KEYS and TIMING_KEYS), and StorageError.
     """
     missing = [key for key in RESULT_KEYS if key not in results]
     for section, keys in (("throughput", THROUGHPUT_KEYS), ("timing", TIMING_KEYS)):
@@ -44,11 +44,30 @@ def write_results(output_dir: Path | str, results: Mapping[str, Any], attempt: i
     if missing:
         raise ValueError(f"results lack {', '.join(missing)}")
     ordered = {key: results[key] for key in RESULT_KEYS} | dict(results) | {"attempt": attempt}
-    atomic_write_json(Path(output_dir) / "results.json", ordered)
+    atomic_write_json(Path(output_dir) / RESULTS, ordered)
+
+
+def read_results(output_dir: Path | str) -> dict[str, Any] | None:
+    """Read results.json; None if there is no such file. Raises RunFolderError if it is damaged."""
+    path = Path(output_dir) / RESULTS
+    try:
+        results: dict[str, Any] = {**json.loads(path.read_text(encoding="utf-8"))}
+        int(results.get("attempt", 0))  # a file with another value is damaged too
+        return results
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise RunFolderError(
+            f"{str(path)!r} is damaged ({error}). Remove it to go on from the last checkpoint, "
+            "or start anew with --overwrite."
+        ) from error
 
 
 def model_card(results: Mapping[str, Any], *, synthetic: bool = False) -> str:
-    """README.md of the model folder: what it is, what it was made from, how well it does, how to use it."""
+    """Return the text of the model folder's README.md: origin, metrics and use of the model.
+
+    `synthetic` adds a note that the training data is synthetic.
+    """
     note = (
         "\n**The training data is synthetic**: sentence pairs generated from a grammar. The model shows that the "
         "software works; it is not meant for use.\n"

@@ -1,11 +1,8 @@
-"""Whose a run folder is, which life of the run writes into it, and how the run stands.
+"""Reads and writes status.json: the state of a run and the exit status of its newest attempt.
 
-    attempts/000003.json   one a start (see ftsys.run_folder.attempts)
-    owner.json             the newest of them, for people and tools
-    status.json            {state, exit, reason, phase, step, attempt, time}
+    {state, exit, reason, phase, step, attempt, time}
 
-A former life that was cut off and still runs finds a higher attempt than its own and stops with 77. Times are seconds
-since 1970.
+Only the newest attempt writes it. Times are in seconds since 1970.
 """
 
 import json
@@ -26,6 +23,7 @@ from ftsys.errors import (
 )
 from ftsys.files import atomic_write_json
 from ftsys.run_folder.attempts import highest_attempt
+from ftsys.run_folder.layout import STATUS
 
 State = Literal["running", "done", "failed", "refused", "stopped", "hung", "lost"]
 
@@ -37,12 +35,16 @@ STATE_OF: Mapping[int, State] = {
     HUNG: "hung",
     NOT_OURS: "lost",
 }
-"""The state that goes with an exit status."""
+"""The state for each exit status."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands. `exit` is None while it runs; `phase` is what it was doing, as "prepare" or "train"."""
+    """The content of status.json.
+
+    `exit` is the exit status, None while the run goes on. `phase` is the current activity, such as "prepare" or
+    "train". `step` is the number of optimizer steps at the last write. `time` is in seconds since 1970.
+    """
 
     state: State
     exit: int | None
@@ -62,20 +64,20 @@ def write_status(
     step: int,
     attempt: int,
 ) -> bool:
-    """Write status.json at once. False, and nothing written, if the folder is another life's: its status stays.
+    """Replace status.json atomically. Returns False, and writes nothing, if the folder belongs to another attempt.
 
     Raises StorageError.
     """
     if attempt < 1 or highest_attempt(output_dir) != attempt:
         return False
     status = Status(state, exit, reason, phase, step, attempt, round(time.time(), 3))
-    atomic_write_json(Path(output_dir) / "status.json", asdict(status))
+    atomic_write_json(Path(output_dir) / STATUS, asdict(status))
     return True
 
 
 def read_status(output_dir: Path | str) -> Status | None:
-    """What status.json says; None if there is none yet. Raises RunFolderError if it is damaged."""
-    path = Path(output_dir) / "status.json"
+    """Read status.json; None if there is no such file. Raises RunFolderError if it is damaged."""
+    path = Path(output_dir) / STATUS
     try:
         return Status(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -84,15 +86,24 @@ def read_status(output_dir: Path | str) -> Status | None:
         raise RunFolderError(f"{str(path)!r} is damaged ({error}). Start the run again to write it anew.") from error
 
 
+def read_status_after_crash(output_dir: Path | str) -> dict[str, Any]:
+    """Read the fields of status.json, as many as there are; {} if it is missing or damaged.
+
+    For programs that must come to a conclusion in any case: a missing file and a damaged one mean the same to them.
+    """
+    try:
+        status = json.loads((Path(output_dir) / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
 def newest_attempt(folder: Path) -> int:
-    """The number of the run folder's newest life; 0 if there was none."""
+    """Return the number of the run folder's newest attempt; 0 if there was none."""
     return max((int(path.stem) for path in folder.glob("attempts/*.json") if path.stem.isdecimal()), default=0)
 
 
 def exit_of_this_start(folder: Path, before: int) -> int | None:
-    """The exit status in status.json if a life after attempt `before` wrote one; else None."""
-    try:
-        status: dict[str, Any] = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or damaged: then it says nothing
-        return None
+    """Return the exit status in status.json if an attempt later than `before` wrote it; else None."""
+    status = read_status_after_crash(folder)
     return status.get("exit") if status.get("attempt", 0) > before else None

@@ -1,41 +1,41 @@
-"""What status.json says of a life while it runs and when it ends, however it ends."""
+"""Writes status.json for one attempt: while it runs, and when it ends for whatever reason."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftsys.errors import DONE, FAILED, FtsysError, RunFolderError
+from ftsys.errors import DONE, FAILED, FtsysError
 from ftsys.ranks import is_main_rank
-from ftsys.run_folder.status import STATE_OF, read_status, write_status
+from ftsys.run_folder.status import STATE_OF, read_status_after_crash, write_status
 
 
 @dataclass
-class Journal:
-    """The run folder, this life's attempt in it, and what it is doing. Only rank 0 knows the attempt."""
+class StatusWriter:
+    """Writes the status of one attempt in one run folder.
+
+    `attempt` is known to rank 0 only; it is 0 on the others. `phase` is the current activity and changes with it.
+    """
 
     folder: Path
     attempt: int
     phase: str = "prepare"
 
     def write(self, exit_status: int | None, reason: str) -> None:
-        """Write status.json on rank 0; the step is the last one that it told of."""
+        """Write status.json if this is rank 0, with the step of this attempt's last status. Raises StorageError."""
         if is_main_rank():
             self.write_for_rank_0(exit_status, reason)
 
     def write_for_rank_0(self, exit_status: int | None, reason: str) -> None:
-        """As `write`, by whichever rank speaks for the run once rank 0 is gone."""
-        try:
-            former = read_status(self.folder)
-        except RunFolderError:  # damaged, and about to be written anew
-            former = None
-        step = former.step if former is not None and former.attempt == self.attempt else 0
+        """Write status.json as `write` does, on any rank: for the rank that reports the end after rank 0 has died."""
+        former = read_status_after_crash(self.folder)
+        step = former.get("step", 0) if former.get("attempt") == self.attempt else 0
         state = "running" if exit_status is None else STATE_OF[exit_status]
         write_status(self.folder, state, exit_status, reason, self.phase, step, self.attempt)
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """Write how the block ended. A failure of any other kind than FtsysError keeps its traceback."""
+        """Write the exit status when the block ends: 0, or the status of the exception, which is raised again."""
         try:
             yield
         except FtsysError as error:

@@ -1,5 +1,5 @@
-"""`ftsys run-glue`: the flags of the well-known example script run_glue.py, run by this project's own training.
+"""Runs the flags of transformers' example script run_glue.py with this project's training (`ftsys run-glue`).
 
-`flags` reads them, `translate` makes a run file of them, `look` finds out what an own file holds, `outcome` and
-`stock_files` leave what the script leaves.
+`flags` parses them, `translate` turns them into a run file, `infer_task` finds the columns and labels of a user's own
+data, `results` collects the metrics, and `result_files` writes the files that the script writes.
 """

@@ -1,4 +1,4 @@
-"""`ftsys run-glue FLAGS`: from the flags to a run file, that run, and the example script's result files."""
+"""Implements `ftsys run-glue FLAGS`: makes a run file of the flags, runs it, and writes the script's result files."""
 
 import os
 import sys
@@ -10,55 +10,55 @@ from ftsys.errors import DONE, ConfigError
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.run_glue.flags import read_flags
-from ftsys.run_glue.result_files import write_stock_files
-from ftsys.run_glue.results import Outcome, outcome_of_run, predict_only
-from ftsys.run_glue.translate import Asked, short_tree, translate
+from ftsys.run_glue.result_files import write_result_files
+from ftsys.run_glue.results import RunResults, predict_only, results_of_run
+from ftsys.run_glue.translate import Request, short_tree, translate
 from launcher.planner.world import usable_gpus
 
 
-def main(words: Sequence[str]) -> int:
-    """Do what the flags ask for, alone or as a rank of any launcher; returns the exit status.
+def main(arguments: Sequence[str]) -> int:
+    """Run the flags' request, alone or as a rank of any launcher; returns the exit status.
 
-    Raises ConfigError and DataError for wrong input, and what training raises.
+    Raises ConfigError and DataError for wrong input, and the errors of `ftsys.train.run.train`.
     """
     quiet_libraries()
-    flags, told = read_flags(words)
+    flags, notes = read_flags(arguments)
     if flags.pop("use_cpu", False) and usable_gpus(os.environ):
         raise ConfigError("--use_cpu cannot be honoured where a GPU is seen: start with CUDA_VISIBLE_DEVICES= instead.")
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    asked = translate(flags, ranks)
-    run = build_run(asked.tree)
-    if asked.logging_dir:
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", asked.logging_dir)
+    request = translate(flags, ranks)
+    run = build_run(request.tree)
+    if request.logging_dir:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", request.logging_dir)
     if is_main_rank():
-        print(shown(asked, run, ranks), flush=True)
-        for note in (*told, *asked.notes):
+        print(run_file_text(request, run, ranks), flush=True)
+        for note in (*notes, *request.notes):
             print(f"note: {note}", file=sys.stderr, flush=True)
-    outcome = _train(run, asked) if asked.train else _predict(run, asked)
+    results = _train(run, request) if request.train else _predict(run, request)
     if is_main_rank():
-        write_stock_files(Path(run.output_dir), resolve_task(run), outcome, asked)
+        write_result_files(Path(run.output_dir), resolve_task(run), results, request)
     return DONE
 
 
-def shown(asked: Asked, run: RunConfig, ranks: int) -> str:
-    """The run file that the flags are equal to, with what to do with it. Keys at their defaults are left out."""
+def run_file_text(request: Request, run: RunConfig, ranks: int) -> str:
+    """Return the run file that is equivalent to the flags, with a comment that tells its use; defaults are left out."""
     head = "# The same as a run file. Save it as RUN.toml and start: ftsys train RUN.toml"
-    if not asked.train:
+    if not request.train:
         head = "# The task, the data and the model as a run file; nothing is trained."
-    size = asked.tree["batch"].get("global_size")
+    size = request.tree["batch"].get("global_size")
     if size and ranks > 1:
         head += f"\n# batch.global_size = {size} is for {ranks} ranks, {size // ranks} each."
-    return f"{head}\n{dump_tree(short_tree(asked.tree, run))}"
+    return f"{head}\n{dump_tree(short_tree(request.tree, run))}"
 
 
-def _train(run: RunConfig, asked: Asked) -> Outcome:
+def _train(run: RunConfig, request: Request) -> RunResults:
     from ftsys.train.run import train
 
-    train(run, asked.overwrite)
-    return outcome_of_run(Path(run.output_dir))
+    train(run, request.overwrite)
+    return results_of_run(Path(run.output_dir))
 
 
-def _predict(run: RunConfig, asked: Asked) -> Outcome:
+def _predict(run: RunConfig, request: Request) -> RunResults:
     task = resolve_task(run)
-    names = (*(task.evaluation_splits if asked.evaluate else ()), *(task.test_splits if asked.predict else ()))
+    names = (*(task.evaluation_splits if request.evaluate else ()), *(task.test_splits if request.predict else ()))
     return predict_only(run, task, names)

@@ -1,4 +1,4 @@
-"""Tables of the example script's flags: what each is called in a run file, what is without effect, what is refused."""
+"""Lists the example script's flags: their keys in a run file, those without effect, and the values that are refused."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from ftsys.tasks import GLUE
 TASKS = tuple(name for name in GLUE if name != "ax")
 """The script's tasks: AX has no training split."""
 
-SAME_KEY = {
+RUN_FILE_KEYS = {
     "model_name_or_path": "model.name",
     "max_seq_length": "data.max_length",
     "learning_rate": "train.learning_rate",
@@ -22,33 +22,33 @@ SAME_KEY = {
     "kernels": "engine.kernels",
     "torch_compile": "engine.compile",
 }
-"""Flags whose value is a run file's value."""
+"""Flags whose value becomes the value of a run file's key."""
 
-_BY_TOKENS = "evaluation is packed by tokens, batch.micro_tokens of them at once"
-_OWN_BARS = "progress is drawn by ftsys itself"
+_BY_TOKENS = "evaluation packs batch.micro_tokens tokens into a batch"
+_OWN_BARS = "ftsys shows progress itself"
 
 WITHOUT_EFFECT = {
-    "auto_find_batch_size": "what a device computes at once is counted in tokens and follows from its memory",
-    "average_tokens_across_devices": "a step's loss is the mean over its examples, whatever the ranks",
+    "auto_find_batch_size": "the micro-batch is counted in tokens and follows from the device's memory",
+    "average_tokens_across_devices": "a step's loss is the mean over its examples, for any number of ranks",
     "bf16_full_eval": "evaluation computes in the format of training",
     "ddp_backend": "nccl or gloo follows from the device",
     "disable_tqdm": _OWN_BARS,
     "eval_accumulation_steps": _BY_TOKENS,
     "fp16_full_eval": "evaluation computes in the format of training",
-    "ignore_mismatched_sizes": "a head of another size is always made anew",
+    "ignore_mismatched_sizes": "a head of another size is always initialized anew",
     "logging_nan_inf_filter": "a loss that is not finite is always shown",
     "overwrite_cache": "a store belongs to its text and is never stale",
     "pad_to_max_length": "batches are packed, no padding is computed",
     "per_device_eval_batch_size": _BY_TOKENS,
     "remove_unused_columns": "a store has none",
 }
-"""Flags that are taken, with the reason why they make no difference; they never changed a result."""
+"""Flags that are accepted and ignored, with the reason. None of them changes a result in the script either."""
 
 _FSDP = "ranks are joined by DDP or DeepSpeed; write --deepspeed FILE to split a model"
 _PUSH = "upload afterwards: hf upload NAME OUTPUT_DIR"
 _COMPILE = "engine.compile takes no further choice"
 
-ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
+ALLOWED_VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
     "batch_eval_metrics": ((False,), "metrics are computed from all rows at once"),
     "cache_dir": ((None,), "set the environment variable HF_HUB_CACHE"),
     "dataloader_drop_last": ((False,), "every example is seen once an epoch"),
@@ -61,7 +61,7 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "hub_private_repo": ((None, False), _PUSH),
     "hub_revision": ((None,), _PUSH),
     "hub_token": ((None,), _PUSH),
-    "ignore_data_skip": ((False,), "a run that goes on sees the examples that it has not seen"),
+    "ignore_data_skip": ((False,), "a resumed run continues with the examples that it has not seen yet"),
     "include_for_metrics": ((None, []), "the task's metrics take predictions and labels"),
     "label_names": ((None, ["labels"], ["label"]), "the label's column is named label"),
     "length_column_name": ((None, "length"), "a store knows its lengths"),
@@ -79,4 +79,4 @@ ONLY: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_fast_tokenizer": ((True,), "the tokenizers library is the only one"),
     "use_legacy_prediction_loop": ((False,), "there is one evaluation loop"),
 }
-"""Flags that can have some values only, with what to do instead of others."""
+"""Flags of which only some values are supported, with the reason or the advice for all other values."""

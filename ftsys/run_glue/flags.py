@@ -1,4 +1,4 @@
-"""Reading the example script's flags: words or one JSON file -> the flags that were given, each with its value."""
+"""Parses the example script's flags, from the command line or from one JSON file."""
 
 import argparse
 import dataclasses
@@ -21,70 +21,70 @@ def _flag(default: Any, help_text: str) -> Any:
 
 @dataclasses.dataclass
 class ModelFlags:
-    """What the script takes about the model."""
+    """Declares the script's flags about the model."""
 
-    model_name_or_path: str | None = _flag(None, "A Hub name, a folder, or 'bundled'.")
-    config_name: str | None = _flag(None, "Only the model's own.")
-    tokenizer_name: str | None = _flag(None, "Only the model's own.")
-    cache_dir: str | None = _flag(None, "Not honoured: set HF_HUB_CACHE.")
-    use_fast_tokenizer: bool = _flag(True, "Only True: the tokenizers library is the only one.")
-    model_revision: str = _flag("main", "Only main: name the folder of another revision.")
-    token: str | None = _flag(None, "Not honoured: set HF_TOKEN.")
-    trust_remote_code: bool = _flag(False, "Only False: no code of a model is run.")
-    ignore_mismatched_sizes: bool = _flag(False, "A head of another size is always made anew.")
+    model_name_or_path: str | None = _flag(None, "A Hub name, a folder, or 'bundled' (the model in the demo extra).")
+    config_name: str | None = _flag(None, "Only the model's own configuration is supported.")
+    tokenizer_name: str | None = _flag(None, "Only the model's own tokenizer is supported.")
+    cache_dir: str | None = _flag(None, "Not supported: set the environment variable HF_HUB_CACHE.")
+    use_fast_tokenizer: bool = _flag(True, "Only True is supported: the tokenizers library is always used.")
+    model_revision: str = _flag("main", "Only main is supported: for another revision, give its folder as the model.")
+    token: str | None = _flag(None, "Not supported: set the environment variable HF_TOKEN.")
+    trust_remote_code: bool = _flag(False, "Only False is supported: code from a model's repository is never run.")
+    ignore_mismatched_sizes: bool = _flag(False, "No effect: a head of another size is always initialized anew.")
 
 
 @dataclasses.dataclass
 class DataFlags:
-    """What the script takes about the data, and `glue_dir`, which is this project's own."""
+    """Declares the script's flags about the data, and `glue_dir`, which is a flag of this project."""
 
-    task_name: str | None = _flag(None, "A GLUE task.")
-    glue_dir: str | None = _flag(None, "A folder of GLUE's own TSV files, instead of the Hub.")
-    dataset_name: str | None = _flag(None, "A data set of the Hub, or a folder in its form.")
-    dataset_config_name: str | None = _flag(None, "Its configuration.")
-    train_file: str | None = _flag(None, "A CSV, TSV, JSON lines or Parquet file.")
-    validation_file: str | None = _flag(None, "The same.")
-    test_file: str | None = _flag(None, "The same.")
-    max_seq_length: int = _flag(128, "Tokens of an example at most.")
-    overwrite_cache: bool = _flag(False, "Without effect: a store belongs to its text.")
-    pad_to_max_length: bool = _flag(True, "Without effect: no padding is computed.")
-    max_train_samples: int | None = _flag(None, "Use the first rows only.")
-    max_eval_samples: int | None = _flag(None, "The same for evaluation.")
-    max_predict_samples: int | None = _flag(None, "The same for prediction.")
+    task_name: str | None = _flag(None, "The name of a GLUE task.")
+    glue_dir: str | None = _flag(None, "A folder with GLUE's original TSV files, to use instead of the Hub.")
+    dataset_name: str | None = _flag(None, "A data set of the Hub, or a folder in the same form.")
+    dataset_config_name: str | None = _flag(None, "The configuration of --dataset_name.")
+    train_file: str | None = _flag(None, "The training file: CSV, TSV, JSON lines or Parquet.")
+    validation_file: str | None = _flag(None, "The validation file, in the same formats.")
+    test_file: str | None = _flag(None, "The test file, in the same formats.")
+    max_seq_length: int = _flag(128, "The maximum number of tokens of an example; longer ones are truncated.")
+    overwrite_cache: bool = _flag(False, "No effect: a store is identified by its text and is never stale.")
+    pad_to_max_length: bool = _flag(True, "No effect: batches are packed, without padding.")
+    max_train_samples: int | None = _flag(None, "Use only this many rows for training, the first ones.")
+    max_eval_samples: int | None = _flag(None, "Use only this many rows for evaluation.")
+    max_predict_samples: int | None = _flag(None, "Use only this many rows for prediction.")
 
 
 DEFAULTS: Flags = {each.name: each.default for kind in (ModelFlags, DataFlags) for each in dataclasses.fields(kind)}
 
 
-class _Refused(Exception):
-    """What argparse has to say against the words."""
+class _ParseError(Exception):
+    """Carries argparse's error message."""
 
 
-def read_flags(words: Sequence[str]) -> tuple[Flags, list[str]]:
-    """The flags that were given, by today's names, with values as transformers types them; and what is to be told.
+def read_flags(arguments: Sequence[str]) -> tuple[Flags, list[str]]:
+    """Parse flags; returns those that were given, by their names in transformers 5, and notes for the user.
 
-    One word that ends in .json is the file that `HfArgumentParser` reads too. A name of transformers 4 is put into
-    today's, which is told. Imports transformers. Raises ConfigError for a flag that nobody knows, with the nearest, and
-    for a value that does not fit.
+    A single argument that ends in .json is a file with the flags, as for `HfArgumentParser`. Names of transformers 4
+    are replaced by the current ones, with a note. Imports transformers. Raises ConfigError for an unknown flag, with
+    the most similar known one, and for a value of the wrong type.
     """
-    if len(words) == 1 and words[0].endswith(".json"):
-        words = _words_of(Path(words[0]))
+    if len(arguments) == 1 and arguments[0].endswith(".json"):
+        arguments = _arguments_from_json(Path(arguments[0]))
     parser, known = _parser()
     try:
-        given, others = parser.parse_known_args(list(words))
-    except _Refused as error:
+        given, others = parser.parse_known_args(list(arguments))
+    except _ParseError as error:
         raise ConfigError(f"{str(error).rstrip('.')}. `ftsys run-glue --help` tells what each flag takes.") from None
-    ConfigError.raise_if(_unknown(word, known) for word in others)
+    ConfigError.raise_if(_unknown(argument, known) for argument in others)
     flags = {name: _plain(name, value) for name, value in vars(given).items() if name not in _LAUNCHERS}
-    return _todays(flags)
+    return _with_current_names(flags)
 
 
 _LAUNCHERS = ("local_rank",)
-"""What launchers write: it says what the environment says already."""
+"""Flags that launchers add; the environment variable LOCAL_RANK has the same value."""
 
 
 def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
-    """A parser that tells only what was given, and the flags it knows."""
+    """Build a parser that returns only the flags that were given; returns it with all flags that it knows."""
     from transformers import HfArgumentParser
 
     from ftsys.train.trainer.arguments import TrainingArguments
@@ -92,7 +92,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
 
     class Parser(HfArgumentParser):
         def error(self, message: str) -> Any:
-            raise _Refused(message)
+            raise _ParseError(message)
 
     kinds = [ModelFlags, DataFlags, TrainingArguments]
     usage = "ftsys run-glue --FLAG VALUE ... | ftsys run-glue FLAGS.json"
@@ -106,7 +106,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         if action.dest != "help":
             action.default = argparse.SUPPRESS
         if action.dest == "report_to":
-            action.nargs = "+"  # transformers itself takes one word, or a list from Python
+            action.nargs = "+"  # transformers itself accepts one value here, or a list from Python
     return parser, [name for action in parser._actions for name in action.option_strings]
 
 
@@ -115,10 +115,10 @@ def _spellings(name: str) -> list[str]:
 
 
 def _value(text: str) -> Any:
-    """A number, True or False where the text is one; an old flag's type nobody knows any more."""
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
+    """Convert text to a number, True, False or None if possible: the types of old flags are not recorded."""
+    constants = {"true": True, "false": False, "none": None}
+    if text.lower() in constants:
+        return constants[text.lower()]
     for kind in (int, float):
         try:
             return kind(text)
@@ -127,16 +127,18 @@ def _value(text: str) -> Any:
     return text
 
 
-def _unknown(word: str, known: Sequence[str]) -> str:
-    if not word.startswith("--"):
-        return f"{word!r} belongs to no flag: each is written --NAME VALUE, or one JSON file is given and nothing else."
-    name = word.partition("=")[0]
+def _unknown(argument: str, known: Sequence[str]) -> str:
+    if not argument.startswith("--"):
+        return (
+            f"{argument!r} belongs to no flag: write each flag as --NAME VALUE, or give one JSON file and nothing else."
+        )
+    name = argument.partition("=")[0]
     near = nearest(name, known)
     return f"{name!r} is no flag of run-glue: {f'did you mean {near}' if near else 'leave it out'}."
 
 
-def _words_of(path: Path) -> list[str]:
-    """A JSON file's keys and values as words. Raises ConfigError for one that holds no object."""
+def _arguments_from_json(path: Path) -> list[str]:
+    """Read a JSON file's keys and values as command-line arguments. Raises ConfigError if it holds no object."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -145,17 +147,17 @@ def _words_of(path: Path) -> list[str]:
         raise ConfigError(f"{str(path)!r} is no JSON ({error}): correct it.") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{str(path)!r} holds {type(tree).__name__}, not an object: write {{FLAG: VALUE, ...}}.")
-    words: list[str] = []
+    arguments: list[str] = []
     for name, value in tree.items():
         if isinstance(value, list):
-            words += [f"--{name}", *map(str, value)]
+            arguments += [f"--{name}", *map(str, value)]
         elif value is not None:
-            words.append(f"--{name}={json.dumps(value) if isinstance(value, Mapping) else value}")
-    return words
+            arguments.append(f"--{name}={json.dumps(value) if isinstance(value, Mapping) else value}")
+    return arguments
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value as TOML could hold it: no Enum, and what is written as a JSON object as one."""
+    """Convert a value for TOML: an Enum to its value, and text that is a JSON object to a dict."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, str) and value.lstrip().startswith("{"):
@@ -166,8 +168,11 @@ def _plain(name: str, value: Any) -> Any:
     return value
 
 
-def _todays(flags: Flags) -> tuple[Flags, list[str]]:
-    """The same under today's names, but for three flags that are read here; and what became of the old names."""
+def _with_current_names(flags: Flags) -> tuple[Flags, list[str]]:
+    """Replace names of transformers 4 by the current ones; returns the flags and a note for each replaced name.
+
+    Three old flags are kept, because `translate` reads them.
+    """
     from ftsys.train.trainer.legacy_names import OLD_ARGUMENTS, todays
 
     kept = {name: flags[name] for name in ("overwrite_output_dir", "overwrite", "logging_dir") if name in flags}

@@ -1,4 +1,4 @@
-"""What a data set of one's own is about, told from itself as the example script tells it."""
+"""Infers text columns and labels of a user's own data set, by the rules of the example script."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ LABEL = "label"
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Text columns, one or two, and class names in the order of their ids; none for a regression."""
+class InferredTask:
+    """One or two text columns, and the class names in the order of their ids; no names for a regression."""
 
     columns: tuple[str, ...]
     labels: tuple[str, ...]
 
     @property
     def regression(self) -> bool:
-        """Whether the label is a number to predict."""
+        """True if the label is a number to predict."""
         return not self.labels
 
 
-def look_at_file(path: Path) -> Shape:
-    """The shape of a training file: CSV, TSV, JSON lines or Parquet. Raises DataError for what cannot be read."""
+def infer_from_file(path: Path) -> InferredTask:
+    """Infer the task from a training file: CSV, TSV, JSON lines or Parquet. Raises DataError if it cannot be read."""
     import pyarrow as pa
 
     reader = _READERS.get(path.suffix.lower())
@@ -38,11 +38,11 @@ def look_at_file(path: Path) -> Shape:
         raise DataError(f"{path}: cannot be read ({error}). Correct --train_file.") from error
     except pa.ArrowException as error:
         raise DataError(f"{path}: is not what its name says ({error}). Write the file again.") from error
-    return shape_of(table, str(path))
+    return infer_from_table(table, str(path))
 
 
-def look_at_hub(repository: str, configuration: str) -> Shape:
-    """The shape of a data set of the Hub, or of a folder in its form. Raises DataError where it cannot be loaded."""
+def infer_from_hub(repository: str, configuration: str) -> InferredTask:
+    """Infer the task from a Hub data set, or a folder in its form. Raises DataError if it cannot be loaded."""
     from ftsys.data.sources.hub import load_splits
 
     splits = load_splits(repository, configuration)
@@ -51,26 +51,26 @@ def look_at_hub(repository: str, configuration: str) -> Shape:
     train = splits["train"]
     names = getattr(train.features.get(LABEL), "names", None)
     if names:
-        return Shape(_text_columns(train.column_names, repository), tuple(names))
-    return shape_of(train.with_format("arrow")[:], repository)
+        return InferredTask(_text_columns(train.column_names, repository), tuple(names))
+    return infer_from_table(train.with_format("arrow")[:], repository)
 
 
-def shape_of(table: Any, place: str) -> Shape:
-    """The shape of a pyarrow Table: numbers with a fraction are scores, all else are classes, sorted."""
+def infer_from_table(table: Any, place: str) -> InferredTask:
+    """Infer the task from a pyarrow Table: floating-point labels make a regression, all others are sorted classes."""
     import pyarrow as pa
 
     columns = _text_columns(table.column_names, place)
     labels = table.column(LABEL)
     if pa.types.is_floating(labels.type):
-        return Shape(columns, ())
+        return InferredTask(columns, ())
     classes = sorted(value for value in labels.unique().to_pylist() if value is not None)
     if len(classes) < 2:
         raise DataError(f"{place}: its labels are {classes}, and a task has two classes or more. Correct the labels.")
-    return Shape(columns, tuple(str(value) for value in classes))
+    return InferredTask(columns, tuple(str(value) for value in classes))
 
 
 def _text_columns(names: list[str], place: str) -> tuple[str, ...]:
-    """`sentence1` and `sentence2`, else the first two that are not the label, else the only one."""
+    """Choose `sentence1` and `sentence2` if both are there, else the first one or two columns besides the label."""
     if LABEL not in names:
         raise DataError(f"{place}: no column {LABEL!r}; the columns there are {', '.join(names)}. Rename one of them.")
     texts = [name for name in names if name != LABEL]

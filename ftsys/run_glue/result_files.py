@@ -1,6 +1,5 @@
-"""The example script's result files, by its names and keys, and the model where the script leaves it."""
+"""Writes the example script's result files, with its names and keys, and puts the model where the script puts it."""
 
-import csv
 import json
 import os
 import shutil
@@ -9,38 +8,40 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.files import atomic_open, atomic_write_text, json_safe, storage_errors
-from ftsys.run_glue.results import Outcome
-from ftsys.run_glue.translate import Asked
+from ftsys.run_folder.layout import MODEL, predictions_file
+from ftsys.run_folder.predictions import read_predictions
+from ftsys.run_glue.results import RunResults
+from ftsys.run_glue.translate import Request
 from ftsys.tasks import Task
 
 _NO_METRIC = ("loss", "examples")
 
 
-def write_stock_files(folder: Path, task: Task, outcome: Outcome, asked: Asked) -> None:
-    """Write what was asked for: train_, eval_ and all_results.json, predict_results_TASK.txt, and the model's files.
+def write_result_files(folder: Path, task: Task, results: RunResults, request: Request) -> None:
+    """Write the requested files: train_, eval_ and all_results.json, predict_results_TASK.txt, and the model's files.
 
-    The same from the same outcome, however often. Raises StorageError.
+    A second call with the same results writes the same bytes. Raises StorageError.
     """
     everything: dict[str, Any] = {}
-    if asked.train:
-        everything |= _write_results(folder, "train", outcome.training)
+    if request.train:
+        everything |= _write_results(folder, "train", results.training)
         _link_model(folder)
-    if asked.evaluate:
-        everything |= _write_results(folder, "eval", evaluation_results(task, outcome))
+    if request.evaluate:
+        everything |= _write_results(folder, "eval", evaluation_results(task, results))
     if everything:
         _write_json(folder / "all_results.json", everything)
-    if asked.predict:
-        for split, name in zip(task.test_splits, (asked.name, f"{asked.name}-mm"), strict=False):
+    if request.predict:
+        for split, name in zip(task.test_splits, (request.name, f"{request.name}-mm"), strict=False):
             _write_predictions(folder, split, name, task.regression)
 
 
-def evaluation_results(task: Task, outcome: Outcome) -> dict[str, float]:
-    """The script's keys for all evaluation splits; those of the second, MNLI's mismatched one, end in _mm."""
+def evaluation_results(task: Task, results: RunResults) -> dict[str, float]:
+    """Return metrics of all evaluation splits by the script's keys; keys of MNLI's mismatched split end in _mm."""
     found: dict[str, float] = {}
     for split, ending in zip(task.evaluation_splits, ("", "_mm"), strict=False):
-        if split in outcome.metrics:
-            epoch = {"epoch": outcome.training["epoch"]} if "epoch" in outcome.training else {}
-            values = _of_split(outcome.metrics[split], outcome.speed.get(split, {})) | epoch
+        if split in results.metrics:
+            epoch = {"epoch": results.training["epoch"]} if "epoch" in results.training else {}
+            values = _of_split(results.metrics[split], results.speed.get(split, {})) | epoch
             found |= {f"{name}{ending}": value for name, value in values.items()}
     return found
 
@@ -65,10 +66,8 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _write_predictions(folder: Path, split: str, name: str, regression: bool) -> None:
-    """Index and prediction of each row: a class's name, or a number with three digits behind the point."""
-    source = folder / "predictions" / f"{split}.tsv"
-    with source.open(encoding="utf-8", newline="") as stream:
-        rows = [(row["index"], row["prediction"]) for row in csv.DictReader(stream, delimiter="\t")]
+    """Write index and prediction of each row: a class name, or a number with three decimals."""
+    rows = read_predictions(predictions_file(folder, split))
     with atomic_open(folder / f"predict_results_{name}.txt") as stream:
         stream.write("index\tprediction\n")
         for index, prediction in rows:
@@ -76,9 +75,9 @@ def _write_predictions(folder: Path, split: str, name: str, regression: bool) ->
 
 
 def _link_model(folder: Path) -> None:
-    """The model's files in the output folder itself, too: the same bytes under a second name where that can be."""
+    """Put the model's files into the output folder itself too, as hard links or, where links are impossible, copies."""
     with storage_errors(folder):
-        for source in sorted((folder / "model").iterdir()):
+        for source in sorted((folder / MODEL).iterdir()):
             partial, target = folder / f".{source.name}.partial", folder / source.name
             partial.unlink(missing_ok=True)
             try:
@@ -86,4 +85,4 @@ def _link_model(folder: Path) -> None:
             except OSError:  # a file system without hard links
                 shutil.copyfile(source, partial)
             partial.replace(target)
-            partial.unlink(missing_ok=True)  # where both names are one file already, replacing does nothing
+            partial.unlink(missing_ok=True)  # if both names are one file already, `replace` does nothing

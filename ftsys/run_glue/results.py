@@ -1,4 +1,4 @@
-"""What a run came to, for the example script's files: read from a run folder, or predicted without training."""
+"""Collects metrics for the example script's files: from a finished run folder, or by predicting without training."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,28 +9,29 @@ from typing import Any
 
 from ftsys.config import RunConfig
 from ftsys.errors import ConfigError
+from ftsys.run_folder.layout import PLAN, RESULTS, TRAINER_STATE
 from ftsys.tasks import Task
 
 _SUMMARY = ("train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "epoch")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Metrics and speed by split, as results.json has them; `training` is the Trainer's own summary, by its keys."""
+class RunResults:
+    """Metrics and speed by split, as in results.json, and the Trainer's summary of `training` by its own keys."""
 
     metrics: Mapping[str, Mapping[str, float]]
     speed: Mapping[str, Mapping[str, float]]
     training: Mapping[str, float] = field(default_factory=dict)
 
 
-def outcome_of_run(folder: Path) -> Outcome:
-    """The outcome of a finished run folder."""
-    results, plan, state = (_read(folder / name) for name in ("results.json", "plan.json", "trainer_state.json"))
+def results_of_run(folder: Path) -> RunResults:
+    """Read the results of a finished run folder."""
+    results, plan, state = (_read(folder / name) for name in (RESULTS, PLAN, TRAINER_STATE))
     summary: dict[str, float] = {}
     for line in state["log_history"]:
-        if "train_runtime" in line:  # the last one counts: a run that went on has one of each life
+        if "train_runtime" in line:  # the last one counts: a resumed run has one for each attempt
             summary = {key: line[key] for key in _SUMMARY if key in line}
-    return Outcome(
+    return RunResults(
         results["metrics"], results.get("evaluation_speed", {}), summary | {"train_samples": plan["train_rows"]}
     )
 
@@ -39,10 +40,10 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> Outcome:
-    """Predict splits with the model as it is; every rank calls. The predictions lie where a run would put them.
+def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> RunResults:
+    """Predict splits with an already trained model. Call it on every rank; rank 0 writes the run folder's predictions.
 
-    Raises ConfigError for a split that the source does not have.
+    Raises ConfigError for a split that the source does not have, and for a model without a trained head.
     """
     from ftsys.data.bundle import model_folder_of
     from ftsys.data.prepare import ensure_store
@@ -72,4 +73,4 @@ def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> Outcome:
             metrics[name] = split_metrics(task, found, split)
             decided_by_rank_0(partial(write_split_predictions, folder, task, name, found, split))
     trainer.end()
-    return Outcome(metrics, speed)
+    return RunResults(metrics, speed)

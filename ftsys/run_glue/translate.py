@@ -1,4 +1,4 @@
-"""The example script's flags -> a run file's tree of ours. Pure but for the look at a data set of one's own."""
+"""Translates the example script's flags into the tree of a run file. Reads a file or the Hub only for own data sets."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,20 +9,22 @@ from ftsys.config import plain_tree
 from ftsys.config.trainer_known import KNOWN_TRAINER_FIELDS
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
-from ftsys.run_glue.flag_table import ONLY, SAME_KEY, TASKS, WITHOUT_EFFECT
+from ftsys.run_glue.flag_table import ALLOWED_VALUES, RUN_FILE_KEYS, TASKS, WITHOUT_EFFECT
 from ftsys.run_glue.flags import DEFAULTS, Flags
-from ftsys.run_glue.infer_task import Shape, look_at_file, look_at_hub
+from ftsys.run_glue.infer_task import InferredTask, infer_from_file, infer_from_hub
 from ftsys.tasks import GLUE, Task
 
 OWN_NAME = "own"
-"""Name of a task that files describe."""
+"""The name of a task that the user's own files define."""
 
 Tree = dict[str, dict[str, Any]]
+InferFromFile = Callable[[Path], InferredTask]
+InferFromHub = Callable[[str, str], InferredTask]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the flags ask for: a run file's tree of what they say, what to do, and what is to be told."""
+class Request:
+    """The request that the flags make: a run file's tree, the actions to perform, and notes for the user."""
 
     tree: dict[str, Any]
     train: bool
@@ -30,14 +32,14 @@ class Asked:
     predict: bool
     overwrite: bool
     name: str
-    """What the result file of predictions is named after: the script's `task_name`, None where there is none."""
+    """The name in the prediction file's name: the script's `task_name`, or "None" without one."""
     logging_dir: str | None
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Data:
-    """Task and source of a run file, and the names of the splits."""
+    """Task and source of a run file, and the task's row with the names of its splits."""
 
     task: dict[str, Any]
     source: Any
@@ -47,20 +49,20 @@ class _Data:
 def translate(
     flags: Flags,
     ranks: int,
-    look_file: Callable[[Path], Shape] = look_at_file,
-    look_hub: Callable[[str, str], Shape] = look_at_hub,
-) -> Asked:
-    """What `flags` (as `read_flags` gives them) ask of `ranks` ranks; defaults are the script's and transformers'.
+    infer_file: InferFromFile = infer_from_file,
+    infer_hub: InferFromHub = infer_from_hub,
+) -> Request:
+    """Translate `flags` (from `read_flags`) for `ranks` ranks. Defaults are those of the script and of transformers.
 
-    Raises ConfigError that names every flag that cannot be honoured, and DataError for a data set that tells no task.
+    Raises ConfigError that names every flag that is not supported, and DataError for data from which no task follows.
     """
-    mistakes = [*_impossible(flags), *_missing(flags)]
+    mistakes = [*_unsupported(flags), *_missing(flags)]
     strategy = str(flags.get("eval_strategy", "no"))
     evaluates = bool(flags.get("do_eval")) or strategy != "no"
     if not (flags.get("do_train") or evaluates or flags.get("do_predict")):
         mistakes.append("there is nothing to do: write --do_train, --do_eval, --do_predict or several of them.")
     ConfigError.raise_if(mistakes)
-    data = _data(flags, look_file, look_hub)
+    data = _data(flags, infer_file, infer_hub)
     tree: Tree = {"task": data.task, "data": {"source": data.source, "max_length": DEFAULTS["max_seq_length"]}}
     tree |= {"model": {}, "batch": {}, "train": {"learning_rate": 5e-5, "seed": 42}, "engine": {}, "trainer": {}}
     for flag, value in flags.items():
@@ -70,7 +72,7 @@ def translate(
     tree["train"] |= _length(flags) | _saving(flags) | _evaluation(flags, strategy)
     tree["engine"] |= _engine(flags)
     output = str(flags.get("output_dir", "trainer_output"))
-    return Asked(
+    return Request(
         tree={"output_dir": output} | {name: section for name, section in tree.items() if section},
         train=bool(flags.get("do_train")),
         evaluate=evaluates,
@@ -82,15 +84,15 @@ def translate(
     )
 
 
-def _impossible(flags: Flags) -> Iterator[str]:
-    """What the flags ask for and nobody here does."""
+def _unsupported(flags: Flags) -> Iterator[str]:
+    """Yield a message for each flag or value that is not supported."""
     same = {"config_name": flags.get("model_name_or_path"), "tokenizer_name": flags.get("model_name_or_path")}
     same |= {"data_seed": flags.get("seed", 42)}
     for flag, value in flags.items():
         if flag in same and value not in (None, same[flag]):
             yield f"--{flag} {value!r} cannot be honoured: only {same[flag]!r}, which is used anyway. Leave it out."
-        if flag in ONLY and value not in ONLY[flag][0]:
-            yield f"--{flag} {value!r} cannot be honoured: {ONLY[flag][1]}."
+        if flag in ALLOWED_VALUES and value not in ALLOWED_VALUES[flag][0]:
+            yield f"--{flag} {value!r} cannot be honoured: {ALLOWED_VALUES[flag][1]}."
     if flags.get("fp16") and flags.get("bf16"):
         yield "--fp16 and --bf16 exclude each other: write one of the two."
     for flag in ("save_steps", "eval_steps"):
@@ -99,9 +101,9 @@ def _impossible(flags: Flags) -> Iterator[str]:
 
 
 def _missing(flags: Flags) -> Iterator[str]:
-    """What is missing, or said in two ways."""
+    """Yield a message for each flag that is missing, and for flags that exclude each other."""
     if not flags.get("model_name_or_path"):
-        yield "--model_name_or_path is missing: write a Hub name, a folder, or 'bundled'."
+        yield "--model_name_or_path is missing: write a Hub name, a folder, or 'bundled' (the model in the demo extra)."
     ways = [flag for flag in ("task_name", "dataset_name", "train_file") if flags.get(flag)]
     if len(ways) != 1:
         said = " and ".join(f"--{flag}" for flag in ways) or "none of them"
@@ -121,7 +123,7 @@ def _missing(flags: Flags) -> Iterator[str]:
         yield "--validation_file and --test_file need --train_file, which says what the columns and labels are."
 
 
-def _data(flags: Flags, look_file: Callable[[Path], Shape], look_hub: Callable[[str, str], Shape]) -> _Data:
+def _data(flags: Flags, infer_file: InferFromFile, infer_hub: InferFromHub) -> _Data:
     if flags.get("task_name"):
         name = str(flags["task_name"]).lower()
         return _Data({"name": name}, flags.get("glue_dir") or "hub", GLUE[name])
@@ -130,33 +132,34 @@ def _data(flags: Flags, look_file: Callable[[Path], Shape], look_hub: Callable[[
         name = str(flags.get("dataset_config_name") or Path(repository).name)
         if name in TASKS and Path(repository).name == "glue":
             return _Data({"name": name}, f"hub:{repository}", GLUE[name])
-        return _described(name, look_hub(repository, name), f"hub:{repository}")
+        return _own_task(name, infer_hub(repository, name), f"hub:{repository}")
     files = {"train": "train_file", "validation": "validation_file", "test": "test_file"}
     source = {split: str(flags[flag]) for split, flag in files.items() if flags.get(flag)}
-    return _described(OWN_NAME, look_file(Path(source["train"])), source)
+    return _own_task(OWN_NAME, infer_file(Path(source["train"])), source)
 
 
-def _described(name: str, shape: Shape, source: Any) -> _Data:
-    """A task of one's own, judged as the script judges one: by accuracy, or by the mean squared error."""
+def _own_task(name: str, inferred: InferredTask, source: Any) -> _Data:
+    """Describe a user's own task, with the script's metrics: accuracy, or the mean squared error for a regression."""
     if name in GLUE:
-        name = f"{OWN_NAME}-{name}"  # a known name would bring its own columns along
-    metrics = ("mse",) if shape.regression else ("accuracy",)
-    row = Task(name, shape.columns, shape.labels, metrics, regression=shape.regression)
-    task: dict[str, Any] = {"name": name, "columns": list(shape.columns), "metrics": list(metrics)}
-    return _Data(task | ({"regression": True} if shape.regression else {"labels": list(shape.labels)}), source, row)
+        name = f"{OWN_NAME}-{name}"  # the name of a known task would select that task's columns
+    metrics = ("mse",) if inferred.regression else ("accuracy",)
+    row = Task(name, inferred.columns, inferred.labels, metrics, regression=inferred.regression)
+    task: dict[str, Any] = {"name": name, "columns": list(inferred.columns), "metrics": list(metrics)}
+    task |= {"regression": True} if inferred.regression else {"labels": list(inferred.labels)}
+    return _Data(task, source, row)
 
 
 def _place(tree: Tree, flag: str, value: Any) -> None:
-    """Put one flag where the run file has the same key, or under [trainer]; the others are read elsewhere."""
-    if flag in SAME_KEY:
-        section, key = SAME_KEY[flag].split(".")
+    """Set the run file's key for one flag, or a key of [trainer]; other functions read the remaining flags."""
+    if flag in RUN_FILE_KEYS:
+        section, key = RUN_FILE_KEYS[flag].split(".")
         tree[section][key] = value
     elif _is_passed_on(flag) and value is not None:
         tree["trainer"][flag] = value
 
 
 def _is_passed_on(flag: str) -> bool:
-    elsewhere = {*ONLY, *WITHOUT_EFFECT, *READ_HERE, *DEFAULTS}
+    elsewhere = {*ALLOWED_VALUES, *WITHOUT_EFFECT, *READ_HERE, *DEFAULTS}
     return flag in KNOWN_TRAINER_FIELDS and flag not in elsewhere
 
 
@@ -167,7 +170,7 @@ READ_HERE = (
     *("save_strategy", "save_steps", "eval_strategy", "eval_steps"),
     *("fp16", "bf16", "deepspeed"),
 )
-"""Fields of TrainingArguments that the functions below read."""
+"""Fields of TrainingArguments that are read one by one, by the functions of this module."""
 
 
 def _add_rows(tree: Tree, flags: Flags, row: Task) -> None:
@@ -210,12 +213,12 @@ def _engine(flags: Flags) -> dict[str, Any]:
     precision = "fp16" if flags.get("fp16") else "bf16" if flags.get("bf16") else "fp32"
     if not flags.get("deepspeed"):
         return {"precision": precision}
-    chosen = {} if precision == "fp32" else {"precision": precision}  # the DeepSpeed file says which
+    chosen = {} if precision == "fp32" else {"precision": precision}  # the DeepSpeed file sets the precision
     return chosen | {"deepspeed": str(flags["deepspeed"]), "backend": "deepspeed"}
 
 
 def short_tree(tree: Mapping[str, Any], run: Any) -> dict[str, Any]:
-    """The values of a built run that the flags' tree speaks of, in the run file's order."""
+    """Return those values of a built run whose keys are in `tree`, in the run file's order."""
     whole = plain_tree(run)
     return {
         name: {key: inner for key, inner in value.items() if key in tree[name]}

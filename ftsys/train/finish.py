@@ -15,13 +15,13 @@ from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
 from ftsys.run_folder.environment import commit, versions
+from ftsys.run_folder.layout import MODEL, TRAINER_STATE, predictions_file
 from ftsys.run_folder.predictions import scores_from_logits, write_predictions, write_submission
 from ftsys.run_folder.results import model_card, write_results
 from ftsys.tasks import Task
 from ftsys.train.perf.matmul_rate import matmul_rate
 from ftsys.train.perf.throughput import Meter
 from ftsys.train.session import Session, computed_dtype
-from ftsys.train.trainer.checkpointing import TRAINER_STATE
 from ftsys.train.trainer.predictions import EvaluationStopped, Predictions
 from ftsys.train.trainer.trainer import Trainer, parameters_outside_embeddings
 
@@ -35,7 +35,7 @@ def finish(session: Session, prepare_seconds: float) -> dict[str, Any]:
             metrics[name], speed[name] = _predict(session, name)
     except EvaluationStopped:
         raise session.stopping.interruption.error() from None
-    model_folder = session.folder / "model"
+    model_folder = session.folder / MODEL
     session.trainer.save_plain_model(model_folder)
     rate = matmul_rate(computed_dtype(session.plan), session.trainer.args.device)
     session.timing |= {"prepare_s": prepare_seconds, "eval_s": session.trainer.evaluation_seconds}
@@ -98,7 +98,7 @@ def write_split_predictions(folder: Path, task: Task, name: str, found: Predicti
     predictions = predictions_from_logits(found.logits, task.regression)
     labels = split.labels if split.labelled else None
     scores = None if task.regression else scores_from_logits(found.logits)
-    write_predictions(folder / "predictions" / f"{name}.tsv", ids, predictions, labels, scores, task)
+    write_predictions(predictions_file(folder, name), ids, predictions, labels, scores, task)
     if name in task.test_splits:
         write_submission(folder, task, name, ids, predictions)
 

@@ -14,6 +14,7 @@ from ftsys.data.store.reader import StoreSplit
 from ftsys.distributed import from_all
 from ftsys.errors import FtsysError
 from ftsys.integrity import damage_of
+from ftsys.run_folder.layout import PLAN
 from ftsys.train.checkpoint.catalog import Checkpoint, complete_checkpoints
 from ftsys.train.checkpoint.files import read_json
 from launcher.planner.deepspeed_config import read_user_json
@@ -21,8 +22,6 @@ from launcher.planner.model_shape import ModelShape
 from launcher.planner.plan import Plan, World, make_plan, this_machine
 
 GIB = 2**30
-PLAN = "plan.json"
-"""The plan in a run folder, and in a checkpoint together with what it was made from."""
 
 
 def rank_world() -> World:

@@ -11,6 +11,7 @@ from ftsys.model_files.config import model_config
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress
+from ftsys.run_folder.layout import MODEL, PREDICTIONS
 from ftsys.tasks import Task
 
 
@@ -29,7 +30,7 @@ def _use(run: RunConfig, write: bool) -> int:
 
     quiet_libraries()
     task, folder = resolve_task(run), Path(run.output_dir)
-    model_folder = folder / "model"
+    model_folder = folder / MODEL
     _check_trained_for(task, model_folder)
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
@@ -54,7 +55,7 @@ def _use(run: RunConfig, write: bool) -> int:
             if write:
                 decided_by_rank_0(partial(write_split_predictions, folder, task, name, found, split))
     if is_main_rank():
-        places = {"predictions": folder / "predictions"} if write else {}
+        places = {"predictions": folder / PREDICTIONS} if write else {}
         print_final(rows, title=f"{task.name}, model in {model_folder}", places=places)
     trainer.end()
     return DONE

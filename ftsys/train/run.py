@@ -15,8 +15,9 @@ from ftsys.report.progress import SplitProgress
 from ftsys.report.table import history_rows, print_final
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.claim import Claim, claim_run_folder
+from ftsys.run_folder.layout import METRICS_LOG, MODEL, PREDICTIONS, RESULTS
 from ftsys.run_folder.status import read_status
-from ftsys.run_folder.status_writer import Journal
+from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.tasks import Task
 from ftsys.train.fault_tolerance.signals import Interruption
 from launcher.planner.deepspeed_config import read_user_json
@@ -42,7 +43,7 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
             return DONE
         store, seconds = _prepare(run, task)  # wrong input is found before the folder is claimed or anything removed
         claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else ONLY_LOOK)
-        journal = Journal(folder, claim.attempt)
+        journal = StatusWriter(folder, claim.attempt)
         with journal.ending():
             _train(run, task, store, seconds, claim, journal, interruption)
     if table:
@@ -54,7 +55,7 @@ def _say_done(folder: Path) -> None:
     """The life that wrote the results may have died before status.json could say so."""
     status = read_status(folder)
     if is_main_rank() and (status is None or status.exit != DONE):
-        Journal(folder, highest_attempt(folder), "finish").write(DONE, "")
+        StatusWriter(folder, highest_attempt(folder), "finish").write(DONE, "")
 
 
 def _prepare(run: RunConfig, task: Task) -> tuple[Store, float]:
@@ -82,7 +83,7 @@ def _train(
     store: Store,
     prepare_seconds: float,
     claim: Claim,
-    journal: Journal,
+    journal: StatusWriter,
     interruption: Interruption,
 ) -> None:
     if this_machine(os.environ).device == "cpu":
@@ -116,12 +117,12 @@ def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str
     if isinstance(run.data.source, dict):
         kind = "own files"
     places = {
-        "results": folder / "results.json",
-        "predictions": folder / "predictions",
-        "model": folder / "model",
-        "log of metrics": folder / "metrics.jsonl",
+        "results": folder / RESULTS,
+        "predictions": folder / PREDICTIONS,
+        "model": folder / MODEL,
+        "log of metrics": folder / METRICS_LOG,
     }
-    rows = history_rows(read_metrics(folder / "metrics.jsonl", first_attempt=first_attempt))
+    rows = history_rows(read_metrics(folder / METRICS_LOG, first_attempt=first_attempt))
     notes = [note] if note else []
     if not rows:
         notes.append('no evaluation while training: no evaluation split, or train.eval_every = "never"')

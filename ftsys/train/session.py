@@ -24,6 +24,7 @@ from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.run_folder.claim import Claim
 from ftsys.run_folder.environment import environment
+from ftsys.run_folder.layout import CHECKPOINTS, DEEPSPEED, ENVIRONMENT, PLAN, RUN_FILE, TENSORBOARD
 from ftsys.tasks import Task
 from ftsys.train.callbacks.graceful_stop import GracefulStop
 from ftsys.train.callbacks.metrics import MetricsLog
@@ -33,7 +34,7 @@ from ftsys.train.callbacks.watchdog_marks import WatchdogMarks
 from ftsys.train.checkpoint.catalog import clean_leftovers, named_checkpoint, newest_checkpoint
 from ftsys.train.fault_tolerance.out_of_memory import memory_explained
 from ftsys.train.fault_tolerance.watchdog import Watchdog
-from ftsys.train.planning import PLAN, check_planned_alike, former_plan, plan_document, resolve_plan
+from ftsys.train.planning import check_planned_alike, former_plan, plan_document, resolve_plan
 from ftsys.train.setup import check_recomputable, load_model, metrics_of, training_arguments
 from ftsys.train.trainer.checkpointing import Life
 from ftsys.train.trainer.predictions import EvaluationStopped
@@ -84,7 +85,7 @@ def train_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchd
     stopping, train_split = GracefulStop(interruption), store.splits[str(task.train_split)]
     model, fresh = load_model(model_folder_of(run), task, run.train.seed)
     shape = known_shape(model.config.to_dict(), task.num_outputs)
-    packed, checkpoints = why_not_packable(model) is None, folder / "checkpoints"
+    packed, checkpoints = why_not_packable(model) is None, folder / CHECKPOINTS
     plan = former_plan(run, checkpoints) or resolve_plan(run, train_split, packed=packed, model=shape)
     check_recomputable(model, plan)
     if plan.backend == "deepspeed":
@@ -121,7 +122,7 @@ def _trainer(
     model: Any, arguments: TrainingArguments, task: Task, store: Store, callbacks: list[TrainerCallback]
 ) -> Trainer:
     evaluated = {name: store.splits[name] for name in task.evaluation_splits if name in store.splits}
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(arguments.output_dir) / "tensorboard"))
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(arguments.output_dir) / TENSORBOARD))
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -171,11 +172,11 @@ def _prepare_deepspeed(plan: Plan) -> None:
 
 
 def _write_plan(run: RunConfig, plan: Plan, arguments: TrainingArguments, folder: Path) -> None:
-    atomic_write_text(folder / "config.toml", dump_toml(run))
+    atomic_write_text(folder / RUN_FILE, dump_toml(run))
     atomic_write_text(folder / PLAN, plan.to_json())
-    atomic_write_json(folder / "env.json", environment())
+    atomic_write_json(folder / ENVIRONMENT, environment())
     if plan.backend == "deepspeed":
-        atomic_write_text(folder / "deepspeed.json", to_text(arguments.deepspeed))
+        atomic_write_text(folder / DEEPSPEED, to_text(arguments.deepspeed))
 
 
 def _resume_from(run: RunConfig, life: Life) -> str | None:

@@ -6,6 +6,7 @@ from ftsys.data.bundle import BUNDLE_NAME, verify_bundle
 from ftsys.data.store.index import INDEX_NAME
 from ftsys.data.store.reader import verify_store
 from ftsys.errors import BAD_INPUT, DONE, ConfigError
+from ftsys.run_folder.layout import CHECKPOINTS
 from ftsys.train.checkpoint.catalog import verify_checkpoint
 
 
@@ -22,8 +23,8 @@ def verify(path: str) -> int:
         found[folder] = verify_bundle(folder)
     elif (folder / "manifest.json").exists():
         found[folder] = verify_checkpoint(folder)
-    elif (folder / "checkpoints").is_dir():
-        found = {each: verify_checkpoint(each) for each in sorted((folder / "checkpoints").glob("step-*"))}
+    elif (folder / CHECKPOINTS).is_dir():
+        found = {each: verify_checkpoint(each) for each in sorted((folder / CHECKPOINTS).glob("step-*"))}
     else:
         raise ConfigError(f"{path!r} is no store, bundle, checkpoint or run folder with checkpoints: name one that is.")
     if not found:

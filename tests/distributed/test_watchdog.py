@@ -9,7 +9,7 @@ from typing import Any
 
 from ftsys.errors import ConfigError
 from ftsys.run_folder.claim import claim_run_folder
-from ftsys.run_folder.status_writer import Journal
+from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.train.fault_tolerance.signals import Interruption
 from ftsys.train.fault_tolerance.watchdog import Watchdog
 
@@ -36,7 +36,7 @@ def _watchdog(folder: Path, hung_after: float = 0) -> tuple[Watchdog, Leaving]:
     os.environ["RANK"], os.environ["MASTER_ADDR"] = str(rank), "127.0.0.1"
     claim = claim_run_folder(folder, "run", overwrite=False, rank=rank)
     leaving = Leaving()
-    watchdog = Watchdog(Journal(folder, claim.attempt), Interruption(), hung_after, leave=leaving)
+    watchdog = Watchdog(StatusWriter(folder, claim.attempt), Interruption(), hung_after, leave=leaving)
     watchdog.begin(rank, distributed.get_world_size())
     return watchdog, leaving
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftsys.data.sources.rows import Columns, nearest
+from ftsys.data.sources.rows import Columns
 from ftsys.data.sources.text_files import TableFile, check_file
+from ftsys.did_you_mean import question
 from ftsys.errors import DataError
 from ftsys.tasks import GLUE, Task
 
@@ -69,7 +70,7 @@ def glue_splits(folder: Path, task: Task) -> dict[str, TableFile]:
     if not is_glue(task):
         raise DataError(
             f"data.source={str(folder)!r} is a folder, which only GLUE's tasks have ({', '.join(LAYOUTS)}), and the "
-            f"task is {task.name!r}.{nearest(task.name, LAYOUTS)} For a task of your own name a file for each split."
+            f"task is {task.name!r}.{question(task.name, LAYOUTS)} For a task of your own name a file for each split."
         )
     home = _task_folder(folder, task)
     found = {split: _find(home, task, split) for split in task.splits}

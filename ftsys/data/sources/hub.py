@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, check_texts, nearest
+from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, check_texts
+from ftsys.did_you_mean import question
 from ftsys.errors import DataError
 from ftsys.tasks import Task
 
@@ -100,7 +101,7 @@ def dataset_splits(data: "Dataset | DatasetDict", task: Task, place: str = "the 
         given = next(iter(splits), "")
         raise DataError(
             f"{place} has the splits {', '.join(map(repr, splits))}, and task {task.name!r} reads "
-            f"{', '.join(task.splits)}.{nearest(given, task.splits)} Rename them."
+            f"{', '.join(task.splits)}.{question(given, task.splits)} Rename them."
         )
     return found
 

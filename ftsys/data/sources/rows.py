@@ -1,11 +1,11 @@
 """What every kind of source is reduced to: columns picked from a table, rows in batches, errors that name a place."""
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ftsys.did_you_mean import question
 from ftsys.errors import DataError
 from ftsys.tasks import Task
 
@@ -82,13 +82,6 @@ class Rows:
         )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The name in `known` that `name` was probably meant to be, as a sentence, or nothing."""
-    close = difflib.get_close_matches(name.lower(), {each.lower(): each for each in known}, n=1, cutoff=0.5)
-    found = next((each for each in known if close and each.lower() == close[0]), None)
-    return f" Did you mean {found!r}?" if found else ""
-
-
 def check_texts(values: Sequence[object], column: str, place: str, unit: str, lines: Sequence[int]) -> list[str]:
     """`values` as a list of texts; DataError with the row's place for anything that is no text."""
     for value, line in zip(values, lines, strict=True):
@@ -107,6 +100,6 @@ def _missing_columns(missing: Sequence[str], header: Sequence[str], label: str) 
         )
     found = ", ".join(repr(name) for name in header)
     names = ", ".join(repr(name) for name in missing)
-    hint = nearest(missing[0], header)
+    hint = question(missing[0], header)
     key = "task.label_column" if list(missing) == [label] else "task.columns"
     return f"no column {names}; the columns there are {found}.{hint} Set {key} to what is there."

@@ -13,8 +13,9 @@ from ftsys.data.sources.first_rows import FirstRows
 from ftsys.data.sources.glue_files import glue_splits
 from ftsys.data.sources.hub import GLUE_REPOSITORY, dataset_splits, hub_splits, is_dataset
 from ftsys.data.sources.labels import LabelReader
-from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, TextBatch, nearest
+from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, TextBatch
 from ftsys.data.sources.text_files import TableFile, check_file
+from ftsys.did_you_mean import question
 from ftsys.errors import DataError
 from ftsys.tasks import Task
 
@@ -108,7 +109,7 @@ class Source:
     def _split(self, split: str) -> Split:
         if split not in self._splits:
             raise DataError(
-                f"the source has no split {split!r}; it has {', '.join(self._splits)}.{nearest(split, self._splits)} "
+                f"the source has no split {split!r}; it has {', '.join(self._splits)}.{question(split, self._splits)} "
                 "Add it to data.source, or leave it out."
             )
         return self._splits[split]
@@ -149,7 +150,7 @@ def _open(source: Any, task: Task) -> Source:
         )
     if not path.is_dir():
         raise DataError(
-            f"data.source={name!r} is no folder.{nearest(name, ('hub', 'synthetic'))} Write 'hub', 'hub:NAME_OR_PATH', "
+            f"data.source={name!r} is no folder.{question(name, ('hub', 'synthetic'))} Write 'hub', 'hub:NAME_OR_PATH', "
             "'synthetic', a folder of GLUE's TSV files, or a file for each split."
         )
     return _of_files(glue_splits(path, task), task)
@@ -175,7 +176,7 @@ def _named_files(source: Mapping[str, str | Path], task: Task) -> dict[str, Tabl
         wrong = f"the split {unknown[0]!r}" if unknown else "no split at all"
         raise DataError(
             f"data.source names {wrong}; task {task.name!r} has {', '.join(task.splits)}."
-            f"{nearest(unknown[0], task.splits) if unknown else ''} Rename it."
+            f"{question(unknown[0], task.splits) if unknown else ''} Rename it."
         )
     ordered = [split for split in task.splits if split in source]
     files = {split: TableFile(Path(source[split]).expanduser(), Columns.of(task, split)) for split in ordered}

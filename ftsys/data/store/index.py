@@ -5,21 +5,19 @@ the last field. A reader recomputes the checksum over the bytes that it read, so
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ftsys.errors import DataError
-from ftsys.integrity import canonical_json
+from ftsys.integrity import SealedJson
 
 STORE_FORMAT = 1
 """Raised when the layout or the meaning of a column changes; part of the fingerprint."""
 
 INDEX_NAME = "index.json"
-_CHECKSUM_TAIL = len(',"sha256":"') + 64 + len('"}\n')
+_SEALED = SealedJson("sha256", order="sorted")
 
 
 @dataclass(frozen=True)
@@ -89,22 +87,20 @@ class StoreIndex:
     def to_bytes(self) -> bytes:
         """The whole file, checksum last."""
         fields = {**dataclasses.asdict(self), "splits": [dataclasses.asdict(split) for split in self.splits.values()]}
-        body = canonical_json(fields)
-        return body[:-1] + b',"sha256":"' + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
+        return _SEALED.seal(fields)
 
     @classmethod
     def read(cls, folder: Path) -> "StoreIndex":
         """Read and check the index of a store's folder; DataError names the file and what is wrong with it."""
         path = folder / INDEX_NAME
         try:
-            raw = path.read_bytes()
+            fields, intact = _SEALED.parse(path.read_bytes())
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Prepare the store again.") from error
-        body = raw[:-_CHECKSUM_TAIL] + b"}"
-        digest = hashlib.sha256(body).hexdigest().encode()
-        if raw != body[:-1] + b',"sha256":"' + digest + b'"}\n':
+        except (ValueError, RecursionError):
+            intact = False
+        if not intact:
             raise damaged(path, "its bytes are not those that were written")
-        fields = json.loads(body)
         if fields["format"] != STORE_FORMAT:
             raise DataError(
                 f"{path}: store format {fields['format']!r}, this version reads {STORE_FORMAT}. "

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts, damaged
 from ftsys.errors import DataError
-from ftsys.integrity import file_sha256
+from ftsys.integrity import sha256_of
 
 VERIFY_AT_OPEN = 256 * 2**20
 """Stores up to this many bytes are hashed at every start: 0.2 s at most, and a changed byte cannot train a model."""
@@ -198,7 +198,7 @@ class Store:
             verify = sum(split.size for split in index.splits.values()) <= VERIFY_AT_OPEN
         if verify:
             for split in index.splits.values():
-                if file_sha256(folder / split.file) != split.sha256:
+                if sha256_of(folder / split.file) != split.sha256:
                     raise damaged(folder / split.file, "its sha256 is not the one in index.json")
         return cls(folder, index)
 
@@ -218,7 +218,7 @@ def verify_store(path: "str | os.PathLike[str]") -> list[str]:
         except DataError as error:
             found.append(str(error))
             continue
-        if file_sha256(file) != split.sha256:
+        if sha256_of(file) != split.sha256:
             found.append(str(damaged(file, "its sha256 is not the one in index.json")))
     return found
 

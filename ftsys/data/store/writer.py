@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -17,10 +16,14 @@ import pyarrow as pa
 
 from ftsys.data.store.index import INDEX_NAME, BatchTable, SplitIndex, StoreIndex, TokenizerFacts
 from ftsys.errors import DataError, StorageError
+from ftsys.files import storage_errors, sync_folder
 
 MAX_ROWS_PER_BATCH = 1 << 16
 MAX_TOKENS_PER_BATCH = 1 << 24
 """Bounds the writer's memory (32 MiB of uint16) and keeps Arrow's int32 list offsets far from their end."""
+
+ADVICE = "Make room, or set data.store to a folder on another disk."
+"""Advice in every message about a store that cannot be written."""
 
 _END_OF_STREAM = struct.pack("<Ii", 0xFFFFFFFF, 0)
 
@@ -33,21 +36,6 @@ def rows_per_batch(max_length: int) -> int:
 def narrowest_token_type(vocab_size: int) -> np.dtype[Any]:
     """uint16 where every id fits, otherwise uint32."""
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether the operating system says that there is no room, on the disk or in the user's share of it."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-@contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says while writing into a StorageError that names the place and the way out."""
-    try:
-        yield
-    except OSError as error:
-        what = "the disk is full" if is_full(error) else f"cannot be written ({error.strerror or error})"
-        raise StorageError(f"{path}: {what}. Make room, or set data.store to a folder on another disk.") from error
 
 
 class SplitWriter:
@@ -68,7 +56,7 @@ class SplitWriter:
         self._pending_rows = self._rows = self._labelled = self._tokens = self._size = 0
         self._histogram = np.zeros(max_length + 1, np.int64)
         self._table, self._hash = BatchTable(), hashlib.sha256()
-        with disk_errors(path):
+        with storage_errors(path, ADVICE):
             self._stream: BinaryIO = path.open("xb")
         self._write(self._schema.serialize())
 
@@ -95,7 +83,7 @@ class SplitWriter:
         """Write what is pending, make it durable and describe the file. DataError if only some rows are labelled."""
         self._flush(whole_batches_only=False)
         self._write(_END_OF_STREAM)
-        with disk_errors(self._path):
+        with storage_errors(self._path, ADVICE):
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._stream.close()
@@ -188,7 +176,7 @@ class SplitWriter:
     def _write(self, data: "bytes | pa.Buffer") -> None:
         view = memoryview(data)
         self._hash.update(view)
-        with disk_errors(self._path):
+        with storage_errors(self._path, ADVICE):
             self._stream.write(view)
         self._size += view.nbytes
 
@@ -205,7 +193,7 @@ class StoreWriter:
         self._open: SplitWriter | None = None
 
     def __enter__(self) -> "StoreWriter":
-        with disk_errors(self._temporary):
+        with storage_errors(self._temporary, ADVICE):
             self._temporary.mkdir(parents=True)
         return self
 
@@ -241,24 +229,16 @@ class StoreWriter:
             rows_per_batch=rows_per_batch(self._tokenizer.max_length),
             splits=self._splits,
         )
-        with disk_errors(self._temporary):
+        with storage_errors(self._temporary, ADVICE):
             with (self._temporary / INDEX_NAME).open("xb") as stream:
                 stream.write(index.to_bytes())
                 stream.flush()
                 os.fsync(stream.fileno())
-            _fsync_folder(self._temporary)
+            sync_folder(self._temporary)
             try:
                 self._temporary.rename(self.final)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-            _fsync_folder(self.final.parent)
+            sync_folder(self.final.parent)
         return self.final
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

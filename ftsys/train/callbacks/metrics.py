@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ftsys.run_folder.layout import METRICS_LOG
 from ftsys.run_folder.metrics_log import MetricsWriter, lines_from_logs
 from ftsys.train.callbacks.on_error import OnError, handed_on
 
@@ -22,7 +23,7 @@ class MetricsLog(TrainerCallback):
     ) -> None:
         """`splits` are the names of the evaluation splits, the one that stands without its name first."""
         self.on_error = on_error
-        self.path, self.attempt, self.splits = Path(output_dir) / "metrics.jsonl", attempt, tuple(splits)
+        self.path, self.attempt, self.splits = Path(output_dir) / METRICS_LOG, attempt, tuple(splits)
         self._writer: MetricsWriter | None = None
 
     def on_train_begin(

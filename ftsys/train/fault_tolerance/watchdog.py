@@ -16,7 +16,7 @@ from typing import Any
 
 from ftsys.distributed import from_rank_0
 from ftsys.errors import DONE, FAILED, HUNG, FtsysError
-from ftsys.run_folder.status_writer import Journal
+from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.train.fault_tolerance.heartbeat import BEAT_SECONDS, Peers, Word
 from ftsys.train.fault_tolerance.signals import Interruption
 
@@ -33,7 +33,7 @@ class Watchdog:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: StatusWriter,
         interruption: Interruption,
         hung_after: float,
         leave: Callable[[int], Any] = os._exit,

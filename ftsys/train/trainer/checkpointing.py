@@ -18,6 +18,7 @@ from transformers.trainer_utils import SaveStrategy
 from ftsys.distributed import decided_by_rank_0, rank, world_size
 from ftsys.errors import FtsysError
 from ftsys.files import json_safe, storage_errors
+from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.background import Beside, bytes_of, fits_beside
 from ftsys.train.checkpoint.catalog import Checkpoint, prune_checkpoints
 from ftsys.train.checkpoint.optimizer_layout import frozen_weights
@@ -27,8 +28,6 @@ from ftsys.train.checkpoint.store_barrier import Board
 from ftsys.train.checkpoint.training_state import FullState, Room
 from ftsys.train.checkpoint.writer import Draft, Entries, abandon, begin, complete, write_share
 from ftsys.train.trainer.nonfinite_steps import FiniteStepsTrainer
-
-TRAINER_STATE = "trainer_state.json"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from ftsys.distributed import decided_by_rank_0
 from ftsys.errors import CheckpointError
 from ftsys.files import storage_errors, sync_folder
 from ftsys.integrity import damage_of, written_file
+from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.catalog import OLD, STATE, WEIGHTS, Checkpoint
 from ftsys.train.checkpoint.files import index_of, read_json, write_json
 from ftsys.train.checkpoint.manifest import write_manifest
@@ -34,7 +35,7 @@ from ftsys.train.checkpoint.rng_state import read_generators, write_generators
 from ftsys.train.checkpoint.state_dict import export_state, import_state
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.writer import put_in_place, write_facts, write_tensors
-from ftsys.train.trainer.checkpointing import TRAINER_STATE, CheckpointTrainer, is_ours
+from ftsys.train.trainer.checkpointing import CheckpointTrainer, is_ours
 from ftsys.train.trainer.stock_format import same_tensors, why_stock_format
 
 _LOG = logging.getLogger("ftsys")

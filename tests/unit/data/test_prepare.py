@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import ftsys.data.prepare as prepare
-from ftsys.data.prepare import PlainProgress, StoreRequest, make_or_wait
+from ftsys.data.prepare import StoreRequest, make_or_wait
 from ftsys.data.sources.source import TextBatch
 from ftsys.data.store.reader import verify_store
 from ftsys.errors import ConfigError, DataError, StorageError
@@ -170,13 +170,9 @@ def test_a_damaged_store_is_refused_not_used(tmp_path: Path, folder: Path) -> No
         make(tmp_path, folder, FakeSource())
 
 
-def test_plain_progress_says_rows_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    quiet = PlainProgress(every=3600)
-    quiet(1, 10, "train")
-    quiet(10, 10, "train")
-    PlainProgress(every=0)(5, None, "test")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == ["prepare train: 10/10 rows, 0 s left", "prepare test: 5 rows"]
+def test_progress_is_told_on_standard_error(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_or_wait(StoreRequest(FakeSource(), GLUE["mrpc"], folder, 32, tmp_path))
+    assert "prepare train: 50/50 rows (100%)" in capsys.readouterr().err
 
 
 def test_waiters_say_for_whom(tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,8 @@ def _finished(folder: Path, task: str, seed: int, **metrics: Any) -> Path:
 
 def _stopped(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    (folder / "status.json").write_text(json.dumps({"state": "stopped", "exit": 75, "reason": "by SIGTERM"}))
+    status = {"state": "stopped", "exit": 75, "reason": "by SIGTERM", "phase": "train", "step": 7, "attempt": 1}
+    (folder / "status.json").write_text(json.dumps(status | {"time": 0.0}))
     return folder
 
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from ftsys.run_glue.result_files import evaluation_results, write_stock_files
-from ftsys.run_glue.results import Outcome, outcome_of_run
-from ftsys.run_glue.translate import Asked
+from ftsys.run_glue.result_files import evaluation_results, write_result_files
+from ftsys.run_glue.results import RunResults, results_of_run
+from ftsys.run_glue.translate import Request
 from ftsys.tasks import GLUE, Task
 
 SPEED = {"runtime": 2.0, "samples_per_second": 4.0, "steps_per_second": 1.0}
 TRAINING = {"train_runtime": 9.0, "train_loss": 0.5, "epoch": 2.0}
 
 
-def asked(task: str, train: bool = True, evaluate: bool = True, predict: bool = True) -> Asked:
-    return Asked({}, train, evaluate, predict, False, task, None, ())
+def asked(task: str, train: bool = True, evaluate: bool = True, predict: bool = True) -> Request:
+    return Request({}, train, evaluate, predict, False, task, None, ())
 
 
 def run_folder(folder: Path, task: Task, metrics: dict[str, Any], rows: list[str]) -> Path:
@@ -46,7 +46,7 @@ def read(path: Path) -> Any:
 def test_all_files_of_a_task(tmp_path: Path) -> None:
     task = GLUE["mrpc"]
     folder = run_folder(tmp_path / "out", task, {"accuracy": 0.75, "f1": 0.85}, ["equivalent", "not_equivalent"])
-    write_stock_files(folder, task, outcome_of_run(folder), asked("mrpc"))
+    write_result_files(folder, task, results_of_run(folder), asked("mrpc"))
     evaluation = {
         "epoch": 2.0,
         "eval_accuracy": 0.75,
@@ -71,16 +71,16 @@ def test_all_files_of_a_task(tmp_path: Path) -> None:
 def test_a_second_time_gives_the_same_bytes(tmp_path: Path) -> None:
     task = GLUE["mrpc"]
     folder = run_folder(tmp_path / "out", task, {"accuracy": 0.75, "f1": 0.85}, ["equivalent"])
-    write_stock_files(folder, task, outcome_of_run(folder), asked("mrpc"))
+    write_result_files(folder, task, results_of_run(folder), asked("mrpc"))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    write_stock_files(folder, task, outcome_of_run(folder), asked("mrpc"))
+    write_result_files(folder, task, results_of_run(folder), asked("mrpc"))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_regression_has_three_digits(tmp_path: Path) -> None:
     task = GLUE["stsb"]
     folder = run_folder(tmp_path / "out", task, {"pearson": 0.5, "spearmanr": 0.7}, ["1.23456", "-0.5"])
-    write_stock_files(folder, task, outcome_of_run(folder), asked("stsb"))
+    write_result_files(folder, task, results_of_run(folder), asked("stsb"))
     assert (folder / "predict_results_stsb.txt").read_text() == "index\tprediction\n0\t1.235\n1\t-0.500\n"
     assert read(folder / "eval_results.json")["eval_combined_score"] == pytest.approx(0.6)
 
@@ -88,7 +88,7 @@ def test_a_regression_has_three_digits(tmp_path: Path) -> None:
 def test_mnli_has_a_second_evaluation_and_a_second_prediction(tmp_path: Path) -> None:
     task = GLUE["mnli"]
     folder = run_folder(tmp_path / "out", task, {"accuracy": 0.5}, ["neutral"])
-    write_stock_files(folder, task, outcome_of_run(folder), asked("mnli"))
+    write_result_files(folder, task, results_of_run(folder), asked("mnli"))
     found = read(folder / "eval_results.json")
     assert (found["eval_accuracy"], found["eval_accuracy_mm"], found["eval_samples_mm"], found["epoch_mm"]) == (
         0.5,
@@ -106,7 +106,7 @@ def test_mnli_has_a_second_evaluation_and_a_second_prediction(tmp_path: Path) ->
 def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
     task = GLUE["mrpc"]
     folder = run_folder(tmp_path / "out", task, {"accuracy": 0.75, "f1": 0.85}, ["equivalent"])
-    write_stock_files(folder, task, outcome_of_run(folder), asked("mrpc", evaluate=False, predict=False))
+    write_result_files(folder, task, results_of_run(folder), asked("mrpc", evaluate=False, predict=False))
     assert not (folder / "eval_results.json").exists()
     assert not list(folder.glob("predict_results_*"))
     assert read(folder / "all_results.json") == read(folder / "train_results.json")
@@ -114,7 +114,7 @@ def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
 
 def test_without_training_there_is_no_epoch(tmp_path: Path) -> None:
     metrics = {"validation": {"accuracy": 0.5, "f1": 0.5, "loss": 0.1, "examples": 4}}
-    found = evaluation_results(GLUE["mrpc"], Outcome(metrics, {}))
+    found = evaluation_results(GLUE["mrpc"], RunResults(metrics, {}))
     assert found == {
         "eval_accuracy": 0.5,
         "eval_f1": 0.5,
@@ -131,6 +131,6 @@ def test_where_no_link_can_be_made_the_model_is_copied(tmp_path: Path, monkeypat
     monkeypatch.setattr("os.link", refuse)
     task = GLUE["mrpc"]
     folder = run_folder(tmp_path / "out", task, {"accuracy": 0.75, "f1": 0.85}, ["equivalent"])
-    write_stock_files(folder, task, outcome_of_run(folder), asked("mrpc"))
+    write_result_files(folder, task, results_of_run(folder), asked("mrpc"))
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     assert not list(folder.glob(".*partial"))

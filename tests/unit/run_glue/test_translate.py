@@ -8,21 +8,21 @@ import pytest
 from ftsys.config import build_run, load_run, resolve_task
 from ftsys.config.trainer_known import KNOWN_TRAINER_FIELDS
 from ftsys.errors import ConfigError, DataError
-from ftsys.run_glue.command import shown
-from ftsys.run_glue.flag_table import ONLY, SAME_KEY, WITHOUT_EFFECT
+from ftsys.run_glue.command import run_file_text
+from ftsys.run_glue.flag_table import ALLOWED_VALUES, RUN_FILE_KEYS, WITHOUT_EFFECT
 from ftsys.run_glue.flags import DEFAULTS
-from ftsys.run_glue.infer_task import Shape, look_at_file, look_at_hub
-from ftsys.run_glue.translate import Asked, translate
+from ftsys.run_glue.infer_task import InferredTask, infer_from_file, infer_from_hub
+from ftsys.run_glue.translate import Request, translate
 
 MRPC = {"model_name_or_path": "bert-base-uncased", "task_name": "mrpc", "do_train": True}
 
 
-def asked(ranks: int = 1, **flags: Any) -> Asked:
+def asked(ranks: int = 1, **flags: Any) -> Request:
     return translate(MRPC | flags, ranks, _nothing, _nothing)
 
 
-def _nothing(*_: object) -> Shape:
-    raise AssertionError("a GLUE task needs no look")
+def _nothing(*_: object) -> InferredTask:
+    raise AssertionError("a GLUE task is known: nothing is inferred")
 
 
 def run_of(ranks: int = 1, **flags: Any) -> Any:
@@ -142,12 +142,12 @@ def test_every_mistake_is_told_at_once() -> None:
 def test_every_argument_has_one_place() -> None:
     from ftsys.run_glue.translate import READ_HERE
 
-    tables = [set(SAME_KEY), set(WITHOUT_EFFECT), set(ONLY) - {"save_strategy", "train_sampling_strategy"}]
-    tables.append(set(READ_HERE))
+    allowed = set(ALLOWED_VALUES) - {"save_strategy", "train_sampling_strategy"}
+    tables = [set(RUN_FILE_KEYS), set(WITHOUT_EFFECT), allowed, set(READ_HERE)]
     for index, table in enumerate(tables):
         for other in tables[index + 1 :]:
             assert table & other == set()
-    owned = ("local_rank", "label_names")  # what launchers write, and what ONLY has
+    owned = ("local_rank", "label_names")  # what launchers write, and a key of ALLOWED_VALUES
     passed_on = KNOWN_TRAINER_FIELDS - set().union(*tables) - set(DEFAULTS) - set(owned)
     values: dict[str, Any] = dict.fromkeys(passed_on, 1)
     text = ("lr_scheduler_type", "optim", "run_name")
@@ -165,11 +165,11 @@ CUSTOM = {
 def test_a_file_of_ones_own() -> None:
     seen: list[Path] = []
 
-    def look(path: Path) -> Shape:
+    def infer(path: Path) -> InferredTask:
         seen.append(path)
-        return Shape(("text",), ("no", "yes"))
+        return InferredTask(("text",), ("no", "yes"))
 
-    found = translate(CUSTOM | {"do_eval": True, "max_eval_samples": 3}, 1, look, _nothing)
+    found = translate(CUSTOM | {"do_eval": True, "max_eval_samples": 3}, 1, infer, _nothing)
     task = resolve_task(build_run(found.tree))
     assert (task.columns, task.labels, task.metrics) == (("text",), ("no", "yes"), ("accuracy",))
     assert found.tree["data"]["source"] == {"train": "a.csv", "validation": "b.csv"}
@@ -178,14 +178,14 @@ def test_a_file_of_ones_own() -> None:
 
 
 def test_numbers_are_a_regression_judged_by_the_squared_error() -> None:
-    found = translate(CUSTOM, 1, lambda _: Shape(("a", "b"), ()), _nothing)
+    found = translate(CUSTOM, 1, lambda _: InferredTask(("a", "b"), ()), _nothing)
     task = resolve_task(build_run(found.tree))
     assert (task.regression, task.metrics, task.columns) == (True, ("mse",), ("a", "b"))
 
 
 def test_a_data_set_of_the_hub() -> None:
     flags = {"model_name_or_path": "m", "do_train": True, "dataset_name": "someone/reviews"}
-    found = translate(flags, 1, _nothing, lambda *_: Shape(("text",), ("bad", "good")))
+    found = translate(flags, 1, _nothing, lambda *_: InferredTask(("text",), ("bad", "good")))
     assert found.tree["data"]["source"] == "hub:someone/reviews"
     assert found.tree["task"]["name"] == "reviews"
     glue = translate(flags | {"dataset_name": "nyu-mll/glue", "dataset_config_name": "rte"}, 1, _nothing, _nothing)
@@ -195,20 +195,20 @@ def test_a_data_set_of_the_hub() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "shape"),
     [
-        ("a.csv", 'id_text,label\n"one, two",1\n"a\nb",0\n', Shape(("id_text",), ("0", "1"))),
+        ("a.csv", 'id_text,label\n"one, two",1\n"a\nb",0\n', InferredTask(("id_text",), ("0", "1"))),
         (
             "a.csv",
             "sentence2,x,sentence1,label\na,b,c,up\nd,e,f,down\n",
-            Shape(("sentence1", "sentence2"), ("down", "up")),
+            InferredTask(("sentence1", "sentence2"), ("down", "up")),
         ),
-        ("a.csv", "x,y,z,label\na,b,c,1.5\nd,e,f,2\n", Shape(("x", "y"), ())),
-        ("a.tsv", 'x\tlabel\n"a\t1\nb\t0\n', Shape(("x",), ("0", "1"))),
-        ("a.json", '{"x": "a", "label": "yes"}\n{"x": "b", "label": "no"}\n', Shape(("x",), ("no", "yes"))),
+        ("a.csv", "x,y,z,label\na,b,c,1.5\nd,e,f,2\n", InferredTask(("x", "y"), ())),
+        ("a.tsv", 'x\tlabel\n"a\t1\nb\t0\n', InferredTask(("x",), ("0", "1"))),
+        ("a.json", '{"x": "a", "label": "yes"}\n{"x": "b", "label": "no"}\n', InferredTask(("x",), ("no", "yes"))),
     ],
 )
-def test_a_file_tells_its_task(tmp_path: Path, name: str, text: str, shape: Shape) -> None:
+def test_a_file_tells_its_task(tmp_path: Path, name: str, text: str, shape: InferredTask) -> None:
     (tmp_path / name).write_text(text)
-    assert look_at_file(tmp_path / name) == shape
+    assert infer_from_file(tmp_path / name) == shape
 
 
 @pytest.mark.parametrize(
@@ -225,9 +225,9 @@ def test_a_file_tells_its_task(tmp_path: Path, name: str, text: str, shape: Shap
 def test_a_file_that_tells_no_task_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=said):
-        look_at_file(tmp_path / name)
+        infer_from_file(tmp_path / name)
     with pytest.raises(DataError, match=r"no\.csv: cannot be read"):
-        look_at_file(tmp_path / "no.csv")
+        infer_from_file(tmp_path / "no.csv")
 
 
 def test_a_folder_in_the_hubs_form_tells_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,16 +236,16 @@ def test_a_folder_in_the_hubs_form_tells_its_task(tmp_path: Path, monkeypatch: p
     folder.mkdir()
     (folder / "test.csv").write_text("text,label\na,1\n")
     with pytest.raises(DataError, match="has no split 'train', only test"):
-        look_at_hub(str(folder), "reviews")
+        infer_from_hub(str(folder), "reviews")
     (folder / "train.csv").write_text("text,label\na,1\nb,0\n")
-    assert look_at_hub(str(folder), "reviews") == Shape(("text",), ("0", "1"))
+    assert infer_from_hub(str(folder), "reviews") == InferredTask(("text",), ("0", "1"))
 
 
 def test_the_run_file_that_is_shown_is_the_run(tmp_path: Path) -> None:
     flags: dict[str, Any] = {"output_dir": "out", "do_eval": True, "max_train_samples": 5, "weight_decay": 0.01}
     found = asked(2, **flags)
     run = build_run(found.tree)
-    text = shown(found, run, 2)
+    text = run_file_text(found, run, 2)
     (tmp_path / "run.toml").write_text(text)
     assert load_run(tmp_path / "run.toml") == run
     assert "ftsys train RUN.toml" in text
