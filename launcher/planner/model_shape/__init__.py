@@ -4,7 +4,7 @@ Names, shapes and order are those of transformers' sequence classifiers, held to
 """
 
 from ftsys.errors import ConfigError
-from launcher.planner.model_shape import bert_family, encoders
+from launcher.planner.model_shape import bert_family, decoders, encoders
 from launcher.planner.model_shape.parts import Config
 from launcher.planner.model_shape.shape import Layer, ModelShape, Tensor
 
@@ -21,10 +21,10 @@ FAMILIES = {
     "mpnet": encoders.mpnet,
     "deberta-v2": encoders.deberta_v2,
     "modernbert": encoders.modernbert,
-    "llama": encoders.llama,
-    "mistral": encoders.mistral,
-    "qwen2": encoders.qwen2,
-    "qwen3": encoders.qwen3,
+    "llama": decoders.llama,
+    "mistral": decoders.mistral,
+    "qwen2": decoders.qwen2,
+    "qwen3": decoders.qwen3,
 }
 """transformers' model type -> what makes a shape of its config.json."""
 
