@@ -75,7 +75,7 @@ def backend_of(run: RunConfig, world: World, stage: int) -> Decision[Backend]:
         return Decision("deepspeed", "started by the deepspeed launcher")
     if world.ranks > 1:
         return Decision("ddp", f"{world.ranks} ranks without ZeRO")
-    return Decision("none", "one process has nobody to average with")
+    return Decision("none", "a single process has no gradients to average")
 
 
 def precision_of(run: RunConfig, world: World, settled: Mapping[str, Any]) -> Decision[Precision]:
@@ -114,7 +114,7 @@ def order_of(run: RunConfig, packed: bool) -> Decision[Order]:
         return Decision(run.batch.order, f"batch.order = {run.batch.order!r}")
     if packed:
         return Decision("random", "packed batches hold no padding")
-    return Decision("length_grouped", "padded batches of like lengths hold less padding")
+    return Decision("length_grouped", "padded batches of similar lengths hold less padding")
 
 
 def compiled(
@@ -127,10 +127,10 @@ def compiled(
     if world.device == "cpu":
         return Decision(False, "a CPU has faster kernels of ftsys' own")
     if total_steps is None or seconds is None:
-        return Decision(False, "nobody knows how long the run takes")
+        return Decision(False, "the length of the run is not known")
     saved = total_steps * seconds * COMPILED_SAVES
     told = f"{total_steps:,} steps of {seconds * 1e3:,.0f} ms would save {saved:,.0f} s, compiling takes"
-    return Decision(saved > COMPILE_SECONDS, f"{told} {COMPILE_SECONDS:.0f} s; both supposed, not measured")
+    return Decision(saved > COMPILE_SECONDS, f"{told} {COMPILE_SECONDS:.0f} s; both assumed, not measured")
 
 
 def usual_micro_tokens(run: RunConfig, world: World) -> int:

@@ -230,7 +230,7 @@ def test_a_number_is_no_switch_and_a_switch_no_number() -> None:
     [
         (lambda path: None, "does not exist"),
         (lambda path: path.mkdir(), "cannot be read"),
-        (lambda path: path.write_text('{\n"a": }'), r"is no JSON \(Expecting value, line 2, column 6\)"),
+        (lambda path: path.write_text('{\n"a": }'), r"is not JSON \(Expecting value, line 2, column 6\)"),
         (lambda path: path.write_text("[1]"), "holds a list, not an object"),
         (lambda path: path.write_bytes(b"\xff"), "cannot be read"),
     ],
