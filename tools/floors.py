@@ -18,6 +18,7 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {frozenset(("data", "kernels"))}
 PLANNER = "launcher.planner"
+PLANNER_READS = {"ftsys.config", "ftsys.errors", "ftsys.model_files.config"}
 LAUNCHER_READS = {"ftsys.config", "ftsys.tasks", "ftsys.errors", "ftsys.model_files.config", "ftsys.run_folder"}
 PLANNING_ROOMS = {"train", "probe", "bench", "cli", "demo", "run_glue"}
 HEAVY = {"torch", "transformers", "datasets", "deepspeed", "pandas", "sklearn", "scipy"}
@@ -41,7 +42,7 @@ def mistake(importer: str, found: Import) -> str | None:
     target = target_of(found)
     package, _, _ = target.partition(".")
     if importer.startswith("launcher"):
-        return launcher_mistake(target, package)
+        return launcher_mistake(importer, target, package)
     room = room_of(importer)
     if package == "ftsys" and room:
         return arrow_mistake(room, target)
@@ -62,10 +63,14 @@ def within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-def launcher_mistake(target: str, package: str) -> str | None:
-    if package == "ftsys" and not any(within(target, one) for one in LAUNCHER_READS):
-        return f"launcher may not import {target}"
-    return f"launcher may not import {package}" if package in HEAVY else None
+def launcher_mistake(importer: str, target: str, package: str) -> str | None:
+    plans = within(importer, PLANNER)
+    name, reads = (PLANNER, PLANNER_READS) if plans else ("launcher", LAUNCHER_READS)
+    if package == "ftsys" and not any(within(target, one) for one in reads):
+        return f"{name} may not import {target}"
+    if plans and package == "launcher" and not within(target, PLANNER):
+        return f"{name} may not import {target}"
+    return f"{name} may not import {package}" if package in HEAVY else None
 
 
 def arrow_mistake(room: str, target: str) -> str | None:

@@ -1,1 +1,1 @@
-"""Plans a run before it starts: choices, memory, step time, DeepSpeed configuration. Pure, without torch."""
+"""Plans a run before it starts: choices, memory, step time, DeepSpeed configuration. Pure functions, no torch."""

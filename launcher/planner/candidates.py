@@ -1,7 +1,7 @@
-"""Every way to compute a run's step on given devices, what each needs and whether it fits; and the choice. Pure.
+"""Lists every way to compute a run's step on given devices, predicts its cost, and chooses one. Pure.
 
-The choice asks for nothing that is not needed: no ZeRO, no recomputation and the usual micro-batch where they fit.
-Where they do not, the fastest by prediction of those that fit and that the run's settings allow.
+The plain way (no ZeRO, no offload, no recomputation, the default micro-batch) is taken where it fits. Otherwise the
+choice is the candidate with the shortest predicted time among those that fit and that the run's settings allow.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ from launcher.planner.gpus import GIB
 from launcher.planner.model_shape import ModelShape
 
 RESERVED = GIB * 3 // 4
-"""Bytes of a GPU that no tensor gets: CUDA's context, the libraries' kernels and workspaces."""
+"""Bytes of a GPU that tensors cannot use: the CUDA context, the libraries' kernels and workspaces."""
 HEADROOM = 1.1
-"""Predictions are held to within a tenth of what is measured."""
+"""Factor on predicted bytes: `ftsys bench memory` allows predictions to be off by a tenth."""
 
 OFFLOADS = ("none", "optimizer", "parameters")
 Fit = Literal["yes", "tight", "no", "unknown"]
@@ -26,28 +26,28 @@ Fit = Literal["yes", "tight", "no", "unknown"]
 
 @dataclass(frozen=True)
 class Work:
-    """What a rank has to compute in a step, every example being as long as any may be."""
+    """The work of one rank in a step, with every example as long as the limit allows."""
 
     shape: ModelShape
     length: int
     rank_tokens: int
-    """Tokens of the fullest rank's share of a step."""
+    """Tokens of the rank with the most examples."""
     micro_tokens: int
-    """The usual micro-batch's tokens on this device."""
+    """Tokens of the default micro-batch on this device."""
 
     def micro_batch(self, budget: int) -> MicroBatch:
-        """The largest micro-batch that `budget` tokens allow."""
+        """Return the largest micro-batch within `budget` tokens; at least one example."""
         tokens = max(self.length, min(budget, self.rank_tokens))
         return MicroBatch(tokens // self.length * self.length, self.length)
 
     def micro_batches(self, budget: int) -> int:
-        """Micro-batches of a step."""
+        """Count the micro-batches of a step."""
         return max(1, -(-self.rank_tokens // self.micro_batch(budget).tokens))
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a step is computed; `memory` is a device's bytes, None where nobody knows them."""
+    """The devices that compute a step; `memory` is the bytes of one device, None where it is not known."""
 
     ranks: int
     device: Device
@@ -57,14 +57,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the run's settings allow, the preferred first."""
+    """The values that the run's settings allow, the preferred value first."""
 
     stages: tuple[int, ...]
     precisions: tuple[Precision, ...]
     offload: str
     checkpointing: tuple[bool, ...]
     budgets: tuple[int, ...]
-    """Micro-batches in tokens; empty: the usual one and its halves."""
+    """Micro-batches in tokens; empty: the default one and its halves."""
     backend_without_zero: Literal["deepspeed", "ddp", "none"]
     kernel: str = "auto"
     optimizer: str = "adamw_torch_fused"
@@ -72,37 +72,37 @@ class Asked:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way, and what is predicted of it."""
+    """One way to compute a step, and its predicted cost."""
 
     setting: Setting
     micro_tokens: int
-    """The budget; `batch` is what it makes of this run's examples."""
+    """Upper limit of tokens in a micro-batch; `batch` is the largest micro-batch of whole examples within it."""
     batch: MicroBatch
     micro_batches: int
     memory: Memory
     sent: int
     """Bytes that one rank sends in a step."""
     seconds: float | None
-    """Of a step; None where the GPU is not known."""
+    """Predicted time of a step; None where the GPU is not known."""
     fits: Fit
     allowed: bool
-    """Whether the run's settings allow it."""
+    """True where the run's settings allow it."""
 
     @property
     def plain(self) -> bool:
-        """Whether it asks for nothing special."""
+        """Return True for ZeRO 0 without offload and without recomputation."""
         setting = self.setting
         return setting.zero_stage == 0 and setting.offload == "none" and not setting.checkpointing
 
     @property
     def effort(self) -> tuple[int, int, bool, int]:
-        """How much it asks for, to be compared: offload, ZeRO stage, recomputation, small micro-batches."""
+        """Return a sort key, larger for more: offload, ZeRO stage, recomputation, smaller micro-batches."""
         outside = OFFLOADS.index(self.setting.offload) if self.setting.offload in OFFLOADS else len(OFFLOADS)
         return outside, self.setting.zero_stage, self.setting.checkpointing, -self.batch.tokens
 
 
 def all_candidates(work: Work, place: Place, asked: Asked, precisions: Sequence[Precision]) -> list[Candidate]:
-    """Every combination that works at all, allowed or not; `precisions` are those that the device can compute."""
+    """Return every combination that can work, allowed or not, in the given `precisions`."""
     found = []
     for stage, offload in _engines(asked.offload):
         backend: Any = "deepspeed" if stage else asked.backend_without_zero
@@ -118,7 +118,7 @@ def all_candidates(work: Work, place: Place, asked: Asked, precisions: Sequence[
 
 
 def _engines(asked_offload: str) -> Iterator[tuple[int, str]]:
-    """ZeRO stages with the offloads that work with them; a disk only where the run names one."""
+    """Yield ZeRO stages with the offloads that work with them; NVMe only where the run names a folder."""
     yield from ((stage, "none") for stage in range(4))
     yield from ((stage, "optimizer") for stage in (1, 2, 3))
     yield 3, "parameters"
@@ -127,7 +127,7 @@ def _engines(asked_offload: str) -> Iterator[tuple[int, str]]:
 
 
 def _budgets(work: Work) -> Iterator[int]:
-    """The usual micro-batch, then half of the last one for as long as an example fits and it makes a difference."""
+    """Yield the default budget, then halves of it down to one example; skips budgets that give the same micro-batch."""
     budget, seen = work.micro_tokens, 0
     while True:
         tokens = work.micro_batch(budget).tokens
@@ -164,10 +164,10 @@ def _fits(memory: Memory, available: int | None) -> Fit:
 
 
 def choose(candidates: Sequence[Candidate], asked: Asked) -> Candidate | None:
-    """The candidate to take among those that the run's settings allow; None where none of them fits.
+    """Return the candidate to take among those that the run's settings allow; None where none of them fits.
 
-    The preferred precision first; of it what asks for nothing special and fits, at the largest micro-batch; else the
-    fastest that fits; one that fits only without headroom last.
+    Order of preference: fits with headroom; the preferred precision; plain with the default micro-batch; the shortest
+    predicted time; the least effort.
     """
     allowed = [candidate for candidate in candidates if candidate.allowed and candidate.fits != "no"]
     usual = max((candidate.micro_tokens for candidate in candidates), default=0)

@@ -1,20 +1,35 @@
-"""The choices of a plan that need no memory model, each with its reason; and what a world cannot do. Pure."""
+"""Makes the choices of a plan that need no memory model, each with its reason, and checks them against the world.
+
+Pure.
+"""
 
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from ftsys.config import RunConfig, lowest_stage
+from launcher.planner.cost.activations import Precision
+from launcher.planner.decision import Decision
 from launcher.planner.world import World
 
 COMPILE_SECONDS, COMPILED_SAVES = 40.0, 0.1
-"""Before the first step, and the share of a step that fused elementwise work is taken to save. No GPU was at hand."""
+"""Seconds of compilation before the first step, and the fraction of a step that fused elementwise operations save.
+
+Both are assumptions, not measured on a GPU.
+"""
 
 CPU_MICRO_TOKENS, CUDA_MICRO_TOKENS = 4_096, 16_384
+"""Real tokens of a micro-batch by default."""
+
+Backend = Literal["deepspeed", "ddp", "none"]
+Order = Literal["random", "length_grouped"]
 
 
 def settled_by_json(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a user's DeepSpeed file says of the choices that a run file may leave open."""
+    """Return the values that a user's DeepSpeed file gives for choices that a run file may leave "auto".
+
+    Keys: "zero_stage" (0 to 3) and "precision" ("bf16", "fp16" or "fp32"); absent where the file leaves them open.
+    """
 
     def inside(section: str, key: str) -> Any:
         value = config.get(section)
@@ -33,104 +48,102 @@ def settled_by_json(config: Mapping[str, Any]) -> dict[str, Any]:
     return settled
 
 
-def zero_stage(run: RunConfig, asked: Mapping[str, Any], reasons: dict[str, str]) -> int:
-    """The ZeRO stage where nothing is known of the model's memory."""
+def zero_stage(run: RunConfig, settled: Mapping[str, Any]) -> Decision[int]:
+    """Choose the ZeRO stage without knowing how much memory the model needs."""
     stage, offload = run.engine.zero_stage, run.engine.offload
     if stage != "auto":
-        reasons["zero_stage"] = f"engine.zero_stage = {stage}"
-        return stage
-    if "zero_stage" in asked:
-        reasons["zero_stage"] = f"the DeepSpeed file {run.engine.deepspeed!r} says {asked['zero_stage']}"
-        return int(asked["zero_stage"])
+        return Decision(stage, f"engine.zero_stage = {stage}")
+    if "zero_stage" in settled:
+        named = int(settled["zero_stage"])
+        return Decision(named, f"the DeepSpeed file {run.engine.deepspeed!r} says {named}")
     if offload != "none":
         lowest = lowest_stage(offload)
-        reasons["zero_stage"] = f"engine.offload = {offload!r} needs stage {lowest}"
-        return lowest
-    reasons["zero_stage"] = "an encoder's weights, gradients and optimizer state fit one device, so nothing is split"
-    return 0
+        return Decision(lowest, f"engine.offload = {offload!r} needs stage {lowest}")
+    return Decision(0, "an encoder's weights, gradients and optimizer state fit one device, so nothing is split")
 
 
-def backend_of(
-    run: RunConfig, world: World, stage: int, reasons: dict[str, str]
-) -> Literal["deepspeed", "ddp", "none"]:
-    """Who averages gradients."""
+def backend_of(run: RunConfig, world: World, stage: int) -> Decision[Backend]:
+    """Choose the engine that averages gradients over the ranks."""
     backend = run.engine.backend
     if backend != "auto":
-        reasons["backend"] = f"engine.backend = {backend!r}"
-        return backend
-    if stage or run.engine.deepspeed:
-        reasons["backend"] = f"ZeRO {stage} is DeepSpeed's" if stage else "engine.deepspeed names a DeepSpeed file"
-        return "deepspeed"
+        return Decision(backend, f"engine.backend = {backend!r}")
+    if stage:
+        return Decision("deepspeed", f"ZeRO {stage} is DeepSpeed's")
+    if run.engine.deepspeed:
+        return Decision("deepspeed", "engine.deepspeed names a DeepSpeed file")
     if world.launcher == "deepspeed":
-        reasons["backend"] = "started by the deepspeed launcher"
-        return "deepspeed"
-    several = world.ranks > 1
-    reasons["backend"] = f"{world.ranks} ranks without ZeRO" if several else "one process has nobody to average with"
-    return "ddp" if several else "none"
+        return Decision("deepspeed", "started by the deepspeed launcher")
+    if world.ranks > 1:
+        return Decision("ddp", f"{world.ranks} ranks without ZeRO")
+    return Decision("none", "a single process has no gradients to average")
 
 
-def precision_of(
-    run: RunConfig, world: World, asked: Mapping[str, Any], reasons: dict[str, str]
-) -> Literal["bf16", "fp16", "fp32"]:
-    """The number format of weights and activations."""
+def precision_of(run: RunConfig, world: World, settled: Mapping[str, Any]) -> Decision[Precision]:
+    """Choose the number format of weights and activations."""
     precision = run.engine.precision
     if precision != "auto":
-        reasons["precision"] = f"engine.precision = {precision!r}"
-        return precision
-    if run.engine.deepspeed and "precision" in asked:
-        reasons["precision"] = f"the DeepSpeed file {run.engine.deepspeed!r} says {asked['precision']}"
-        settled: Literal["bf16", "fp16", "fp32"] = asked["precision"]
-        return settled
-    reasons["precision"] = f"this {world.device} computes bf16" + (
-        "" if world.bf16_supported else " slowly or not at all"
-    )
-    return "bf16" if world.bf16_supported else "fp32"
+        return Decision(precision, f"engine.precision = {precision!r}")
+    if run.engine.deepspeed and "precision" in settled:
+        chosen: Precision = settled["precision"]
+        return Decision(chosen, f"the DeepSpeed file {run.engine.deepspeed!r} says {chosen}")
+    if world.bf16_supported:
+        return Decision("bf16", f"this {world.device} computes bf16")
+    return Decision("fp32", f"this {world.device} computes bf16 slowly or not at all")
 
 
-def order_of(run: RunConfig, packed: bool, reasons: dict[str, str]) -> Literal["random", "length_grouped"]:
-    """The order of examples in an epoch."""
+def checkpointing_of(run: RunConfig) -> Decision[bool]:
+    """Choose whether activations are recomputed, without knowing how much memory the model needs."""
+    asked = run.engine.activation_checkpointing
+    if asked == "auto":
+        return Decision(False, "activations are kept unless a GPU's memory asks for less")
+    return Decision(asked, f"engine.activation_checkpointing = {str(asked).lower()}")
+
+
+def micro_tokens_of(run: RunConfig, world: World) -> Decision[int]:
+    """Choose the tokens of a micro-batch, without knowing how much memory the model needs."""
+    asked = run.batch.micro_tokens
+    if asked == "auto":
+        usual = usual_micro_tokens(run, world)
+        return Decision(usual, f"{usual} on {world.device}, at least data.max_length = {run.data.max_length}")
+    return Decision(asked, f"batch.micro_tokens = {asked}")
+
+
+def order_of(run: RunConfig, packed: bool) -> Decision[Order]:
+    """Choose the order of examples in an epoch."""
     if run.batch.order != "auto":
-        reasons["order"] = f"batch.order = {run.batch.order!r}"
-        return run.batch.order
-    reasons["order"] = (
-        "packed batches hold no padding" if packed else "padded batches of like lengths hold less padding"
-    )
-    return "random" if packed else "length_grouped"
+        return Decision(run.batch.order, f"batch.order = {run.batch.order!r}")
+    if packed:
+        return Decision("random", "packed batches hold no padding")
+    return Decision("length_grouped", "padded batches of similar lengths hold less padding")
 
 
 def compiled(
-    run: RunConfig,
-    world: World,
-    total_steps: int | None,
-    predicted: Mapping[str, Any] | None,
-    reasons: dict[str, str],
-) -> bool:
-    """Whether torch.compile pays: what it is taken to save in all steps, against what it takes before the first."""
+    run: RunConfig, world: World, total_steps: int | None, predicted: Mapping[str, Any] | None
+) -> Decision[bool]:
+    """Choose torch.compile where the seconds it saves in all steps exceed the seconds that compilation takes."""
     asked, seconds = run.engine.compile, (predicted or {}).get("seconds")
     if asked != "auto":
-        reasons["compile"] = f"engine.compile = {str(asked).lower()}"
-        return asked
+        return Decision(asked, f"engine.compile = {str(asked).lower()}")
     if world.device == "cpu":
-        reasons["compile"] = "a CPU has faster kernels of ftsys' own"
-        return False
+        return Decision(False, "a CPU has faster kernels of ftsys' own")
     if total_steps is None or seconds is None:
-        reasons["compile"] = "nobody knows how long the run takes"
-        return False
+        return Decision(False, "the length of the run is not known")
     saved = total_steps * seconds * COMPILED_SAVES
-    pays = saved > COMPILE_SECONDS
     told = f"{total_steps:,} steps of {seconds * 1e3:,.0f} ms would save {saved:,.0f} s, compiling takes"
-    reasons["compile"] = f"{told} {COMPILE_SECONDS:.0f} s; both supposed, not measured"
-    return pays
+    return Decision(saved > COMPILE_SECONDS, f"{told} {COMPILE_SECONDS:.0f} s; both assumed, not measured")
 
 
 def usual_micro_tokens(run: RunConfig, world: World) -> int:
-    """The micro-batch that a device computes best, in tokens; at least one example."""
+    """Return the default tokens of a micro-batch on the device; at least one example of the largest length."""
     budget = CUDA_MICRO_TOKENS if world.device == "cuda" else CPU_MICRO_TOKENS
     return max(budget, run.data.max_length)
 
 
 def step_counts(run: RunConfig, rows: int | None, steps_per_epoch: int | None) -> tuple[int | None, int | None]:
-    """(steps per epoch, total steps). An epoch's last step takes what is left, so each example is seen exactly once."""
+    """Return (steps per epoch, total steps), each None where it cannot be counted.
+
+    An epoch's last step takes the remaining examples, so that each example is seen exactly once.
+    """
     if steps_per_epoch is None and rows is not None and run.batch.global_size is not None:
         steps_per_epoch = math.ceil(rows / run.batch.global_size)
     if run.train.max_steps is not None:
@@ -141,14 +154,14 @@ def step_counts(run: RunConfig, rows: int | None, steps_per_epoch: int | None) -
 
 
 def warmup_steps(asked: float, total_steps: int | None) -> int | None:
-    """Warm-up steps as transformers counts them: a number below 1 is a share of all steps, rounded up."""
+    """Count warm-up steps as transformers does: a number below 1 is a fraction of all steps, rounded up."""
     if asked >= 1 or asked == 0:
         return int(asked)
     return None if total_steps is None else math.ceil(total_steps * asked)
 
 
 def impossible(run: RunConfig, world: World, backend: str, precision: str, rows: int | None) -> list[str]:
-    """Everything that this world cannot do, as messages."""
+    """Return a message for each setting that cannot work in this world."""
     found: list[str] = []
     size = run.batch.global_size
     if precision == "fp16" and world.device == "cpu":
@@ -178,7 +191,7 @@ def impossible(run: RunConfig, world: World, backend: str, precision: str, rows:
 
 
 def notes_on(run: RunConfig, world: World, precision: str) -> list[str]:
-    """What a user may want to know of this world and nothing forbids."""
+    """Return remarks on settings that work in this world but may surprise."""
     notes: list[str] = []
     size = run.batch.global_size
     if size is not None and size % world.ranks:

@@ -1,7 +1,7 @@
-"""A plan -> DeepSpeed's JSON, and a user's own JSON against the plan. Pure: imports neither torch nor DeepSpeed.
+"""Generates DeepSpeed's JSON from a plan, and checks a user's own JSON against it. Imports neither torch nor DeepSpeed.
 
-The same run and plan make the TrainingArguments, so the two cannot disagree. There is no optimizer block: torch's fused
-AdamW is used, and DeepSpeed compiles nothing. There is no scheduler block either: the Trainer owns it.
+TrainingArguments are made from the same run and plan, so the two cannot disagree. The JSON has no optimizer block: runs
+use torch's fused AdamW, so that DeepSpeed compiles nothing. It has no scheduler block: the Trainer owns the schedule.
 """
 
 import json
@@ -15,6 +15,7 @@ from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS, PERSISTENT_ELEM
 from launcher.planner.plan import Plan
 
 AUTO = "auto"
+"""Value of a key that a DeepSpeed file leaves to the run."""
 
 _SECTIONS = ("bf16", "fp16", "zero_optimization", "optimizer", "scheduler")
 
@@ -22,9 +23,9 @@ Json = dict[str, Any]
 
 
 def deepspeed_config(plan: Plan, run: RunConfig) -> Json:
-    """The whole DeepSpeed configuration of a run, as plain JSON values.
+    """Generate the whole DeepSpeed configuration of a run, as plain JSON values.
 
-    Raises ConfigError where the plan's backend is not DeepSpeed or its offload needs a higher ZeRO stage.
+    Raises ConfigError where the plan's backend is not DeepSpeed, or where its offload needs a higher ZeRO stage.
     """
     if plan.backend != "deepspeed":
         raise ConfigError(
@@ -32,15 +33,15 @@ def deepspeed_config(plan: Plan, run: RunConfig) -> Json:
             'DeepSpeed file: write engine.backend = "deepspeed".'
         )
     return {
-        # What DeepSpeed multiplies to name its batch; examples are dealt to ranks by the batch plan, not by this.
+        # DeepSpeed only computes its train_batch_size from this; the batch plan decides each rank's examples.
         "train_micro_batch_size_per_gpu": plan.largest_rank_examples or 1,
-        # 1, whatever the micro-batches of a step: the loss is already the mean over the global batch, and DeepSpeed
-        # would divide the gradient once more by a count of its own.
+        # 1, however many micro-batches a step has: the loss is already the mean over the global batch, and DeepSpeed
+        # would divide the gradient again by this number.
         "gradient_accumulation_steps": 1,
         "gradient_clipping": plan.max_grad_norm,
         **_precision(plan.precision),
         "zero_optimization": _zero(plan.zero_stage, plan.offload, plan.device),
-        # torch's optimizers instead of DeepSpeed's own, which compile on first use.
+        # Use torch's optimizers: DeepSpeed compiles its own on first use.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "wall_clock_breakdown": False,
@@ -50,7 +51,7 @@ def deepspeed_config(plan: Plan, run: RunConfig) -> Json:
 def _precision(precision: str) -> Json:
     fp16: Json = {"enabled": precision == "fp16"}
     if precision == "fp16":
-        # 0: the scale is found while training, from 2**16 down; it doubles after 1,000 steps without an overflow.
+        # 0 means a dynamic scale: it starts at 2**16 and doubles after 1,000 steps without an overflow.
         fp16 |= {"loss_scale": 0, "initial_scale_power": 16, "loss_scale_window": 1000, "hysteresis": 2}
         fp16 |= {"min_loss_scale": 1}
     return {"bf16": {"enabled": precision == "bf16"}, "fp16": fp16}
@@ -71,7 +72,7 @@ def _zero(stage: int, offload: str, device: str) -> Json:
         zero |= {
             "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
             "stage3_param_persistence_threshold": PERSISTENT_ELEMENTS,
-            # Otherwise `save_pretrained` writes the placeholders of split weights.
+            # Otherwise `save_pretrained` writes empty placeholders for partitioned weights.
             "stage3_gather_16bit_weights_on_model_save": True,
         }
     return zero | _offload(stage, offload, device)
@@ -92,7 +93,7 @@ def _offload(stage: int, offload: str, device: str) -> Json:
 
 
 def file_name(plan: Plan) -> str:
-    """A name that states all that the file turns on, such as zero3-fp16-offload-optimizer-cpu.json."""
+    """Return a name with every feature that the file turns on, such as zero3-fp16-offload-optimizer-cpu.json."""
     parts = [f"zero{plan.zero_stage}", plan.precision]
     if plan.offload != "none":
         what = ["optimizer"] if plan.offload == "optimizer" else ["optimizer", "parameters"]
@@ -101,12 +102,12 @@ def file_name(plan: Plan) -> str:
 
 
 def to_text(config: Mapping[str, Any]) -> str:
-    """The text of a DeepSpeed file."""
+    """Format a configuration as the text of a DeepSpeed file."""
     return json.dumps(config, indent=2) + "\n"
 
 
 def owned_values(plan: Plan, run: RunConfig) -> dict[str, tuple[Any, str]]:
-    """DeepSpeed's dotted keys that the run decides -> (the run's value, the run file's key)."""
+    """Return DeepSpeed's dotted keys that the run decides -> (the run's value, the run file's key)."""
     trainer, offload = run.trainer, _offload(3, plan.offload, plan.device)
     owned: dict[str, tuple[Any, str]] = {
         "gradient_accumulation_steps": (1, "nothing: the loss carries all scaling"),
@@ -140,9 +141,9 @@ def _device(offload: Mapping[str, Any], key: str) -> str:
 
 
 def conflicts(user_json: Mapping[str, Any], run: RunConfig, plan: Plan) -> list[str]:
-    """Every value of a user's DeepSpeed JSON that says something else than the run, with both values.
+    """Return a message for each value of a user's DeepSpeed JSON that differs from the run, with both values.
 
-    What the JSON leaves "auto" or does not name conflicts with nothing. A number written as text ("8") is not 8.
+    A key that is "auto" or absent does not conflict. A number written as text ("8") does not equal 8.
     """
     found = [
         f"{name}: the DeepSpeed file has {user_json[name]!r} where an object is meant: write {{...}}."
@@ -157,7 +158,7 @@ def conflicts(user_json: Mapping[str, Any], run: RunConfig, plan: Plan) -> list[
 
 
 def _values_at(tree: Any, path: list[str]) -> Iterator[Any]:
-    """The value at a path, if it is there."""
+    """Yield the value at a path; nothing where the path does not exist."""
     for name in path:
         if not isinstance(tree, Mapping) or name not in tree:
             return
@@ -181,10 +182,10 @@ def _conflict(key: str, theirs: Any, ours: Any, owner: str) -> str:
 
 
 def merged_config(user_json: Mapping[str, Any], run: RunConfig, plan: Plan) -> Json:
-    """The user's JSON with what it leaves open taken from the run: what DeepSpeed is given.
+    """Return the configuration for DeepSpeed: the user's JSON, completed from the run where it is "auto" or silent.
 
-    Raises ConfigError with every conflict. `train_batch_size` is left out: DeepSpeed makes it from the ranks' own, and
-    where examples do not divide by ranks the two would contradict each other.
+    Raises ConfigError with every conflict. `train_batch_size` is removed: DeepSpeed derives it from the per-rank size,
+    and the two would contradict each other where the examples do not divide by the ranks.
     """
     ConfigError.raise_if(conflicts(user_json, run, plan))
     ours = deepspeed_config(plan, run)
@@ -205,12 +206,17 @@ def _overlaid(ours: Mapping[str, Any], theirs: Mapping[str, Any], known: Mapping
             merged[key] = value
         elif key not in ours and dotted in known:
             merged[key] = known[dotted]
-        # Any other "auto" is left out: DeepSpeed then takes its own default.
+        # Drop any other "auto", so that DeepSpeed takes its own default.
     return merged
 
 
+def user_json_of(run: RunConfig) -> Json | None:
+    """Read the DeepSpeed file that a run names; None where `engine.deepspeed` names none."""
+    return read_user_json(run.engine.deepspeed) if run.engine.deepspeed else None
+
+
 def read_user_json(path: str | Path) -> Json:
-    """A user's DeepSpeed file. Raises ConfigError, with the line where the text is no JSON."""
+    """Read a user's DeepSpeed file. Raises ConfigError, with line and column for invalid JSON."""
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -219,7 +225,7 @@ def read_user_json(path: str | Path) -> Json:
         raise ConfigError(f"engine.deepspeed={str(path)!r} cannot be read ({error}): give a readable file.") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError(f"engine.deepspeed={str(path)!r} is no JSON ({error.msg}, {where}): correct it.") from error
+        raise ConfigError(f"engine.deepspeed={str(path)!r} is not JSON ({error.msg}, {where}): correct it.") from error
     if not isinstance(config, dict):
         kind = type(config).__name__
         raise ConfigError(f"engine.deepspeed={str(path)!r} holds a {kind}, not an object: write {{...}}.")

@@ -1,8 +1,8 @@
-"""GPUs by name: what a plan has to know of one that may not be in this machine.
+"""Describes GPUs by name, so that a run can be planned for a GPU that is not in this machine.
 
-Rates are the makers' dense figures (no sparsity), tensor cores with float32 sums for 16-bit products, plain cores for
-float32: torch multiplies float32 exactly unless it is told otherwise. Memory is what torch reports as total, a little
-less than what the name says.
+Rates are the vendor's dense figures (no sparsity): tensor cores with float32 accumulation for 16-bit products, plain
+cores for float32, because torch does not use TF32 unless it is told to. Memory is the total that torch reports, a
+little less than the name says.
 """
 
 import re
@@ -17,23 +17,23 @@ _TERA, _GIGA = 1e12, 1e9
 
 @dataclass(frozen=True)
 class Gpu:
-    """One model of GPU. Rates in operations a second, bandwidths in bytes a second and direction."""
+    """One GPU model. Rates in operations per second, bandwidths in bytes per second and direction."""
 
     name: str
     memory: int
     """Bytes."""
     rate_16: float
-    """fp16, and bf16 where it has it."""
+    """In fp16, and in bf16 where the GPU has it."""
     rate_32: float
     memory_bandwidth: float
     link: float
-    """To another GPU of the machine: NVLink, else PCIe."""
+    """Bandwidth to another GPU of the machine: NVLink, else PCIe."""
     has_bf16: bool = True
     host_link: float = 32 * _GIGA
-    """To the machine's memory: PCIe."""
+    """Bandwidth to the host's memory: PCIe."""
 
     def rate(self, precision: str) -> float:
-        """Operations a second of matrix products."""
+        """Return the operations per second of matrix products."""
         return self.rate_32 if precision == "fp32" else self.rate_16
 
 
@@ -59,9 +59,9 @@ GPUS: dict[str, Gpu] = {
         _gpu("t4-16g", 14.6, (65, 8.1), (320, 16), bf16=0, host=16.0),
     )
 }
-"""Data sheets of NVIDIA; SXM boards where there are several."""
+"""Source: NVIDIA's data sheets; SXM boards where a GPU comes in several forms."""
 
-_SEEN = {
+_DRIVER_NAMES = {
     "h200-141g": r"H200",
     "h100-80g": r"H100.*(80GB|HBM3)",
     "a100-80g": r"A100.*80GB",
@@ -73,31 +73,32 @@ _SEEN = {
     "v100-16g": r"V100.*16GB",
     "t4-16g": r"\bT4\b",
 }
+"""Name of a row in `GPUS` -> pattern for the driver's name of the GPU."""
 
 
 def gpu_named(name: str) -> Gpu:
-    """The table's row. Raises ConfigError, with all names, for another one."""
+    """Return the table's row. Raises ConfigError, with all names, for a name that is not in it."""
     if name not in GPUS:
         raise ConfigError(f"--gpu {name!r} is not in the table: write one of {', '.join(GPUS)}, or give --gpu-memory.")
     return GPUS[name]
 
 
 def gpu_of(model: str) -> Gpu | None:
-    """The table's row for a driver's name of a GPU, such as "NVIDIA A100-SXM4-40GB"; None where it has none."""
-    return next((GPUS[name] for name, pattern in _SEEN.items() if re.search(pattern, model)), None)
+    """Return the table's row for a driver's name such as "NVIDIA A100-SXM4-40GB"; None where there is none."""
+    return next((GPUS[name] for name, pattern in _DRIVER_NAMES.items() if re.search(pattern, model)), None)
 
 
 def seen_models(root: Path = Path("/")) -> list[str]:
-    """The names by which the driver calls this machine's GPUs."""
+    """Read the driver's names of this machine's GPUs."""
     texts = [path.read_text() for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))]
     found = (re.search(r"^Model:\s*(.+?)\s*$", text, re.MULTILINE) for text in texts)
     return [match[1] for match in found if match]
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of "24GiB", "24 GB" or "24" (GiB). Raises ConfigError for what is no amount of memory."""
+    """Parse "24GiB", "24 GB" or "24" (GiB) into bytes. Raises ConfigError for other text."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(GiB|GB|G|MiB)?\s*", text, re.IGNORECASE)
     if not match or float(match[1]) <= 0:
-        raise ConfigError(f"--gpu-memory {text!r} is no amount of memory: write it as 24GiB.")
+        raise ConfigError(f"--gpu-memory {text!r} is not an amount of memory: write it as 24GiB.")
     unit = {"gb": 10**9, "mib": 2**20}.get((match[2] or "GiB").lower(), GIB)
     return int(float(match[1]) * unit)

@@ -1,27 +1,29 @@
-"""A run and a world -> a Plan: every automatic choice, resolved once, with its reason. Pure."""
+"""Resolves every automatic choice of a run for a world into a Plan, each with its reason. Pure."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from ftsys.config import RunConfig
 from ftsys.errors import ConfigError
 from launcher.planner.choices import (
+    Backend,
+    Order,
     backend_of,
     compiled,
     impossible,
     notes_on,
     order_of,
-    precision_of,
     settled_by_json,
     step_counts,
-    usual_micro_tokens,
     warmup_steps,
-    zero_stage,
 )
+from launcher.planner.cost.activations import Precision
+from launcher.planner.decision import Decision
 from launcher.planner.model_shape import ModelShape
-from launcher.planner.search import Fitting, fitting, gib, reason_of, without
+from launcher.planner.search import fitting
+from launcher.planner.step_choices import StepChoices, choices_that_fit, choices_without_model
 from launcher.planner.world import Device, World, this_machine
 
 __all__ = ["Plan", "World", "make_plan", "this_machine", "warmup_steps"]
@@ -31,78 +33,70 @@ PLAN_FORMAT = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What every rank does, resolved once. All values are plain JSON; sizes in examples, tokens or optimizer steps."""
+    """A run with every choice made, the same on all ranks.
+
+    All values are plain JSON; sizes are in examples, tokens or optimizer steps.
+    """
 
     ranks: int
     nodes: int
     local_ranks: int
     device: Device
-    backend: Literal["deepspeed", "ddp", "none"]
+    backend: Backend
     zero_stage: int
     offload: str
-    precision: Literal["bf16", "fp16", "fp32"]
+    precision: Precision
     optimizer: str
     max_grad_norm: float
     seed: int
-    order: Literal["random", "length_grouped"]
+    order: Order
     micro_tokens: int
     kernels: str
     compile: bool
     global_size: int | None
-    """Examples of a step; None where the step is sized in tokens."""
+    """Examples of a step over all ranks; None where the step is sized in tokens."""
     global_tokens: int | None
     rank_examples: int | None
-    """Examples of a step that every rank has at least."""
+    """Least examples that a rank has in a step."""
     ranks_with_one_more: int | None
-    """Ranks that have one example more, because the step's examples do not divide by the ranks."""
+    """Number of ranks with one example more, because the step's examples do not divide by the ranks."""
     train_rows: int | None
     epochs: float | None
     steps_per_epoch: int | None
     total_steps: int | None
     warmup_steps: int | None
-    """None while the number of steps is not known and the warm-up is a share of it."""
+    """None where warm-up is a fraction of the steps and their number is not known yet."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Choice -> why it was made."""
+    """Name of a choice -> the reason for it."""
     notes: tuple[str, ...] = ()
-    """What a user may want to know and nothing forbids."""
+    """Remarks on settings that work but may surprise."""
     activation_checkpointing: bool = False
-    """Whether layers' activations are computed again in the backward pass."""
+    """True where the backward pass recomputes each layer's activations."""
     cuda_graphs: bool = False
-    """Whether passes are recorded and replayed."""
+    """True where forward and backward passes are recorded as CUDA graphs and replayed."""
     predicted: dict[str, Any] | None = None
-    """Of a step, where the model's sizes are known: bytes by part, seconds, bytes sent."""
+    """A step's bytes by part, seconds and bytes sent; None where the model's sizes are not known."""
     format: int = PLAN_FORMAT
 
     @property
     def largest_rank_examples(self) -> int | None:
-        """Examples of a step that the fullest rank has; None where the step is sized in tokens."""
+        """Return the most examples that a rank has in a step; None where the step is sized in tokens."""
         if self.rank_examples is None:
             return None
         return self.rank_examples + (1 if self.ranks_with_one_more else 0)
 
     def to_json(self) -> str:
-        """The plan as the text of plan.json."""
+        """Return the text of plan.json."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
-        """Read what `to_json` wrote. Raises ConfigError for another format."""
+        """Read the text that `to_json` wrote. Raises ConfigError for another format."""
         values = json.loads(text)
         if values.get("format") != PLAN_FORMAT:
             found = values.get("format")
             raise ConfigError(f"plan has format {found!r}, this version reads {PLAN_FORMAT}: make the plan again.")
         return cls(**{**values, "notes": tuple(values["notes"])})
-
-
-@dataclass(frozen=True)
-class _Computed:
-    """How a step is computed."""
-
-    stage: int
-    precision: Literal["bf16", "fp16", "fp32"]
-    micro_tokens: int
-    checkpointing: bool
-    predicted: dict[str, Any] | None = None
 
 
 def make_plan(
@@ -115,45 +109,65 @@ def make_plan(
     deepspeed_json: Mapping[str, Any] | None = None,
     model: ModelShape | None = None,
 ) -> Plan:
-    """Resolve every automatic choice of a run for a world.
+    """Resolve every "auto" of a run for a world.
 
-    `train_rows` are the examples of the training split, `steps_per_epoch` the steps that a batch plan counted (steps
-    sized in tokens need it); without them the step counts are None. `packed`: the model is computed without padding.
-    `deepspeed_json` is the content of the user's own DeepSpeed file, which settles what the run leaves "auto". With
-    `model` memory is predicted, and where the world knows how much a GPU has, what is "auto" is chosen to fit it.
-    Raises ConfigError with everything that cannot work in this world, a model that fits nowhere included.
+    `train_rows` is the number of training examples, `steps_per_epoch` the count of a batch plan (steps sized in tokens
+    need it); without them the step counts are None. `packed`: the model is fed batches without padding.
+    `deepspeed_json`, the user's own DeepSpeed file, decides what the run leaves "auto". With `model`, memory is
+    predicted, and where the GPU's memory is known the "auto" settings are chosen to fit it.
+    Raises ConfigError with every setting that cannot work in this world, and where no allowed setting fits the GPU.
     """
-    settled, reasons = settled_by_json(deepspeed_json or {}), dict[str, str]()
-    computed = _without_model(run, world, settled, reasons)
-    ConfigError.raise_if(_impossible(run, world, computed, train_rows))
+    settled = settled_by_json(deepspeed_json or {})
+    step = choices_without_model(run, world, settled)
+    backend = backend_of(run, world, step.zero_stage.value)
+    ConfigError.raise_if(impossible(run, world, backend.value, step.precision.value, train_rows))
     if model is not None:
-        computed = _fitted(run, world, fitting(run, world, model, settled), reasons)
+        step = choices_that_fit(run, world, step, fitting(run, world, model, settled))
+        backend = backend_of(run, world, step.zero_stage.value)
     counts = _counts(run, world, train_rows, steps_per_epoch)
+    order, compiles = order_of(run, packed), compiled(run, world, counts["total_steps"], step.predicted)
     plan = Plan(
-        ranks=world.ranks,
-        nodes=world.nodes,
-        local_ranks=world.local_ranks,
-        device=world.device,
-        backend=backend_of(run, world, computed.stage, reasons),
-        zero_stage=computed.stage,
-        offload=run.engine.offload,
-        precision=computed.precision,
-        activation_checkpointing=computed.checkpointing,
-        order=order_of(run, packed, reasons),
-        micro_tokens=computed.micro_tokens,
-        compile=compiled(run, world, counts["total_steps"], computed.predicted, reasons),
+        backend=backend.value,
+        zero_stage=step.zero_stage.value,
+        precision=step.precision.value,
+        activation_checkpointing=step.checkpointing.value,
+        micro_tokens=step.micro_tokens.value,
+        order=order.value,
+        compile=compiles.value,
+        reasons=_reasons(step, backend, order, compiles),
+        notes=tuple(notes_on(run, world, step.precision.value)),
+        predicted=step.predicted,
+        **_of_the_world(world),
         **_of_the_run(run),
         **counts,
-        reasons=reasons,
-        notes=tuple(notes_on(run, world, computed.precision)),
-        predicted=computed.predicted,
     )
     ConfigError.raise_if(_why_no_graphs(plan, packed) if plan.cuda_graphs else [])
     return plan
 
 
+def _reasons(
+    step: StepChoices, backend: Decision[Backend], order: Decision[Order], compiles: Decision[bool]
+) -> dict[str, str]:
+    """Collect the plan's reasons, by the name of the choice."""
+    return {
+        "activation_checkpointing": step.checkpointing.why,
+        "micro_tokens": step.micro_tokens.why,
+        "zero_stage": step.zero_stage.why,
+        "precision": step.precision.why,
+        **({"fit": step.fit} if step.fit is not None else {}),
+        "backend": backend.why,
+        "order": order.why,
+        "compile": compiles.why,
+    }
+
+
+def _of_the_world(world: World) -> dict[str, Any]:
+    """Return the plan's fields that describe the ranks and their devices."""
+    return {"ranks": world.ranks, "nodes": world.nodes, "local_ranks": world.local_ranks, "device": world.device}
+
+
 def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
-    """Everything that keeps passes from being recorded, as messages."""
+    """Return a message for each property of the plan that rules out CUDA graphs."""
     wrong = {
         f"the run is on {plan.device}": plan.device != "cuda",
         f"it has {plan.ranks} ranks": plan.ranks > 1,
@@ -168,8 +182,9 @@ def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
 
 
 def _of_the_run(run: RunConfig) -> dict[str, Any]:
-    """What the run file says outright."""
+    """Return the plan's fields that the run file sets directly."""
     return {
+        "offload": run.engine.offload,
         "optimizer": run.trainer.get("optim", "adamw_torch_fused"),
         "max_grad_norm": float(run.trainer.get("max_grad_norm", 1.0)),
         "seed": run.train.seed,
@@ -182,7 +197,7 @@ def _of_the_run(run: RunConfig) -> dict[str, Any]:
 
 
 def _counts(run: RunConfig, world: World, rows: int | None, steps_per_epoch: int | None) -> dict[str, Any]:
-    """Examples of a rank and steps of the run, as far as they can be counted."""
+    """Count the examples of a rank and the steps of the run; None for what cannot be counted yet."""
     size = run.batch.global_size
     an_epoch, in_all = step_counts(run, rows, steps_per_epoch)
     return {
@@ -193,63 +208,3 @@ def _counts(run: RunConfig, world: World, rows: int | None, steps_per_epoch: int
         "total_steps": in_all,
         "warmup_steps": warmup_steps(run.trainer.get("warmup_steps", 0), in_all),
     }
-
-
-def _impossible(run: RunConfig, world: World, computed: _Computed, rows: int | None) -> list[str]:
-    backend = backend_of(run, world, computed.stage, {})
-    return impossible(run, world, backend, computed.precision, rows)
-
-
-def _without_model(run: RunConfig, world: World, settled: Mapping[str, Any], reasons: dict[str, str]) -> _Computed:
-    """The choices where nobody knows what the model needs."""
-    asked, micro_tokens = run.engine.activation_checkpointing, run.batch.micro_tokens
-    if asked == "auto":
-        reasons["activation_checkpointing"] = "activations are kept unless a GPU's memory asks for less"
-    else:
-        reasons["activation_checkpointing"] = f"engine.activation_checkpointing = {str(asked).lower()}"
-    usual = usual_micro_tokens(run, world)
-    if micro_tokens == "auto":
-        at_least = f"at least data.max_length = {run.data.max_length}"
-        reasons["micro_tokens"] = f"{usual} on {world.device}, {at_least}"
-    else:
-        reasons["micro_tokens"] = f"batch.micro_tokens = {micro_tokens}"
-    return _Computed(
-        zero_stage(run, settled, reasons),
-        precision_of(run, world, settled, reasons),
-        usual if micro_tokens == "auto" else micro_tokens,
-        asked is True,
-    )
-
-
-def _fitted(run: RunConfig, world: World, found: Fitting, reasons: dict[str, str]) -> _Computed:
-    """The choices that the model's memory decides, and what is predicted of them."""
-    chosen, engine = found.chosen, run.engine
-    setting, known = chosen.setting, found.place.memory is not None
-    if known and engine.zero_stage == "auto" and not engine.deepspeed:
-        reasons["zero_stage"] = reason_of(found).partition(": ")[2]
-    if known and engine.activation_checkpointing == "auto":
-        reasons["activation_checkpointing"] = _why_recomputed(found)
-    if known and run.batch.micro_tokens == "auto" and chosen.micro_tokens < usual_micro_tokens(run, world):
-        larger = without(found, micro_tokens=found.work.micro_tokens)
-        why = f": one of {larger.batch.tokens:,} tokens would need {gib(larger.memory.total)} GiB" if larger else ""
-        reasons["micro_tokens"] = f"what fits{why}"
-    if setting.precision != "bf16" and len({c.setting.precision for c in found.candidates if c.allowed}) > 1:
-        reasons["precision"] += f"; {setting.precision} is what fits" if setting.precision == "fp16" else ""
-    reasons["fit"] = reason_of(found)
-    predicted = {
-        "moment": chosen.memory.moment,
-        "bytes": asdict(chosen.memory.parts) | {"total": chosen.memory.total},
-        "device_memory": found.place.memory,
-        "fits": chosen.fits,
-        "micro_batches": chosen.micro_batches,
-        "sent_bytes": chosen.sent,
-        "seconds": chosen.seconds,
-    }
-    return _Computed(setting.zero_stage, setting.precision, chosen.micro_tokens, setting.checkpointing, predicted)
-
-
-def _why_recomputed(found: Fitting) -> str:
-    if not found.chosen.setting.checkpointing:
-        return "activations fit"
-    kept = without(found, checkpointing=False)
-    return f"kept activations would need {gib(kept.memory.total)} GiB" if kept else "kept activations would not fit"

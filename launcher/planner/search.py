@@ -1,4 +1,4 @@
-"""A run, a world and a model -> the candidates of its step, which to take and why; or what would make one fit. Pure."""
+"""Searches the candidates of a run's step for the one to take; where none fits, says what would make one fit. Pure."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +16,12 @@ from launcher.planner.model_shape import ModelShape, not_recomputable
 from launcher.planner.world import World
 
 MOST_RANKS = 4096
+"""Upper limit of the search for a number of GPUs that is enough."""
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """The candidates of a run, and the one that is taken."""
+    """The candidates of a run's step, and the chosen one."""
 
     work: Work
     place: Place
@@ -31,10 +32,10 @@ class Fitting:
 def fitting(
     run: RunConfig, world: World, shape: ModelShape, settled: Mapping[str, Any], everything: bool = False
 ) -> Fitting:
-    """Choose how to compute a step of `shape`; `settled` is what the user's own DeepSpeed file says.
+    """Choose how to compute a step of `shape`; `settled` comes from the user's own DeepSpeed file.
 
-    With `everything` the candidates that the run's settings rule out are made too, for a table. Raises ConfigError
-    where no allowed candidate fits, saying by how much and what would make one fit.
+    With `everything` the result also has the candidates that the run's settings rule out, for a table. Raises
+    ConfigError where no allowed candidate fits, with the missing memory and the changes that would make one fit.
     """
     work, place = work_of(run, world, shape), place_of(world)
     asked = asked_of(run, world, settled)
@@ -52,7 +53,7 @@ def fitting(
 
 
 def work_of(run: RunConfig, world: World, shape: ModelShape) -> Work:
-    """A rank's share of a step, every example as long as the run and the model allow."""
+    """Return the work of one rank in a step, with every example as long as the run and the model allow."""
     length = min(run.data.max_length, shape.longest or run.data.max_length)
     if run.batch.global_size is not None:
         rank_tokens = -(-run.batch.global_size // world.ranks) * length
@@ -62,14 +63,14 @@ def work_of(run: RunConfig, world: World, shape: ModelShape) -> Work:
 
 
 def place_of(world: World) -> Place:
-    """Where the ranks are, as candidates see it."""
+    """Return the devices and links of a world, as candidates need them."""
     gpu = GPUS.get(world.gpu)
     links = Links(gpu, world.nodes, world.local_ranks) if gpu is not None and world.device == "cuda" else None
     return Place(world.ranks, world.device, world.device_memory if world.device == "cuda" else None, links)
 
 
 def asked_of(run: RunConfig, world: World, settled: Mapping[str, Any]) -> Asked:
-    """What the run file and the user's own DeepSpeed file allow."""
+    """Return the settings that the run file and the user's own DeepSpeed file allow."""
     engine = run.engine
     recomputed = engine.activation_checkpointing
     return Asked(
@@ -120,12 +121,12 @@ def _backend_without_zero(run: RunConfig, world: World) -> Any:
 
 
 def gib(size: float) -> str:
-    """Bytes as GiB with one decimal."""
+    """Format bytes as GiB with one decimal."""
     return f"{size / GIB:.1f}"
 
 
 def described(candidate: Candidate) -> str:
-    """A candidate in words: what it asks for."""
+    """Describe a candidate's settings in words."""
     setting = candidate.setting
     words = [f"ZeRO {setting.zero_stage}"]
     if setting.offload != "none":
@@ -136,11 +137,11 @@ def described(candidate: Candidate) -> str:
 
 
 def reason_of(found: Fitting) -> str:
-    """One sentence: what the chosen candidate needs, and why nothing simpler was taken."""
+    """Explain the choice in one sentence: the memory it needs, and why no simpler candidate was taken."""
     chosen, available = found.chosen, found.place.memory
     stage = f"ZeRO {chosen.setting.zero_stage}"
     if available is None:
-        unknown = "how much a GPU has is not known" if found.place.device == "cuda" else "a CPU is held to no limit"
+        unknown = "the GPU's memory is not known" if found.place.device == "cuda" else "no limit is assumed for a CPU"
         return f"{stage}: {gib(chosen.memory.total)} GiB a rank; {unknown}"
     needs = f"{stage}: {gib(chosen.memory.total)} GiB of {gib(available)} GiB"
     if chosen.fits == "tight":
@@ -160,7 +161,7 @@ def reason_of(found: Fitting) -> str:
 
 
 def without(found: Fitting, **changed: Any) -> Candidate | None:
-    """The chosen candidate but for what is changed of it, if there is such a one."""
+    """Return the candidate that differs from the chosen one only in what `changed` names; None where there is none."""
     setting = replace(found.chosen.setting, **{key: value for key, value in changed.items() if key != "micro_tokens"})
     budget = changed.get("micro_tokens", found.chosen.micro_tokens)
     same = (c for c in found.candidates if c.setting == setting and c.micro_tokens == budget)
@@ -168,7 +169,7 @@ def without(found: Fitting, **changed: Any) -> Candidate | None:
 
 
 def _nowhere(run: RunConfig, work: Work, place: Place, asked: Asked, candidates: Sequence[Candidate]) -> str:
-    """By how much the smallest allowed candidate misses, and what would make one fit."""
+    """Return the error message where nothing fits: the missing memory, and the changes that would make one fit."""
     allowed = [candidate for candidate in candidates if candidate.allowed]
     if not allowed:
         return "the engine's settings exclude each other: no ZeRO stage, precision and offload are left."
@@ -206,7 +207,7 @@ def _fits_somewhere(work: Work, place: Place, asked: Asked) -> bool:
 
 
 def _enough_ranks(work: Work, place: Place, asked: Asked) -> int | None:
-    """The fewest GPUs, doubling, on which something fits; every rank keeps an example."""
+    """Double the ranks until a candidate fits; None where ranks would have no example, or above MOST_RANKS."""
     ranks = place.ranks * 2
     while ranks <= MOST_RANKS:
         share = replace(work, rank_tokens=max(work.length, work.rank_tokens * place.ranks // ranks))
@@ -219,7 +220,7 @@ def _enough_ranks(work: Work, place: Place, asked: Asked) -> int | None:
 
 
 def _short_enough(work: Work, place: Place, asked: Asked) -> int | None:
-    """The longest of max_length's halves at which something fits."""
+    """Halve data.max_length until a candidate fits; None below 8 tokens."""
     length = work.length // 2
     while length >= 8:
         share = replace(work, length=length, rank_tokens=work.rank_tokens * length // work.length)

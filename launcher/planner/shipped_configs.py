@@ -1,4 +1,4 @@
-"""The DeepSpeed files under configs/deepspeed: one for each ZeRO stage, precision and offload that go together."""
+"""Writes the DeepSpeed files of configs/deepspeed, one for each valid ZeRO stage, precision and offload."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +8,13 @@ from launcher.planner.deepspeed_config import AUTO, deepspeed_config, file_name,
 from launcher.planner.plan import World, make_plan
 
 NVME_PATH = "/local_nvme"
-"""Where the shipped files put what they hold on a disk; to be changed to a machine's own."""
+"""Folder for NVMe offload in the shipped files; users change it to a folder of their machine."""
 
 _DEPEND_ON_THE_RUN = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 
 
 def combinations() -> Iterator[tuple[int, str, str]]:
-    """(ZeRO stage, precision, offload), as the run file writes them."""
+    """Yield (ZeRO stage, precision, offload), as a run file writes them."""
     for stage in range(4):
         for offload in ("none", "optimizer", "parameters", f"nvme:{NVME_PATH}"):
             if stage >= lowest_stage(offload):
@@ -22,7 +22,7 @@ def combinations() -> Iterator[tuple[int, str, str]]:
 
 
 def shipped_files() -> dict[str, str]:
-    """File name -> text. What only a run knows is "auto", which ftsys and transformers' Trainer both fill in."""
+    """Return file name -> text. Values that depend on the run are "auto": ftsys and the stock Trainer fill them in."""
     files: dict[str, str] = {}
     for stage, precision, offload in combinations():
         engine = {"zero_stage": stage, "precision": precision, "offload": offload, "backend": "deepspeed"}
@@ -34,7 +34,7 @@ def shipped_files() -> dict[str, str]:
 
 
 def write_shipped(folder: Path) -> list[Path]:
-    """Write every shipped file into a folder, made if it is not there; returns their paths."""
+    """Write every shipped file into a folder, created if missing; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, text in shipped_files().items():

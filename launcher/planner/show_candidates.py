@@ -1,4 +1,4 @@
-"""A plan's candidates as a table for people, and as values for machines."""
+"""Formats a plan's candidates as a table of text and as JSON values."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from launcher.planner.candidates import RESERVED, Candidate
 from launcher.planner.search import Fitting, gib, reason_of
 
 ROWS = 20
-"""Rows shown unless all are asked for."""
+"""Largest number of rows shown without `--all`."""
 
 _COLUMNS = (
     ("", "<"),
@@ -32,7 +32,7 @@ _COLUMNS = (
 
 
 def show_candidates(found: Fitting, everything: bool) -> str:
-    """The model, the table, and the chosen row's reason; ends with a newline."""
+    """Format the model's sizes, the table, and the reason for the chosen row; ends with a newline."""
     shape, chosen = found.work.shape, found.chosen
     rows = list(found.candidates) if everything else shown(found)
     left_out = len(found.candidates) - len(rows)
@@ -60,7 +60,7 @@ def show_candidates(found: Fitting, everything: bool) -> str:
 
 
 def _faster_format(found: Fitting) -> list[str]:
-    """A line where another number format would take half of the time or less and fits."""
+    """Return a line about a number format that fits and takes half the time or less; empty where there is none."""
     chosen = found.chosen
     others = [
         candidate
@@ -80,7 +80,10 @@ def _faster_format(found: Fitting) -> list[str]:
 
 
 def shown(found: Fitting) -> list[Candidate]:
-    """The rows worth a look: the chosen precision, at the largest micro-batch that fits, else at the smallest."""
+    """Select the rows to show: each setting in the chosen precision, and the plain settings in the other precisions.
+
+    A setting is shown with the largest micro-batch that fits, or with the smallest where none fits.
+    """
     chosen = found.chosen
     groups: dict[Any, list[Candidate]] = {}
     for candidate in found.candidates:
@@ -129,7 +132,7 @@ def _table(rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def as_values(found: Fitting) -> dict[str, Any]:
-    """Everything of the table as plain JSON values, bytes and seconds unrounded."""
+    """Return the whole table as plain JSON values; bytes and seconds are not rounded."""
     shape = found.work.shape
     return {
         "model": {

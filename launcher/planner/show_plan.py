@@ -1,10 +1,10 @@
-"""A plan as lines for people."""
+"""Formats a plan as lines of text."""
 
 from launcher.planner.plan import Plan
 
 
 def show_plan(plan: Plan) -> str:
-    """The plan's choices with their reasons, its batch arithmetic, and its notes; ends with a newline."""
+    """Format the choices with their reasons, the batch arithmetic and the notes; ends with a newline."""
     lines = [_ranks(plan), "", *_choices(plan), "", *_arithmetic(plan)]
     lines += [f"note: {note}" for note in plan.notes]
     return "\n".join(lines) + "\n"

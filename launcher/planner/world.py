@@ -1,4 +1,4 @@
-"""Where a run's ranks are and what their devices can do, read from the environment and the machine without torch."""
+"""Reads the ranks of a run and the abilities of their devices from the environment and the machine, without torch."""
 
 import math
 import re
@@ -21,7 +21,7 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class World:
-    """The ranks of a run and what their devices can do."""
+    """The ranks of a run and the abilities of their devices."""
 
     ranks: int = 1
     nodes: int = 1
@@ -30,12 +30,12 @@ class World:
     bf16_supported: bool = False
     launcher: Literal["none", "torchrun", "deepspeed"] = "none"
     gpu: str = ""
-    """The GPUs' name in `launcher.planner.gpus`, "" where they are others or not all the same."""
+    """The GPUs' name in `launcher.planner.gpus`, "" for GPUs that are not there or not all the same."""
     device_memory: int | None = None
-    """Bytes of one GPU, the smallest of them; None where it is not known."""
+    """Bytes of the smallest GPU; None where they are not known."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for counts that no world has."""
+        """Raise ConfigError for counts below 1."""
         for name in ("ranks", "nodes", "local_ranks"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"a world of {name}={getattr(self, name)!r} computes nothing: give 1 or more.")
@@ -48,9 +48,10 @@ def this_machine(
     root: Path = Path("/"),
     device_memory: int | None = None,
 ) -> World:
-    """The world as this process's environment and machine show it, without torch.
+    """Describe the world from this process's environment and this machine, without torch.
 
-    A rank that has torch passes what torch says of the device. `root` is where /proc and /dev are looked for.
+    A rank that has imported torch passes the device, bf16 support and memory that torch reports. `root` is the folder
+    that holds /proc and /dev.
     """
     gpu = _only_gpu(root) if device != "cpu" else None
     ranks = _count(environ, "WORLD_SIZE")
@@ -71,7 +72,7 @@ def this_machine(
 
 
 def _only_gpu(root: Path) -> Gpu | None:
-    """The one known model that all GPUs of this machine are; None where they are several or not known."""
+    """Return the model that all GPUs of this machine are; None for a mix or for unknown GPUs."""
     models = {gpu_of(model) for model in seen_models(root)}
     return models.pop() if len(models) == 1 else None
 
@@ -81,7 +82,9 @@ def _count(environ: Mapping[str, str], *names: str) -> int:
         text = environ.get(name)
         if text:
             if not text.isdecimal() or int(text) < 1:
-                raise LaunchError(f"{name}={text!r} in the environment is no number of ranks: unset it or correct it.")
+                raise LaunchError(
+                    f"{name}={text!r} in the environment is not a number of ranks: unset it or correct it."
+                )
             return int(text)
     return 1
 
@@ -93,12 +96,12 @@ def _launcher(environ: Mapping[str, str]) -> Literal["none", "torchrun", "deepsp
 
 
 def seen_gpus(root: Path = Path("/")) -> int:
-    """NVIDIA GPUs whose device files this machine shows."""
+    """Count the NVIDIA GPUs by their device files (/dev/nvidia0, ...)."""
     return len(list((root / "dev").glob("nvidia[0-9]*")))
 
 
 def visible_gpus(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[str, ...]:
-    """The GPUs that a process with this environment may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that a process with this environment may use, as CUDA_VISIBLE_DEVICES names them."""
     named = environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return tuple(str(number) for number in range(seen_gpus(root)))
@@ -111,13 +114,13 @@ def visible_gpus(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[st
 
 
 def cpu_has_bf16(root: Path = Path("/")) -> bool:
-    """Whether the CPU multiplies bf16 by itself (AVX-512 BF16 or AMX)."""
+    """Return True where the CPU has bf16 instructions (AVX-512 BF16 or AMX)."""
     cpuinfo = root / "proc/cpuinfo"
     return cpuinfo.exists() and not _BF16_CPU_FLAGS.isdisjoint(cpuinfo.read_text().split())
 
 
 def gpu_has_bf16(root: Path = Path("/")) -> bool:
-    """Whether no GPU's name is one of those made before bf16 (compute capability below 8.0)."""
+    """Return False where a GPU's name is of a model without bf16 (compute capability below 8.0)."""
     names = [path.read_text() for path in (root / "proc/driver/nvidia/gpus").glob("*/information")]
     return not any(_GPUS_WITHOUT_BF16.search(name) for name in names)
 
@@ -128,9 +131,9 @@ def usable_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def torch_is_for_cpus() -> bool:
-    """Whether the installed torch was built without CUDA; read from its version, without importing it.
+    """Return True where the installed torch was built without CUDA, by its version and without importing it.
 
-    Raises LaunchError where there is none.
+    Raises LaunchError where torch is not installed.
     """
     try:
         return version("torch").endswith("+cpu")

@@ -42,6 +42,10 @@ def test_no_arrow_points_upward(repository: Path) -> None:
         ("launcher.planner.plan", "from ftsys.metrics import accuracy"),
         ("launcher.planner.plan", "from ftsys import train"),
         ("launcher.planner.plan", "def f():\n    import torch"),
+        ("launcher.planner.plan", "from ftsys.run_folder.status import read_status"),
+        ("launcher.planner.cost.memory", "from launcher.host.machine import Machine"),
+        ("launcher.planner.world", "from launcher import controller"),
+        ("launcher.planner", "import launcher.cli"),
     ],
 )
 def test_a_made_up_mistake_is_found(importer: str, source: str) -> None:
@@ -58,6 +62,11 @@ def test_a_made_up_mistake_is_found(importer: str, source: str) -> None:
         ("ftsys.config.schema", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
         ("ftsys.models.packed", "from ftsys.kernels.select import KERNELS\nfrom transformers import AutoModel"),
         ("launcher.planner.plan", "from ftsys.config import RunConfig\nfrom ftsys.config.load import load_run"),
+        (
+            "launcher.planner.plan",
+            "from launcher.planner import world\nfrom launcher.planner.cost.memory import Memory",
+        ),
+        ("launcher.commands.plan", "from launcher.host.machine import Machine\nfrom launcher.planner.plan import Plan"),
     ],
 )
 def test_what_is_allowed_passes(importer: str, source: str) -> None:

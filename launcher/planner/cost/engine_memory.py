@@ -1,8 +1,8 @@
-"""What torch and DeepSpeed hold in a step besides activations, moment by moment. Pure.
+"""Predicts the bytes that torch and DeepSpeed hold in a step besides activations, moment by moment. Pure.
 
-Read in the sources of DeepSpeed 0.19.8 and torch 2.13 and held to measurements. DeepSpeed's configuration is the one
-that `launcher.planner.deepspeed_config` writes. In formulas N is the model's elements, P a rank's part of them, b the
-bytes of a weight in the forward pass.
+The formulas come from the sources of DeepSpeed 0.19.8 and torch 2.13 and are checked against measurements. DeepSpeed's
+configuration is the one that `launcher.planner.deepspeed_config` writes. `weight` is the bytes of one weight in the
+forward pass; `several` means that a step has more than one micro-batch.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,23 @@ from typing import Literal
 from launcher.planner.model_shape import ModelShape, Tensor
 
 BUCKET_ELEMENTS = 50_000_000
-"""DeepSpeed's buckets, in elements; its own 500 million would hold more than an encoder's gradients."""
+"""Elements of DeepSpeed's buckets; its default of 500 million is more than all gradients of an encoder."""
 PERSISTENT_ELEMENTS = 100_000
-"""ZeRO 3 never splits parameters smaller than this."""
+"""Elements below which ZeRO 3 does not partition a parameter."""
 _ALL_REDUCED_AT_ONCE = 500_000_000
+"""Elements of gradients that DeepSpeed without ZeRO all-reduces in one flat copy."""
 ALL_GATHERED_AT_MOST = 500_000_000
-"""ZeRO 3 keeps weights gathered whose next use is within 10^9 elements, there and back again."""
+"""Elements up to which ZeRO 3 keeps weights gathered until the backward pass: it frees weights whose next use is more
+than 10^9 elements away, and the way there and back counts every element twice."""
 _NORM_BYTES = 8
-"""DeepSpeed takes norms in float64, of one parameter's copy at a time."""
+"""Bytes of a number in DeepSpeed's gradient norm: float64, on a copy of one parameter at a time."""
 
 Moment = Literal["forward", "backward", "step"]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Bytes of one rank by part; all but `host` are on the device."""
+    """Bytes of one rank by part; all except `host` are on the device."""
 
     weights: int = 0
     gradients: int = 0
@@ -49,48 +51,48 @@ class Parts:
 
     @property
     def total(self) -> int:
-        """Bytes on the device."""
+        """Return the bytes on the device."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.buffers
 
 
 @dataclass(frozen=True)
 class EngineStep:
-    """What an engine holds through a step, and what it adds at the moments that may be the fullest."""
+    """The bytes that an engine holds throughout a step, and those it adds at the moments that may be the peak."""
 
     held: Parts
     forward: Parts
-    """At the end of the forward pass."""
+    """Added at the end of the forward pass."""
     backward: Parts
-    """When the backward pass begins, with all activations there."""
+    """Added at the start of the backward pass, when all activations are still allocated."""
     last_layer: Parts
-    """When it is in the layer next to the embeddings, with one layer's activations there."""
+    """Added in the backward pass of the layer next to the embeddings, with one layer's activations allocated."""
     later: tuple[tuple[Moment, Parts], ...]
-    """Behind that, when activations are gone."""
+    """Added later, when activations are freed."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """A model's elements as an engine sees them."""
+    """Numbers of elements of a model that an engine's memory depends on."""
 
     elements: int
     largest: int
-    """Of the largest parameter."""
+    """In the largest parameter."""
     embeddings: int
     layer: int
-    """Of one layer."""
+    """In one layer."""
     part: int
-    """Of a rank's share."""
+    """In one rank's shard."""
     touched: int
-    """Of all parameters of which the fullest rank owns something (ZeRO 1 and 2 cut through parameters)."""
+    """In all parameters that overlap one rank's shard, at most (shards of ZeRO 1 and 2 cut through parameters)."""
     piece: int
-    """Of the largest piece of a parameter within a rank's share."""
+    """In the largest piece of a parameter within a rank's shard."""
     gathered_last: int
-    """Of the parameters that ZeRO 3 gathers together before the end of the forward pass."""
+    """In the parameters of ZeRO 3's last prefetch before the end of the forward pass."""
 
 
 @lru_cache(maxsize=64)
 def sizes_of(shape: ModelShape, ranks: int) -> Sizes:
-    """The sizes of a model shared out among ranks."""
+    """Count the elements of a model that is sharded over `ranks`."""
     tensors, elements = shape.tensors, shape.parameters
     embeddings = elements - shape.matrix_parameters
     return Sizes(
@@ -106,7 +108,10 @@ def sizes_of(shape: ModelShape, ranks: int) -> Sizes:
 
 
 def _touched(groups: Sequence[Sequence[Tensor]], ranks: int) -> int:
-    """The most elements, in whole parameters, that overlap one rank's share of each group laid end to end."""
+    """Count the elements of whole parameters that overlap one rank's shard, of the rank with most.
+
+    DeepSpeed lays each group of parameters end to end and cuts it into one shard per rank.
+    """
     sums = [0] * ranks
     for group in groups:
         share = -(-sum(tensor.elements for tensor in group) // ranks)
@@ -118,13 +123,13 @@ def _touched(groups: Sequence[Sequence[Tensor]], ranks: int) -> int:
 
 
 def _pieces(group: Sequence[Tensor], ranks: int) -> list[int]:
-    """The largest piece that each parameter has in one rank's share."""
+    """Return, for each parameter, the elements of its largest piece in one rank's shard."""
     share = -(-sum(tensor.elements for tensor in group) // ranks)
     return [min(tensor.elements, share) for tensor in group]
 
 
 def _gathered_last(tensors: Sequence[Tensor]) -> int:
-    """Parameters are prefetched in buckets that close once they are full."""
+    """Count the elements of the last prefetch: parameters are gathered in buckets that close once they are full."""
     bucket = 0
     for tensor in tensors:
         bucket = 0 if bucket >= BUCKET_ELEMENTS else bucket
@@ -133,7 +138,10 @@ def _gathered_last(tensors: Sequence[Tensor]) -> int:
 
 
 def plain_step(sizes: Sizes, weight: int, reduced: bool, several: bool) -> EngineStep:
-    """torch alone; 16-bit weights have float32 masters. `reduced`: DDP, whose buckets hold all gradients once more."""
+    """Predict torch without DeepSpeed; 16-bit weights have float32 master weights.
+
+    `reduced`: DDP, whose buckets hold a second copy of all gradients.
+    """
     gradients = weight * sizes.elements
     collected = Parts(gradients=gradients if several else 0)
     return EngineStep(
@@ -144,7 +152,7 @@ def plain_step(sizes: Sizes, weight: int, reduced: bool, several: bool) -> Engin
         backward=collected,
         last_layer=Parts(gradients=gradients if several else weight * _before_last_layer(sizes)),
         later=(
-            # A new gradient stands beside the sum that it is added to; the largest is the embeddings'.
+            # A new gradient is allocated next to the sum that it is added to; the largest is the embeddings'.
             ("backward", Parts(gradients=gradients, buffers=weight * sizes.largest if several else 0)),
             ("step", Parts(gradients=gradients)),
         ),
@@ -152,7 +160,7 @@ def plain_step(sizes: Sizes, weight: int, reduced: bool, several: bool) -> Engin
 
 
 def zero0_step(sizes: Sizes, weight: int, several: bool) -> EngineStep:
-    """DeepSpeed without ZeRO: float32 masters beside 16-bit weights, all gradients reduced in one flat copy."""
+    """Predict DeepSpeed without ZeRO: 16-bit weights with float32 masters, gradients all-reduced in one flat copy."""
     n, low = sizes.elements, weight == 2
     gradients = weight * n
     collected = Parts(gradients=gradients if several else 0)
@@ -170,7 +178,7 @@ def zero0_step(sizes: Sizes, weight: int, several: bool) -> EngineStep:
 
 
 def zero12_step(sizes: Sizes, stage: int, weight: int, several: bool, overlapped: bool, offloaded: bool) -> EngineStep:
-    """ZeRO 1 and 2. `overlapped`: gradients are reduced while the backward pass runs, through two buckets."""
+    """Predict ZeRO 1 and 2. `overlapped`: gradients are reduced during the backward pass, through two buckets."""
     n, part = sizes.elements, sizes.part
     bucket = weight * BUCKET_ELEMENTS * (2 if overlapped else 1)
     flat = weight * max(min(n, BUCKET_ELEMENTS), sizes.largest if sizes.largest > BUCKET_ELEMENTS else 0)
@@ -203,14 +211,14 @@ def _zero12_held(sizes: Sizes, weight: int, several: bool, offloaded: bool) -> P
     weights, part = weight * sizes.elements, sizes.part
     if not offloaded:
         return Parts(weights=weights, optimizer=12 * part)
-    # Masters, moments and float32 gradients; a 16-bit copy on its way back; the largest gradient on its way out; and
-    # each gradient once more where several micro-batches are summed up.
+    # On the host: master weights, moments and float32 gradients; a copy of the updated weights on its way to the
+    # device; the largest gradient on its way to the host; a copy of each gradient where micro-batches are accumulated.
     host = 16 * part + weight * (part + sizes.largest) + (weight * sizes.touched if several else 0)
     return Parts(weights=weights, buffers=weight * sizes.largest, host=host)
 
 
 def zero3_step(sizes: Sizes, weight: int, ranks: int, offload: str, scatter_copies: bool) -> EngineStep:
-    """ZeRO 3. `scatter_copies`: gloo's reduce-scatter works on a copy of its input."""
+    """Predict ZeRO 3. `scatter_copies`: gloo's reduce-scatter works on a copy of its input."""
     n, part = sizes.elements, sizes.part
     alone = ranks == 1
     gathered = 0 if alone else weight * min(n, ALL_GATHERED_AT_MOST)
@@ -239,5 +247,5 @@ def zero3_step(sizes: Sizes, weight: int, ranks: int, offload: str, scatter_copi
 
 
 def _before_last_layer(sizes: Sizes) -> int:
-    """Elements whose gradients are there when the layer next to the embeddings is reached."""
+    """Count the elements whose gradients exist when the backward pass reaches the layer next to the embeddings."""
     return max(0, sizes.elements - sizes.embeddings - sizes.layer)

@@ -1,7 +1,7 @@
-"""Bytes of one rank at the fullest moment of a training step, by part, for every engine that ftsys runs on. Pure.
+"""Predicts one rank's bytes at the peak of a training step, by part, for every engine that ftsys runs on. Pure.
 
-The rank meant is the fullest one, every example is as long as any may be, and a step later than the first is meant.
-`ftsys bench memory` holds the predictions to measurements.
+The prediction is for the rank with the most memory, with every example as long as allowed, in any step after the first.
+`ftsys bench memory` compares the predictions with measurements.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from launcher.planner.cost.activations import (
     arithmetic,
     backward_extra,
     forward_extra,
-    in_spared_attention,
-    kept,
+    in_trimmed_attention,
+    saved_bytes,
 )
 from launcher.planner.cost.engine_memory import (
     EngineStep,
@@ -33,14 +33,14 @@ from launcher.planner.model_shape import ModelShape
 
 @dataclass(frozen=True)
 class Setting:
-    """All that a step's memory depends on besides the model and the batch."""
+    """The settings that a step's memory depends on, besides the model and the batch."""
 
     backend: Literal["deepspeed", "ddp", "none"]
     zero_stage: int
     precision: Precision
     offload: str
     checkpointing: bool
-    """Whether activations are computed anew in the backward pass, layer by layer, rather than kept."""
+    """True where the backward pass recomputes activations layer by layer, False where they are kept."""
     ranks: int
     device: Device
     kernel: str = "auto"
@@ -49,48 +49,48 @@ class Setting:
 
     @property
     def low_weights(self) -> bool:
-        """Whether weights are 16-bit numbers with float32 masters: DeepSpeed's, or ftsys' own for torch's AdamW."""
+        """Return True for 16-bit weights with float32 master weights: DeepSpeed's, or ftsys' own for torch's AdamW."""
         own = self.precision == "bf16" and self.optimizer.startswith("adamw_torch")
         return self.precision != "fp32" and (self.backend == "deepspeed" or own)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The fullest moment: what each part holds then. A part may hold more at another moment."""
+    """The bytes of each part at the moment of peak memory. A part alone may be larger at another moment."""
 
     parts: Parts
     moment: Moment
 
     @property
     def total(self) -> int:
-        """Bytes on the device."""
+        """Return the bytes on the device."""
         return self.parts.total
 
 
 def predicted_memory(shape: ModelShape, batch: MicroBatch, micro_batches: int, setting: Setting) -> Memory:
-    """The fullest moment of a step of `micro_batches` micro-batches, each as large as `batch`."""
+    """Predict the peak of a step of `micro_batches` micro-batches, each as large as `batch`."""
     return max(moments(shape, batch, micro_batches, setting), key=lambda memory: memory.total)
 
 
 def moments(shape: ModelShape, batch: MicroBatch, micro_batches: int, setting: Setting) -> list[Memory]:
-    """The moments that may be a step's fullest."""
+    """Predict the memory at each moment that may be a step's peak."""
     numbers = arithmetic(shape, setting.precision, setting.device, setting.low_weights, setting.kernel)
     engine = engine_step(shape, setting, several=micro_batches > 1)
     activations = _activations(shape, batch, numbers, setting.checkpointing)
-    beside: tuple[tuple[Moment, Parts], ...] = (
+    with_activations: tuple[tuple[Moment, Parts], ...] = (
         ("forward", engine.forward),
         ("backward", engine.backward),
         ("backward", engine.last_layer),
     )
     found = [
         Memory(engine.held + added + Parts(activations=amount), moment)
-        for (moment, added), amount in zip(beside, activations, strict=True)
+        for (moment, added), amount in zip(with_activations, activations, strict=True)
     ]
     return found + [Memory(engine.held + added, moment) for moment, added in engine.later]
 
 
 def engine_step(shape: ModelShape, setting: Setting, several: bool) -> EngineStep:
-    """What the engine of a setting holds; `several`: a step has more than one micro-batch."""
+    """Predict the bytes of a setting's engine; `several`: a step has more than one micro-batch."""
     sizes, on_cpu = sizes_of(shape, setting.ranks), setting.device == "cpu"
     weight = 2 if setting.low_weights else 4
     if setting.backend != "deepspeed":
@@ -106,12 +106,12 @@ def engine_step(shape: ModelShape, setting: Setting, several: bool) -> EngineSte
 def _activations(
     shape: ModelShape, batch: MicroBatch, numbers: Arithmetic, checkpointing: bool
 ) -> tuple[int, int, int]:
-    """Bytes at the end of the forward pass, at the begin of the backward pass, and in its last layer."""
-    parts = kept(shape, batch, numbers)
+    """Return the bytes at the end of the forward pass, at the start of the backward pass, and in its last layer."""
+    parts = saved_bytes(shape, batch, numbers)
     each = parts.boundary if checkpointing else parts.layer
-    stored, casts = (shape.layers - shape.spared) * each + parts.outside, parts.weight_casts
-    more, spared = backward_extra(shape, batch, numbers), in_spared_attention(shape, batch, numbers)
-    anew = parts.layer + casts // max(1, shape.layers) if checkpointing else casts
-    last = parts.outside + each + more + (anew if checkpointing else 0)
-    forward = stored + casts + max(spared, forward_extra(shape, batch, numbers))
-    return forward, stored + max(anew + more, casts + spared), last
+    stored, casts = (shape.layers - shape.trimmed_layers) * each + parts.outside, parts.weight_casts
+    more, trimmed = backward_extra(shape, batch, numbers), in_trimmed_attention(shape, batch, numbers)
+    recomputed = parts.layer + casts // max(1, shape.layers) if checkpointing else casts
+    last = parts.outside + each + more + (recomputed if checkpointing else 0)
+    forward = stored + casts + max(trimmed, forward_extra(shape, batch, numbers))
+    return forward, stored + max(recomputed + more, casts + trimmed), last

@@ -1,6 +1,6 @@
-"""How long a step will take, roughly: operations over rates, bytes over bandwidths, one after the other. Pure.
+"""Estimates the time of a step: operations over rates, plus bytes over bandwidths, without overlap. Pure.
 
-For choosing between candidates, not for promising: nothing here was measured. What it assumes is in the constants.
+The estimate ranks candidates and promises no speed: nothing here was measured. The assumptions are in the constants.
 """
 
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from launcher.planner.gpus import Gpu
 from launcher.planner.model_shape import ModelShape
 
 UTILISATION = 0.4
-"""Share of a GPU's matrix rate that an encoder's forward and backward pass reach."""
+"""Fraction of a GPU's matrix rate that an encoder's forward and backward pass reach."""
 LINK_SHARE = 0.7
-"""Share of a link's bandwidth that collectives reach."""
+"""Fraction of a link's bandwidth that collectives reach."""
 NETWORK = 12.5e9
-"""Bytes a second between machines, for all GPUs of one: 100 Gbit/s."""
+"""Bytes per second between machines, for all GPUs of a machine together: 100 Gbit/s."""
 LAUNCHES_PER_LAYER = 90
-"""Kernels of a layer, there and back, without a compiler."""
+"""Kernel launches of a layer in the forward and backward pass, without torch.compile."""
 LAUNCH_SECONDS = 5e-6
 _UPDATE_BYTES = 28
-"""Read and written for each parameter by AdamW: a gradient, a weight, a master and two moments."""
+"""Bytes that AdamW reads and writes for each parameter: a gradient, a weight, a master weight and two moments."""
 _HOST_UPDATE_BANDWIDTH = 10e9
-"""Bytes a second at which a rank's share of a machine's cores updates what is offloaded."""
+"""Bytes per second at which one rank's CPU cores update an offloaded optimizer."""
 
 
 @dataclass(frozen=True)
 class Links:
-    """Where a rank's neighbours are."""
+    """The GPU of a rank and its distance to the other ranks."""
 
     gpu: Gpu
     nodes: int
@@ -36,19 +36,20 @@ class Links:
 
     @property
     def bandwidth(self) -> float:
-        """Bytes a second to the next rank of the ring, in its slowest link."""
+        """Return the bytes per second of the ring's slowest link."""
         inside = self.gpu.link * LINK_SHARE
         return min(inside, NETWORK * LINK_SHARE) if self.nodes > 1 else inside
 
 
 def operations(shape: ModelShape, batch: MicroBatch, checkpointing: bool) -> float:
-    """Floating-point operations of a micro-batch: 2 for each parameter and token, and attention's two products.
+    """Count the floating-point operations of a micro-batch: 2 per parameter and token, and attention's two products.
 
-    The backward pass takes twice the forward pass; recomputation adds one forward pass.
+    The backward pass takes twice the forward pass; recomputation adds one forward pass. A trimmed last layer computes
+    only first tokens after its attention.
     """
     layer, tokens = shape.layer, batch.tokens
     behind_attention = layer.hidden * (layer.heads * layer.head_size + 2 * layer.inner)
-    not_read = shape.spared * behind_attention * (tokens - batch.sequences)
+    not_read = shape.trimmed_layers * behind_attention * (tokens - batch.sequences)
     forward = 2 * (shape.computed_parameters * tokens - not_read)
     forward += 4 * shape.layers * tokens * batch.length * layer.heads * layer.head_size
     return forward * (4 if checkpointing else 3)
@@ -57,7 +58,7 @@ def operations(shape: ModelShape, batch: MicroBatch, checkpointing: bool) -> flo
 def predicted_seconds(
     shape: ModelShape, batch: MicroBatch, micro_batches: int, setting: Setting, links: Links
 ) -> float:
-    """Seconds of a step of `micro_batches` micro-batches, each as large as `batch`."""
+    """Estimate the seconds of a step of `micro_batches` micro-batches, each as large as `batch`."""
     gpu, passes = links.gpu, 4 / 3 if setting.checkpointing else 1.0
     computing = operations(shape, batch, setting.checkpointing) / (gpu.rate(setting.precision) * UTILISATION)
     launching = shape.layers * LAUNCHES_PER_LAYER * LAUNCH_SECONDS * passes

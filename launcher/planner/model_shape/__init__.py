@@ -1,10 +1,10 @@
-"""A model's config.json -> its parameters and the sizes of its activations, without torch and without weights.
+"""Derives a model's parameters and activation sizes from its config.json, without torch and without weights.
 
-Names, shapes and order are those of transformers' sequence classifiers, held to them by a test on the meta device.
+Names, shapes and order are those of transformers' sequence classifiers; a test compares them on the meta device.
 """
 
 from ftsys.errors import ConfigError
-from launcher.planner.model_shape import bert_family, encoders
+from launcher.planner.model_shape import bert_family, decoders, encoders
 from launcher.planner.model_shape.parts import Config
 from launcher.planner.model_shape.shape import Layer, ModelShape, Tensor
 
@@ -21,18 +21,18 @@ FAMILIES = {
     "mpnet": encoders.mpnet,
     "deberta-v2": encoders.deberta_v2,
     "modernbert": encoders.modernbert,
-    "llama": encoders.llama,
-    "mistral": encoders.mistral,
-    "qwen2": encoders.qwen2,
-    "qwen3": encoders.qwen3,
+    "llama": decoders.llama,
+    "mistral": decoders.mistral,
+    "qwen2": decoders.qwen2,
+    "qwen3": decoders.qwen3,
 }
-"""transformers' model type -> what makes a shape of its config.json."""
+"""transformers' model type -> function from a config.json and a number of outputs to a shape."""
 
 
 def model_shape(config: Config, outputs: int) -> ModelShape:
-    """The shape of the sequence classifier that transformers makes of a config.json, with `outputs` logits.
+    """Return the shape of transformers' sequence classifier for a config.json, with `outputs` logits.
 
-    Raises ConfigError for a model type that is not known here, or a value that is no size.
+    Raises ConfigError for an unknown model type or an invalid size.
     """
     family = config.get("model_type")
     if family not in FAMILIES:
@@ -41,7 +41,7 @@ def model_shape(config: Config, outputs: int) -> ModelShape:
 
 
 def known_shape(config: Config, outputs: int) -> ModelShape | None:
-    """As `model_shape`, but None where that raises: a model may be trained whose memory nobody can tell."""
+    """Return `model_shape`, or None where it raises: a model can be trained without a memory prediction."""
     try:
         return model_shape(config, outputs)
     except ConfigError:
@@ -49,7 +49,7 @@ def known_shape(config: Config, outputs: int) -> ModelShape | None:
 
 
 def not_recomputable(family: str) -> str:
-    """What to say of a model whose activations transformers cannot compute again."""
+    """Return the error message for a model family whose activations transformers cannot recompute."""
     return (
         f"engine.activation_checkpointing=True, but transformers cannot compute activations of {family!r} models "
         'again: write "auto" or false.'

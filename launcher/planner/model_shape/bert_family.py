@@ -1,6 +1,6 @@
-"""BERT and the encoders built like it, parameter by parameter, as transformers 5 makes and orders them.
+"""Lists the parameters of BERT and the encoders built like it, in the order of transformers 5.
 
-Defaults are those of transformers' configuration classes: a config.json may leave out what equals them.
+Defaults are those of transformers' configuration classes: a config.json may leave out values that equal them.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from launcher.planner.model_shape.shape import Layer, ModelShape
 
 
 def bert(config: Config, outputs: int) -> ModelShape:
-    """BERT, and MiniLM, which is a small one."""
+    """Return the shape of a BERT; MiniLM is a small BERT."""
     layer, vocabulary = shape_of_layer(config), size_of(config, "vocab_size", 30522)
     size = layer.hidden
 
@@ -54,7 +54,7 @@ def _roberta(family: str, vocabulary: int, head_first: bool) -> Callable[[Config
 
         parts = [*body()], [*two_layer_head(size, outputs)]
         ordered = (parts[1] + parts[0]) if head_first else (parts[0] + parts[1])
-        # Positions start behind the padding token's.
+        # Positions are counted from the padding token's id + 1.
         longest = positions - size_of(config, "pad_token_id", 1) - 1
         return encoder(family, config, layer, iter(ordered), outputs, longest=longest)
 
@@ -67,7 +67,7 @@ camembert = _roberta("camembert", 30522, head_first=True)
 
 
 def distilbert(config: Config, outputs: int) -> ModelShape:
-    """DistilBERT: half of BERT's layers, other names."""
+    """Return the shape of a DistilBERT: half of BERT's layers, other names."""
     size, heads = size_of(config, "dim", 768), size_of(config, "n_heads", 12)
     layer = Layer(
         hidden=size,
@@ -98,7 +98,7 @@ def distilbert(config: Config, outputs: int) -> ModelShape:
 
 
 def electra(config: Config, outputs: int) -> ModelShape:
-    """ELECTRA's discriminator."""
+    """Return the shape of ELECTRA's discriminator."""
     layer = shape_of_layer(
         config,
         hidden=(hidden := size_of(config, "hidden_size", 256)),
@@ -124,7 +124,7 @@ def electra(config: Config, outputs: int) -> ModelShape:
 
 
 def albert(config: Config, outputs: int) -> ModelShape:
-    """ALBERT: few layers' weights, computed many times."""
+    """Return the shape of an ALBERT: the weights of few layers, computed many times."""
     layer = shape_of_layer(
         config,
         hidden=(hidden := size_of(config, "hidden_size", 4096)),

@@ -1,7 +1,4 @@
-"""Encoders with relative or rotated positions, and decoders, parameter by parameter, as transformers 5 orders them."""
-
-from collections.abc import Callable
-from typing import Any
+"""Lists the parameters of encoders with relative or rotary positions, in the order of transformers 5."""
 
 from ftsys.errors import ConfigError
 from launcher.planner.model_shape.parts import (
@@ -21,7 +18,7 @@ from launcher.planner.model_shape.shape import Layer, ModelShape
 
 
 def mpnet(config: Config, outputs: int) -> ModelShape:
-    """MPNet: BERT with a bias for each distance, one table for all layers."""
+    """Return the shape of an MPNet: BERT with a learned attention bias for each distance, one table for all layers."""
     layer = shape_of_layer(config, attention="relative")
     size, positions = layer.hidden, size_of(config, "max_position_embeddings", 512)
 
@@ -45,7 +42,7 @@ def mpnet(config: Config, outputs: int) -> ModelShape:
 
 
 def deberta_v2(config: Config, outputs: int) -> ModelShape:
-    """DeBERTa-v2 and v3: attention with products of content and relative position."""
+    """Return the shape of a DeBERTa-v2 or v3: attention with products of content and relative position."""
     hidden, heads = size_of(config, "hidden_size", 1536), size_of(config, "num_attention_heads", 24)
     relative = config.get("relative_attention") is True
     products = _position_products(config) if relative else ()
@@ -125,7 +122,7 @@ def _deberta_encoder(config: Config, hidden: int, rows: int) -> Tensors:
 
 
 def modernbert(config: Config, outputs: int) -> ModelShape:
-    """ModernBERT: norms before the blocks, gated inner layers, rotated positions."""
+    """Return the shape of a ModernBERT: norms before the blocks, gated inner layers, rotary positions."""
     size, heads = size_of(config, "hidden_size", 768), size_of(config, "num_attention_heads", 12)
     inner, layers = size_of(config, "intermediate_size", 1152), size_of(config, "num_hidden_layers", 22)
     layer = Layer(
@@ -172,80 +169,3 @@ def _modernbert_tensors(config: Config, layer: Layer, layers: int, outputs: int)
     yield from linear("head.dense", size, size, in_head)
     yield from norm("head.norm", size, in_norm)
     yield from linear("classifier", size, outputs)
-
-
-def _decoder(family: str, defaults: dict[str, int], biases: str, head_norms: bool) -> Callable[..., ModelShape]:
-    """Llama and its kin, classifying by the last token; `biases` names the projections of Qwen2 that have one."""
-
-    def shape(config: Config, outputs: int) -> ModelShape:
-        layer = _decoder_layer(config, defaults, head_norms)
-        size, layers = layer.hidden, size_of(config, "num_hidden_layers", defaults["num_hidden_layers"])
-        everywhere, inside = config.get("attention_bias") is True, config.get("mlp_bias") is True
-        widths = {"q": layer.heads, "k": layer.key_heads, "v": layer.key_heads}
-
-        def tensors() -> Tensors:
-            yield table("model.embed_tokens", size_of(config, "vocab_size", defaults["vocab_size"]), size)
-            for prefix in (f"model.layers.{index}" for index in range(layers)):
-                for name, heads in widths.items():
-                    into = f"{prefix}.self_attn.{name}_proj"
-                    yield from linear(into, size, heads * layer.head_size, everywhere or name in biases)
-                yield from linear(f"{prefix}.self_attn.o_proj", layer.heads * layer.head_size, size, everywhere)
-                for name in ("q_norm", "k_norm") if head_norms else ():
-                    yield from norm(f"{prefix}.self_attn.{name}", layer.head_size, bias=False)
-                for name in ("gate_proj", "up_proj"):
-                    yield from linear(f"{prefix}.mlp.{name}", size, layer.inner, inside)
-                yield from linear(f"{prefix}.mlp.down_proj", layer.inner, size, inside)
-                for name in ("input_layernorm", "post_attention_layernorm"):
-                    yield from norm(f"{prefix}.{name}", size, bias=False)
-            yield from norm("model.norm", size, bias=False)
-            yield from linear("score", size, outputs, bias=False)
-
-        longest = size_of(config, "max_position_embeddings", defaults["max_position_embeddings"])
-        more: dict[str, Any] = {"layers": layers, "longest": longest}
-        return encoder(family, config, layer, tensors(), outputs, **more)
-
-    return shape
-
-
-def _decoder_layer(config: Config, defaults: dict[str, int], head_norms: bool) -> Layer:
-    size = size_of(config, "hidden_size", defaults["hidden_size"])
-    heads = size_of(config, "num_attention_heads", defaults["num_attention_heads"])
-    return Layer(
-        hidden=size,
-        inner=size_of(config, "intermediate_size", defaults["intermediate_size"]),
-        heads=heads,
-        head_size=size_of(config, "head_dim", defaults.get("head_dim", size // max(heads, 1))),
-        key_heads=size_of(config, "num_key_value_heads", defaults.get("num_key_value_heads", heads)),
-        attention="rotary",
-        head_norms=head_norms,
-        pre_norm=True,
-        rms_norm=True,
-        gated=True,
-        activation=str(config.get("hidden_act", "silu")),
-        attention_dropout=share_of(config, "attention_dropout", 0.0),
-    )
-
-
-_LLAMA = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 2048,
-}
-_QWEN = _LLAMA | {
-    "vocab_size": 151936,
-    "intermediate_size": 22016,
-    "num_key_value_heads": 32,
-    "max_position_embeddings": 32768,
-}
-llama = _decoder("llama", _LLAMA, biases="", head_norms=False)
-mistral = _decoder(
-    "mistral",
-    _LLAMA | {"intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072},
-    biases="",
-    head_norms=False,
-)
-qwen2 = _decoder("qwen2", _QWEN, biases="qkv", head_norms=False)
-qwen3 = _decoder("qwen3", _QWEN | {"head_dim": 128}, biases="", head_norms=True)

@@ -1,4 +1,4 @@
-"""The model of a run as far as a plan needs it: read from its config.json, wherever this machine has it."""
+"""Reads the shape of a run's model from its config.json, without network access."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from launcher.planner.model_shape import ModelShape, model_shape
 
 
 def shape_of_run(run: RunConfig) -> tuple[ModelShape | None, str]:
-    """The model's shape, and an empty text; or None, and why its memory is not known. Asks no network."""
+    """Return (the model's shape, ""), or (None, the reason why its memory is not known)."""
     try:
         config = model_config(Path(run.bundle) / "model") if run.bundle else local_config(run.model.name)
         return model_shape(config, resolve_task(run).num_outputs), ""

@@ -1,4 +1,4 @@
-"""What families of models have in common: how layers are named, how sizes are read from a config.json."""
+"""Reads sizes from a config.json and names the parameters that several model families have in common."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,44 +11,44 @@ Tensors = Iterator[Tensor]
 
 
 def size_of(config: Config, name: str, default: int | None) -> int:
-    """A whole number of a config.json. Raises ConfigError where it is neither there nor one above 0."""
+    """Read a size from a config.json. Raises ConfigError where it is missing or not a whole number of 0 or more."""
     value = config.get(name)
     value = default if value is None else value
     if type(value) is not int or value < 0:
-        raise ConfigError(f"config.json has {name}={value!r}, which is no size")
+        raise ConfigError(f"config.json has {name}={value!r}, which is not a size")
     return value
 
 
 def share_of(config: Config, name: str, default: float) -> float:
-    """A probability of a config.json. Raises ConfigError where it is none."""
+    """Read a probability from a config.json. Raises ConfigError for a value outside 0 to 1."""
     value = config.get(name)
     value = default if value is None else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ConfigError(f"config.json has {name}={value!r}, which is no probability")
+        raise ConfigError(f"config.json has {name}={value!r}, which is not a probability")
     return float(value)
 
 
 def linear(name: str, into: int, out: int, bias: bool = True, uses: int = 1) -> Tensors:
-    """Weight (out, into) and bias (out,) of an `nn.Linear`."""
+    """Yield weight (out, into) and bias (out,) of an `nn.Linear`."""
     yield Tensor(f"{name}.weight", (out, into), uses=uses)
     if bias:
         yield Tensor(f"{name}.bias", (out,), uses=uses)
 
 
 def norm(name: str, size: int, bias: bool = True, uses: int = 1) -> Tensors:
-    """Weight and bias of a norm over `size` elements."""
+    """Yield weight and bias of a norm over `size` elements."""
     yield Tensor(f"{name}.weight", (size,), uses=uses)
     if bias:
         yield Tensor(f"{name}.bias", (size,), uses=uses)
 
 
 def table(name: str, rows: int, width: int) -> Tensor:
-    """An `nn.Embedding`."""
+    """Return the weight (rows, width) of an `nn.Embedding`."""
     return Tensor(f"{name}.weight", (rows, width), embedding=True)
 
 
 def shape_of_layer(config: Config, **changes: Any) -> Layer:
-    """A layer by the names that most families give their sizes, with `changes`."""
+    """Read a layer by the names that most families use for its sizes; `changes` replace single fields."""
     hidden = size_of(config, "hidden_size", 768)
     heads = size_of(config, "num_attention_heads", 12)
     sizes: dict[str, Any] = {
@@ -64,7 +64,7 @@ def shape_of_layer(config: Config, **changes: Any) -> Layer:
 
 
 def bert_layer(prefix: str, layer: Layer, attention: tuple[str, ...] = ("query", "key", "value")) -> Tensors:
-    """BERT's layer; `attention` are the names of its three projections."""
+    """Yield the parameters of a BERT layer; `attention` names its three projections."""
     size = layer.hidden
     for name in attention:
         yield from linear(f"{prefix}.attention.self.{name}", size, size)
@@ -76,13 +76,13 @@ def bert_layer(prefix: str, layer: Layer, attention: tuple[str, ...] = ("query",
 
 
 def two_layer_head(size: int, outputs: int) -> Tensors:
-    """RoBERTa's head."""
+    """Yield the parameters of RoBERTa's classification head."""
     yield from linear("classifier.dense", size, size)
     yield from linear("classifier.out_proj", size, outputs)
 
 
 def encoder(family: str, config: Config, layer: Layer, tensors: Tensors, outputs: int, **more: Any) -> ModelShape:
-    """What the shapes of all encoders have in common; `more` are fields of ModelShape that differ from BERT's."""
+    """Return a ModelShape; `more` are the fields that differ from what BERT's config.json says."""
     common: dict[str, Any] = {
         "layers": size_of(config, "num_hidden_layers", 12),
         "embedding_size": layer.hidden,

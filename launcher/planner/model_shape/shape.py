@@ -1,4 +1,4 @@
-"""What is known of a model without loading it: its parameters, one by one, and what its activations depend on."""
+"""Describes a model without loading it: its parameters one by one, and the sizes that its activations depend on."""
 
 import math
 from dataclasses import dataclass
@@ -8,97 +8,100 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Tensor:
-    """A parameter. `embedding`: it is looked up by token, position or type, and takes part in no matrix product."""
+    """A parameter. `embedding`: a table that is indexed by token, position or type, without a matrix product."""
 
     name: str
     shape: tuple[int, ...]
     embedding: bool = False
     uses: int = 1
-    """Layers that share it."""
+    """Number of layers that share the parameter."""
 
     @cached_property
     def elements(self) -> int:
-        """Numbers in it."""
+        """Return the number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One encoder or decoder layer, as its activations see it; sizes in elements, dropouts as probabilities."""
+    """The sizes of one layer that its activations depend on; in elements, dropout as a probability."""
 
     hidden: int
     inner: int
     heads: int
     head_size: int
     key_heads: int
-    """Heads of keys and values: fewer than `heads` where several queries share one."""
+    """Heads of keys and values: fewer than `heads` in grouped-query attention."""
     attention: Literal["dense", "rotary", "relative", "disentangled"] = "dense"
-    """What is added to plain attention: rotated positions, a learned bias, or DeBERTa's two position products."""
+    """Positions in attention: none, rotary, a learned bias per distance, or DeBERTa's two position products."""
     projections: int = 3
-    """Matrix products that make queries, keys and values: 3, or 1 where one makes them all."""
+    """Matrix products for queries, keys and values: 3, or 1 where they are fused."""
     head_norms: bool = False
-    """Whether queries and keys are normed head by head (Qwen3)."""
+    """True where queries and keys are normalized per head (Qwen3)."""
     pre_norm: bool = False
-    """Whether a block's norm stands before it (ModernBERT, Llama) rather than behind the residual sum (BERT)."""
+    """True where a block's norm comes before it (ModernBERT, Llama), not after the residual sum (BERT)."""
     rms_norm: bool = False
     gated: bool = False
-    """Whether the inner activation is multiplied by a second projection."""
+    """True where the inner activation is multiplied by a second projection."""
     activation: str = "gelu"
     attention_dropout: float = 0.0
     position_products: int = 0
-    """Disentangled attention: how many of the two position products there are."""
+    """Disentangled attention: number of position products, 0 to 2."""
     positions: int = 0
     """Disentangled attention: rows of the table of relative positions."""
 
 
-@dataclass(frozen=True, eq=False)  # known by identity: what is derived from one is kept for it
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity, so that `sizes_of` can cache by it
 class ModelShape:
-    """Everything of a model that memory, traffic and arithmetic depend on."""
+    """The properties of a model that memory, communication and operations depend on."""
 
     family: str
     tensors: tuple[Tensor, ...]
     """In the order of `model.parameters()`."""
     layer: Layer
     layers: int
-    """How often a layer is computed (ALBERT computes one many times)."""
+    """Number of layers that are computed (ALBERT computes the same layer many times)."""
     embedding_size: int
     outputs: int
     longest: int | None
-    """Tokens of the longest sequence that the positions allow; None where they have no table."""
+    """Tokens of the longest sequence that the positions allow; None for a model without a position table."""
     recomputable: bool = True
-    """Whether transformers can compute its layers' activations again in the backward pass."""
+    """True where transformers can recompute the layers' activations in the backward pass."""
 
     @cached_property
-    def spared(self) -> int:
-        """Last layers that compute, behind attention, one token a sequence (`ftsys.models.last_layer`): 1 or 0."""
-        return int(self.family in _SPARED)
+    def trimmed_layers(self) -> int:
+        """Return 1 where the last layer computes only first tokens after attention, else 0.
+
+        `ftsys.models.last_layer` does that.
+        """
+        return int(self.family in _TRIMMED)
 
     @cached_property
     def parameters(self) -> int:
-        """Elements of all parameters."""
+        """Count the elements of all parameters."""
         return sum(tensor.elements for tensor in self.tensors)
 
     @cached_property
     def matrix_parameters(self) -> int:
-        """Parameters outside the embeddings."""
+        """Count the elements outside the embeddings."""
         return sum(tensor.elements for tensor in self.tensors if not tensor.embedding)
 
     @cached_property
     def computed_parameters(self) -> int:
-        """Parameters outside the embeddings, each as often as a token meets it."""
+        """Count the elements outside the embeddings, each as often as a token is multiplied by it."""
         return sum(tensor.elements * tensor.uses for tensor in self.tensors if not tensor.embedding)
 
     @cached_property
     def groups(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The Trainer's two groups of parameters: with weight decay, and without (biases and norms)."""
+        """Return the Trainer's two parameter groups: with weight decay, and without (biases and norms)."""
         decayed = tuple(tensor for tensor in self.tensors if not _is_bias_or_norm(tensor))
         return decayed, tuple(tensor for tensor in self.tensors if _is_bias_or_norm(tensor))
 
 
-# The planner loads no model to ask; tests/parity/models/test_memory_model.py holds these against real ones.
-_SPARED = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2")
+# Listed here because the planner loads no model; tests/parity/models/test_memory_model.py compares with real models.
+_TRIMMED = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2")
 
 
 def _is_bias_or_norm(tensor: Tensor) -> bool:
-    """As transformers' `get_decay_parameter_names`: every bias, every norm's weight."""
+    """Decide as transformers' `get_decay_parameter_names`: True for every bias and every norm's weight."""
     return len(tensor.shape) < 2 or "bias" in tensor.name

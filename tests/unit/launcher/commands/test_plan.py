@@ -117,7 +117,7 @@ def test_what_is_asked_for_is_taken(
     ("words", "said"),
     [
         (["--gpu", "h200"], "error: --gpu 'h200' is not in the table: write one of h200-141g, "),
-        (["--gpu-memory", "much"], "error: --gpu-memory 'much' is no amount of memory: write it as 24GiB."),
+        (["--gpu-memory", "much"], "error: --gpu-memory 'much' is not an amount of memory: write it as 24GiB."),
         (["--cpu", "--gpu", "t4-16g"], "error: --cpu and --gpu or --gpu-memory exclude each other: leave one out."),
         (["--engine.zero_stage", "2", "--engine.backend", "ddp"], "error: engine.zero_stage=2 needs DeepSpeed"),
     ],

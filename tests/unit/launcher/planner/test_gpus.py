@@ -75,7 +75,7 @@ def test_amounts_of_memory(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-3GiB", "24TB", "much"])
 def test_what_is_no_amount(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no amount of memory: write it as 24GiB"):
+    with pytest.raises(ConfigError, match="is not an amount of memory: write it as 24GiB"):
         parse_memory(text)
 
 

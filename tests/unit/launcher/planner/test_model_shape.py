@@ -130,9 +130,9 @@ def test_the_longest_sequence_is_the_data_paths(name: str) -> None:
     [
         ({}, "model type None is not among those whose sizes are known (bert, "),
         ({"model_type": "t5"}, "model type 't5' is not among"),
-        ({"model_type": "bert", "hidden_size": "768"}, "config.json has hidden_size='768', which is no size"),
+        ({"model_type": "bert", "hidden_size": "768"}, "config.json has hidden_size='768', which is not a size"),
         ({"model_type": "bert", "num_hidden_layers": -1}, "config.json has num_hidden_layers=-1"),
-        ({"model_type": "bert", "attention_probs_dropout_prob": 2}, "attention_probs_dropout_prob=2, which is no prob"),
+        ({"model_type": "bert", "attention_probs_dropout_prob": 2}, "dropout_prob=2, which is not a probability"),
         ({"model_type": "deberta-v2", "conv_kernel_size": 3}, "DeBERTa-v2's convolution is not modelled"),
     ],
 )

@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 from ftsys.config import RunConfig, build_run
 from ftsys.errors import ConfigError
 from launcher.planner.choices import compiled
+from launcher.planner.gpus import GIB
+from launcher.planner.model_shape import model_shape
 from launcher.planner.plan import Plan, World, make_plan, warmup_steps
 
 CPU = World(bf16_supported=True)
 GPUS = World(ranks=8, local_ranks=8, device="cuda", bf16_supported=True)
 ONE_GPU = World(device="cuda", bf16_supported=True)
+
+LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+BERT_LARGE = model_shape({"model_type": "bert", **LARGE}, 2)
 
 
 def run_of(**sections: Any) -> RunConfig:
@@ -200,6 +205,28 @@ def test_a_world_of_nobody(name: str) -> None:
         World(**{**asdict(CPU), name: 0})
 
 
+def test_each_choice_gives_its_reason() -> None:
+    without_model = {
+        "activation_checkpointing": "activations are kept unless a GPU's memory asks for less",
+        "micro_tokens": "16384 on cuda, at least data.max_length = 128",
+        "zero_stage": "an encoder's weights, gradients and optimizer state fit one device, so nothing is split",
+        "precision": "this cuda computes bf16 slowly or not at all",
+        "backend": "4 ranks without ZeRO",
+        "order": "packed batches hold no padding",
+        "compile": "the length of the run is not known",
+    }
+    small_gpus = World(ranks=4, local_ranks=4, device="cuda", device_memory=4 * GIB)
+    assert make_plan(run_of(), small_gpus).reasons == without_model
+    needs = "2.5 GiB of 4.0 GiB; ZeRO 0 alone needs 6.4 GiB"
+    assert make_plan(run_of(), small_gpus, model=BERT_LARGE).reasons == without_model | {
+        "activation_checkpointing": "activations fit",
+        "zero_stage": needs,
+        "precision": "this cuda computes bf16 slowly or not at all; fp16 is what fits",
+        "fit": f"ZeRO 1: {needs}",
+        "backend": "ZeRO 1 is DeepSpeed's",
+    }
+
+
 def test_a_plan_is_json_and_reads_back() -> None:
     plan = make_plan(run_of(), World(ranks=3), 3668)
     text = plan.to_json()
@@ -226,8 +253,8 @@ def test_optimizer_and_clipping_come_from_the_trainer_section() -> None:
         ("auto", CPU, 10**6, 1.0, False, "faster kernels"),
         ("auto", GPUS, 100, 0.01, False, "100 steps of 10 ms would save 0 s, compiling takes 40 s"),
         ("auto", GPUS, 10**6, 0.01, True, "would save 1,000 s"),
-        ("auto", GPUS, None, 0.01, False, "nobody knows"),
-        ("auto", GPUS, 100, None, False, "nobody knows"),
+        ("auto", GPUS, None, 0.01, False, "is not known"),
+        ("auto", GPUS, 100, None, False, "is not known"),
         (True, CPU, 1, None, True, "engine.compile = true"),
         (False, GPUS, 10**6, 1.0, False, "engine.compile = false"),
     ],
@@ -235,9 +262,9 @@ def test_optimizer_and_clipping_come_from_the_trainer_section() -> None:
 def test_short_runs_stay_eager(
     asked: Any, world: World, steps: int | None, seconds: float | None, pays: bool, why: str
 ) -> None:
-    reasons: dict[str, str] = {}
-    assert compiled(engine(compile=asked), world, steps, {"seconds": seconds}, reasons) is pays
-    assert why in reasons["compile"]
+    decision = compiled(engine(compile=asked), world, steps, {"seconds": seconds})
+    assert decision.value is pays
+    assert why in decision.why
 
 
 @pytest.mark.parametrize(

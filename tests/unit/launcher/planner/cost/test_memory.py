@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.planner.cost.activations import MicroBatch, arithmetic, kept
+from launcher.planner.cost.activations import MicroBatch, arithmetic, saved_bytes
 from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS, Parts, sizes_of
 from launcher.planner.cost.memory import Setting, engine_step, moments, predicted_memory
 from launcher.planner.model_shape import FAMILIES, model_shape
@@ -87,18 +87,18 @@ def test_the_bytes_of_one_layer_by_hand() -> None:
     gelu's input and output (2 I), softmax and what is dropped of it (2 H L), a key of 8 bytes a head."""
     batch = MicroBatch(256, 128)
     numbers = arithmetic(BERT, "fp32", "cuda", low_precision_weights=False, kernel="padded")
-    assert kept(BERT, batch, numbers).layer == 256 * (4 * (8 * 768 + 2 * 3072 + 2 * 12 * 128) + 8 * 12)
+    assert saved_bytes(BERT, batch, numbers).layer == 256 * (4 * (8 * 768 + 2 * 3072 + 2 * 12 * 128) + 8 * 12)
     grouped = arithmetic(BERT, "fp32", "cpu", low_precision_weights=False, kernel="grouped")
-    assert kept(BERT, batch, grouped).layer == 256 * (4 * (8 * 768 + 2 * 3072 + 12 * 128) + 8 * 12)
+    assert saved_bytes(BERT, batch, grouped).layer == 256 * (4 * (8 * 768 + 2 * 3072 + 12 * 128) + 8 * 12)
     native = arithmetic(BERT, "fp32", "cpu", low_precision_weights=False)
-    assert kept(BERT, batch, native).layer == 256 * (4 * (8 * 768 + 2 * 3072) + 4 * 12)
+    assert saved_bytes(BERT, batch, native).layer == 256 * (4 * (8 * 768 + 2 * 3072) + 4 * 12)
 
 
 def test_autocast_keeps_weights_and_inputs_twice() -> None:
     numbers = arithmetic(BERT, "fp16", "cuda", low_precision_weights=False)
-    found = kept(BERT, MicroBatch(256, 128), numbers)
+    found = saved_bytes(BERT, MicroBatch(256, 128), numbers)
     assert found.weight_casts == 2 * BERT.matrix_parameters
-    assert found.layer > kept(BERT, MicroBatch(256, 128), arithmetic(BERT, "fp16", "cuda", True)).layer
+    assert found.layer > saved_bytes(BERT, MicroBatch(256, 128), arithmetic(BERT, "fp16", "cuda", True)).layer
 
 
 SETTINGS = st.builds(
