@@ -209,8 +209,13 @@ def _overlaid(ours: Mapping[str, Any], theirs: Mapping[str, Any], known: Mapping
     return merged
 
 
+def user_json_of(run: RunConfig) -> Json | None:
+    """Read the DeepSpeed file that a run names; None where `engine.deepspeed` names none."""
+    return read_user_json(run.engine.deepspeed) if run.engine.deepspeed else None
+
+
 def read_user_json(path: str | Path) -> Json:
-    """A user's DeepSpeed file. Raises ConfigError, with the line where the text is no JSON."""
+    """Read a user's DeepSpeed file. Raises ConfigError, with the line where the text is no JSON."""
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

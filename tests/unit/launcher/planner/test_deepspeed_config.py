@@ -9,7 +9,14 @@ import pytest
 
 from ftsys.config import RunConfig, build_run
 from ftsys.errors import ConfigError
-from launcher.planner.deepspeed_config import conflicts, deepspeed_config, file_name, merged_config, read_user_json
+from launcher.planner.deepspeed_config import (
+    conflicts,
+    deepspeed_config,
+    file_name,
+    merged_config,
+    read_user_json,
+    user_json_of,
+)
 from launcher.planner.plan import Plan, World, make_plan
 from launcher.planner.shipped_configs import combinations, shipped_files
 
@@ -233,3 +240,11 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, make: Callable[[Path], objec
     make(path)
     with pytest.raises(ConfigError, match=said):
         read_user_json(path)
+
+
+def test_a_run_reads_the_file_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{"bf16": {"enabled": true}}')
+    run, _ = planned(engine={"deepspeed": str(path)}, json_file={})
+    assert user_json_of(run) == {"bf16": {"enabled": True}}
+    assert user_json_of(planned()[0]) is None
