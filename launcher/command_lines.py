@@ -13,14 +13,16 @@ from typing import Any, Literal
 
 from ftsys.errors import LaunchError
 from launcher.hostfile import check_host_name
+from launcher.timeouts import (
+    RENDEZVOUS_SECONDS,
+    SSH_ALIVE_COUNT,
+    SSH_ALIVE_SECONDS,
+    SSH_CONNECT_SECONDS,
+    TORCHRUN_POLL_SECONDS,
+    TORCHRUN_SHUTDOWN_SECONDS,
+)
 
 Launcher = Literal["torchrun", "deepspeed"]
-
-SHUTDOWN_SECONDS = 300
-"""What ranks have to leave after a signal before torchrun kills them; its own 30 s would cut a large checkpoint off."""
-
-RENDEZVOUS_SECONDS = 120
-SSH_CONNECT_SECONDS = 10
 
 _OF_THE_RUN = tuple(
     "FTSYS_ HF_ HUGGINGFACE_ TRANSFORMERS_ TOKENIZERS_ TORCH PYTORCH_ TRITON_ NCCL_ GLOO_ UCX_ FI_ DS_ DEEPSPEED_ "
@@ -82,10 +84,10 @@ def torchrun_command(python: str, start: Start, node: int) -> list[str]:
         f"--rdzv-id={start.run_id}",
         f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}",
         "--max-restarts=0",
-        "--monitor-interval=0.1",
+        f"--monitor-interval={TORCHRUN_POLL_SECONDS}",
         # Without USR1 torchrun dies of it and leaves its ranks behind.
         "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
-        f"--shutdown-timeout={SHUTDOWN_SECONDS}",
+        f"--shutdown-timeout={TORCHRUN_SHUTDOWN_SECONDS}",
         *("--module", "launcher.agent.rank", *start.program),
     ]
 
@@ -125,8 +127,8 @@ def ssh_words(host: str) -> list[str]:
     options = [
         "BatchMode=yes",
         f"ConnectTimeout={SSH_CONNECT_SECONDS}",
-        "ServerAliveInterval=5",
-        "ServerAliveCountMax=3",
+        f"ServerAliveInterval={SSH_ALIVE_SECONDS}",
+        f"ServerAliveCountMax={SSH_ALIVE_COUNT}",
         "ClearAllForwardings=yes",
     ]
     words = ["ssh", "-T", *(part for option in options for part in ("-o", option))]

@@ -13,19 +13,17 @@ from launcher.backends.agents import Agents, Said
 from launcher.command_lines import Start
 from launcher.exit_report import Ended
 from launcher.protocol import Message
-from launcher.timeouts import BEAT_SECONDS
+from launcher.timeouts import (
+    CONTROLLER_CLOSE_SECONDS,
+    CONTROLLER_GIVE_UP_SECONDS,
+    CONTROLLER_KILL_SECONDS,
+    CONTROLLER_POLL_SECONDS,
+    HEARTBEAT_SECONDS,
+    PREFLIGHT_SECONDS,
+    SECOND_INTERRUPT_SECONDS,
+)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-PREPARE_SECONDS = 60.0
-POLL_SECONDS = 0.2
-
-AGAIN_SECONDS = 1.0
-"""A second Ctrl-C counts as one of its own, and ends the ranks at once, if it comes so long after the first."""
-
-CLOSE_SECONDS, KILL_SECONDS = 2.0, 5.0
-
-LEAVE_SECONDS = 12.0
-"""When, after the first failure, agents that are still there are given up. They have ended their ranks before."""
 
 
 class Conductor:
@@ -58,7 +56,7 @@ class Conductor:
         finally:
             for each in opened:
                 each.hang_up()
-            deadline = time.monotonic() + CLOSE_SECONDS
+            deadline = time.monotonic() + CONTROLLER_CLOSE_SECONDS
             for each in opened:
                 each.end(deadline)
             for number, handler in former.items():
@@ -76,14 +74,14 @@ class Conductor:
         ready: dict[int, Message] = {}
         reasons: list[str] = []
         lost: set[int] = set()
-        deadline = time.monotonic() + PREPARE_SECONDS
+        deadline = time.monotonic() + PREFLIGHT_SECONDS
         while len(ready) + len(lost) < len(self._nodes) and self.stop is None:
-            said = self._next(max(0.0, min(POLL_SECONDS, deadline - time.monotonic())))
+            said = self._next(max(0.0, min(CONTROLLER_POLL_SECONDS, deadline - time.monotonic())))
             if said is None and time.monotonic() < deadline:
                 continue
             if said is None:
                 silent = sorted({each.place for each in self._agents if set(each.nodes) - ready.keys() - lost})
-                reasons.append(f"nothing was heard of {', '.join(silent)} for {PREPARE_SECONDS:g} s.")
+                reasons.append(f"nothing was heard of {', '.join(silent)} for {PREFLIGHT_SECONDS:g} s.")
                 break
             if said.word is None:
                 lost |= set(said.by.nodes) - ready.keys()
@@ -106,7 +104,7 @@ class Conductor:
     def wait(self) -> None:
         """Return when every node is done, or has been given up after a failure."""
         while self._nodes - self._gone and time.monotonic() < self._give_up_at:
-            said = self._next(POLL_SECONDS)
+            said = self._next(CONTROLLER_POLL_SECONDS)
             if said is None:
                 continue
             if said.word is None:
@@ -119,7 +117,7 @@ class Conductor:
     def _next(self, seconds: float) -> Said | None:
         while self._received:
             self._hand_on(self._received.pop(0))
-        if time.monotonic() - self._beat_at > BEAT_SECONDS:
+        if time.monotonic() - self._beat_at > HEARTBEAT_SECONDS:
             self._beat_at = time.monotonic()
             self._tell(do="beat")
         try:
@@ -151,7 +149,7 @@ class Conductor:
     def _fail(self) -> None:
         """Something went wrong: nodes that do not know of it yet have their ranks leave too."""
         if self._give_up_at == float("inf"):
-            self._give_up_at = time.monotonic() + LEAVE_SECONDS
+            self._give_up_at = time.monotonic() + CONTROLLER_GIVE_UP_SECONDS
             self._tell(do="leave", now=False)
 
     def _tell(self, **order: object) -> None:
@@ -169,10 +167,10 @@ class Conductor:
             self.stop, self._stopped_at = received, now
             # A closed terminal's HUP is no signal that ranks know.
             self._tell(do="signal", name="SIGTERM" if received == signal.SIGHUP else received.name)
-        elif received == signal.SIGINT and now - self._stopped_at > AGAIN_SECONDS:
+        elif received == signal.SIGINT and now - self._stopped_at > SECOND_INTERRUPT_SECONDS:
             print("ftlaunch: told a second time: the ranks are ended as they are", file=sys.stderr, flush=True)
             self._tell(do="leave", now=True)
-            self._give_up_at = min(self._give_up_at, now + KILL_SECONDS)
+            self._give_up_at = min(self._give_up_at, now + CONTROLLER_KILL_SECONDS)
 
 
 def _why_not(agents: Agents) -> str:

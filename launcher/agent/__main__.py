@@ -25,7 +25,18 @@ from launcher.host.network_interface import interface_towards
 from launcher.host.preflight import check_machine, port_to_meet_at
 from launcher.planner.world import cpu_has_bf16, gpu_has_bf16, usable_gpus
 from launcher.protocol import AGENT, Message, Orders, word
-from launcher.timeouts import BEAT_SECONDS, CUT_OFF_SECONDS, KILL_SECONDS, LEAVE_SECONDS, POLL_SECONDS, STOP_SECONDS
+from launcher.timeouts import (
+    AGENT_INTERRUPT_SECONDS,
+    AGENT_KILL_SECONDS,
+    AGENT_POLL_SECONDS,
+    HEARTBEAT_SECONDS,
+    KILL_AGAIN_SECONDS,
+    LAUNCHER_STOP_SECONDS,
+    ORPHAN_SECONDS,
+    SAVE_KILL_SECONDS,
+    SAVE_SECONDS,
+    SWEEP_SECONDS,
+)
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
@@ -57,13 +68,13 @@ class Node:
         for number in STOPS:
             signal.signal(number, self._on_signal)
         while not self._over:
-            for key, _ in self._selector.select(POLL_SECONDS):
+            for key, _ in self._selector.select(AGENT_POLL_SECONDS):
                 key.data()
             while self._received:
                 received = self._received.pop(0)
                 self._stop(signal.SIGTERM if received == signal.SIGHUP else received)
             self._look()
-        kill_children(seconds=2.0)
+        kill_children(SWEEP_SECONDS)
         status = self._launcher.returncode if self._launcher else None
         ended = self._links.ended if self._links else {}
         self._say(kind="gone", status=status, ranks=len(ended), reason=self._trouble)
@@ -150,7 +161,7 @@ class Node:
         """A rank failed elsewhere, or `ftlaunch` was told twice to end."""
         if self._launcher is None:
             self._over = True
-        self._count_down(0.0 if order["now"] else LEAVE_SECONDS, 0.0 if order["now"] else KILL_SECONDS)
+        self._count_down(0.0 if order["now"] else AGENT_INTERRUPT_SECONDS, 0.0 if order["now"] else AGENT_KILL_SECONDS)
 
     def _stop(self, number: signal.Signals) -> None:
         """Hand the first signal to the ranks, past torchrun: it would bound their time to save, and dies of others."""
@@ -158,23 +169,23 @@ class Node:
             self._over = True
         elif not self._links.begun:
             self._launcher.terminate()  # nobody has anything to save yet
-            self._count_down(0.0, 2.0)
+            self._count_down(0.0, LAUNCHER_STOP_SECONDS)
         elif not self._stopped:
             self._stopped = True
             self._links.interrupt(number)
 
     def _cut_off(self) -> None:
         self._stop(signal.SIGTERM)
-        self._count_down(float("inf"), CUT_OFF_SECONDS)
+        self._count_down(float("inf"), ORPHAN_SECONDS)
 
     # What happens
 
     def _on_rank_end(self, rank: int, status: int) -> None:
         self._say(kind="ended", rank=rank, status=status)
         if status == 75:
-            self._count_down(STOP_SECONDS, STOP_SECONDS + 5.0)
+            self._count_down(SAVE_SECONDS, SAVE_KILL_SECONDS)
         elif status:
-            self._count_down(LEAVE_SECONDS, KILL_SECONDS)
+            self._count_down(AGENT_INTERRUPT_SECONDS, AGENT_KILL_SECONDS)
 
     def _count_down(self, interrupt: float, kill: float) -> None:
         """Have the ranks interrupted and killed in so many seconds, or earlier if that was settled before."""
@@ -187,7 +198,7 @@ class Node:
         if now - self._heard_at > self._silence:
             self._heard_at = float("inf")
             self._cut_off()
-        if self._silence < float("inf") and now - self._spoke_at > BEAT_SECONDS:
+        if self._silence < float("inf") and now - self._spoke_at > HEARTBEAT_SECONDS:
             self._spoke_at = now
             self._say(kind="beat")
         if self._launcher is None or self._links is None or self._start is None:
@@ -197,16 +208,18 @@ class Node:
             self._interrupt_at = float("inf")
             self._links.interrupt(signal.SIGTERM)
         if now > self._kill_at:
-            self._kill_at = now + 1.0
+            self._kill_at = now + KILL_AGAIN_SECONDS
             self._links.kill()
             self._launcher.kill()
         if len(self._links.ended) == self._start.ranks_per_node or not running:
             self._links.release()
         if not running:
             if self._links.alive and self._stopped:
-                self._count_down(STOP_SECONDS, STOP_SECONDS)  # they are saving
+                self._count_down(SAVE_SECONDS, SAVE_SECONDS)  # they are saving
             elif self._links.alive:
-                self._count_down(LEAVE_SECONDS, KILL_SECONDS)  # torchrun itself died, and its ranks were told to stop
+                self._count_down(
+                    AGENT_INTERRUPT_SECONDS, AGENT_KILL_SECONDS
+                )  # torchrun itself died, and its ranks were told to stop
             else:
                 self._over = True
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from launcher.timeouts import KILL_POLL_SECONDS
+
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -31,7 +33,7 @@ def kill_children(seconds: float) -> None:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        time.sleep(0.01)
+        time.sleep(KILL_POLL_SECONDS)
 
 
 def _children() -> Iterator[int]:

@@ -25,11 +25,9 @@ from typing import Any, Self
 from launcher.agent.process_tree import die_with_parent, kill_group
 from launcher.agent.terminal import PlainText, copy_size, make_terminal
 from launcher.protocol import AGENT, LONGEST_MESSAGE, write_all
+from launcher.timeouts import ORPHAN_SECONDS, RANK_POLL_SECONDS
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-LONGEST_WAIT = 0.5
-ALONE_SECONDS = 20.0
-"""What a rank has to save and leave once its agent is gone."""
 
 
 @dataclass
@@ -163,10 +161,10 @@ class Rank:
             for stream in self._streams:
                 selector.register(stream.source, selectors.EVENT_READ, partial(stream.copy, self._log))
             while self._process.poll() is None:
-                _handle(selector, LONGEST_WAIT)
+                _handle(selector, RANK_POLL_SECONDS)
                 if agent not in selector.get_map() and kill_at == math.inf:
                     self._process.terminate()
-                    kill_at = time.monotonic() + ALONE_SECONDS
+                    kill_at = time.monotonic() + ORPHAN_SECONDS
                 if time.monotonic() > kill_at:
                     self._process.kill()
         kill_group(self.pid)  # what it started and left behind

@@ -16,6 +16,7 @@ from ftsys.errors import LaunchError
 from launcher.command_lines import agent_command, smallest_cpu_count, srun_command, ssh_command
 from launcher.hostfile import check_host_name
 from launcher.protocol import Message, Words, order, write_all
+from launcher.timeouts import SCONTROL_SECONDS
 
 HERE = frozenset({"localhost", "127.0.0.1"})
 KEPT_BYTES = 4_000
@@ -143,7 +144,11 @@ def allocated_hosts(environ: Mapping[str, str]) -> list[str]:
     nodelist = environ.get("SLURM_JOB_NODELIST", "")
     try:
         listed = subprocess.run(
-            ["scontrol", "show", "hostnames", "--", nodelist], capture_output=True, text=True, timeout=30, check=True
+            ["scontrol", "show", "hostnames", "--", nodelist],
+            capture_output=True,
+            text=True,
+            timeout=SCONTROL_SECONDS,
+            check=True,
         )
     except (FileNotFoundError, subprocess.SubprocessError) as error:
         raise LaunchError(f"scontrol does not tell the nodes of SLURM_JOB_NODELIST={nodelist!r} ({error}).") from error

@@ -9,8 +9,7 @@ from typing import BinaryIO
 from ftsys.errors import LaunchError
 from launcher.commands.shared import Commands
 from launcher.slurm.job import LIVE, demanded_number, refuse_overrides, state
-
-POLL_SECONDS = 1.0
+from launcher.timeouts import LOG_POLL_SECONDS
 
 
 def add_parser(commands: Commands) -> None:
@@ -28,7 +27,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     number = demanded_number(folder)
     path = folder / f"logs/slurm-{number}.log"
     while options.follow and not path.exists() and state(number) in LIVE:
-        time.sleep(POLL_SECONDS)
+        time.sleep(LOG_POLL_SECONDS)
     if not path.exists():
         raise LaunchError(f"job {number} ({state(number)}) has written nothing yet: `ftlaunch status {folder}`.")
     with path.open("rb") as stream:
@@ -37,7 +36,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
             copy_rest(stream)
             if not live:
                 return 0
-            time.sleep(POLL_SECONDS)
+            time.sleep(LOG_POLL_SECONDS)
 
 
 def copy_rest(stream: BinaryIO) -> None:

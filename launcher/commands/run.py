@@ -22,10 +22,7 @@ from launcher.controller import Conductor
 from launcher.exit_report import closing_lines, judge
 from launcher.planner.world import World
 from launcher.protocol import Message
-
-SILENCE_SECONDS = 60.0
-"""When the ranks on a host that hears nothing of us any more are stopped. `ftlaunch` may be suspended so long."""
-
+from launcher.timeouts import SILENCE_SECONDS
 
 NAMED_HOSTS = 4
 """More machines than this are counted, not named."""

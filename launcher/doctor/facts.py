@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftsys.config import RunConfig
+from launcher.timeouts import DOCTOR_SECONDS
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Asked:
     """Whether the user named the port; a derived one gives way to the next where it is in use."""
     ranks_per_node: int | None = None
     cpu: bool = False
-    seconds: float = 26.0
+    seconds: float = DOCTOR_SECONDS
     """What all probes together may take; what has not been told by then is not judged."""
     requirements: Mapping[str, str] = field(default_factory=dict)
     tested: Mapping[str, str] = field(default_factory=dict)

@@ -11,9 +11,7 @@ from ftsys.config import plain_tree
 from launcher.command_lines import remote_line, srun_words, ssh_words
 from launcher.doctor.facts import Answer, Asked, Examined
 from launcher.doctor.run_on_nodes import Ended, run_together
-
-_START_SECONDS = 4.0
-"""What of the time is left for a probe's start: Python, ssh, and the end of one that hangs."""
+from launcher.timeouts import PROBE_LEAST_SECONDS, PROBE_START_SECONDS
 
 _ERRORS_KEPT = 2_000
 
@@ -38,7 +36,7 @@ def _question(asked: Asked, token: str, environ: Mapping[str, str]) -> str:
         "hosts": asked.hosts,
         "master": asked.nodes[0] if len(asked.nodes) > 1 else "127.0.0.1",
         "port": asked.port,
-        "seconds": max(1.0, asked.seconds - _START_SECONDS),
+        "seconds": max(PROBE_LEAST_SECONDS, asked.seconds - PROBE_START_SECONDS),
         "token": token,
         "run": plain_tree(asked.run),
         "packages": list(asked.requirements),

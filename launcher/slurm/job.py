@@ -5,22 +5,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.errors import LaunchError
+from launcher.timeouts import SLURM_COMMAND_SECONDS
 
 JOB_FILE = "logs/slurm-job"
 """In the run folder: the number of the newest job that was submitted for it. job.sh writes it too."""
 
 LIVE = frozenset("PENDING CONFIGURING RUNNING SUSPENDED COMPLETING REQUEUED RESIZING SIGNALING STAGE_OUT".split())
-SECONDS = 60
 
 
 def call(*words: str, text: str | None = None) -> str:
     """What a SLURM command prints. Raises LaunchError with its words where it fails or is not there."""
     try:
-        done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=SECONDS, check=True)
+        done = subprocess.run(
+            words, input=text, capture_output=True, text=True, timeout=SLURM_COMMAND_SECONDS, check=True
+        )
     except FileNotFoundError:
         raise LaunchError(f"{words[0]!r} is not found: run this on a login node of a SLURM cluster.") from None
     except subprocess.TimeoutExpired:
-        raise LaunchError(f"`{' '.join(words)}` did not answer for {SECONDS} s: is slurmctld up?") from None
+        raise LaunchError(
+            f"`{' '.join(words)}` did not answer for {SLURM_COMMAND_SECONDS} s: is slurmctld up?"
+        ) from None
     except subprocess.CalledProcessError as error:
         raise LaunchError(f"`{' '.join(words)}` failed: {error.stderr.strip() or error.returncode}") from error
     return done.stdout

@@ -125,7 +125,7 @@ def test_logs(folder: Path, stand_in: Commands, capfdbinary: pytest.CaptureFixtu
 def test_logs_are_followed_until_the_job_has_ended(
     folder: Path, stand_in: Commands, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.commands.logs.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("launcher.commands.logs.LOG_POLL_SECONDS", 0.01)
     log = of_job(folder) / "logs/slurm-17.log"
     # The log comes at the second look, grows at each, and the job has ended at the fourth.
     stand_in(
