@@ -16,11 +16,11 @@ Main = Callable[[Sequence[str]], int]
 HEAD = f"""{GENERATED}
 # Commands
 
-`ftsys` is one process, alone or as a rank of any launcher. `ftlaunch` plans runs and starts their ranks. Both end with one of
-the [exit statuses](exit-statuses.md). `--help` behind a command prints what this page says about it.
+`ftsys` is one process, alone or as a rank of any launcher. `ftlaunch` plans runs and starts their ranks. Both end with
+one of the [exit statuses](exit-statuses.md). `--help` behind a command prints what this page says about it.
 
-`[--section.key VALUE ...]` are overrides: any key of the [run file](run-file.md) with the value that this start has, for
-instance `--train.seed 7`.
+`[--section.key VALUE ...]` are overrides: any key of the [run file](run-file.md), with the value for this start, for
+example `--train.seed 7`.
 """
 
 FLAGS_PAGE = "It reads the flags of transformers' example script: see [Flags of `run_glue.py`](run-glue-flags.md).\n"
@@ -31,8 +31,10 @@ def commands_page() -> str:
     ftsys = _choices(ftsys_cli.build_parser())
     launcher = _choices(launcher_cli.build_parser())
     pieces = [HEAD, "## ftsys\n", _overview("ftsys", ftsys)]
-    pieces += [_entry(ftsys_cli.main, "ftsys", (name,), text) for name, text in ftsys.items()]
-    pieces += [_entry(ftsys_cli.main, "ftsys", ("bench", name), text) for name, text in BENCHMARKS.items()]
+    for name, text in ftsys.items():
+        pieces.append(_entry(ftsys_cli.main, "ftsys", (name,), text))
+        below = BENCHMARKS if name == "bench" else {}
+        pieces += [_entry(ftsys_cli.main, "ftsys", (name, each), says) for each, says in below.items()]
     pieces += ["## ftlaunch\n", _overview("ftlaunch", launcher)]
     pieces += [_entry(launcher_cli.main, "ftlaunch", (name,), text) for name, text in launcher.items()]
     return "\n".join(pieces)
@@ -59,7 +61,7 @@ def _entry(main: Main, program: str, words: tuple[str, ...], text: str) -> str:
     if words == ("run-glue",):
         return f"{head}{sentence(text)} {FLAGS_PAGE}"
     if words == ("bench",):
-        return f"{head}{sentence(text)} The benchmarks follow, one heading each.\n"
+        return f"{head}{sentence(text)} Its benchmarks are:\n"
     parser = asked_parser(main, words)
     rows = list(_rows(parser))
     arguments = table(("Argument", "Meaning"), rows) if rows else ""

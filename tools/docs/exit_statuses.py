@@ -12,12 +12,9 @@ HEAD = f"""{GENERATED}
 """
 
 LAUNCHERS = """
-`ftlaunch run` ends with the exit status of the run, and with 1 for a rank that was killed. Other launchers do not pass exit
-statuses on: `torchrun` turns each of them into 1. The run's own report is in `RUN_DIR/status.json`.
+`ftlaunch run` ends with the exit status of the run, and with 1 for a rank that was killed. Other launchers do not pass
+exit statuses on: `torchrun` turns each of them into 1. The run's own report is in `RUN_DIR/status.json`.
 
-"""
-
-ERRORS = """
 ## Errors
 
 Each error that is printed without a traceback is one of these classes, which `ftsys.errors` defines.
@@ -33,8 +30,6 @@ def exit_statuses_page() -> str:
     return (
         HEAD
         + table(("Exit status", "Meaning"), statuses, right=[0])
-        + LAUNCHERS.rstrip("\n")
-        + "\n"
-        + ERRORS
+        + LAUNCHERS
         + table(("Error", "Exit status", "Meaning"), rows, right=[1])
     )

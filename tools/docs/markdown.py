@@ -1,5 +1,6 @@
 """Builds pieces of Markdown: tables, and the note that a page is generated."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 GENERATED = "<!-- Written by `make docs` from the code. Change the code, not this page. -->\n"
@@ -19,6 +20,7 @@ def cell(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return a text that starts with a capital letter and ends with a full stop."""
+    """Return a text that starts with a capital letter, unless it starts with a name, and ends with a full stop."""
     text = " ".join(text.split())
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', ':')) else '.'}"
+    is_word = re.match(r"[a-z]+\b(?!['.])", text)
+    return f"{text[:1].upper() if is_word else text[:1]}{text[1:]}{'' if text.endswith(('.', '?', ':')) else '.'}"

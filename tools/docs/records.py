@@ -40,7 +40,8 @@ def _section(path: Path) -> str:
     )
     title = f"## {record['name']} {{ #{record['name']} }}\n"
     tables = _peers(record) if record["name"].startswith("step-") else _figures(record)
-    return f"{title}\n{origin}\n\n<!-- --8<-- [start:{record['name']}] -->\n\n{tables}\n<!-- --8<-- [end:{record['name']}] -->\n"
+    start, end = (f"<!-- --8<-- [{mark}:{record['name']}] -->\n" for mark in ("start", "end"))
+    return f"{title}\n{origin}\n\n{start}\n{tables}\n{end}"
 
 
 def _figures(record: dict[str, Any]) -> str:

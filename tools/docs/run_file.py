@@ -16,8 +16,8 @@ from tools.docs.markdown import GENERATED, sentence
 HEAD = f"""{GENERATED}
 # The run file
 
-A run file is TOML. Every key has a default, except where this page says otherwise. A value comes from the first of these
-places that names it:
+A run file is TOML. Every key has a default, except where this page says otherwise. A value comes from the first of
+these places that names it:
 
 1. the command line: `--train.epochs 5`,
 2. the run file,
@@ -25,9 +25,9 @@ places that names it:
 
 `ftsys config RUN.toml` prints every key with its value and the place that it came from, and starts nothing.
 
-Keys are read strictly: a key that does not exist is an error that names the nearest known key. All mistakes of a file are
-reported together. No text is turned into a number, and no number into a text. Relative paths start at the folder in which
-the command is started. Environment variables in a value are not expanded.
+Keys are read strictly: a key that does not exist is an error that names the nearest known key. All mistakes of a file
+are reported together. No text is turned into a number, and no number into a text. Relative paths start at the folder in
+which the command is started. Environment variables in a value are not expanded.
 
 Two pairs of keys say the same thing in two ways: `batch.global_size` or `batch.global_tokens`, and `train.epochs` or
 `train.max_steps`. Give one key of a pair; the other one has no value then.
@@ -79,11 +79,13 @@ def _section_head(section: str, is_table: bool) -> str:
 def _entry(key: str, field: FieldInfo, text: str) -> str:
     level = "###" if "." in key else "##"
     write = next(item.text for item in field.metadata if isinstance(item, Write))
-    return f"{level} `{key}` {{ #{key} }}\n\n{sentence(text)}\n\nWrite: {write}. Default: {_default(field)}.\n"
+    return f"{level} `{key}` {{ #{key} }}\n\n{sentence(text)}\n\nWrite: {write}. Default: {_default(field, write)}.\n"
 
 
-def _default(field: FieldInfo) -> str:
+def _default(field: FieldInfo, write: str) -> str:
     value: Any = field.default
     if value is None:
         return "no value"
+    if value == "" and "not empty" in write:
+        return "none, it has to be given"
     return f"`{json.dumps(value)}`" if value not in ("", (), {}) else "empty"

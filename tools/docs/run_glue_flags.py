@@ -10,9 +10,10 @@ from tools.docs.markdown import GENERATED, sentence, table
 HEAD = f"""{GENERATED}
 # Flags of `run_glue.py`
 
-`ftsys run-glue` takes the flags of transformers' example script `run_glue.py`, or one JSON file of them. A flag that is on none
-of these tables is an argument of `transformers.TrainingArguments` and means what it means there. A flag that transformers 5
-dropped is taken with a note that gives today's name. A flag or a value that cannot be honoured is refused by name.
+`ftsys run-glue` takes the flags of transformers' example script `run_glue.py`, or one JSON file of them. A flag that is
+in none of these tables is an argument of `transformers.TrainingArguments` and means what it means there. A flag that
+transformers 5 dropped is taken with a note that gives the new name. A flag or a value that cannot be honoured is
+refused by name.
 """
 
 KEYS = "\n## Flags that are keys of the run file\n\n"
