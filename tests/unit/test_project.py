@@ -12,6 +12,7 @@ import pytest
 from ftsys.config import build_run
 
 LINES = 300
+README_LINES = 150
 SOURCES = ("ftsys", "launcher", "tests", "benchmarks", "tools")
 
 
@@ -87,15 +88,16 @@ def test_the_ftsys_commands_that_are_documented_exist(repository: Path) -> None:
 
 
 def test_files_that_are_documented_exist(repository: Path) -> None:
-    text = spans((repository / "CONTRIBUTING.md").read_text()) + spans((repository / "README.md").read_text())
-    named = set(re.findall(r"\b((?:ftsys|launcher|tests|configs|tools)/[\w/.]+)", text))
+    pattern = r"\b((?:ftsys|launcher|tests|configs|slurm|tools)/[\w/.]+)"
+    named = {name for text in documents(repository).values() for name in re.findall(pattern, text)}
     assert len(named) > 10
     assert [name for name in sorted(named) if not (repository / name).exists()] == []
 
 
-def test_links_of_the_readme_lead_to_files(repository: Path) -> None:
+def test_the_readme_is_short_and_its_links_lead_to_files(repository: Path) -> None:
     """mkdocs checks the links of the site's pages: README.md is none of them."""
     text = (repository / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= README_LINES, "the README is an entrance; docs/ has room for the rest"
     links = re.findall(r"\]\(([^)#]+)|(?:src|srcset)=\"([^\"]+)", text)
     named = {link or picture for link, picture in links}
     assert len(named) > 20

@@ -9,7 +9,7 @@ from unittest.mock import patch
 from ftsys import cli as ftsys_cli
 from ftsys.bench.command import BENCHMARKS
 from launcher import cli as launcher_cli
-from tools.docs.markdown import GENERATED, sentence, table
+from tools.docs.markdown import GENERATED, options_table, sentence, table
 
 Main = Callable[[Sequence[str]], int]
 
@@ -64,7 +64,7 @@ def _entry(main: Main, program: str, words: tuple[str, ...], text: str) -> str:
         return f"{head}{sentence(text)} Its benchmarks are:\n"
     parser = asked_parser(main, words)
     rows = list(_rows(parser))
-    arguments = table(("Argument", "Meaning"), rows) if rows else ""
+    arguments = options_table(("Argument", "Meaning"), rows) if rows else ""
     return f"{head}{sentence(parser.description or text)}\n\n```text\n{usage(parser)}\n```\n\n{arguments}"
 
 

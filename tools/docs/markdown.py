@@ -14,6 +14,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[in
     )
 
 
+def options_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table whose first column has options of a command, which docs/style.css keeps on one line."""
+    return f'<div class="options" markdown>\n\n{table(head, rows)}\n</div>\n'
+
+
 def cell(text: str) -> str:
     """Return a text as one cell of a table: on one line, with its bars escaped."""
     return " ".join(text.split()).replace("|", "\\|")
@@ -22,5 +27,5 @@ def cell(text: str) -> str:
 def sentence(text: str) -> str:
     """Return a text that starts with a capital letter, unless it starts with a name, and ends with a full stop."""
     text = " ".join(text.split())
-    is_word = re.match(r"[a-z]+\b(?!['.])", text)
+    is_word = re.match(r"[a-z]+\b(?!['.,-])", text)
     return f"{text[:1].upper() if is_word else text[:1]}{text[1:]}{'' if text.endswith(('.', '?', ':')) else '.'}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from ftsys.run_glue.flag_table import ONLY, SAME_KEY, WITHOUT_EFFECT
 from ftsys.run_glue.flags import DataFlags, ModelFlags
-from tools.docs.markdown import GENERATED, sentence, table
+from tools.docs.markdown import GENERATED, options_table, sentence
 
 HEAD = f"""{GENERATED}
 # Flags of `run_glue.py`
@@ -35,13 +35,13 @@ def run_glue_flags_page() -> str:
     return (
         HEAD
         + SCRIPT
-        + table(("Flag", "Meaning"), own)
+        + options_table(("Flag", "Meaning"), own)
         + KEYS
-        + table(("Flag", "Key of the run file"), keys)
+        + options_table(("Flag", "Key of the run file"), keys)
         + IGNORED
-        + table(("Flag", "Reason"), ignored)
+        + options_table(("Flag", "Reason"), ignored)
         + LIMITED
-        + table(("Flag", "Values", "Reason, or what to do instead"), limited)
+        + options_table(("Flag", "Values", "Reason, or what to do instead"), limited)
     )
 
 

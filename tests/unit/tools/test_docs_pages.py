@@ -29,6 +29,11 @@ def test_every_key_of_the_run_file_has_its_text() -> None:
     assert texts["batch.micro_tokens"] == "Real tokens a device computes in one micro-batch."
 
 
+def test_every_argument_has_a_help_text() -> None:
+    """In the table of a command, the second cell of no row is empty."""
+    assert re.findall(r"^\| `.*` \|\s*\|$", PAGES["reference/commands.md"](), re.MULTILINE) == []
+
+
 def test_options_that_are_documented_exist(repository: Path) -> None:
     """Every command line in a block of README.md and of the pages is held against the parser of its command."""
     pages = [repository / "README.md", *DOCS.rglob("*.md")]
