@@ -23,6 +23,7 @@ STAMP_VENV := $(VENV)/.made
 STAMP_TORCH := $(VENV)/.torch-$(TORCH)
 STAMP_DEMO := $(VENV)/.installed-demo
 STAMP_DEV := $(VENV)/.installed-dev
+STAMP_DOCS := $(VENV)/.installed-docs
 STAMP_TRITON := $(VENV)/.installed-triton
 TRITON_VERSION := 3.9.0
 # DeepSpeed is a source distribution whose build imports torch, so torch comes first and the build is not isolated.
@@ -31,7 +32,7 @@ INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
-.PHONY: help install demo test test-long test-triton test-cluster check house format bench clean
+.PHONY: help install demo test test-long test-triton test-cluster check house format docs bench clean
 help:
 	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite"
@@ -41,6 +42,7 @@ help:
 	@echo "make test-long  the tests that take minutes"
 	@echo "make test-triton  the GPU's attention kernel in Triton's interpreter and as machine code; part of make test"
 	@echo "make test-cluster  virtual hosts and a SLURM cluster on this machine: needs root; installs Debian's sshd and slurm"
+	@echo "make docs       the documentation: writes its generated pages, builds the site into build/site"
 	@echo "make bench      the benchmarks"
 	@echo "make install    everything into $(VENV), and no more"
 	@echo "make clean      remove $(VENV) and the tools' caches; runs/ stays"
@@ -78,6 +80,11 @@ $(STAMP_DEMO): $(STAMP_TORCH) pyproject.toml constraints.txt
 $(STAMP_DEV): $(STAMP_DEMO)
 	@echo "== the developers' tools"
 	@$(INSTALL) -e '.[demo,dev]'
+	@touch $@
+
+$(STAMP_DOCS): $(STAMP_DEMO)
+	@echo "== the documentation's tools"
+	@$(INSTALL) -e '.[demo,docs]'
 	@touch $@
 
 install: $(STAMP_DEV)
@@ -120,6 +127,11 @@ format: $(STAMP_DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i $(CPP)
+
+# Strict: a link or an anchor that leads nowhere is an error. The variable silences an advertisement.
+docs: $(STAMP_DOCS)
+	$(BIN)/python -m tools.docs.pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(STAMP_DEV)
 	$(PYTEST) benchmarks --benchmark-only $(ARGS)

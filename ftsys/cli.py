@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
-from ftsys.errors import BAD_INPUT, DONE, ConfigError, FtsysError
+from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, ConfigError, FtsysError
 from ftsys.fast_import.hooks import install_import_hooks
 
 OWN_FLAGS = {
@@ -36,8 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="ftsys",
         allow_abbrev=False,
         description="Fine-tune pre-trained text encoders, on one CPU or many GPUs, with the same answer on all.",
-        epilog="Exit status: 0 done, 1 failed, 2 wrong input, 75 stopped early and complete, 76 a rank hung, "
-        "77 the run folder is another's.",
+        epilog="Exit status: " + "; ".join(f"{status} {meaning}" for status, meaning in EXIT_STATUSES.items()) + ".",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, help_text, command in (

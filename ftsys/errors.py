@@ -1,12 +1,18 @@
-"""Errors a user can act on. Each says what is wrong, with which value, and what to do; each carries its exit status.
-
-Exit statuses: 1 failed while running, 2 the user's input is wrong, 75 stopped early with everything complete,
-76 a rank hung, 77 the run folder belongs to another run or to a newer life of this one.
-"""
+"""Errors a user can act on. Each says what is wrong, with which value, and what to do; each carries its exit status."""
 
 from collections.abc import Iterable
 
 DONE, FAILED, BAD_INPUT, STOPPED_EARLY, HUNG, NOT_OURS = 0, 1, 2, 75, 76, 77
+
+EXIT_STATUSES = {
+    DONE: "done",
+    FAILED: "failed while running",
+    BAD_INPUT: "wrong input, found before any device is used: a message, no traceback",
+    STOPPED_EARLY: "stopped early by a signal, everything on disk is complete: the same command goes on from there",
+    HUNG: "a rank hung",
+    NOT_OURS: "the run folder belongs to another run, or to a newer attempt of this one",
+}
+"""Exit status -> meaning; a page of the documentation is made from it."""
 
 
 class FtsysError(Exception):

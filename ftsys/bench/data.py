@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, interleaved, write_record
+from ftsys.bench.harness.output import add_output_option
+from ftsys.bench.harness.record import Measurement, interleaved, write_record
 from ftsys.data.prepare import StoreRequest, write_store
 from ftsys.data.sources.source import TextBatch, open_source
 from ftsys.data.store.index import BatchTable, SplitIndex, StoreIndex, TokenizerFacts
@@ -247,10 +248,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--rows", type=int, default=20_000, help="pairs to tokenize")
     parser.add_argument("--repeats", type=int, default=5, help="repeats of each measurement")
     parser.add_argument("--model", default=BUNDLED, help="model whose tokenizer is used")
-    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER if DEFAULT_FOLDER.is_dir() else None)
+    add_output_option(parser)
     options = parser.parse_args(argv)
     found = bench_data(options.rows, options.repeats, options.model)
     print_table(found)
-    if options.out is not None:
-        print(write_record(options.out, "data", **found))
+    if options.output is not None:
+        print(write_record(options.output, "data", **found))
     return 0

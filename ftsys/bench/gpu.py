@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftsys.bench.harness.output import Findings, conclude, say
-from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement
+from ftsys.bench.harness.output import Findings, add_output_option, conclude, say
+from ftsys.bench.harness.record import Measurement
 from ftsys.errors import ConfigError
 
 SECONDS = 540.0
@@ -138,9 +138,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--dry", action="store_true", help="tiny models, one round, no GPU needed")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for all of it (default {SECONDS:.0f})")
     parser.add_argument("--only", nargs="+", metavar="STAGE", help="these stages alone")
-    parser.add_argument(
-        "--output", "--out", type=Path, default=DEFAULT_FOLDER if DEFAULT_FOLDER.is_dir() else None, metavar="FOLDER"
-    )
+    add_output_option(parser)
     options = parser.parse_args(words)
     due = stages()
     unknown = set(options.only or ()) - {stage.name for stage in due}

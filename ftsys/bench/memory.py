@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
+from ftsys.bench.harness.output import add_output_option
+from ftsys.bench.harness.record import Measurement, write_record
 from ftsys.bench.memory_parts.cases import Case, cases
 
 TOLERANCE = 0.10
@@ -97,11 +98,11 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="ftsys bench memory", description="Predicted memory against measured memory.")
     parser.add_argument("--only", default="", metavar="PATTERN", help="cases whose name matches this, such as 'fake'")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="add each result to this file; measure none twice")
-    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER if DEFAULT_FOLDER.is_dir() else None)
+    add_output_option(parser)
     options = parser.parse_args(argv)
     print(f"{'case':88} {'predicted':>9} {'measured':>9} MiB")
     found = bench_memory(options.only, options.keep)
     print(f"{len(found['ratios'])} cases, the largest distance {worst(found):.1%}")
-    if options.out is not None:
-        print(write_record(options.out, "memory", **found))
+    if options.output is not None:
+        print(write_record(options.output, "memory", **found))
     return int(worst(found) > TOLERANCE)

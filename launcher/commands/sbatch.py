@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--warning-seconds", type=int, default=Job.warning_seconds, help="before the time limit")
     parser.add_argument("--max-restarts", type=int, default=Job.max_restarts, help="how often it may be requeued")
     parser.add_argument("--venv", default="", metavar="FOLDER", help="default: the active one, else .venv")
-    parser.add_argument("--container", choices=("none", "apptainer", "enroot"), default="none")
+    parser.add_argument("--container", choices=("none", "apptainer", "enroot"), default="none", help="default: none")
     parser.add_argument("--image", default="", help="the container's image")
     for name, metavar, help_text in REPEATED:
         parser.add_argument(name, action="append", default=[], metavar=metavar, help=f"{help_text}; may be repeated")

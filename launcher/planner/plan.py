@@ -177,7 +177,7 @@ def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
         "batch.global_tokens makes batches of many sizes": plan.global_tokens is not None,
         "the model is fed padded batches": not packed,
     }
-    ask = "Leave it out, or see the README for what it needs."
+    ask = "Leave it out, or see docs/reference/models.md for what it needs."
     return [f"engine.cuda_graphs=True cannot be had here: {reason}. {ask}" for reason, holds in wrong.items() if holds]
 
 

@@ -1,4 +1,4 @@
-"""docs/course.md from top to bottom, every block, on a small paraphrase task in MRPC's place."""
+"""docs/tutorial/course.md from top to bottom, every block, on a small paraphrase task in MRPC's place."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from tests.end_to_end.commands import call
 
 pytest.importorskip("evaluate")
 
+PAGE = "docs/tutorial/course.md"
 ROWS = {"train": 40, "dev": 24, "test": 12}
 HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
 OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "HF_HOME"), "")
@@ -39,7 +40,7 @@ def write_small_mrpc(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def done(repository: Path, tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> tuple[Path, str]:
     """The folder that the page was worked through in, and all that it printed."""
-    page = (repository / "docs/course.md").read_text(encoding="utf-8")
+    page = (repository / PAGE).read_text(encoding="utf-8")
     folder = tmp_path_factory.mktemp("course")
     (folder / "course.py").write_text("\n".join(blocks(page, "python")))
     (folder / "page.sh").write_text("\n".join(["set -e", *blocks(page, "bash")]))
@@ -69,7 +70,7 @@ def test_every_block_runs(done: tuple[Path, str]) -> None:
 
 def test_the_page_shows_what_each_part_prints(repository: Path, done: tuple[Path, str]) -> None:
     """Lines that depend neither on the data nor on the machine are printed as the page has them."""
-    shown = "\n".join(blocks((repository / "docs/course.md").read_text(encoding="utf-8"), "text")).splitlines()
+    shown = "\n".join(blocks((repository / PAGE).read_text(encoding="utf-8"), "text")).splitlines()
     fixed = ("['not_equivalent'", "['[CLS]'", "[0, 0", "['sentence1'", "same to", "[task]", "global_size")
     expected = [line for line in shown if line.startswith(fixed)]
     assert len(expected) == len(fixed)

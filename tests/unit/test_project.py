@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ftsys.config import build_run
+
 LINES = 300
+README_LINES = 150
 SOURCES = ("ftsys", "launcher", "tests", "benchmarks", "tools")
 
 
@@ -31,6 +34,13 @@ def ours(repository: Path) -> list[Path]:
 def spans(text: str) -> str:
     """What a Markdown text shows as code, blocks and spans."""
     return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, flags=re.DOTALL))
+
+
+def documents(repository: Path) -> dict[str, str]:
+    """The code, blocks and spans, of README.md, CONTRIBUTING.md and every page of the site, by path."""
+    paths = [repository / "README.md", repository / "CONTRIBUTING.md", *(repository / "docs").rglob("*.md")]
+    assert len(paths) > 20
+    return {str(path.relative_to(repository)): spans(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def test_every_file_is_one_room(repository: Path) -> None:
@@ -60,27 +70,46 @@ def test_no_file_names_the_place_it_was_written_in(repository: Path) -> None:
 
 def test_the_make_commands_that_are_documented_exist(repository: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), flags=re.MULTILINE))
-    texts = [repository / name for name in ("README.md", "CONTRIBUTING.md", ".ci/run")]
-    code = [path.read_text() if path.name == "run" else spans(path.read_text()) for path in texts]
+    code = [(repository / ".ci/run").read_text(), *documents(repository).values()]
     named = {word for text in code for word in re.findall(r"^`?(?:\w+=\S+ )*make ([a-z-]+)\b", text, re.MULTILINE)}
-    assert {"demo", "test", "check"} <= named
+    assert {"demo", "test", "check", "docs"} <= named
     assert named <= targets
 
 
 def test_the_ftsys_commands_that_are_documented_exist(repository: Path) -> None:
-    named = set(re.findall(r"\bftsys (?!import\b)([a-z-]+)\b", spans((repository / "README.md").read_text())))
-    shown = subprocess.run(
-        [sys.executable, "-m", "ftsys", "--help"], cwd=repository, capture_output=True, text=True, check=False
-    )
-    assert shown.returncode == 0, shown.stderr
-    assert {"train", "prepare"} <= named <= set(re.findall(r"[a-z-]+", shown.stdout))
+    for program, module, some in (("ftsys", "ftsys", {"train", "prepare"}), ("ftlaunch", "launcher", {"run", "plan"})):
+        called = rf"(?:^|`|[$:&] |-m |--module ){program} ([a-z][a-z-]*)\b"
+        named = {word for text in documents(repository).values() for word in re.findall(called, text, re.MULTILINE)}
+        shown = subprocess.run(
+            [sys.executable, "-m", module, "--help"], cwd=repository, capture_output=True, text=True, check=False
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert some <= named <= set(re.findall(r"[a-z-]+", shown.stdout))
 
 
 def test_files_that_are_documented_exist(repository: Path) -> None:
-    text = spans((repository / "CONTRIBUTING.md").read_text()) + spans((repository / "README.md").read_text())
-    named = set(re.findall(r"\b((?:ftsys|launcher|tests|configs|tools)/[\w/.]+)", text))
+    pattern = r"\b((?:ftsys|launcher|tests|configs|slurm|tools)/[\w/.]+)"
+    named = {name for text in documents(repository).values() for name in re.findall(pattern, text)}
     assert len(named) > 10
     assert [name for name in sorted(named) if not (repository / name).exists()] == []
+
+
+def test_the_readme_is_short_and_its_links_lead_to_files(repository: Path) -> None:
+    """mkdocs checks the links of the site's pages: README.md is none of them."""
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= README_LINES, "the README is an entrance; docs/ has room for the rest"
+    links = re.findall(r"\]\(([^)#]+)|(?:src|srcset)=\"([^\"]+)", text)
+    named = {link or picture for link, picture in links}
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (repository / name).is_file()] == []
+
+
+def test_run_files_that_are_documented_load(repository: Path) -> None:
+    texts = [text for name, text in documents(repository).items() if name != "CONTRIBUTING.md"]
+    blocks = [block for text in texts for block in re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)]
+    assert len(blocks) >= 2
+    for block in blocks:
+        build_run(tomllib.loads(block))
 
 
 def test_the_tested_versions_are_within_what_is_asked_for(repository: Path) -> None:

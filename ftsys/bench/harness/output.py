@@ -37,14 +37,19 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def add_output_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--output`, the folder of the record. Without it, only a checkout's record is kept."""
+    default = DEFAULT_FOLDER if DEFAULT_FOLDER.is_dir() else None
+    text = "folder for the record (default: benchmarks/results of the checkout, if there is one)"
+    parser.add_argument("--output", "--out", type=Path, default=default, metavar="FOLDER", help=text)
+
+
 def bench_parser(name: str, says: str, repeats: int, models: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The flags that every benchmark has; `models` are the default ones, where it has models."""
     parser = argparse.ArgumentParser(prog=f"ftsys bench {name}", description=says, allow_abbrev=False)
     parser.add_argument("--repeats", type=int, default=repeats, help=f"measured rounds (default {repeats})")
     parser.add_argument("--quick", action="store_true", help="a tiny model, one round: does it run at all?")
-    parser.add_argument(
-        "--output", "--out", type=Path, default=DEFAULT_FOLDER if DEFAULT_FOLDER.is_dir() else None, metavar="FOLDER"
-    )
+    add_output_option(parser)
     parser.add_argument("--name", default=name, help="the record's name")
     if models:
         named = f"minilm, bert-base, bert-large, tiny, folders or Hub names (default {' '.join(models)})"
