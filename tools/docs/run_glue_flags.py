@@ -3,7 +3,7 @@
 from dataclasses import Field, fields
 from typing import Any
 
-from ftsys.run_glue.flag_table import ONLY, SAME_KEY, WITHOUT_EFFECT
+from ftsys.run_glue.flag_table import ALLOWED_VALUES, RUN_FILE_KEYS, WITHOUT_EFFECT
 from ftsys.run_glue.flags import DataFlags, ModelFlags
 from tools.docs.markdown import GENERATED, options_table, sentence
 
@@ -26,11 +26,11 @@ def run_glue_flags_page() -> str:
     """Return the page: one table for each kind of flag."""
     script: list[Field[Any]] = [*fields(ModelFlags), *fields(DataFlags)]
     own = [(_flag(each.name), sentence(each.metadata["help"])) for each in script]
-    keys = [(_flag(flag), f"[`{key}`](run-file.md#{key})") for flag, key in SAME_KEY.items()]
+    keys = [(_flag(flag), f"[`{key}`](run-file.md#{key})") for flag, key in RUN_FILE_KEYS.items()]
     ignored = [(_flag(flag), sentence(reason)) for flag, reason in WITHOUT_EFFECT.items()]
     limited = [
         (_flag(flag), ", ".join(f"`{value!r}`" for value in values), sentence(advice))
-        for flag, (values, advice) in ONLY.items()
+        for flag, (values, advice) in ALLOWED_VALUES.items()
     ]
     return (
         HEAD
