@@ -13,7 +13,7 @@ from ftsys.bench.harness.measuring import Case
 from ftsys.bench.harness.rounds import Crew
 from ftsys.bench.imbalance import MICRO_TOKENS, PER_RANK, RANKS, drawn_lengths
 from ftsys.bench.scaling import RANK_COUNTS, start_ranks
-from ftsys.data.batching.plan import share_of_step
+from ftsys.data.batching.plan import plan_local_batch
 from ftsys.data.store.reader import Store
 
 
@@ -37,5 +37,5 @@ def test_ranks(benchmark: BenchmarkFixture, case: Case, crew: Crew, count: int) 
 def test_planning_a_step(benchmark: BenchmarkFixture, case: Case, ranks: int) -> None:
     lengths = drawn_lengths(np.asarray(Store.open(case.inputs.store).splits["train"].lengths), ranks)
     ids = np.arange(PER_RANK * ranks)
-    share = benchmark.pedantic(share_of_step, (ids, lengths[ids], 0, ranks, MICRO_TOKENS), rounds=5, warmup_rounds=1)
+    share = benchmark.pedantic(plan_local_batch, (ids, lengths[ids], 0, ranks, MICRO_TOKENS), rounds=5, warmup_rounds=1)
     assert share.step_examples == PER_RANK * ranks

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ftsys.data.batching.plan import plan_epoch, share_of_step
+from ftsys.data.batching.plan import plan_epoch, plan_local_batch
 
 Lengths = npt.NDArray[np.integer]
 RANKS = (8, 64, 512, 4096)
@@ -47,7 +47,7 @@ def ours(lengths: Lengths, ranks: int, per_rank: int = PER_RANK, seed: int = 0) 
     rows, start = [], time.perf_counter()
     for k in range(len(plan)):
         ids = plan.step(k)
-        share = share_of_step(ids, lengths[ids], 0, ranks, MICRO_TOKENS)
+        share = plan_local_batch(ids, lengths[ids], 0, ranks, MICRO_TOKENS)
         mean = share.step_tokens / ranks
         rows.append((share.imbalance, mean, mean * (1.0 + share.imbalance)))
     seconds = (time.perf_counter() - start) / len(plan)

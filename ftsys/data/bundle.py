@@ -1,14 +1,14 @@
-"""A bundle: model, tokenizer and prepared store in one folder, for runs where there is no network.
+"""Reads and checks a bundle: model, tokenizer and prepared store in one folder, for runs without a network.
 
-    run.toml        the run, with `bundle = "."`; everything else in it is as it was, so that it is the same run
+    run.toml        the run file with `bundle = "."`; all other values are unchanged, so that it is the same run
     model/          configuration, tokenizer and weights, as from_pretrained reads them
     stores/<16>/    the prepared store
-    hf/             for a GLUE task, to be used as HF_HOME: what `ftsys offline-assets` makes, for scripts of one's own
-    deepspeed.json  the user's own DeepSpeed file, where the run names one
-    bundle.json     what is in it and for which run: size and sha256 of each file, and a checksum of its own
+    hf/             for a GLUE task: the caches that `ftsys offline-assets` makes, to be used as HF_HOME by scripts
+    deepspeed.json  the user's own DeepSpeed file, if the run names one
+    bundle.json     size and sha256 of each file, the run's values that decide model and store, and a checksum
 
-A run that names a bundle takes model and store from it and asks nobody. What decides a store (source, length, task)
-must be what the bundle was made for.
+A run that names a bundle takes model and store from it and sends no request to the Hub. The values that decide a store
+(source, length, task) must be those that the bundle was made for.
 """
 
 from collections.abc import Mapping
@@ -37,9 +37,10 @@ _SEALED = SealedJson("checksum", order="given", indent=1)
 
 @dataclass(frozen=True)
 class Bundle:
-    """What bundle.json says. `asked` is what the run must ask for (`asked_of`), `store` the store's fingerprint.
+    """The contents of bundle.json.
 
-    `files` maps each file's path in the bundle to {"bytes", "sha256"}; `version` is the ftsys that made it.
+    `asked` has the values that a run must have to use the bundle (see `asked_of`). `store` is the store's fingerprint.
+    `files` maps each file's path in the bundle to {"bytes", "sha256"}. `version` is the version of ftsys that made it.
     """
 
     path: Path
@@ -51,26 +52,26 @@ class Bundle:
 
     @property
     def model_folder(self) -> Path:
-        """Where configuration, tokenizer and weights lie."""
+        """The folder of configuration, tokenizer and weights."""
         return self.path / MODEL_FOLDER
 
     @property
     def store_folder(self) -> Path:
-        """Where the store lies."""
+        """The folder of the store."""
         return self.path / STORES_FOLDER / self.store[:16]
 
     def to_bytes(self) -> bytes:
-        """The whole of bundle.json; the last field is the sha256 of the others in canonical JSON."""
+        """Return the text of bundle.json; its last field is the sha256 of the others in canonical JSON."""
         fields = {name: value for name, value in asdict(self).items() if name != "path"}
         return _SEALED.seal(fields)
 
     @classmethod
     def open(cls, folder: Path) -> "Bundle":
-        """Read bundle.json and look whether the files are there with their sizes; bytes are not read.
+        """Read bundle.json and check that all files exist and have their sizes; reads none of them.
 
-        The run file may have been edited since: what matters of it, `check` holds against the rest.
+        The run file is left out, since users may edit it: `check` compares the values that matter.
 
-        Raises DataError for a folder that is no bundle, or not a whole one.
+        Raises DataError for a folder that is not a bundle, or not a complete one.
         """
         bundle = cls.read(folder)
         damage = [line for line in bundle.damage(contents=False) if not line.startswith(f"{folder / RUN_NAME}:")]
@@ -80,7 +81,7 @@ class Bundle:
 
     @classmethod
     def read(cls, folder: Path) -> "Bundle":
-        """Read and check bundle.json alone. Raises DataError."""
+        """Read and check bundle.json alone. Raises DataError if it is missing, damaged or of another format."""
         path = folder / BUNDLE_NAME
         try:
             fields, intact = _SEALED.parse(path.read_bytes())
@@ -101,9 +102,9 @@ class Bundle:
         return found
 
     def damage(self, contents: bool = True) -> list[str]:
-        """A line for each file that is missing, of another size or, with `contents`, of other bytes.
+        """Return a message for each file that is missing, has another size or, with `contents`, other bytes.
 
-        And for each that lies beside model or store and is not listed: a library might read it.
+        A file in the folders of model and stores that bundle.json does not list counts too: a library might read it.
         """
         lines = [line for name, entry in sorted(self.files.items()) if (line := self._damage(name, entry, contents))]
         inside = [path for part in (MODEL_FOLDER, STORES_FOLDER) for path in (self.path / part).rglob("*")]
@@ -123,7 +124,7 @@ class Bundle:
         return None
 
     def check(self, run: "RunConfig", task: Task) -> None:
-        """Raise ConfigError that lists every value of the run that is not what the bundle was made for."""
+        """Raise ConfigError that lists every value of the run that differs from what the bundle was made for."""
         asked, made_for = asked_of(run, task), in_todays_words(self.asked)
         ConfigError.raise_if(
             f"{key}={value!r} is not what the bundle {str(self.path)!r} was made for, which is "
@@ -134,7 +135,7 @@ class Bundle:
 
 
 def asked_of(run: "RunConfig", task: Task) -> dict[str, Any]:
-    """What a run asks of a model and a store, in plain JSON values by the run file's keys."""
+    """Return the values of a run that decide its model and store, as plain JSON values by the run file's keys."""
     return {
         "model.name": run.model.name,
         "data.source": run.data.source,
@@ -149,23 +150,23 @@ def asked_of(run: "RunConfig", task: Task) -> dict[str, Any]:
 
 
 def open_bundle(run: "RunConfig") -> Bundle:
-    """The bundle that a run names, with the Hub switched off for the rest of this process.
+    """Open the bundle that a run names, and switch the Hub off for the rest of this process.
 
-    Raises DataError for a damaged one, ConfigError where the Hub cannot be switched off.
+    Raises DataError for a damaged bundle, ConfigError if the Hub cannot be switched off.
     """
     switch_hub_off()
     return Bundle.open(Path(str(run.bundle)))
 
 
 def model_folder_of(run: "RunConfig") -> Path:
-    """Where a run's model lies: in its bundle, else where its name leads. Raises ConfigError or DataError."""
+    """Return the folder of a run's model, in its bundle if it has one. Raises ConfigError or DataError."""
     return resolve_model_folder(run.model.name) if run.bundle is None else open_bundle(run).model_folder
 
 
 def store_of_bundle(run: "RunConfig", task: Task) -> Store:
-    """The store of the run's bundle, held against run, tokenizer and model.
+    """Open the store of the run's bundle and check it against run, tokenizer and model.
 
-    Raises ConfigError for a bundle that was made for something else, DataError for a damaged one.
+    Raises ConfigError for a bundle that was made for other values, DataError for a damaged one.
     """
     bundle = open_bundle(run)
     bundle.check(run, task)
@@ -182,7 +183,7 @@ def store_of_bundle(run: "RunConfig", task: Task) -> Store:
 
 
 def verify_bundle(folder: Path) -> list[str]:
-    """Read every byte of a bundle; a line for each thing that is damaged, none when it is whole."""
+    """Read every byte of a bundle and return a message for each damaged file; none for an intact bundle."""
     try:
         return Bundle.read(folder).damage()
     except DataError as error:

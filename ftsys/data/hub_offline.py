@@ -1,4 +1,4 @@
-"""Switching the Hub off for this process, and making sure that it is off."""
+"""Switches the Hugging Face Hub off for this process and checks that it is off."""
 
 import os
 import sys
@@ -6,15 +6,15 @@ import sys
 from ftsys.errors import ConfigError
 
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
-"""What huggingface_hub, datasets and transformers read, once, when they are imported."""
+"""Environment variables that huggingface_hub, datasets and transformers read once, at import."""
 
 _READ_AT_IMPORT = (("huggingface_hub.constants", "HF_HUB_OFFLINE"), ("datasets.config", "HF_HUB_OFFLINE"))
 
 
 def switch_hub_off() -> None:
-    """Forbid the libraries of this process, and of those it starts, to ask the Hub for anything.
+    """Keep the libraries of this process and of its child processes from sending requests to the Hub.
 
-    Raises ConfigError where one was imported before, with the Hub on: it would go on asking.
+    Raises ConfigError if one of them was imported before with the Hub switched on: it would ignore the variables.
     """
     os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))
     for module, name in _READ_AT_IMPORT:

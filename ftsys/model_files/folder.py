@@ -1,4 +1,4 @@
-"""From a model's name to the folder that holds it, and what can be said of that folder without loading it."""
+"""Finds, downloads and checks the folder of a model, without loading the model."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from ftsys.model_files.config import BUNDLED, bundled_folder, model_config
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 BUNDLED_HUB_NAME = f"sentence-transformers/{BUNDLED_MODEL}"
 BUNDLED_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of all-MiniLM-L6-v2's model.safetensors, as the Hub's sentence-transformers/all-MiniLM-L6-v2 carries it."""
+"""The sha256 of model.safetensors in the Hub repository sentence-transformers/all-MiniLM-L6-v2."""
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -33,7 +33,7 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-"""Every file that decides what an encoder's tokenizer makes of a text."""
+"""All files that can affect the tokens that an encoder's tokenizer makes from a text."""
 
 _WEIGHTS = (
     "model.safetensors",
@@ -45,24 +45,25 @@ _PADDED_POSITIONS = frozenset(
     "roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl camembert mpnet longformer data2vec-text xmod luke "
     "ibert".split()
 )
-"""Model types whose positions start at pad + 1, so that this many fewer tokens fit."""
+"""Model types whose first position is pad_token_id + 1, so that pad_token_id + 1 fewer tokens fit."""
 
 
 def resolve_model_folder(name: str) -> Path:
-    """The folder of "bundled", of a path, or of a Hub name (from the Hub's cache, else downloaded once a machine).
+    """Return the folder of "bundled", of a path, or of a Hub name.
 
-    ConfigError if there is no such model, or no way to it.
+    A Hub model is taken from the Hub's cache, else one process of this machine downloads it. Raises ConfigError if
+    there is no such model or it cannot be downloaded.
     """
     return _own_folder(name) or _hub_folder(name)
 
 
 def find_model_folder(name: str) -> Path | None:
-    """As `resolve_model_folder`, but nothing is downloaded: None for a Hub name that is not in the Hub's cache."""
+    """Return what `resolve_model_folder` returns, but None for a Hub model that would have to be downloaded."""
     return _own_folder(name) or _cached_folder(name)
 
 
 def _own_folder(name: str) -> Path | None:
-    """The folder of "bundled" or of a path; None for what can only be a Hub name. ConfigError for neither."""
+    """Return the folder of "bundled" or of a path; None for a Hub name. Raises ConfigError if it is none of these."""
     if name == BUNDLED:
         return bundled_folder()
     path = Path(name).expanduser()
@@ -74,7 +75,7 @@ def _own_folder(name: str) -> Path | None:
 
 
 def check_model_folder(name: str) -> Path:
-    """Resolve a model and make sure that configuration and weights are there; ConfigError says what is missing."""
+    """Find a model's folder and check configuration and weights. Raises ConfigError that says what is missing."""
     folder = resolve_model_folder(name)
     model_config(folder)
     if not any((folder / file).is_file() for file in _WEIGHTS):
@@ -95,14 +96,17 @@ def check_model_folder(name: str) -> Path:
 
 
 def model_files(folder: Path) -> list[str]:
-    """Names of the files of a checked model folder that `from_pretrained` reads: configuration, tokenizer, weights."""
+    """Return the names of the files that `from_pretrained` reads: configuration, tokenizer, weights.
+
+    `folder` must have passed `check_model_folder`.
+    """
     weights = next(name for name in _WEIGHTS if (folder / name).is_file())
     shards = _shards(folder / weights) if weights.endswith(".index.json") else []
     return ["config.json", *(name for name in TOKENIZER_FILES if (folder / name).is_file()), weights, *shards]
 
 
 def _check_headers(name: str, folder: Path) -> None:
-    """ConfigError for a weights file that an interrupted download cut short; reads no more than its header."""
+    """Raise ConfigError for a weights file that an interrupted download cut short; reads only the header."""
     for path in sorted(folder.glob("model*.safetensors")):
         try:
             with safe_open(path, framework="numpy"):
@@ -114,7 +118,7 @@ def _check_headers(name: str, folder: Path) -> None:
 
 
 def verify_bundled_weights() -> Path:
-    """The bundled model's folder, after its weights' sha256 was found to be the known one; otherwise ConfigError."""
+    """Check the sha256 of the bundled model's weights and return its folder. Raises ConfigError if it differs."""
     weights = bundled_folder() / "model.safetensors"
     try:
         digest = sha256_of(weights)
@@ -131,7 +135,7 @@ def verify_bundled_weights() -> Path:
 
 
 def longest_sequence(config: dict[str, Any]) -> int | None:
-    """Tokens that fit the model's position table, special tokens included; None where it has no such bound."""
+    """Return the number of tokens that fit the position table, special tokens included; None if there is no bound."""
     positions = config.get("max_position_embeddings", config.get("n_positions"))
     if not isinstance(positions, int) or positions <= 0 or config.get("position_biased_input") is False:
         return None
@@ -141,7 +145,7 @@ def longest_sequence(config: dict[str, Any]) -> int | None:
 
 
 def _missing_shards(folder: Path) -> list[str]:
-    """Files that a sharded model's index names and that are not there; none where the weights are one file."""
+    """Return the shards that the weights' index names and the folder lacks; none if the weights are a single file."""
     if any((folder / whole).is_file() for whole in ("model.safetensors", "pytorch_model.bin")):
         return []
     for index in (folder / name for name in _WEIGHTS if name.endswith(".index.json")):
@@ -155,7 +159,10 @@ def _shards(index: Path) -> list[str]:
 
 
 def _hub_folder(name: str) -> Path:
-    """Look in the Hub's cache first, so that a run on a node without internet asks nobody; one process downloads."""
+    """Return the cached folder, or download it in one process while the others wait.
+
+    The cache comes first, so that a node without internet sends no request.
+    """
     held = hold_or_wait(_download_lease(name), lambda: _cached_folder(name), LeaseTimes())
     if isinstance(held, Path):
         return held
@@ -203,7 +210,7 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["config.json", *TOKENIZER_FILES, *weights]))
     except RepositoryNotFoundError as error:
         raise ConfigError(
-            f"model.name={name!r}: neither a folder here nor a model that the Hub shows you. "
+            f"model.name={name!r}: neither a folder here nor a model on the Hub that you may read. "
             "Correct the name, or log in."
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:

@@ -1,7 +1,7 @@
-"""`ftsys offline-assets`: GLUE, its metric and a model into Hugging Face's caches, once, for scripts without a network.
+"""Runs `ftsys offline-assets`, which puts GLUE, its metric and a model into Hugging Face's caches.
 
-After it `load_dataset("glue", "mrpc")`, `evaluate.load("glue", "mrpc")` and `from_pretrained(NAME)` work offline, in
-plain scripts too.
+After it, `load_dataset("glue", "mrpc")`, `evaluate.load("glue", "mrpc")` and `from_pretrained(NAME)` work without a
+network, in any script.
 """
 
 import argparse
@@ -25,14 +25,14 @@ _USAGE = "ftsys offline-assets [RUN.toml | --glue-dir FOLDER] [--hf-home FOLDER]
 
 @dataclass(frozen=True)
 class Assets:
-    """What is to be put into the caches: opened sources, and the model's name and folder where there is one."""
+    """The opened sources and the model (Hub name and folder, or None) that are put into the caches."""
 
     sources: tuple[Source, ...]
     model: tuple[str, Path] | None
 
 
 def main(words: Sequence[str]) -> int:
-    """Fill the caches, say what lies where, and how to use it. Raises ConfigError and DataError for wrong input."""
+    """Fill the caches and print their places and how to use them. Raises ConfigError and DataError for wrong input."""
     words, overrides = split_overrides(list(words))
     parser = argparse.ArgumentParser(prog="ftsys offline-assets", usage=_USAGE, description=__doc__, allow_abbrev=False)
     parser.add_argument("run_file", nargs="?", metavar="RUN.toml", help="take task, source and model from a run file")
@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def of_run(run: RunConfig) -> Assets:
-    """What a run works on. Raises ConfigError for a task that `load_dataset` does not know, and for its model."""
+    """Collect a run's data and model. Raises ConfigError for a task that is not in GLUE, and for a missing model."""
     task = resolve_task(run)
     if not is_glue(task):
         raise ConfigError(
@@ -65,16 +65,16 @@ def of_run(run: RunConfig) -> Assets:
             f"({', '.join(GLUE)}), so no script loads it by name: your own files and folders need no cache."
         )
     if run.bundle is not None:
-        raise ConfigError(f"the run is that of the bundle {run.bundle!r}, which has its caches in it already.")
+        raise ConfigError(f"the run is from the bundle {run.bundle!r}, which contains its caches.")
     folder = check_model_folder(run.model.name)
     name = hub_name(run.model.name)
     return Assets((open_source(run.data, task),), (name, folder) if name else None)
 
 
 def of_glue_folder(folder: Path) -> Assets:
-    """Every task whose files lie in `folder`, and the bundled model where it is installed.
+    """Collect every task whose files are in `folder`, and the bundled model if it is installed.
 
-    Raises DataError for a folder without any, and for a task that is there and cannot be read.
+    Raises DataError if the folder has no task, or one that cannot be read.
     """
     sources = tuple(open_source(DataSection(source=str(folder)), task) for task in tasks_in(folder))
     return Assets(sources, _bundled_model())
@@ -84,11 +84,11 @@ def _bundled_model() -> tuple[str, Path] | None:
     try:
         return BUNDLED_HUB_NAME, check_model_folder(BUNDLED)
     except ConfigError:
-        return None  # the extra that carries it is not installed: the data is of use without it
+        return None  # the extra with the model is not installed; the data is useful without it
 
 
 def put(assets: Assets, caches: HfCaches) -> Iterator[Placed]:
-    """Fill the caches, one thing after the other. Raises StorageError, and DataError for a source's bad row."""
+    """Fill the caches and yield each thing that was placed. Raises StorageError, and DataError for a bad row."""
     for source in assets.sources:
         yield from put_task(source, caches)
     yield put_glue_metric(caches)

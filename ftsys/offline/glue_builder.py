@@ -1,4 +1,7 @@
-"""A GLUE task's rows as `datasets` keeps what came from the Hub. Imports `datasets`, which takes a second."""
+"""Writes a GLUE task's rows into the cache of `datasets`, in the layout of a download from the Hub.
+
+Importing this module imports `datasets`, which takes a second.
+"""
 
 import math
 from collections.abc import Iterator
@@ -11,13 +14,13 @@ from ftsys.data.sources.source import Source
 from ftsys.tasks import GLUE
 
 _UNLABELLED_SCORE = -1.0
-"""What the Hub's STS-B has where a test row's score is hidden; classes have -1 there, which a `TextBatch` has too."""
+"""The Hub's value for a hidden test score of STS-B. A hidden class is -1, on the Hub and in a `TextBatch`."""
 
 
 class GlueBuilder(datasets.GeneratorBasedBuilder):
-    """Writes a task's splits into the cache of `datasets`: the columns, types and names are the Hub's.
+    """Writes a task's splits with the Hub's columns, types and names.
 
-    `idx` counts the rows of a split from 0; the Hub's MRPC numbers the rows of the files that its splits were cut from.
+    `idx` numbers the rows of a split from 0. The Hub's MRPC instead numbers the rows of the original files.
     """
 
     VERSION = datasets.Version("0.0.0")
@@ -45,10 +48,10 @@ class GlueBuilder(datasets.GeneratorBasedBuilder):
 
 
 def write_glue(source: Source, cache: Path, repository: str, revision: str) -> tuple[Path, bool]:
-    """Write a source's task where `load_dataset(repository, task)` looks for it offline.
+    """Write a source's task into the folder where `load_dataset(repository, task)` looks for it offline.
 
-    `revision` names the folder, as a commit does for what came from the Hub. Returns the folder and whether it was made
-    now; one that is there already is whole, for `datasets` renames it into place. Raises what the source raises.
+    `revision` names the folder, like the commit of a download. Returns the folder, and True if it was made now. An
+    existing folder is complete, because `datasets` renames a finished folder into place. Raises what the source raises.
     """
     with_namespace = {"repo_id": repository} if "/" in repository else {}
     builder = GlueBuilder(

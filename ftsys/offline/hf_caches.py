@@ -1,11 +1,11 @@
-"""Hugging Face's caches, filled by us in their own layout, so that scripts written for the Hub run without it.
+"""Fills Hugging Face's caches in their own layout, so that scripts that use the Hub run without it.
 
     datasets/glue/mrpc/0.0.0/<revision>/            what `load_dataset("glue", "mrpc")` finds offline
     datasets/nyu-mll___glue/mrpc/0.0.0/<revision>/  the same for `load_dataset("nyu-mll/glue", "mrpc")`
     modules/evaluate_modules/metrics/evaluate-metric--glue/<sha256>/glue.py     `evaluate.load("glue", "mrpc")`
     hub/models--OWNER--NAME/{refs/main, snapshots/<revision>/}                  `from_pretrained("OWNER/NAME")`
 
-Each library takes the newest of several revisions, so what is put there is also made the newest.
+Each library takes the newest of several revisions by modification time, so that time is updated for what is put there.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from ftsys.config import RunConfig
 
 GLUE_NAMES = ("glue", GLUE_REPOSITORY)
-"""The names that scripts load GLUE by: the course's short one, and today's."""
+"""The names by which scripts load GLUE: the short one of the Hugging Face course, and today's."""
 
 _LAYOUT_VERSION = 1
-"""Raised when the same source comes to be written differently."""
+"""Increase this number when a source is written in another form, so that a cached older form is not used."""
 
 _METRIC_SCRIPT = '''"""GLUE's metrics, computed by ftsys. Put here by `ftsys offline-assets`."""
 
@@ -42,7 +42,7 @@ from ftsys.offline.hf_metric import GlueMetric  # the class that evaluate looks 
 
 @dataclass(frozen=True)
 class Placed:
-    """One thing in a cache: what it is, where it lies, and whether it was put there now."""
+    """One entry of a cache: the call that finds it, its path, and `new` for an entry that was written now."""
 
     what: str
     path: Path
@@ -51,7 +51,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class HfCaches:
-    """The three folders in which the libraries look."""
+    """The three folders that the libraries search."""
 
     datasets: Path
     modules: Path
@@ -59,12 +59,12 @@ class HfCaches:
 
     @classmethod
     def under(cls, home: Path) -> "HfCaches":
-        """Those of a process that is started with HF_HOME=`home`."""
+        """Return the caches of a process that is started with HF_HOME=`home`."""
         return cls(home / "datasets", home / "modules", home / "hub")
 
     @classmethod
     def of_this_process(cls) -> "HfCaches":
-        """Those that the libraries use here, as the environment variables say."""
+        """Return the caches of this process, as its environment variables set them."""
         import datasets.config
         import huggingface_hub.constants
 
@@ -73,7 +73,7 @@ class HfCaches:
 
 
 def put_task(source: Source, caches: HfCaches) -> list[Placed]:
-    """A GLUE task's rows for `load_dataset`, under both names. Raises what the source raises, and StorageError."""
+    """Write a GLUE task's rows for `load_dataset`, under both names. Raises what the source raises; StorageError."""
     from ftsys.offline.glue_builder import write_glue
 
     revision = hashlib.sha256(f"{_LAYOUT_VERSION} {source.fingerprint}".encode()).hexdigest()[:40]
@@ -87,7 +87,7 @@ def put_task(source: Source, caches: HfCaches) -> list[Placed]:
 
 
 def put_glue_metric(caches: HfCaches) -> Placed:
-    """GLUE's metric for `evaluate.load`. Raises StorageError."""
+    """Write GLUE's metric for `evaluate.load`. Raises StorageError."""
     folder = caches.modules / "evaluate_modules/metrics/evaluate-metric--glue"
     script = folder / hashlib.sha256(_METRIC_SCRIPT.encode()).hexdigest() / "glue.py"
     new = not script.is_file()
@@ -104,11 +104,11 @@ def put_glue_metric(caches: HfCaches) -> Placed:
 def for_bundle(
     run: "RunConfig", task: Task, model: Path, scratch: Path
 ) -> tuple[dict[str, Path | bytes], dict[str, str]]:
-    """What a bundle's `hf` folder holds for a GLUE task: files to copy and links to make, by their paths in it.
+    """Return the files to copy and the links to make in a bundle's `hf` folder, by their paths in that folder.
 
-    The model's files are links to the bundle's own copy, relative, so that they hold wherever it is moved. Nothing for
-    a task that no script loads by name. `scratch` is an empty folder that the files lie in. Raises what the source
-    raises, and StorageError.
+    The model's files are relative links to the bundle's own copy, so that they stay valid when the bundle is moved.
+    Both are empty for a task that is not in GLUE. The files are written to `scratch`, an empty folder. Raises what the
+    source raises, and StorageError.
     """
     if not is_glue(task):
         return {}, {}
@@ -127,15 +127,15 @@ def for_bundle(
 
 
 def hub_name(name: str) -> str | None:
-    """The name that a script gives `from_pretrained` for a run's model; None for a folder, which it finds by itself."""
+    """Return the name that `from_pretrained` takes for a run's model; None for a folder, which needs no cache."""
     name = BUNDLED_HUB_NAME if name == BUNDLED else name
     return None if Path(name).expanduser().is_dir() else name
 
 
 def put_model(name: str, folder: Path, caches: HfCaches) -> Placed:
-    """A model's files for `from_pretrained(name)`, copied from `folder`, which `check_model_folder` has seen.
+    """Copy a model's files for `from_pretrained(name)` from `folder`, which must have passed `check_model_folder`.
 
-    A revision of that name which is there already stays, whoever put it there. Raises StorageError.
+    A revision that is in the cache already stays as it is. Raises StorageError.
     """
     what, home = f'from_pretrained("{name}")', model_home(name, caches)
     with storage_errors(home):
@@ -155,19 +155,19 @@ def put_model(name: str, folder: Path, caches: HfCaches) -> Placed:
 
 
 def model_home(name: str, caches: HfCaches) -> Path:
-    """The folder of a model in the Hub's cache."""
+    """Return the folder of a model in the Hub's cache."""
     return caches.hub / f"models--{name.replace('/', '--')}"
 
 
 def snapshot_place(name: str, folder: Path, caches: HfCaches) -> tuple[Path, str]:
-    """Where a model's files would lie in the Hub's cache, and the revision that their names and sizes make."""
+    """Return the folder of a model's files in the Hub's cache, and its revision, a hash of the names and sizes."""
     sizes = [f"{file} {(folder / file).stat().st_size}" for file in model_files(folder)]
     revision = hashlib.sha256("\n".join([name, *sizes]).encode()).hexdigest()[:40]
     return model_home(name, caches) / "snapshots" / revision, revision
 
 
 def _current_snapshot(home: Path) -> Path | None:
-    """What `from_pretrained` would read now, None if there is nothing."""
+    """Return the folder that `from_pretrained` would read now; None if there is none."""
     reference = home / "refs/main"
     if not reference.is_file():
         return None

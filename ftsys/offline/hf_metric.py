@@ -1,9 +1,9 @@
-"""GLUE's metrics behind the interface of Hugging Face's `evaluate`, without the Hub.
+"""Computes GLUE's metrics behind the interface of Hugging Face's `evaluate`, without the Hub.
 
-`evaluate.load("glue", task)` downloads a script at every first use and fails offline. This one is code of ours: it
-computes the same values with `ftsys.metrics`, keeps STS-B's numbers in float64 where the script rounds them to float32,
-and holds its rows in memory, so there is no cache folder and no lock file. Importing it imports `evaluate`, which takes
-seconds, so nothing else here does.
+`evaluate.load("glue", task)` downloads a script at first use and fails offline. This class computes the same values
+with `ftsys.metrics`. It keeps STS-B's numbers in float64, where the Hub's script rounds them to float32. It holds its
+rows in memory, so it needs no cache folder and no lock file. Importing this module imports `evaluate`, which takes
+seconds; no other module does.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from ftsys.metrics import compute
 from ftsys.tasks import GLUE
 
 _SAME_AS = {"mnli_matched": "mnli", "mnli_mismatched": "mnli", "hans": "rte"}
-"""Configurations that the Hub's script knows beside the tasks; HANS is judged by accuracy, as RTE is."""
+"""Names that the Hub's script accepts besides the tasks, and the task with the same metrics (HANS: accuracy)."""
 
 _DESCRIPTION = "The metrics of the GLUE benchmark (https://gluebenchmark.com), computed in process."
 _INPUTS = """
@@ -29,12 +29,15 @@ Returns:
 
 
 class GlueMetric(evaluate.Metric):
-    """One GLUE task's metrics. Make it with `load_glue_metric`, or `evaluate.load` after `ftsys offline-assets`."""
+    """Computes the metrics of one GLUE task.
+
+    Make it with `load_glue_metric`, or with `evaluate.load` after `ftsys offline-assets`.
+    """
 
     def __init__(self, config_name: str | None = None, num_process: int = 1, **named: Any) -> None:
-        """Arguments as of `evaluate.Metric`; raises ConfigError for a task that is none of GLUE's.
+        """Take the arguments of `evaluate.Metric`. Raises ConfigError for a task that is not in GLUE.
 
-        Rows are held in memory wherever one process computes: only several need a folder to meet in.
+        One process holds its rows in memory; several processes exchange them through a folder.
         """
         if _task_of(str(config_name)) not in GLUE:
             raise ConfigError(f"{config_name!r} is no GLUE task. Use one of {', '.join([*GLUE, *_SAME_AS])}.")
@@ -52,7 +55,7 @@ class GlueMetric(evaluate.Metric):
         )
 
     def _build_data_dir(self) -> str:
-        """No folder where rows stay in memory, so that a read-only home folder does no harm."""
+        """Make no folder if rows stay in memory, so that a read-only home folder causes no error."""
         return "" if self.keep_in_memory else str(super()._build_data_dir())
 
     def _compute(self, *, predictions: Any = None, references: Any = None, **_: Any) -> dict[str, float]:
@@ -60,7 +63,7 @@ class GlueMetric(evaluate.Metric):
 
 
 def load_glue_metric(task: str) -> evaluate.Metric:
-    """The metric of a GLUE task ("mnli_matched", "mnli_mismatched" and "hans" are known too); needs no network.
+    """Return the metric of a GLUE task, of "mnli_matched", "mnli_mismatched" or "hans"; needs no network.
 
     Raises ConfigError for an unknown task.
     """

@@ -1,4 +1,4 @@
-"""Making a bundle: everything that a run needs, copied into one folder that appears whole or not at all."""
+"""Makes a bundle: copies everything that a run needs into one folder, in one atomic step."""
 
 import hashlib
 import io
@@ -39,26 +39,26 @@ _READ_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a bundle is to hold: the files to copy and the texts to write, by their paths in the bundle."""
+    """The contents of a bundle that is to be made: files to copy and texts to write, by their paths in the bundle."""
 
     asked: Mapping[str, Any]
     store: str
     files: Mapping[str, Path | bytes]
     known: Mapping[str, str]
-    """sha256 of those files whose bytes are vouched for already."""
+    """The sha256 of those files for which the store's index records one."""
     links: Mapping[str, str]
-    """Relative links within the bundle, by their paths: what they lead to is listed and hashed where it lies."""
+    """Relative links within the bundle, by their paths. They are not hashed: their targets are."""
 
 
 def make_bundle(run: RunConfig, task: Task, target: Path, progress: Progress | None = None) -> tuple[Bundle, bool]:
-    """Prepare what is missing and copy a run's model, tokenizer and store to `target`, which may be moved later.
+    """Prepare the store if needed and copy a run's model, tokenizer and store to `target`, which may be moved later.
 
-    Returns the bundle and whether it was made now; one that is there already for the same run is verified instead,
-    byte by byte. Raises ConfigError for a run that is a bundle's already, or a `target` that holds something else;
-    DataError for a bundle there that is damaged; StorageError where the disk refuses; and what preparing raises.
+    Returns the bundle, and True if it was made now. An existing bundle of the same run is verified byte by byte
+    instead. Raises ConfigError for a run from a bundle, or a `target` with other contents; DataError for a damaged
+    bundle; StorageError if the disk cannot be written; and what `ensure_store` raises.
     """
     if run.bundle is not None:
-        raise ConfigError(f"the run is that of the bundle {run.bundle!r} already: copy that folder instead.")
+        raise ConfigError(f"the run is from the bundle {run.bundle!r}: copy that folder instead.")
     _refuse_another(target)
     store = ensure_store(run, task, progress)
     with storage_errors(target), tempfile.TemporaryDirectory() as scratch:
@@ -68,13 +68,13 @@ def make_bundle(run: RunConfig, task: Task, target: Path, progress: Progress | N
         if isinstance(held, Bundle):
             return _same(held, contents), False
         with held:
-            for left in target.parent.glob(f"{target.name}.tmp-*"):  # of makers that were killed
+            for left in target.parent.glob(f"{target.name}.tmp-*"):  # left by processes that were killed
                 shutil.rmtree(left)
             return _write(target, contents), True
 
 
 def _refuse_another(target: Path) -> None:
-    """Raise ConfigError where `target` is there and neither an empty folder nor a bundle."""
+    """Raise ConfigError if `target` exists and is neither an empty folder nor a bundle."""
     if target.exists() and not (target / BUNDLE_NAME).exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ConfigError(f"{str(target)!r} is there and is no bundle: name a folder that does not exist yet.")
 
@@ -98,7 +98,7 @@ def _contents(run: RunConfig, task: Task, store: Store, scratch: Path) -> _Conte
 
 
 def _run_text(run: RunConfig) -> str:
-    """The bundle's run file: the same run, whose model, store and DeepSpeed file lie beside it."""
+    """Return the text of the bundle's run file: the same run, with model, store and DeepSpeed file in the bundle."""
     tree = plain_tree(run)
     tree["bundle"] = "."
     tree["data"]["store"] = "auto"
@@ -108,7 +108,7 @@ def _run_text(run: RunConfig) -> str:
 
 
 def _same(held: Bundle, contents: _Contents) -> Bundle:
-    """The bundle that is there, if it is whole and the one that would be made."""
+    """Return the existing bundle. Raises ConfigError if it is of another run, DataError if it is damaged."""
     wanted = {name: _digest(source) for name, source in contents.files.items()}
     there = {name: str(entry["sha256"]) for name, entry in held.files.items()}
     other = [name for name in sorted({*wanted, *there}) if wanted.get(name) != there.get(name)]
@@ -128,7 +128,7 @@ def _same(held: Bundle, contents: _Contents) -> Bundle:
 
 
 def _is_same_run(path: Path, contents: _Contents) -> bool:
-    """Whether a bundle's run file, perhaps of an earlier version, means the run that would be written."""
+    """Return True if a bundle's run file, perhaps of an earlier version, describes the run that would be written."""
     wanted = contents.files[RUN_NAME]
     assert isinstance(wanted, bytes)
     return build_run(read_run_file(path)) == build_run(tomllib.loads(wanted.decode()))
@@ -170,7 +170,7 @@ def _digest(source: Path | bytes) -> str:
 
 
 def _reading(source: Path | bytes) -> BinaryIO:
-    """A stream of the source's bytes. Raises ConfigError for a file that cannot be read."""
+    """Open a stream of the source's bytes. Raises ConfigError for a file that cannot be read."""
     if isinstance(source, bytes):
         return io.BytesIO(source)
     try:

@@ -1,4 +1,4 @@
-"""From rows of a store to the tensors of one micro-batch: packed without padding, or padded for models that need it.
+"""Collates rows into the tensors of one micro-batch: packed without padding, or padded for models that need it.
 
 Shape suffixes: T tokens of the batch, S sequences, L longest sequence.
 """
@@ -11,17 +11,17 @@ import torch
 from ftsys.data.store.reader import Ragged
 
 NO_EXAMPLE = -1
-"""The example id of a filler sequence: it is computed so that all ranks join a collective, and counts for nothing."""
+"""The example id of a filler sequence, which is computed but has no effect on losses, gradients or results."""
 
-FILL_SHARE = 32
-"""Fillers add at most this part of a packed batch's tokens."""
+FILL_DIVISOR = 32
+"""Fillers add at most 1/32 to a packed batch's tokens."""
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """A flat batch. Integers are int64 but for `cu_seqlens`, int32 (S+1,); labels int64 or float64 (S,).
+    """A flat batch. `cu_seqlens` is int32 (S+1,), all other integers are int64; labels are int64 or float64 (S,).
 
-    Some of its sequences may be fillers, which stand for no example.
+    Some of its sequences may be fillers, which belong to no example.
     """
 
     input_ids_T: torch.Tensor
@@ -32,17 +32,17 @@ class PackedBatch:
     labels_S: torch.Tensor
     example_ids_S: torch.Tensor
     is_static: bool = False
-    """Whether its sizes are among those of `data.shapes`, so that its passes may be recorded and replayed."""
+    """True for a batch with a size of `SizeBuckets`, whose forward and backward passes may be recorded and replayed."""
 
     @property
     def computed_tokens(self) -> int:
-        """Tokens the device computes: the real ones and the fillers'."""
+        """Tokens the device computes, fillers included."""
         return self.input_ids_T.numel()
 
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """A rectangular batch, all int64 but for the labels of a regression (float64)."""
+    """A rectangular batch. All tensors are int64, except the labels of a regression (float64)."""
 
     input_ids_SL: torch.Tensor
     attention_mask_SL: torch.Tensor
@@ -60,7 +60,7 @@ Batch = PackedBatch | PaddedBatch
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with every tensor on `device`; the copy overlaps with computation where the memory is pinned."""
+    """Copy every tensor of the batch to `device`, from pinned memory, so that the copy overlaps with computation."""
     if device.type == "cpu":
         return batch
     moved = {
@@ -72,7 +72,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def pack(rows: Ragged, with_token_types: bool) -> PackedBatch:
-    """Lay the rows' tokens one behind the other. Token types are 0 up to the end of the first segment, then 1."""
+    """Concatenate the rows' tokens. Token types are 0 up to the end of the first segment, then 1."""
     types_T = None
     if with_token_types:
         second_T = rows.positions >= rows.first_lengths.repeat(rows.lengths)
@@ -89,7 +89,7 @@ def pack(rows: Ragged, with_token_types: bool) -> PackedBatch:
 
 
 def pad(rows: Ragged, with_token_types: bool, pad_id: int) -> PaddedBatch:
-    """The stock layout: rows filled up on the right with `pad_id` to the longest of them."""
+    """Pad rows on the right with `pad_id` to the longest of them, as a stock collator does."""
     mask_SL = np.arange(int(rows.lengths.max())) < rows.lengths[:, None]
     ids_SL = np.full(mask_SL.shape, pad_id, dtype=np.int64)
     ids_SL[mask_SL] = rows.tokens
@@ -107,17 +107,17 @@ def pad(rows: Ragged, with_token_types: bool, pad_id: int) -> PaddedBatch:
 
 
 def filled_up(rows: Ragged, token: int) -> Ragged:
-    """`rows` and, behind them, filler sequences of `token`, so that few different numbers of tokens occur.
+    """Append filler sequences of `token` to `rows`, so that only few different numbers of tokens occur.
 
-    Libraries of matrix products prepare each new shape anew, which takes longer than computing a few tokens more: the
-    count is rounded up to a multiple of the largest power of two within a 32nd of it, 1% more on average.
+    Libraries of matrix products prepare each new shape, which takes longer than computing a few more tokens. The count
+    is rounded up to a multiple of the largest power of two that is at most 1/32 of it: 1% more on average.
     """
     tokens = len(rows.tokens)
-    return filled_to(rows, token, tokens + -tokens % (1 << max(0, (tokens // FILL_SHARE).bit_length() - 1)))
+    return filled_to(rows, token, tokens + -tokens % (1 << max(0, (tokens // FILL_DIVISOR).bit_length() - 1)))
 
 
 def filled_to(rows: Ragged, token: int, tokens: int, longest: int | None = None) -> Ragged:
-    """`rows` and filler sequences of `token` up to `tokens` tokens, none of them over `longest`, the longest row."""
+    """Append filler sequences of `token` up to `tokens` tokens in all; none exceeds `longest` (default: longest row)."""
     own, longest = len(rows.tokens), longest or int(rows.lengths.max())
     missing = tokens - own
     if not missing:
@@ -136,7 +136,7 @@ def filled_to(rows: Ragged, token: int, tokens: int, longest: int | None = None)
 
 
 def filler_rows(token: int, label_dtype: np.dtype) -> Ragged:
-    """One sequence of one token that stands for no example: what a rank without work computes."""
+    """Make one sequence of one token that belongs to no example: a rank without work computes it."""
     return Ragged(
         tokens=np.array([token], dtype=np.uint32),
         lengths=np.ones(1, dtype=np.int32),

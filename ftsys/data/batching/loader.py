@@ -1,4 +1,4 @@
-"""Loaders the Trainer iterates over: one item is a rank's whole share of a step, or one evaluation pack."""
+"""Loads the items that the Trainer iterates over: a rank's local batch of a step, or an evaluation pack."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ftsys.data.batching.collate import Batch, filled_to, filled_up, filler_rows, pack, pad
-from ftsys.data.batching.plan import EpochPlan, StepShare, plan_epoch, plan_evaluation, share_of_step
-from ftsys.data.batching.size_buckets import SAMPLE, Shapes
+from ftsys.data.batching.plan import EpochPlan, LocalPlan, plan_epoch, plan_evaluation, plan_local_batch
+from ftsys.data.batching.size_buckets import SAMPLE, SizeBuckets
 from ftsys.data.store.in_memory import TokenizedSplit
 from ftsys.data.store.reader import Ragged, StoreSplit
 
@@ -19,12 +19,12 @@ Split = StoreSplit | TokenizedSplit
 PlanOfEpoch = Callable[[int], EpochPlan]
 
 SHARE = "ftsys_share"
-"""The only key of a training item: the Trainer hands dictionaries around, and looks into them for labels of its own."""
+"""The only key of a training item. The Trainer needs a dictionary, and would read other keys as its own."""
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """How steps are made and cut; exactly one of the global sizes is given."""
+    """Settings that decide the steps and their micro-batches; exactly one of the global sizes is given."""
 
     global_size: int | None
     global_tokens: int | None
@@ -35,12 +35,12 @@ class BatchSettings:
     ranks: int
     packed: bool
     static_shapes: bool = False
-    """Whether packed batches are filled up to the few sizes of `data.shapes`."""
+    """True to fill packed batches up to the few sizes of `SizeBuckets`."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """One rank's share of a step, ready to compute, and figures of the whole step."""
+    """One rank's local batch of a step, ready to compute, and figures of the whole step."""
 
     micro_batches: list[Batch]
     example_ids: np.ndarray
@@ -50,34 +50,34 @@ class Share:
 
 
 class BatchMaker:
-    """Rows of one split as batches in the layout that the model is fed with."""
+    """Makes batches of one split's rows in the model's layout, packed or padded."""
 
     def __init__(self, split: Split, packed: bool) -> None:
-        """The split's tokenizer says which token pads and whether there are token types."""
+        """Take the padding token and the use of token types from the split's tokenizer facts."""
         self.split, self.packed, facts = split, packed, split.tokenizer
         self.lay_out: Callable[..., Batch] = partial(pack, with_token_types=facts.emits_token_types)
         if not packed:
             self.lay_out = partial(pad, with_token_types=facts.emits_token_types, pad_id=facts.pad_id)
         self.filler = filler_rows(facts.pad_id, split.labels.dtype)
-        self.shapes: Shapes | None = None
+        self.buckets: SizeBuckets | None = None
 
     def __call__(self, example_ids: np.ndarray) -> Batch:
-        """The batch of these examples; a filler batch for none."""
+        """Return the batch of these examples; a filler batch for no examples."""
         rows = self.split.gather(example_ids) if len(example_ids) else self.filler
         if not self.packed:
             return self.lay_out(rows)
-        size = self.shapes.tokens_for(rows) if self.shapes is not None else None
+        size = self.buckets.tokens_for(rows) if self.buckets is not None else None
         return self.lay_out(filled_up(rows, self.split.tokenizer.pad_id)) if size is None else self._static(rows, size)
 
     def _static(self, rows: Ragged, size: int) -> Batch:
-        assert self.shapes is not None
-        facts, longest = self.split.tokenizer, self.shapes.longest
+        assert self.buckets is not None
+        facts, longest = self.split.tokenizer, self.buckets.longest
         batch = pack(filled_to(rows, facts.pad_id, size, longest), facts.emits_token_types)
         return replace(batch, max_seqlen=longest, is_static=True)
 
 
 class _StepSampler(Sampler[list[tuple[int, int]]]):
-    """Names steps as (epoch, k): what is skipped at resume is a few integers, never data."""
+    """Yields steps as (epoch, k), so that a resume skips a few integers and no data."""
 
     def __init__(self, steps_of_epoch: Callable[[int], int]) -> None:
         self.steps_of_epoch = steps_of_epoch
@@ -95,7 +95,7 @@ class _StepSampler(Sampler[list[tuple[int, int]]]):
 
 
 class _Steps(Dataset[dict[str, Share]]):
-    """Step k of an epoch, by name. Its length is the number of examples, as the Trainer expects of a data set."""
+    """Maps (epoch, k) to the local batch of that step. Its length is the number of examples, as the Trainer expects."""
 
     def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None) -> None:
         self.split, self.settings = split, settings
@@ -104,10 +104,10 @@ class _Steps(Dataset[dict[str, Share]]):
         self._plan: tuple[int, EpochPlan] | None = None
         sample = list(self._sample()) if settings.static_shapes and settings.packed else []
         if sample:
-            self.make_batch.shapes = Shapes.of(split.lengths, sample)
+            self.make_batch.buckets = SizeBuckets.of(split.lengths, sample)
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The epoch's plan, built once."""
+        """Return the epoch's plan; it is computed once."""
         if self._plan is None or self._plan[0] != epoch:
             self._plan = (epoch, self.plan_of_epoch(epoch))
         return self._plan[1]
@@ -127,38 +127,38 @@ class _Steps(Dataset[dict[str, Share]]):
         return len(self.split)
 
     def __getitem__(self, name: tuple[int, int]) -> dict[str, Share]:
-        share = self._share(*name)
+        local = self._local_plan(*name)
         return {
             SHARE: Share(
-                [self.make_batch(part) for part in share.micro_batches],
-                np.concatenate(share.micro_batches),
-                share.step_examples,
-                share.step_tokens,
-                share.imbalance,
+                [self.make_batch(part) for part in local.micro_batches],
+                np.concatenate(local.micro_batches),
+                local.step_examples,
+                local.step_tokens,
+                local.imbalance,
             )
         }
 
-    def _share(self, epoch: int, k: int) -> StepShare:
+    def _local_plan(self, epoch: int, k: int) -> LocalPlan:
         ids, settings = self.plan(epoch).step(k), self.settings
-        return share_of_step(ids, self.split.lengths[ids], settings.rank, settings.ranks, settings.micro_tokens)
+        return plan_local_batch(ids, self.split.lengths[ids], settings.rank, settings.ranks, settings.micro_tokens)
 
     def _sample(self) -> Iterator[np.ndarray]:
-        """The micro-batches of the first epoch's first steps, whatever epoch this life begins with."""
+        """Yield the micro-batches of epoch 0's first steps, in whichever epoch this attempt begins."""
         for k in range(min(SAMPLE, len(self.plan(0)))):
-            yield from self._share(0, k).micro_batches
+            yield from self._local_plan(0, k).micro_batches
 
 
 class StepLoader(DataLoader[dict[str, Share]]):
-    """One item an optimizer step. A `DataLoader`, so that the Trainer's own resume (skipping steps) works on it."""
+    """Yields one item per optimizer step. It is a `DataLoader`, so that the Trainer's own resume can skip steps."""
 
     def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None = None) -> None:
-        """See `BatchSettings`; `plan_of_epoch` stands in for the plan that they ask for."""
+        """Use `plan_of_epoch` in place of the plan that the settings describe, if it is given."""
         steps = _Steps(split, settings, plan_of_epoch)
         sampler = _StepSampler(lambda epoch: len(steps.plan(epoch)))
         super().__init__(steps, batch_sampler=sampler, collate_fn=_only)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on with the plan of `epoch`."""
+        """Continue with the plan of `epoch`."""
         self.batch_sampler.set_epoch(epoch)
 
 
@@ -168,24 +168,24 @@ def _only(items: list[dict[str, Share]]) -> dict[str, Share]:
 
 
 class EvaluationLoader:
-    """The packs this rank evaluates: every `ranks`-th of the global plan, so that long and short ones are shared.
+    """Yields the packs that this rank evaluates: every `ranks`-th of the global plan, so that lengths are balanced.
 
-    All ranks have the same number of packs; a rank that has fewer gets fillers.
+    All ranks have the same number of packs: a rank with one pack less gets a filler.
     """
 
     def __init__(self, split: Split, pack_tokens: int, rank: int, ranks: int, packed: bool) -> None:
-        """`pack_tokens` is the most real tokens in one pack."""
+        """Plan packs of at most `pack_tokens` real tokens."""
         self.dataset = split
         self.packs = plan_evaluation(split.lengths, pack_tokens)
         self.rank, self.ranks = rank, ranks
         self.make_batch = BatchMaker(split, packed)
 
     def __len__(self) -> int:
-        """Packs a rank computes."""
+        """Return the number of packs that a rank computes."""
         return -(-len(self.packs) // self.ranks)
 
     def __iter__(self) -> Iterator[Batch]:
-        """This rank's packs, longest examples first."""
+        """Yield this rank's packs, longest examples first."""
         nothing = np.empty(0, dtype=np.int64)
         for first in range(0, len(self.packs), self.ranks):
             index = first + self.rank

@@ -1,7 +1,8 @@
-"""Which examples make step k, and who computes them: pure functions, the same on 1, 2 and 512 ranks.
+"""Plans the examples of each step and the rank that computes each example, with pure functions.
 
-The plan decides a step's examples from (lengths, seed, epoch, global batch, order) alone. World size and micro-batches
-only partition a step, so they can change between lives of a run without changing what it learns from.
+The examples of a step depend on (lengths, seed, epoch, global batch, order) alone, so they are the same on 1, 2 and 512
+ranks. World size and micro-batches only partition a step: they can change between attempts of a run, and the run still
+learns from the same examples.
 """
 
 from collections.abc import Sequence
@@ -13,28 +14,31 @@ import numpy as np
 from ftsys.errors import ConfigError
 
 ORDERS = ("random", "length_grouped")
-# Length grouping sorts within groups of this many steps: the stock Trainer's figure, so that quality compares.
+# Length grouping sorts within groups of this many steps: the stock Trainer's number, so that quality is comparable.
 STEPS_PER_GROUP = 50
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """`example_ids`: int64 (N,), every example once; step k is `example_ids[starts[k]:starts[k + 1]]`."""
+    """The order of one epoch: `example_ids`, int64 (N,), has every example once.
+
+    Step k is `example_ids[starts[k]:starts[k + 1]]`.
+    """
 
     example_ids: np.ndarray
     starts: np.ndarray
 
     def __len__(self) -> int:
-        """Optimizer steps in the epoch."""
+        """Return the number of optimizer steps in the epoch."""
         return len(self.starts) - 1
 
     def step(self, k: int) -> np.ndarray:
-        """The example ids of step `k`, int64, in O(1)."""
+        """Return the example ids of step `k`, int64, in O(1)."""
         return self.example_ids[self.starts[k] : self.starts[k + 1]]
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:
-    """Philox keyed by both numbers: streams of different epochs never overlap, and no draw happens before them."""
+    """Return a Philox generator with both numbers as its key, so that streams of different epochs never overlap."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)))
 
 
@@ -49,12 +53,12 @@ def plan_epoch(
 ) -> EpochPlan:
     """Plan one epoch of `lengths` (tokens of each example, integer (N,)) in steps of `global_size` examples.
 
-    With `global_tokens` a step holds at most that many tokens; every epoch has the same number of steps, since the
-    learning rate's schedule and a resume count on it.
+    With `global_tokens`, a step has at most that many tokens, and every epoch has the same number of steps: the
+    learning-rate schedule and a resume rely on that.
 
     Raises:
-        ConfigError: no examples, an order that does not exist, not exactly one of the two sizes, or fewer tokens in a
-            step than three examples of the longest length have.
+        ConfigError: for no examples, an unknown order, not exactly one of the two sizes, or a `global_tokens` that is
+            less than three examples of the longest length.
     """
     if (global_size is None) == (global_tokens is None):
         raise ConfigError(f"one of batch.global_size={global_size!r} and batch.global_tokens={global_tokens!r} is due.")
@@ -71,7 +75,7 @@ def plan_epoch(
 
 
 def _group_by_length(ids: np.ndarray, lengths: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Sort by length within groups of steps, then shuffle the steps; the last, perhaps smaller one stays last."""
+    """Sort by length within groups of steps, then shuffle the steps; the last one, which may be smaller, stays last."""
     span = STEPS_PER_GROUP * size
     grouped = [part[np.argsort(-lengths[part], kind="stable")] for part in np.split(ids, range(span, len(ids), span))]
     ordered = np.concatenate(grouped)
@@ -87,11 +91,11 @@ def _step_starts(ordered_lengths: np.ndarray, global_size: int | None, global_to
 
 
 def _equal_tokens(ordered_lengths: np.ndarray, tokens: int) -> np.ndarray:
-    """Cut the order into steps of equal token sums, each at most `tokens`; their number depends on no order.
+    """Cut the order into steps of equal token sums, each at most `tokens`; the number of steps depends on no order.
 
-    A step ends with the last example that ends before its share does, so it is over its share by less than one
-    example: with shares of at most `tokens - longest` none is over `tokens`. With shares of at least `longest`, which
-    three examples a step make sure of, none is empty.
+    The total is divided into equal parts, and a step has the examples that end within its part. So a step exceeds its
+    part by less than one example: with parts of at most `tokens - longest`, none has more than `tokens`. No step is
+    empty if a part is at least `longest`, which the minimum of three examples per step guarantees.
     """
     longest, total = int(ordered_lengths.max()), int(ordered_lengths.sum(dtype=np.int64))
     if tokens < 3 * longest:
@@ -106,7 +110,7 @@ def _equal_tokens(ordered_lengths: np.ndarray, tokens: int) -> np.ndarray:
 
 
 def _fill(ordered_lengths: np.ndarray, tokens: int) -> np.ndarray:
-    """Cut a sequence of examples where the next one would exceed `tokens`; an example longer than that stands alone."""
+    """Return the starts of runs of examples of at most `tokens` tokens; a longer example is a run of its own."""
     ends = np.cumsum(ordered_lengths, dtype=np.int64)
     starts = [0]
     while starts[-1] < len(ends):
@@ -116,12 +120,13 @@ def _fill(ordered_lengths: np.ndarray, tokens: int) -> np.ndarray:
     return np.array(starts, dtype=np.int64)
 
 
-def deal(lengths: np.ndarray, ranks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Who computes which of a step's examples: counts differ by at most one between ranks, token sums are balanced.
+def assign_to_ranks(lengths: np.ndarray, ranks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Assign a step's examples to ranks: counts differ by at most one, and token sums are balanced.
 
-    Longest first, in rows of one example a rank, each row's longest to the rank that has the fewest tokens so far
-    (Graham's LPT rule under equal counts). Ties go to the lower rank: every rank computes the same deal. Returns the
-    indices of the examples, longest first, and the rank of each, both int64 of the step's size.
+    Goes through the examples from the longest to the shortest, in rounds of one example per rank. In each round, the
+    longest example goes to the rank with the fewest tokens so far (Graham's LPT rule with equal counts). Ties go to the
+    lower rank, so that all ranks compute the same assignment. Returns the indices of the examples, longest first, and
+    the rank of each, both int64 of the step's size.
     """
     order = np.argsort(-lengths, kind="stable")
     loads, owners = np.zeros(ranks, dtype=np.int64), np.zeros(len(order), dtype=np.int64)
@@ -134,18 +139,18 @@ def deal(lengths: np.ndarray, ranks: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def micro_batches(lengths: np.ndarray, micro_tokens: int) -> list[np.ndarray]:
-    """Cut one rank's examples, longest first, into micro-batches of at most `micro_tokens` tokens; indices of them.
+    """Cut one rank's examples, longest first, into micro-batches of at most `micro_tokens` tokens; returns indices.
 
-    Examples of like lengths lie together, so what has to be padded for a kernel's sake is little. An example longer
-    than `micro_tokens` stands alone; no examples make one empty micro-batch.
+    Examples of similar length are in one micro-batch, so that kernels that pad compute few padding tokens. An example
+    longer than `micro_tokens` is a micro-batch of its own; no examples make one empty micro-batch.
     """
     order = np.argsort(-lengths, kind="stable")
     return [order[start:end] for start, end in pairwise(_fill(lengths[order], micro_tokens))] or [order]
 
 
 @dataclass(frozen=True)
-class StepShare:
-    """What one rank does in one step: its micro-batches of example ids, empty ones included, and the step's figures."""
+class LocalPlan:
+    """One rank's local batch of a step: micro-batches of example ids, empty ones included, and figures of the step."""
 
     micro_batches: Sequence[np.ndarray]
     step_examples: int
@@ -153,28 +158,28 @@ class StepShare:
     imbalance: float
 
 
-def share_of_step(ids: np.ndarray, lengths: np.ndarray, rank: int, ranks: int, micro_tokens: int) -> StepShare:
-    """Rank `rank`'s share of the step that consists of examples `ids` with `lengths` tokens.
+def plan_local_batch(ids: np.ndarray, lengths: np.ndarray, rank: int, ranks: int, micro_tokens: int) -> LocalPlan:
+    """Plan the local batch of rank `rank` in the step of the examples `ids`, which have `lengths` tokens.
 
-    Every rank has the same number of micro-batches, the most that any rank needs: the rest are empty, so that all
-    ranks join the same collectives. `imbalance` is the fullest rank's tokens over the mean, minus one.
+    Every rank has the same number of micro-batches, the most that any rank needs. The additional ones are empty, so
+    that all ranks join the same collectives. `imbalance` is the largest token sum of a rank over the mean, minus one.
     """
-    order, owners = deal(lengths, ranks)
+    order, owners = assign_to_ranks(lengths, ranks)
     loads = np.bincount(owners, lengths[order], minlength=ranks).astype(np.int64)  # exact: far below 2^53
     own = order[owners == rank]
-    full = [order[owners == other] for other in np.flatnonzero(loads > micro_tokens)]  # whoever else fits into one
+    full = [order[owners == other] for other in np.flatnonzero(loads > micro_tokens)]  # all others need only one
     count = max((len(micro_batches(lengths[part], micro_tokens)) for part in full), default=1)
     cut = [ids[own[part]] for part in micro_batches(lengths[own], micro_tokens)]
     cut += [np.empty(0, dtype=np.int64)] * (count - len(cut))
     total = int(loads.sum())
-    return StepShare(cut, len(ids), total, int(loads.max()) * ranks / max(total, 1) - 1.0)
+    return LocalPlan(cut, len(ids), total, int(loads.max()) * ranks / max(total, 1) - 1.0)
 
 
 def plan_evaluation(lengths: np.ndarray, pack_tokens: int) -> list[np.ndarray]:
-    """Evaluation packs, longest examples first: int64 example ids, at most `pack_tokens` tokens each.
+    """Plan evaluation packs, longest examples first: int64 example ids, at most `pack_tokens` tokens each.
 
-    Planned without regard to ranks and dealt whole, so that a pack's content, and with it every rounding of a
-    low-precision forward pass, is the same under any world size.
+    Packs do not depend on the ranks, and each is computed by one rank. So the content of a pack, and with it every
+    rounding in a low-precision forward pass, is the same for any world size.
     """
     order = np.argsort(-lengths, kind="stable")
     starts = _fill(lengths[order], pack_tokens)

@@ -1,21 +1,17 @@
-"""The first rows of a split, for a quick try or a small task made of a large one."""
+"""Cuts a split off after its first rows, for a quick test or a small task made from a large one."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ftsys.data.sources.rows import Columns, Rows
-
-if TYPE_CHECKING:
-    from ftsys.data.sources.source import Split
+from ftsys.data.sources.rows import Columns, Rows, SourceSplit
 
 
 @dataclass(frozen=True)
 class FirstRows:
-    """`split` cut off after `count` rows; all of it where it has no more."""
+    """The first `count` rows of `split`, or all of its rows if it has fewer."""
 
-    split: "Split"
+    split: SourceSplit
     count: int
 
     @property
@@ -25,11 +21,11 @@ class FirstRows:
 
     @property
     def unit(self) -> str:
-        """What `Rows.lines` counts."""
+        """The unit of `Rows.lines`: 'line' or 'row'."""
         return self.split.unit
 
     def read(self, rows_per_batch: int) -> Iterator[Rows]:
-        """Raw rows in order; nothing is read beyond the batch that holds the last one."""
+        """Yield raw rows in order; reads nothing beyond the batch with the last of them."""
         left = self.count
         for rows in self.split.read(min(rows_per_batch, self.count)):
             yield rows.first_ones(left)
@@ -38,10 +34,10 @@ class FirstRows:
                 return
 
     def rows(self) -> int | None:
-        """Number of rows, or None where only reading them tells."""
+        """Return the number of rows; None if only reading them tells."""
         there = self.split.rows()
         return None if there is None else min(self.count, there)
 
     def sha256(self) -> str:
-        """Hex digest of what decides the rows."""
+        """Return a hex digest of everything that decides the rows."""
         return hashlib.sha256(f"the first {self.count} of {self.split.sha256()}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A folder of GLUE's own TSV files: where each task's files lie and what their columns are called, as a table."""
+"""Finds the splits of a GLUE task in a folder of GLUE's own TSV files, by a table of file and column names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from ftsys.tasks import GLUE, Task
 
 @dataclass(frozen=True)
 class Layout:
-    """How GLUE lays out the files of one kind of split of one task.
+    """Names of files and columns for some splits of one task.
 
-    `files` maps a split to the names its file is known by. `label` is the label's column, which test files may lack.
-    `header` names the fields where the file has no header line.
+    `folders` are the known names of the task's folder. `files` maps a split to the known names of its file. `label` is
+    the label's column, which test files may lack. `header` names the fields of files without a header line.
     """
 
     folders: tuple[str, ...]
@@ -58,7 +58,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
         Layout(("diagnostic", "AX"), _AX_FULL, ("Premise", "Hypothesis"), "Label"),
     ),
 }
-"""Each task's layouts; its columns are looked up by name, so their order and any further columns do not matter."""
+"""The layouts of each task. Columns are found by name, so that their order and additional columns do not matter."""
 
 
 def glue_splits(folder: Path, task: Task) -> dict[str, TableFile]:
@@ -81,7 +81,7 @@ def glue_splits(folder: Path, task: Task) -> dict[str, TableFile]:
 
 
 def tasks_in(folder: Path) -> list[Task]:
-    """GLUE's tasks that have a folder of their own in `folder`. Raises DataError where there is none."""
+    """Return GLUE's tasks that have a folder of their own in `folder`. Raises DataError if there is none."""
     found = [
         GLUE[name] for name, layouts in LAYOUTS.items() if any((folder / own).is_dir() for own in layouts[0].folders)
     ]
@@ -92,7 +92,7 @@ def tasks_in(folder: Path) -> list[Task]:
 
 
 def is_glue(task: Task) -> bool:
-    """Whether the task reads what GLUE's task of that name reads; its metrics and splits may be the user's own."""
+    """Return True if the task has the columns and labels of GLUE's task of that name; metrics and splits may differ."""
     known = GLUE.get(task.name)
     return known is not None and (task.columns, task.labels, task.regression) == (
         known.columns,
@@ -119,7 +119,7 @@ def _task_folder(folder: Path, task: Task) -> Path:
 
 
 def _find(home: Path, task: Task, split: str) -> TableFile | None:
-    """The file of a split, or None for a test split that is not there."""
+    """Return the file of a split; None for a test split that does not exist. Raises DataError for any other."""
     candidates = [(layout, name) for layout in LAYOUTS[task.name] for name in layout.files.get(split, ())]
     for layout, name in candidates:
         if (home / name).exists():

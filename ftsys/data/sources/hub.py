@@ -1,4 +1,4 @@
-"""GLUE from the Hugging Face Hub, any repository or local mirror laid out like one, and data sets in memory."""
+"""Reads GLUE and other repositories of the Hugging Face Hub, local mirrors of them, and data sets in memory."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ GLUE_REPOSITORY = "nyu-mll/glue"
 
 @dataclass(frozen=True)
 class DatasetSplit:
-    """One split held by `datasets`. `place` names it in errors."""
+    """One split that `datasets` holds. `place` is its name in errors."""
 
     dataset: "Dataset"
     columns: Columns
@@ -30,7 +30,7 @@ class DatasetSplit:
     unit: str = "row"
 
     def read(self, rows_per_batch: int) -> Iterator[Rows]:
-        """All rows in order; class ids of a `ClassLabel` are mapped by name where its names are the task's."""
+        """Yield all rows in order. The ids of a `ClassLabel` with the task's class names are mapped by name."""
         wanted = self._wanted()
         names = self._class_names()
         done = 0
@@ -47,14 +47,14 @@ class DatasetSplit:
             done += table.num_rows
 
     def rows(self) -> int:
-        """Rows of the split."""
+        """Return the number of rows."""
         return len(self.dataset)
 
     def sha256(self) -> str:
-        """Hex digest of the columns' content.
+        """Return a hex digest of the columns' content.
 
-        The fingerprint that `datasets` keeps will not do: mirrors of one name share it whatever is in them, and a
-        mapped data set may get another in each process.
+        The fingerprint of `datasets` cannot be used: it is the same for all mirrors of one name, whatever they contain,
+        and a mapped data set may have another one in each process.
         """
         import pyarrow as pa
 
@@ -68,7 +68,7 @@ class DatasetSplit:
         return digest.hexdigest()
 
     def _wanted(self) -> list[str]:
-        """The columns that are read, without the label where a test split has none."""
+        """Return the columns that are read, without the label if a test split has none."""
         _, label = self.columns.find(self.dataset.column_names, self.place)
         return [*self.columns.texts] + ([] if label is None else [self.columns.label])
 
@@ -76,21 +76,22 @@ class DatasetSplit:
         return iter(self.dataset.select_columns(wanted).with_format("arrow").iter(rows_per_batch))
 
     def _class_names(self) -> dict[object, str]:
-        """Id to name if the data set's class names are the task's, maybe in another order; otherwise ids stay ids."""
+        """Map ids to names if the data set has the task's class names, in any order; otherwise map nothing."""
         names = getattr(self.dataset.features.get(self.columns.label), "names", None)
         return dict(enumerate(names)) if names and set(names) == set(self.labels) else {}
 
 
 def hub_splits(repository: str, task: Task) -> dict[str, DatasetSplit]:
-    """Splits of a Hub repository or local mirror, from the configuration named as the task, else the only one.
+    """Open the splits of a Hub repository or local mirror.
 
-    Downloads once; afterwards the cache of `datasets` is enough, offline too. Raises DataError where neither has it.
+    They are those of the configuration with the task's name, or of a repository's only configuration. Downloads
+    once; later calls need only the cache of `datasets`. Raises DataError if neither Hub nor cache has it.
     """
     return dataset_splits(load_splits(repository, task.name), task, repository)
 
 
 def dataset_splits(data: "Dataset | DatasetDict", task: Task, place: str = "the data set") -> dict[str, DatasetSplit]:
-    """Splits of a data set in memory; a `Dataset` alone is the training split. DataError if none is the task's."""
+    """Open the splits of a data set in memory; a `Dataset` is the training split. DataError if none is the task's."""
     splits = data if isinstance(data, Mapping) else {task.splits[0]: data}
     found = {
         split: DatasetSplit(splits[split], Columns.of(task, split), task.labels, f"{place}, split {split!r}")
@@ -107,13 +108,13 @@ def dataset_splits(data: "Dataset | DatasetDict", task: Task, place: str = "the 
 
 
 def is_dataset(source: object) -> bool:
-    """Whether `source` is a `Dataset` or `DatasetDict`, told without importing `datasets`."""
+    """Return True for a `Dataset` or `DatasetDict`; does not import `datasets`."""
     kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(source).__mro__}
     return bool(kinds & {"datasets.arrow_dataset.Dataset", "datasets.dataset_dict.DatasetDict"})
 
 
 def load_splits(repository: str, config: str) -> Any:
-    """The `DatasetDict` of a Hub repository or local mirror. Raises DataError where neither Hub nor cache has it."""
+    """Load the `DatasetDict` of a Hub repository or local mirror. Raises DataError if neither Hub nor cache has it."""
     from datasets import load_dataset
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -126,7 +127,7 @@ def load_splits(repository: str, config: str) -> Any:
         except ValueError as error:
             if "BuilderConfig" not in str(error):
                 raise
-            # A repository of one task, or else an error that lists its configurations.
+            # The repository has one task only; otherwise this raises an error that lists its configurations.
             return load_dataset(repository, cache_dir=cache)
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise DataError(
@@ -137,10 +138,10 @@ def load_splits(repository: str, config: str) -> Any:
 
 
 def _mirror_cache(folder: Path) -> str:
-    """A cache folder of this state of a local mirror alone.
+    """Return a cache folder that belongs to this state of a local mirror alone.
 
-    datasets 5.2 takes any folder of the same last name and configuration for the one it loaded before, so that a
-    changed mirror, or another one, would silently give the old rows.
+    datasets 5.2 identifies a mirror by its last folder name and configuration. In a common cache, a changed mirror or
+    another one of that name would silently give the old rows.
     """
     from datasets import config
 
@@ -150,10 +151,10 @@ def _mirror_cache(folder: Path) -> str:
 
 
 def _cached_glue(config: str) -> Any:
-    """GLUE from the cache of `datasets`, None if it is not there.
+    """Load GLUE from the cache of `datasets`; None if the cache does not have it.
 
-    GLUE does not change, and asking the Hub for it from each rank of a cluster ends in HTTP 429, or in 23 s of retries
-    on nodes without internet.
+    GLUE does not change. Requests from each rank of a cluster would end in HTTP 429, or in 23 s of retries on nodes
+    without internet.
     """
     from datasets.packaged_modules.cache.cache import Cache
 

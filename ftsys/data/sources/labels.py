@@ -1,4 +1,7 @@
-"""Labels as files have them (class names, ids, scores; text or numbers) -> ids and scores, with every bad one named."""
+"""Turns labels as files have them (class names, ids, scores; text or numbers) into ids and scores.
+
+An error names the row of the first label that cannot be read.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,14 +14,14 @@ from ftsys.tasks import GLUE, Task
 _UNLABELLED = (-1, "-1", "-1.0")
 
 Where = Callable[[int], str]
-"""Maps a row's index within its batch to the words that name it, such as 'train.tsv, line 12'."""
+"""Maps a row's index within its batch to its place for a message, such as 'train.tsv, line 12'."""
 
 
 class LabelReader:
     """Turns the raw labels of one split into an array, batch by batch.
 
-    With `required`, each row must have one. Otherwise (test splits) a missing label, or -1 as the Hub's GLUE has it, is
-    unlabelled, and then all of the split's rows must be: half a label column is a damaged file.
+    With `required`, each row must have a label. Otherwise (test splits) a missing label, or -1 as in the Hub's GLUE,
+    means unlabelled. Then all rows of the split must be unlabelled: half a label column is a damaged file.
     """
 
     def __init__(self, task: Task, required: bool) -> None:
@@ -28,9 +31,9 @@ class LabelReader:
         self._ids = {} if task.regression else _class_ids(task, required)
 
     def read(self, raw: Sequence[object] | None, rows: int, where: Where) -> np.ndarray:
-        """Labels of `rows` rows: int64 ids (-1 unlabelled), or float64 scores (NaN unlabelled) for regression.
+        """Return (rows,) labels: int64 ids (-1: unlabelled), or float64 scores (NaN: unlabelled) for regression.
 
-        `raw` is None where the split has no label column. Raises DataError for the first label that is missing, out of
+        `raw` is None if the split has no label column. Raises DataError for the first label that is missing, out of
         range, unknown or not finite.
         """
         values = [None] * rows if raw is None else raw
@@ -80,7 +83,7 @@ class LabelReader:
         return math.nan if self._stands_for_unlabelled(score) else score
 
     def _stands_for_unlabelled(self, score: float) -> bool:
-        """Scores of GLUE are never negative, so there -1 marks a hidden label; a task of one's own may well have -1."""
+        """Return True for -1 in a test split of GLUE, where no score is negative. In other tasks -1 is a score."""
         return not self._required and score == -1 and self._task.name in GLUE
 
     def _refuse_mixture(self, labels: np.ndarray, where: Where) -> None:
@@ -97,7 +100,7 @@ class LabelReader:
 
 
 def _class_ids(task: Task, required: bool) -> dict[object, int]:
-    """Every accepted spelling of a label to its id. Names come before ids: with labels ("1", "2"), 1 is class 0."""
+    """Map every accepted spelling of a label to its id. Names come before ids: with labels ("1", "2"), 1 is class 0."""
     ids: dict[object, int] = {}
     for index in range(len(task.labels)):
         ids |= {index: index, str(index): index, f"{index}.0": index}  # "1.0" is how pandas writes ids beside gaps

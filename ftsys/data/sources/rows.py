@@ -1,7 +1,8 @@
-"""What every kind of source is reduced to: columns picked from a table, rows in batches, errors that name a place."""
+"""Defines the common form of all sources: columns picked from a table, rows in batches, errors that name a place."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -16,9 +17,9 @@ ROWS_PER_BATCH = 8192
 class TextBatch:
     """Consecutive rows of one split, in the order of the file.
 
-    `first_row` is the index of the first of them within the split, from 0: a row's index is its example id. `second` is
-    None for tasks of one sentence. `labels` has one entry a row: int64 class ids with -1 for unlabelled, or float64
-    scores with NaN for unlabelled.
+    `first_row` is the index of the first row within the split, from 0. A row's index is its example id. `second` is
+    None for tasks of one sentence. `labels` has one entry per row: int64 class ids (-1: unlabelled), or float64 scores
+    (NaN: unlabelled).
     """
 
     first_row: int
@@ -29,7 +30,7 @@ class TextBatch:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that a task reads: one or two texts and the label, which test splits may lack."""
+    """The names of the columns that a task reads: one or two texts, and the label, which test splits may lack."""
 
     texts: tuple[str, ...]
     label: str
@@ -37,13 +38,13 @@ class Columns:
 
     @classmethod
     def of(cls, task: Task, split: str) -> "Columns":
-        """The columns as the task itself names them."""
+        """Return the columns under the names that the task gives them."""
         return cls(task.columns, task.label_column, split not in task.test_splits)
 
     def find(self, header: Sequence[str], place: str) -> tuple[list[int], int | None]:
-        """Positions of the texts and of the label (None: absent, as a test split may have it) in `header`.
+        """Return the positions of the texts and of the label in `header`; None for a label that a test split lacks.
 
-        Raises DataError, with `place` in front, for a column that is missing or there twice.
+        Raises DataError that begins with `place` if a column is missing or occurs twice.
         """
         wanted = (*self.texts, self.label) if self.label_required else self.texts
         missing = [name for name in wanted if name not in header]
@@ -57,7 +58,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Rows:
-    """Raw rows of a split. `labels` are as the file has them (None: no label column), `lines` their 1-based places."""
+    """Raw rows of a split: `labels` as in the file (None: no label column), `lines` their numbers from 1."""
 
     first: list[str]
     second: list[str] | None
@@ -66,11 +67,11 @@ class Rows:
 
     @classmethod
     def from_texts(cls, texts: Sequence[list[str]], labels: list[object] | None, lines: Sequence[int]) -> "Rows":
-        """Rows from one list a text column."""
+        """Make rows from one list per text column."""
         return cls(texts[0], texts[1] if len(texts) > 1 else None, labels, lines)
 
     def first_ones(self, count: int) -> "Rows":
-        """The first `count` of these rows, or all where there are no more."""
+        """Return the first `count` of these rows, or all if there are fewer."""
         if count >= len(self.first):
             return self
         second, labels = self.second, self.labels
@@ -82,8 +83,29 @@ class Rows:
         )
 
 
+class SourceSplit(Protocol):
+    """One split of a source: raw rows, and a digest of everything that decides them."""
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that are read."""
+
+    @property
+    def unit(self) -> str:
+        """The unit of `Rows.lines`: 'line' or 'row'."""
+
+    def read(self, rows_per_batch: int) -> Iterator[Rows]:
+        """Yield raw rows in order, at most `rows_per_batch` at a time."""
+
+    def rows(self) -> int | None:
+        """Return the number of rows; None if only reading them tells."""
+
+    def sha256(self) -> str:
+        """Return a hex digest of everything that decides the rows."""
+
+
 def check_texts(values: Sequence[object], column: str, place: str, unit: str, lines: Sequence[int]) -> list[str]:
-    """`values` as a list of texts; DataError with the row's place for anything that is no text."""
+    """Return `values` as a list of texts. Raises DataError with the row's place for a value that is not text."""
     for value, line in zip(values, lines, strict=True):
         if type(value) is not str:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Where the text comes from: every kind of source becomes a `Source` of named splits, with one fingerprint."""
+"""Opens every kind of `data.source` as a `Source`: named splits of text and labels, with one fingerprint."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from ftsys.data.sources.first_rows import FirstRows
 from ftsys.data.sources.glue_files import glue_splits
 from ftsys.data.sources.hub import GLUE_REPOSITORY, dataset_splits, hub_splits, is_dataset
 from ftsys.data.sources.labels import LabelReader
-from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, TextBatch
+from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, SourceSplit, TextBatch
 from ftsys.data.sources.text_files import TableFile, check_file
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
@@ -22,7 +22,7 @@ from ftsys.tasks import Task
 __all__ = ["ROWS_PER_BATCH", "DataLike", "Source", "TextBatch", "open_source"]
 
 _LAYOUT_VERSION = 1
-"""Raised when the same bytes come to mean other rows, so that stores made before are not taken for theirs."""
+"""Increase this number when the same bytes are read as other rows, so that no older store is used for them."""
 
 
 class DataLike(Protocol):
@@ -30,51 +30,30 @@ class DataLike(Protocol):
 
     @property
     def source(self) -> Any:
-        """'hub', 'hub:NAME_OR_PATH', 'synthetic', a GLUE folder, a file a split, or a Dataset or DatasetDict."""
-
-
-class Split(Protocol):
-    """One split as a kind of source gives it: raw rows, and a digest of all that decides them."""
-
-    @property
-    def columns(self) -> Columns:
-        """The columns that are read."""
-
-    @property
-    def unit(self) -> str:
-        """What `Rows.lines` counts: 'line' or 'row'."""
-
-    def read(self, rows_per_batch: int) -> Iterator[Rows]:
-        """Raw rows in order, at most `rows_per_batch` at a time."""
-
-    def rows(self) -> int | None:
-        """Number of rows, or None where only reading them tells."""
-
-    def sha256(self) -> str:
-        """Hex digest of what decides the rows."""
+        """'hub', 'hub:NAME_OR_PATH', 'synthetic', a GLUE folder, a file for each split, a Dataset or a DatasetDict."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Text and labels of a task. Made by `open_source`; nothing is held in memory but what a batch needs."""
+    """Text and labels of a task. Made by `open_source`; holds no more than one batch in memory."""
 
     task: Task
-    _splits: Mapping[str, Split]
+    _splits: Mapping[str, SourceSplit]
     _places: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that are there, in the task's order."""
+        """The names of the splits, in the task's order."""
         return tuple(self._splits)
 
-    def items(self) -> Iterable[tuple[str, Split]]:
-        """Each split with its name."""
+    def items(self) -> Iterable[tuple[str, SourceSplit]]:
+        """Return each split with its name."""
         return self._splits.items()
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 over everything that decides the rows: bytes, layout, columns, labels. Reads each file once."""
+        """The hex SHA-256 of everything that decides the rows: bytes, layout, columns, labels. Reads each file once."""
         task = self.task
         facts: dict[str, object] = {
             "layout": _LAYOUT_VERSION,
@@ -89,11 +68,11 @@ class Source:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def rows(self, split: str) -> int | None:
-        """Rows of `split`, exact, or None where only reading it tells (CSV)."""
+        """Return the exact number of rows of `split`; None if only reading it tells (CSV)."""
         return self._split(split).rows()
 
     def batches(self, split: str, rows_per_batch: int = ROWS_PER_BATCH) -> Iterator[TextBatch]:
-        """All rows of `split` in the order of the file. Raises DataError that names the place of the first bad row."""
+        """Yield all rows of `split` in the order of the file. Raises DataError with the place of the first bad row."""
         held = self._split(split)
         reader = LabelReader(self.task, held.columns.label_required)
         first_row = 0
@@ -106,7 +85,7 @@ class Source:
                 f"{self._places.get(split, split)} has no rows. Copy or download it again, or correct data.source."
             )
 
-    def _split(self, split: str) -> Split:
+    def _split(self, split: str) -> SourceSplit:
         if split not in self._splits:
             raise DataError(
                 f"the source has no split {split!r}; it has {', '.join(self._splits)}.{question(split, self._splits)} "
@@ -120,10 +99,10 @@ class Source:
 
 
 def open_source(data: DataLike, task: Task) -> Source:
-    """The rows that `data.source` means for `task`, as many of them as `data.first_rows` says where there is one.
+    """Open the rows that `data.source` has for `task`, cut off as `data.first_rows` says if `data` has that.
 
-    Looks at each split's columns and first row, so that most mistakes show here and not in the middle of the work.
-    Raises DataError for a source that is missing, empty, or not what it claims to be.
+    Checks each split's columns and first row, so that most mistakes are found before the work begins. Raises DataError
+    for a source that is missing, empty, or of another kind than its name says.
     """
     source = _cut(_open(todays_word("data.source", data.source), task), getattr(data, "first_rows", {}))
     for split in source.splits:
@@ -157,7 +136,7 @@ def _open(source: Any, task: Task) -> Source:
 
 
 def _cut(source: Source, first_rows: Mapping[str, int]) -> Source:
-    """The source with the splits that are named cut off. A name that it does not have is none of its splits."""
+    """Cut off the splits that `first_rows` names. Names of other splits are ignored."""
     cut = {name: FirstRows(split, first_rows[name]) if name in first_rows else split for name, split in source.items()}
     return replace(source, _splits=cut) if first_rows else source
 

@@ -1,4 +1,4 @@
-"""The columns of a `datasets.Dataset` or of a list of dictionaries as flat NumPy arrays."""
+"""Reads the columns of a `datasets.Dataset` or of a list of dictionaries as flat NumPy arrays."""
 
 import itertools
 from collections.abc import Collection, Mapping
@@ -14,30 +14,30 @@ LabelColumn = npt.NDArray[Any]
 
 
 class NotPackable(Exception):
-    """Rows that are left to the stock data path; the message is the reason, for people."""
+    """Raised for rows that must take the stock data path; the message is the reason, for the user."""
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A list a row, laid end to end: `values` (T,) integers, `starts` and `lengths` int64 (N,)."""
+    """One list per row, concatenated: `values` (T,) integers, `starts` and `lengths` int64 (N,)."""
 
     values: npt.NDArray[np.integer]
     lengths: npt.NDArray[np.int64]
 
     @cached_property
     def starts(self) -> npt.NDArray[np.int64]:
-        """Where each row begins in `values`."""
+        """The index in `values` of each row's first element."""
         return np.cumsum(self.lengths) - self.lengths
 
     @property
     def rows(self) -> int:
-        """N."""
+        """The number of rows, N."""
         return len(self.lengths)
 
 
 @dataclass
 class Columns:
-    """What was found: lists and labels by column name, and the names of all other columns."""
+    """The lists and labels by column name, and the names of all other columns."""
 
     lists: dict[str, Column] = field(default_factory=dict)
     labels: dict[str, LabelColumn] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Columns:
 
 
 def columns_of(data: Any, names: Collection[str]) -> Columns:
-    """Read the columns called one of `names`. NotPackable for data of a kind that cannot be read as columns."""
+    """Read the columns in `names`. Raises NotPackable for data that cannot be read as columns."""
     import datasets
 
     if isinstance(data, datasets.Dataset):
@@ -56,9 +56,9 @@ def columns_of(data: Any, names: Collection[str]) -> Columns:
 
 
 def _from_dataset(data: Any, names: Collection[str]) -> Columns:
-    """Columns of a `Dataset` as its format shows them: a format may hide some."""
+    """Read the columns that a `Dataset`'s format shows: it may hide some."""
     if data.format["type"] == "custom":
-        raise NotPackable("the data set makes its rows by a transform, each time anew")
+        raise NotPackable("the data set computes its rows by a transform at each access")
     visible = data.format["columns"]
     wanted = [name for name in visible if name in names]
     found = Columns(other_names=set(visible) - set(wanted))
@@ -77,10 +77,10 @@ def _from_dataset(data: Any, names: Collection[str]) -> Columns:
 
 
 def _list_column(name: str, column: pa.ChunkedArray) -> Column:
-    """The lists of all chunks; values are a view of the table's own memory where it is one chunk."""
+    """Concatenate the lists of all chunks; a single chunk's values are a view of the table's own memory."""
     if not pa.types.is_integer(column.type.value_type):
         raise NotPackable(f"column {name!r} does not hold lists of integers")
-    # 64-bit offsets: more than 2^31 tokens may lie in one array.
+    # 64-bit offsets: one array may hold more than 2^31 tokens.
     whole = column.cast(pa.large_list(column.type.value_type)).combine_chunks()
     if isinstance(whole, pa.ChunkedArray):
         whole = whole.chunk(0) if whole.num_chunks else pa.array([], whole.type)
@@ -112,7 +112,7 @@ def _from_rows(data: list[Mapping[str, Any]], names: Collection[str]) -> Columns
 
 
 def _list_cells(name: str, cells: list[Any]) -> Column:
-    """Cells may be lists, arrays or tensors of one dimension."""
+    """Concatenate cells that are lists, arrays or tensors of one dimension."""
     if any(not hasattr(cell, "__len__") or getattr(cell, "ndim", 1) != 1 for cell in cells):
         raise NotPackable(f"column {name!r} does not hold one flat list a row")
     lengths = np.fromiter(map(len, cells), np.int64, len(cells))
@@ -131,7 +131,7 @@ def _number_cells(name: str, cells: list[Any]) -> LabelColumn:
 
 
 def _by_kind(found: Columns) -> Columns:
-    """Tokens are lists, labels are numbers; NotPackable for the other way round."""
+    """Check that tokens are lists and labels are numbers; raises NotPackable otherwise."""
     for name in found.lists:
         if name.startswith("label"):
             raise NotPackable(f"column {name!r} holds a list a row, not one number")

@@ -1,6 +1,6 @@
-"""Rows that the user has tokenized, a `datasets.Dataset` or a list of dictionaries, read as a split of a store is.
+"""Reads rows that the user has tokenized, a `datasets.Dataset` or a list of dictionaries, like a split of a store.
 
-They are looked at once, column by column, as arrays: no Python object is made for a row of a `Dataset`.
+They are read once, column by column, as arrays: no Python object is made for a row of a `Dataset`.
 
 Legend: N rows, T their real tokens, S rows asked for.
 """
@@ -22,15 +22,15 @@ __all__ = ["LABEL_NAMES", "NotPackable", "TokenizedSplit", "read_tokenized"]
 TOKENS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 LABEL_NAMES = ("label", "label_ids", "labels")
 IGNORED_LABEL = -100
-"""The label that torch's cross-entropy leaves out."""
+"""The label that torch's cross-entropy ignores."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenizedSplit:
-    """N examples in memory, with the reading side of `StoreSplit`.
+    """N examples in memory, with the interface of `StoreSplit`.
 
-    `tokens` (T',) integers, `starts`, `lengths` and `first_lengths` (N,): row i is `lengths[i]` tokens from
-    `starts[i]`. `labels` int64 (N,), or float64 where the column holds numbers with a fraction.
+    `tokens` (T',) integers, `starts`, `lengths` and `first_lengths` (N,): row i has `lengths[i]` tokens from
+    `starts[i]` on. `labels` int64 (N,), or float64 if the column has fractions.
     """
 
     name: str
@@ -42,11 +42,11 @@ class TokenizedSplit:
     labels: npt.NDArray[Any]
     labelled: bool
     label_type: type[np.generic] = np.int64
-    """Of the labels in a stock batch, and so in a prediction: float32 where the column holds fractions, else int64."""
+    """Type of the labels in a stock batch and in predictions: float32 if the column has fractions, else int64."""
 
     @property
     def rows(self) -> int:
-        """N."""
+        """The number of examples, N."""
         return len(self.lengths)
 
     def __len__(self) -> int:
@@ -54,11 +54,11 @@ class TokenizedSplit:
 
     @cached_property
     def total_tokens(self) -> int:
-        """Real tokens of the whole split."""
+        """Real tokens (no padding) of the whole split."""
         return int(self.lengths.sum(dtype=np.int64))
 
     def gather(self, rows: npt.ArrayLike) -> Ragged:
-        """Examples by row number, (S,) int64 in any order, repeats allowed; IndexError for a row out of range."""
+        """Read examples by row number, (S,) int64 in any order, repeats allowed; IndexError for a row out of range."""
         rows_S = np.asarray(rows, np.int64)
         if rows_S.size and rows_S.view(np.uint64).max() >= self.rows:  # unsigned: a negative row is huge
             raise IndexError(f"rows of {self.name!r} are 0 to {self.rows - 1}, asked for {rows_S.tolist()!r}")
@@ -77,11 +77,11 @@ def read_tokenized(
 ) -> TokenizedSplit:
     """Turn tokenized rows into a split.
 
-    `accepted` are the names that the model's forward takes. Other columns are left out where `drop_others`, as the
+    `accepted` are the names that the model's forward takes. With `drop_others`, other columns are left out, as the
     stock Trainer does with `remove_unused_columns`.
 
     Raises:
-        NotPackable: with the reason, for anything that does not become the same sequences when it is packed.
+        NotPackable: with the reason, for data that would not give the same sequences when packed.
     """
     table = columns_of(data, (TOKENS, MASK, TYPES, *LABEL_NAMES))
     others = table.other_names & set(accepted) if drop_others else table.other_names
@@ -107,12 +107,12 @@ def read_tokenized(
 
 
 def _positions(column: Column) -> npt.NDArray[np.int64]:
-    """Each token's place in its row."""
+    """Return each token's position in its row."""
     return np.arange(len(column.values)) - column.starts.repeat(column.lengths)
 
 
 def _real_lengths(tokens: Column, mask: Column) -> npt.NDArray[np.int64]:
-    """Tokens of each row that the mask shows. NotPackable unless they come first in their row."""
+    """Count the tokens of each row that the mask shows. Raises NotPackable unless they come first in their row."""
     _check_lengths(tokens, mask, MASK)
     if mask.values.min() == 1 == mask.values.max():
         return tokens.lengths
@@ -126,7 +126,7 @@ def _real_lengths(tokens: Column, mask: Column) -> npt.NDArray[np.int64]:
 
 
 def _first_lengths(tokens: Column, types: Column, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Real tokens of each row before the type turns to 1. NotPackable unless types are zeros, then ones."""
+    """Count each row's real tokens before the type becomes 1. Raises NotPackable unless types are zeros, then ones."""
     _check_lengths(tokens, types, TYPES)
     if types.values.max() == 0 == types.values.min():
         return lengths
@@ -145,7 +145,7 @@ def _check_lengths(tokens: Column, other: Column, name: str) -> None:
 
 
 def _labels(found: Mapping[str, LabelColumn], rows: int) -> tuple[npt.NDArray[Any], bool]:
-    """(N,) labels, and whether there are any: a test set has none, or -1 in every row."""
+    """Return (N,) labels, and True if there are any: a test set has none, or -1 in every row."""
     if len(found) > 1:
         raise NotPackable(f"there are several label columns: {', '.join(map(repr, sorted(found)))}")
     if not found:

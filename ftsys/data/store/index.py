@@ -1,4 +1,4 @@
-"""What a store's `index.json` says, and how it is written and read so that no changed byte of it goes unseen.
+"""Writes and reads a store's `index.json`, and finds any changed byte of it.
 
 The file is the canonical JSON (sorted keys, no spaces, ASCII) of every field, and the sha256 of exactly those bytes as
 the last field. A reader recomputes the checksum over the bytes that it read, so even a changed blank is found.
@@ -14,7 +14,7 @@ from ftsys.errors import DataError
 from ftsys.integrity import SealedJson
 
 STORE_FORMAT = 1
-"""Raised when the layout or the meaning of a column changes; part of the fingerprint."""
+"""Increase this number when the layout or the meaning of a column changes; it is part of the fingerprint."""
 
 INDEX_NAME = "index.json"
 _SEALED = SealedJson("sha256", order="sorted")
@@ -22,10 +22,10 @@ _SEALED = SealedJson("sha256", order="sorted")
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """What the rest of a run must know of the tokenizer without loading it.
+    """The facts of a tokenizer that a run needs without loading it.
 
     `vocab_size` is the highest token id plus one, added tokens included. `max_length` is the truncation of this store
-    in tokens, special tokens included; `model_max_length` is what the tokenizer's own settings allow (0: no bound).
+    in tokens, special tokens included; `model_max_length` is the limit in the tokenizer's own settings (0: no limit).
     """
 
     fingerprint: str
@@ -39,7 +39,7 @@ class TokenizerFacts:
 
 @dataclass(frozen=True)
 class BatchTable:
-    """An entry for each record batch: its rows, and where in the file its message and its buffers start, in bytes."""
+    """One entry per record batch: its rows, and the offsets of its message and buffers in the file, in bytes."""
 
     offset: list[int] = dataclasses.field(default_factory=list)
     rows: list[int] = dataclasses.field(default_factory=list)
@@ -70,9 +70,9 @@ class SplitIndex:
 
 @dataclass(frozen=True)
 class StoreIndex:
-    """All of `index.json` but its own checksum. Every record batch but a split's last has `rows_per_batch` rows.
+    """The contents of `index.json` without its checksum. Record batches have `rows_per_batch` rows, but a split's last.
 
-    `splits` by name, in the source's order; a list in the file.
+    `splits` maps names to splits in the source's order; in the file it is a list.
     """
 
     fingerprint: str
@@ -85,13 +85,13 @@ class StoreIndex:
     format: int = STORE_FORMAT
 
     def to_bytes(self) -> bytes:
-        """The whole file, checksum last."""
+        """Return the bytes of the whole file; the checksum is the last field."""
         fields = {**dataclasses.asdict(self), "splits": [dataclasses.asdict(split) for split in self.splits.values()]}
         return _SEALED.seal(fields)
 
     @classmethod
     def read(cls, folder: Path) -> "StoreIndex":
-        """Read and check the index of a store's folder; DataError names the file and what is wrong with it."""
+        """Read and check the index of a store's folder. Raises DataError with the file and what is wrong with it."""
         path = folder / INDEX_NAME
         try:
             fields, intact = _SEALED.parse(path.read_bytes())
@@ -121,5 +121,5 @@ class StoreIndex:
 
 
 def damaged(path: Path, what: str) -> DataError:
-    """The one error for a store that is not what was written."""
+    """Make the error for a store whose bytes are not those that were written."""
     return DataError(f"{path}: damaged, {what}. Delete the folder {str(path.parent)!r} and prepare the store again.")

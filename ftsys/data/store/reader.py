@@ -1,8 +1,8 @@
-"""The store's reading side: memory-mapped Arrow stream files, read as plain NumPy views on the whole file.
+"""Reads a store: memory-maps its Arrow stream files and views each of them as plain NumPy arrays.
 
-Legend: S sequences asked for, T their tokens, N rows of a split, B record batches.
-An example's numbers are found by absolute file offsets (index.json), so a gather over any number of record batches is
-the same ten NumPy calls, without an Arrow object or a line of Python for each example or record batch.
+Legend: S requested sequences, T their tokens, N rows of a split, B record batches.
+An example is found by absolute file offsets (from index.json). So a gather over any number of record batches is the
+same ten NumPy calls, and makes no Arrow object and runs no Python loop over examples or record batches.
 """
 
 import mmap
@@ -19,26 +19,26 @@ from ftsys.errors import DataError
 from ftsys.integrity import sha256_of
 
 VERIFY_AT_OPEN = 256 * 2**20
-"""Stores up to this many bytes are hashed at every start: 0.2 s at most, and a changed byte cannot train a model."""
+"""Stores of up to this many bytes are hashed at every start (0.2 s at most), so that no changed byte is used."""
 
 
 class Ragged(NamedTuple):
-    """S examples laid end to end in the order asked for."""
+    """S examples, concatenated in the requested order."""
 
     tokens: npt.NDArray[np.integer]
     """(T,) token ids; uint16 or uint32 from a store."""
     lengths: npt.NDArray[np.int32]
     """(S,) tokens of each example."""
     first_lengths: npt.NDArray[np.int32]
-    """(S,) tokens before the token type turns to 1; equal to `lengths` where it never does."""
+    """(S,) tokens before the token type becomes 1; equal to `lengths` if it never does."""
     labels: npt.NDArray[Any]
-    """(S,) int64, -1 where unlabelled, or float64, NaN where unlabelled."""
+    """(S,) int64 (-1: unlabelled) or float64 (NaN: unlabelled)."""
     example_ids: npt.NDArray[np.int64]
     """(S,) row of the split."""
     positions: npt.NDArray[np.int64]
-    """(T,) from 0 in each example."""
+    """(T,) position in the example, from 0."""
     cu_seqlens: npt.NDArray[np.int32]
-    """(S+1,) where each example starts in `tokens`, and T."""
+    """(S+1,) index of each example's first token in `tokens`, and T."""
 
 
 class StoreSplit:
@@ -67,17 +67,17 @@ class StoreSplit:
         def base(offsets: list[int], dtype: np.dtype[Any]) -> npt.NDArray[np.int64]:
             return np.array(offsets, np.int64) // dtype.itemsize
 
-        # each of these, added to a row's number in the split, is that row's element in the view of the whole file
+        # Each of these plus a row's number in the split is the index of the row's element in the view of the file.
         self._offsets_at = base(table.list_offsets, self._offsets.dtype) - first_row
         self._first_at = base(table.first_length, self._first.dtype) - first_row
         self._labels_at = base(table.label, label_type) - first_row
-        self._tokens_at = base(table.values, token_type)  # of a record batch's first token
+        self._tokens_at = base(table.values, token_type)  # index of a record batch's first token
 
     def __len__(self) -> int:
         return self.rows
 
     def __reduce__(self) -> "tuple[Any, ...]":
-        """A worker process maps the file again; the bytes are checked once, by whoever opened the store."""
+        """Pickle the path only: a worker process maps the file again. `Store.open` has checked its bytes."""
         return _open_split, (self._folder, self.name)
 
     def gather(self, rows: npt.ArrayLike) -> Ragged:
@@ -110,7 +110,7 @@ class StoreSplit:
         return self._iota[:count]
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        """One example as Python lists, the way a stock collator wants it; `labels` only where the split has them."""
+        """Return one example as Python lists, for a stock collator; it has `labels` only if the split has them."""
         row = row + self.rows if row < 0 else row
         one = self.gather([row])
         length = int(one.lengths[0])
@@ -124,7 +124,7 @@ class StoreSplit:
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int32]:
-        """(N,) int32 tokens of each example; read at the first use, then kept."""
+        """(N,) int32 tokens of each example; read at the first use and then kept."""
         out_N = np.empty(self.rows, np.int32)
         for batch, (first, rows) in enumerate(self._spans()):
             at = int(self._offsets_at[batch]) + first
@@ -136,7 +136,7 @@ class StoreSplit:
 
     @cached_property
     def labels(self) -> npt.NDArray[Any]:
-        """(N,) int64 (-1: unlabelled) or float64 (NaN: unlabelled); a view of the file where it is one record batch."""
+        """(N,) int64 (-1: unlabelled) or float64 (NaN: unlabelled); a view of the file if it is one record batch."""
         parts = [
             self._labels[int(self._labels_at[batch]) + first :][:rows]
             for batch, (first, rows) in enumerate(self._spans())
@@ -149,12 +149,12 @@ class StoreSplit:
 
     @property
     def length_histogram(self) -> npt.NDArray[np.int64]:
-        """(max_length + 1,) int64: how many examples have n tokens, from the index alone."""
+        """Number of examples with n tokens, int64 (max_length + 1,), from the index alone."""
         return np.array(self._split.lengths, np.int64)
 
     @property
     def total_tokens(self) -> int:
-        """Real tokens of the whole split."""
+        """Real tokens (no padding) of the whole split."""
         return self._split.tokens
 
     def _spans(self) -> list[tuple[int, int]]:
@@ -162,7 +162,7 @@ class StoreSplit:
 
 
 class Store:
-    """An opened store: `splits` by name, and what the index knows of source and tokenizer."""
+    """An opened store: `splits` by name, and the index's facts of source and tokenizer."""
 
     def __init__(self, path: Path, index: StoreIndex) -> None:
         self.path, self.index = path, index
@@ -170,7 +170,7 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 over source, tokenizer, length, task and format: equal fingerprints hold equal examples."""
+        """Hex sha256 of source, tokenizer, length, task and format: equal fingerprints mean equal examples."""
         return self.index.fingerprint
 
     @property
@@ -185,10 +185,10 @@ class Store:
 
     @classmethod
     def open(cls, path: "str | os.PathLike[str]", verify: bool | None = None) -> "Store":
-        """Open a store's folder; costs the same for any number of rows.
+        """Open a store's folder; without `verify` this takes the same time for any number of rows.
 
-        `verify` hashes every file; None does so up to VERIFY_AT_OPEN bytes. DataError names a file that is missing,
-        truncated or changed.
+        `verify` hashes every file; None does so for stores of at most VERIFY_AT_OPEN bytes. Raises DataError with the
+        name of a file that is missing, truncated or changed.
         """
         folder = Path(path)
         index = StoreIndex.read(folder)
@@ -204,7 +204,7 @@ class Store:
 
 
 def verify_store(path: "str | os.PathLike[str]") -> list[str]:
-    """Hold every byte of a store against its index; a line for each file that is damaged, none for a whole store."""
+    """Compare every byte of a store with its index; return a message for each damaged file, or none."""
     folder = Path(path)
     try:
         index = StoreIndex.read(folder)
@@ -224,7 +224,7 @@ def verify_store(path: "str | os.PathLike[str]") -> list[str]:
 
 
 def store_files(store: Store) -> list[str]:
-    """Names of the files that make a store."""
+    """Return the names of a store's files."""
     return [INDEX_NAME, *(split.file for split in store.index.splits.values())]
 
 

@@ -1,7 +1,7 @@
-"""Whether a model folder's tokenizer.json may be used as it is for the tokenizer that transformers would make of it.
+"""Checks that a model folder's tokenizer.json alone gives the same tokenizer as transformers' AutoTokenizer.
 
-transformers 5 takes only vocabulary and added tokens from tokenizer.json for its own classes and makes the rest from
-tokenizer_config.json. So the file stands for the tokenizer only where both say the same, part by part.
+transformers 5 takes only vocabulary and added tokens from tokenizer.json and makes the rest of its own classes from
+tokenizer_config.json. So tokenizer.json can be used alone only if both files agree in every part.
 """
 
 import json
@@ -18,20 +18,20 @@ _Check = Callable[[dict[str, Any], dict[str, Any]], bool]
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json, or nothing where there is none."""
+    """Read tokenizer_config.json; an empty dictionary if there is none."""
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_bytes()) if path.is_file() else {}
     return settings if isinstance(settings, dict) else {}
 
 
 def special_token(settings: dict[str, Any], key: str) -> str:
-    """The text of a special token such as "pad_token"; BERT's own where the settings name none."""
+    """Return the text of a special token such as "pad_token"; BERT's own if the settings have none."""
     value = settings.get(key, f"[{key.partition('_')[0].upper()}]")
     return str(value["content"] if isinstance(value, dict) else value)
 
 
 def is_plain_bert(folder: Path) -> bool:
-    """Whether tokenizer.json is, part by part, what transformers' BertTokenizer would build from these files."""
+    """Return True if tokenizer.json has in every part what transformers' BertTokenizer would build from these files."""
     path = folder / "tokenizer.json"
     if not path.is_file() or not (folder / "tokenizer_config.json").is_file():
         return False
@@ -42,7 +42,7 @@ def is_plain_bert(folder: Path) -> bool:
         checks: tuple[_Check, ...] = (_same_text, _same_tokens, _same_template)
         right = settings.get("truncation_side", "right") == "right"
         return known and right and all(check(parts, settings) for check in checks)
-    except (ValueError, KeyError, TypeError):  # another layout than BERT's: not for us to read
+    except (ValueError, KeyError, TypeError):  # not the layout of a BERT tokenizer
         return False
 
 
@@ -65,7 +65,7 @@ def _same_text(parts: dict[str, Any], settings: dict[str, Any]) -> bool:
 
 
 def _same_tokens(parts: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """The five special tokens and no other, each matched exactly."""
+    """Check that there are the five special tokens and no other, and that each is matched exactly."""
     names = {special_token(settings, f"{key}_token") for key in ("unk", "sep", "pad", "cls", "mask")}
     flags = ("single_word", "lstrip", "rstrip", "normalized")
     plain = all(token["special"] and not any(token[flag] for flag in flags) for token in parts["added_tokens"])

@@ -1,7 +1,7 @@
-"""Text to token ids, many rows at once.
+"""Turns texts into token ids, many rows at once.
 
-By the `tokenizers` library from the model folder's own files where that is sure to give what transformers'
-AutoTokenizer gives, so that preparing does not pay for importing transformers; by AutoTokenizer otherwise.
+Uses the `tokenizers` library alone if the model folder's files are known to give the same tokens as transformers'
+AutoTokenizer: that saves the import of transformers. Uses AutoTokenizer otherwise.
 
 Legend: S rows, T their tokens.
 """
@@ -25,32 +25,32 @@ _UNBOUNDED = 10**9  # transformers writes 1e30 for "no limit"
 
 
 class Encoded(NamedTuple):
-    """S rows' tokens end to end."""
+    """The tokens of S rows, concatenated."""
 
     tokens: npt.NDArray[Any]
     """(T,) uint16 or uint32."""
     lengths: npt.NDArray[np.int32]
     """(S,)"""
     first_lengths: npt.NDArray[np.int32]
-    """(S,) tokens before the token type turns to 1; the whole length where it never does."""
+    """(S,) tokens before the token type becomes 1; the whole length if it never does."""
 
 
 class TextTokenizer(Protocol):
-    """What preparing needs. The two halves are apart so that one chunk is tokenized while another is flattened."""
+    """A tokenizer in two halves, so that one thread tokenizes a chunk while another flattens the chunk before."""
 
     facts: TokenizerFacts
 
     def tokenize(self, first: Sequence[str], second: Sequence[str] | None) -> Any:
-        """Tokenize S rows (of pairs where `second` is given); the slow half, runs without Python's lock."""
+        """Tokenize S rows, or S pairs if `second` is given. This slow half runs without Python's global lock."""
 
     def flatten(self, tokenized: Any) -> Encoded:
-        """Bring what `tokenize` gave into arrays."""
+        """Turn the result of `tokenize` into arrays."""
 
 
 def load_tokenizer(folder: Path, max_length: int) -> TextTokenizer:
-    """Load a model folder's tokenizer, truncating to `max_length` tokens, longest segment first.
+    """Load a model folder's tokenizer, with truncation to `max_length` tokens, longest segment first.
 
-    ConfigError if the folder has no tokenizer or one that cannot be used.
+    Raises ConfigError if the folder has no tokenizer, or one that cannot be used.
     """
     digest = tokenizer_fingerprint(folder)
     if is_plain_bert(folder):
@@ -59,7 +59,7 @@ def load_tokenizer(folder: Path, max_length: int) -> TextTokenizer:
 
 
 def tokenizer_fingerprint(folder: Path) -> str:
-    """Hex sha256 over every file that decides the tokens and the model type; ConfigError if there is no such file."""
+    """Return the hex sha256 of all tokenizer files and the model type. Raises ConfigError if there is no such file."""
     digest, found = hashlib.sha256(), False
     for name in TOKENIZER_FILES:
         path = folder / name
@@ -76,7 +76,7 @@ def tokenizer_fingerprint(folder: Path) -> str:
 
 
 class FastTokenizer:
-    """A `tokenizers.Tokenizer` with our truncation and no padding."""
+    """A `tokenizers.Tokenizer` with this project's truncation and without padding."""
 
     def __init__(self, backend: Any, facts: TokenizerFacts, side: str = "right") -> None:
         backend.no_padding()
@@ -86,25 +86,28 @@ class FastTokenizer:
         self._boundary = self._find_boundary() if facts.emits_token_types else None
 
     def tokenize(self, first: Sequence[str], second: Sequence[str] | None) -> list[Any]:
-        """S `tokenizers.Encoding`, computed by the library's own threads; it keeps no character offsets."""
+        """Return S `tokenizers.Encoding`s without character offsets; the library computes them in its own threads."""
         texts = first if second is None else zip(first, second, strict=True)
         encodings: list[Any] = self._backend.encode_batch_fast(list(texts))
         return encodings
 
     def flatten(self, tokenized: list[Any]) -> Encoded:
-        """Tokens, lengths and segment boundaries of S encodings."""
+        """Return tokens, lengths and segment boundaries of S encodings."""
         ids = [encoding.ids for encoding in tokenized]
         lengths = np.fromiter(map(len, ids), np.int32, len(ids))
         tokens = np.fromiter(itertools.chain.from_iterable(ids), self._dtype, int(lengths.sum()))
         if self._boundary is None or not tokenized or tokenized[0].n_sequences < 2:
             return Encoded(tokens, lengths, lengths)
         first = _after_nth(tokens, lengths, *self._boundary)
-        for row in np.flatnonzero(first < 0):  # the text itself spells the separator: ask the library
+        for row in np.flatnonzero(first < 0):  # the text itself contains the separator: use the library's types
             first[row] = _types_boundary(tokenized[row].type_ids)
         return Encoded(tokens, lengths, first)
 
     def _find_boundary(self) -> tuple[int, int, int] | None:
-        """(separator's id, which of the separators ends the first segment, separators in all); None: types stay 0."""
+        """Return (separator's id, number of separators up to the end of the first segment, separators in all).
+
+        None for a tokenizer whose token types are all 0.
+        """
         probe = self._backend.encode("a", "b")
         end = _types_boundary(probe.type_ids)
         if end == len(probe.ids):
@@ -114,19 +117,19 @@ class FastTokenizer:
 
 
 class SlowTokenizer:
-    """A tokenizer that exists in Python only."""
+    """A tokenizer that transformers implements in Python only."""
 
     def __init__(self, tokenizer: Any, facts: TokenizerFacts) -> None:
         self._tokenizer, self.facts = tokenizer, facts
         self._dtype = np.dtype(np.uint16 if facts.vocab_size <= 1 << 16 else np.uint32)
 
     def tokenize(self, first: Sequence[str], second: Sequence[str] | None) -> Any:
-        """transformers' own BatchEncoding of S rows."""
+        """Return transformers' BatchEncoding of S rows."""
         texts = (list(first),) if second is None else (list(first), list(second))
         return self._tokenizer(*texts, truncation=True, max_length=self.facts.max_length)
 
     def flatten(self, tokenized: Any) -> Encoded:
-        """Tokens, lengths and segment boundaries of S rows."""
+        """Return tokens, lengths and segment boundaries of S rows."""
         ids = tokenized["input_ids"]
         lengths = np.fromiter(map(len, ids), np.int32, len(ids))
         tokens = np.fromiter(itertools.chain.from_iterable(ids), self._dtype, int(lengths.sum()))
@@ -139,7 +142,7 @@ class SlowTokenizer:
 def _after_nth(
     tokens_T: npt.NDArray[Any], lengths_S: npt.NDArray[np.int32], separator: int, nth: int, in_all: int
 ) -> npt.NDArray[np.int32]:
-    """(S,) tokens up to and with each row's nth separator; -1 where a row has not exactly `in_all` of them."""
+    """Count each row's tokens up to and including the nth separator, (S,); -1 if it has not `in_all` of them."""
     ends_S = np.cumsum(lengths_S)
     at = np.flatnonzero(tokens_T == separator)
     before_S = np.searchsorted(at, ends_S - lengths_S)
@@ -151,7 +154,7 @@ def _after_nth(
 
 
 def _types_boundary(types: Sequence[int]) -> int:
-    """Tokens before the type turns to 1. ConfigError for types that are not zeros and then ones."""
+    """Count the tokens before the type becomes 1. Raises ConfigError for types that are not zeros and then ones."""
     ones = sum(types)
     boundary = len(types) - ones
     if any(types[:boundary]) or any(kind != 1 for kind in types[boundary:]):
@@ -183,7 +186,7 @@ def _load_by_transformers(folder: Path, max_length: int, digest: str) -> TextTok
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError, ImportError) as error:  # what its loaders raise for files they cannot use
+    except (OSError, ValueError, KeyError, ImportError) as error:  # raised by its loaders for unusable files
         raise ConfigError(
             f"{str(folder)!r}: its tokenizer cannot be loaded ({str(error).strip()[:300]}). "
             "Put the model's own tokenizer files there."
@@ -203,10 +206,10 @@ def _load_by_transformers(folder: Path, max_length: int, digest: str) -> TextTok
 
 
 def _pad_id(tokenizer: Any) -> int:
-    """The token that pads; the end-of-text token where there is none, as decoders often have it.
+    """Return the id of the padding token, or of the end-of-text token if there is none, as in many decoders.
 
-    Their heads look for the last token that does not pad, and a text does not end with that one. 0 where neither is:
-    what pads is masked out.
+    A decoder's head takes the last token that is not padding, and no text ends with the end-of-text token. 0 if the
+    tokenizer has neither: padding is masked out.
     """
     return next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
 
@@ -216,7 +219,7 @@ def _bounded(value: object) -> int:
 
 
 def check_fit(facts: TokenizerFacts, folder: Path) -> None:
-    """Hold a tokenizer and a length against the model; ConfigError lists all that does not fit."""
+    """Check that a tokenizer and its maximal length fit the model. Raises ConfigError that lists the misfits."""
     config, mistakes = model_config(folder), []
     vocabulary, longest = config.get("vocab_size"), longest_sequence(config)
     if isinstance(vocabulary, int) and facts.vocab_size > vocabulary:

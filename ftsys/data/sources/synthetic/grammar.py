@@ -1,7 +1,7 @@
-"""The sentences of the synthetic sample: kinds of news, and several frames for each that all say the same.
+"""Lists the sentences of the synthetic sample: kinds of news, each with several frames of the same meaning.
 
-In a frame, `{slot}` or `{slot.facet}` stands for a spelling of the slot's meaning, and `{a|b}` for either of two words
-that make no difference.
+In a frame, `{slot}` or `{slot.facet}` is replaced by a spelling of the slot's meaning, and `{a|b}` by one of two words
+with the same meaning.
 """
 
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scene:
-    """A kind of news. `slots` map each slot to its lexicon; all `frames` say the same of the same slots.
+    """A kind of news. `slots` maps each slot to its lexicon. All `frames` have the same meaning and the same slots.
 
-    `changes` are slots whose every meaning has several spellings: a hard negative changes these first. `swaps` are
-    pairs of slots whose roles it may exchange.
+    `changes` are the slots in which every meaning has several spellings: a hard negative changes these first. `swaps`
+    are pairs of slots whose roles a hard negative may exchange.
     """
 
     slots: dict[str, str]

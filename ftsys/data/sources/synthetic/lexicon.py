@@ -1,7 +1,7 @@
-"""The words of the synthetic sample: meanings and their spellings. Companies and events are made up.
+"""Lists the words of the synthetic sample: meanings and their spellings. Companies and events are invented.
 
-`a|b` are spellings of one meaning. A meaning that a hard negative may change has two spellings or more, and any of them
-may meet any other in a pair: so no single word tells a change of meaning from a change of words.
+`a|b` are spellings of one meaning. A meaning that a hard negative may change has two or more spellings, and a pair may
+combine any two of them: so no single word distinguishes a change of meaning from a change of words.
 """
 
 Meaning = dict[str, str]
@@ -13,13 +13,13 @@ def _plain(*entries: str) -> tuple[Meaning, ...]:
 
 
 def _named(*entries: str) -> tuple[Meaning, ...]:
-    """'trade / Name Rest' -> the full name, its first word, and the name with its trade."""
+    """Turn 'trade / Name Rest' into meanings: the full name, its first word, and the name with its trade."""
     pairs = [entry.split(" / ") for entry in entries]
     return tuple({"": f"{name}|{name.split()[0]}|the {trade} {name}"} for trade, name in pairs)
 
 
 def _countries(*entries: str) -> tuple[Meaning, ...]:
-    """'Name, Capital, adjective' -> a government by any of the three; the land by its name alone."""
+    """Turn 'Name, Capital, adjective' into meanings: a government by any of them, the land by its name."""
     rows = [entry.split(", ") for entry in entries]
     return tuple(
         {"": f"{name}|{capital}|the {adjective} government", "land": name} for name, capital, adjective in rows

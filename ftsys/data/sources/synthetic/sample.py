@@ -1,8 +1,7 @@
-"""The synthetic sample: a synthetic paraphrase task in MRPC's shape, made at run time from a seeded grammar of our own.
+"""Makes the synthetic sample at run time: a paraphrase task with MRPC's columns, from a grammar and a fixed seed.
 
-A meaning fills the slots of a scene; a sentence is one rendering of it. Two renderings of one meaning are a paraphrase.
-A hard negative renders two meanings that differ in a slot or a few, or in who did it to whom. The sample is called
-synthetic wherever it is named.
+A meaning fills the slots of a scene, and a sentence is one rendering of a meaning. Two renderings of one meaning are a
+paraphrase. A hard negative renders two meanings that differ in a few slots, or that exchange two roles.
 """
 
 import hashlib
@@ -24,19 +23,19 @@ SIZES = {"train": 2000, "validation": 400}
 SEED = 20240229
 POSITIVE_SHARE = 0.67
 RESPELT = 3
-"""Slots that the second sentence of a paraphrase spells anew, at most."""
+"""The largest number of slots that the second sentence of a paraphrase spells in another way."""
 CHANGES = (2, 3, 4, 5)
-"""Slots whose meaning a hard negative changes, each number as likely as the others."""
+"""Numbers of slots whose meaning a hard negative changes; all numbers are equally likely."""
 SWAP_SHARE = 0.1
-"""Of the negatives in scenes with two like roles: those that exchange the roles and change nothing else."""
+"""Fraction of the negatives in scenes with two similar roles that exchange the roles and change nothing else."""
 REMARK_SHARE = 0.4
-"""Pairs that both end in a remark, which gives the lengths MRPC's spread."""
+"""Fraction of the pairs in which both sentences end in a remark: it gives the lengths the spread of MRPC's."""
 _HOLE = re.compile(r"\{([^{}]*)\}")
 
 _T = TypeVar("_T")
 Pair = tuple[str, str, int]
 Filling = dict[str, int]
-"""Slot -> which meaning of its lexicon."""
+"""Slot -> index of a meaning in its lexicon."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class SyntheticSplit:
     unit: str = "row"
 
     def read(self, rows_per_batch: int) -> Iterator[Rows]:
-        """The split's pairs in order."""
+        """Yield the split's pairs in order."""
         pairs = paraphrases()[self.name]
         for start in range(0, len(pairs), rows_per_batch):
             part = pairs[start : start + rows_per_batch]
@@ -56,16 +55,16 @@ class SyntheticSplit:
             yield Rows(first, second, labels, range(start + 1, start + len(part) + 1))
 
     def rows(self) -> int:
-        """Pairs in the split."""
+        """Return the number of pairs."""
         return SIZES[self.name]
 
     def sha256(self) -> str:
-        """Hex digest of the pairs themselves."""
+        """Return a hex digest of the pairs."""
         return hashlib.sha256(json.dumps(paraphrases()[self.name]).encode()).hexdigest()
 
 
 def synthetic_splits(task: Task) -> dict[str, SyntheticSplit]:
-    """The splits of the synthetic sample. Raises DataError for any task but 'paraphrase'."""
+    """Return the splits of the synthetic sample. Raises DataError for any task but 'paraphrase'."""
     if (task.name, task.columns, task.labels) != (PARAPHRASE.name, PARAPHRASE.columns, PARAPHRASE.labels):
         raise DataError(
             f"data.source='synthetic' is the synthetic paraphrase sample, and the task is {task.name!r}. Set "
@@ -76,9 +75,10 @@ def synthetic_splits(task: Task) -> dict[str, SyntheticSplit]:
 
 @cache
 def paraphrases(seed: int = SEED) -> dict[str, tuple[Pair, ...]]:
-    """Split -> (sentence, sentence, label) with label 1 for a paraphrase; no sentence occurs twice in the sample.
+    """Return split -> (sentence, sentence, label), with label 1 for a paraphrase. No sentence occurs twice.
 
-    The same on every machine and Python: it draws on `random.Random(seed).random()` alone, which Python keeps stable.
+    The result is the same on every machine and Python: the only random source is `random.Random(seed).random()`, which
+    Python keeps stable.
     """
     source = _Grammar(random.Random(seed))
     return {split: tuple(source.pair() for _ in range(size)) for split, size in SIZES.items()}
@@ -90,7 +90,7 @@ class _Grammar:
         self._seen: set[str] = set()
 
     def pair(self) -> Pair:
-        """A pair whose sentences are new and differ."""
+        """Make a pair of different sentences that no earlier pair contains."""
         while True:
             first, second, label = self._pair()
             if first != second and not {first, second} & self._seen:
@@ -116,7 +116,7 @@ class _Grammar:
         return options[int(self._rng.random() * len(options))]
 
     def _meaning(self, scene: Scene) -> Filling:
-        """Fills the slots; slots that share a lexicon get different meanings."""
+        """Fill the slots; slots with the same lexicon get different meanings."""
         filling: Filling = {}
         for slot, lexicon in scene.slots.items():
             taken = {filling[other] for other in filling if scene.slots[other] == lexicon}
@@ -124,7 +124,7 @@ class _Grammar:
         return filling
 
     def _changed(self, scene: Scene, meaning: Filling, respelt: list[str]) -> tuple[Filling, list[str]]:
-        """Another meaning, and the slots to spell anew. Exchanged roles show in no word: `respelt` stays as it is."""
+        """Return another meaning and the slots to spell in another way; exchanged roles leave `respelt` unchanged."""
         if scene.swaps and self._rng.random() < SWAP_SHARE:
             one, two = self._pick(scene.swaps)
             return meaning | {one: meaning[two], two: meaning[one]}, respelt
@@ -145,7 +145,7 @@ class _Grammar:
     def _render(
         self, scene: Scene, meaning: Filling, spelt: dict[str, str], touched: Sequence[str], remark: str
     ) -> str:
-        """A sentence that says `meaning`, spelt as in `spelt` but for the touched slots; adds to `spelt`."""
+        """Render `meaning` as a sentence, spelt as in `spelt` but for the touched slots; adds to `spelt`."""
         before = dict(spelt)
         text = self._pick(scene.frames)
         while hole := _HOLE.search(text):

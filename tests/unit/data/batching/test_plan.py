@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ftsys.data.batching.plan import deal, micro_batches, plan_epoch, plan_evaluation, share_of_step
+from ftsys.data.batching.plan import assign_to_ranks, micro_batches, plan_epoch, plan_evaluation, plan_local_batch
 from ftsys.errors import ConfigError
 
 lengths_of_examples = st.lists(st.integers(1, 128), min_size=1, max_size=300).map(np.array)
@@ -56,7 +56,7 @@ def test_length_grouping_computes_less_padding_than_random() -> None:
 @given(lengths_of_examples, st.integers(1, 9))
 @settings(max_examples=80, deadline=None)
 def test_a_deal_is_a_partition_with_equal_counts_and_balanced_tokens(lengths: np.ndarray, ranks: int) -> None:
-    order, owners = deal(lengths, ranks)
+    order, owners = assign_to_ranks(lengths, ranks)
     parts = [order[owners == rank] for rank in range(ranks)]
     assert sorted(np.concatenate(parts)) == list(range(len(lengths)))
     counts = [len(part) for part in parts]
@@ -77,8 +77,8 @@ def test_micro_batches_hold_everything_within_the_budget(lengths: np.ndarray, bu
 @settings(max_examples=80, deadline=None)
 def test_every_rank_computes_the_same_count_and_its_own_part(lengths: np.ndarray, ranks: int, budget: int) -> None:
     ids = np.arange(100, 100 + len(lengths))
-    shares = [share_of_step(ids, lengths, rank, ranks, budget) for rank in range(ranks)]
-    order, owners = deal(lengths, ranks)
+    shares = [plan_local_batch(ids, lengths, rank, ranks, budget) for rank in range(ranks)]
+    order, owners = assign_to_ranks(lengths, ranks)
     cuts = [micro_batches(lengths[order[owners == rank]], budget) for rank in range(ranks)]
     assert {len(share.micro_batches) for share in shares} == {max(len(cut) for cut in cuts)}
     for rank, share in enumerate(shares):
@@ -93,7 +93,7 @@ def test_every_rank_computes_the_same_count_and_its_own_part(lengths: np.ndarray
 
 def test_shares_have_the_same_number_of_micro_batches_on_every_rank() -> None:
     ids, lengths = np.array([40, 41, 42, 43, 44]), np.array([100, 1, 1, 1, 1])
-    shares = [share_of_step(ids, lengths, rank, 3, micro_tokens=100) for rank in range(3)]
+    shares = [plan_local_batch(ids, lengths, rank, 3, micro_tokens=100) for rank in range(3)]
     assert len({len(share.micro_batches) for share in shares}) == 1
     everything = np.concatenate([part for share in shares for part in share.micro_batches])
     assert sorted(everything) == ids.tolist()
@@ -103,7 +103,7 @@ def test_shares_have_the_same_number_of_micro_batches_on_every_rank() -> None:
 
 
 def test_more_ranks_than_examples_leaves_ranks_with_an_empty_micro_batch() -> None:
-    shares = [share_of_step(np.array([9]), np.array([5]), rank, 4, 100) for rank in range(4)]
+    shares = [plan_local_batch(np.array([9]), np.array([5]), rank, 4, 100) for rank in range(4)]
     assert [len(share.micro_batches) for share in shares] == [1, 1, 1, 1]
     assert sum(len(share.micro_batches[0]) for share in shares) == 1
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ftsys.data.batching.collate import NO_EXAMPLE, PackedBatch
 from ftsys.data.batching.loader import SHARE, BatchSettings, StepLoader
 from ftsys.data.batching.plan import plan_epoch
-from ftsys.data.batching.size_buckets import MOST, Shapes, few_sizes
+from ftsys.data.batching.size_buckets import MOST, SizeBuckets, few_sizes
 from ftsys.data.store.reader import Store
 from tests.distributed.tiny_run import make_store
 
@@ -33,14 +33,14 @@ def test_eight_sizes_cost_an_epoch_less_than_two_hundredths() -> None:
     """Lengths as MRPC's, 53 +- 14 tokens, in batches of 32; epochs that were not looked at cost as little."""
     lengths = np.random.default_rng(0).normal(53, 14, 3668).clip(15, 103).astype(np.int64)
     plans = [plan_epoch(lengths, 1, epoch, global_size=32) for epoch in range(3)]
-    shapes = Shapes.of(lengths, [plans[0].step(k) for k in range(len(plans[0]))])
+    buckets = SizeBuckets.of(lengths, [plans[0].step(k) for k in range(len(plans[0]))])
     for plan in plans:
         sums = np.array([lengths[plan.step(k)].sum() for k in range(len(plan) - 1)])
-        sizes = np.array(shapes.tokens)
+        sizes = np.array(buckets.tokens)
         inside = sums[sums < sizes[-1]]
         assert len(inside) >= len(sums) - 2
         assert fillers(inside, sizes) < 0.02 * inside.sum()
-    assert len(shapes.tokens) == MOST
+    assert len(buckets.tokens) == MOST
 
 
 def test_a_static_batch_is_its_examples_and_one_filler(tmp_path: Path) -> None:
@@ -64,11 +64,11 @@ def test_a_static_batch_is_its_examples_and_one_filler(tmp_path: Path) -> None:
 
 def test_a_batch_unlike_the_sample_keeps_its_own_size(tmp_path: Path) -> None:
     split = Store.open(make_store(tmp_path)).splits["train"]
-    shapes, rows = Shapes((200,), 10, 24), split.gather(np.arange(10))
-    assert shapes.tokens_for(rows) is None or len(rows.tokens) > 187
-    assert Shapes((len(rows.tokens),), 10, 24).tokens_for(rows) is None
-    assert Shapes((len(rows.tokens) + 1,), 10, 24).tokens_for(rows) == len(rows.tokens) + 1
-    assert Shapes((len(rows.tokens) + 1,), 9, 24).tokens_for(rows) is None
+    buckets, rows = SizeBuckets((200,), 10, 24), split.gather(np.arange(10))
+    assert buckets.tokens_for(rows) is None or len(rows.tokens) > 187
+    assert SizeBuckets((len(rows.tokens),), 10, 24).tokens_for(rows) is None
+    assert SizeBuckets((len(rows.tokens) + 1,), 10, 24).tokens_for(rows) == len(rows.tokens) + 1
+    assert SizeBuckets((len(rows.tokens) + 1,), 9, 24).tokens_for(rows) is None
 
 
 @pytest.mark.parametrize("first", [0, 2])
@@ -78,4 +78,4 @@ def test_the_sizes_are_those_of_the_run_whatever_epoch_a_life_begins_with(tmp_pa
     loader.set_epoch(first)
     sizes = {batch.computed_tokens for item in loader for batch in item[SHARE].micro_batches if batch.is_static}
     fresh = StepLoader(split, BatchSettings(10, None, "random", 400, 3, 0, 1, True, static_shapes=True))
-    assert sizes <= set(fresh.dataset.make_batch.shapes.tokens)
+    assert sizes <= set(fresh.dataset.make_batch.buckets.tokens)
