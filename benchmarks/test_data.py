@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from ftsys.bench.data import BATCH, MAX_LENGTH, Texts, bench_texts, sparse_store
 from ftsys.data.batching.collate import pack
-from ftsys.data.prepare import StoreRequest, write_store
+from ftsys.data.build_store import StoreRequest, write_store
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import load_tokenizer
 from ftsys.model_files.folder import BUNDLED, check_model_folder

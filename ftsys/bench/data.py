@@ -23,7 +23,7 @@ import numpy as np
 
 from ftsys.bench.harness.output import add_output_option
 from ftsys.bench.harness.record import Measurement, interleaved, write_record
-from ftsys.data.prepare import StoreRequest, write_store
+from ftsys.data.build_store import StoreRequest, write_store
 from ftsys.data.sources.source import TextBatch, open_source
 from ftsys.data.store.index import BatchTable, SplitIndex, StoreIndex, TokenizerFacts
 from ftsys.data.store.reader import Store

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from ftsys import __version__
 from ftsys.config import RunConfig, build_run, dump_toml, plain_tree, read_run_file
 from ftsys.config.old_words import in_todays_words
+from ftsys.data.build_store import Progress
 from ftsys.data.bundle import (
     BUNDLE_NAME,
     DEEPSPEED_NAME,
@@ -24,7 +25,7 @@ from ftsys.data.bundle import (
     Bundle,
     asked_of,
 )
-from ftsys.data.prepare import Progress, ensure_store
+from ftsys.data.prepare import ensure_store
 from ftsys.data.store.reader import Store, store_files
 from ftsys.errors import ConfigError, DataError
 from ftsys.files import storage_errors, sync_folder

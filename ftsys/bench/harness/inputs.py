@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ftsys.data.prepare import StoreRequest, write_store
+from ftsys.data.build_store import StoreRequest, write_store
 from ftsys.data.sources.source import TextBatch, open_source
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import load_tokenizer

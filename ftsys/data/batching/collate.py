@@ -117,7 +117,7 @@ def filled_up(rows: Ragged, token: int) -> Ragged:
 
 
 def filled_to(rows: Ragged, token: int, tokens: int, longest: int | None = None) -> Ragged:
-    """Append filler sequences of `token` up to `tokens` tokens in all; none exceeds `longest` (default: longest row)."""
+    """Append filler sequences of `token` up to `tokens` tokens in all, none over `longest` (default: longest row)."""
     own, longest = len(rows.tokens), longest or int(rows.lengths.max())
     missing = tokens - own
     if not missing:

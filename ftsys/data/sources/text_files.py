@@ -1,30 +1,27 @@
-"""CSV, TSV, JSON lines and Parquet with named columns -> rows, streamed in bounded memory.
+"""Reads rows from CSV, TSV, JSON lines and Parquet files with named columns, in bounded memory.
 
-TSV is read as GLUE writes it: a line is a row, a tab ends a field, quotes are data. CSV follows the usual quoting. All
-text is UTF-8, with or without a byte order mark, with LF or CRLF. Blank lines are allowed at the end only.
+TSV is read as GLUE writes it: a line is a row, a tab ends a field, and quotes are data. CSV follows the usual quoting.
+All text is UTF-8.
 """
 
 import csv
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from ftsys.data.sources.numbered_lines import csv_records, numbered_lines, scan
 from ftsys.data.sources.rows import Columns, Rows, check_texts
 from ftsys.errors import DataError
 
-_BOM = b"\xef\xbb\xbf"
-_CHUNK = 1 << 20
-_LONGEST_CSV_FIELD = 1 << 24  # characters; an unclosed quote would otherwise take the rest of the file for one field
+_LONGEST_CSV_FIELD = 1 << 24  # characters; without it, an unclosed quote would read the rest of the file as one field
 
 
 @dataclass(frozen=True)
 class TableFile:
-    """One split in a file of its own. `header` names the fields of a file that has no header line."""
+    """One split in a file of its own. `header` names the fields of a file without a header line."""
 
     path: Path
     columns: Columns
@@ -32,15 +29,15 @@ class TableFile:
 
     @property
     def unit(self) -> str:
-        """What the numbers in `Rows.lines` count."""
+        """The unit of `Rows.lines`: 'line' or 'row'."""
         return "row" if self.path.suffix.lower() == ".parquet" else "line"
 
     def read(self, rows_per_batch: int) -> Iterator[Rows]:
-        """All rows in the file's order. Raises DataError with file and line for whatever cannot be read."""
+        """Yield all rows in the file's order. Raises DataError with file and line for anything that cannot be read."""
         return _reader(self.path)(self, rows_per_batch)
 
     def rows(self) -> int | None:
-        """Rows of the file; None where only parsing it would tell (CSV, whose fields may hold line breaks)."""
+        """Return the number of rows; None for CSV, whose fields may contain line breaks: only parsing it tells."""
         suffix = self.path.suffix.lower()
         if suffix == ".parquet":
             return int(_open_parquet(self.path).metadata.num_rows)
@@ -50,12 +47,12 @@ class TableFile:
         return scan(self.path)[1] - has_header_line
 
     def sha256(self) -> str:
-        """Hex digest of the file's bytes, computed once in a process while the file stays the same."""
+        """Return a hex digest of the file's bytes; computed once per process while the file does not change."""
         return scan(self.path)[0]
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError unless `path` is a file with bytes in it, of a kind that can be read."""
+    """Raise DataError unless `path` is a file that is not empty and has a known ending."""
     _reader(path)
     if not path.exists():
         raise DataError(f"{path}: no such file. Correct data.source.")
@@ -65,42 +62,20 @@ def check_file(path: Path) -> None:
         raise DataError(f"{path} is empty. Copy or download it again, or correct data.source.")
 
 
-def scan(path: Path) -> tuple[str, int]:
-    """SHA-256 of a file's bytes (hex) and its number of lines, blank ones at the end not counted."""
-    status = path.stat()
-    return _scan(path, status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-@lru_cache(maxsize=256)
-def _scan(path: Path, _size: int, _mtime_ns: int, _inode: int) -> tuple[str, int]:
-    digest = hashlib.sha256()
-    breaks = pending = 0  # pending: line breaks since the last byte that is none
-    unfinished = False
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            body = chunk.rstrip(b"\r\n")
-            if body:
-                breaks += pending + body.count(b"\n")
-                pending, unfinished = 0, True
-            pending += chunk.count(b"\n", len(body))
-    return digest.hexdigest(), breaks + unfinished
-
-
 def read_tsv(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
-    """Rows of tab-separated text without quoting, as `csv.QUOTE_NONE`."""
-    return _table(((number, line.split("\t")) for number, line in _lines(file.path)), file, rows_per_batch)
+    """Yield rows of tab-separated text without quoting, as `csv.QUOTE_NONE`."""
+    return _table(((number, line.split("\t")) for number, line in numbered_lines(file.path)), file, rows_per_batch)
 
 
 def read_csv(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
-    """Rows of comma-separated text with the usual quoting; a quoted field may hold commas, quotes and line breaks."""
+    """Yield rows of comma-separated text; a quoted field may contain commas, quotes and line breaks."""
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CSV_FIELD))
-    return _table(_csv_records(file.path), file, rows_per_batch)
+    return _table(csv_records(file.path), file, rows_per_batch)
 
 
 def read_jsonl(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
-    """Rows of JSON lines: an object a line, with a key for each column."""
-    lines = _lines(file.path)
+    """Yield rows of JSON lines: one object per line, with a key for each column."""
+    lines = numbered_lines(file.path)
     while batch := list(islice(lines, rows_per_batch)):
         objects = [_json_object(line, number, file) for number, line in batch]
         numbers = [number for number, _ in batch]
@@ -113,7 +88,7 @@ def read_jsonl(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
 
 
 def read_parquet(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
-    """Rows of a Parquet file; memory is bounded by its row groups."""
+    """Yield rows of a Parquet file; memory is bounded by the size of its row groups."""
     import pyarrow
 
     parquet = _open_parquet(file.path)
@@ -152,36 +127,8 @@ def _reader(path: Path) -> Callable[[TableFile, int], Iterator[Rows]]:
     return reader
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers from 1, without their ends. Only LF and CRLF end one: sentences may hold the others."""
-    blank = 0
-    with path.open("rb") as stream:
-        _skip_bom(stream)
-        for number, raw in enumerate(stream, 1):
-            line = _decode(raw, number, path).removesuffix("\n").removesuffix("\r")
-            if not line:
-                blank = blank or number
-                continue
-            if blank:
-                raise DataError(f"{path}, line {blank}: the line is blank, and rows follow it. Remove it.")
-            yield number, line
-
-
-def _skip_bom(stream: BinaryIO) -> None:
-    if stream.read(len(_BOM)) != _BOM:
-        stream.seek(0)
-
-
-def _decode(raw: bytes, number: int, path: Path) -> str:
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        bad = raw[error.start : error.start + 8]
-        raise DataError(f"{path}, line {number}: not UTF-8 text (bytes {bad!r}). Convert the file to UTF-8.") from error
-
-
 def _table(records: Iterator[tuple[int, list[str]]], file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
-    """Picks the columns out of numbered records, the first of which is the header unless the file has none."""
+    """Yield the wanted columns of numbered records; the first record is the header unless `file.header` is given."""
     header = file.header or next(records, (1, []))[1]
     if not header:
         raise DataError(f"{file.path} has no header line, only blank ones. Copy or download it again.")
@@ -193,30 +140,6 @@ def _table(records: Iterator[tuple[int, list[str]]], file: TableFile, rows_per_b
             _refuse_fields(rows, numbers, len(header), file.path)
         labels: list[object] | None = None if label is None else [row[label] for row in rows]
         yield Rows.from_texts([[row[text] for row in rows] for text in texts], labels, numbers)
-
-
-def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Records with the number of the line on which each starts."""
-    with path.open("rb") as stream:
-        _skip_bom(stream)
-        reader = csv.reader((_decode(raw, number, path) for number, raw in enumerate(stream, 1)), strict=True)
-        blank = 0
-        while True:
-            start = reader.line_num + 1
-            try:
-                record = next(reader, None)
-            except csv.Error as error:
-                raise DataError(
-                    f"{path}, line {start}: broken CSV ({error}). Correct the quoting of this row."
-                ) from error
-            if record is None:
-                return
-            if not record:
-                blank = blank or start
-                continue
-            if blank:
-                raise DataError(f"{path}, line {blank}: the line is blank, and rows follow it. Remove it.")
-            yield start, record
 
 
 def _refuse_fields(fields: list[list[str]], numbers: list[int], expected: int, path: Path) -> None:
@@ -241,7 +164,7 @@ def _json_object(line: str, number: int, file: TableFile) -> dict[str, Any]:
 
 
 def _check_encodable(texts: list[list[str]], numbers: list[int], path: Path) -> None:
-    """JSON can spell half a surrogate pair, which is no text that a tokenizer takes."""
+    """Raise DataError for half a surrogate pair, which JSON can express but no tokenizer accepts."""
     for column in texts:
         for text, number in zip(column, numbers, strict=True):
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):

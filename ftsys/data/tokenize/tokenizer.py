@@ -8,7 +8,7 @@ Legend: S rows, T their tokens.
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -221,15 +221,20 @@ def _bounded(value: object) -> int:
 def check_fit(facts: TokenizerFacts, folder: Path) -> None:
     """Check that a tokenizer and its maximal length fit the model. Raises ConfigError that lists the misfits."""
     config, mistakes = model_config(folder), []
-    vocabulary, longest = config.get("vocab_size"), longest_sequence(config)
+    vocabulary = config.get("vocab_size")
     if isinstance(vocabulary, int) and facts.vocab_size > vocabulary:
         mistakes.append(
             f"tokenizer does not fit the model: its ids go up to {facts.vocab_size - 1}, the model in {str(folder)!r} "
             f"has vocab_size={vocabulary}. Put the model's own tokenizer files into its folder."
         )
-    if longest is not None and facts.max_length > longest:
-        mistakes.append(
-            f"data.max_length={facts.max_length}: sequence longer than the model allows, {longest} tokens. "
+    ConfigError.raise_if([*mistakes, *length_mistakes(facts.max_length, config)])
+
+
+def length_mistakes(max_length: int, config: dict[str, Any]) -> Iterator[str]:
+    """Yield a message if the model of this config.json cannot take sequences of `max_length` tokens."""
+    longest = longest_sequence(config)
+    if longest is not None and max_length > longest:
+        yield (
+            f"data.max_length={max_length}: sequence longer than the model allows, {longest} tokens. "
             f"Set data.max_length to {longest} or less."
         )
-    ConfigError.raise_if(mistakes)

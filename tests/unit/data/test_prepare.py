@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 import ftsys.data.prepare as prepare
-from ftsys.data.prepare import StoreRequest, make_or_wait
+import ftsys.data.tokenize.pipeline as pipeline
+from ftsys.data.build_store import StoreRequest
+from ftsys.data.prepare import make_or_wait
 from ftsys.data.sources.source import TextBatch
 from ftsys.data.store.reader import verify_store
 from ftsys.errors import ConfigError, DataError, StorageError
@@ -110,9 +112,9 @@ def test_whatever_decides_the_examples_makes_another_store(tmp_path: Path, folde
 
 
 def test_long_texts_are_cut_into_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "CHARACTERS_PER_CHUNK", 100)
+    monkeypatch.setattr(pipeline, "CHARACTERS_PER_CHUNK", 100)
     batches = [TextBatch(0, ["a" * size for size in (30, 30, 30, 250, 10, 10)], ["b"] * 6, np.arange(6))]
-    chunks = list(prepare._chunks(batches))
+    chunks = list(pipeline._chunks(batches))
     assert [label for _, _, labels in chunks for label in labels.tolist()] == list(range(6))
     assert [len(first) for first, _, _ in chunks] == [3, 3]
     assert all(second == ["b"] * len(first) for first, second, _ in chunks)

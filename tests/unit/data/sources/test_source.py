@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ftsys.data.sources import text_files
+from ftsys.data.sources import numbered_lines
 from ftsys.data.sources.source import Source, open_source
 from ftsys.errors import DataError
 from ftsys.tasks import Task
@@ -261,12 +261,12 @@ def test_the_fingerprint_follows_bytes_columns_and_labels_but_not_the_place(tmp_
 def test_a_file_is_hashed_once_while_it_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_csv(tmp_path / "t.csv")
     first = opened({"train": tmp_path / "t.csv"}).fingerprint
-    monkeypatch.setattr(text_files.hashlib, "sha256", None)  # a second look at the bytes would fail
-    assert text_files.scan(tmp_path / "t.csv")[0] != first
+    monkeypatch.setattr(numbered_lines.hashlib, "sha256", None)  # a second look at the bytes would fail
+    assert numbered_lines.scan(tmp_path / "t.csv")[0] != first
     with (tmp_path / "t.csv").open("a") as stream:
         stream.write("x,y,cat\n")
     with pytest.raises(TypeError):
-        text_files.scan(tmp_path / "t.csv")
+        numbered_lines.scan(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize(
@@ -276,6 +276,6 @@ def test_a_file_is_hashed_once_while_it_stays_the_same(tmp_path: Path, monkeypat
 def test_lines_are_counted_across_the_chunks_they_are_read_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, lines: int, chunk: int
 ) -> None:
-    monkeypatch.setattr(text_files, "_CHUNK", chunk)
+    monkeypatch.setattr(numbered_lines, "_CHUNK", chunk)
     (tmp_path / "t").write_bytes(content.encode())
-    assert text_files.scan(tmp_path / "t") == (hashlib.sha256(content.encode()).hexdigest(), lines)
+    assert numbered_lines.scan(tmp_path / "t") == (hashlib.sha256(content.encode()).hexdigest(), lines)

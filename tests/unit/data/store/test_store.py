@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import ftsys.data.store.split_writer as split_writer
 import ftsys.data.store.writer as store_writer
 from ftsys.bench.data import sparse_store
 from ftsys.data.store.index import TokenizerFacts
 from ftsys.data.store.reader import Store, verify_store
-from ftsys.data.store.writer import StoreWriter, narrowest_token_type, rows_per_batch
+from ftsys.data.store.split_writer import narrowest_token_type, rows_per_batch
+from ftsys.data.store.writer import StoreWriter
 from ftsys.errors import DataError, StorageError
 
 Rows = list[tuple[list[int], int, Any]]
@@ -46,7 +48,7 @@ def some_rows(count: int, seed: int = 0, vocab: int = 30522) -> Rows:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record batches of 8 rows, so that a few rows span many of them."""
-    monkeypatch.setattr(store_writer, "MAX_ROWS_PER_BATCH", 8)
+    monkeypatch.setattr(split_writer, "MAX_ROWS_PER_BATCH", 8)
 
 
 def check_gather(store: Store, name: str, rows: Rows, wanted: list[int]) -> None:

@@ -1,0 +1,100 @@
+"""Tokenizes all splits of a source into a store, and computes the fingerprint that names the store."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ftsys.data.store.index import STORE_FORMAT
+from ftsys.data.store.writer import StoreWriter
+from ftsys.data.tokenize.pipeline import ROWS_PER_CHUNK, encode_in_parallel, library_threads
+from ftsys.data.tokenize.tokenizer import TextTokenizer, tokenizer_fingerprint
+from ftsys.integrity import fingerprint_of
+from ftsys.report.progress import SplitProgress
+from ftsys.tasks import Task
+
+
+class Progress(Protocol):
+    """Called after each chunk; `total` is None if only reading the source tells the number of rows."""
+
+    def __call__(self, done: int, total: int | None, split: str, /) -> None:
+        """Report that `done` rows of `split` are written."""
+
+
+class TextSource(Protocol):
+    """Text and labels that can be tokenized into a store, such as `ftsys.data.sources.source.Source`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The hex sha256 of everything that decides the rows."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits."""
+
+    def rows(self, split: str) -> int | None:
+        """Return the number of rows of a split; None if unknown."""
+
+    def batches(self, split: str, rows_per_batch: int = ...) -> Iterator[Any]:
+        """Yield `TextBatch`es in the order of the file."""
+
+
+@dataclass(frozen=True)
+class StoreRequest:
+    """Everything that decides a store, and `root`, the folder in which stores are kept."""
+
+    source: TextSource
+    task: Task
+    model_folder: Path
+    max_length: int
+    root: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """The hex sha256 of what decides the store; its first 16 characters name the store's folder."""
+        return fingerprint_of(
+            {
+                "format": STORE_FORMAT,
+                "source": self.source.fingerprint,
+                "splits": self.source.splits,
+                "tokenizer": tokenizer_fingerprint(self.model_folder),
+                "max_length": self.max_length,
+                "columns": self.task.columns,
+                "labels": self.task.labels,
+                "regression": self.task.regression,
+            }
+        )
+
+    @property
+    def place(self) -> Path:
+        """The store's folder. Reads the whole source to compute the fingerprint."""
+        return self.root / self.fingerprint[:16]
+
+
+def write_store(
+    request: StoreRequest, fingerprint: str, tokenizer: TextTokenizer, token: str, progress: Progress | None = None
+) -> Path:
+    """Tokenize and write all splits, even if another process is doing so; returns the finished store's folder.
+
+    `token` makes the name of the temporary folder unique. Raises what the source raises, and StorageError; the
+    temporary folder is then removed.
+    """
+    if progress is None:
+        with SplitProgress("prepare") as progress:
+            return write_store(request, fingerprint, tokenizer, token, progress)
+    label_type = "float64" if request.task.regression else "int64"
+    with StoreWriter(request.root, fingerprint, tokenizer.facts, label_type, token) as writer, library_threads():
+        for split in request.source.splits:
+            _write_split(writer, request.source, split, tokenizer, progress)
+        return writer.publish(request.source.fingerprint)
+
+
+def _write_split(
+    writer: StoreWriter, source: TextSource, split: str, tokenizer: TextTokenizer, progress: Progress
+) -> None:
+    out, done, total = writer.begin_split(split), 0, source.rows(split)
+    for encoded, labels in encode_in_parallel(tokenizer, source.batches(split, rows_per_batch=ROWS_PER_CHUNK)):
+        out.append(encoded.tokens, encoded.lengths, encoded.first_lengths, labels)
+        done += labels.size
+        progress(done, total, split)
+    writer.end_split(split)
