@@ -1,1 +1,1 @@
-"""The line from text to packed batches: sources -> prepare -> store -> batching -> collate -> loader."""
+"""Turns text into packed batches: sources -> tokenize -> prepare -> store -> batching."""

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ftsys.data.batching.collate import Batch, filled_to, filled_up, filler_rows, pack, pad
 from ftsys.data.batching.plan import EpochPlan, LocalPlan, plan_epoch, plan_evaluation, plan_local_batch
-from ftsys.data.batching.size_buckets import SAMPLE, SizeBuckets
+from ftsys.data.batching.size_buckets import SAMPLE_STEPS, SizeBuckets
 from ftsys.data.store.in_memory import TokenizedSplit
 from ftsys.data.store.reader import Ragged, StoreSplit
 
@@ -144,7 +144,7 @@ class _Steps(Dataset[dict[str, Share]]):
 
     def _sample(self) -> Iterator[np.ndarray]:
         """Yield the micro-batches of epoch 0's first steps, in whichever epoch this attempt begins."""
-        for k in range(min(SAMPLE, len(self.plan(0)))):
+        for k in range(min(SAMPLE_STEPS, len(self.plan(0)))):
             yield from self._local_plan(0, k).micro_batches
 
 

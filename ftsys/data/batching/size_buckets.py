@@ -1,7 +1,7 @@
 """Chooses a few batch sizes in tokens (buckets), so that a GPU's work is recorded once per size and then replayed.
 
-The batches of a run are known before it starts. From a sample of them, at most `MOST` sizes are chosen that cost the
-fewest filler tokens when every batch is filled up to the next size.
+The batches of a run are known before it starts. A sample of them decides at most `MAX_SIZES` sizes, such that filling
+every batch up to the next size takes the fewest filler tokens.
 """
 
 from collections import Counter
@@ -12,10 +12,10 @@ import numpy as np
 
 from ftsys.data.store.reader import Ragged
 
-MOST = 8
-SAMPLE = 256
-"""Steps in the sample."""
-MOST_FILLED = 16
+MAX_SIZES = 8
+SAMPLE_STEPS = 256
+"""Steps in the sample of batches."""
+FILL_LIMIT = 16
 """A batch that needs more fillers than 1/16 of its tokens keeps its own size, and its work is not recorded."""
 
 
@@ -35,14 +35,14 @@ class SizeBuckets:
         """Choose sizes from the `batches` of a sample, arrays of indices into `lengths`."""
         sums = [(len(ids), int(lengths[ids].sum())) for ids in batches]
         usual = Counter(count for count, _ in sums).most_common(1)[0][0]
-        sizes = few_sizes(np.array([tokens for count, tokens in sums if count == usual]), MOST)
+        sizes = few_sizes(np.array([tokens for count, tokens in sums if count == usual]), MAX_SIZES)
         return cls(tuple(int(size) + 1 for size in sizes), usual, int(lengths.max()))
 
     def tokens_for(self, rows: Ragged) -> int | None:
         """Return the size that a batch of `rows` is filled up to; None for a batch that is unlike the sample."""
         own = len(rows.tokens)
         size = next((size for size in self.tokens if size > own), None)
-        fits = size is not None and size - own <= min(self.longest, 1 + own // MOST_FILLED)
+        fits = size is not None and size - own <= min(self.longest, 1 + own // FILL_LIMIT)
         return size if fits and len(rows.lengths) == self.examples else None
 
 

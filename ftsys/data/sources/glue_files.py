@@ -62,7 +62,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
 
 
 def glue_splits(folder: Path, task: Task) -> dict[str, TableFile]:
-    """The files of `task` under `folder` (which holds the task's folder or is it), by split, in the task's order.
+    """Find the files of `task` by split, in the task's order; `folder` is the task's folder or contains it.
 
     Test files may be absent. Raises DataError for a task that is not GLUE's, and for a folder or file that is missing
     or empty.

@@ -62,7 +62,9 @@ class DatasetSplit:
         for table in self._tables(self._wanted(), ROWS_PER_BATCH):
             plain = table.replace_schema_metadata(None).take(pa.array(range(table.num_rows))).combine_chunks()
             sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, plain.schema) as writer:  # taken: a slice keeps the bytes around it
+            with pa.ipc.new_stream(
+                sink, plain.schema
+            ) as writer:  # `take` copies the rows: a slice would keep the bytes around them
                 writer.write_table(plain)
             digest.update(memoryview(sink.getvalue()))
         return digest.hexdigest()

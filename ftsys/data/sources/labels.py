@@ -103,7 +103,7 @@ def _class_ids(task: Task, required: bool) -> dict[object, int]:
     """Map every accepted spelling of a label to its id. Names come before ids: with labels ("1", "2"), 1 is class 0."""
     ids: dict[object, int] = {}
     for index in range(len(task.labels)):
-        ids |= {index: index, str(index): index, f"{index}.0": index}  # "1.0" is how pandas writes ids beside gaps
+        ids |= {index: index, str(index): index, f"{index}.0": index}  # pandas writes "1.0" in a column with gaps
     for index, name in enumerate(task.labels):
         ids[name] = index
         if name.isascii() and name.isdigit():

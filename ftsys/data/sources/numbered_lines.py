@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 
 
 def scan(path: Path) -> tuple[str, int]:
-    """Return the hex SHA-256 of a file's bytes and its number of lines, without blank lines at the end."""
+    """Return the hex SHA-256 of a file's bytes and its number of lines; blank lines at the end are not counted."""
     status = path.stat()
     return _scan(path, status.st_size, status.st_mtime_ns, status.st_ino)
 

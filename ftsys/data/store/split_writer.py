@@ -26,7 +26,10 @@ _END_OF_STREAM = struct.pack("<Ii", 0xFFFFFFFF, 0)
 
 
 def rows_per_batch(max_length: int) -> int:
-    """Return the rows of a record batch: the largest power of two in both limits, so that one shift finds it."""
+    """Return the rows of a record batch: the largest power of two within both limits.
+
+    With a power of two, `row >> shift` is the record batch of a row.
+    """
     return 1 << (min(MAX_ROWS_PER_BATCH, max(1, MAX_TOKENS_PER_BATCH // max_length)).bit_length() - 1)
 
 

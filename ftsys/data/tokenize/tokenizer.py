@@ -219,7 +219,7 @@ def _bounded(value: object) -> int:
 
 
 def check_fit(facts: TokenizerFacts, folder: Path) -> None:
-    """Check that a tokenizer and its maximal length fit the model. Raises ConfigError that lists the misfits."""
+    """Check that a tokenizer and its maximal length fit the model. Raises ConfigError that lists what does not fit."""
     config, mistakes = model_config(folder), []
     vocabulary = config.get("vocab_size")
     if isinstance(vocabulary, int) and facts.vocab_size > vocabulary:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import ftsys.data.prepare as prepare
-import ftsys.data.tokenize.pipeline as pipeline
 from ftsys.data.build_store import StoreRequest
 from ftsys.data.prepare import make_or_wait
 from ftsys.data.sources.source import TextBatch
@@ -109,15 +108,6 @@ def test_whatever_decides_the_examples_makes_another_store(tmp_path: Path, folde
     ]
     assert len({request.fingerprint for request in requests}) == len(requests)
     assert StoreRequest(FakeSource(), mrpc, folder, 32, tmp_path / "x").fingerprint == requests[0].fingerprint
-
-
-def test_long_texts_are_cut_into_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "CHARACTERS_PER_CHUNK", 100)
-    batches = [TextBatch(0, ["a" * size for size in (30, 30, 30, 250, 10, 10)], ["b"] * 6, np.arange(6))]
-    chunks = list(pipeline._chunks(batches))
-    assert [label for _, _, labels in chunks for label in labels.tolist()] == list(range(6))
-    assert [len(first) for first, _, _ in chunks] == [3, 3]
-    assert all(second == ["b"] * len(first) for first, second, _ in chunks)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, DataError])

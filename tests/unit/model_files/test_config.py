@@ -1,4 +1,4 @@
-"""Where a model's config.json is found without a network, and how its absence is said."""
+"""A model's config.json is found without a network, and an error says why there is none."""
 
 import json
 import os

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ftsys.data.batching.collate import NO_EXAMPLE, PackedBatch
 from ftsys.data.batching.loader import SHARE, BatchSettings, StepLoader
 from ftsys.data.batching.plan import plan_epoch
-from ftsys.data.batching.size_buckets import MOST, SizeBuckets, few_sizes
+from ftsys.data.batching.size_buckets import MAX_SIZES, SizeBuckets, few_sizes
 from ftsys.data.store.reader import Store
 from tests.distributed.tiny_run import make_store
 
@@ -40,7 +40,7 @@ def test_eight_sizes_cost_an_epoch_less_than_two_hundredths() -> None:
         inside = sums[sums < sizes[-1]]
         assert len(inside) >= len(sums) - 2
         assert fillers(inside, sizes) < 0.02 * inside.sum()
-    assert len(buckets.tokens) == MOST
+    assert len(buckets.tokens) == MAX_SIZES
 
 
 def test_a_static_batch_is_its_examples_and_one_filler(tmp_path: Path) -> None:

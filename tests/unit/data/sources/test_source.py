@@ -1,7 +1,6 @@
 """Text from files: the same rows whatever the format, and one clear error for each mistake."""
 
 import csv
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -267,15 +266,3 @@ def test_a_file_is_hashed_once_while_it_stays_the_same(tmp_path: Path, monkeypat
         stream.write("x,y,cat\n")
     with pytest.raises(TypeError):
         numbered_lines.scan(tmp_path / "t.csv")
-
-
-@pytest.mark.parametrize(
-    ("content", "lines"), [("a\nb", 2), ("a\n\n\nb\n\n\n", 4), ("a\r\nb\r\n\r\n", 2), ("\n\n", 0), ("a", 1)]
-)
-@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
-def test_lines_are_counted_across_the_chunks_they_are_read_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, lines: int, chunk: int
-) -> None:
-    monkeypatch.setattr(numbered_lines, "_CHUNK", chunk)
-    (tmp_path / "t").write_bytes(content.encode())
-    assert numbered_lines.scan(tmp_path / "t") == (hashlib.sha256(content.encode()).hexdigest(), lines)
