@@ -1,4 +1,4 @@
-"""Runs `ftsys offline-assets`, which puts GLUE, its metric and a model into Hugging Face's caches.
+"""Puts GLUE, its metric and a model into Hugging Face's caches: `ftsys offline-assets`.
 
 After it, `load_dataset("glue", "mrpc")`, `evaluate.load("glue", "mrpc")` and `from_pretrained(NAME)` work without a
 network, in any script.

@@ -60,11 +60,10 @@ class DatasetSplit:
 
         digest = hashlib.sha256(json.dumps(sorted(self._class_names().items())).encode())
         for table in self._tables(self._wanted(), ROWS_PER_BATCH):
+            # `take` copies the rows: the buffers of a slice keep the bytes around it.
             plain = table.replace_schema_metadata(None).take(pa.array(range(table.num_rows))).combine_chunks()
             sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(
-                sink, plain.schema
-            ) as writer:  # `take` copies the rows: a slice would keep the bytes around them
+            with pa.ipc.new_stream(sink, plain.schema) as writer:
                 writer.write_table(plain)
             digest.update(memoryview(sink.getvalue()))
         return digest.hexdigest()
