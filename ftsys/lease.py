@@ -148,7 +148,7 @@ def hold_or_wait(
     Returns what `ready` returns as soon as that is not None, or else the lease. `on_wait` is called once, with the
     holder's "host:pid", if another process holds the lease.
     """
-    watch, told = LeaseWatch(base, times), False
+    watch, announced = LeaseWatch(base, times), False
     while True:
         found = ready()
         if found is not None:
@@ -160,9 +160,9 @@ def hold_or_wait(
                 return lease
             lease.release()
             return found
-        if on_wait is not None and not told:
+        if on_wait is not None and not announced:
             on_wait(watch.holder())
-            told = True
+            announced = True
         time.sleep(times.poll)
 
 

@@ -1,4 +1,4 @@
-"""Tells which rank this process is, from the launcher's environment variables."""
+"""Reads this process's rank from the launcher's environment variables."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The command line: wrong input ends with 2 and one message, on any rank, without a traceback."""
+"""Tests the command line: wrong input exits with 2 and one message, on any rank, without a traceback."""
 
 from pathlib import Path
 

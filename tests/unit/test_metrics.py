@@ -1,4 +1,4 @@
-"""Metrics against formulas written out in float64 NumPy, which share no code with scikit-learn or scipy."""
+"""Tests metrics against formulas in float64 NumPy, which share no code with scikit-learn or scipy."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Every key of the run file is described where it is defined, and says what is to be written for it."""
+"""Tests that every key of the run file has a docstring and tells which values it accepts."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""[task] and [data] together: which task a run file means, and what is said where it means none."""
+"""Tests [task] and [data] together: the task that a run file defines, the mistakes, and the run's identity."""
 
 from typing import Any
 

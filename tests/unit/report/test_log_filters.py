@@ -1,4 +1,4 @@
-"""What is silenced, and that everything else still comes through."""
+"""Tests which messages are hidden, and that all others are still shown."""
 
 import io
 import logging
