@@ -52,8 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
         ("predict", "write the predictions of the model in a run folder, for every split", _predict),
         ("config", "print the resolved run file, with the origin of each value", _config),
     ):
-        description = f"{help_text[0].upper()}{help_text[1:]}."
-        sub = commands.add_parser(name, help=help_text, description=description, epilog=OVERRIDES, allow_abbrev=False)
+        sub = commands.add_parser(
+            name, help=help_text, description=_sentence(help_text), epilog=OVERRIDES, allow_abbrev=False
+        )
         sub.add_argument("run_file", metavar="RUN.toml", help="the run file")
         sub.set_defaults(command=command)
         if name == "train":
@@ -64,13 +65,17 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "bundle":
             sub.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write the bundle to")
     help_text = "check the bytes of a store, a bundle, a checkpoint or a run folder's checkpoints"
-    verify = commands.add_parser("verify", help=help_text, description=f"C{help_text[1:]}.", allow_abbrev=False)
+    verify = commands.add_parser("verify", help=help_text, description=_sentence(help_text), allow_abbrev=False)
     verify.add_argument("path", metavar="PATH", help="a store, a bundle, a checkpoint or a run folder")
     verify.set_defaults(command=_verify)
     for name, (_, help_text) in WITH_OWN_PARSER.items():
         sub = commands.add_parser(name, help=help_text, add_help=False)
         sub.set_defaults(command=_own_main(name))
     return parser
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def run() -> int:
@@ -120,6 +125,7 @@ def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ftsys.data.bundle import HF_FOLDER, RUN_NAME
     from ftsys.offline.make_bundle import make_bundle
     from ftsys.report.progress import SplitProgress
 
@@ -131,11 +137,9 @@ def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
     print(f"{bundle.path}: {done}; {len(bundle.files)} files, {size / 1e6:.1f} MB")
     if run.train.resume not in ("auto", "never"):
         print(f"note: the checkpoint train.resume={run.train.resume!r} is not in it: copy it yourself")
-    print(f"without a network: ftsys train {bundle.path / 'run.toml'}")
-    if (bundle.path / "hf").is_dir():
-        print(
-            f"and scripts of your own, as after `ftsys offline-assets`: HF_HOME={bundle.path / 'hf'} HF_HUB_OFFLINE=1"
-        )
+    print(f"to train without a network: ftsys train {bundle.path / RUN_NAME}")
+    if (bundle.path / HF_FOLDER).is_dir():
+        print(f"for your own scripts without a network, set: HF_HOME={bundle.path / HF_FOLDER} HF_HUB_OFFLINE=1")
     return DONE
 
 

@@ -156,7 +156,7 @@ class TrainSection(Section):
     max_steps: OptionalCount = None
     """Number of optimizer steps; an alternative to `epochs`."""
     learning_rate: Number = 5e-5
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the optimizer."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Write("a whole number from 0 to 4294967295")] = 42
     """Seed for the weights of a new head, the order of the examples, and dropout."""
     eval_every: Every = "epoch"
@@ -186,7 +186,7 @@ class TrainSection(Section):
 
 
 class EngineSection(Section):
-    """The way a step is computed. No key of this section changes what it computes."""
+    """The way a step is computed. Except for rounding, no key of this section changes the result."""
 
     precision: Annotated[Literal["auto", "bf16", "fp16", "fp32"], Write('"auto", "bf16", "fp16" or "fp32"')] = "auto"
     """Number format of the model's weights and activations. "auto": the format that `deepspeed` names, else bf16 if the
