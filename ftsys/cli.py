@@ -19,7 +19,7 @@ WITH_OWN_PARSER = {
     "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),
     "run-glue": (
         "ftsys.run_glue.command",
-        "accept the flags of transformers' example script run_glue.py; print the equivalent run file",
+        "run the flags of transformers' example script run_glue.py, and print the equivalent run file",
     ),
     "offline-assets": (
         "ftsys.offline.command",

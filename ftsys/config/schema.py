@@ -238,7 +238,7 @@ class RunTree(Section):
     """The whole tree of a run file, with each field checked on its own. `RunConfig` checks them together too."""
 
     output_dir: Annotated[str, Write("text in quotes, not empty")] = ""
-    """Run folder: everything that a run writes is in it."""
+    """Path of the run folder, to which a run writes its results, checkpoints and logs."""
     bundle: Annotated[
         Annotated[str, Field(min_length=1)] | None, Write("the folder of a bundle in quotes, or leave it out")
     ] = None
