@@ -1,7 +1,6 @@
-"""ftsys fine-tunes pre-trained text encoders on one CPU, one GPU, a box of GPUs or many nodes.
+"""Fine-tunes pre-trained text encoders on one CPU, one GPU, several GPUs or many nodes.
 
-The public names are imported on first use, so that `import ftsys` costs nothing and a command that needs no torch
-loads none.
+The public names are imported on first use: `import ftsys` is cheap, and a command that needs no torch loads none.
 """
 
 from importlib import import_module

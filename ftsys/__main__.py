@@ -1,4 +1,4 @@
-"""`python -m ftsys`, which is what every launcher starts in each rank."""
+"""Runs `python -m ftsys`, the command that every launcher starts on each rank."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The `ftsys` command: reads words, calls one function, turns errors into an exit status."""
+"""Implements the `ftsys` command: parses arguments, calls one function, and turns errors into an exit status."""
 
 import argparse
 import os
@@ -11,90 +11,100 @@ from pathlib import Path
 from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
 from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, ConfigError, FtsysError
 from ftsys.fast_import.hooks import install_import_hooks
+from ftsys.ranks import is_main_rank
 
-OWN_FLAGS = {
-    "report": ("ftsys.report.command", "finished runs side by side, with the mean over seeds"),
-    "bench": ("ftsys.bench.command", "a throughput benchmark, with its peers in the same run"),
-    "demo": ("ftsys.demo.command", "`make demo`"),
+WITH_OWN_PARSER = {
+    "report": ("ftsys.report.command", "compare finished runs, with the mean over seeds"),
+    "bench": ("ftsys.bench.command", "measure throughput, together with other implementations"),
+    "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),
     "run-glue": (
         "ftsys.run_glue.command",
-        "the well-known example script's flags; prints the run file they are equal to",
+        "run the flags of transformers' example script run_glue.py, and print the equivalent run file",
     ),
-    "offline-assets": ("ftsys.offline.command", "GLUE, its metric and a model into Hugging Face's caches, once"),
+    "offline-assets": (
+        "ftsys.offline.command",
+        "fill Hugging Face's caches with GLUE, its metric and a model, for scripts without a network",
+    ),
 }
-"""Commands that read their words themselves: the module and what it does."""
+"""Commands that parse their own arguments: the module with their `main`, and their help text."""
 
-SPEAKER_FIRST_SECONDS = 3.0
-"""Other ranks wait so long with wrong input, which all find: once one has left, a launcher ends rank 0 unheard."""
+OTHER_RANKS_WAIT_SECONDS = 3.0
+"""On wrong input every rank fails. All but rank 0 wait this long before they exit: a launcher stops the remaining ranks
+as soon as one has exited, and rank 0 must print its message first."""
 
-OVERRIDES = "Any key of the run file can be overridden: --section.key VALUE, for instance --train.seed 7."
+OVERRIDES = "Every key of the run file can be overridden with --section.key VALUE, for example --train.seed 7."
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `command`, a function of the options and the overrides."""
+    """Build the parser of all commands. Each command sets `command`, a function of the options and the overrides."""
     parser = argparse.ArgumentParser(
         prog="ftsys",
         allow_abbrev=False,
-        description="Fine-tune pre-trained text encoders, on one CPU or many GPUs, with the same answer on all.",
+        description="Fine-tune pre-trained text encoders on one CPU, one GPU or many, with the same result on each.",
         epilog="Exit status: " + "; ".join(f"{status} {meaning}" for status, meaning in EXIT_STATUSES.items()) + ".",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, help_text, command in (
-        ("prepare", "tokenize once into a store; needs no GPU", _prepare),
-        ("bundle", "model, tokenizer and store in one folder, for runs without a network", _bundle),
-        ("train", "train and evaluate; alone or as a rank of any launcher", _train),
-        ("evaluate", "metrics of a trained run folder's model", _evaluate),
-        ("predict", "predictions of a trained run folder's model for every split", _predict),
-        ("config", "the resolved run file, with where each value came from", _config),
+        ("prepare", "tokenize the data into a store; needs no GPU", _prepare),
+        ("bundle", "put model, tokenizer and store into one folder, for runs without a network", _bundle),
+        ("train", "train and evaluate, as a single process or as a rank under any launcher", _train),
+        ("evaluate", "print the metrics of the model in a run folder", _evaluate),
+        ("predict", "write the predictions of the model in a run folder, for every split", _predict),
+        ("config", "print the resolved run file, with the origin of each value", _config),
     ):
-        description = f"{help_text[0].upper()}{help_text[1:]}."
-        sub = commands.add_parser(name, help=help_text, description=description, epilog=OVERRIDES, allow_abbrev=False)
+        sub = commands.add_parser(
+            name, help=help_text, description=_sentence(help_text), epilog=OVERRIDES, allow_abbrev=False
+        )
         sub.add_argument("run_file", metavar="RUN.toml", help="the run file")
         sub.set_defaults(command=command)
         if name == "train":
-            sub.add_argument("--overwrite", action="store_true", help="start anew in a run folder that was used before")
-            sub.add_argument("--no-table", action="store_true", help="leave the table to whoever started this")
+            sub.add_argument(
+                "--overwrite", action="store_true", help="remove the former run from the run folder and start anew"
+            )
+            sub.add_argument("--no-table", action="store_true", help="do not print the table of metrics at the end")
         if name == "bundle":
-            sub.add_argument("--output", required=True, metavar="FOLDER", help="where the bundle is to lie")
+            sub.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write the bundle to")
     help_text = "check the bytes of a store, a bundle, a checkpoint or a run folder's checkpoints"
-    verify = commands.add_parser("verify", help=help_text, description=f"C{help_text[1:]}.", allow_abbrev=False)
+    verify = commands.add_parser("verify", help=help_text, description=_sentence(help_text), allow_abbrev=False)
     verify.add_argument("path", metavar="PATH", help="a store, a bundle, a checkpoint or a run folder")
     verify.set_defaults(command=_verify)
-    for name, (_, help_text) in OWN_FLAGS.items():
+    for name, (_, help_text) in WITH_OWN_PARSER.items():
         sub = commands.add_parser(name, help=help_text, add_help=False)
-        sub.set_defaults(command=_hand_on(name))
+        sub.set_defaults(command=_own_main(name))
     return parser
 
 
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def run() -> int:
-    """`main` in a process of its own, where a rank may leave out imports."""
+    """Run `main` as the whole process, in which a rank may skip imports (see `ftsys.fast_import`)."""
     return main(own_process=True)
 
 
-def main(words: Sequence[str] | None = None, own_process: bool = False) -> int:
-    """Run one command; returns its exit status. Wrong input is said in one message, without a traceback."""
-    words = list(sys.argv[1:] if words is None else words)
-    words = _without_local_rank(words)
-    with_own_flags = bool(words) and words[0] in OWN_FLAGS
-    words, overrides = (words, []) if with_own_flags else split_overrides(words)
-    options, others = build_parser().parse_known_args(words)
+def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> int:
+    """Run one command; returns its exit status. Wrong input gives one message and no traceback."""
+    arguments = _without_local_rank(sys.argv[1:] if arguments is None else arguments)
+    own_parser = bool(arguments) and arguments[0] in WITH_OWN_PARSER
+    arguments, overrides = (arguments, []) if own_parser else split_overrides(arguments)
+    options, others = build_parser().parse_known_args(arguments)
     others += overrides
-    if own_process and options.command in OF_A_RANK:
+    if own_process and options.command in RANK_COMMANDS:
         install_import_hooks()
     try:
         return int(options.command(options, others))
     except FtsysError as error:
-        speaks = os.environ.get("RANK", "0") == "0"
-        if speaks or "FTSYS_OWN_LOG" in os.environ:  # `ftlaunch` gives each rank a log
+        if is_main_rank() or "FTSYS_OWN_LOG" in os.environ:  # `ftlaunch` gives each rank a log of its own
             print(f"error: {error}", file=sys.stderr, flush=True)
-        if not speaks and error.exit_status == BAD_INPUT:
-            time.sleep(SPEAKER_FIRST_SECONDS)
+        if not is_main_rank() and error.exit_status == BAD_INPUT:
+            time.sleep(OTHER_RANKS_WAIT_SECONDS)
         return error.exit_status
 
 
-def _without_local_rank(words: list[str]) -> list[str]:
-    """`deepspeed --module ftsys` writes --local_rank=N before the command; it says what LOCAL_RANK says already."""
-    return [word for word in words if not word.startswith(("--local_rank=", "--local-rank="))]
+def _without_local_rank(arguments: Sequence[str]) -> list[str]:
+    """Remove --local_rank=N, which `deepspeed --module ftsys` writes; LOCAL_RANK has the same value."""
+    return [argument for argument in arguments if not argument.startswith(("--local_rank=", "--local-rank="))]
 
 
 def _run(options: argparse.Namespace, overrides: list[str]) -> RunConfig:
@@ -115,6 +125,7 @@ def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ftsys.data.bundle import HF_FOLDER, RUN_NAME
     from ftsys.offline.make_bundle import make_bundle
     from ftsys.report.progress import SplitProgress
 
@@ -122,15 +133,13 @@ def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
     with SplitProgress("prepare") as progress:
         bundle, made = make_bundle(run, resolve_task(run), Path(options.output), progress)
     size = sum(entry["bytes"] for entry in bundle.files.values())
-    what = "made" if made else "was there already, every byte verified"
-    print(f"{bundle.path}: {what}; {len(bundle.files)} files, {size / 1e6:.1f} MB")
+    done = "made" if made else "was there already, every byte verified"
+    print(f"{bundle.path}: {done}; {len(bundle.files)} files, {size / 1e6:.1f} MB")
     if run.train.resume not in ("auto", "never"):
         print(f"note: the checkpoint train.resume={run.train.resume!r} is not in it: copy it yourself")
-    print(f"without a network: ftsys train {bundle.path / 'run.toml'}")
-    if (bundle.path / "hf").is_dir():
-        print(
-            f"and scripts of your own, as after `ftsys offline-assets`: HF_HOME={bundle.path / 'hf'} HF_HUB_OFFLINE=1"
-        )
+    print(f"to train without a network: ftsys train {bundle.path / RUN_NAME}")
+    if (bundle.path / HF_FOLDER).is_dir():
+        print(f"for your own scripts without a network, set: HF_HOME={bundle.path / HF_FOLDER} HF_HUB_OFFLINE=1")
     return DONE
 
 
@@ -152,7 +161,7 @@ def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
     return predict(_run(options, overrides))
 
 
-OF_A_RANK = (_train, _evaluate, _predict)
+RANK_COMMANDS = (_train, _evaluate, _predict)
 
 
 def _config(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -166,15 +175,14 @@ def _config(options: argparse.Namespace, overrides: list[str]) -> int:
 def _verify(options: argparse.Namespace, others: list[str]) -> int:
     from ftsys.train.verify import verify
 
-    ConfigError.raise_if(f"{word!r} is not an argument of `ftsys verify`: it takes one path." for word in others)
-
+    ConfigError.raise_if(f"{other!r} is not an argument of `ftsys verify`: it takes one path." for other in others)
     return verify(options.path)
 
 
-def _hand_on(name: str) -> Callable[[argparse.Namespace, list[str]], int]:
-    """A command with flags of its own: its module's `main` takes all words behind the name."""
+def _own_main(name: str) -> Callable[[argparse.Namespace, list[str]], int]:
+    """Return a command that passes all arguments after its name to its module's `main`."""
 
     def command(options: argparse.Namespace, others: list[str]) -> int:
-        return int(import_module(OWN_FLAGS[name][0]).main(others))
+        return int(import_module(WITH_OWN_PARSER[name][0]).main(others))
 
     return command

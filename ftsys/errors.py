@@ -1,4 +1,7 @@
-"""Errors a user can act on. Each says what is wrong, with which value, and what to do; each carries its exit status."""
+"""Defines the errors that a user can correct, and their exit statuses.
+
+Each message names the problem, the value and the remedy.
+"""
 
 from collections.abc import Iterable
 
@@ -8,21 +11,21 @@ EXIT_STATUSES = {
     DONE: "done",
     FAILED: "failed while running",
     BAD_INPUT: "wrong input, found before any device is used: a message, no traceback",
-    STOPPED_EARLY: "stopped early by a signal, everything on disk is complete: the same command goes on from there",
+    STOPPED_EARLY: "stopped early by a signal with all files complete: the same command resumes the run",
     HUNG: "a rank hung",
     NOT_OURS: "the run folder belongs to another run, or to a newer attempt of this one",
 }
-"""Exit status -> meaning; a page of the documentation is made from it."""
+"""The meaning of each exit status; --help and a page of the documentation are made from it."""
 
 
 class FtsysError(Exception):
-    """Base of all errors that are printed without a traceback."""
+    """Base class of all errors that are printed without a traceback."""
 
     exit_status = FAILED
 
 
 class ConfigError(FtsysError):
-    """A run file, an override or a model that cannot be used as asked for. Several mistakes are reported together."""
+    """A run file, an override or a model cannot be used as requested. Several mistakes are reported together."""
 
     exit_status = BAD_INPUT
 
@@ -39,36 +42,36 @@ class ConfigError(FtsysError):
 
 
 class DataError(FtsysError):
-    """A source or a store that cannot be read as what it claims to be."""
+    """A data source or a store cannot be read, or its content is wrong."""
 
     exit_status = BAD_INPUT
 
 
 class LaunchError(FtsysError):
-    """Ranks that cannot be started as asked for."""
+    """The ranks cannot be started as requested."""
 
     exit_status = BAD_INPUT
 
 
 class CheckpointError(FtsysError):
-    """A checkpoint that is damaged or belongs to something else."""
+    """A checkpoint is damaged or belongs to another run."""
 
     exit_status = BAD_INPUT
 
 
 class StorageError(FtsysError):
-    """The disk is full or refuses to be written to while running."""
+    """A file cannot be written while running, for example because the disk is full."""
 
     exit_status = FAILED
 
 
 class RunFolderError(FtsysError):
-    """The run folder belongs to another run, or to a newer life of this one."""
+    """The run folder belongs to another run, or to a newer attempt of this run."""
 
     exit_status = NOT_OURS
 
 
 class StoppedEarly(FtsysError):
-    """A signal ended the run; everything on disk is complete and the same command goes on from there."""
+    """A signal stopped the run. All files are complete, and the same command resumes the run."""
 
     exit_status = STOPPED_EARLY

@@ -1,18 +1,13 @@
 """Hashes files and values, seals JSON files with their own checksum, and finds damaged files."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any, Literal
 
 
 class HashedFile:
@@ -36,7 +31,7 @@ class HashedFile:
         self._stream.close()
 
     def abandon(self) -> None:
-        """Close without syncing: the file is not going to be used."""
+        """Close without syncing; the file must not be used."""
         self._stream.close()
 
     @property
@@ -107,8 +102,9 @@ class SealedJson:
     """A file format: a JSON object with a checksum of its other fields, so that a reader finds any changed byte.
 
     `checksum_field` names the field that holds the sha256 of the other fields' JSON text, with sorted keys and
-    `hashed_separators`. `order` tells how the fields stand in the file: "given" and "sorted" have the checksum as the
-    last field, "all_sorted" sorts it in among the others. `indent` is in spaces; None writes one line without spaces.
+    `hashed_separators`. `order` sets the order of the fields in the file: with "given" and "sorted" the checksum is the
+    last field, with "all_sorted" it is sorted among the others. `indent` is in spaces; None writes one line without
+    spaces.
     """
 
     checksum_field: str

@@ -1,11 +1,12 @@
-"""One writer among any number of processes and nodes, by lease files; never flock, which some file systems ignore.
+"""Selects one writer among any number of processes and nodes with lease files. Some file systems ignore flock.
 
-Leases of one thing are numbered files, `NAME.lease-1`, `NAME.lease-2` ...: the highest number holds it. A lease is
-taken by making the next file with O_EXCL, so two takers of a stale lease cannot both win, and no taker ever has to
-remove another's file. A holder whose number is no longer the highest has lost it and learns so at its next renewal.
+The leases on one path are numbered files, `NAME.lease-1`, `NAME.lease-2` ...: the file with the highest number is the
+valid one. A process takes a lease by making the next file with O_EXCL. So two processes cannot both take over a stale
+lease, and no process has to remove the file of another one. A holder whose number is no longer the highest has lost the
+lease; it finds this out at its next renewal.
 
-Staleness is judged by the watcher's own monotonic clock (the file's content did not change for `stale` seconds), so
-clocks of nodes need not agree; a holder on the same machine that is dead is seen at once.
+A lease is stale if its content has not changed for `stale` seconds on the waiting process's own monotonic clock, so the
+clocks of the nodes need not agree. A dead holder on the same machine is detected at once.
 """
 
 import contextlib
@@ -22,12 +23,12 @@ from types import TracebackType
 from typing import TypeVar
 
 _T = TypeVar("_T")
-_RECORD_BYTES = 512  # of constant size: a renewal overwrites in place and a reader never sees half a record's tail
+_RECORD_BYTES = 512  # constant, so that a renewal overwrites the record in place and leaves no rest of a longer one
 
 
 @dataclass(frozen=True)
 class LeaseTimes:
-    """Seconds: between renewals, until an unrenewed lease is stale, between a waiter's looks."""
+    """Times in seconds: between renewals, until a lease without renewal is stale, and between two polls."""
 
     renew: float = 5.0
     stale: float = 30.0
@@ -35,7 +36,7 @@ class LeaseTimes:
 
 
 class Lease:
-    """A held lease; renewed by a daemon thread until `release`. Made by `hold_or_wait` or `LeaseWatch.try_take`."""
+    """Holds a lease: a daemon thread renews it until `release`. Made by `hold_or_wait` and `LeaseWatch.try_take`."""
 
     def __init__(self, path: Path, descriptor: int, times: LeaseTimes) -> None:
         self.path, self.token = path, uuid.uuid4().hex
@@ -44,7 +45,7 @@ class Lease:
         try:
             self._renew()
         except OSError:
-            path.unlink()  # a full disk: nobody shall wait for a holder that never was
+            path.unlink()  # a full disk: no process must wait for a lease that was never held
             os.close(descriptor)
             raise
         self._thread = threading.Thread(target=self._keep, name=f"lease {path.name}", daemon=True)
@@ -52,17 +53,19 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether another process has taken over; what is written from then on may be written twice."""
+        """True if another process has taken the lease over, so that two processes may write at the same time."""
         return self._lost.is_set() or not self._is_ours()
 
     def release(self) -> None:
-        """Stop renewing and remove the files, unless another holds it by now."""
+        """Stop renewing, and remove the lease files unless another process holds the lease now."""
         if self._ended.is_set():
             return
         self._ended.set()
         self._thread.join()
         if self._is_ours():
-            for number, path in generations(_base_of(self.path)):  # older ones first: the highest decides until the end
+            for number, path in generations(
+                _base_of(self.path)
+            ):  # older ones first: the file with the highest number stays valid until the end
                 if number <= _number_of(self.path):
                     path.unlink(missing_ok=True)
         os.close(self._descriptor)
@@ -82,7 +85,7 @@ class Lease:
                     self._lost.set()
                     return
                 self._renew()
-            except OSError:  # a full disk or a network folder that went away: others will see it go stale
+            except OSError:  # a full disk or a lost network folder: the lease becomes stale for the others
                 self._lost.set()
                 return
 
@@ -103,7 +106,7 @@ class Lease:
 
 
 class LeaseWatch:
-    """A waiter's memory: what the newest lease said and since when it has said so."""
+    """Watches a lease for one waiting process: stores the newest lease's content and the time of its last change."""
 
     def __init__(self, base: Path, times: LeaseTimes) -> None:
         self.base, self.times = base, times
@@ -111,7 +114,7 @@ class LeaseWatch:
         self._since = 0.0
 
     def try_take(self) -> Lease | None:
-        """Take the lease if nobody holds it or its holder is gone; None while somebody does. OSError as it comes."""
+        """Take the lease if no process holds it or it is stale; else return None. OSError is passed on."""
         files = generations(self.base)
         if files and not self._is_stale(files[-1][1]):
             return None
@@ -123,15 +126,15 @@ class LeaseWatch:
         return Lease(path, descriptor, self.times)
 
     def holder(self) -> str:
-        """The newest lease's "host:pid", for people."""
+        """Return "host:pid" of the newest lease, for messages."""
         record = _parse(self._seen[1]) if self._seen else {}
         return f"{record.get('host', 'unknown')}:{record.get('pid', 'unknown')}"
 
     def _is_stale(self, path: Path) -> bool:
         try:
-            content = path.read_bytes()  # opening is what makes a network file system look anew
+            content = path.read_bytes()  # opening the file makes a network file system refresh its cache
         except FileNotFoundError:
-            return False  # released between listing and reading: look again
+            return False  # released between listing and reading: the next poll decides
         if (path, content) != self._seen:
             self._seen, self._since = (path, content), time.monotonic()
         return _is_dead_here(_parse(content)) or time.monotonic() - self._since >= self.times.stale
@@ -140,30 +143,31 @@ class LeaseWatch:
 def hold_or_wait(
     base: Path, ready: Callable[[], _T | None], times: LeaseTimes, on_wait: Callable[[str], None] | None = None
 ) -> _T | Lease:
-    """Return what `ready` gives as soon as it is not None, or the lease on `base` with the duty to make it ready.
+    """Wait for the result of `ready`, or take the lease on `base`; the caller must then produce the result.
 
-    `on_wait` is called once, with the holder's "host:pid", if there is something to wait for.
+    Returns what `ready` returns as soon as that is not None, or else the lease. `on_wait` is called once, with the
+    holder's "host:pid", if another process holds the lease.
     """
-    watch, told = LeaseWatch(base, times), False
+    watch, announced = LeaseWatch(base, times), False
     while True:
         found = ready()
         if found is not None:
             return found
         lease = watch.try_take()
         if lease is not None:
-            found = ready()  # the former holder may have finished since the look above
+            found = ready()  # the former holder may have finished since the check above
             if found is None:
                 return lease
             lease.release()
             return found
-        if on_wait is not None and not told:
+        if on_wait is not None and not announced:
             on_wait(watch.holder())
-            told = True
+            announced = True
         time.sleep(times.poll)
 
 
 def generations(base: Path) -> list[tuple[int, Path]]:
-    """The lease files of `base`, lowest number first."""
+    """List the lease files of `base`, lowest number first."""
     prefix = f"{base.name}.lease-"
     with contextlib.suppress(FileNotFoundError):
         paths = [path for path in base.parent.iterdir() if path.name.startswith(prefix)]
@@ -186,16 +190,16 @@ def _identity() -> dict[str, object]:
 
 
 def _machine() -> dict[str, str]:
-    """What must be equal for a process id to mean the same process: this boot, and this container's process ids."""
+    """Return boot id and process namespace: only if both are equal does a process id mean the same process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return {"boot": boot, "processes": str(Path("/proc/self/ns/pid").readlink())}
-    except OSError:  # not Linux: then only time tells
+    except OSError:  # not Linux: a dead holder is then detected by time only
         return {"boot": "", "processes": ""}
 
 
 def _start_time(pid: int) -> str | None:
-    """The process's start in clock ticks since boot, which tells it from a later one of the same id; None: no more."""
+    """Return the process's start in clock ticks since boot; None if it has ended. A reused id has another start."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -212,7 +216,7 @@ def _is_dead_here(record: dict[str, object]) -> bool:
 
 
 def _parse(content: bytes) -> dict[str, object]:
-    """The record, or nothing where its maker has not written it yet."""
+    """Parse a lease's record; {} if the holder has not written it yet."""
     try:
         record = json.loads(content)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The metrics of GLUE and of custom tasks, in process and without network, in float64.
+"""Computes the metrics of GLUE and of custom tasks, in this process, without a network, in float64.
 
-The values are scikit-learn's and scipy's; both take a second or two to import, so that happens at the first `compute`.
-Shapes: S examples, C classes.
+The values are those of scikit-learn and scipy. Both take a second or two to import, so they are imported by the first
+`compute`. Shapes: S examples, C classes.
 """
 
 import functools
@@ -24,9 +24,9 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of the table: what a metric is for, in which direction it is better, and how it is computed.
+    """A metric: its kind of task, the direction in which it is better, and its function.
 
-    `two_classes` marks those that judge class 1 against the rest. `compute` takes labels, then predictions, both (S,):
+    `two_classes` is True for metrics of class 1 against the rest. `compute` takes labels, then predictions, both (S,):
     int64 class ids, or float64 for regression.
     """
 
@@ -43,7 +43,7 @@ def _accuracy(labels_S: "npt.NDArray[Any]", predictions_S: "npt.NDArray[Any]") -
 
 
 def _of_class_one(name: str) -> "Compute":
-    """A scikit-learn score of class 1 against the rest, 0.0 where its denominator is zero."""
+    """Return a scikit-learn score of class 1 against the rest; the score is 0.0 if its denominator is zero."""
 
     def compute(labels_S: "npt.NDArray[Any]", predictions_S: "npt.NDArray[Any]") -> float:
         import sklearn.metrics
@@ -63,12 +63,12 @@ def _matthews(labels_S: "npt.NDArray[Any]", predictions_S: "npt.NDArray[Any]") -
     from sklearn.metrics import matthews_corrcoef
 
     if _constant(labels_S) or _constant(predictions_S):
-        return 0.0  # scikit-learn's value too, but it warns where there is nothing to do about it
+        return 0.0  # scikit-learn returns the same value, but with a warning that helps nobody
     return float(matthews_corrcoef(labels_S, predictions_S))
 
 
 def _correlation(name: str) -> "Compute":
-    """scipy's correlation of that name; NaN, said once, where one side is constant."""
+    """Return scipy's correlation of that name; it is NaN, with one warning, if all values of one side are equal."""
 
     def compute(labels_S: "npt.NDArray[Any]", predictions_S: "npt.NDArray[Any]") -> float:
         import warnings
@@ -77,7 +77,7 @@ def _correlation(name: str) -> "Compute":
 
         for side, values_S in (("labels", labels_S), ("predictions", predictions_S)):
             if _constant(values_S):
-                _say_once(f"{name} is undefined (null): all {side} are equal")
+                _warn_once(f"{name} is undefined (null): all {side} are equal")
                 return float("nan")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", scipy.stats.NearConstantInputWarning)
@@ -87,13 +87,13 @@ def _correlation(name: str) -> "Compute":
 
 
 def _error(name: str) -> "Compute":
-    """scikit-learn's regression score of that name."""
+    """Return scikit-learn's regression score of that name."""
 
     def compute(labels_S: "npt.NDArray[Any]", predictions_S: "npt.NDArray[Any]") -> float:
         import sklearn.metrics
 
         if name == "r2_score" and len(labels_S) < 2:
-            _say_once("r2 is undefined (null): it needs two rows or more")
+            _warn_once("r2 is undefined (null): it needs two rows or more")
             return float("nan")
         return float(getattr(sklearn.metrics, name)(labels_S, predictions_S))
 
@@ -121,7 +121,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 
 
 def check_metric_names(names: Sequence[str], regression: bool, num_labels: int | None = None) -> None:
-    """Raise one ConfigError that lists every name which is unknown or does not fit the kind of task."""
+    """Raise one ConfigError that lists every name that is unknown or does not fit the kind of task."""
     kind = "regression" if regression else "classification"
     fitting = [name for name, metric in METRICS.items() if metric.regression == regression]
     messages = []
@@ -145,11 +145,11 @@ def check_metric_names(names: Sequence[str], regression: bool, num_labels: int |
 
 
 def compute(names: Sequence[str], predictions: "npt.ArrayLike", labels: "npt.ArrayLike") -> dict[str, float]:
-    """The named metrics over S examples.
+    """Compute the named metrics over S examples.
 
-    `predictions` and `labels`: (S,), class ids, or numbers for regression (compared in float64). A value that is
-    undefined is NaN and is said once in the log; the run's JSON files hold null for it.
-    Raises ConfigError for an unknown name and DataError for no rows, shapes that differ or rows without a label.
+    `predictions` and `labels` are (S,): class ids, or numbers for regression (compared in float64). An undefined value
+    is NaN, with one warning in the log; the run's JSON files have null for it.
+    Raises ConfigError for an unknown name, and DataError for no rows, different shapes or rows without a label.
     """
     import numpy as np
 
@@ -162,7 +162,7 @@ def compute(names: Sequence[str], predictions: "npt.ArrayLike", labels: "npt.Arr
 
 
 def predictions_from_logits(logits: "npt.ArrayLike", regression: bool) -> "npt.NDArray[Any]":
-    """(S, C) floating logits to what metrics judge: (S,) int64 class ids; for regression (S, 1) to (S,) float64."""
+    """Convert floating-point logits (S, C) to class ids (S,) int64; for regression (S, 1) to numbers (S,) float64."""
     import numpy as np
 
     logits_SC = np.asarray(logits)
@@ -173,10 +173,10 @@ def predictions_from_logits(logits: "npt.ArrayLike", regression: bool) -> "npt.N
 
 
 def _check_rows(predictions_S: "npt.NDArray[Any]", labels_S: "npt.NDArray[Any]") -> None:
-    """DataError unless both are (S,) with S > 0 and every row has a label."""
+    """Raise DataError unless both are (S,) with S > 0 and every row has a label."""
     if predictions_S.shape != labels_S.shape or labels_S.ndim != 1:
         raise DataError(
-            f"{predictions_S.shape} predictions cannot be judged by {labels_S.shape} labels: give one each a row."
+            f"{predictions_S.shape} predictions cannot be compared with {labels_S.shape} labels: give one each a row."
         )
     if not len(labels_S):
         raise DataError("there are no rows to compute metrics over: give a split that has some.")
@@ -189,7 +189,7 @@ def _check_rows(predictions_S: "npt.NDArray[Any]", labels_S: "npt.NDArray[Any]")
 
 
 def _one(name: str, predictions_S: "npt.NDArray[Any]", labels_S: "npt.NDArray[Any]") -> float:
-    """One metric; NaN for predictions that are not finite, as a diverged model gives them."""
+    """Compute one metric; NaN if predictions are not finite, as those of a diverged model."""
     import numpy as np
 
     metric = METRICS[name]
@@ -198,16 +198,16 @@ def _one(name: str, predictions_S: "npt.NDArray[Any]", labels_S: "npt.NDArray[An
     values_S = predictions_S.astype(np.float64)
     lost = int((~np.isfinite(values_S)).sum())
     if lost:
-        _say_once(f"{name} is undefined (null): {lost} of {len(values_S)} predictions are not finite numbers")
+        _warn_once(f"{name} is undefined (null): {lost} of {len(values_S)} predictions are not finite numbers")
         return float("nan")
     return metric.compute(labels_S.astype(np.float64), values_S)
 
 
 def _constant(values_S: "npt.NDArray[Any]") -> bool:
-    """Whether all values are equal (a single row is)."""
+    """Return True if all values are equal, as those of a single row are."""
     return bool((values_S == values_S[0]).all())
 
 
 @functools.cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     _LOG.warning(message)

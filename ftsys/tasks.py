@@ -1,15 +1,15 @@
-"""The tasks: a row each. Everything that differs between GLUE's tasks is data in this table, never a class."""
+"""Lists the tasks, one row for each. All differences between tasks are data in this table; no task has a class."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a task reads and how it is judged.
+    """The columns, labels, metrics and splits of a task.
 
-    `columns` are the text columns as the Hub's `nyu-mll/glue` names them, one or two. `labels` are class names in the
-    order of their ids, empty for regression. `metrics` are names that `ftsys.metrics` knows; the first one is the one
-    that decides which checkpoint is best. `evaluation_splits` and `test_splits` are names of the source's splits.
+    `columns` are the one or two text columns, with their names in the Hub's `nyu-mll/glue`. `labels` are the class
+    names in the order of their ids, empty for regression. `metrics` are names from `ftsys.metrics`; the first one
+    selects the best checkpoint. `evaluation_splits` and `test_splits` are names of the source's splits.
     """
 
     name: str
@@ -24,12 +24,12 @@ class Task:
 
     @property
     def num_outputs(self) -> int:
-        """Columns of the model's output: one for regression, otherwise one a class."""
+        """The number of the model's outputs: 1 for regression, otherwise the number of classes."""
         return 1 if self.regression else len(self.labels)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Every split the task may have, training first."""
+        """All splits that the task may have, the training split first."""
         return ((self.train_split,) if self.train_split else ()) + self.evaluation_splits + self.test_splits
 
 
@@ -66,4 +66,4 @@ GLUE: dict[str, Task] = {
 }
 
 PARAPHRASE = Task("paraphrase", ("sentence1", "sentence2"), ("not_equivalent", "equivalent"), ("accuracy", "f1"))
-"""The task of the synthetic sample: MRPC's shape, so MRPC's columns, labels and metrics."""
+"""The task of the synthetic sample, with the columns, labels and metrics of MRPC."""

@@ -6,9 +6,9 @@ from tools.imports import PACKAGES, Import
 
 # The rooms of ftsys from the bottom up. A room may import from its own and from lower ones.
 FLOORS = (
-    ("errors", "tasks", "files", "cache", "ranks", "did_you_mean", "integrity", "lease", "distributed"),
+    ("errors", "tasks", "files", "cache", "ranks", "did_you_mean", "integrity", "lease", "distributed", "metrics"),
     ("config", "fast_import", "model_files"),
-    ("run_folder", "metrics", "report"),
+    ("run_folder", "report"),
     ("data", "kernels"),
     ("models",),
     ("train",),

@@ -1,7 +1,7 @@
-"""The run file: one typed, frozen tree, read strictly. Imports no torch.
+"""Reads run files strictly into one typed, frozen tree. Imports no torch.
 
-`load_run(path, overrides)` reads it; every mistake in it is reported in one ConfigError. The names here are imported on
-first use: a command that reads no run file does not pay for what reads them.
+`load_run(path, overrides)` reads a run file and reports every mistake in one ConfigError. The public names are imported
+on first use, so that a command without a run file does not import the reader.
 """
 
 from importlib import import_module
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from ftsys.config.identity import identity_parts, run_identity
     from ftsys.config.load import load_run, parse_overrides, read_run_file, resolved_tree
     from ftsys.config.overrides import split_overrides
+    from ftsys.config.run_config import RunConfig
     from ftsys.config.schema import (
         BatchSection,
         DataSection,
         EngineSection,
         LaunchSection,
         ModelSection,
-        RunConfig,
         TaskSection,
         TrainSection,
     )
@@ -32,13 +32,13 @@ _HOMES = {
     "checks": ("lowest_stage",),
     "identity": ("identity_parts", "run_identity"),
     "load": ("load_run", "parse_overrides", "read_run_file", "resolved_tree"),
+    "run_config": ("RunConfig",),
     "schema": (
         "BatchSection",
         "DataSection",
         "EngineSection",
         "LaunchSection",
         "ModelSection",
-        "RunConfig",
         "TaskSection",
         "TrainSection",
     ),

@@ -1,4 +1,4 @@
-"""A tree of plain values -> RunConfig, with every mistake in one ConfigError."""
+"""Builds a RunConfig from a tree of plain values, and reports every mistake in one ConfigError."""
 
 import types
 from collections.abc import Iterator, Mapping
@@ -9,21 +9,22 @@ from pydantic.fields import FieldInfo
 
 from ftsys.config.checks import cross_mistakes
 from ftsys.config.mistake import Mistake
-from ftsys.config.schema import RunConfig, Section, Write
+from ftsys.config.run_config import RunConfig
+from ftsys.config.schema import RunTree, Section, Write
 from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError
 
 SECTIONS: dict[str, type[Section]] = {
     name: field.annotation
-    for name, field in RunConfig.model_fields.items()
+    for name, field in RunTree.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
 
 
 def known_keys() -> dict[str, FieldInfo]:
-    """Every dotted key of the tree with its field, in the tree's order; `trainer` is one key."""
+    """Return the field of every dotted key, in the tree's order; `trainer` is one key."""
     keys: dict[str, FieldInfo] = {}
-    for name, field in RunConfig.model_fields.items():
+    for name, field in RunTree.model_fields.items():
         section = SECTIONS.get(name)
         keys.update(
             {f"{name}.{key}": inner for key, inner in section.model_fields.items()} if section else {name: field}
@@ -32,17 +33,17 @@ def known_keys() -> dict[str, FieldInfo]:
 
 
 def build_run(tree: Mapping[str, Any]) -> RunConfig:
-    """Check a tree of plain values (as TOML or JSON give them) and freeze it.
+    """Check a tree of plain values, as TOML or JSON give them, and build the frozen run.
 
-    Raises ConfigError with one message a mistake: unknown keys, wrong types and conflicts between fields alike.
+    Raises ConfigError with one message for each mistake: unknown keys, wrong types and conflicts between fields.
     """
     mistakes = list(_field_mistakes(tree))
     bad = {key for mistake in mistakes for key in mistake.keys}
-    # The rest is judged with the bad fields at their defaults, so that one start shows all that is wrong.
-    run = RunConfig.model_validate(_without(tree, bad), context={"unchecked": True})
-    mistakes += [mistake for mistake in cross_mistakes(run) if not bad.intersection(_and_sections(mistake.keys))]
+    # Bad fields get their defaults, so that one start also shows the mistakes between the other fields.
+    rest = RunTree.model_validate(_without(tree, bad))
+    mistakes += [mistake for mistake in cross_mistakes(rest) if not bad.intersection(_and_sections(mistake.keys))]
     ConfigError.raise_if(mistake.text for mistake in mistakes)
-    return run
+    return RunConfig.model_validate(tree)
 
 
 def _and_sections(keys: tuple[str, ...]) -> set[str]:
@@ -52,7 +53,7 @@ def _and_sections(keys: tuple[str, ...]) -> set[str]:
 def _without(tree: Mapping[str, Any], bad: set[str]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, value in tree.items():
-        if name in bad or name not in RunConfig.model_fields:
+        if name in bad or name not in RunTree.model_fields:
             continue
         inside = name in SECTIONS and isinstance(value, Mapping)
         kept[name] = {key: inner for key, inner in value.items() if f"{name}.{key}" not in bad} if inside else value
@@ -61,12 +62,12 @@ def _without(tree: Mapping[str, Any], bad: set[str]) -> dict[str, Any]:
 
 def _field_mistakes(tree: Mapping[str, Any]) -> Iterator[Mistake]:
     try:
-        RunConfig.model_validate(tree, context={"unchecked": True})
+        RunTree.model_validate(tree)
     except ValidationError as error:
         seen: set[str] = set()
         for detail in error.errors(include_url=False, include_context=False):
             key = _key_of(detail["loc"])
-            if key not in seen:  # a union reports once for each of its members
+            if key not in seen:  # a union reports one error for each of its members
                 seen.add(key)
                 yield Mistake(_message(key, _value_at(tree, key), unknown=detail["type"] == "extra_forbidden"), (key,))
 
@@ -91,7 +92,7 @@ def _message(key: str, value: Any, unknown: bool) -> str:
 
 def _quotes_hint(value: Any) -> str:
     looks_plain = isinstance(value, str) and (value in ("true", "false") or value.lstrip("+-").isdigit())
-    return " (without quotes, it is no text)" if looks_plain else ""
+    return " (without quotes: it is no text)" if looks_plain else ""
 
 
 def _what_to_write(field: FieldInfo) -> str:
@@ -99,23 +100,23 @@ def _what_to_write(field: FieldInfo) -> str:
 
 
 def unknown_key_message(key: str, value: Any) -> str:
-    """Message about a key that is not in the tree, naming the nearest one that is."""
+    """Return the message about an unknown key, with the most similar known key."""
     found = _nearest_key(key)
     if found:
         return f"{key}={value!r} is no known key: did you mean {found}?"
     section = key.rpartition(".")[0]
     siblings = [candidate for candidate in known_keys() if section and candidate.startswith(f"{section}.")]
-    where = ", ".join(siblings or RunConfig.model_fields)
+    where = ", ".join(siblings or RunTree.model_fields)
     return f"{key}={value!r} is no known key: known ones are {where}; other TrainingArguments go under [trainer]."
 
 
 def _nearest_key(key: str) -> str | None:
-    """The known key whose own name is most like this one's: of the same section first, then of any."""
+    """Return the known key with the most similar name, from the same section if possible, else from any section."""
     section, _, name = key.rpartition(".")
     by_name = {candidate.rpartition(".")[2]: candidate for candidate in (*SECTIONS, *reversed(known_keys()))}
     if name in by_name:
         return by_name[name]
-    siblings = SECTIONS[section].model_fields if section in SECTIONS else RunConfig.model_fields
+    siblings = SECTIONS[section].model_fields if section in SECTIONS else RunTree.model_fields
     sibling = nearest(name, siblings)
     if sibling:
         return f"{section}.{sibling}" if section in SECTIONS else sibling
@@ -124,7 +125,7 @@ def _nearest_key(key: str) -> str | None:
 
 
 def accepts_only_text(field: FieldInfo) -> bool:
-    """Whether text is the only plain value that a field takes, so that `--model.name 123` is text."""
+    """Return True if a field accepts text only, so that the value of `--model.name 123` is taken as text."""
     return set(_plain_types(field.annotation)) == {str}
 
 
@@ -142,5 +143,5 @@ def _plain_types(annotation: Any) -> Iterator[type]:
 
 
 def plain_tree(run: BaseModel) -> dict[str, Any]:
-    """The run as plain TOML values: sections as dicts, tuples as lists, keys that are None left out."""
+    """Convert the run to plain TOML values: sections to dicts, tuples to lists; keys that are None are left out."""
     return run.model_dump(mode="json", exclude_none=True)

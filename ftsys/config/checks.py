@@ -1,30 +1,20 @@
-"""What no single field can tell: mistakes between fields that are each well formed."""
+"""Finds mistakes between fields of a run file that are each valid on their own."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ftsys.config.mistake import Mistake
+from ftsys.config.schema import RunTree
 from ftsys.config.task_checks import task_mistakes
 from ftsys.config.trainer_fields import trainer_mistakes
 
-if TYPE_CHECKING:
-    from ftsys.config.schema import RunConfig
-
-
-def known_offload(value: str) -> str:
-    """Return the value if it is a kind of offload; raises ValueError otherwise (as pydantic's validators do)."""
-    if value in ("none", "optimizer", "parameters") or (value.startswith("nvme:/") and value != "nvme:/"):
-        return value
-    raise ValueError("no known offload")
-
 
 def lowest_stage(offload: str) -> int:
-    """The lowest ZeRO stage that an offload works with: 1 splits optimizer states, 3 the weights too."""
+    """Return the lowest ZeRO stage that supports an offload: 1 shards the optimizer states, 3 the weights too."""
     return {"none": 0, "optimizer": 1}.get(offload, 3)
 
 
-def cross_mistakes(run: "RunConfig") -> Iterator[Mistake]:
-    """Every mistake between fields that are each well formed."""
+def cross_mistakes(run: RunTree) -> Iterator[Mistake]:
+    """Yield every mistake between fields that are each valid on their own."""
     if not run.output_dir.strip():
         text = f'output_dir={run.output_dir!r} names no folder: write output_dir = "runs/NAME" for this run\'s results.'
         yield Mistake(text, ("output_dir",))
@@ -35,7 +25,7 @@ def cross_mistakes(run: "RunConfig") -> Iterator[Mistake]:
     yield from trainer_mistakes(run.trainer)
 
 
-def _either_or(run: "RunConfig") -> Iterator[Mistake]:
+def _either_or(run: RunTree) -> Iterator[Mistake]:
     pairs = (
         ("train.epochs", run.train.epochs, "train.max_steps", run.train.max_steps),
         ("batch.global_size", run.batch.global_size, "batch.global_tokens", run.batch.global_tokens),
@@ -46,7 +36,7 @@ def _either_or(run: "RunConfig") -> Iterator[Mistake]:
             yield Mistake(text, (key, other))
 
 
-def _budgets(run: "RunConfig") -> Iterator[Mistake]:
+def _budgets(run: RunTree) -> Iterator[Mistake]:
     length = run.data.max_length
     for key, tokens in (
         ("batch.micro_tokens", run.batch.micro_tokens),
@@ -60,7 +50,7 @@ def _budgets(run: "RunConfig") -> Iterator[Mistake]:
             yield Mistake(text, (key, "data.max_length"))
 
 
-def _engine_mistakes(run: "RunConfig") -> Iterator[Mistake]:
+def _engine_mistakes(run: RunTree) -> Iterator[Mistake]:
     engine = run.engine
     stage, backend, offload = engine.zero_stage, engine.backend, engine.offload
     if backend in ("ddp", "none") and stage in (1, 2, 3):

@@ -1,15 +1,14 @@
-"""What makes two starts the same run."""
+"""Computes a run's identity: two starts with the same identity are attempts of the same run."""
 
-import hashlib
-import json
 from dataclasses import asdict
 from typing import Any
 
 from ftsys.config.old_words import identity_in_old_words
-from ftsys.config.schema import RunConfig
+from ftsys.config.run_config import RunConfig
 from ftsys.config.task_checks import task_of
+from ftsys.integrity import fingerprint_of
 
-_CARE_ONLY = ("resume", "watchdog_seconds", "max_nonfinite_steps", "save_every", "save_keep")
+_WITHOUT_EFFECT = ("resume", "watchdog_seconds", "max_nonfinite_steps", "save_every", "save_keep")
 
 RESULT_TRAINER_FIELDS = (
     "adam_beta1",
@@ -25,14 +24,14 @@ RESULT_TRAINER_FIELDS = (
     "warmup_steps",
     "weight_decay",
 )
-"""Fields of [trainer] that decide the weights; the others report, log or load and may change between lives."""
+"""Fields of [trainer] that affect the weights. The others report, log or load, and may change between attempts."""
 
 
 def identity_parts(run: RunConfig) -> dict[str, Any]:
-    """What decides a run's results: task, data, model, batch, train and seed, in plain JSON values.
+    """Collect the values that determine a run's results: task, data, model, batch, train and seed, as plain JSON.
 
-    Left out are the places and partitions that change no result: the store's folder, the micro-batch, the launch, the
-    engine, and what train says about saving, resuming and watching.
+    Values that change no result are left out: the store's folder, the micro-batch, the launch, the engine, and those
+    keys of [train] that are about saving, resuming and the watchdog.
     """
     train = run.train.model_dump()
     return {
@@ -40,18 +39,16 @@ def identity_parts(run: RunConfig) -> dict[str, Any]:
         "data": {"source": run.data.source, "max_length": run.data.max_length} | _cut(run),
         "model": run.model.name,
         "batch": run.batch.model_dump(exclude={"micro_tokens"}),
-        "train": {key: value for key, value in train.items() if key not in _CARE_ONLY},
+        "train": {key: value for key, value in train.items() if key not in _WITHOUT_EFFECT},
         "trainer": {key: run.trainer[key] for key in RESULT_TRAINER_FIELDS if key in run.trainer},
     }
 
 
 def _cut(run: RunConfig) -> dict[str, Any]:
-    """Nothing where all rows are used: so runs that were begun before there was this key stay the same."""
+    """Return first_rows, or nothing if all rows are used: older runs, which had no such key, keep their identity."""
     return {"first_rows": run.data.first_rows} if run.data.first_rows else {}
 
 
 def run_identity(run: RunConfig) -> str:
-    """Hex sha256 of `identity_parts` as canonical JSON, in the words that the first version used."""
-    parts = identity_in_old_words(identity_parts(run))
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Return the sha256 of `identity_parts` as canonical JSON, with the names that the first version used."""
+    return fingerprint_of(identity_in_old_words(identity_parts(run)))

@@ -1,4 +1,4 @@
-"""A run file and the command line's overrides -> RunConfig, and where each value came from."""
+"""Loads a run file with overrides from the command line, and tells the origin of each value."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.config.build import SECTIONS, accepts_only_text, build_run, known_keys, plain_tree
-from ftsys.config.schema import RunConfig
+from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
 
 DEFAULT, FILE, COMMAND_LINE = "default", "file", "command line"
@@ -16,26 +16,27 @@ Tree = dict[str, Any]
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a run file, lay the overrides over it and check all of it.
+    """Read a run file, apply the overrides and check the result.
 
-    `overrides` are the command line's words: `--section.key value` or `--section.key=value`, each value written as in
-    TOML, or plain text where it is none. Precedence: defaults < file < command line. Raises ConfigError with every
-    mistake at once; relative paths in values are meant from the current folder, but for a bundle's own.
+    `overrides` are command-line arguments: `--section.key value` or `--section.key=value`. A value is written as in
+    TOML; anything that is no TOML value is taken as plain text. Precedence: defaults < file < command line. Relative
+    paths in values start at the current folder, those of a bundle at the run file's folder. Raises ConfigError with
+    every mistake at once.
     """
-    from_file, from_line = _placed(path), parse_overrides(overrides)
+    from_file, from_line = _read_with_paths(path), parse_overrides(overrides)
     return build_run(_merged(from_file, from_line))
 
 
 def resolved_tree(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
-    """Every key in the tree's order as (dotted key, value, "default" | "file" | "command line"). Raises ConfigError."""
-    from_file, from_line = _placed(path), parse_overrides(overrides)
+    """Return (dotted key, value, "default" | "file" | "command line") for each key, in order. Raises ConfigError."""
+    from_file, from_line = _read_with_paths(path), parse_overrides(overrides)
     run = build_run(_merged(from_file, from_line))
     flat = _flatten(plain_tree(run))
     return [(key, value, _origin(key, _flatten(from_file), _flatten(from_line))) for key, value in flat.items()]
 
 
-def _placed(path: str | Path) -> Tree:
-    """A run file's values; where it names a bundle, with the paths in it made whole, so that a bundle can be moved."""
+def _read_with_paths(path: str | Path) -> Tree:
+    """Read a run file; the paths of a bundle become absolute, relative to the file, so that a bundle can be moved."""
     tree = read_run_file(path)
     bundle, engine = tree.get("bundle"), tree.get("engine")
     if isinstance(bundle, str) and bundle:
@@ -59,7 +60,7 @@ def _flatten(tree: Mapping[str, Any]) -> Tree:
 
 
 def read_run_file(path: str | Path) -> Tree:
-    """The plain values of a TOML file. Raises ConfigError, with the line where the text is no TOML."""
+    """Read the plain values of a TOML file. Raises ConfigError, with the line of a TOML error."""
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -73,20 +74,21 @@ def read_run_file(path: str | Path) -> Tree:
         raise ConfigError(f"run file {str(path)!r} is no TOML: {error}. Correct that line.") from error
 
 
-def parse_overrides(words: Sequence[str]) -> Tree:
-    """`--section.key value` words as a tree. Raises ConfigError naming every word that is out of place."""
+def parse_overrides(overrides: Sequence[str]) -> Tree:
+    """Parse `--section.key value` arguments into a tree. Raises ConfigError that names every wrong argument."""
     tree: Tree = {}
     mistakes: list[str] = []
-    rest = list(words)
+    rest = list(overrides)
     while rest:
-        word = rest.pop(0)
-        key, equals, text = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not key:
-            mistakes.append(f"{word!r} is no override: write --section.key value.")
+        argument = rest.pop(0)
+        key, equals, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not key:
+            mistakes.append(f"{argument!r} is no override: write --section.key value.")
             continue
         if not equals:
             if not rest or rest[0].startswith("--"):
-                mistakes.append(f"{word!r} has no value: write {word} VALUE (or {word}=VALUE if it begins with --).")
+                hint = f"write {argument} VALUE (or {argument}=VALUE if it begins with --)"
+                mistakes.append(f"{argument!r} has no value: {hint}.")
                 continue
             text = rest.pop(0)
         _set(tree, key.split("."), _parse_value(key, text))
@@ -109,7 +111,7 @@ def _parse_value(key: str, text: str) -> Any:
 
 
 class _Whole(dict[str, Any]):
-    """A table that the command line gives as a whole: it replaces the file's, key by key it would mix with it."""
+    """A table given on the command line: it replaces the file's table, it is not merged into it key by key."""
 
 
 def _set(tree: Tree, path: list[str], value: Any) -> None:
@@ -121,10 +123,10 @@ def _set(tree: Tree, path: list[str], value: Any) -> None:
 
 
 def _merged(from_file: Tree, from_line: Tree) -> Tree:
-    """The file's tree with the command line's values over it."""
+    """Merge the command line's values into the file's tree; the command line takes precedence."""
     below = {name: dict(value) if isinstance(value, dict) else value for name, value in from_file.items()}
     for key, rival in (*_EITHER_OR, *(pair[::-1] for pair in _EITHER_OR)):
-        # `--train.max_steps 5` over a file that says `epochs = 3`: the command line has chosen between the two.
+        # With `--train.max_steps 5` and `epochs = 3` in the file, the command line decides between the two.
         section = key.partition(".")[0]
         if key in _flatten(from_line) and isinstance(below.get(section), dict):
             below[section].pop(rival.partition(".")[2], None)

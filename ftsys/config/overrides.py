@@ -1,23 +1,23 @@
-"""A command line's words, told apart without anything that reads a run file."""
+"""Separates overrides from a command's own arguments, without importing the code that reads run files."""
 
 from collections.abc import Sequence
 
 
-def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(a command's own words, overrides) of a command line, for argparse to see only the first.
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into (the command's own arguments, overrides); argparse gets only the first part.
 
-    An override is `--output_dir` or any option with a dot in its name, with its value.
+    An override is `--output_dir` or any option with a dot in its name, together with its value.
     """
     own: list[str] = []
     overrides: list[str] = []
-    rest = list(words)
+    rest = list(arguments)
     while rest:
-        word = rest.pop(0)
-        key, equals, _ = word.partition("=")
+        argument = rest.pop(0)
+        key, equals, _ = argument.partition("=")
         if not (key.startswith("--") and ("." in key or key == "--output_dir")):
-            own.append(word)
+            own.append(argument)
             continue
-        overrides.append(word)
+        overrides.append(argument)
         if not equals and rest and not rest[0].startswith("--"):
             overrides.append(rest.pop(0))
     return own, overrides

@@ -1,20 +1,18 @@
-"""The tree of a run: one frozen class a section of the run file, one field a key, each with its unit.
+"""Defines the typed tree of a run file: one frozen class for each section, one field for each key.
 
-Values are taken as TOML gives them: no text is turned into a number, no number into text. Of two keys that say the same
-thing in two ways (`epochs` or `max_steps`, `global_size` or `global_tokens`), the one that is not used is None.
-Relative paths are meant from the folder the command is started in; no environment variable in a value is expanded.
-Where a run file names a bundle, the bundle and the DeepSpeed file in it are meant from the run file's own folder.
+Values keep the type that TOML gives them: no text is converted to a number and no number to text. Two pairs of keys are
+alternatives (`epochs` or `max_steps`, `global_size` or `global_tokens`): the key that is not used is None. Relative
+paths start at the current folder; environment variables in a value are not expanded. If a run file names a bundle, the
+paths of the bundle and of its DeepSpeed file start at the folder of the run file.
 """
 
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ftsys.config.checks import cross_mistakes, known_offload
 from ftsys.config.old_words import todays_word
-from ftsys.errors import ConfigError
 
 DEFAULT_EPOCHS = 3.0
 DEFAULT_GLOBAL_SIZE = 32
@@ -22,7 +20,7 @@ DEFAULT_GLOBAL_SIZE = 32
 
 @dataclass(frozen=True)
 class Write:
-    """What a user is to write for a field; the second half of its error messages."""
+    """Tells the user which values a field accepts; the second half of its error messages."""
 
     text: str
 
@@ -32,13 +30,20 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _no_lookalike(value: Any) -> Any:
-    if isinstance(value, bool | float):  # Literal[0, 1] takes False, True and 1.0 for its own
+    if isinstance(value, bool | float):  # Literal[0, 1] accepts False, True and 1.0 as equal values
         raise ValueError("no whole number")
     return value
 
 
 def _no_means_never(value: Any) -> Any:
     return "never" if value == "no" else value
+
+
+def _known_offload(value: str) -> str:
+    """Return the value if it is a kind of offload; raises ValueError otherwise, as pydantic's validators do."""
+    if value in ("none", "optimizer", "parameters") or (value.startswith("nvme:/") and value != "nvme:/"):
+        return value
+    raise ValueError("no known offload")
 
 
 Whole = Annotated[int, Field(gt=0)]
@@ -63,31 +68,33 @@ AutoCount = Annotated[Literal["auto"] | Whole, Write('"auto" or a whole number a
 
 
 class Section(BaseModel):
-    """What all sections share: frozen, strict, no key but their own."""
+    """Base of all sections: frozen, strict in its types, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
 
 
 class TaskSection(Section):
-    """A GLUE name, "paraphrase", or a name with columns and labels (or regression = true) of one's own."""
+    """The task: a GLUE task, "paraphrase", or a task of your own with columns and labels (or regression = true)."""
 
     name: Annotated[str, Write("text in quotes")] = ""
-    """Name of a GLUE task, "paraphrase" (the synthetic sample's), or of a task that this section describes."""
+    """Name of the task: a GLUE task, "paraphrase" (the task of the synthetic sample), or a new name for your own task,
+    which the other keys of this section then define."""
     columns: Texts = ()
-    """Text columns, one or two; empty: the known task's own."""
+    """Names of the one or two text columns. Empty: the columns of the known task."""
     labels: Texts = ()
-    """Class names in the order of their ids; empty: the known task's own, or none for regression."""
+    """Class names in the order of their ids, from 0. Empty: the labels of the known task; always empty for
+    regression."""
     regression: Annotated[bool, Write("true or false")] = False
-    """Whether the label is a number to predict rather than a class."""
+    """True if the model predicts a number; false if it predicts a class."""
     metrics: Texts = ()
-    """Metric names, the one that decides which checkpoint is best first; empty: the known task's own, else accuracy
-    for classes, Pearson's and Spearman's correlation for regression."""
+    """Names of the metrics; the first one selects the best checkpoint. Empty: the metrics of the known task; for your
+    own task accuracy, or Pearson's and Spearman's correlation for regression."""
     label_column: Annotated[str, Write("text in quotes")] = ""
-    """Column that holds the label; empty: the known task's own, else "label"."""
+    """Name of the label column. Empty: the label column of the known task, "label" for your own task."""
 
 
 class DataSection(Section):
-    """Where text comes from and how much of it an example keeps."""
+    """The source of the text, and the length of an example."""
 
     source: Annotated[
         Annotated[str, Field(min_length=1)] | dict[str, Annotated[str, Field(min_length=1)]],
@@ -97,38 +104,41 @@ class DataSection(Section):
             'or a table such as {train = "a.csv", validation = "b.csv"}'
         ),
     ] = "hub"
-    """"hub" (GLUE), "hub:NAME" (another data set of the Hub, or a folder in its form), "synthetic" (the synthetic
-    sample), a folder of GLUE's TSV files, or a file for each split."""
+    """Source of the text: "hub" (GLUE on the Hugging Face Hub), "hub:NAME" (another data set of the Hub, or a folder in
+    the same form), "synthetic" (the synthetic sample), a folder with GLUE's TSV files, or a table with one file for
+    each split."""
     max_length: Annotated[int, Field(ge=8), Write("a whole number of tokens, 8 or above")] = 128
-    """Tokens an example keeps at most, special tokens included."""
+    """Maximum number of tokens of an example, special tokens included. Longer examples are truncated."""
     first_rows: Annotated[
         dict[str, Whole], Write("a table of splits and whole numbers above 0, such as {train = 1000}")
     ] = {}
-    """Rows of a split that are used, the first ones; all of a split that is not named."""
+    """Number of rows to use from the start of each named split. All rows of a split that is not named are used."""
     store: Text = "auto"
-    """Folder in which stores live; "auto": $FTSYS_CACHE/stores, else the user's cache folder."""
+    """Folder for the stores of tokenized data. "auto": $FTSYS_CACHE/stores, or ftsys/stores in the user's cache folder
+    (usually ~/.cache)."""
 
 
 class ModelSection(Section):
     """The pre-trained encoder."""
 
     name: Annotated[Text, BeforeValidator(partial(todays_word, "model.name"))] = "bundled"
-    """Hub name or folder; "bundled": the model that the `demo` extra carries."""
+    """Name of a model on the Hub, or a model folder. "bundled": the small model that the `demo` extra installs."""
 
 
 class BatchSection(Section):
-    """What an optimizer step sees and what a device computes at once."""
+    """The size of an optimizer step, and of the micro-batches in which a device computes it."""
 
     global_size: OptionalCount = None
-    """Examples an optimizer step sees, whatever the number of ranks; 32 where neither size is given."""
+    """Number of examples in an optimizer step, summed over all ranks. 32 if neither size is given."""
     global_tokens: OptionalCount = None
-    """Real tokens an optimizer step sees at most, instead of a number of examples."""
+    """Maximum number of real tokens in an optimizer step, summed over all ranks; an alternative to `global_size`."""
     order: Annotated[Literal["auto", "length_grouped", "random"], Write('"auto", "length_grouped" or "random"')] = (
         "auto"
     )
-    """Order of examples in an epoch; "auto": random with token balance when packed, length-grouped when padded."""
+    """Order of the examples in an epoch. "auto": random with balanced token counts for packed batches, length-grouped
+    for padded batches."""
     micro_tokens: AutoCount = "auto"
-    """Real tokens a device computes in one micro-batch."""
+    """Maximum number of real tokens that a device computes in one micro-batch. "auto": the planner chooses."""
 
     @model_validator(mode="before")
     @classmethod
@@ -139,30 +149,33 @@ class BatchSection(Section):
 
 
 class TrainSection(Section):
-    """How long and how to train, and what is saved on the way."""
+    """The length and the settings of training, evaluation and saving."""
 
     epochs: OptionalNumber = None
-    """Passes over the training split; 3 where neither length is given."""
+    """Number of passes over the training split. 3 if neither length is given."""
     max_steps: OptionalCount = None
-    """Optimizer steps, instead of epochs."""
+    """Number of optimizer steps; an alternative to `epochs`."""
     learning_rate: Number = 5e-5
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of the optimizer."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Write("a whole number from 0 to 4294967295")] = 42
-    """Seed of the head's weights, the order of examples and dropout."""
+    """Seed for the weights of a new head, the order of the examples, and dropout."""
     eval_every: Every = "epoch"
-    """"epoch", "never" or optimizer steps between evaluations."""
+    """Interval of evaluations: "epoch", "never", or a number of optimizer steps."""
     save_every: Every = "epoch"
-    """"epoch", "never" or optimizer steps between checkpoints."""
+    """Interval of checkpoints: "epoch", "never", or a number of optimizer steps."""
     save_keep: Count = 2
-    """Checkpoints kept, besides the best one."""
+    """Number of checkpoints to keep, in addition to the best one."""
     resume: Text = "auto"
-    """"auto": from the newest complete checkpoint if there is one; "never"; or a checkpoint's folder."""
+    """Start point of a new attempt. "auto": the newest complete checkpoint, if there is one; "never": the pre-trained
+    model; or the folder of a checkpoint."""
     max_nonfinite_steps: CountFromZero = 20
-    """Optimizer steps in a row that may be skipped for a loss or gradient that is not finite."""
+    """Number of consecutive optimizer steps that may be skipped because a loss or a gradient is not finite. One more
+    ends the run with an error."""
     watchdog_seconds: Annotated[
         float, Field(ge=0, allow_inf_nan=False), Write("a number of seconds, 0 (off) or above")
     ] = 300.0
-    """Seconds without progress after which a rank counts as hung; 0 switches the watchdog off."""
+    """Time in seconds without progress on any rank after which the run counts as hung and ends. 0 switches the watchdog
+    off."""
 
     @model_validator(mode="before")
     @classmethod
@@ -173,55 +186,64 @@ class TrainSection(Section):
 
 
 class EngineSection(Section):
-    """How a step is computed; never what it computes."""
+    """The way a step is computed. Except for rounding, no key of this section changes the result."""
 
     precision: Annotated[Literal["auto", "bf16", "fp16", "fp32"], Write('"auto", "bf16", "fp16" or "fp32"')] = "auto"
-    """Number format of weights and activations in the model."""
+    """Number format of the model's weights and activations. "auto": the format that `deepspeed` names, else bf16 if the
+    device computes it fast, else fp32."""
     zero_stage: Stage = "auto"
-    """DeepSpeed's ZeRO stage: 1 splits optimizer states over the ranks, 2 gradients too, 3 weights too."""
+    """DeepSpeed's ZeRO stage: 1 shards the optimizer states over the ranks, 2 also the gradients, 3 also the weights.
+    "auto": the stage that `deepspeed` names, else the planner chooses for the devices' memory."""
     offload: Annotated[
-        str, AfterValidator(known_offload), Write('"none", "optimizer", "parameters" or "nvme:/path"')
+        str, AfterValidator(_known_offload), Write('"none", "optimizer", "parameters" or "nvme:/path"')
     ] = "none"
-    """What is held outside the GPU: optimizer states, also parameters, or both on the disk at the path."""
+    """State that is kept outside the GPU: "none", "optimizer" (optimizer states, in CPU memory), "parameters" (the
+    weights too) or "nvme:/path" (both, on the disk at this path)."""
     activation_checkpointing: Switch = "auto"
-    """Whether activations are computed again in the backward pass, not kept; "auto": where memory asks for it."""
+    """True: activations are not kept but computed again in the backward pass. "auto": only if memory requires it."""
     backend: Annotated[Literal["auto", "deepspeed", "ddp", "none"], Write('"auto", "deepspeed", "ddp" or "none"')] = (
         "auto"
     )
-    """Who averages gradients; "none" is one process, "auto" is deepspeed under its launcher and for ZeRO 1 to 3."""
+    """Library that averages the gradients over the ranks; "none" is for one process. "auto": DeepSpeed under its own
+    launcher and for ZeRO stages 1 to 3, otherwise DDP, or "none" for one process."""
     deepspeed: Annotated[str, Write("the path of a DeepSpeed JSON file in quotes")] = ""
-    """Path of a DeepSpeed JSON of the user's own; empty: generated."""
+    """Path of your own DeepSpeed configuration (JSON). Empty: the configuration is generated."""
     kernels: Text = "auto"
-    """"auto", "reference" for the slow truth, or a kernel's name to demand it."""
+    """Attention kernel. "auto": the fastest one available; "reference": a slow and simple one to compare with; or the
+    name of a kernel, which is an error if that kernel is not available."""
     compile: Switch = "auto"
-    """Whether torch.compile fuses what lies between matrix products; "auto": on a GPU where the run is long enough."""
+    """True: torch.compile fuses the operations between matrix products. "auto": on a GPU, if the run is long enough to
+    pay for the compilation."""
     cuda_graphs: Annotated[bool, Write("true or false")] = False
-    """Whether passes are recorded once for each of few batch sizes and replayed: one GPU, batch.global_size."""
+    """True: forward and backward passes are recorded as CUDA graphs, one for each of a few batch sizes, and replayed.
+    Needs one GPU and `batch.global_size`."""
 
 
 class LaunchSection(Section):
-    """Which machines ranks are started on."""
+    """The machines on which the ranks are started."""
 
     nodes: Count = 1
-    """Machines."""
+    """Number of machines."""
     gpus_per_node: AutoCount = "auto"
-    """Ranks a machine runs, one a GPU; "auto": the GPUs seen, or one process a CPU machine."""
+    """Number of ranks on each machine, one for each GPU. "auto": all visible GPUs, or one process on a machine without
+    a GPU."""
     backend: Annotated[
         Literal["auto", "local", "hostfile", "slurm"], Write('"auto", "local", "hostfile" or "slurm"')
     ] = "auto"
-    """Who starts the ranks."""
+    """Program that starts the ranks: "local" (this machine), "hostfile" (ssh to the machines of a host file) or
+    "slurm"."""
 
 
-class RunConfig(Section):
-    """A whole run, frozen. Built by `load_run` or `build_run`, which report every mistake in one ConfigError."""
+class RunTree(Section):
+    """The whole tree of a run file, with each field checked on its own. `RunConfig` checks them together too."""
 
     output_dir: Annotated[str, Write("text in quotes, not empty")] = ""
-    """Run folder."""
+    """Path of the run folder, to which a run writes its results, checkpoints and logs."""
     bundle: Annotated[
         Annotated[str, Field(min_length=1)] | None, Write("the folder of a bundle in quotes, or leave it out")
     ] = None
-    """Folder that `ftlaunch bundle` made, meant from the run file's own folder: model and store are taken from it, and
-    no network is used. The bundle's run file has it; None: model and data are looked for by their names."""
+    """Folder made by `ftlaunch bundle`, relative to the folder of the run file. The run then takes model and store from
+    it and uses no network. Without it, model and data are found by their names."""
     task: TaskSection = TaskSection()
     data: DataSection = DataSection()
     model: ModelSection = ModelSection()
@@ -230,10 +252,4 @@ class RunConfig(Section):
     engine: EngineSection = EngineSection()
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
-    """Any other field of transformers' TrainingArguments, passed through."""
-
-    @model_validator(mode="after")
-    def _check(self, info: ValidationInfo) -> "RunConfig":
-        if not (info.context or {}).get("unchecked"):
-            ConfigError.raise_if(mistake.text for mistake in cross_mistakes(self))
-        return self
+    """Any other field of transformers' TrainingArguments; passed on unchanged."""

@@ -1,28 +1,22 @@
-"""[task] against the table of tasks and against [data]: mistakes between them, and the row they make together."""
+"""Checks [task] against the known tasks and [data], and builds the task's row from them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from ftsys.config.mistake import Mistake
+from ftsys.config.schema import RunTree
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
+from ftsys.metrics import METRICS
 from ftsys.tasks import GLUE, PARAPHRASE, Task
-
-if TYPE_CHECKING:
-    from ftsys.config.schema import RunConfig
 
 KNOWN_TASKS: dict[str, Task] = {**GLUE, PARAPHRASE.name: PARAPHRASE}
 
-# The names of ftsys.metrics, which reads this package and so cannot be read here; a test holds the two together.
-TWO_CLASS_METRICS = ("f1", "precision", "recall")
-CLASS_METRICS = ("accuracy", *TWO_CLASS_METRICS, "macro_f1", "matthews_correlation")
-NUMBER_METRICS = ("pearson", "spearmanr", "kendalltau", "mse", "rmse", "mae", "r2")
 _DEFAULT_NUMBER_METRICS = ("pearson", "spearmanr")
 
 
-def task_mistakes(run: "RunConfig") -> Iterator[Mistake]:
-    """What is wrong between [task] and data.source, and within [task]."""
+def task_mistakes(run: RunTree) -> Iterator[Mistake]:
+    """Yield the mistakes within [task], and between [task] and data.source."""
     name = task_name(run)
     if not name:
         known = ", ".join(KNOWN_TASKS)
@@ -42,17 +36,17 @@ def task_mistakes(run: "RunConfig") -> Iterator[Mistake]:
     yield from _list_mistakes(run, name)
 
 
-def task_name(run: "RunConfig") -> str:
-    """The task's name; the synthetic sample implies its own."""
+def task_name(run: RunTree) -> str:
+    """Return the task's name; the synthetic sample implies the name of its own task."""
     implied = PARAPHRASE.name if run.data.source == "synthetic" and not _describes_itself(run) else ""
     return run.task.name or implied
 
 
-def _describes_itself(run: "RunConfig") -> bool:
+def _describes_itself(run: RunTree) -> bool:
     return bool(run.task.columns or run.task.labels or run.task.regression)
 
 
-def _known_task_mistakes(run: "RunConfig", row: Task) -> Iterator[Mistake]:
+def _known_task_mistakes(run: RunTree, row: Task) -> Iterator[Mistake]:
     section = run.task
     if section.regression and not row.regression:
         text = (
@@ -74,7 +68,7 @@ def _known_task_mistakes(run: "RunConfig", row: Task) -> Iterator[Mistake]:
         yield Mistake(text, ("task.columns",))
 
 
-def _custom_task_mistakes(run: "RunConfig") -> Iterator[Mistake]:
+def _custom_task_mistakes(run: RunTree) -> Iterator[Mistake]:
     section = run.task
     if not section.columns:
         text = f'task.columns=[] names no text for task {section.name!r}: write columns = ["text"], or two names.'
@@ -93,7 +87,7 @@ def _custom_task_mistakes(run: "RunConfig") -> Iterator[Mistake]:
         yield Mistake(text, ("task.labels", "task.regression"))
 
 
-def _list_mistakes(run: "RunConfig", name: str) -> Iterator[Mistake]:
+def _list_mistakes(run: RunTree, name: str) -> Iterator[Mistake]:
     section = run.task
     for key, names in (("columns", section.columns), ("labels", section.labels), ("metrics", section.metrics)):
         if len(set(names)) != len(names) or not all(names):
@@ -109,22 +103,22 @@ def _list_mistakes(run: "RunConfig", name: str) -> Iterator[Mistake]:
     yield from _metric_mistakes(run, name)
 
 
-def _metric_mistakes(run: "RunConfig", name: str) -> Iterator[Mistake]:
+def _metric_mistakes(run: RunTree, name: str) -> Iterator[Mistake]:
     row = KNOWN_TASKS.get(name)
     regression = row.regression if row else run.task.regression
     classes = len(run.task.labels or (row.labels if row else ()))
-    allowed = NUMBER_METRICS if regression else CLASS_METRICS
+    allowed = [key for key, metric in METRICS.items() if metric.regression == regression]
     for metric in filter(None, run.task.metrics):
         if metric not in allowed:
             kind = "a regression" if regression else "classes"
             text = f"task.metrics names {metric!r}, which is no metric for {kind}: {did_you_mean(metric, allowed)}."
             yield Mistake(text, ("task.metrics",))
-        elif metric in TWO_CLASS_METRICS and classes > 2:
+        elif METRICS[metric].two_classes and classes > 2:
             text = f"task.metrics names {metric!r}, which judges two classes, but the task has {classes}: "
             yield Mistake(text + 'write "macro_f1" or "accuracy".', ("task.metrics",))
 
 
-def _source_mistakes(run: "RunConfig", row: Task | None) -> Iterator[Mistake]:
+def _source_mistakes(run: RunTree, row: Task | None) -> Iterator[Mistake]:
     source, name = run.data.source, task_name(run)
     if source == "hub" and name not in GLUE:
         text = (
@@ -160,17 +154,17 @@ def _split_mistakes(source: dict[str, str], row: Task | None) -> Iterator[Mistak
         yield Mistake(f"data.source names the split {split!r}: {did_you_mean(split, splits)}.", ("data.source",))
 
 
-def resolve_task(run: "RunConfig") -> Task:
-    """The task's row: GLUE's or the paraphrase sample's with what [task] changes, or a task of the run file's own.
+def resolve_task(run: RunTree) -> Task:
+    """Return the task's row: a known task with the changes of [task], or a task that the run file defines.
 
-    Raises ConfigError where [task] and data.source do not make one (`load_run` has checked that already).
+    Raises ConfigError if [task] and data.source do not define a task (`load_run` has checked that already).
     """
     ConfigError.raise_if(mistake.text for mistake in task_mistakes(run))
     return task_of(run)
 
 
-def task_of(run: "RunConfig") -> Task:
-    """The task's row of a run without `task_mistakes`: a known one with what [task] changes, or one of its own."""
+def task_of(run: RunTree) -> Task:
+    """Return the row of a run that has no `task_mistakes`: a known task with changes, or the run file's own."""
     section = run.task
     row = KNOWN_TASKS.get(task_name(run)) or _custom_row(run)
     return replace(
@@ -182,7 +176,7 @@ def task_of(run: "RunConfig") -> Task:
     )
 
 
-def _custom_row(run: "RunConfig") -> Task:
+def _custom_row(run: RunTree) -> Task:
     section, source = run.task, run.data.source
     metrics = _DEFAULT_NUMBER_METRICS if section.regression else ("accuracy",)
     row = Task(section.name, section.columns, section.labels, metrics, regression=section.regression)

@@ -1,20 +1,20 @@
-"""RunConfig -> a run file that loads back equal."""
+"""Writes a RunConfig as the text of a run file that loads back equal."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ftsys.config.build import plain_tree
-from ftsys.config.schema import RunConfig
+from ftsys.config.run_config import RunConfig
 
 
 def dump_toml(run: RunConfig) -> str:
-    """The whole tree as a run file: `load_run` on it gives an equal RunConfig."""
+    """Write the whole tree as a run file: `load_run` reads it back as an equal RunConfig."""
     return dump_tree(plain_tree(run))
 
 
 def dump_tree(tree: Mapping[str, Any]) -> str:
-    """A tree of plain values, sections as tables, as the text of a run file."""
+    """Write a tree of plain values as the text of a run file, sections as tables."""
     lines = [f"{_key(name)} = {_value(value)}" for name, value in tree.items() if not isinstance(value, Mapping)]
     for name, section in tree.items():
         if isinstance(section, Mapping):
@@ -28,7 +28,7 @@ def _key(name: str) -> str:
 
 
 def _text(value: str) -> str:
-    # JSON's escapes are TOML's, but for DEL, which JSON leaves as it is and TOML refuses.
+    # JSON and TOML have the same escapes, except for DEL, which JSON does not escape and TOML does not accept.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

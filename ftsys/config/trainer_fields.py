@@ -1,4 +1,4 @@
-"""[trainer]: which TrainingArguments fields other sections own, and what the ones that plans use must be."""
+"""Checks [trainer]: TrainingArguments fields that belong to other sections, unknown ones, and values of wrong types."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -66,38 +66,38 @@ OWNED_TRAINER_FIELDS: dict[str, str] = {
     "use_cpu": "launch.gpus_per_node",
     "no_cuda": "launch.gpus_per_node",
 }
-"""TrainingArguments' fields that another section decides, with the key to write instead."""
+"""Fields of TrainingArguments that another section sets, with the key to write instead."""
 
 _COMMAND = "the command decides it: `ftsys train`, `ftsys evaluate` or `ftsys predict`"
 
 REFUSED_TRAINER_FIELDS: dict[str, str] = {
-    "average_tokens_across_devices": "a step's loss is the mean over its examples, whatever the ranks",
-    "disable_tqdm": "progress is drawn by ftsys itself",
+    "average_tokens_across_devices": "a step's loss is the mean over its examples, for any number of ranks",
+    "disable_tqdm": "ftsys shows progress itself",
     "do_train": _COMMAND,
     "do_eval": _COMMAND,
     "do_predict": _COMMAND,
-    "label_names": "a batch carries its labels as `labels`, whatever task.label_column",
-    "logging_dir": "TensorBoard's files lie in the run folder",
+    "label_names": "the labels of a batch are always called `labels`, for any task.label_column",
+    "logging_dir": "TensorBoard's files are in the run folder",
     "logging_nan_inf_filter": "a loss that is not finite is always shown",
     "overwrite_output_dir": "`--overwrite` on the command line starts a run anew",
     "remove_unused_columns": "a store has none",
     "save_safetensors": "safetensors is the only format",
-    "warmup_ratio": "transformers 5 reads a trainer.warmup_steps below 1 as a share of all steps",
+    "warmup_ratio": "transformers 5 reads a trainer.warmup_steps below 1 as a fraction of all steps",
 }
-"""Fields that mean nothing here or that transformers 5 no longer has, with the reason."""
+"""Fields that have no meaning in ftsys or that transformers 5 no longer has, with the reason."""
 
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "lr_scheduler_type": ((str,), 'text, such as "linear"'),
     "max_grad_norm": ((int, float), "a number, 0 (no clipping) or above"),
     "optim": ((str,), 'text, such as "adamw_torch_fused"'),
-    "warmup_steps": ((int, float), "a number of steps, or a share of all steps below 1"),
+    "warmup_steps": ((int, float), "a number of steps, or a fraction of all steps, below 1"),
     "weight_decay": ((int, float), "a number, 0 or above"),
 }
-"""Fields that plans and DeepSpeed files are made from before transformers is there to check them."""
+"""Fields from which plans and DeepSpeed files are made, before transformers is imported and can check them."""
 
 
 def trainer_mistakes(trainer: Mapping[str, Any]) -> Iterator[Mistake]:
-    """What of [trainer] belongs elsewhere or has the wrong kind, without importing transformers."""
+    """Yield a mistake for each field of [trainer] that is not allowed or has a wrong type. Imports no transformers."""
     for name, value in trainer.items():
         text = _trainer_mistake(name, value)
         if text:

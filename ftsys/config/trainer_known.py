@@ -1,6 +1,6 @@
-"""The fields of transformers' TrainingArguments, so that a misspelt one is found before transformers is imported.
+"""Lists the fields of transformers' TrainingArguments, so that a misspelt one is found without importing transformers.
 
-A test holds the list to the installed version's own.
+A test compares the list with the installed version.
 """
 
 KNOWN_TRAINER_FIELDS = frozenset(

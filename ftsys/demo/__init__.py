@@ -1,1 +1,1 @@
-"""`make demo`: trains on the synthetic sample and compares with a bag of words."""
+"""Implements `ftsys demo`: trains on the synthetic sample and compares the model with a bag of words."""

@@ -1,4 +1,4 @@
-"""What counting words alone achieves on a task: the floor that a fine-tuned encoder is held against."""
+"""Computes the bag-of-words baseline of a task, with which a fine-tuned encoder is compared."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
-"""Inverse regularisation strengths that are tried on the held-out part of the training split."""
+"""Inverse regularization strengths to try on the held-out part of the training split."""
 _HELD_OUT = 5
-"""Every fifth training row is held out to choose among them."""
+"""Every fifth training row is held out to choose the strength."""
 
 
 def bag_of_words_baseline(train: Iterable[TextBatch], validation: Iterable[TextBatch]) -> dict[str, float]:
-    """Accuracy (and 'f1' if binary) on `validation` of a logistic regression over word counts, fitted on `train`.
+    """Fit a logistic regression over word counts on `train`; return its accuracy (and 'f1' if binary) on `validation`.
 
-    It sees the counts of each sentence's words, how many of each word both share, how many one lacks, and how much of
-    the pair overlaps: all that a bag of words can tell, but no order. Takes class labels only; unlabelled rows and
-    scores are refused with DataError.
+    Features: the word counts of each sentence, the counts that both share and in which they differ, and the overlap of
+    the pair. This is all that a bag of words contains; word order is not used. Raises DataError for rows without a
+    label and for regression scores.
     """
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.metrics import accuracy_score, f1_score
@@ -32,9 +32,8 @@ def bag_of_words_baseline(train: Iterable[TextBatch], validation: Iterable[TextB
     val_first, val_second, val_labels = _columns(validation, "validation")
     counter = CountVectorizer(token_pattern=r"\w+|[^\w\s]").fit([*first, *second])
     features = _features(counter, first, second)
-    with threadpool_limits(
-        limits=1
-    ):  # many short vectors: a second thread only waits (43 s instead of 3 on a busy machine)
+    # The vectors are many and short, so that threads only wait for each other: 43 s instead of 3 on a busy machine.
+    with threadpool_limits(limits=1):
         predicted = _fit(features, labels).predict(_features(counter, val_first, val_second))
     scores = {"accuracy": float(accuracy_score(val_labels, predicted))}
     if set(labels) <= {0, 1}:
@@ -53,7 +52,7 @@ def _columns(batches: Iterable[TextBatch], split: str) -> tuple[list[str], list[
 
 
 def _features(counter: Any, first: Sequence[str], second: Sequence[str]) -> "csr_matrix":
-    """(rows, features) float64, sparse: four counts a word, then the overlap of the pair as three ratios."""
+    """Compute sparse float64 features (rows, features): four counts for each word, then three ratios of overlap."""
     from scipy.sparse import csr_matrix, hstack
 
     one = counter.transform(first).astype(np.float64)
@@ -67,7 +66,7 @@ def _features(counter: Any, first: Sequence[str], second: Sequence[str]) -> "csr
 
 
 def _fit(features: "csr_matrix", labels: np.ndarray) -> Any:
-    """The regression at the strength that does best on the held-out rows, fitted on all of them."""
+    """Fit all rows with the strength that is best on the held-out rows."""
     held_out = np.arange(len(labels)) % _HELD_OUT == 0
     if len(set(labels[~held_out])) < 2:
         raise DataError(

@@ -1,6 +1,7 @@
-"""`ftsys demo`: train on the synthetic sample under the deepspeed launcher and print the metric table.
+"""Implements `ftsys demo`: trains on the synthetic sample under the deepspeed launcher and prints the metric table.
 
-Every GPU is a rank; without one, two CPU ranks. Imports no torch: the ranks' own start is what a person waits for.
+There is one rank for each GPU, or two CPU ranks without a GPU. Imports no torch, because the user already waits for the
+start of the ranks.
 """
 
 import argparse
@@ -25,24 +26,27 @@ from launcher.planner.world import usable_gpus
 CPU_RANKS = 2
 RUN_FILE = Path("configs/runs/demo.toml")
 LAUNCHER = "import gc; gc.disable(); from deepspeed.launcher.launch import main; main()"
-"""Python's collector walks all that torch has loaded again and again, a fifth of the import, and finds nothing."""
+"""The garbage collector is off: while torch is imported, it takes a fifth of the time and frees nothing."""
+DESCRIPTION = (
+    "Train a small model on the synthetic sample, one rank for each GPU or two CPU ranks, and print its metrics."
+)
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What the ranks compute on: `gpus` as CUDA_VISIBLE_DEVICES names them, none for CPU, and `cores`."""
+    """The devices of the ranks: `gpus` as in CUDA_VISIBLE_DEVICES (none on a CPU), and the number of CPU `cores`."""
 
     gpus: tuple[str, ...]
     cores: int
 
     @property
     def ranks(self) -> int:
-        """One a GPU, or two on the CPU."""
+        """The number of ranks: one for each GPU, or two on a CPU."""
         return len(self.gpus) or CPU_RANKS
 
     @property
     def threads(self) -> int:
-        """CPU threads for each rank."""
+        """The number of CPU threads of each rank."""
         return max(1, self.cores // self.ranks)
 
     def __str__(self) -> str:
@@ -54,10 +58,16 @@ class Devices:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit status. `--section.key value` overrides the demo's run file.
 
-    Raises ConfigError where the run file is missing and StorageError where no run folder can be made.
+    Raises ConfigError if the run file is missing, and StorageError if no run folder can be made.
     """
-    parser = argparse.ArgumentParser(prog="ftsys demo", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the folder that the run folder is made in")
+    parser = argparse.ArgumentParser(prog="ftsys demo", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        metavar="FOLDER",
+        help="the parent folder of the run folder; default: runs",
+    )
     known, overrides = parser.parse_known_args(arguments)
     devices = Devices(usable_gpus(os.environ), len(os.sched_getaffinity(0)))
     run_file, run_folder = find_run_file(), new_run_folder(known.runs)
@@ -74,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_run_file() -> Path:
-    """The demo's run file, in the checkout or beside an installed wheel. Raises ConfigError if it is in neither."""
+    """Find the demo's run file in the checkout or beside an installed wheel. Raises ConfigError if it is in neither."""
     checkout = Path(__file__).parents[2] / RUN_FILE
     installed = Path(sysconfig.get_path("data")) / "share" / "ftsys" / RUN_FILE
     for path in (checkout, installed):
@@ -84,9 +94,9 @@ def find_run_file() -> Path:
 
 
 def new_run_folder(parent: Path) -> Path:
-    """Make and return the next of PARENT/demo-001, demo-002, ...; safe among several starts at once.
+    """Make and return the next of PARENT/demo-001, demo-002, ...; safe for several starts at once.
 
-    Raises StorageError where it cannot be made.
+    Raises StorageError if it cannot be made.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -105,17 +115,17 @@ def new_run_folder(parent: Path) -> Path:
 
 
 def free_port() -> int:
-    """A TCP port that could be bound a moment ago."""
+    """Return a TCP port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def launch_command(devices: Devices, port: int, program: Sequence[str]) -> list[str]:
-    """The deepspeed launcher's part for one machine, starting `python -m ftsys PROGRAM` in every rank.
+    """Return the command of deepspeed's launcher for one machine, which starts `python -m ftsys PROGRAM` on each rank.
 
-    This is what `deepspeed --num_gpus N --module ftsys PROGRAM` itself starts. Calling it directly saves one more
-    import of torch, and a signal reaches the ranks: the outer part dies of it and leaves them behind.
+    `deepspeed --num_gpus N --module ftsys PROGRAM` starts the same command. Without the outer process, torch is
+    imported once less, and a signal reaches the ranks: the outer process would exit and leave the ranks running.
     """
     slots = {"localhost": list(devices.gpus or range(devices.ranks))}
     world = base64.urlsafe_b64encode(json.dumps(slots).encode()).decode()
@@ -125,7 +135,7 @@ def launch_command(devices: Devices, port: int, program: Sequence[str]) -> list[
 
 
 def rank_environment(devices: Devices, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of launcher and ranks: threads shared out, no device probe on a CPU."""
+    """Return the environment of launcher and ranks: each rank's share of threads, and no device probe on a CPU."""
     chosen = {"OMP_NUM_THREADS": str(devices.threads)}
     if not devices.gpus:
         chosen["DS_ACCELERATOR"] = "cpu"
@@ -133,10 +143,10 @@ def rank_environment(devices: Devices, environment: Mapping[str, str]) -> dict[s
 
 
 def run_ranks(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run the launcher to its end and return its status. INT and TERM go to it as TERM: the ranks save and leave.
+    """Run the launcher and return its exit status. Sends it TERM on INT and TERM, so that the ranks save and exit.
 
-    It gets a session of its own, so that Ctrl-C reaches the ranks once and through the launcher, not from the terminal
-    as well.
+    The launcher runs in its own session, so that Ctrl-C reaches the ranks once, through the launcher, and not from the
+    terminal too.
     """
     process: subprocess.Popen[bytes] | None = None
     stopped = False
@@ -150,7 +160,7 @@ def run_ranks(command: Sequence[str], environment: Mapping[str, str]) -> int:
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         process = subprocess.Popen(command, env=dict(environment), start_new_session=True)
-        if stopped:  # the signal came before there was anything to pass it on to
+        if stopped:  # the signal came before the process was started
             process.terminate()
         return process.wait()
     finally:
@@ -168,7 +178,7 @@ def exit_status(run_folder: Path, launched: int) -> int:
 
 
 def print_results(run_file: Path, overrides: Sequence[str], run_folder: Path) -> None:
-    """Print a row an evaluation, the word-count baseline on the same pairs, and where everything lies."""
+    """Print a row for each evaluation, the bag-of-words baseline on the same pairs, and the paths of the results."""
     from threadpoolctl import threadpool_limits
 
     from ftsys.config import load_run, resolve_task
@@ -181,8 +191,8 @@ def print_results(run_file: Path, overrides: Sequence[str], run_folder: Path) ->
     task = resolve_task(run)
     source = open_source(run.data, task)
     train, validation = (source.batches(split) for split in (task.train_split or "", task.evaluation_splits[0]))
-    with threadpool_limits(1):  # so small a regression runs many times slower on many threads
-        words = Row(label="bag of words (baseline)", metrics=bag_of_words_baseline(train, validation))
+    with threadpool_limits(1):  # such a small regression is many times slower on many threads
+        baseline = Row(label="bag of words (baseline)", metrics=bag_of_words_baseline(train, validation))
     rows = history_rows(read_metrics(run_folder / METRICS_LOG))
     kind = "synthetic data" if source.synthetic else str(run.data.source)
     places = {
@@ -190,4 +200,4 @@ def print_results(run_file: Path, overrides: Sequence[str], run_folder: Path) ->
         "predictions": run_folder / PREDICTIONS,
         "model": run_folder / MODEL,
     }
-    print_final(rows, title=f"{task.name}, {kind}", extra_rows=[words], places=places)
+    print_final(rows, title=f"{task.name}, {kind}", extra_rows=[baseline], places=places)

@@ -1,1 +1,1 @@
-"""What people see of a run: progress, tables, and silence where the stack would talk of what nobody can act on."""
+"""Shows runs to people: progress, tables, and filters for log messages that a user cannot act on."""

@@ -1,4 +1,4 @@
-"""`ftsys report RUN_DIR...`: one run or several side by side."""
+"""Implements `ftsys report`: compares runs in one table, with the mean over seeds."""
 
 import argparse
 import json
@@ -9,13 +9,15 @@ from ftsys.errors import DONE
 from ftsys.report.runs import comparison_rows, find_runs
 from ftsys.report.table import print_final
 
+DESCRIPTION = "Compare runs: one row for each, and mean and standard deviation over the seeds of a task and model."
 
-def main(words: Sequence[str]) -> int:
-    """Print a row a run, with the mean and the standard deviation over seeds; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="ftsys report", description=__doc__, allow_abbrev=False)
+
+def main(arguments: Sequence[str]) -> int:
+    """Print a row for each run, and mean and standard deviation over seeds; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="ftsys report", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run folders, or folders of run folders")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     runs = find_runs(options.runs)
     if options.json:
         print(json.dumps([run.as_json() for run in runs], indent=2))

@@ -1,7 +1,7 @@
-"""Progress of anything that has a length: a bar on a terminal, a plain line every few seconds elsewhere.
+"""Shows the progress of a task: a bar on a terminal, a line of text every few seconds elsewhere.
 
-Written to standard error, by rank 0 alone, so that standard output holds results only. No thread: the bar is drawn by
-`update`, because threads and forked data workers do not go together.
+Only rank 0 writes, to standard error, so that standard output has only results. `update` draws the bar; there is no
+thread, because forking data workers from a process with threads is not safe.
 """
 
 import functools
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LINE_SECONDS = 5.0
-"""A plain line is written no more often than this, in seconds, but for the first and the last."""
+"""Shortest time between two lines of text, in seconds; the first and the last line are always written."""
 
 BAR_SECONDS = 0.1
-"""The bar is drawn no more often than this, in seconds."""
+"""Shortest time between two drawings of the bar, in seconds."""
 
 
 class Progress:
-    """Says how far a piece of work is, how fast, how long it will take, and any figures given.
+    """Shows how much of a task is done, its rate, the remaining time and other values.
 
     with Progress("train", total=345, unit="steps") as progress:
         progress.update(12, loss=0.61)
 
-    `total` is None where it is not known. `initial` is what was done before this process started, which the rate leaves
-    out. `enabled`: True, False, or None for rank 0 only. `stream` and `clock` (seconds) are for tests.
+    `total` is None if it is unknown. `initial` is the amount done before this process started; the rate does not count
+    it. `enabled`: True, False, or None for rank 0 only. `stream` and `clock` (in seconds) are for tests.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Progress:
     def __enter__(self) -> Self:
         self._started = self._clock()
         if self.enabled and _is_terminal(self._stream):
-            # While a bar is open, rich puts a proxy in the place of standard error: look through it, so that a second
-            # bar finds the console of the first.
+            # While a bar is open, rich replaces standard error by a proxy. Take the stream behind it, so that a second
+            # bar uses the console of the first.
             self._bar = _Bar(self, _console(getattr(self._stream, "rich_proxied_file", self._stream)))
         return self
 
     def update(self, done: int, **figures: object) -> None:
-        """Say that `done` units are done by now. `figures` are shown until others of the same name come."""
+        """Set the number of units done so far. Each of `figures` is shown until a new value of the same name."""
         self.done = done
         self._figures.update(figures)
         interval = LINE_SECONDS if self._bar is None else BAR_SECONDS
@@ -74,14 +74,14 @@ class Progress:
             self._show()
 
     def say(self, text: str) -> None:
-        """Write a line of its own, above the bar if there is one."""
+        """Write a line of text, above the bar if there is one."""
         if self.enabled and self._bar is not None:
             self._bar.print(text)
         elif self.enabled:
             print(text, file=self._stream, flush=True)
 
     def skip(self, seconds: float) -> None:
-        """Leave `seconds` that went into something else (an evaluation, a save) out of the rate."""
+        """Exclude `seconds` that were spent on another task (an evaluation, a save) from the rate."""
         self._started += seconds
 
     def __exit__(
@@ -93,20 +93,20 @@ class Progress:
             self._bar.close()
 
     def line(self) -> str:
-        """The present state in words: `train: 120/345 steps (35%), 12.3 steps/s, 0:18 left, loss 0.52`."""
+        """Return the state as text: `train: 120/345 steps (35%), 12.3 steps/s, 0:18 left, loss 0.52`."""
         share = f"/{self.total:,} {self.unit} ({self.done / max(self.total, 1):.0%})" if self.total is not None else ""
         return ", ".join([f"{self.title}: {self.done:,}{share or f' {self.unit}'}", *self.details()])
 
     def details(self) -> list[str]:
-        """Rate, remaining (or, at the end, elapsed) time and figures, as words."""
+        """Return rate, remaining time (at the end, elapsed time) and other values, as texts."""
         elapsed = self._clock() - self._started
         rate = (self.done - self.initial) / elapsed if elapsed > 0 else 0.0
-        words = [f"{_short(rate)} {self.unit}/s"] if rate else []
+        texts = [f"{_short(rate)} {self.unit}/s"] if rate else []
         if self.total is not None and self.done >= self.total:
-            words.append(f"in {_duration(elapsed)}")
+            texts.append(f"in {_duration(elapsed)}")
         elif self.total is not None and rate:
-            words.append(f"{_duration((self.total - self.done) / rate)} left")
-        return words + [f"{name.replace('_', ' ')} {_short(value)}" for name, value in self._figures.items()]
+            texts.append(f"{_duration((self.total - self.done) / rate)} left")
+        return texts + [f"{name.replace('_', ' ')} {_short(value)}" for name, value in self._figures.items()]
 
     def _show(self) -> None:
         self._shown_at, self._shown_done = self._clock(), self.done
@@ -117,7 +117,7 @@ class Progress:
 
 
 class SplitProgress:
-    """Progress of work that goes through splits one after another: call it with (rows done, rows in all, split).
+    """Shows the progress of a task that goes through splits one after another: call it with (done, total, split).
 
     with SplitProgress("prepare") as progress:
         ensure_store(run, task, progress)
@@ -142,11 +142,11 @@ class SplitProgress:
         return self
 
     def __call__(self, done: int, total: int | None, split: str) -> None:
-        """`done` rows of `total` (None: unknown) of `split` are done by now."""
+        """Set the number of rows of `split` done so far; `total` is None if it is unknown."""
         if self._progress is None or split != self._split:
             self.__exit__()
             self._split, self._progress = split, self._make(f"{self._title} {split}", total).__enter__()
-            self._progress.skip(self._since - self._clock())  # its work began when the split before it ended
+            self._progress.skip(self._since - self._clock())  # it began when the previous split ended
         self._progress.update(done)
         self._since = self._clock()
 
@@ -157,7 +157,7 @@ class SplitProgress:
 
 
 class _Bar:
-    """The terminal's view of a Progress. Bars on one stream share a console, which copes with several open at once."""
+    """Draws a Progress on a terminal. Bars on one stream share a console, so that several can be open at once."""
 
     def __init__(self, progress: Progress, console: "Console") -> None:
         from rich.progress import BarColumn, TextColumn
@@ -197,7 +197,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 
 def _short(value: object) -> str:
-    """A number in few characters: 12.3k, 0.524; anything else as it is."""
+    """Format a number in few characters: 12.3k, 0.524; any other value as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -207,7 +207,7 @@ def _short(value: object) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds as 0:18, 12:05 or 3:12:05."""
+    """Format seconds as 0:18, 12:05 or 3:12:05."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

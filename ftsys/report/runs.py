@@ -1,4 +1,4 @@
-"""`ftsys report`: finished runs side by side, a row a run, and for tasks with several seeds their mean and spread."""
+"""Summarizes run folders for `ftsys report`: a row for each run, and mean and spread over several seeds."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _NO_METRIC = ("loss", "examples")
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run folder says of itself. A run that is not finished has no metrics, and its state instead."""
+    """The summary of a run folder. An unfinished run has a state and a reason instead of metrics."""
 
     folder: Path
     task: str = ""
@@ -30,23 +30,23 @@ class RunSummary:
 
     @property
     def finished(self) -> bool:
-        """Whether there are results."""
+        """True if the run has results."""
         return self.state == "done"
 
     @property
     def label(self) -> str:
-        """The run in a table's first column."""
-        words = [str(self.folder), f"{self.task} seed {self.seed}" if self.seed is not None else ""]
-        return "  ".join(word for word in words if word) + ("" if self.finished else f"  ({self.state})")
+        """The run's name in the first column of the table."""
+        parts = [str(self.folder), f"{self.task} seed {self.seed}" if self.seed is not None else ""]
+        return "  ".join(part for part in parts if part) + ("" if self.finished else f"  ({self.state})")
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Convert to plain JSON values."""
         known = {name: getattr(self, name) for name in ("task", "seed", "model", "state", "reason", "loss")}
         return {"folder": str(self.folder), **known, "metrics": dict(self.metrics)}
 
 
 def find_runs(given: Sequence[Path]) -> list[RunSummary]:
-    """The runs in `given`, which are run folders or folders of them, in order of name within each.
+    """Find the runs in `given`: run folders, or folders that contain run folders, which are sorted by name.
 
     Raises ConfigError that names every folder without a run, and every file that cannot be read.
     """
@@ -96,7 +96,7 @@ def _finished(folder: Path, results: Mapping[str, Any]) -> RunSummary:
 
 
 def comparison_rows(runs: Sequence[RunSummary]) -> tuple[list[Row], list[Row]]:
-    """A row a run; and for each task and model with several finished runs their mean and standard deviation."""
+    """Return a row for each run, and rows of mean and standard deviation for each task and model with several runs."""
     rows = [Row(run=run.label, eval_loss=run.loss, metrics=run.metrics) for run in runs]
     by_task: dict[tuple[str, str], list[RunSummary]] = {}
     for run in runs:

@@ -1,6 +1,6 @@
-"""The metric table: a row an evaluation, aligned in plain text, bold and coloured on a terminal, never too wide.
+"""Prints the table of metrics: a row for each evaluation, plain text, with bold and colour on a terminal.
 
-Too many metrics for the width make several blocks one under another, each with the row's name again.
+If the metrics do not fit into the width, the table has several blocks, one below the other, each with the rows' names.
 """
 
 import math
@@ -15,14 +15,14 @@ GAP = 2
 """Spaces between columns."""
 
 _KEYS = ("epoch", "step", "split", "run")
-"""The leading columns: they name a row."""
+"""The leading columns, which identify a row."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One evaluation. What is None is left blank.
+    """One evaluation. A value that is None is left blank.
 
-    `label` stands in place of epoch, step and split for a row that is no epoch's: "bag of words (baseline)".
+    `label` replaces epoch, step and split for a row that belongs to no epoch: "bag of words (baseline)".
     """
 
     epoch: float | None = None
@@ -34,12 +34,12 @@ class Row:
     rows: int | None = None
     label: str | None = None
     run: str | None = None
-    """The name of a whole run, in place of epoch and step, where a row is one."""
+    """The name of a run, instead of epoch and step, if the row stands for a whole run."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table, ready to print. `kind` is "title", "header", "rule", "row", "best" or "note"."""
+    """A printable line of the table. `kind` is "title", "header", "rule", "row", "best" or "note"."""
 
     text: str
     kind: str
@@ -48,9 +48,9 @@ class Line:
 def metric_table(
     rows: Sequence[Row], *, title: str = "", extra_rows: Sequence[Row] = (), best: Row | None = None, width: int = 80
 ) -> list[Line]:
-    """The table as lines of at most `width` columns: `rows` in order, a rule, then `extra_rows`.
+    """Format the table in lines of at most `width` characters: `rows` in order, a rule, then `extra_rows`.
 
-    `best` is marked by a star: the row whose weights are kept.
+    A star marks `best`, the row whose weights are kept.
     """
     columns = _columns([*rows, *extra_rows], [row is best for row in rows])
     lines = [Line(part, "title") for part in _wrap(title, width)]
@@ -60,7 +60,7 @@ def metric_table(
 
 
 def history_rows(lines: Iterable[Mapping[str, object]]) -> list[Row]:
-    """Rows from the lines of a run's metrics.jsonl: an evaluation each, with the last training loss before it."""
+    """Make a row of each evaluation in a run's metrics log, with the last training loss before it."""
     rows, loss = [], None
     plain = {"step", "epoch", "time", "attempt", "split", "loss", "examples", "resumed_at"}
     speed = {"runtime", "samples_per_second", "steps_per_second", "jit_compilation_time"}
@@ -85,7 +85,7 @@ def print_final(
     notes: Sequence[str] = (),
     stream: TextIO | None = None,
 ) -> None:
-    """Print the table, `notes`, and where the results are: `places` by what lies there. Paths are never cut."""
+    """Print the table, `notes`, and the paths in `places` with their names. Paths are never truncated."""
     stream = sys.stdout if stream is None else stream
     width = _width(stream)
     lines = metric_table(rows, title=title, extra_rows=extra_rows, best=best, width=width)
@@ -96,7 +96,7 @@ def print_final(
 
 
 def print_lines(lines: Iterable[Line], stream: TextIO | None = None) -> None:
-    """Print lines of a table, with styles where `stream` is a terminal."""
+    """Print lines of a table, with styles if `stream` is a terminal."""
     stream = sys.stdout if stream is None else stream
     if not stream.isatty():
         stream.writelines(line.text.rstrip() + "\n" for line in lines)
@@ -121,7 +121,7 @@ class _Column:
 
 
 def _columns(rows: Sequence[Row], starred: Sequence[bool]) -> list[_Column]:
-    """Every column that holds something: keys, losses, metrics in order of appearance, the number of rows."""
+    """Return all columns with a value: keys, losses, metrics in the order of appearance, number of rows."""
     stars = ["*" if star else " " for star in starred] if any(starred) else [""] * len(starred)
     stars += [stars[0].replace("*", " ") if stars else ""] * (len(rows) - len(starred))
     values: dict[str, list[str]] = {
@@ -140,7 +140,7 @@ def _columns(rows: Sequence[Row], starred: Sequence[bool]) -> list[_Column]:
 
 
 def _blocks(columns: list[_Column], width: int, keys: int) -> list[list[_Column]]:
-    """Columns dealt to blocks of at most `width`, each beginning with the first `keys` columns."""
+    """Distribute columns over blocks of at most `width`; each block begins with the first `keys` columns."""
     head, blocks = columns[:keys], [columns[:keys]]
     for column in columns[keys:]:
         if len(blocks[-1]) > keys and _total([*blocks[-1], column]) > width:
@@ -154,13 +154,13 @@ def _total(columns: Sequence[_Column]) -> int:
 
 
 def _draw(block: list[_Column], rows: Sequence[Row], own: int, best: Row | None, width: int) -> list[Line]:
-    """A block's header, rule and rows; `own` rows, then a rule before the extra ones."""
+    """Format a block: header, rule, the first `own` rows, a rule, and the extra rows."""
     cells = [[column.cells[index] for column in block] for index in range(len(rows))]
     texts = [
         _labelled(block, row, line) if row.label else _aligned(block, line)
         for row, line in zip(rows, cells, strict=True)
     ]
-    width = max(width, _total(block))  # a window narrower than one metric: better broken by it than cut by us
+    width = max(width, _total(block))  # if one metric is wider than the terminal, let the terminal wrap the lines
     rule = Line("-" * min(width, max(_total(block), *(len(text) for text in texts), 0)), "rule")
     lines = [Line(_aligned(block, [column.header for column in block]), "header"), rule]
     for index, (row, text) in enumerate(zip(rows, texts, strict=True)):
@@ -171,7 +171,7 @@ def _draw(block: list[_Column], rows: Sequence[Row], own: int, best: Row | None,
 
 
 def _aligned(block: Sequence[_Column], cells: Sequence[str]) -> str:
-    """Right-aligned cells; a split's or a run's name, which is text, on the left."""
+    """Align cells to the right; the names of splits and runs, which are text, to the left."""
     padded = (
         cell.ljust(column.width) if column.header in ("split", "run") else cell.rjust(column.width)
         for column, cell in zip(block, cells, strict=True)
@@ -180,7 +180,7 @@ def _aligned(block: Sequence[_Column], cells: Sequence[str]) -> str:
 
 
 def _labelled(block: Sequence[_Column], row: Row, cells: Sequence[str]) -> str:
-    """The row's label over its leading empty cells, cut where the first figure begins."""
+    """Write the row's label over its leading empty cells, truncated before the first number."""
     text = _aligned(block, cells)
     free = len(text) - len(text.lstrip())
     label = row.label or ""
@@ -189,7 +189,7 @@ def _labelled(block: Sequence[_Column], row: Row, cells: Sequence[str]) -> str:
 
 
 def _metric(metrics: Mapping[str, float | None], name: str) -> str:
-    """Blank where the row has no such metric, null where it is undefined."""
+    """Format a metric: blank if the row has no such metric, null if it is undefined."""
     if name not in metrics:
         return ""
     value = metrics[name]
@@ -197,7 +197,7 @@ def _metric(metrics: Mapping[str, float | None], name: str) -> str:
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    """A figure with `digits` decimals, whole numbers without any, null for what is no number, blank for None."""
+    """Format a number with `digits` decimals, integers without; null for NaN and infinities, blank for None."""
     if value is None:
         return ""
     if isinstance(value, int):
@@ -212,5 +212,5 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 def _width(stream: TextIO) -> int:
-    """The terminal's width, 80 elsewhere."""
+    """Return the terminal's width in characters; 80 for other streams."""
     return shutil.get_terminal_size((80, 24)).columns if stream.isatty() else 80

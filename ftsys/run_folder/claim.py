@@ -167,8 +167,8 @@ def _differences(mine: Any, theirs: Any) -> str:
         return f"it is {theirs!r}, this one is {mine!r}"
     ours, others = _flat(mine), _flat(theirs)
     names = [name for name in dict.fromkeys([*others, *ours]) if ours.get(name) != others.get(name)]
-    told = [f"{name} is {others.get(name)!r} there and {ours.get(name)!r} here" for name in names[:4]]
-    return ", ".join(told) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    listed = [f"{name} is {others.get(name)!r} there and {ours.get(name)!r} here" for name in names[:4]]
+    return ", ".join(listed) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line: wrong input ends with 2 and one message, on any rank, without a traceback."""
+"""Tests the command line: wrong input exits with 2 and one message, on any rank, without a traceback."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_wrong_run_files_end_with_2(
 def test_other_ranks_leave_quietly_with_the_same_status(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "SPEAKER_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(cli, "OTHER_RANKS_WAIT_SECONDS", 0.0)
     monkeypatch.setenv("RANK", "1")
     assert main(["train", run_file(tmp_path, "[train]\nepoch = 3\n")]) == 2
     assert capsys.readouterr().err == ""
@@ -46,7 +46,7 @@ def test_other_ranks_leave_quietly_with_the_same_status(
 def test_a_rank_with_a_log_of_its_own_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "SPEAKER_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(cli, "OTHER_RANKS_WAIT_SECONDS", 0.0)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("FTSYS_OWN_LOG", "1")
     assert main(["train", run_file(tmp_path, "[train]\nepoch = 3\n")]) == 2

@@ -1,4 +1,4 @@
-"""Small files are written whole or not at all, as strict JSON, and the disk's refusals are told."""
+"""Tests atomic writes of small files, strict JSON, and errors of the disk."""
 
 import errno
 import json

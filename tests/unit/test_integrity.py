@@ -1,4 +1,4 @@
-"""Sealed JSON files: the three formats keep their bytes, and every changed byte is found."""
+"""Tests sealed JSON files: the three formats keep their bytes, and every changed byte is found."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One holder at a time, a dead or silent one is replaced by exactly one other."""
+"""Tests leases: one holder at a time; exactly one other process replaces a dead or silent holder."""
 
 import json
 import multiprocessing

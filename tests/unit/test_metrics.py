@@ -1,4 +1,4 @@
-"""Metrics against formulas written out in float64 NumPy, which share no code with scikit-learn or scipy."""
+"""Tests metrics against formulas in float64 NumPy, which share no code with scikit-learn or scipy."""
 
 import logging
 import math
@@ -159,7 +159,7 @@ def test_constant_classes_give_sklearns_values_without_warnings(side: str, const
 
 @pytest.mark.parametrize("side", ["labels", "predictions"])
 def test_undefined_correlation_is_nan_and_said_once(side: str, caplog: pytest.LogCaptureFixture) -> None:
-    metrics._say_once.cache_clear()
+    metrics._warn_once.cache_clear()
     varied, same = np.array([0.5, 1.0, 2.5]), np.full(3, 2.0)
     labels, predictions = (same, varied) if side == "labels" else (varied, same)
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
@@ -174,7 +174,7 @@ def test_undefined_correlation_is_nan_and_said_once(side: str, caplog: pytest.Lo
 
 
 def test_predictions_of_a_diverged_model_are_nan_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    metrics._say_once.cache_clear()
+    metrics._warn_once.cache_clear()
     found = compute(["pearson", "mse"], np.array([1.0, np.nan, np.inf]), np.array([1.0, 2.0, 3.0]))
     assert all(math.isnan(value) for value in found.values())
     assert "2 of 3 predictions are not finite" in caplog.text

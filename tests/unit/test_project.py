@@ -1,4 +1,4 @@
-"""What holds for the repository as a whole."""
+"""Tests properties of the repository as a whole."""
 
 import os
 import re

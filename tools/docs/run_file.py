@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from ftsys.config import known_keys, schema
-from ftsys.config.schema import RunConfig, Write
+from ftsys.config.schema import RunTree, Write
 from tools.docs.markdown import GENERATED, sentence
 
 HEAD = f"""{GENERATED}
@@ -53,12 +53,12 @@ def field_texts() -> dict[str, str]:
     tree = ast.parse(inspect.getsource(schema))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     texts = {}
-    for name, field in RunConfig.model_fields.items():
+    for name, field in RunTree.model_fields.items():
         inner = classes.get(getattr(field.annotation, "__name__", ""))
         found = (
             _texts_of(inner)
             if inner
-            else ((name, text) for each, text in _texts_of(classes["RunConfig"]) if each == name)
+            else ((name, text) for each, text in _texts_of(classes["RunTree"]) if each == name)
         )
         texts.update({f"{name}.{key}" if inner else key: text for key, text in found})
     return texts
@@ -71,7 +71,7 @@ def _texts_of(section: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 
 def _section_head(section: str, is_table: bool) -> str:
-    field = RunConfig.model_fields[section]
+    field = RunTree.model_fields[section]
     says = inspect.getdoc(field.annotation) if is_table else None
     return f"## `[{section}]` {{ #{section} }}\n\n{sentence(says)}\n" if says else ""
 

@@ -1,4 +1,4 @@
-"""The run file: what it gives, what overrides it, and what is said about each mistake in it."""
+"""Tests loading of run files: values, overrides, and the message about each mistake."""
 
 import subprocess
 import sys

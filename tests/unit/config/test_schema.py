@@ -1,4 +1,4 @@
-"""Every key of the run file is described where it is defined, and says what is to be written for it."""
+"""Tests that every key of the run file has a docstring and tells which values it accepts."""
 
 import ast
 import inspect
@@ -17,7 +17,7 @@ def test_every_field_says_what_it_is_and_what_to_write() -> None:
     # Read from the source, as people do: keeping the texts at run time would double the start of every command.
     tree = ast.parse(inspect.getsource(schema))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    sections = [node for node in classes if node.name == "RunConfig" or node.name.endswith("Section")]
+    sections = [node for node in classes if node.name == "RunTree" or node.name.endswith("Section")]
     silent = [
         f"{section.name}.{field.target.id}"
         for section in sections

@@ -1,13 +1,11 @@
-"""[task] and [data] together: which task a run file means, and what is said where it means none."""
+"""Tests [task] and [data] together: the task that a run file defines, the mistakes, and the run's identity."""
 
 from typing import Any
 
 import pytest
 
 from ftsys.config import build_run, resolve_task, run_identity
-from ftsys.config.task_checks import CLASS_METRICS, NUMBER_METRICS, TWO_CLASS_METRICS
 from ftsys.errors import ConfigError
-from ftsys.metrics import METRICS
 from ftsys.tasks import GLUE, PARAPHRASE, Task
 
 FILES = {"train": "a.csv", "validation": "b.csv", "test": "c.csv"}
@@ -88,12 +86,6 @@ def test_each_mistake_is_one_clear_message(task: dict[str, Any], source: Any, sa
         build(task, source)
     (message,) = caught.value.messages
     assert message.startswith(said)
-
-
-def test_metric_names_are_those_that_can_be_computed() -> None:
-    assert {name for name, metric in METRICS.items() if metric.regression} == set(NUMBER_METRICS)
-    assert {name for name, metric in METRICS.items() if not metric.regression} == set(CLASS_METRICS)
-    assert {name for name, metric in METRICS.items() if metric.two_classes} == set(TWO_CLASS_METRICS)
 
 
 SAME: list[dict[str, Any]] = [

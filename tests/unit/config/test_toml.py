@@ -1,4 +1,4 @@
-"""A resolved run written as a run file loads back equal."""
+"""Tests that a resolved run, written as a run file, loads back equal."""
 
 from pathlib import Path
 from typing import Any

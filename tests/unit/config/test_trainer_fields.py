@@ -1,4 +1,4 @@
-"""[trainer] against the TrainingArguments of the installed transformers."""
+"""Tests the rules for [trainer] against the TrainingArguments of the installed transformers."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""The list of TrainingArguments' fields against the installed transformers."""
+"""Tests the list of TrainingArguments' fields against the installed transformers."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""What `ftsys demo` decides before and after the ranks run."""
+"""Tests the steps of `ftsys demo` before and after the ranks run."""
 
 import base64
 import json

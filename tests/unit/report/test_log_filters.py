@@ -1,4 +1,4 @@
-"""What is silenced, and that everything else still comes through."""
+"""Tests which messages are hidden, and that all others are still shown."""
 
 import io
 import logging
@@ -25,7 +25,7 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loggers' filters as before; pytest itself restores warnings."""
     for name in log_filters._LOG_MESSAGES:
         monkeypatch.setattr(logging.getLogger(name), "filters", [])
-    for name in log_filters._ABOUT_THEMSELVES:
+    for name in log_filters._CHATTY_LOGGERS:
         monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
     monkeypatch.setattr(os, "environ", os.environ.copy())
 

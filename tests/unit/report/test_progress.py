@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a plain line now and then elsewhere, silence on other ranks."""
+"""Tests progress: a bar on a terminal, lines of text elsewhere, nothing on other ranks."""
 
 import io
 import os

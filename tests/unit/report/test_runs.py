@@ -1,4 +1,4 @@
-"""`ftsys report`: which folders are runs, a row each, and the mean over seeds."""
+"""Tests `ftsys report`: finding run folders, a row for each, and the mean over seeds."""
 
 import json
 from pathlib import Path

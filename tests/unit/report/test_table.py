@@ -1,4 +1,4 @@
-"""The metric table: whole, aligned, never too wide."""
+"""Tests the table of metrics: complete, aligned, and within the width."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""A start that was refused before it wrote anything of a run does not keep its folder from the corrected one."""
+"""Tests that a start that was refused before it wrote any file of a run leaves the folder free."""
 
 from pathlib import Path
 

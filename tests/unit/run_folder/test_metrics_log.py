@@ -1,4 +1,4 @@
-"""metrics.jsonl with several lives, torn lines and several splits."""
+"""Tests metrics.jsonl with several attempts, torn lines and several splits."""
 
 import logging
 from pathlib import Path
@@ -48,9 +48,9 @@ def test_a_later_life_makes_void_what_it_computed_anew(tmp_path: Path) -> None:
     assert read_metrics(path) == []
     _life(path, 1, 0, [10, 20, 30, 35])
     _life(path, 2, 20, [25, 30])
-    assert _kept(path) == [(10, 1), (20, 1), (25, 2), (30, 2)], "35 and 30 of the first life are gone, 20 counts"
+    assert _kept(path) == [(10, 1), (20, 1), (25, 2), (30, 2)], "35 and 30 of the first attempt are gone, 20 counts"
     _life(path, 3, 0, [10])
-    assert _kept(path) == [(10, 3)], "a life from the beginning leaves nothing of the former ones"
+    assert _kept(path) == [(10, 3)], "an attempt from the beginning leaves nothing of the earlier ones"
 
 
 def test_lines_of_a_cut_off_life_that_come_late_are_not_read(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_same_step_again_counts_once_for_each_split(tmp_path: Path) -> None:
 def test_lives_before_overwriting_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     _life(path, 1, 0, [10])
-    assert _kept(path, first_attempt=2) == [], "the new life has said nothing yet"
+    assert _kept(path, first_attempt=2) == [], "the new attempt has written nothing yet"
     _life(path, 2, 0, [20])
     assert _kept(path, first_attempt=2) == [(20, 2)]
 

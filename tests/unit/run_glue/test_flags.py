@@ -1,4 +1,4 @@
-"""The example script's flags as words and as a file: what is read, and what is refused by name."""
+"""Tests parsing of the example script's flags, from arguments and from a file, and the refused ones."""
 
 import json
 from pathlib import Path

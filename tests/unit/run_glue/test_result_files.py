@@ -1,4 +1,4 @@
-"""The example script's result files, from a run folder that is made up."""
+"""Tests the example script's result files, written from a made-up run folder."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""From the example script's flags to a run file: table by table, and everything that is refused."""
+"""Tests the translation of the example script's flags into a run file, and the refused flags."""
 
 from pathlib import Path
 from typing import Any

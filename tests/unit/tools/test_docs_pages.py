@@ -9,12 +9,12 @@ import pytest
 from ftsys import cli as ftsys_cli
 from ftsys.config import known_keys
 from launcher import cli as launcher_cli
-from tools.docs.commands import asked_parser
+from tools.docs.commands import Main, asked_parser
 from tools.docs.markdown import sentence, table
 from tools.docs.pages import DOCS, PAGES
 from tools.docs.run_file import field_texts
 
-MAINS = {"ftsys": ftsys_cli.main, "ftlaunch": launcher_cli.main}
+MAINS: dict[str, Main] = {"ftsys": ftsys_cli.main, "ftlaunch": launcher_cli.main}
 
 
 @pytest.mark.parametrize("name", PAGES)
