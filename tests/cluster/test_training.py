@@ -21,7 +21,7 @@ GRADIENT_BYTES = 20_000_000 * 4
 
 @pytest.fixture
 def folder(tmp_path: Path, minilm_folder: Path) -> Path:
-    """Make a folder with a hostfile and a run file: MRPC if FTSYS_GLUE_DIR names its files, else the synthetic sample."""
+    """Write a hostfile and a run file into a folder: MRPC if FTSYS_GLUE_DIR names it, else the synthetic sample."""
     glue = os.environ.get("FTSYS_GLUE_DIR")
     data = (
         f'[task]\nname = "mrpc"\n[data]\nsource = "{glue}"\n'
