@@ -24,9 +24,9 @@ def build_parser(used: str = "") -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run `ftlaunch` and return its exit status; errors that a user can correct are printed without a traceback."""
-    own, overrides = split_overrides(sys.argv[1:] if arguments is None else arguments)
+    own, overrides = split_overrides(sys.argv[1:] if words is None else words)
     options = build_parser(own[0] if own else "").parse_args(own)
     try:
         return int(options.command(options, overrides))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ftsys.errors import DONE, LaunchError
+from ftsys.run_folder.layout import LOGS
 from launcher.commands.parser import SubParsers, add_run_folder_command
 from launcher.slurm.job import LIVE, refuse_overrides, require_job_number, state
 from launcher.timeouts import LOG_POLL_SECONDS
@@ -24,7 +25,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     refuse_overrides(overrides)
     folder = Path(options.folder)
     number = require_job_number(folder)
-    path = folder / f"logs/slurm-{number}.log"
+    path = folder / LOGS / f"slurm-{number}.log"
     while options.follow and not path.exists() and state(number) in LIVE:
         time.sleep(LOG_POLL_SECONDS)
     if not path.exists():

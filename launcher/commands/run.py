@@ -10,6 +10,7 @@ from pathlib import Path
 from ftsys.config import RunConfig, load_run
 from ftsys.errors import STOPPED_EARLY, ConfigError
 from ftsys.run_folder.attempts import highest_attempt
+from ftsys.run_folder.layout import LOGS
 from ftsys.run_folder.status import exit_of_this_start
 from launcher.backends.agents import AgentConnection, Event, local_agents, slurm_agents, ssh_agents
 from launcher.backends.machines import Machines, world_of
@@ -135,7 +136,7 @@ def _launch_spec(
         port=ready[0]["port"],
         run_id=uuid.uuid4().hex,
         program=("train", options.run, *(["--overwrite"] if options.overwrite else []), *overrides),
-        logs=str(folder / "logs"),
+        logs=str(folder / LOGS),
         devices=tuple(ready[0]["gpus"][: world.local_ranks]),
     )
 

@@ -63,7 +63,12 @@ def _add_restart_options(parser: argparse.ArgumentParser) -> None:
 def _add_environment_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--venv", default="", metavar="FOLDER", help="virtual environment (default: the active one, else .venv)")
-    add("--container", choices=("none", "apptainer", "enroot"), default="none", help="default: %(default)s")
+    add(
+        "--container",
+        choices=("none", "apptainer", "enroot"),
+        default="none",
+        help="container to run in (default: %(default)s)",
+    )
     add("--image", default="", help="image of the container")
     for name, metavar, help_text in REPEATED:
         add(name, action="append", default=[], metavar=metavar, help=f"{help_text}; may be repeated")

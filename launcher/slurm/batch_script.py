@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ftsys.errors import LaunchError
+from ftsys.run_folder.layout import LOGS
 
 Container = Literal["none", "apptainer", "enroot"]
 
@@ -109,7 +110,7 @@ def _directives(job: Job) -> Iterator[tuple[str, str]]:
     yield "signal", f"B:USR1@{job.warning_seconds}"
     yield "requeue", ""
     yield "open-mode", "append"  # otherwise a requeued job empties its log
-    yield "output", f'"{job.run_folder.replace("%", "%%")}/logs/slurm-%j.log"'
+    yield "output", f'"{job.run_folder.replace("%", "%%")}/{LOGS}/slurm-%j.log"'
 
 
 def _environment(job: Job) -> Iterator[tuple[str, str]]:

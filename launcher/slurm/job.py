@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.errors import LaunchError
+from ftsys.run_folder.layout import LOGS
 from launcher.timeouts import SLURM_COMMAND_SECONDS
 
-JOB_FILE = "logs/slurm-job"
+JOB_FILE = f"{LOGS}/slurm-job"
 """File in the run folder with the number of the newest job that was submitted for it. job.sh writes it too."""
 
 LIVE = frozenset("PENDING CONFIGURING RUNNING SUSPENDED COMPLETING REQUEUED RESIZING SIGNALING STAGE_OUT".split())
@@ -88,7 +89,7 @@ def submit(text: str, folder: Path) -> str:
             f"run folder {str(folder)!r} belongs to job {former} ({found}): "
             f"wait for it, `ftlaunch cancel {folder}`, or name another output_dir."
         )
-    logs = folder / "logs"
+    logs = folder / LOGS
     try:
         logs.mkdir(parents=True, exist_ok=True)
         (logs / "job.sbatch").write_text(text, encoding="utf-8")
