@@ -1,1 +1,1 @@
-"""What runs where: plans, DeepSpeed files and starts, made without importing torch."""
+"""Plans runs, writes DeepSpeed files and starts ranks, without importing torch."""

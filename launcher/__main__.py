@@ -1,4 +1,4 @@
-"""`python -m launcher` is `ftlaunch`."""
+"""Runs `ftlaunch` as `python -m launcher`."""
 
 import sys
 

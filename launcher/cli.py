@@ -1,4 +1,4 @@
-"""`ftlaunch`: what a run will do on a machine, before it is started, and its start. Answers without torch."""
+"""Runs `ftlaunch`: parses its command line and calls the sub-command. Imports no torch."""
 
 import argparse
 import sys
@@ -7,29 +7,17 @@ from importlib import import_module
 
 from ftsys.config import split_overrides
 from ftsys.errors import FtsysError
+from launcher.commands.parser import COMMANDS, OVERRIDES
 
-OVERRIDES = "A value of the run file is overridden as --section.key VALUE; the command line wins over the file."
-
-COMMANDS = {
-    "plan": "show every choice that a run leaves open, resolved, with its reason",
-    "config": "print the DeepSpeed file that a run makes",
-    "run": "start a run's ranks: here, on several machines, or in a SLURM allocation",
-    "sbatch": "submit a run to SLURM, or show the script that would be submitted",
-    "status": "how a run and its SLURM job stand",
-    "logs": "what a run's SLURM job has written",
-    "cancel": "end the SLURM job of a run",
-    "doctor": "look at every node and say what would fail later; changes nothing",
-    "bundle": "collect what a run needs into one folder, for nodes without a network",
-}
-"""Name -> help; what a command does is in `launcher.commands.NAME`, which is imported when it is asked for."""
+DESCRIPTION = "Plan, check and start training runs of ftsys, on one machine or many. No command loads torch."
 
 
-def build_parser(asked: str = "") -> argparse.ArgumentParser:
-    """The command line of `ftlaunch`, but for the run file's overrides; of `asked` with its own words."""
-    parser = argparse.ArgumentParser(prog="ftlaunch", description=__doc__, epilog=OVERRIDES, allow_abbrev=False)
+def build_parser(used: str = "") -> argparse.ArgumentParser:
+    """Return the parser of `ftlaunch`, without overrides of the run file. Only the command `used` gets its options."""
+    parser = argparse.ArgumentParser(prog="ftlaunch", description=DESCRIPTION, epilog=OVERRIDES, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, help_text in COMMANDS.items():
-        if name == asked:
+        if name == used:
             import_module(f"launcher.commands.{name}").add_parser(commands)
         else:
             commands.add_parser(name, help=help_text)
@@ -37,7 +25,7 @@ def build_parser(asked: str = "") -> argparse.ArgumentParser:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run `ftlaunch` and return its exit status; errors a user can act on are printed without a traceback."""
+    """Run `ftlaunch` and return its exit status; errors that a user can correct are printed without a traceback."""
     own, overrides = split_overrides(sys.argv[1:] if words is None else words)
     options = build_parser(own[0] if own else "").parse_args(own)
     try:

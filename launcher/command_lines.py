@@ -1,6 +1,7 @@
-"""The words of every command that starts something: torchrun, the deepspeed launcher, ssh, srun. Pure.
+"""Builds the command line of everything that the launcher starts: torchrun, the deepspeed launcher, ssh, srun. Pure.
 
-Lists of words are for `exec`, never for a shell. Only ssh's remote side has one, and it gets every word quoted.
+Command lines are lists of arguments for `exec`, never for a shell. Only the remote side of ssh is a shell; it gets
+every argument quoted.
 """
 
 import base64
@@ -24,24 +25,25 @@ from launcher.timeouts import (
 
 Launcher = Literal["torchrun", "deepspeed"]
 
-_OF_THE_RUN = tuple(
+_RUN_PREFIXES = tuple(
     "FTSYS_ HF_ HUGGINGFACE_ TRANSFORMERS_ TOKENIZERS_ TORCH PYTORCH_ TRITON_ NCCL_ GLOO_ UCX_ FI_ DS_ DEEPSPEED_ "
     "OMP_ GOMP_ KMP_ MKL_ OPENBLAS_ CUDA_LAUNCH_ CUDA_DEVICE_ CUBLAS_ PYTHON WANDB_ MLFLOW_ LC_".split()
 )
-"""Beginnings of names in the environment that mean the same on every machine of a run."""
+"""Prefixes of environment variables that mean the same on every machine of a run."""
 
-_OF_THE_MACHINES = frozenset(
+_MACHINE_NAMES = frozenset(
     "PATH LD_LIBRARY_PATH VIRTUAL_ENV CONDA_PREFIX LANG TZ TERM XDG_CACHE_HOME CUDA_HOME "
     "http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
 )
 
 _BEFORE_PYTHON = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
-"""What the far Python needs to find us; the rest follows over its standard input, unseen by other users' `ps`."""
+"""Variables that the remote Python needs to find this package. The others follow over its standard input, where `ps`
+does not show them to other users."""
 
 
 @dataclass(frozen=True)
-class Start:
-    """What every node of a run is told, the same for all."""
+class LaunchSpec:
+    """Describes the start of a run's ranks; the same for every node."""
 
     launcher: Launcher
     nodes: int
@@ -51,78 +53,79 @@ class Start:
     port: int
     run_id: str
     program: tuple[str, ...]
-    """The words after `python -m ftsys`."""
+    """The arguments after `python -m ftsys`."""
     logs: str
     devices: tuple[str, ...] = ()
     """GPUs as CUDA_VISIBLE_DEVICES names them, for the deepspeed launcher; empty on CPUs."""
 
     def as_fields(self) -> dict[str, Any]:
-        """Plain values, for an order."""
+        """Return plain values, for an order."""
         return asdict(self)
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> "Start":
-        """Read what `as_fields` gave."""
-        known = {**fields, "program": tuple(fields["program"]), "devices": tuple(fields["devices"])}
-        return cls(**known)
+    def from_fields(cls, fields: Mapping[str, Any]) -> "LaunchSpec":
+        """Read the values that `as_fields` returned, after their way through JSON."""
+        return cls(**{**fields, "program": tuple(fields["program"]), "devices": tuple(fields["devices"])})
 
 
-def node_command(python: str, start: Start, node: int) -> list[str]:
-    """torchrun's or the deepspeed launcher's command for one node, with `launcher.agent.rank` around each rank."""
-    return deepspeed_command(python, start) if start.launcher == "deepspeed" else torchrun_command(python, start, node)
+def launcher_command(python: str, launch: LaunchSpec, node: int) -> list[str]:
+    """Return torchrun's or the deepspeed launcher's command for one node; `launcher.agent.rank` runs each rank."""
+    if launch.launcher == "deepspeed":
+        return deepspeed_command(python, launch)
+    return torchrun_command(python, launch, node)
 
 
-def torchrun_command(python: str, start: Start, node: int) -> list[str]:
-    """torchrun for one node, as a module: `torchrun` itself may be another environment's."""
+def torchrun_command(python: str, launch: LaunchSpec, node: int) -> list[str]:
+    """Return torchrun's command for one node; as a module, since `torchrun` may belong to another environment."""
     return [
         *(python, "-m", "torch.distributed.run"),
-        f"--nnodes={start.nodes}",
-        f"--nproc-per-node={start.ranks_per_node}",
+        f"--nnodes={launch.nodes}",
+        f"--nproc-per-node={launch.ranks_per_node}",
         f"--node-rank={node}",
-        f"--master-addr={start.master}",
-        f"--master-port={start.port}",
-        f"--rdzv-id={start.run_id}",
+        f"--master-addr={launch.master}",
+        f"--master-port={launch.port}",
+        f"--rdzv-id={launch.run_id}",
         f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}",
         "--max-restarts=0",
         f"--monitor-interval={TORCHRUN_POLL_SECONDS}",
-        # Without USR1 torchrun dies of it and leaves its ranks behind.
+        # By default USR1 kills torchrun, and its ranks stay behind.
         "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
         f"--shutdown-timeout={TORCHRUN_SHUTDOWN_SECONDS}",
-        *("--module", "launcher.agent.rank", *start.program),
+        *("--module", "launcher.agent.rank", *launch.program),
     ]
 
 
-def deepspeed_command(python: str, start: Start) -> list[str]:
-    """The deepspeed launcher's part for one machine, which `deepspeed --num_gpus N` itself starts.
+def deepspeed_command(python: str, launch: LaunchSpec) -> list[str]:
+    """Return the command of deepspeed's launcher for one machine, which `deepspeed --num_gpus N` itself starts.
 
-    Calling it directly saves one more import of torch, and a signal reaches the ranks: the outer part dies of it.
+    Starting it directly saves one import of torch. It also lets signals reach the ranks: they kill the outer process.
     """
-    slots = {"localhost": list(start.devices or range(start.ranks_per_node))}
+    slots = {"localhost": list(launch.devices or range(launch.ranks_per_node))}
     world = base64.urlsafe_b64encode(json.dumps(slots).encode()).decode()
     return [
         *(python, "-u", "-m", "deepspeed.launcher.launch"),
         f"--world_info={world}",
-        f"--master_addr={start.master}",
-        f"--master_port={start.port}",
+        f"--master_addr={launch.master}",
+        f"--master_port={launch.port}",
         *("--log_level=error", "--no_local_rank"),
-        *("--module", "launcher.agent.rank", *start.program),
+        *("--module", "launcher.agent.rank", *launch.program),
     ]
 
 
 def agent_command(python: str) -> list[str]:
-    """`launcher.agent`, which runs on each node, gets its orders on standard input and ends when that ends."""
+    """Return the command of an agent, which gets its orders on standard input and ends when that is closed."""
     return [python, "-m", "launcher.agent"]
 
 
 def ssh_command(host: str, python: str, folder: str, environ: Mapping[str, str]) -> list[str]:
-    """ssh to a host, starting the node's agent there in the same folder. Raises LaunchError for no host name."""
-    return [*ssh_words(host), remote_line(agent_command(python), folder, environ)]
+    """Return the ssh command that starts an agent on a host, in a folder. Raises LaunchError for a bad host name."""
+    return [*ssh_prefix(host), remote_shell_line(agent_command(python), folder, environ)]
 
 
-def ssh_words(host: str) -> list[str]:
-    """ssh to a host, but for the line that its shell is to read. Raises LaunchError for no host name.
+def ssh_prefix(host: str) -> list[str]:
+    """Return an ssh command without the line for the remote shell. Raises LaunchError for a bad host name.
 
-    BatchMode: no password is asked for, so a host that refuses fails at once. A cut connection is noticed in 15 s.
+    With BatchMode ssh never asks for a password, so a host that refuses fails at once.
     """
     options = [
         "BatchMode=yes",
@@ -131,41 +134,47 @@ def ssh_words(host: str) -> list[str]:
         f"ServerAliveCountMax={SSH_ALIVE_COUNT}",
         "ClearAllForwardings=yes",
     ]
-    words = ["ssh", "-T", *(part for option in options for part in ("-o", option))]
-    return [*words, "--", check_host_name(host)]
+    command = ["ssh", "-T", *(part for option in options for part in ("-o", option))]
+    return [*command, "--", check_host_name(host)]
 
 
-def remote_line(command: Sequence[str], folder: str, environ: Mapping[str, str]) -> str:
-    """The one line that the far shell reads: every word of it quoted."""
-    first = [f"{name}={environ[name]}" for name in _BEFORE_PYTHON if name in environ]
-    return f"cd {shlex.quote(folder)} && exec {shlex.join(['env', *first, *command] if first else list(command))}"
+def remote_shell_line(command: Sequence[str], folder: str, environ: Mapping[str, str]) -> str:
+    """Return the one line for the remote shell, with every argument quoted."""
+    variables = [f"{name}={environ[name]}" for name in _BEFORE_PYTHON if name in environ]
+    prefix = ["env", *variables] if variables else []
+    return f"cd {shlex.quote(folder)} && exec {shlex.join([*prefix, *command])}"
 
 
-def passed_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What of the environment a far node gets: what belongs to the run, nothing of this machine or of a SLURM job."""
-    return {name: value for name, value in environ.items() if name in _OF_THE_MACHINES or name.startswith(_OF_THE_RUN)}
+def forwarded_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Select the variables for a remote node: those of the run, none of this machine's own or of a SLURM job's."""
+    return {name: value for name, value in environ.items() if name in _MACHINE_NAMES or name.startswith(_RUN_PREFIXES)}
 
 
 def srun_command(python: str, nodes: int, cpus: int | None) -> list[str]:
-    """One step of the allocation with one agent a node. `cpus`: what each may use, since a step has one by default."""
-    # Without killing on a bad exit the survivors hold the nodes.
-    words = [*srun_words(nodes), "--kill-on-bad-exit=1"]
-    return [*words, *([f"--cpus-per-task={cpus}"] if cpus else []), *agent_command(python)]
+    """Return the srun command that starts one agent on each node. `cpus`: CPUs of each; without it a step has one."""
+    # Without --kill-on-bad-exit the surviving agents keep their nodes.
+    options = ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cpus}"] if cpus else [])]
+    return [*srun_prefix(nodes), *options, *agent_command(python)]
 
 
-def srun_words(nodes: int) -> list[str]:
-    """A step with one task a node, all of which get the standard input."""
+def srun_prefix(nodes: int) -> list[str]:
+    """Return an srun command for a step with one task on each node; every task gets the standard input."""
     return ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--input=all", "--export=ALL"]
 
 
 def smallest_cpu_count(text: str) -> int | None:
-    """The smallest count in SLURM_JOB_CPUS_PER_NODE, such as `64(x2),32`; None for a text that has none.
+    """Return the smallest count in SLURM_JOB_CPUS_PER_NODE, such as `64(x2),32`; None for an empty text.
 
-    Raises LaunchError for a text that SLURM does not write.
+    Raises LaunchError for a text that is not a list of counts.
     """
     if not text:
         return None
     parts = [re.fullmatch(r"(\d+)(?:\(x\d+\))?", part) for part in text.split(",")]
     if not all(parts):
-        raise LaunchError(f"SLURM_JOB_CPUS_PER_NODE={text!r} is no list of counts: start inside a SLURM allocation.")
+        raise LaunchError(f"SLURM_JOB_CPUS_PER_NODE={text!r} is not a list of counts: start inside a SLURM allocation.")
     return min(int(part[1]) for part in parts if part)
+
+
+def missing_program(command: Sequence[str]) -> LaunchError:
+    """Return the error for a command whose program is not on this machine."""
+    return LaunchError(f"{command[0]!r} is not found on this machine: install it, or put it on PATH.")

@@ -1,17 +1,17 @@
-"""One start of a run, from the first word of its agents to the last: prepare, start, watch, stop, end."""
+"""Controls one start of a run: opens the agents, checks the machines, starts the ranks, watches and ends them."""
 
 import queue
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from ftsys.errors import LaunchError
-from launcher.backends.agents import Agents, Said
-from launcher.command_lines import Start
-from launcher.exit_report import Ended
+from ftsys.errors import DONE, STOPPED_EARLY, LaunchError
+from launcher.backends.agents import AgentConnection, Event
+from launcher.command_lines import LaunchSpec
+from launcher.console import say, show_cursor
+from launcher.exit_report import RankExit
 from launcher.protocol import Message
 from launcher.timeouts import (
     CONTROLLER_CLOSE_SECONDS,
@@ -24,164 +24,180 @@ from launcher.timeouts import (
 )
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+SSH_FAILED = 255
+"""ssh's own exit status; any other one is that of the command on the far machine."""
 
 
-class Conductor:
-    """The agents of one start, and what has become of their ranks."""
+class Controller:
+    """Holds the connections to all agents of one start, and how its ranks ended."""
 
-    def __init__(self, agents: Sequence[Agents], inbox: "queue.Queue[Said]") -> None:
-        self._agents, self._inbox = agents, inbox
-        self._nodes = {node for each in agents for node in each.nodes}
-        self._gone: set[int] = set()
-        self.ended: list[Ended] = []
-        self.stop: signal.Signals | None = None
-        """The first signal that we were told to stop by."""
+    def __init__(self, connections: Sequence[AgentConnection], events: "queue.Queue[Event]") -> None:
+        self._connections, self._events = connections, events
+        self._nodes = {node for each in connections for node in each.nodes}
+        self._finished: set[int] = set()
+        self.rank_exits: list[RankExit] = []
+        self.stop_signal: signal.Signals | None = None
+        """The first signal that `ftlaunch` received."""
         self._received: list[signal.Signals] = []
         self._stopped_at = 0.0
-        self.unstarted = ""
-        """Why ranks could not be started or were lost, where that happened."""
+        self.start_failure = ""
+        """The reason why ranks could not be started, or why the connection to them was lost; empty otherwise."""
         self._give_up_at = float("inf")
-        self._beat_at = time.monotonic()
+        self._heartbeat_at = time.monotonic()
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Open the agents, and hand signals on to them; whatever happens, none stays behind."""
+    def agents_open(self) -> Iterator[None]:
+        """Open the agents and forward signals to them; no process of theirs is left at the end, whatever happens."""
         former = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
-        opened: list[Agents] = []
+        opened: list[AgentConnection] = []
         try:
-            for each in self._agents:
+            for each in self._connections:
                 each.open()
                 opened.append(each)
             yield
         finally:
-            for each in opened:
-                each.hang_up()
-            deadline = time.monotonic() + CONTROLLER_CLOSE_SECONDS
-            for each in opened:
-                each.end(deadline)
+            _close(opened)
             for number, handler in former.items():
                 signal.signal(number, handler)
-            if self.ended and sys.stderr.isatty():
-                print("\x1b[?25h", end="", file=sys.stderr, flush=True)  # a progress bar that was killed hid the cursor
+            if self.rank_exits:
+                show_cursor()
 
-    def prepare(self, **order: object) -> dict[int, Message]:
-        """Have every node look at itself; returns what each says, by its number.
+    def preflight(self, **request: object) -> dict[int, Message]:
+        """Have every agent check its machine; returns their `ready` reports by node number.
 
-        Raises LaunchError with the reason of every node that cannot be used. Nothing has been started then.
+        Raises LaunchError with the reason of every machine that cannot be used. Nothing has been started then.
         """
-        for each in self._agents:
-            each.tell(do="prepare", node=each.nodes[0] if len(each.nodes) == 1 else None, **order)
+        for each in self._connections:
+            each.send("preflight", node=each.nodes[0] if len(each.nodes) == 1 else None, **request)
         ready: dict[int, Message] = {}
-        reasons: list[str] = []
-        lost: set[int] = set()
+        refused: dict[int, str] = {}
         deadline = time.monotonic() + PREFLIGHT_SECONDS
-        while len(ready) + len(lost) < len(self._nodes) and self.stop is None:
-            said = self._next(max(0.0, min(CONTROLLER_POLL_SECONDS, deadline - time.monotonic())))
-            if said is None and time.monotonic() < deadline:
-                continue
-            if said is None:
-                silent = sorted({each.place for each in self._agents if set(each.nodes) - ready.keys() - lost})
-                reasons.append(f"nothing was heard of {', '.join(silent)} for {PREFLIGHT_SECONDS:g} s.")
-                break
-            if said.word is None:
-                lost |= set(said.by.nodes) - ready.keys()
-                reasons.append(_why_not(said.by))
-            elif said.word["kind"] == "refused":
-                lost.add(said.word["node"])
-                reasons.append(said.word["reason"])
-            elif said.word["kind"] == "ready":
-                ready[said.word["node"]] = said.word
-        if reasons:
-            raise LaunchError("\n".join(dict.fromkeys(reasons)))
+        while self._nodes - ready.keys() - refused.keys() and self.stop_signal is None:
+            event = self._next_event(max(0.0, min(CONTROLLER_POLL_SECONDS, deadline - time.monotonic())))
+            if event is None and time.monotonic() >= deadline:
+                refused |= self._unanswered(ready.keys() | refused.keys())
+            elif event is not None and event.report is not None and event.report["kind"] == "ready":
+                ready[event.report["node"]] = event.report
+            elif event is not None:
+                for node, reason in _refusals(event).items():
+                    refused.setdefault(node, reason)
+        if refused:
+            raise LaunchError("\n".join(dict.fromkeys(refused.values())))
         return ready
 
-    def start(self, start: Start, peers: Sequence[str]) -> None:
-        """Have every node start its ranks."""
-        for each in self._agents:
+    def _unanswered(self, answered: set[int]) -> dict[int, str]:
+        silent = sorted({each.place for each in self._connections if set(each.nodes) - answered})
+        reason = f"no answer from {', '.join(silent)} within {PREFLIGHT_SECONDS:g} s."
+        return dict.fromkeys(sorted(self._nodes - answered), reason)
+
+    def start(self, launch: LaunchSpec, hosts: Sequence[str]) -> None:
+        """Have every agent start the ranks of its node."""
+        for each in self._connections:
             each.started = True
-            each.tell(do="start", start=start.as_fields(), peers=list(peers))
+            each.send("start", launch=launch.as_fields(), hosts=list(hosts))
 
     def wait(self) -> None:
-        """Return when every node is done, or has been given up after a failure."""
-        while self._nodes - self._gone and time.monotonic() < self._give_up_at:
-            said = self._next(CONTROLLER_POLL_SECONDS)
-            if said is None:
+        """Return when the agent of every node has ended, or the rest has been given up after a failure."""
+        while self._nodes - self._finished and time.monotonic() < self._give_up_at:
+            event = self._next_event(CONTROLLER_POLL_SECONDS)
+            if event is None:
                 continue
-            if said.word is None:
-                self._lost(said.by)
-            elif said.word["kind"] == "ended":
-                self._on_rank_end(said.word)
-            elif said.word["kind"] == "gone":
-                self._on_node_end(said.word)
+            if event.report is None:
+                self._on_connection_end(event.sender)
+            elif event.report["kind"] == "rank_exit":
+                self._on_rank_exit(event.report)
+            elif event.report["kind"] == "agent_exit":
+                self._on_agent_exit(event.report)
 
-    def _next(self, seconds: float) -> Said | None:
+    def _next_event(self, seconds: float) -> Event | None:
+        """Forward signals, send a heartbeat if one is due, and wait so long for the next event."""
         while self._received:
-            self._hand_on(self._received.pop(0))
-        if time.monotonic() - self._beat_at > HEARTBEAT_SECONDS:
-            self._beat_at = time.monotonic()
-            self._tell(do="beat")
+            self._forward_signal(self._received.pop(0))
+        if time.monotonic() - self._heartbeat_at > HEARTBEAT_SECONDS:
+            self._heartbeat_at = time.monotonic()
+            self._send_all("heartbeat")
         try:
-            return self._inbox.get(timeout=seconds)
+            return self._events.get(timeout=seconds)
         except queue.Empty:
             return None
 
-    def _on_rank_end(self, word: Message) -> None:
-        self.ended.append(Ended(word["rank"], word["status"], word["host"]))
-        if word["status"] not in (0, 75):
-            self._fail()
+    def _on_rank_exit(self, report: Message) -> None:
+        self.rank_exits.append(RankExit(report["rank"], report["status"], report["host"]))
+        if report["status"] not in (DONE, STOPPED_EARLY):
+            self._on_failure()
 
-    def _on_node_end(self, word: Message) -> None:
-        self._gone.add(word["node"])
-        if word["status"] != 0 and not word["ranks"] and self.stop is None:
-            reason = f": {word['reason']}" if word["reason"] else ""
-            self.unstarted = self.unstarted or f"no rank was started on {word['host']}{reason}"
-            self._fail()
+    def _on_agent_exit(self, report: Message) -> None:
+        self._finished.add(report["node"])
+        if report["status"] != 0 and not report["ranks"] and self.stop_signal is None:
+            reason = f": {report['reason']}" if report["reason"] else ""
+            self.start_failure = self.start_failure or f"no rank was started on {report['host']}{reason}"
+            self._on_failure()
 
-    def _lost(self, agents: Agents) -> None:
-        """The process that leads to some agents has ended."""
-        agents.ended = True
-        missing = set(agents.nodes) - self._gone
-        self._gone |= missing
+    def _on_connection_end(self, connection: AgentConnection) -> None:
+        """Count agents as lost if the process that leads to them ended before they reported their own end."""
+        connection.ended = True
+        missing = set(connection.nodes) - self._finished
+        self._finished |= missing
         if missing:
-            self.unstarted = self.unstarted or f"the connection to {agents.place} was lost: {_last_words(agents)}"
-            self._fail()
+            lost = f"the connection to {connection.place} was lost: {_last_errors(connection)}"
+            self.start_failure = self.start_failure or lost
+            self._on_failure()
 
-    def _fail(self) -> None:
-        """Something went wrong: nodes that do not know of it yet have their ranks leave too."""
+    def _on_failure(self) -> None:
+        """After the first failure, have the ranks of all other nodes leave too."""
         if self._give_up_at == float("inf"):
             self._give_up_at = time.monotonic() + CONTROLLER_GIVE_UP_SECONDS
-            self._tell(do="leave", now=False)
+            self._send_all("leave", now=False)
 
-    def _tell(self, **order: object) -> None:
-        for each in self._agents:
+    def _send_all(self, kind: str, **fields: object) -> None:
+        for each in self._connections:
             if not each.ended:
-                each.tell(**order)
+                each.send(kind, **fields)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._received.append(signal.Signals(number))
 
-    def _hand_on(self, received: signal.Signals) -> None:
-        """The first signal goes to the ranks, once; a second Ctrl-C of its own ends them as they are."""
+    def _forward_signal(self, received: signal.Signals) -> None:
+        """Forward the first signal to the ranks, once; a later Ctrl-C kills them."""
         now = time.monotonic()
-        if self.stop is None:
-            self.stop, self._stopped_at = received, now
-            # A closed terminal's HUP is no signal that ranks know.
-            self._tell(do="signal", name="SIGTERM" if received == signal.SIGHUP else received.name)
+        if self.stop_signal is None:
+            self.stop_signal, self._stopped_at = received, now
+            # Ranks do not handle HUP, the signal of a closed terminal.
+            self._send_all("signal", name="SIGTERM" if received == signal.SIGHUP else received.name)
         elif received == signal.SIGINT and now - self._stopped_at > SECOND_INTERRUPT_SECONDS:
-            print("ftlaunch: told a second time: the ranks are ended as they are", file=sys.stderr, flush=True)
-            self._tell(do="leave", now=True)
+            say("ftlaunch: second Ctrl-C: killing the ranks")
+            self._send_all("leave", now=True)
             self._give_up_at = min(self._give_up_at, now + CONTROLLER_KILL_SECONDS)
 
 
-def _why_not(agents: Agents) -> str:
-    """Why an agent could not be had, in the words of ssh, the far shell or srun."""
-    said, status = _last_words(agents), agents.process.returncode
-    if agents.command[0] == "ssh" and status == 255:
-        do = f"`ssh {agents.place} true` must work without a password: correct the name, or ssh's keys and settings."
-        return f"host {agents.place!r} is not reached over ssh: {said}. {do}"
-    return f"{agents.place!r} could not be used (exit status {status}): {said}."
+def _close(connections: Sequence[AgentConnection]) -> None:
+    """Close all inputs first, so that the agents end at the same time; then wait for each."""
+    for each in connections:
+        each.close_input()
+    deadline = time.monotonic() + CONTROLLER_CLOSE_SECONDS
+    for each in connections:
+        each.end(deadline)
 
 
-def _last_words(agents: Agents) -> str:
-    lines = agents.errors.decode(errors="replace").strip().splitlines()
-    return "; ".join(line.strip().rstrip(".") for line in lines[-3:]) or "it said nothing"
+def _refusals(event: Event) -> dict[int, str]:
+    """Map the nodes that cannot be used to the reason; empty for any other report."""
+    if event.report is None:
+        return dict.fromkeys(event.sender.nodes, _unusable(event.sender))
+    return {event.report["node"]: event.report["reason"]} if event.report["kind"] == "refused" else {}
+
+
+def _unusable(connection: AgentConnection) -> str:
+    """Return why an agent could not be started, with the last lines of ssh, the far shell or srun."""
+    errors, status = _last_errors(connection), connection.process.returncode
+    if connection.command[0] == "ssh" and status == SSH_FAILED:
+        advice = (
+            f"`ssh {connection.place} true` must work without a password: "
+            "correct the host name, or ssh's keys and settings."
+        )
+        return f"host {connection.place!r} cannot be reached over ssh: {errors}. {advice}"
+    return f"{connection.place!r} could not be used (exit status {status}): {errors}."
+
+
+def _last_errors(connection: AgentConnection) -> str:
+    lines = connection.errors.decode(errors="replace").strip().splitlines()
+    return "; ".join(line.strip().rstrip(".") for line in lines[-3:]) or "it wrote no error message"

@@ -1,7 +1,7 @@
-"""How a start ended: which rank failed first, what is said of it, which exit status `ftlaunch` has.
+"""Reports how a start ended: the rank that failed first, the lines shown at the end, and `ftlaunch`'s exit status.
 
-The ranks' own word in status.json counts, if it is of this start; launchers hide exit statuses, and a rank that was
-killed writes none. What nobody else can know comes from the processes around the ranks: which ended first, and how.
+The exit status in status.json counts, if a rank of this start wrote it: launchers hide exit statuses. A rank that was
+killed writes none. The agents add what nobody else can know: the order in which the ranks ended, and how.
 """
 
 import signal
@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftsys.errors import BAD_INPUT, DONE, FAILED, HUNG, NOT_OURS, STOPPED_EARLY
+from launcher.log_files import newest_part
 
-AGREED = (BAD_INPUT, STOPPED_EARLY, HUNG, NOT_OURS)
-"""Statuses with a meaning of their own, which usually all ranks leave with; rank 0 has said why."""
+SHARED_STATUSES = (BAD_INPUT, STOPPED_EARLY, HUNG, NOT_OURS)
+"""Exit statuses with a meaning of their own. Usually all ranks leave with the same one, and rank 0 shows the reason."""
 
-TOLD_LINES = 40
+MAX_ERROR_LINES = 40
 _STOPPED = (STOPPED_EARLY, -signal.SIGINT, -signal.SIGTERM, -signal.SIGUSR1)
-"""How ranks end that were told to stop: by themselves, or of the signal while they could not handle it yet."""
+"""Exit statuses of ranks that were told to stop: their own, or that of the signal before they could handle it."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """One rank's end, in the order in which `ftlaunch` heard of them. `status`: -N for signal N."""
+class RankExit:
+    """The end of one rank. `status`: its exit status, or -N if signal N ended it."""
 
     rank: int
     status: int
@@ -30,11 +31,11 @@ class Ended:
 
     @property
     def exit_status(self) -> int:
-        """The status that stands for it: that of a failure where a signal ended the rank."""
+        """The rank's exit status; that of a failure if a signal ended it."""
         return self.status if self.status >= 0 else FAILED
 
-    def in_words(self) -> str:
-        """How it ended."""
+    def describe(self) -> str:
+        """Return how the rank ended, in words."""
         if self.status >= 0:
             return f"ended with status {self.status}"
         return f"was killed by {signal_name(-self.status)}"
@@ -42,96 +43,98 @@ class Ended:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The exit status, the rank that decided it (None where no rank did), and a reason where no rank gave one."""
+    """The exit status, the failure that decided it (None if no rank did), and a reason if no rank gave one."""
 
     status: int
-    first: Ended | None = None
+    first_failure: RankExit | None = None
     reason: str = ""
 
 
 def signal_name(number: int) -> str:
-    """SIGKILL for 9."""
+    """Return a signal's name, such as SIGKILL for 9."""
     with suppress(ValueError):
         return signal.Signals(number).name
     return f"signal {number}"
 
 
-def judge(ended: Sequence[Ended], written: int | None, stop: signal.Signals | None, unstarted: str = "") -> Outcome:
-    """The outcome of a start. `written`: status.json's exit status (see `exit_of_this_start`). `stop`: the signal that
-    `ftlaunch` was told to stop by. `unstarted`: why ranks could not be started or were lost, where that happened.
+def outcome_of(
+    rank_exits: Sequence[RankExit], written: int | None, stop: signal.Signals | None, start_failure: str = ""
+) -> Outcome:
+    """Decide the outcome of a start. `rank_exits`: in the order in which they were reported.
+
+    `written`: the exit status in status.json (see `exit_of_this_start`). `stop`: the signal that `ftlaunch` received.
+    `start_failure`: why ranks could not be started, or why the connection to them was lost.
     """
-    failures = [each for each in ended if each.status]
-    if written == DONE or (ended and not failures and not unstarted):
+    failures = [each for each in rank_exits if each.status]
+    if written == DONE or (rank_exits and not failures and not start_failure):
         return Outcome(DONE)
     by_themselves = bool(failures) and all(each.status == STOPPED_EARLY for each in failures)
-    too_early = written is None and not unstarted and all(each.status in _STOPPED for each in failures)
+    too_early = written is None and not start_failure and all(each.status in _STOPPED for each in failures)
     if stop is not None and too_early and not by_themselves:
         return Outcome(STOPPED_EARLY, reason=f"stopped by {stop.name} before training began")
     if not failures:
-        return Outcome(FAILED, reason=unstarted)
-    first = _first(failures)
-    return Outcome(_status(first, written, stop), first)
+        return Outcome(FAILED, reason=start_failure)
+    first = _first_failure(failures)
+    return Outcome(_exit_status(first, written, stop), first)
 
 
-def _first(failures: Sequence[Ended]) -> Ended:
-    """The failure that came first; rank 0's, where all agreed and it has said why."""
+def _first_failure(failures: Sequence[RankExit]) -> RankExit:
+    """Return the failure that came first; rank 0's if all ranks agreed, since it has shown the reason."""
     first = failures[0]
     same = (each for each in failures if each.rank == 0 and each.status == first.status)
-    return next(same, first) if first.status in AGREED else first
+    return next(same, first) if first.status in SHARED_STATUSES else first
 
 
-def _status(first: Ended, written: int | None, stop: signal.Signals | None) -> int:
-    """status.json's word, but for two that a later failure leaves: 75 of ranks that were interrupted because another
-    had failed, and the plain 1 of ranks that a refusal or a hang of another took along.
+def _exit_status(first: RankExit, written: int | None, stop: signal.Signals | None) -> int:
+    """Return the status in status.json, except for two that later failures write.
+
+    These are 75, if ranks were interrupted only because another had failed, and the plain 1 of ranks that end because
+    another one refused or hung.
     """
     own = first.exit_status
     if written is None or (written == STOPPED_EARLY != own and stop is None):
         return own
-    return own if written == FAILED and own in AGREED else written
+    return own if written == FAILED and own in SHARED_STATUSES else written
 
 
-def own_error(log: str) -> str:
-    """A rank's own error, from its log's text: the last traceback and what follows, or its last `error:` lines."""
+def last_error(log: str) -> str:
+    """Return the error at the end of a log: the last traceback and what follows it, or the last `error:` line."""
     lines = log.rstrip().split("\n")
     begin = _last(lines, "Traceback (most recent call last)")
     if begin is None:
         begin = _last(lines, "error: ")
-    return "\n".join(lines[begin:][-TOLD_LINES:]) if begin is not None else ""
+    return "\n".join(lines[begin:][-MAX_ERROR_LINES:]) if begin is not None else ""
 
 
 def _last(lines: Sequence[str], beginning: str) -> int | None:
     return next((number for number in reversed(range(len(lines))) if lines[number].startswith(beginning)), None)
 
 
-def since_start(log: str) -> str:
-    """What the newest start wrote into a log: all after its last title line."""
-    return log.rpartition("\n---- ")[2].partition("\n")[2] if "\n---- " in log else log.partition("\n")[2]
+def closing_lines(outcome: Outcome, logs: Path, start_failure: str = "") -> list[str]:
+    """Return the last lines to show: the error of the rank that failed first, as it wrote it, and the path of its log.
 
-
-def closing_lines(outcome: Outcome, logs: Path, unstarted: str = "") -> list[str]:
-    """What is said last: the error of the rank that failed first, in its own words, and where its log is.
-
-    Rank 0's words are on the terminal already; another rank's that end alike would only repeat them.
+    An error that is the same as rank 0's is left out: that one is on the terminal already.
     """
-    if outcome.status == DONE or (outcome.first is not None and outcome.first.status == STOPPED_EARLY):
+    first = outcome.first_failure
+    if outcome.status == DONE or (first is not None and first.status == STOPPED_EARLY):
         return []
     if outcome.status == STOPPED_EARLY:
         return [f"error: {outcome.reason}: start the same command again."]
-    if outcome.first is None:
-        return [*_node_errors(logs), f"error: {outcome.reason}; see the logs in {logs}"]
-    first, log = outcome.first, logs / f"rank-{outcome.first.rank}.log"
-    told = own_error(_newest(log)).splitlines()
-    shown = own_error(_newest(logs / "rank-0.log")).splitlines()
-    told = told if told[-1:] != shown[-1:] else []
+    if first is None:
+        return [*_launcher_errors(logs), f"error: {outcome.reason}; see the logs in {logs}"]
+    log = logs / f"rank-{first.rank}.log"
+    error = last_error(_newest_part(log)).splitlines()
+    shown = last_error(_newest_part(logs / "rank-0.log")).splitlines()
+    error = error if error[-1:] != shown[-1:] else []
     memory = "; if nobody killed it, the machine was out of memory" if first.status == -signal.SIGKILL else ""
-    lost = [f"error: {unstarted}"] if unstarted else []
-    return [*lost, *told, f"error: rank {first.rank} on {first.host} {first.in_words()}{memory}; its log: {log}"]
+    lost = [f"error: {start_failure}"] if start_failure else []
+    return [*lost, *error, f"error: rank {first.rank} on {first.host} {first.describe()}{memory}; its log: {log}"]
 
 
-def _node_errors(logs: Path) -> list[str]:
-    """What the launchers of the nodes said, where no rank came to say anything."""
-    return [line for log in sorted(logs.glob("node-*.log")) for line in own_error(_newest(log)).splitlines()]
+def _launcher_errors(logs: Path) -> list[str]:
+    """Return the errors of each node's torchrun or deepspeed launcher, for starts in which no rank ran."""
+    return [line for log in sorted(logs.glob("node-*.log")) for line in last_error(_newest_part(log)).splitlines()]
 
 
-def _newest(log: Path) -> str:
-    return since_start(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else ""
+def _newest_part(log: Path) -> str:
+    return newest_part(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else ""

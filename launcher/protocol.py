@@ -1,7 +1,21 @@
-"""What `ftlaunch` and the part of it that runs on each node say to each other: JSON objects, a line each. Pure.
+"""Encodes and decodes the messages between the controller (`ftlaunch`) and its agents: JSON objects, one a line.
 
-Orders go down the node's standard input. Words come up a pipe of their own, or, where only ssh or srun lie between, on
-standard error among what rank 0 writes there; a mark tells them apart.
+Orders go to an agent's standard input. `kind` and the other fields:
+
+    preflight   node, environment, cpu, ranks, files, port, job, silence
+    start       launch (see `LaunchSpec`), hosts
+    signal      name
+    leave       now
+    heartbeat
+
+Reports come back up a pipe of their own, or, over ssh and srun, on standard error among what rank 0 writes there; a
+mark tells them apart. Each also has `node` (its number) and `host`:
+
+    ready       port, gpus, bf16, threads
+    refused     reason
+    rank_exit   rank, status
+    agent_exit  status, ranks, reason
+    heartbeat
 """
 
 import json
@@ -12,41 +26,47 @@ from typing import Any
 Message = dict[str, Any]
 
 MARK = b"\x1eftlaunch\x1f"
-"""Begins a word: control characters that no log and no progress bar writes."""
+"""Begins a report: control characters that no log and no progress bar writes."""
+
+AGENT_SOCKET = "FTLAUNCH_AGENT"
+"""Name of the environment variable with the name of the agent's socket, for the processes around the ranks."""
+
+MAX_MESSAGE_BYTES = 1 << 16
+"""Size limit of a message between an agent and the process around a rank."""
 
 
-def order(**fields: object) -> bytes:
-    """An order for a node."""
-    return json.dumps(fields).encode() + b"\n"
+def encode_order(kind: str, **fields: object) -> bytes:
+    """Return the bytes of an order."""
+    return json.dumps({"kind": kind, **fields}).encode() + b"\n"
 
 
-def word(**fields: object) -> bytes:
-    """A word from a node."""
-    return MARK + json.dumps(fields).encode() + b"\n"
+def encode_report(kind: str, **fields: object) -> bytes:
+    """Return the bytes of a report."""
+    return MARK + json.dumps({"kind": kind, **fields}).encode() + b"\n"
 
 
-class Orders:
-    """Orders from a stream of bytes that arrives in pieces."""
+class OrderReader:
+    """Reads orders from a stream of bytes that arrives in pieces."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, piece: bytes) -> Iterator[Message]:
-        """The orders that are complete by now."""
+        """Yield the orders that are complete by now."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
             if line.strip():
                 yield json.loads(line)
 
 
-class Words:
-    """Words, and the bytes around them that are not for `ftlaunch`, from a stream that arrives in pieces."""
+class ReportReader:
+    """Separates reports from all other bytes of a stream that arrives in pieces."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, piece: bytes) -> Iterator[Message | bytes]:
-        """Words as objects, everything else as bytes, in their order; an unfinished word waits for its end."""
+        """Yield reports as objects and everything else as bytes, in their order. An unfinished report waits."""
         self._rest += piece
         while True:
             before, mark, after = self._rest.partition(MARK)
@@ -66,24 +86,17 @@ class Words:
             yield json.loads(line)
 
     def end(self) -> bytes:
-        """What is left when the stream ends."""
+        """Return what is left when the stream ends."""
         rest, self._rest = self._rest, b""
         return rest
 
 
 def _begun_mark(text: bytes) -> int:
-    """How many bytes at the end of the text may be the beginning of a mark."""
+    """Return how many bytes at the end of the text may be the beginning of a mark."""
     return next((size for size in range(len(MARK) - 1, 0, -1) if text.endswith(MARK[:size])), 0)
 
 
-AGENT = "FTLAUNCH_AGENT"
-"""Name of the environment variable with the name of the agent's socket."""
-
-
-LONGEST_MESSAGE = 1 << 16
-
-
 def write_all(handle: int, data: bytes) -> None:
-    """Write every byte. Raises OSError."""
+    """Write every byte to an open file. Raises OSError."""
     while data:
         data = data[os.write(handle, data) :]

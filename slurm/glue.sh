@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tasks x seeds, one job of an array for each pair:
+# Fine-tunes tasks x seeds, with one job of an array for each pair:
 #
 #   export FTSYS_GLUE_DIR=/path/to/glue
 #   sbatch slurm/glue.sh                                                    nine tasks, three seeds
@@ -7,7 +7,7 @@
 #   ftsys report runs/glue-ARRAYID/*                                        one table of all results
 #
 # A task is a GLUE name or the path of a run file. Without FTSYS_GLUE_DIR the synthetic sample is the only task, unless
-# FTSYS_TASKS names others. What mrpc.sh and job.sh say holds here too.
+# FTSYS_TASKS names others. The comments in mrpc.sh and job.sh apply here too.
 #
 #SBATCH --job-name=glue
 #SBATCH --array=0-26
@@ -37,10 +37,10 @@ fi
 task=${tasks[SLURM_ARRAY_TASK_ID / ${#seeds[@]}]}
 seed=${seeds[SLURM_ARRAY_TASK_ID % ${#seeds[@]}]}
 case $task in
-  *.toml) words=("$task") ;;
-  paraphrase) words=("$home/configs/runs/mrpc.toml" --task.name paraphrase --data.source synthetic) ;;
-  *) words=("$home/configs/runs/mrpc.toml" --task.name "$task" --data.source "${FTSYS_GLUE_DIR:-hub}") ;;
+  *.toml) arguments=("$task") ;;
+  paraphrase) arguments=("$home/configs/runs/mrpc.toml" --task.name paraphrase --data.source synthetic) ;;
+  *) arguments=("$home/configs/runs/mrpc.toml" --task.name "$task" --data.source "${FTSYS_GLUE_DIR:-hub}") ;;
 esac
 name=$(basename "$task" .toml)
-exec bash "$home/slurm/job.sh" "${words[@]}" --train.seed "$seed" \
+exec bash "$home/slurm/job.sh" "${arguments[@]}" --train.seed "$seed" \
   --output_dir "runs/glue-$SLURM_ARRAY_JOB_ID/$name-seed-$seed" "$@"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fine-tune on MRPC, or whatever a run file says:
+# Fine-tunes on MRPC, or as a run file says:
 #
 #   sbatch slurm/mrpc.sh
 #   sbatch --nodes=4 --gpus-per-node=8 --cpus-per-task=64 slurm/mrpc.sh configs/runs/other.toml --train.seed 7
 #
-# Submit it from ftsys's folder, after `make install` there. Options of sbatch win over the lines below; job.sh says what
-# else can be set. Without a run file, MRPC is read from the folder FTSYS_GLUE_DIR; where that is not set, the synthetic
-# sample stands in for it. Results: runs/mrpc-JOBID, or the output_dir of the run file.
+# Submit it from ftsys's folder, after `make install` there. Options of sbatch win over the lines below; job.sh lists
+# more settings. Without a run file, MRPC is read from the folder FTSYS_GLUE_DIR, or replaced by the synthetic sample if
+# that is not set. Results: runs/mrpc-JOBID, or the output_dir of the run file.
 #
 #SBATCH --job-name=mrpc
 #SBATCH --nodes=1

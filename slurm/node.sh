@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What runs on each node of a job; job.sh starts it through srun.
-#   node.sh check                 can this node take part? Says why not, with status 2
-#   node.sh run RUN.toml ...      one torchrun with this node's ranks
+# Runs on each node of a job; job.sh starts it through srun.
+#   node.sh check                 checks that this node can take part; ends with a message and status 2 if it cannot
+#   node.sh run RUN.toml ...      starts one torchrun with this node's ranks
 set -euo pipefail
 
 node=$SLURMD_NODENAME
@@ -17,21 +17,21 @@ check() {
   command -v "$FTSYS_PYTHON" > /dev/null || refuse "no virtual environment on $node: '$FTSYS_PYTHON' is missing there."
   [ "${SLURM_GPUS_ON_NODE:-0}" = "$FTSYS_GPUS" ] ||
     refuse "unequal nodes: $node has ${SLURM_GPUS_ON_NODE:-0} GPU(s), the first node $FTSYS_GPUS. Ask for --gpus-per-node."
-  for _ in 1 2 3 4 5; do # network folders show a new file late
+  for _ in 1 2 3 4 5; do # network file systems may show a new file late
     [ "$(cat "$FTSYS_RUN_DIR/logs/slurm-job" 2> /dev/null || true)" != "$SLURM_JOB_ID" ] || return 0
     sleep 1
   done
   refuse "'$FTSYS_RUN_DIR' is not shared: $node does not see what the first node wrote there."
 }
 
-# The store, copied to a disk of the node. Prints the folder to read stores from; nothing where the shared one is used.
+# Copies the store to a disk of the node and prints the folder to read stores from, or nothing to use the shared one.
 stage() {
   local root=${SLURM_TMPDIR:-} store copy
   if [ -z "$root" ]; then
     root=${TMPDIR:-/tmp}
     case $(stat --file-system --format %T "$root" 2> /dev/null) in
       ext2/ext3 | xfs | btrfs | zfs | f2fs) ;;
-      *) return 0 ;; # in memory, or shared
+      *) return 0 ;; # in memory, or on a shared disk
     esac
   fi
   store=$("$FTSYS_PYTHON" -m ftsys prepare "$@" | tail -n 1) && [ -d "$store" ] || return 0
@@ -40,13 +40,13 @@ stage() {
     echo "$scratch/stores"
   else
     rm -rf "$scratch/stores"
-    echo "$node: the store is read from the shared disk, it could not be copied to $root" >&2
+    echo "$node: the store could not be copied to $root: it is read from the shared disk" >&2
   fi
 }
 
-# To the ranks, not to torchrun: it dies of USR1, and a second signal ends its waiting for ranks that save.
+# Signals the ranks, not torchrun: it dies of USR1, and a second signal ends its wait for ranks that save.
 stop() {
-  told=yes
+  signalled=yes
   local pid
   [ -n "$torchrun" ] || return 0
   local children
@@ -55,20 +55,20 @@ stop() {
 }
 
 run() {
-  told="" torchrun=""
+  signalled="" torchrun=""
   trap stop USR1 TERM
   scratch=${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/ftsys-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}-$node
   trap 'rm -rf "$scratch"' EXIT
   if [ "$FTSYS_DEVICE" = cpu ]; then export CUDA_VISIBLE_DEVICES="" DS_ACCELERATOR=cpu; fi
-  # Where ops are compiled: nobody else's lock lies here, and none of ours stays.
+  # Folder for compiled ops: a new one has no stale lock of another process, and none of ours stays behind.
   export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$scratch/extensions}
   local towards=$MASTER_ADDR threads interface stores
   if [ "$SLURM_NODEID" = 0 ]; then towards=$FTSYS_PEER; fi
-  read -r threads interface < <("$FTSYS_PYTHON" -m launcher.slurm.in_job seat "$ranks" "$towards")
+  read -r threads interface < <("$FTSYS_PYTHON" -m launcher.slurm.in_job node "$ranks" "$towards")
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
   if [ -n "$interface" ]; then export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface}; fi
   stores=$(stage "$@")
-  if [ -n "$told" ]; then exit 0; fi
+  if [ -n "$signalled" ]; then exit 0; fi
 
   "$FTSYS_PYTHON" -m torch.distributed.run \
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$ranks" --node-rank="$SLURM_NODEID" \
@@ -79,17 +79,17 @@ run() {
   torchrun=$!
   local status=0
   wait $torchrun || status=$?
-  while kill -0 $torchrun 2> /dev/null; do # a trap ends `wait`, not torchrun
+  while kill -0 $torchrun 2> /dev/null; do # a trap ends `wait`, but not torchrun
     status=0
     wait $torchrun || status=$?
   done
-  if [ -n "$told" ]; then exit 0; fi # status.json says how it ended; a bad exit would kill ranks that still save
+  if [ -n "$signalled" ]; then exit 0; fi # status.json has the result; a failure here would kill ranks that save
   if [ $status != 0 ]; then
-    for _ in {1..15}; do # until the rank that speaks for the run has written why
+    for _ in {1..15}; do # until rank 0 has written the reason
       grep -q '"state": "running"' "$FTSYS_RUN_DIR/status.json" 2> /dev/null || break
       sleep 1
     done
-    # A torchrun that stumbles when all is done must not have the other nodes killed.
+    # A torchrun that fails after the run is done must not end the other nodes.
     if grep -q '"state": "done"' "$FTSYS_RUN_DIR/status.json" 2> /dev/null; then exit 0; fi
   fi
   exit $status

@@ -1,8 +1,8 @@
-"""`ftlaunch run` with everything of ours in place, but torchrun and the ranks' own program replaced by small ones.
+"""Runs `ftlaunch run` with doubles of torchrun and of the ranks' program; everything else is real.
 
-A start takes half a second instead of ten, so what happens when ranks die, hang or are interrupted can be tried often.
-The doubles come first on PYTHONPATH: a package `torch` that holds a torchrun, and a `sitecustomize` that runs the text
-of a test in place of `python -m ftsys`.
+A start takes half a second instead of ten, so many tests can kill, hang and interrupt ranks. The doubles come first on
+PYTHONPATH: a package `torch` with a torchrun, and a `sitecustomize` that runs a test's text instead of
+`python -m ftsys`.
 """
 
 import os
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TORCHRUN = '''
-"""As torchrun: ranks in sessions of their own; the first failure interrupts the others; signals are handed on."""
+"""Acts like torchrun: each rank has a session; the first failure interrupts the others; signals are forwarded."""
 import os, signal, subprocess, sys, time
 options = dict(word[2:].split("=", 1) for word in sys.argv[1:] if word.startswith("--") and "=" in word)
 program = sys.argv[sys.argv.index("--module") + 1 :]
@@ -87,12 +87,12 @@ RUN_FILE = '[task]\nname = "paraphrase"\n[data]\nsource = "synthetic"\n[engine]\
 
 @dataclass
 class Launch:
-    """An `ftlaunch run` that is under way."""
+    """A running `ftlaunch run`."""
 
     folder: Path
     process: "subprocess.Popen[str]"
     inside: bool = False
-    """Whether `process` only leads to `ftlaunch`, as its only child."""
+    """True if `ftlaunch` is the only child of `process`."""
 
     def send(self, number: signal.Signals) -> None:
         """Send `ftlaunch` a signal."""
@@ -102,12 +102,12 @@ class Launch:
         os.kill(pid, number)
 
     def signs(self, rank: int) -> list[str]:
-        """What the rank's program has signed so far."""
+        """Return the lines that the rank's program has signed so far."""
         path = self.folder / f"sign-{rank}"
         return path.read_text().splitlines() if path.exists() else []
 
     def wait_for(self, told: Callable[["Launch"], bool], seconds: float = 30.0) -> None:
-        """Wait until something holds."""
+        """Wait until `told` returns True."""
         deadline = time.monotonic() + seconds
         while not told(self):
             assert time.monotonic() < deadline, "nothing came"
@@ -115,13 +115,13 @@ class Launch:
             time.sleep(0.02)
 
     def end(self, seconds: float = 60.0) -> tuple[int, str, str]:
-        """(exit status, standard output, standard error) once it has ended."""
+        """Wait for the end; returns (exit status, standard output, standard error)."""
         out, err = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, err
 
 
 def doubles(folder: Path, program: str, torchrun: str = TORCHRUN) -> dict[str, str]:
-    """Write the doubles and a run file into a folder; the environment in which they are found."""
+    """Write the doubles and a run file into a folder; returns the environment that finds them."""
     fakes = folder / "fakes"
     (fakes / "torch/distributed").mkdir(parents=True, exist_ok=True)
     for name in ("torch/__init__.py", "torch/distributed/__init__.py"):
@@ -142,10 +142,10 @@ def launch(
     before: Sequence[str] = (),
     ranks_per_node: int = 2,
 ) -> Launch:
-    """Start `ftlaunch run` with ranks that run `program`, a text of Python with RANK and sign(TEXT) at hand.
+    """Start `ftlaunch run` with ranks that run `program`, Python code that can use RANK and sign(TEXT).
 
-    Standard output and error are captured, or go to the open file `terminal`. `before`: what comes before the command,
-    to start it somewhere else.
+    Standard output and error are captured, or go to the open file `terminal`. `before`: a prefix of the command that
+    starts it elsewhere.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
     command = [sys.executable, "-m", "launcher", "run", "run.toml", "--cpu"]
@@ -161,7 +161,7 @@ def launch(
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Every process that this folder's launches have left: they carry it in their environment."""
+    """Return every process of this folder's launches: they have the folder in their environment."""
     mark, found = f"FTSYS_FAKE_FOLDER={folder}".encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:

@@ -98,11 +98,6 @@ def read_status_after_crash(output_dir: Path | str) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def newest_attempt(folder: Path) -> int:
-    """Return the number of the run folder's newest attempt; 0 if there was none."""
-    return max((int(path.stem) for path in folder.glob("attempts/*.json") if path.stem.isdecimal()), default=0)
-
-
 def exit_of_this_start(folder: Path, before: int) -> int | None:
     """Return the exit status in status.json if an attempt later than `before` wrote it; else None."""
     status = read_status_after_crash(folder)

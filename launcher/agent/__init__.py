@@ -1,1 +1,1 @@
-"""`python -m launcher.agent`: starts and watches the ranks of one node."""
+"""Starts and watches the ranks of one node: `python -m launcher.agent`."""

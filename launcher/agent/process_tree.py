@@ -1,4 +1,4 @@
-"""What Linux offers for a process to take its children along when it ends."""
+"""Makes a process take its children along when it ends, by calls that only Linux has."""
 
 import ctypes
 import os
@@ -13,8 +13,8 @@ from launcher.timeouts import KILL_POLL_SECONDS
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send us a signal when our parent ends, whatever ends it. Survives `exec`, not `fork`."""
+def signal_at_parent_exit(number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent ends, for any reason. Survives `exec`, not `fork`."""
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, int(number))
 
 
@@ -24,7 +24,10 @@ def adopt_orphans() -> None:
 
 
 def kill_children(seconds: float) -> None:
-    """Kill all children of this process, and theirs as they become ours (see `adopt_orphans`), for some seconds."""
+    """Kill all children of this process, and theirs once they become ours (see `adopt_orphans`), until none is left.
+
+    Gives up after `seconds`.
+    """
     deadline = time.monotonic() + seconds
     while (children := list(_children())) and time.monotonic() < deadline:
         for pid in children:
@@ -40,12 +43,12 @@ def _children() -> Iterator[int]:
     own = os.getpid()
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # After the command's name in parentheses, which may hold anything: state, parent.
+            # The command's name in parentheses may contain anything; state and parent follow it.
             if int(path.read_text().rpartition(")")[2].split()[1]) == own:
                 yield int(path.parent.name)
 
 
 def kill_group(group: int) -> None:
-    """Kill what is left of a process group that a child of ours leads."""
+    """Kill the rest of a process group that a child of ours leads."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The agent's connections to the ranks of its node: who they are, how each ended, and how to end them."""
+"""Connects the agent with the ranks of its node: their process ids, their ends, and the signals to them."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import selectors
 import signal
 import socket
 import struct
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,45 +13,47 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.agent.process_tree import kill_group
-from launcher.host.cpu_affinity import Share
-from launcher.protocol import LONGEST_MESSAGE
+from launcher.host.cpu_affinity import CoreAssignment
+from launcher.log_files import title_line
+from launcher.protocol import MAX_MESSAGE_BYTES
 
 
 @dataclass
-class Link:
-    """One rank: the process around it (`pid`), which leads to us, and the rank's own (`child`)."""
+class RankLink:
+    """The connection to one rank's wrapper process (`launcher.agent.rank`), and the ids of both processes."""
 
     socket: socket.socket
     rank: int | None = None
-    pid: int | None = None
-    child: int | None = None
+    wrapper_pid: int | None = None
+    rank_pid: int | None = None
     ended: bool = False
 
 
 class RankLinks:
-    """Listens under `name` for the ranks of this node. `on_end(rank, status)`: -N for signal N."""
+    """Listens on the socket `name` for the ranks of this node. Calls `on_exit(rank, status)`, -N for signal N."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, logs: Path, share: Share, on_end: Callable[[int, int], None]
+        self, selector: selectors.BaseSelector, logs: Path, cores: CoreAssignment, on_exit: Callable[[int, int], None]
     ) -> None:
-        self._selector, self._logs, self._share, self._on_end = selector, logs, share, on_end
+        self._selector, self._logs, self._cores, self._on_exit = selector, logs, cores, on_exit
         self.name = f"ftlaunch-{uuid.uuid4().hex}"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind("\0" + self.name)  # a name without a file: it is gone when we are
+        self._listener.bind("\0" + self.name)  # an abstract name: no file that could stay behind
         self._listener.listen(1024)
-        self._links: list[Link] = []
-        self._told: signal.Signals | None = None
+        self._links: list[RankLink] = []
+        self._interrupted_by: signal.Signals | None = None
         self.ended: dict[int, int] = {}
+        """Status of each rank that has ended."""
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     @property
-    def begun(self) -> bool:
-        """Whether any rank has been started."""
+    def any_started(self) -> bool:
+        """True once a rank has been started."""
         return bool(self._links) or bool(self.ended)
 
     @property
-    def alive(self) -> bool:
-        """Whether any rank or the process around it is still there."""
+    def any_left(self) -> bool:
+        """True while a rank or its wrapper process is still there."""
         return bool(self._links)
 
     def _accept(self) -> None:
@@ -61,75 +62,74 @@ class RankLinks:
         if user != os.getuid():
             connection.close()
             return
-        link = Link(connection)
+        link = RankLink(connection)
         self._links.append(link)
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._read(link))
 
-    def _read(self, link: Link) -> None:
+    def _read(self, link: RankLink) -> None:
         try:
-            message = link.socket.recv(LONGEST_MESSAGE)
+            data = link.socket.recv(MAX_MESSAGE_BYTES)
         except ConnectionError:
-            message = b""
-        if not message:
+            data = b""
+        if not data:
             self._drop(link)
             return
-        told = json.loads(message)
-        if "rank" in told:
-            link.rank, link.pid = told["rank"], told["pid"]
-            self._answer(link, told["local_rank"])
-        elif "child" in told:
-            link.child = told["child"]
-            if self._told is not None:
-                self._interrupt(link, self._told)  # it came to be after the others had been told
+        message = json.loads(data)
+        if "rank" in message:
+            link.rank, link.wrapper_pid = message["rank"], message["wrapper_pid"]
+            self._send_settings(link, message["local_rank"])
+        elif "rank_pid" in message:
+            link.rank_pid = message["rank_pid"]
+            if self._interrupted_by is not None:
+                self._interrupt(link, self._interrupted_by)  # this rank started after the others got the signal
         else:
-            self._end(link, told["ended"])
+            self._on_end(link, message["exit"])
 
-    def _answer(self, link: Link, local_rank: int) -> None:
-        title = f"---- {time.strftime('%Y-%m-%d %H:%M:%S')} {socket.gethostname()}: rank {link.rank}"
-        told = {
+    def _send_settings(self, link: RankLink, local_rank: int) -> None:
+        settings = {
             "log": str(self._logs / f"rank-{link.rank}.log"),
-            "title": title,
-            "cpus": self._share.cpus[local_rank] if self._share.cpus else None,
+            "title": title_line(f"rank {link.rank}"),
+            "cpus": self._cores.cpus[local_rank] if self._cores.cpus else None,
         }
-        handles = [1, 2] if link.rank == 0 else []
-        socket.send_fds(link.socket, [json.dumps(told).encode()], handles)
+        terminals = [1, 2] if link.rank == 0 else []
+        socket.send_fds(link.socket, [json.dumps(settings).encode()], terminals)
 
-    def _end(self, link: Link, status: int) -> None:
+    def _on_end(self, link: RankLink, status: int) -> None:
         link.ended = True
         if link.rank is not None and link.rank not in self.ended:
             self.ended[link.rank] = status
-            self._on_end(link.rank, status)
+            self._on_exit(link.rank, status)
 
-    def _drop(self, link: Link) -> None:
-        """The process around a rank has ended; if it told nothing before, it was killed, and its rank with it."""
+    def _drop(self, link: RankLink) -> None:
+        """Remove a wrapper process that has ended. If it reported no status, it was killed, and its rank with it."""
         self._selector.unregister(link.socket)
         link.socket.close()
         self._links.remove(link)
         if not link.ended:
-            self._end(link, -signal.SIGKILL)
+            self._on_end(link, -signal.SIGKILL)
 
     def interrupt(self, number: signal.Signals) -> None:
-        """Send a signal to every rank that runs, and to those that are still to come."""
-        self._told = number
+        """Send a signal to every running rank, and to those that start later."""
+        self._interrupted_by = number
         for link in self._links:
             self._interrupt(link, number)
 
-    def _interrupt(self, link: Link, number: signal.Signals) -> None:
-        if link.child is not None and link.pid is not None and not link.ended:
+    def _interrupt(self, link: RankLink, number: signal.Signals) -> None:
+        if link.rank_pid is not None and link.wrapper_pid is not None and not link.ended:
             with suppress(ProcessLookupError):
-                os.kill(link.pid, number)
+                os.kill(link.wrapper_pid, number)
 
     def kill(self) -> None:
-        """Kill every rank that is left, with what it started, and the process around it."""
+        """Kill every rank that is left, the processes it started, and its wrapper process."""
         for link in self._links:
-            if link.child is not None:
-                kill_group(link.child)
-            if link.pid is not None:
+            if link.rank_pid is not None:
+                kill_group(link.rank_pid)
+            if link.wrapper_pid is not None:
                 with suppress(ProcessLookupError):
-                    os.kill(link.pid, signal.SIGKILL)
+                    os.kill(link.wrapper_pid, signal.SIGKILL)
 
     def release(self) -> None:
-        """Let torchrun see how the ranks ended: until now their outer processes have waited."""
+        """Let torchrun see the ends of the ranks: until now the wrapper processes have waited."""
         for link in self._links:
             if link.ended:
                 with suppress(OSError):

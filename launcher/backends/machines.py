@@ -1,4 +1,4 @@
-"""Which machines a run is started on, and the world that they make. Pure, but for reading a hostfile."""
+"""Determines the machines of a run and the world that they form. Pure, except for reading a hostfile."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from launcher.protocol import Message
 
 @dataclass(frozen=True)
 class Machines:
-    """The machines by name, and how many ranks each runs; None where that depends on the GPUs they have."""
+    """The machines by name, and the ranks on each; None if that number depends on the GPUs they have."""
 
     hosts: tuple[str, ...]
     ranks_per_node: int | None
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the command line asks for, or else the run file's [launch]; None where neither says."""
+class WorldRequest:
+    """The numbers that the command line asks for, or else the run file's [launch]; None where neither gives one."""
 
     nodes: int | None
     ranks_per_node: int | None
 
     @classmethod
-    def read(cls, nodes: int | None, gpus_per_node: int | None, launch: LaunchSection) -> "Asked":
-        """The command line wins. One node in the run file is its default, and means as many as there are.
+    def read(cls, nodes: int | None, gpus_per_node: int | None, launch: LaunchSection) -> "WorldRequest":
+        """Combine both; the command line wins. One node in the run file is the default and means all there are.
 
-        Raises ConfigError for a count that computes nothing.
+        Raises ConfigError for a number below 1.
         """
         for name, value in (("--nodes", nodes), ("--gpus-per-node", gpus_per_node)):
             if value is not None and value < 1:
@@ -40,28 +40,29 @@ class Asked:
         return cls(nodes or (launch.nodes if launch.nodes > 1 else None), None if ranks == "auto" else ranks)
 
 
-def local_machine(name: str, asked: Asked) -> Machines:
-    """This machine. Raises LaunchError where more were asked for."""
-    return Machines(_first([name], asked.nodes, "this machine; --hostfile FILE names more"), asked.ranks_per_node)
+def local_machine(name: str, request: WorldRequest) -> Machines:
+    """Return this machine. Raises LaunchError if more machines were requested."""
+    hosts = _first([name], request.nodes, "this machine; --hostfile FILE names more")
+    return Machines(hosts, request.ranks_per_node)
 
 
-def allocated_machines(hosts: Sequence[str], asked: Asked) -> Machines:
-    """The nodes of an allocation. Raises LaunchError where more were asked for."""
-    return Machines(_first(hosts, asked.nodes, "the SLURM allocation"), asked.ranks_per_node)
+def allocated_machines(hosts: Sequence[str], request: WorldRequest) -> Machines:
+    """Return the nodes of an allocation. Raises LaunchError if more were requested."""
+    return Machines(_first(hosts, request.nodes, "the SLURM allocation"), request.ranks_per_node)
 
 
-def listed_machines(path: str, asked: Asked) -> Machines:
-    """The machines of a hostfile.
+def listed_machines(path: str, request: WorldRequest) -> Machines:
+    """Return the machines of a hostfile.
 
-    Raises LaunchError for a file that cannot be read, for every bad line, and where it has too few hosts or slots.
+    Raises LaunchError for a file that cannot be read, for every bad line, and for too few hosts or slots.
     """
     hosts = read_hostfile(path)
-    names = _first([host.name for host in hosts], asked.nodes, f"hostfile {path!r}")
-    return Machines(names, _slots(hosts[: len(names)], asked.ranks_per_node, path))
+    names = _first([host.name for host in hosts], request.nodes, f"hostfile {path!r}")
+    return Machines(names, _slots(hosts[: len(names)], request.ranks_per_node, path))
 
 
 def read_hostfile(path: str) -> tuple[Host, ...]:
-    """The hosts of a hostfile. Raises LaunchError for one that cannot be read, and for every bad line."""
+    """Return the hosts of a hostfile. Raises LaunchError for a file that cannot be read, and for every bad line."""
     try:
         return parse_hostfile(Path(path).read_text(encoding="utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
@@ -71,36 +72,36 @@ def read_hostfile(path: str) -> tuple[Host, ...]:
 
 def _first(hosts: Sequence[str], nodes: int | None, where: str) -> tuple[str, ...]:
     if nodes is not None and nodes > len(hosts):
-        raise LaunchError(f"{nodes} nodes were asked for, but there is only {len(hosts)} in {where}.")
+        raise LaunchError(f"{nodes} nodes were requested, but there is only {len(hosts)} in {where}.")
     return tuple(hosts[:nodes])
 
 
 def _slots(hosts: Sequence[Host], ranks: int | None, path: str) -> int:
-    """Ranks a host: as asked, or the slots, which must be equal then."""
+    """Return the ranks of each host: as requested, or the slots, which must then be equal."""
     slots = {host.slots for host in hosts}
     if ranks is None and len(slots) > 1:
-        told = ", ".join(f"{host.name} has {host.slots}" for host in hosts)
+        listed = ", ".join(f"{host.name} has {host.slots}" for host in hosts)
         raise LaunchError(
-            f"hostfile {path!r} gives hosts different slots ({told}); every node runs as many ranks: "
-            f"write --gpus-per-node {min(slots)}."
+            f"hostfile {path!r} gives the hosts different slots ({listed}), but every node runs the same number of "
+            f"ranks: write --gpus-per-node {min(slots)}."
         )
     for host in hosts:
         if ranks is not None and ranks > host.slots:
             raise LaunchError(
-                f"{ranks} ranks a node were asked for, but hostfile {path!r} gives {host.name!r} {host.slots}."
+                f"{ranks} ranks on each node were requested, but hostfile {path!r} gives {host.name!r} {host.slots}."
             )
     return ranks or min(slots)
 
 
 def world_of(ready: Mapping[int, Message], machines: Machines, launcher: Literal["torchrun", "deepspeed"]) -> World:
-    """The world that the nodes make; `ready` is what each said of itself.
+    """Return the world that the nodes form. `ready`: their `ready` reports by node number.
 
-    Raises LaunchError where they differ in what they have.
+    Raises LaunchError if their GPUs differ.
     """
-    gpus = {len(word["gpus"]) for word in ready.values()}
+    gpus = {len(report["gpus"]) for report in ready.values()}
     if len(gpus) > 1 and (machines.ranks_per_node is None or 0 in gpus):
-        told = ", ".join(f"{word['host']} has {len(word['gpus'])}" for word in ready.values())
-        raise LaunchError(f"the nodes have different numbers of GPUs ({told}): write --gpus-per-node N, or --cpu.")
+        listed = ", ".join(f"{report['host']} has {len(report['gpus'])}" for report in ready.values())
+        raise LaunchError(f"the nodes have different numbers of GPUs ({listed}): write --gpus-per-node N, or --cpu.")
     count = max(gpus)
     local = machines.ranks_per_node or max(1, count)
     return World(
@@ -108,6 +109,6 @@ def world_of(ready: Mapping[int, Message], machines: Machines, launcher: Literal
         nodes=len(ready),
         local_ranks=local,
         device="cuda" if count else "cpu",
-        bf16_supported=all(word["bf16"] for word in ready.values()),
+        bf16_supported=all(report["bf16"] for report in ready.values()),
         launcher=launcher,
     )

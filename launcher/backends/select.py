@@ -1,4 +1,4 @@
-"""Which backend starts a run, and why. Pure."""
+"""Selects the backend that starts a run, with the reason. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,40 +12,44 @@ Backend = Literal["local", "hostfile", "slurm"]
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend with the reason for it."""
+    """A backend and the reason for it."""
 
     backend: Backend
     why: str
 
 
-def choose_backend(asked: str, source: str, hostfile: str | None, environ: Mapping[str, str], has_srun: bool) -> Choice:
-    """The backend asked for (`source` says where), else slurm in an allocation, hostfile where one is given, or local.
+def choose_backend(
+    requested: str, source: str, hostfile: str | None, environ: Mapping[str, str], has_srun: bool
+) -> Choice:
+    """Return the requested backend; for "auto": slurm in an allocation, hostfile if one is given, else local.
 
-    Raises LaunchError where the one asked for cannot start anything here.
+    `source`: the option or key that requested it, for messages. Raises LaunchError if it cannot start anything here.
     """
     job = environ.get("SLURM_JOB_ID", "")
     if job and not job.isdecimal():
-        raise LaunchError(f"SLURM_JOB_ID={job!r} is no job number: unset it, or start inside a SLURM allocation.")
-    if asked == "auto":
+        raise LaunchError(f"SLURM_JOB_ID={job!r} is not a job number: unset it, or start inside a SLURM allocation.")
+    if requested == "auto":
         return _automatic(job, hostfile, has_srun)
-    if asked == "slurm":
+    if requested == "slurm":
         _require_slurm(job, has_srun)
-    if asked == "hostfile" and hostfile is None:
+    if requested == "hostfile" and hostfile is None:
         raise LaunchError(f"{source} = 'hostfile' needs the hosts: write --hostfile FILE, a line `name slots=N` each.")
-    if asked != "hostfile" and hostfile is not None:
-        raise LaunchError(f"{source} = {asked!r} reads no hostfile, but --hostfile {hostfile!r} was given: drop one.")
+    if requested != "hostfile" and hostfile is not None:
+        raise LaunchError(
+            f"{source} = {requested!r} reads no hostfile, but --hostfile {hostfile!r} was given: drop one."
+        )
     known: dict[str, Backend] = {"local": "local", "hostfile": "hostfile", "slurm": "slurm"}
-    return Choice(known[asked], f"{source} = {asked!r}")
+    return Choice(known[requested], f"{source} = {requested!r}")
 
 
-def job_of(choice: Choice, folder: Path, environ: Mapping[str, str]) -> str:
-    """What the port of a run in this folder is derived from: its SLURM job, else the folder."""
+def port_seed(choice: Choice, folder: Path, environ: Mapping[str, str]) -> str:
+    """Return the text from which a run's port is derived: its SLURM job, else its run folder."""
     return f"slurm job {environ['SLURM_JOB_ID']}" if choice.backend == "slurm" else str(folder.absolute())
 
 
 def _automatic(job: str, hostfile: str | None, has_srun: bool) -> Choice:
     if job and has_srun:
-        unread = f", --hostfile {hostfile} is left unread" if hostfile else ""
+        unread = f", --hostfile {hostfile} is not used" if hostfile else ""
         return Choice("slurm", f"inside SLURM job {job}{unread}")
     without = f"SLURM job {job}, but no srun here" if job else "no SLURM allocation"
     if hostfile:

@@ -1,1 +1,1 @@
-"""One module a sub-command of `ftlaunch`: `add_parser` declares its words, `command` does it and returns a status."""
+"""Holds one module for each sub-command of `ftlaunch`: `add_parser` declares its options, `command` runs it."""

@@ -1,27 +1,26 @@
-"""`ftlaunch cancel`: end the SLURM job of a run folder."""
+"""Runs `ftlaunch cancel`: ends the SLURM job of a run folder."""
 
 import argparse
 from pathlib import Path
 
-from launcher.commands.shared import Commands
-from launcher.slurm.job import LIVE, cancel, demanded_number, refuse_overrides, state
+from ftsys.errors import DONE
+from launcher.commands.parser import SubParsers, add_run_folder_command
+from launcher.slurm.job import LIVE, cancel, refuse_overrides, require_job_number, state
 
 
-def add_parser(commands: Commands) -> None:
-    """Declare the command's words."""
-    parser = commands.add_parser("cancel", help="end the SLURM job of a run", allow_abbrev=False)
-    parser.add_argument("folder", metavar="RUN_DIR", help="the run folder")
-    parser.set_defaults(command=command)
+def add_parser(commands: SubParsers) -> None:
+    """Declare the command's options."""
+    add_run_folder_command(commands, "cancel").set_defaults(command=command)
 
 
 def command(options: argparse.Namespace, overrides: list[str]) -> int:
-    """Tell SLURM, once. Raises LaunchError for a folder without a job, and where SLURM does not answer."""
+    """Cancel the job once. Raises LaunchError for a folder without a job, and if SLURM does not answer."""
     refuse_overrides(overrides)
-    number = demanded_number(Path(options.folder))
+    number = require_job_number(Path(options.folder))
     found = state(number)
     if found not in LIVE:
         print(f"job {number} has ended already ({found})")
-        return 0
+        return DONE
     cancel(number)
     print(f"job {number} was told to end: ranks that train save a checkpoint first")
-    return 0
+    return DONE

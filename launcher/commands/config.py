@@ -1,4 +1,4 @@
-"""`ftlaunch config`: the DeepSpeed file that a run makes, and the files that the project ships."""
+"""Runs `ftlaunch config`: prints the DeepSpeed file of a run, or writes the files that the project ships."""
 
 import argparse
 from collections.abc import Iterator
@@ -8,32 +8,38 @@ from pathlib import Path
 
 from ftsys.config import load_run
 from ftsys.errors import DONE, ConfigError
-from launcher.commands.shared import (
-    Commands,
-    add_command,
+from launcher.commands.parser import SubParsers, add_run_file_command
+from launcher.commands.planning import (
     add_gpu_options,
+    add_rows_option,
     add_world_options,
-    asked_world,
-    planned,
+    plan_run,
+    requested_world,
 )
 from launcher.planner.deepspeed_config import file_name
 from launcher.planner.shipped_configs import write_shipped
 
 
-def add_parser(commands: Commands) -> None:
-    """Declare the command's words."""
-    parser = add_command(commands, "config", "print the DeepSpeed file that a run makes")
-    parser.add_argument("run", metavar="RUN.toml", nargs="?", help="the run file")
+def add_parser(commands: SubParsers) -> None:
+    """Declare the command's options."""
+    parser = add_run_file_command(commands, "config", optional=True)
     add_world_options(parser)
     add_gpu_options(parser)
-    parser.add_argument("--train-rows", type=int, help="examples of the training split, for the steps to be counted")
-    parser.add_argument("--output", type=Path, help="a file, or a folder in which its name says all that it turns on")
-    parser.add_argument("--write-shipped", type=Path, metavar="FOLDER", help="write the project's configs/deepspeed")
+    add_rows_option(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="the file to write, or a folder, in which the file gets a name that lists its settings",
+    )
+    parser.add_argument(
+        "--write-shipped", type=Path, metavar="FOLDER", help="write the files of the project's configs/deepspeed"
+    )
     parser.set_defaults(command=command)
 
 
 def command(options: argparse.Namespace, overrides: list[str]) -> int:
-    """Print or write the file; returns the exit status. Raises ConfigError for a run that makes none."""
+    """Print or write the file; returns the exit status. Raises ConfigError for a run without a DeepSpeed file."""
     if options.write_shipped:
         with _writing(options.write_shipped):
             print(f"{len(write_shipped(options.write_shipped))} files written to {options.write_shipped}")
@@ -41,8 +47,8 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     if options.run is None:
         raise ConfigError("no run file was given: write `ftlaunch config RUN.toml`.")
     run = load_run(options.run, overrides)
-    # Who asks for DeepSpeed's file means to start with DeepSpeed.
-    plan, text = planned(run, replace(asked_world(run, options), launcher="deepspeed"), options.train_rows)
+    # A user who asks for the DeepSpeed file will start the run with DeepSpeed.
+    plan, text = plan_run(run, replace(requested_world(run, options), launcher="deepspeed"), options.train_rows)
     if options.output is None:
         print(text, end="")
         return DONE

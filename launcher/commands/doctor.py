@@ -1,4 +1,4 @@
-"""`ftlaunch doctor`: look at every node of a run, and say what would fail later. Changes nothing."""
+"""Runs `ftlaunch doctor`: checks every node of a run for problems that would make it fail later. Changes nothing."""
 
 import argparse
 import os
@@ -8,52 +8,58 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
 from launcher.backends.machines import Machines
-from launcher.backends.select import Choice, job_of
-from launcher.command_lines import passed_environment
-from launcher.commands.shared import Commands, add_command
-from launcher.commands.where import add_where_options, chosen_backend, machines_of
-from launcher.doctor.facts import Asked
+from launcher.backends.select import Choice, port_seed
+from launcher.command_lines import forwarded_environment
+from launcher.commands.machine_options import add_machine_options, chosen_backend, machines_of
+from launcher.commands.parser import SubParsers, add_run_file_command
+from launcher.doctor.facts import CheckRequest
 from launcher.host.ports import ephemeral_ports, ports_of_job
 from launcher.planner.world import visible_gpus
 
 
-def add_parser(commands: Commands) -> None:
-    """Declare the command's words."""
-    parser = add_command(commands, "doctor", "look at every node and say what would fail later; changes nothing")
-    parser.add_argument("run", metavar="RUN.toml", help="the run file")
-    add_where_options(parser)
-    parser.add_argument("--seconds", type=float, default=Asked.seconds, help="for all probes (default: %(default)g)")
+def add_parser(commands: SubParsers) -> None:
+    """Declare the command's options."""
+    parser = add_run_file_command(commands, "doctor")
+    add_machine_options(parser)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        default=CheckRequest.seconds,
+        help="time limit for all nodes together (default: %(default)g)",
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(command=command, launcher="torchrun")
 
 
 def command(options: argparse.Namespace, overrides: list[str]) -> int:
-    """Print the findings; returns 2 where something would fail, else 0.
+    """Print the findings; returns 2 if the run would fail, else 0.
 
-    Raises ConfigError and LaunchError, with 2, for a run file or a list of nodes that cannot be used.
+    Raises ConfigError and LaunchError, both with status 2, for a run file or a list of nodes that cannot be used.
     """
-    # Here, so that other commands need not wait for it.
-    from launcher.doctor.checks import judge
+    # Imported here, so that other commands do not pay for them.
+    from launcher.doctor.checks import run_checks
     from launcher.doctor.findings import exit_status, show, to_json
-    from launcher.doctor.probes import examine
+    from launcher.doctor.probes import collect_facts
 
     start = time.monotonic()
-    asked = _asked(options, load_run(options.run, overrides))
-    findings = judge(examine(asked, passed_environment(os.environ) if asked.backend == "hostfile" else {}))
+    request = _request(options, load_run(options.run, overrides))
+    environ = forwarded_environment(os.environ) if request.backend == "hostfile" else {}
+    findings = run_checks(collect_facts(request, environ))
     seconds = time.monotonic() - start
-    print(to_json(findings, asked.nodes, seconds) if options.json else show(findings, seconds), end="")
+    print(to_json(findings, request.nodes, seconds) if options.json else show(findings, seconds), end="")
     return exit_status(findings)
 
 
-def _asked(options: argparse.Namespace, run: RunConfig) -> Asked:
+def _request(options: argparse.Namespace, run: RunConfig) -> CheckRequest:
     from launcher.doctor.requirements import requirements, versions_tested
 
     choice = chosen_backend(options, run)
     machines = machines_of(options, run, choice)
-    return Asked(
+    return CheckRequest(
         run,
         choice.backend,
-        _seats(machines, options.cpu),
+        _probe_hosts(machines, options.cpu),
         port=options.port if options.port is not None else _first_port(choice, run),
         port_is_named=options.port is not None,
         ranks_per_node=machines.ranks_per_node,
@@ -65,12 +71,12 @@ def _asked(options: argparse.Namespace, run: RunConfig) -> Asked:
 
 
 def _first_port(choice: Choice, run: RunConfig) -> int:
-    """The port that the run will take, if it is free."""
-    return next(ports_of_job(job_of(choice, Path(run.output_dir), os.environ), ephemeral_ports()))
+    """Return the port that the run will take if it is free."""
+    return next(ports_of_job(port_seed(choice, Path(run.output_dir), os.environ), ephemeral_ports()))
 
 
-def _seats(machines: Machines, cpu: bool) -> tuple[str, ...]:
-    """The hosts, and a single one twice where it runs several ranks: an all-reduce takes two."""
+def _probe_hosts(machines: Machines, cpu: bool) -> tuple[str, ...]:
+    """Return the host of each probe: a single host that runs several ranks twice, since an all-reduce needs two."""
     hosts = machines.hosts
     here = len(hosts) == 1 and hosts[0] == socket.gethostname()
     ranks = machines.ranks_per_node or (len(visible_gpus(os.environ)) if here and not cpu else 1)

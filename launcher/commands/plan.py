@@ -1,20 +1,20 @@
-"""`ftlaunch plan`: every choice that a run leaves open, with its reason, and what each way to compute it needs."""
+"""Runs `ftlaunch plan`: resolves every choice that a run leaves open, and shows reasons and candidates."""
 
 import argparse
 import json
 
 from ftsys.config import RunConfig, load_run
 from ftsys.errors import DONE
-from launcher.commands.shared import (
-    Commands,
-    add_command,
+from launcher.commands.parser import SubParsers, add_run_file_command
+from launcher.commands.planning import (
     add_gpu_options,
+    add_rows_option,
     add_world_options,
-    asked_world,
-    planned,
+    plan_run,
+    requested_world,
 )
 from launcher.planner.choices import settled_by_json
-from launcher.planner.deepspeed_config import read_user_json
+from launcher.planner.deepspeed_config import user_json_of
 from launcher.planner.model_shape.of_run import shape_of_run
 from launcher.planner.search import Fitting, fitting
 from launcher.planner.show_candidates import as_values, show_candidates
@@ -22,23 +22,24 @@ from launcher.planner.show_plan import show_plan
 from launcher.planner.world import World
 
 
-def add_parser(commands: Commands) -> None:
-    """Declare the command's words."""
-    parser = add_command(commands, "plan", "show every choice that a run leaves open, resolved, with its reason")
-    parser.add_argument("run", metavar="RUN.toml", help="the run file")
+def add_parser(commands: SubParsers) -> None:
+    """Declare the command's options."""
+    parser = add_run_file_command(commands, "plan")
     add_world_options(parser)
     add_gpu_options(parser)
-    parser.add_argument("--train-rows", type=int, help="examples of the training split, for the steps to be counted")
-    parser.add_argument("--all", action="store_true", help="every candidate, in every precision and micro-batch")
-    parser.add_argument("--json", action="store_true", help="print plan.json, with all candidates, instead of lines")
+    add_rows_option(parser)
+    parser.add_argument(
+        "--all", action="store_true", help="show every candidate, in every precision and micro-batch size"
+    )
+    parser.add_argument("--json", action="store_true", help="print plan.json with all candidates instead of a table")
     parser.set_defaults(command=command)
 
 
 def command(options: argparse.Namespace, overrides: list[str]) -> int:
     """Print the plan; returns the exit status. Raises ConfigError for a run that cannot work."""
     run = load_run(options.run, overrides)
-    world = asked_world(run, options)
-    plan, _ = planned(run, world, options.train_rows)
+    world = requested_world(run, options)
+    plan, _ = plan_run(run, world, options.train_rows)
     found, unknown = _candidates(run, world)
     if options.json:
         values = {**json.loads(plan.to_json()), **(as_values(found) if found else {"memory_unknown": unknown})}
@@ -51,9 +52,10 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _candidates(run: RunConfig, world: World) -> tuple[Fitting | None, str]:
-    """The candidates with all that the settings rule out, or why there are none."""
+    """Return all candidates, also those that the settings rule out, or the reason why there are none."""
     shape, unknown = shape_of_run(run)
     if shape is None:
         return None, unknown
-    settled = settled_by_json(read_user_json(run.engine.deepspeed)) if run.engine.deepspeed else {}
+    user_json = user_json_of(run)
+    settled = settled_by_json(user_json) if user_json is not None else {}
     return fitting(run, world, shape, settled, everything=True), ""

@@ -1,4 +1,4 @@
-"""`ftlaunch sbatch`: render the batch script of one run, show it or submit it."""
+"""Runs `ftlaunch sbatch`: renders the batch script of one run, and prints or submits it."""
 
 import argparse
 import shlex
@@ -6,40 +6,76 @@ import sysconfig
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
-from ftsys.errors import LaunchError
-from launcher.commands.shared import Commands, add_command, planned
+from ftsys.errors import DONE, LaunchError
+from launcher.commands.parser import SubParsers, add_run_file_command
+from launcher.commands.planning import plan_run
 from launcher.planner.world import World
 from launcher.slurm.batch_script import Job, render
 from launcher.slurm.job import submit
 
-REPEATED = (("--module", "NAME", "a module to load"), ("--mount", "FOLDER", "a folder for the container to see"))
+REPEATED = (
+    ("--module", "NAME", "an environment module to load"),
+    ("--mount", "FOLDER", "a folder to mount in the container"),
+)
 
 
-def add_parser(commands: Commands) -> None:
-    """Declare the command's words."""
-    parser = add_command(commands, "sbatch", "submit a run to SLURM, or show the script that would be submitted")
-    parser.add_argument("run", metavar="RUN.toml", help="the run file")
+def add_parser(commands: SubParsers) -> None:
+    """Declare the command's options."""
+    parser = add_run_file_command(commands, "sbatch")
     parser.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
-    parser.add_argument("--nodes", type=int, help="default: launch.nodes")
-    parser.add_argument("--gpus-per-node", type=int, default=None, help="default: launch.gpus_per_node")
-    parser.add_argument("--cpus-per-node", type=int, default=0, help="cores of each node")
-    parser.add_argument("--cpu", action="store_true", help="one CPU rank a node")
-    parser.add_argument("--time", default=Job.time, help=f"as sbatch reads it (default: {Job.time})")
-    parser.add_argument("--gres", default="", help="such as gpu:a100:4, instead of --gpus-per-node")
-    for name in ("job-name", "partition", "account", "constraint"):
-        parser.add_argument(f"--{name}", default="", help="as sbatch reads it")
-    parser.add_argument("--warning-seconds", type=int, default=Job.warning_seconds, help="before the time limit")
-    parser.add_argument("--max-restarts", type=int, default=Job.max_restarts, help="how often it may be requeued")
-    parser.add_argument("--venv", default="", metavar="FOLDER", help="default: the active one, else .venv")
-    parser.add_argument("--container", choices=("none", "apptainer", "enroot"), default="none", help="default: none")
-    parser.add_argument("--image", default="", help="the container's image")
-    for name, metavar, help_text in REPEATED:
-        parser.add_argument(name, action="append", default=[], metavar=metavar, help=f"{help_text}; may be repeated")
+    _add_resource_options(parser)
+    _add_restart_options(parser)
+    _add_environment_options(parser)
     parser.set_defaults(command=command)
 
 
+def _add_resource_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--nodes", type=int, metavar="N", help="number of nodes (default: launch.nodes)")
+    add("--gpus-per-node", type=int, metavar="N", help="GPUs of each node (default: launch.gpus_per_node)")
+    add("--cpus-per-node", type=int, metavar="N", default=0, help="cores of each node (default: the partition's)")
+    add("--cpu", action="store_true", help="compute on CPUs, with one rank on each node")
+    add("--gres", default="", help="such as gpu:a100:4, instead of --gpus-per-node")
+    add("--time", default=Job.time, help="time limit, in sbatch's format (default: %(default)s)")
+    for name in ("job-name", "partition", "account", "constraint"):
+        add(f"--{name}", default="", help="passed to sbatch")
+
+
+def _add_restart_options(parser: argparse.ArgumentParser) -> None:
+    seconds, restarts = Job.warning_seconds, Job.max_restarts
+    add = parser.add_argument
+    add(
+        "--warning-seconds",
+        type=int,
+        metavar="S",
+        default=seconds,
+        help="how long before the time limit the run is told to save a checkpoint (default: %(default)s)",
+    )
+    add(
+        "--max-restarts",
+        type=int,
+        metavar="N",
+        default=restarts,
+        help="how often the job may go back into the queue (default: %(default)s)",
+    )
+
+
+def _add_environment_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--venv", default="", metavar="FOLDER", help="virtual environment (default: the active one, else .venv)")
+    add(
+        "--container",
+        choices=("none", "apptainer", "enroot"),
+        default="none",
+        help="container to run in (default: %(default)s)",
+    )
+    add("--image", default="", help="image of the container")
+    for name, metavar, help_text in REPEATED:
+        add(name, action="append", default=[], metavar=metavar, help=f"{help_text}; may be repeated")
+
+
 def command(options: argparse.Namespace, overrides: list[str]) -> int:
-    """Print the script, or submit it and say how to follow the job.
+    """Print the script, or submit it and print how to follow the job.
 
     Raises ConfigError for a run that cannot work, LaunchError for a value that cannot be passed on.
     """
@@ -50,34 +86,34 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
         _check_world(run, job)
     if options.dry_run:
         print(text, end="")
-        return 0
+        return DONE
     folder = Path(job.run_folder)
     number = submit(text, folder)
     print(f"job {number}: {job.name}, {job.nodes} node(s); results in {folder}")
     place = shlex.quote(run.output_dir)
-    for words, what in (
-        (f"status {place}", "how it stands"),
-        (f"logs {place} --follow", "what it writes"),
+    for arguments, what in (
+        (f"status {place}", "show its state"),
+        (f"logs {place} --follow", "follow its log"),
         (f"cancel {place}", "end it"),
     ):
-        print(f"  ftlaunch {words:<{len(place) + 14}}   {what}")
-    return 0
+        print(f"  ftlaunch {arguments:<{len(place) + 14}}   {what}")
+    return DONE
 
 
 def _job(options: argparse.Namespace, run: RunConfig, overrides: list[str]) -> Job:
-    asked = options.gpus_per_node if options.gpus_per_node is not None else run.launch.gpus_per_node
+    gpus = options.gpus_per_node if options.gpus_per_node is not None else run.launch.gpus_per_node
     if options.cpu and (options.gres or options.gpus_per_node):
         raise LaunchError("--cpu asks for no GPU: leave it out, or leave out --gres and --gpus-per-node.")
-    if not options.cpu and not options.gres and asked == "auto":
-        raise LaunchError("nothing says what a node is to have: write --gpus-per-node N, --gres, or --cpu.")
+    if not options.cpu and not options.gres and gpus == "auto":
+        raise LaunchError("the number of GPUs on each node is not set: write --gpus-per-node N, --gres, or --cpu.")
     return Job(
         name=options.job_name or Path(options.run).stem,
-        words=(options.run, *overrides),
+        arguments=(options.run, *overrides),
         folder=str(Path.cwd()),
         run_folder=str(Path(run.output_dir).absolute()),
         scripts=str(scripts_folder()),
         nodes=options.nodes if options.nodes is not None else run.launch.nodes,
-        gpus_per_node=0 if options.cpu or options.gres else int(asked),
+        gpus_per_node=0 if options.cpu or options.gres else int(gpus),
         cpus_per_node=options.cpus_per_node,
         time=options.time,
         partition=options.partition,
@@ -95,9 +131,9 @@ def _job(options: argparse.Namespace, run: RunConfig, overrides: list[str]) -> J
 
 
 def _check_world(run: RunConfig, job: Job) -> None:
-    """What could not work there is found before the queue."""
+    """Find what cannot work on those nodes before the job waits in the queue. Raises ConfigError."""
     local = job.gpus_per_node or 1
-    planned(
+    plan_run(
         run,
         World(
             job.nodes * local,
@@ -111,7 +147,10 @@ def _check_world(run: RunConfig, job: Job) -> None:
 
 
 def scripts_folder() -> Path:
-    """The folder with job.sh and node.sh: the checkout's, else the one that the wheel installed."""
+    """Return the folder with job.sh and node.sh: the checkout's, else the one that the wheel installed.
+
+    Raises LaunchError if there is none.
+    """
     checkout = Path(__file__).parents[2] / "slurm"
     installed = Path(sysconfig.get_path("data")) / "share" / "ftsys" / "slurm"
     for folder in (checkout, installed):

@@ -1,5 +1,5 @@
-"""`ftlaunch doctor`: what would fail later, found before anything is started.
+"""Finds problems that would make a run fail later, before anything is started: `ftlaunch doctor`.
 
-`probes.py` starts a probe on each node, `examined.py` holds the facts they tell, and the others judge those facts,
-purely: facts in, findings out. Nothing is changed on any node.
+`probes.py` starts a probe (`ftsys.probe`) on each node and collects facts. `checks.py` lists the checks: pure functions
+from facts (`facts.py`) to findings (`findings.py`). Nothing is changed on any node.
 """

@@ -1,14 +1,14 @@
-"""All that is judged, in the order in which it is told. Pure."""
+"""Runs all checks of the doctor, in the order in which their findings are shown. Pure."""
 
 from launcher.doctor.devices import gpus, plan
-from launcher.doctor.facts import Examined
+from launcher.doctor.facts import ClusterFacts
 from launcher.doctor.files import disk, folders, inputs, locks
 from launcher.doctor.findings import Finding
 from launcher.doctor.network import all_reduce, clocks, look_ups, rendezvous
-from launcher.doctor.software import answers, packages, python, sources
+from launcher.doctor.software import packages, python, reachability, sources
 
 CHECKS = (
-    answers,
+    reachability,
     python,
     packages,
     sources,
@@ -25,6 +25,6 @@ CHECKS = (
 )
 
 
-def judge(examined: Examined) -> list[Finding]:
-    """Every finding about the nodes. What a node could not tell is not judged."""
-    return [finding for check in CHECKS for finding in check(examined)]
+def run_checks(cluster: ClusterFacts) -> list[Finding]:
+    """Return every finding about the nodes. Facts that a node could not report are not checked."""
+    return [finding for check in CHECKS for finding in check(cluster)]

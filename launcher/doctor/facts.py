@@ -1,4 +1,4 @@
-"""The facts of all nodes, as their probes told them (`ftsys.probe`), and what is expected of the nodes. Pure."""
+"""Holds the facts that the probes of all nodes report (`ftsys.probe`), and the request to check them against. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,10 +9,10 @@ from launcher.timeouts import DOCTOR_SECONDS
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a probe told, by group, and how its process ended.
+class ProbeOutput:
+    """The facts that one probe reported, by group, and the end of its process.
 
-    `status` is None where it was ended for want of time; `errors` is the end of its standard error.
+    `status`: None if it was killed at the time limit. `errors`: the end of its standard error.
     """
 
     groups: Mapping[str, Any]
@@ -21,12 +21,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a run expects of its nodes.
+class CheckRequest:
+    """The run and the nodes to check, and what they must provide.
 
-    `hosts` are the nodes by seat: a node that is there twice has a second probe, for the all-reduce alone.
-    `ranks_per_node` is what was asked for, None where it follows from the GPUs. `requirements` maps the packages that
-    must be there to the versions that will do ("" for any), `tested` to the one that was tested.
+    `hosts`: the host of each probe; a host that is listed twice has a second probe, for the all-reduce alone.
+    `ranks_per_node`: as requested, None if it follows from the GPUs. `requirements`: package -> versions that work (""
+    for any). `tested`: package -> version that was tested.
     """
 
     run: RunConfig
@@ -34,11 +34,11 @@ class Asked:
     hosts: tuple[str, ...]
     port: int
     port_is_named: bool = False
-    """Whether the user named the port; a derived one gives way to the next where it is in use."""
+    """True if the user named the port. A derived one is replaced by the next one if it is in use."""
     ranks_per_node: int | None = None
     cpu: bool = False
     seconds: float = DOCTOR_SECONDS
-    """What all probes together may take; what has not been told by then is not judged."""
+    """Time limit of all probes together. Facts that come later are not checked."""
     requirements: Mapping[str, str] = field(default_factory=dict)
     tested: Mapping[str, str] = field(default_factory=dict)
 
@@ -49,47 +49,55 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Examined:
-    """What is judged: what was expected, and the answers by seat; a seat whose probe said nothing has an empty one."""
+class ClusterFacts:
+    """The request, and the output of every probe by its number; a probe that reported nothing has no groups."""
 
-    asked: Asked
-    answers: Mapping[int, Answer]
+    request: CheckRequest
+    outputs: Mapping[int, ProbeOutput]
 
     @property
     def run(self) -> RunConfig:
         """The run."""
-        return self.asked.run
+        return self.request.run
 
-    def told(self, group: str) -> dict[str, Any]:
-        """Node -> a group's facts, for the nodes that told it."""
-        answers = {node: self.answers[self.asked.hosts.index(node)] for node in self.asked.nodes}
-        return {node: answer.groups[group] for node, answer in answers.items() if group in answer.groups}
+    def by_node(self, group: str) -> dict[str, Any]:
+        """Return node -> facts of a group, for the nodes that reported it."""
+        outputs = {node: self._output_of(node) for node in self.request.nodes}
+        return {node: output.groups[group] for node, output in outputs.items() if group in output.groups}
 
-    def told_by_seats(self, group: str) -> dict[int, Any]:
-        """Seat -> a group's facts, for the seats that told it."""
-        return {seat: answer.groups[group] for seat, answer in self.answers.items() if group in answer.groups}
+    def by_probe(self, group: str) -> dict[int, Any]:
+        """Return probe number -> facts of a group, for the probes that reported it."""
+        return {number: output.groups[group] for number, output in self.outputs.items() if group in output.groups}
 
     @property
-    def silent(self) -> tuple[str, ...]:
-        """Nodes that told nothing at all."""
-        return tuple(node for node in self.asked.nodes if not self.answers[self.asked.hosts.index(node)].groups)
+    def unreachable(self) -> tuple[str, ...]:
+        """Nodes that reported nothing at all."""
+        return tuple(node for node in self.request.nodes if not self._output_of(node).groups)
+
+    def _output_of(self, node: str) -> ProbeOutput:
+        return self.outputs[self.request.hosts.index(node)]
 
     @property
     def gpus(self) -> dict[str, int]:
         """Node -> GPUs that torch sees and the run may use."""
-        return {node: 0 if self.asked.cpu else len(facts["gpus"]) for node, facts in self.told("device").items()}
+        return {node: 0 if self.request.cpu else len(facts["gpus"]) for node, facts in self.by_node("device").items()}
 
     @property
     def on_gpus(self) -> bool:
-        """Whether the ranks compute on GPUs: any node has one that may be used."""
+        """True if the ranks compute on GPUs: a node has one that the run may use."""
         return any(self.gpus.values())
 
     @property
     def ranks_per_node(self) -> int:
-        """Ranks that each node runs: as asked for, else one a GPU of the first node, else one."""
-        return self.asked.ranks_per_node or max(1, next(iter(self.gpus.values()), 1))
+        """Ranks on each node: as requested, else one for each GPU of the first node, else one."""
+        return self.request.ranks_per_node or max(1, next(iter(self.gpus.values()), 1))
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the model, 0 if no node could read it."""
+        return max((facts["model"].get("parameters", 0) for facts in self.by_node("inputs").values()), default=0)
 
     @property
     def ranks(self) -> int:
         """Ranks of the run."""
-        return self.ranks_per_node * len(self.asked.nodes)
+        return self.ranks_per_node * len(self.request.nodes)

@@ -1,4 +1,4 @@
-"""What the doctor found, as lines for people and as JSON."""
+"""Holds the doctor's findings and shows them as lines for people or as JSON."""
 
 import json
 import textwrap
@@ -16,9 +16,10 @@ _NAMED_NODES = 4
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was looked at.
+    """The result of a check: `what` was checked, and the `value` that was found.
 
-    An error would make the run fail, a warning makes it slow or strange. `advice` says what to do; nothing was done.
+    An error would make the run fail; a warning makes it slow or strange. `advice`: how to correct it; the doctor
+    itself changes nothing.
     """
 
     severity: Severity
@@ -28,27 +29,27 @@ class Finding:
 
 
 def ok(what: str, value: str) -> Finding:
-    """A finding that all is well."""
+    """Return a finding without a problem."""
     return Finding("ok", what, value)
 
 
 def warning(what: str, value: str, advice: str) -> Finding:
-    """A finding that the run can live with."""
+    """Return a finding that does not stop the run."""
     return Finding("warning", what, value, advice)
 
 
 def error(what: str, value: str, advice: str) -> Finding:
-    """A finding that the run would fail of."""
+    """Return a finding that would make the run fail."""
     return Finding("error", what, value, advice)
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    """2 where something would fail, else 0."""
+    """Return 2 if there is an error, else 0."""
     return BAD_INPUT if any(each.severity == "error" for each in findings) else DONE
 
 
 def show(findings: Sequence[Finding], seconds: float) -> str:
-    """A line or more a finding, errors last, then the sum; ends with a newline."""
+    """Return the findings as lines, errors last, then their counts; ends with a newline."""
     order: dict[Severity, int] = {"ok": 0, "warning": 1, "error": 2}
     width = max((len(each.what) for each in findings), default=0)
     lines = [line for each in sorted(findings, key=lambda each: order[each.severity]) for line in _lines(each, width)]
@@ -71,7 +72,7 @@ def _count(count: int, name: str) -> str:
 
 
 def to_json(findings: Sequence[Finding], nodes: Sequence[str], seconds: float) -> str:
-    """The findings for machines; ends with a newline."""
+    """Return the findings as JSON; ends with a newline."""
     fields = {
         "exit": exit_status(findings),
         "seconds": round(seconds, 1),
@@ -82,20 +83,20 @@ def to_json(findings: Sequence[Finding], nodes: Sequence[str], seconds: float) -
 
 
 def names(nodes: Sequence[str]) -> str:
-    """Some nodes in words: all of few, the first of many."""
+    """Return a list of nodes for a message: all of a few, or the first of many."""
     if len(nodes) <= _NAMED_NODES:
         return ", ".join(nodes)
     return f"{', '.join(nodes[: _NAMED_NODES - 1])} and {len(nodes) - _NAMED_NODES + 1} more"
 
 
 def by_value(values: Mapping[str, object]) -> str:
-    """node -> value in words: "5.23.0 on node1, node2; 5.17.0 on node3", the most frequent value first."""
+    """Describe node -> value: "5.23.0 on node1, node2; 5.17.0 on node3", the most frequent value first."""
     nodes = grouped(values)
     return "; ".join(f"{value} on {names(nodes[value])}" for value in nodes)
 
 
 def grouped(values: Mapping[str, object]) -> dict[str, list[str]]:
-    """Value, as text -> the nodes that have it, the most frequent value first."""
+    """Return value, as text -> the nodes that have it, the most frequent value first."""
     nodes: dict[str, list[str]] = {}
     for node, value in values.items():
         nodes.setdefault("none" if value is None else str(value), []).append(node)

@@ -1,6 +1,7 @@
-"""`python -m launcher.doctor.probe_entry [SEAT]` becomes a node's probe, in the ranks' environment.
+"""Becomes a node's probe, in the environment of the ranks: `python -m launcher.doctor.probe_entry [NUMBER]`.
 
-The question comes on standard input, as one line, and goes on to the probe. Under srun the seat is the node's number.
+The question comes on standard input, as one line, and is passed on to the probe. Under srun the probe's number is that
+of its node.
 """
 
 import json
@@ -9,34 +10,30 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launcher.host.network_interface import interface_towards
+from launcher.host.rank_environment import CPU_ENVIRONMENT, gloo_environment
 
 
-def main(words: Sequence[str]) -> None:
-    """Set the environment and turn into the probe."""
+def main(arguments: Sequence[str]) -> None:
+    """Set the environment and replace this process by the probe."""
     line = sys.stdin.readline()
     question = json.loads(line)
-    seat = int(words[0] if words else os.environ["SLURM_NODEID"])
+    number = int(arguments[0] if arguments else os.environ["SLURM_NODEID"])
     os.environ.update(question["environ"])
-    os.environ.update(_added(question, seat))
+    os.environ.update(_rank_environment(question, number))
     read_end, write_end = os.pipe()
-    if os.fork() == 0:  # a writer of its own: a question may be larger than a pipe holds
+    if os.fork() == 0:  # a child writes the question, which may be larger than a pipe's buffer
         with os.fdopen(write_end, "w", encoding="utf-8") as stream:
             stream.write(line)
         os._exit(0)
     os.close(write_end)
     os.dup2(read_end, 0)
-    os.execv(sys.executable, [sys.executable, "-m", "ftsys.probe", str(seat)])
+    os.execv(sys.executable, [sys.executable, "-m", "ftsys.probe", str(number)])
 
 
-def _added(question: Mapping[str, Any], seat: int) -> dict[str, str]:
-    """As `launcher.agent` does for the ranks."""
-    added = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"} if question["cpu"] else {}
-    others = [host for host in question["hosts"] if host != question["hosts"][seat]]
-    if others and "GLOO_SOCKET_IFNAME" not in os.environ:
-        name = interface_towards(others[0] if seat == 0 else question["hosts"][0])
-        added |= {"GLOO_SOCKET_IFNAME": name} if name else {}
-    return added
+def _rank_environment(question: Mapping[str, Any], number: int) -> dict[str, str]:
+    """Return the variables that an agent also sets for its ranks."""
+    devices = CPU_ENVIRONMENT if question["cpu"] else {}
+    return {**devices, **gloo_environment(question["hosts"], number, os.environ)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Starts a probe on each node, through the same ways as `ftlaunch run`, and collects the facts."""
+"""Starts a probe on each node, in the same way as `ftlaunch run` starts its agents, and collects the facts."""
 
 import json
 import sys
@@ -8,74 +8,76 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.config import plain_tree
-from launcher.command_lines import remote_line, srun_words, ssh_words
-from launcher.doctor.facts import Answer, Asked, Examined
-from launcher.doctor.run_on_nodes import Ended, run_together
+from launcher.command_lines import remote_shell_line, srun_prefix, ssh_prefix
+from launcher.doctor.facts import CheckRequest, ClusterFacts, ProbeOutput
+from launcher.doctor.run_on_nodes import CommandResult, run_together
 from launcher.timeouts import PROBE_LEAST_SECONDS, PROBE_START_SECONDS
 
-_ERRORS_KEPT = 2_000
+_MAX_ERROR_CHARACTERS = 2_000
 
 
-def examine(asked: Asked, environ: Mapping[str, str]) -> Examined:
-    """Ask all nodes at once. `environ`: what of the environment the nodes are given.
+def collect_facts(request: CheckRequest, environ: Mapping[str, str]) -> ClusterFacts:
+    """Probe all nodes at once. `environ`: the environment variables that the nodes get.
 
-    Raises LaunchError where ssh or srun is not on this machine.
+    Raises LaunchError if ssh or srun is not on this machine.
     """
     token = uuid.uuid4().hex[:12]
-    commands = _commands(asked, environ)
-    ended = run_together([words for words, _ in commands], _question(asked, token, environ), asked.seconds)
-    _sweep(asked, token)
-    answers: dict[int, Answer] = {}
-    for (_, seats), end in zip(commands, ended, strict=True):
-        answers |= _answers(seats, end)
-    return Examined(asked, answers)
+    commands = _commands(request, environ)
+    question = _question(request, token, environ)
+    results = run_together([command for command, _ in commands], question, request.seconds)
+    _remove_left_files(request, token)
+    outputs: dict[int, ProbeOutput] = {}
+    for (_, probes), result in zip(commands, results, strict=True):
+        outputs |= _outputs(probes, result)
+    return ClusterFacts(request, outputs)
 
 
-def _question(asked: Asked, token: str, environ: Mapping[str, str]) -> str:
+def _question(request: CheckRequest, token: str, environ: Mapping[str, str]) -> str:
     fields: dict[str, Any] = {
-        "hosts": asked.hosts,
-        "master": asked.nodes[0] if len(asked.nodes) > 1 else "127.0.0.1",
-        "port": asked.port,
-        "seconds": max(PROBE_LEAST_SECONDS, asked.seconds - PROBE_START_SECONDS),
+        "hosts": request.hosts,
+        "master": request.nodes[0] if len(request.nodes) > 1 else "127.0.0.1",
+        "port": request.port,
+        "seconds": max(PROBE_LEAST_SECONDS, request.seconds - PROBE_START_SECONDS),
         "token": token,
-        "run": plain_tree(asked.run),
-        "packages": list(asked.requirements),
-        "cpu": asked.cpu,
+        "run": plain_tree(request.run),
+        "packages": list(request.requirements),
+        "cpu": request.cpu,
         "environ": dict(environ),
     }
     return json.dumps(fields) + "\n"
 
 
-def _commands(asked: Asked, environ: Mapping[str, str]) -> list[tuple[list[str], tuple[int, ...]]]:
-    """(words, the seats that they start probes for)."""
-    seats = tuple(range(len(asked.hosts)))
-    if asked.backend == "slurm":
-        # A probe that fails does not end the others.
-        return [([*srun_words(len(asked.nodes)), "--kill-on-bad-exit=0", *_on_node()], seats)]
-    if asked.backend == "hostfile":
+def _commands(request: CheckRequest, environ: Mapping[str, str]) -> list[tuple[list[str], tuple[int, ...]]]:
+    """Return (command, numbers of the probes that it starts) for each process on this machine."""
+    numbers = tuple(range(len(request.hosts)))
+    if request.backend == "slurm":
+        # Without killing on a bad exit: a probe that fails must not end the others.
+        return [([*srun_prefix(len(request.nodes)), "--kill-on-bad-exit=0", *_probe_command()], numbers)]
+    if request.backend == "hostfile":
         folder = str(Path.cwd())
-        lines = [remote_line(_on_node(seat), folder, environ) for seat in seats]
-        return [([*ssh_words(asked.hosts[seat]), lines[seat]], (seat,)) for seat in seats]
-    return [(_on_node(seat), (seat,)) for seat in seats]
+        lines = [remote_shell_line(_probe_command(number), folder, environ) for number in numbers]
+        return [([*ssh_prefix(request.hosts[number]), lines[number]], (number,)) for number in numbers]
+    return [(_probe_command(number), (number,)) for number in numbers]
 
 
-def _on_node(seat: int | None = None) -> list[str]:
-    return [sys.executable, "-m", "launcher.doctor.probe_entry", *([] if seat is None else [str(seat)])]
+def _probe_command(number: int | None = None) -> list[str]:
+    return [sys.executable, "-m", "launcher.doctor.probe_entry", *([] if number is None else [str(number)])]
 
 
-def _answers(seats: Sequence[int], end: Ended) -> dict[int, Answer]:
-    """What each seat told; lines of anything else, such as a far shell's greeting, are passed over."""
-    groups: dict[int, dict[str, Any]] = {seat: {} for seat in seats}
-    for line in end.output.splitlines():
+def _outputs(probes: Sequence[int], result: CommandResult) -> dict[int, ProbeOutput]:
+    """Return the output of each probe, without other lines, such as the greeting of a remote shell."""
+    groups: dict[int, dict[str, Any]] = {number: {} for number in probes}
+    for line in result.output.splitlines():
         if line.startswith('{"seat": '):
-            told = json.loads(line)
-            groups[told["seat"]][told["group"]] = told["facts"]
-    return {seat: Answer(found, end.status, end.errors[-_ERRORS_KEPT:]) for seat, found in groups.items()}
+            message = json.loads(line)
+            groups[message["seat"]][message["group"]] = message["facts"]
+    errors = result.errors[-_MAX_ERROR_CHARACTERS:]
+    return {number: ProbeOutput(found, result.status, errors) for number, found in groups.items()}
 
 
-def _sweep(asked: Asked, token: str) -> None:
-    """Remove what a probe that was killed has left in the run folder or above it, as far as this machine sees it."""
-    folder = Path(asked.run.output_dir).expanduser().absolute()
+def _remove_left_files(request: CheckRequest, token: str) -> None:
+    """Remove files that a killed probe left in the run folder or a folder above it, if this machine sees them."""
+    folder = Path(request.run.output_dir).expanduser().absolute()
     for place in (folder, *folder.parents):
         for left in place.glob(f".ftsys-doctor-{token}-*"):
             left.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which packages ftsys needs, in which versions, and which were tested."""
+"""Reads the packages that ftsys needs, their versions, and the versions that were tested."""
 
 import tomllib
 from importlib import metadata
@@ -10,7 +10,7 @@ _CHECKOUT = Path(__file__).parents[2]
 
 
 def requirements(checkout: Path = _CHECKOUT) -> dict[str, str]:
-    """Package -> the versions that will do, "" for any; what only an extra needs is left out."""
+    """Return package -> versions that work, "" for any, without the packages that only an extra needs."""
     parsed = [Requirement(text) for text in _texts(checkout)]
     wanted = [each for each in parsed if each.marker is None or each.marker.evaluate({"extra": ""})]
     return {each.name: str(each.specifier) for each in wanted}
@@ -26,7 +26,7 @@ def _texts(checkout: Path) -> list[str]:
 
 
 def versions_tested(checkout: Path = _CHECKOUT) -> dict[str, str]:
-    """Package -> its tested version, from constraints.txt; nothing where that is not at hand."""
+    """Return package -> its tested version, from constraints.txt; empty if that file is missing."""
     path = checkout / "constraints.txt"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     pins: dict[str, str] = {}

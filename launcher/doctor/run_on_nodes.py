@@ -1,4 +1,4 @@
-"""Running one short command on every node and collecting what it writes: here, over ssh, or through srun."""
+"""Runs one short command on every node at once, on this machine, over ssh or through srun, and collects the output."""
 
 import subprocess
 import time
@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ftsys.errors import LaunchError
+from launcher.command_lines import missing_program
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended. `status` is None where it was ended for want of time; its output until then is kept."""
+class CommandResult:
+    """The output and end of a command. `status`: None if it was killed at the time limit; its output is kept."""
 
     output: str
     errors: str
     status: int | None
 
 
-def run_together(commands: Sequence[Sequence[str]], text: str, seconds: float) -> list[Ended]:
-    """Start all commands at once with `text` as their standard input; how each ended, in their order.
+def run_together(commands: Sequence[Sequence[str]], text: str, seconds: float) -> list[CommandResult]:
+    """Start all commands at once with `text` as their standard input; returns their results, in the same order.
 
-    After `seconds` those that are left are killed. Raises LaunchError for a program that is not on this machine.
+    Kills what is left after `seconds`. Raises LaunchError for a program that is not on this machine.
     """
-    end = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     with ThreadPoolExecutor(len(commands)) as pool:
-        return list(pool.map(lambda command: _run(command, text, end), commands))
+        return list(pool.map(lambda command: _run(command, text, deadline), commands))
 
 
-def _run(command: Sequence[str], text: str, end: float) -> Ended:
+def _run(command: Sequence[str], text: str, deadline: float) -> CommandResult:
     try:
         process = subprocess.Popen(
             command,
@@ -39,11 +39,11 @@ def _run(command: Sequence[str], text: str, end: float) -> Ended:
             errors="replace",
         )
     except FileNotFoundError as error:
-        raise LaunchError(f"{command[0]!r} is not found on this machine: install it, or put it on PATH.") from error
+        raise missing_program(command) from error
     try:
-        output, errors = process.communicate(text, timeout=max(0.0, end - time.monotonic()))
+        output, errors = process.communicate(text, timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         process.kill()
         output, errors = process.communicate()
-        return Ended(output, errors, None)
-    return Ended(output, errors, process.returncode)
+        return CommandResult(output, errors, None)
+    return CommandResult(output, errors, process.returncode)

@@ -1,1 +1,1 @@
-"""Facts and settings of one host: cores, ports, network interface."""
+"""Reads facts of one host and derives the ranks' settings from them: cores, ports, network interface."""

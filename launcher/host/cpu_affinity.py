@@ -1,7 +1,7 @@
-"""Which CPU cores each local rank computes on, and with how many threads.
+"""Assigns CPU cores and a number of threads to each local rank.
 
-Ranks on CPUs get physical cores of their own, side by side, with all hardware threads of them. What the process may use
-is respected: its affinity (a SLURM step or taskset sets it) and its cgroup's CPU quota.
+Ranks on CPUs get neighbouring physical cores of their own, with all hardware threads of those. The limits of this
+process are respected: its affinity (a SLURM step or taskset sets it) and its cgroup's CPU quota.
 """
 
 import math
@@ -16,9 +16,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Cores:
-    """The physical cores that a process may use, each as its hardware threads, in the order of the machine.
+    """The physical cores that a process may use, each as its hardware threads, in the machine's order.
 
-    `quota`: CPUs' worth of time that the cgroup gives; None where it sets no bound.
+    `quota`: CPU time that the cgroup allows, in CPUs; None if it sets no limit.
     """
 
     physical: tuple[tuple[int, ...], ...]
@@ -32,19 +32,19 @@ class Cores:
 
 
 @dataclass(frozen=True)
-class Share:
-    """What the local ranks get: threads each, and the CPUs that rank i is bound to (`cpus[i]`), or no binding."""
+class CoreAssignment:
+    """Threads of each local rank, and the CPUs that local rank i is bound to (`cpus[i]`), or None for no binding."""
 
     threads: int
     cpus: tuple[tuple[int, ...], ...] | None
     why: str
-    """The choice in words, for the one line that says it."""
+    """The assignment in words, for the line that announces a start."""
     crowded: bool = False
-    """More ranks than cores: one that waits must sleep, not spin."""
+    """True if there are more ranks than cores: a rank that waits must sleep, not spin."""
 
 
 def usable_cores(allowed: Set[int] | None = None, root: Path = Path("/")) -> Cores:
-    """What this process may use. `allowed`: logical CPUs, by default its affinity."""
+    """Return the cores that this process may use. `allowed`: logical CPUs, by default its affinity."""
     allowed = os.sched_getaffinity(0) if allowed is None else allowed
     cores: dict[tuple[int, int], list[int]] = {}
     for cpu in sorted(allowed):
@@ -53,7 +53,7 @@ def usable_cores(allowed: Set[int] | None = None, root: Path = Path("/")) -> Cor
 
 
 def _place(cpu: int, root: Path) -> tuple[int, int]:
-    """(package, first hardware thread of the core): sorting by it puts cores that share caches side by side."""
+    """Return (package, first hardware thread of the core): sorting by it makes cores that share caches neighbours."""
     topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
     if not topology.exists():
         return 0, cpu
@@ -62,7 +62,7 @@ def _place(cpu: int, root: Path) -> tuple[int, int]:
 
 
 def _quota(root: Path) -> float | None:
-    """The smallest CPU quota of this process's cgroups and those above them, in CPUs."""
+    """Return the smallest CPU quota of this process's cgroups and those above them, in CPUs."""
     return min((limit for limit in _quotas(root)), default=None)
 
 
@@ -99,38 +99,40 @@ def _quota_v1(folder: Path) -> float | None:
     return int(quota.read_text()) / int(period.read_text())
 
 
-def share_cores(cores: Cores, ranks: int, on_gpus: bool = False) -> Share:
-    """Share the cores out among the ranks of a machine, whole physical cores first.
+def assign_cores(cores: Cores, ranks: int, on_gpus: bool = False) -> CoreAssignment:
+    """Divide the cores among the ranks of a machine, whole physical cores if there are enough.
 
-    Ranks on GPUs are not bound: torchrun binds each to the cores near its GPU.
+    Ranks on GPUs are not bound here: torchrun binds each to the cores near its GPU.
     """
     count = cores.usable
     if on_gpus:
         threads = max(1, count // ranks)
-        return Share(threads, None, f"{_threads(threads)} each", crowded=ranks > count)
+        return CoreAssignment(threads, None, f"{_threads(threads)} each", crowded=ranks > count)
     if cores.quota is not None and cores.quota < len(cores.physical):
         threads = max(1, count // ranks)
         why = f"{_threads(threads)} each, on no fixed cores (the cgroup gives {cores.quota:g} CPUs)"
-        return Share(threads, None, why, crowded=ranks > cores.quota)
+        return CoreAssignment(threads, None, why, crowded=ranks > cores.quota)
     if ranks <= len(cores.physical):
         return _by_core(cores.physical, ranks)
     logical = [cpu for core in cores.physical for cpu in core]
     if ranks <= len(logical):
         parts = _parts(logical, ranks)
         why = f"{_threads(1)} each on hardware threads of their own"
-        return Share(1, tuple(tuple(part) for part in parts), why)
-    return Share(1, None, f"{_threads(1)} each, {ranks} ranks on {len(logical)} CPUs", crowded=True)
+        return CoreAssignment(1, tuple(tuple(part) for part in parts), why)
+    return CoreAssignment(1, None, f"{_threads(1)} each, {ranks} ranks on {len(logical)} CPUs", crowded=True)
 
 
-def _by_core(physical: tuple[tuple[int, ...], ...], ranks: int) -> Share:
+def _by_core(physical: tuple[tuple[int, ...], ...], ranks: int) -> CoreAssignment:
     threads = len(physical) // ranks
     cpus = tuple(tuple(cpu for core in part for cpu in core) for part in _parts(physical, ranks))
     alone = ranks == 1
-    return Share(threads, cpus, _threads(threads) if alone else f"{_threads(threads)} each on cores of their own")
+    return CoreAssignment(
+        threads, cpus, _threads(threads) if alone else f"{_threads(threads)} each on cores of their own"
+    )
 
 
 def _parts(items: Sequence[Item], ranks: int) -> list[Sequence[Item]]:
-    """The items in `ranks` runs whose lengths differ by one at most."""
+    """Divide the items into `ranks` consecutive parts whose lengths differ by one at most."""
     bounds = [len(items) * number // ranks for number in range(ranks + 1)]
     return [items[bounds[number] : bounds[number + 1]] for number in range(ranks)]
 
@@ -139,10 +141,10 @@ def _threads(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
-def thread_environment(share: Share, environ: Mapping[str, str]) -> dict[str, str]:
-    """What the ranks' environment is to say of threads; a value that the user has set is kept."""
-    wanted = {"OMP_NUM_THREADS": str(share.threads)}
-    if share.crowded:
-        # GNU's and LLVM's OpenMP spin while they wait, which takes the core from the rank they wait for.
+def thread_environment(cores: CoreAssignment, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the thread settings for the ranks' environment, without those that the user has set."""
+    wanted = {"OMP_NUM_THREADS": str(cores.threads)}
+    if cores.crowded:
+        # GNU's and LLVM's OpenMP spin while they wait, and so take the core from the rank that they wait for.
         wanted |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
     return {name: value for name, value in wanted.items() if name not in environ}

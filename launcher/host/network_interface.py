@@ -1,4 +1,4 @@
-"""Which network interface leads to another host."""
+"""Finds the network interface that leads to another host."""
 
 import fcntl
 import socket
@@ -9,10 +9,10 @@ _GET_ADDRESS = 0x8915  # SIOCGIFADDR
 
 
 def interface_towards(host: str) -> str | None:
-    """The name of the interface whose address packets to the host leave with; None if it is loopback or not known.
+    """Return the name of the interface through which packets to the host leave; None for the loopback or if not known.
 
-    gloo looks its own address up by the machine's host name, which Debian's /etc/hosts gives as 127.0.1.1: no other
-    machine reaches that. Nothing is sent.
+    gloo finds its own address by the machine's host name, which Debian's /etc/hosts maps to 127.0.1.1: no other machine
+    can reach that. Nothing is sent.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
         probe.connect((host, 9))

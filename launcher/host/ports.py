@@ -1,7 +1,7 @@
-"""The port at which the ranks of a job meet: derived from the job, outside the ephemeral range, tested by binding.
+"""Chooses the rendezvous port of a job: derived from the job, outside the ephemeral range, tested by binding.
 
-Two jobs on one machine get different ports; a restarted job gets its old one. The kernel gives ports of the ephemeral
-range to any outgoing connection, so a port of that range may be taken at any moment.
+Two jobs on one machine get different ports; a restarted job gets the same one again. The kernel gives ports of the
+ephemeral range to any outgoing connection, so a port of that range may be taken at any moment.
 """
 
 import errno
@@ -15,21 +15,21 @@ from ftsys.errors import LaunchError
 LOWEST, HIGHEST = 10_000, 65_535
 """Below 10,000 many services have their well-known ports."""
 
-_TRIED = 512
-"""Ports tried before giving up: so many busy ones in a row mean that something else is wrong."""
+_MAX_TRIES = 512
+"""Number of ports to try: if so many in a row are busy, something else is wrong."""
 
 
 def ephemeral_ports(root: Path = Path("/")) -> range:
-    """The ports that the kernel hands out by itself; Linux's usual ones where it does not say."""
+    """Return the ports that the kernel hands out by itself; Linux's default range if the file is missing."""
     path = root / "proc/sys/net/ipv4/ip_local_port_range"
     low, high = map(int, path.read_text().split()) if path.exists() else (32_768, 60_999)
     return range(low, high + 1)
 
 
 def ports_of_job(job: str, ephemeral: range) -> Iterator[int]:
-    """Every port that the job may use, its own first, then the following ones.
+    """Yield every port that the job may use, beginning with the one derived from it.
 
-    Where the whole range is ephemeral, all ports from LOWEST up are used, tested as the others are.
+    If the whole range is ephemeral, all ports from LOWEST up are used; they are tested like the others.
     """
     allowed = [port for port in range(LOWEST, HIGHEST + 1) if port not in ephemeral]
     allowed = allowed or list(range(LOWEST, HIGHEST + 1))
@@ -39,18 +39,18 @@ def ports_of_job(job: str, ephemeral: range) -> Iterator[int]:
 
 
 def can_bind(port: int) -> bool:
-    """Whether this machine lets us listen at the port now, on IPv4 and on IPv6 where there is one."""
+    """Return True if this process can listen on the port now, on IPv4 and, if the kernel has it, on IPv6."""
     families = [socket.AF_INET, *([socket.AF_INET6] if socket.has_ipv6 else [])]
-    return all(_listens(family, port) for family in families)
+    return all(_can_bind(family, port) for family in families)
 
 
-def _listens(family: socket.AddressFamily, port: int) -> bool:
+def _can_bind(family: socket.AddressFamily, port: int) -> bool:
     try:
         probe = socket.socket(family, socket.SOCK_STREAM)
-    except OSError:  # a kernel without this family: nobody holds the port there
+    except OSError:  # the kernel has no such address family: no process holds the port there
         return True
     with probe:
-        # As torch's store does: a connection that was closed a moment ago holds no port.
+        # As torch's store does: a connection that was just closed does not hold the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -64,17 +64,19 @@ def _listens(family: socket.AddressFamily, port: int) -> bool:
 
 
 def free_port(job: str, ephemeral: range, is_free: Callable[[int], bool] = can_bind) -> int:
-    """The first of the job's ports that is free on this machine. Raises LaunchError where none of many is."""
-    for _, port in zip(range(_TRIED), ports_of_job(job, ephemeral), strict=False):
+    """Return the first of the job's ports that is free on this machine. Raises LaunchError if none is."""
+    for _, port in zip(range(_MAX_TRIES), ports_of_job(job, ephemeral), strict=False):
         if is_free(port):
             return port
-    raise LaunchError(f"none of {_TRIED} ports on {socket.gethostname()} can be bound: name a free one with --port.")
+    raise LaunchError(
+        f"none of {_MAX_TRIES} ports on {socket.gethostname()} can be bound: name a free one with --port."
+    )
 
 
 def named_port(port: int, is_free: Callable[[int], bool] = can_bind) -> int:
-    """A port that the user named. Raises LaunchError if it is busy or no port."""
+    """Return a port that the user named. Raises LaunchError if it is busy, or not a port number."""
     if not 1 <= port <= HIGHEST:
-        raise LaunchError(f"--port {port} is no port: give a number from 1 to {HIGHEST}.")
+        raise LaunchError(f"--port {port} is not a port: give a number from 1 to {HIGHEST}.")
     if not is_free(port):
         raise LaunchError(f"port {port} is in use on {socket.gethostname()}: name another, or leave --port out.")
     return port

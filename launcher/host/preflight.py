@@ -1,4 +1,4 @@
-"""What an agent finds out about its machine before anything is started there."""
+"""Checks a machine before anything is started there: the agent's preflight."""
 
 import socket
 from pathlib import Path
@@ -9,7 +9,7 @@ from launcher.protocol import Message
 
 
 def check_machine(order: Message, gpus: int) -> None:
-    """Raise LaunchError for what an order asks of this machine and it does not have."""
+    """Raise LaunchError if this machine, with `gpus` GPUs, lacks a file or a GPU that a preflight order asks for."""
     host = socket.gethostname()
     for path in order["files"]:
         if not Path(path).exists():
@@ -19,12 +19,12 @@ def check_machine(order: Message, gpus: int) -> None:
             )
     if gpus and (order["ranks"] or 1) > gpus:
         raise LaunchError(
-            f"{order['ranks']} ranks were asked for on {host}, which has {gpus} GPU(s): "
+            f"{order['ranks']} ranks were requested on {host}, which has {gpus} GPU(s): "
             "write --gpus-per-node, or --cpu to compute on CPUs."
         )
 
 
-def port_to_meet_at(order: Message) -> int:
-    """The port that the order names, or the first free one of its job. Raises LaunchError where it cannot be bound."""
+def rendezvous_port(order: Message) -> int:
+    """Return the port that the order names, or the first free one of its job. Raises LaunchError if it is not free."""
     named = order["port"]
     return named_port(named) if named is not None else free_port(order["job"], ephemeral_ports())

@@ -1,1 +1,1 @@
-"""SLURM: batch scripts, and the state of a job."""
+"""Writes SLURM batch scripts, asks SLURM for the state of jobs, and answers the scripts inside a job."""

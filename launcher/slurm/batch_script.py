@@ -1,7 +1,7 @@
-"""The text of a batch script for one run. Pure.
+"""Renders the batch script of one run. Pure.
 
-A `#SBATCH` line is read by sbatch, whose quoting is not a shell's, so a value passes only if it is made of characters
-that mean the same to both. What bash reads is quoted.
+sbatch reads the `#SBATCH` lines, and does not quote like a shell. So a value may contain only characters that mean the
+same to both. Lines for bash are quoted.
 """
 
 import re
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ftsys.errors import LaunchError
+from ftsys.run_folder.layout import LOGS
 
 Container = Literal["none", "apptainer", "enroot"]
 
@@ -31,24 +32,24 @@ ALLOWED = {
     "output_dir": (_PATH, "a path without quotes"),
     "the folder of the run": (_PATH, "a path without quotes"),
 }
-"""Option -> what its value must match as a whole, and how to say so."""
+"""Option -> the pattern that its whole value must match, and a description of it for messages."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a batch script asks SLURM for and what it starts. An empty text is left out."""
+    """The resources that a batch script requests from SLURM, and the run that it starts. Empty texts are left out."""
 
     name: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     """The run file and its overrides."""
     folder: str
-    """Where `ftlaunch` was started; relative paths are meant from there."""
+    """The folder in which `ftlaunch` was started; relative paths start there."""
     run_folder: str
     scripts: str
     """The folder that holds job.sh and node.sh."""
     nodes: int = 1
     gpus_per_node: int = 0
-    """GPUs of each node where `gres` does not say it; 0: CPU ranks."""
+    """GPUs of each node, unless `gres` gives them; 0: CPU ranks."""
     cpus_per_node: int = 0
     """Cores of each node; 0: as many as the partition gives a task."""
     time: str = "01:00:00"
@@ -57,40 +58,40 @@ class Job:
     gres: str = ""
     constraint: str = ""
     warning_seconds: int = 120
-    """How long before the time limit the run is told to save."""
+    """Seconds before the time limit at which the run is told to save a checkpoint."""
     max_restarts: int = 10
     modules: tuple[str, ...] = ()
     venv: str = ""
     container: Container = "none"
     image: str = ""
     mounts: tuple[str, ...] = ()
-    """Folders that the container is to see, besides those of the run."""
+    """Folders to mount in the container, besides those of the run."""
 
     @property
     def on_gpus(self) -> bool:
-        """Whether ranks are to have GPUs."""
+        """True if the ranks compute on GPUs."""
         return bool(self.gpus_per_node or self.gres)
 
 
 def render(job: Job) -> str:
-    """The whole script. Raises LaunchError with every value that cannot be passed on safely."""
+    """Return the whole script. Raises LaunchError with every value that cannot be passed on safely."""
     _check(job)
     return "\n".join(
         [
             "#!/usr/bin/env bash",
-            *(f"#SBATCH --{name}={value}".rstrip("=") for name, value in _asked(job)),
-            # Before bash is made strict: the `module` of many sites reads variables that are not set.
+            *(f"#SBATCH --{name}={value}".rstrip("=") for name, value in _directives(job)),
+            # Before `set -u`: the `module` function of many sites reads variables that are not set.
             *(f"module load {shlex.quote(name)} || exit 2" for name in job.modules),
             "set -euo pipefail",
             f"cd {shlex.quote(job.folder)}",
             *(f"export {name}={shlex.quote(value)}" for name, value in _environment(job)),
-            f"exec bash {shlex.quote(job.scripts + '/job.sh')} {shlex.join(job.words)}",
+            f"exec bash {shlex.quote(job.scripts + '/job.sh')} {shlex.join(job.arguments)}",
             "",
         ]
     )
 
 
-def _asked(job: Job) -> Iterator[tuple[str, str]]:
+def _directives(job: Job) -> Iterator[tuple[str, str]]:
     yield "job-name", job.name
     for name in ("partition", "account"):
         if value := getattr(job, name):
@@ -108,8 +109,8 @@ def _asked(job: Job) -> Iterator[tuple[str, str]]:
         yield "constraint", f'"{job.constraint}"'
     yield "signal", f"B:USR1@{job.warning_seconds}"
     yield "requeue", ""
-    yield "open-mode", "append"  # a life that is requeued would empty the log of the former one
-    yield "output", f'"{job.run_folder.replace("%", "%%")}/logs/slurm-%j.log"'
+    yield "open-mode", "append"  # otherwise a requeued job empties its log
+    yield "output", f'"{job.run_folder.replace("%", "%%")}/{LOGS}/slurm-%j.log"'
 
 
 def _environment(job: Job) -> Iterator[tuple[str, str]]:
@@ -120,15 +121,19 @@ def _environment(job: Job) -> Iterator[tuple[str, str]]:
     if job.container == "none":
         return
     yield "FTSYS_PYTHON", "python3"
-    seen = dict.fromkeys([job.folder, job.scripts, job.run_folder, *job.mounts])
+    mounted = dict.fromkeys([job.folder, job.scripts, job.run_folder, *job.mounts])
     if job.container == "apptainer":
         gpus = ["--nv"] if job.on_gpus else []
-        binds = [f"--bind={path}" for path in seen]
+        binds = [f"--bind={path}" for path in mounted]
         yield "FTSYS_INSIDE", " ".join(["apptainer", "exec", *gpus, *binds, f"--pwd={job.folder}", job.image])
     else:
-        mounts = ",".join(f"{path}:{path}" for path in seen)
-        words = [f"--container-image={job.image}", f"--container-mounts={mounts}", f"--container-workdir={job.folder}"]
-        yield "FTSYS_SRUN", " ".join(words)
+        mounts = ",".join(f"{path}:{path}" for path in mounted)
+        options = [
+            f"--container-image={job.image}",
+            f"--container-mounts={mounts}",
+            f"--container-workdir={job.folder}",
+        ]
+        yield "FTSYS_SRUN", " ".join(options)
 
 
 def _check(job: Job) -> None:
@@ -143,13 +148,13 @@ def _check(job: Job) -> None:
         *(("--module", each) for each in job.modules),
         *(("--mount", each) for each in job.mounts),
     ]
-    if job.container != "none":  # words of a list that blanks and commas take apart
+    if job.container != "none":  # parts of a list that blanks, commas and colons separate
         named += [("--mount", each) for each in (job.folder, job.scripts, job.run_folder) if re.search(r"[\s,:]", each)]
     named = [("--job-name", job.name), *(each for each in named if each[1])]
     wrong = [_mistake(option, value) for option, value in named if not _passes(option, value)]
     wrong += _mistakes_of_counts(job)
-    if any(_is_control(letter) for word in job.words for letter in word):
-        wrong.append(f"{' '.join(job.words)!r} holds a control character: leave it out.")
+    if any(_is_control(letter) for argument in job.arguments for letter in argument):
+        wrong.append(f"{' '.join(job.arguments)!r} holds a control character: leave it out.")
     if wrong:
         raise LaunchError("\n".join(wrong))
 

@@ -1,4 +1,4 @@
-"""Hosts that the tests of this folder share; the tests are skipped, with the reason, where there can be none."""
+"""Provides virtual hosts and SLURM clusters to the tests of this folder, or skips the tests with the reason."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.cluster.slurm_runs import make_tiny_model, undisturbed
 
 @pytest.fixture(scope="session")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """node1, node2 and node3; node3 refuses ssh."""
+    """Start node1, node2 and node3; node3 refuses ssh."""
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
@@ -27,7 +27,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A SLURM cluster of a test's own, up in about a second: what a test breaks, no other one finds broken."""
+    """Start a SLURM cluster for one test, ready in about a second: no test finds what another one broke."""
     reason = why_no_slurm()
     if reason is not None:
         pytest.skip(reason)
@@ -41,11 +41,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
-    """A folder with a model that trains in no time."""
+    """Make a folder with a tiny model, which trains in seconds."""
     return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny", minilm_folder)
 
 
 @pytest.fixture(scope="session")
 def expected(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> str:
-    """The weights that the tiny run ends with where nothing happens to it, on two local ranks."""
+    """Return a hash of the weights that the tiny run ends with, undisturbed on two local ranks."""
     return undisturbed(tmp_path_factory.mktemp("undisturbed"), tiny_model)

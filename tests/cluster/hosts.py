@@ -1,4 +1,4 @@
-"""A network of virtual hosts on this machine: own addresses, host names, processes and sshd each, and shared files.
+"""Starts virtual hosts on this machine: each with its address, host name, processes and sshd, and with shared files.
 
 A host is a process in namespaces of its own, joined to a bridge by a pair of virtual interfaces. When it ends,
 everything in it ends, and its interfaces go. Needs root, util-linux, iproute2 and openssh-server.
@@ -20,7 +20,7 @@ PROGRAMS = ("ip", "unshare", "nsenter", "ssh", "ssh-keygen", "sshd", "mount")
 UNSHARE = ("unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 PATHS = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
-# Waits for its network, makes the files that name the hosts its own, and from then on buries what its processes leave.
+# Waits for the network, mounts the files that name the hosts, and then collects the exit statuses of its processes.
 INIT = """
 read go
 set -e
@@ -54,7 +54,7 @@ SSH = """Host *
 
 
 def why_not() -> str | None:
-    """Why this machine can have no virtual hosts, or None."""
+    """Return why this machine cannot have virtual hosts, or None."""
     if os.geteuid() != 0:
         return "virtual hosts need root"
     missing = [name for name in PROGRAMS if shutil.which(name, path=PATHS) is None]
@@ -77,7 +77,7 @@ class Host:
     process: "subprocess.Popen[str]"
     pid: int
     link: str
-    """The outer end of its connection to the bridge."""
+    """Interface at the outer end of its connection to the bridge."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Network:
 
     folder: Path
     number: int = field(default_factory=lambda: secrets.randbelow(64 * 256))
-    """Makes names and addresses its own, so that several networks may be up on a machine."""
+    """Part of names and addresses, so that several networks can exist on a machine."""
     hosts: dict[str, Host] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class Network:
         self._subnet = f"10.{64 + self.number % 64}.{self.number // 64}"
 
     def up(self, names: Sequence[str], without_sshd: Sequence[str] = ()) -> None:
-        """Bring up hosts; they know each other by name. Those `without_sshd` refuse every ssh."""
+        """Start hosts, which know each other by name. Hosts in `without_sshd` refuse every ssh."""
         addresses = {name: f"{self._subnet}.{10 + number}" for number, name in enumerate(names)}
         self._write_files(addresses)
         _call("ip", "link", "add", self.bridge, "type", "bridge")
@@ -109,7 +109,7 @@ class Network:
             _call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(etc / name))
         names = "".join(f"{address} {name}\n" for name, address in addresses.items())
         (etc / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
-        # Names from the file alone: a look-up over DNS would wait ten seconds for each connection.
+        # Names come only from the file: a DNS look-up would wait ten seconds for each connection.
         (etc / "nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files\n")
         (etc / "sshd_config").write_text(SSHD.format(folder=self.folder))
         (etc / "ssh/ssh_config").write_text(SSH.format(folder=self.folder))
@@ -142,16 +142,16 @@ class Network:
         return host
 
     def inside(self, name: str, folder: Path) -> list[str]:
-        """The words before a command that run it on a host, in a folder."""
+        """Return the prefix of a command that runs it on a host, in a folder."""
         enter = ["nsenter", "-t", str(self.hosts[name].pid), "-n", "-u", "-m", "-p", "--"]
         return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(folder)]
 
     def sent_bytes(self, name: str) -> int:
-        """Bytes that a host has sent to the others so far."""
+        """Return the bytes that a host has sent to the others so far."""
         return int(Path(f"/sys/class/net/{self.hosts[name].link}/statistics/rx_bytes").read_text())
 
     def cut(self, name: str) -> None:
-        """Cut a host off: nothing comes through any more, and nobody is told."""
+        """Cut a host off: packets are dropped, without an error to either side."""
         _call("ip", "link", "set", self.hosts[name].link, "down")
 
     def heal(self, name: str) -> None:
@@ -159,7 +159,7 @@ class Network:
         _call("ip", "link", "set", self.hosts[name].link, "up")
 
     def down(self) -> None:
-        """End every host and all that runs in it."""
+        """End every host and all processes in it."""
         for host in self.hosts.values():
             host.process.kill()
             host.process.wait()
@@ -178,7 +178,7 @@ def _child(pid: int) -> int | None:
 
 
 def wait_for(found: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """What `found` returns, once that is true. Raises TimeoutError."""
+    """Call `found` until it returns something true, and return that. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while not (answer := found()):
         if time.monotonic() > deadline:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the virtual hosts and their SLURM need, from Debian. Where it cannot be installed, the tests are skipped and say what is missing.
+# Installs the Debian packages for the virtual hosts and their SLURM. If it cannot, the tests are skipped and say what is
+# missing.
 set -euo pipefail
 packages=(iproute2 util-linux openssh-client openssh-server)
 packages+=(slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge)
@@ -10,7 +11,7 @@ done
 [ "${missing:-}" ] || exit 0
 if [ "$(id -u)" != 0 ]; then echo "not root: ${packages[*]} are not installed"; exit 0; fi
 if ! command -v apt-get > /dev/null; then echo "no apt-get: install ${packages[*]}"; exit 0; fi
-# Packages start their own daemons unless this file forbids it.
+# Packages start their own daemons, unless this file forbids it.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
   printf '#!/bin/sh\nexit 101\n' > $policy

@@ -1,4 +1,4 @@
-"""A SLURM cluster of virtual hosts: slurmctld and munged on one, slurmd on each of the others. Its jobs are real.
+"""Starts a real SLURM cluster of virtual hosts: slurmctld and munged on one, slurmd on each of the others.
 
 Debian's packages are enough. Each node claims more cores than the machine has, so that several jobs fit a node, and
 GPUs that are character devices: SLURM hands them out like real ones, and nobody can compute on them.
@@ -21,14 +21,14 @@ from tests.cluster.hosts import why_not as why_no_hosts
 CONTROLLER = "controller"
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "munged")
 NODES = {"node1": 8, "node2": 8, "node3": 8, "node4": 4}
-"""Name -> GPUs that it claims."""
+"""Name -> GPUs that the node claims."""
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
 NULL_DEVICE = os.makedev(1, 3)
 
-# Everything waits as shortly as it may: with SLURM's own values a requeued job starts again after two minutes
-# (cred_expire), and a dead node is noticed after five.
+# The waits are as short as possible: with SLURM's defaults a requeued job starts again after two minutes (cred_expire),
+# and a dead node is noticed after five.
 CONF = """ClusterName=test
 SlurmctldHost={controller}({address})
 SlurmUser=root
@@ -66,7 +66,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def why_not() -> str | None:
-    """Why this machine can have no SLURM cluster, or None."""
+    """Return why this machine cannot have a SLURM cluster, or None."""
     missing = [name for name in PROGRAMS if shutil.which(name, path=PATHS) is None]
     if missing:
         return f"a SLURM cluster needs {', '.join(missing)}: `make test-cluster` installs them on Debian, as root"
@@ -75,14 +75,14 @@ def why_not() -> str | None:
 
 @dataclass
 class Cluster:
-    """A controller and nodes. `folder` holds all that the daemons write."""
+    """A controller and nodes. `folder` holds everything that the daemons write."""
 
     folder: Path
     network: Network = field(init=False)
     daemons: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     def up(self) -> None:
-        """Bring everything up; returns when all nodes wait for jobs."""
+        """Start everything; returns when all nodes wait for jobs."""
         self.network = Network(self.folder / "network")
         self.network.folder.mkdir()
         names = [CONTROLLER, *NODES]
@@ -132,7 +132,7 @@ class Cluster:
         self._start(name, f"slurmd-{name}", ["slurmd", "-D", "-N", name])
 
     def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-        """What a user's shell on the cluster has."""
+        """Return the environment of a user's shell on the cluster."""
         own = {"FTSYS_VENV": sys.prefix, "FTSYS_HOME": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
         slurm = {"PATH": PATHS, "SLURM_CONF": str(self.folder / "slurm.conf"), "TMPDIR": str(self.folder / "tmp")}
         return os.environ | own | slurm | dict(environ or {})
@@ -146,18 +146,18 @@ class Cluster:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, env=shell, check=check)
 
     def submit(self, *words: str, cwd: Path, environ: Mapping[str, str] | None = None) -> str:
-        """`sbatch WORDS` in a folder; returns the job's number."""
+        """Run `sbatch` in a folder; returns the job's number."""
         return self.call("sbatch", "--parsable", *words, cwd=cwd, environ=environ).stdout.strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """What SLURM knows of a job."""
+        """Return SLURM's fields of a job."""
         shown = self.call("scontrol", "--oneliner", "show", "job", number).stdout
         return dict(part.split("=", 1) for part in shown.split() if "=" in part)
 
     def wait_until(
         self, number: str, found: Callable[[dict[str, str]], bool], seconds: float = 300.0
     ) -> dict[str, str]:
-        """What SLURM knows of a job once that is as wanted. Raises TimeoutError with the job's log."""
+        """Wait until `found` accepts SLURM's fields of a job; returns them. Raises TimeoutError with the job's log."""
         deadline = time.monotonic() + seconds
         while not found(job := self.job(number)):
             if time.monotonic() > deadline or job["JobState"] in ENDED:
@@ -166,16 +166,16 @@ class Cluster:
         return job
 
     def end_of(self, number: str, seconds: float = 300.0) -> dict[str, str]:
-        """What SLURM knows of a job once it has ended and left its nodes."""
+        """Wait until a job has ended and left its nodes; returns SLURM's fields of it."""
         return self.wait_until(number, lambda job: job["JobState"] in ENDED, seconds)
 
     def log(self, number: str) -> str:
-        """All that a job's lives have written."""
+        """Return everything that a job has written, in all its restarts."""
         path = Path(self.job(number)["StdOut"])
         return path.read_text(errors="replace") if path.exists() else ""
 
     def ranks(self) -> list[int]:
-        """Processes of any node that are of a run, as this machine numbers them."""
+        """Return the processes of runs on all nodes, by this machine's process ids."""
         spaces = set()
         for host in self.network.hosts.values():
             with suppress(OSError):  # a host that a test has ended
@@ -189,7 +189,7 @@ class Cluster:
         return found
 
     def slurmd_of(self, name: str) -> int:
-        """A node's slurmd, as this machine numbers it."""
+        """Return a node's slurmd, by this machine's process id."""
         outer = self.daemons[f"slurmd-{name}"].pid
         words = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
         return int(words[0]) if words else outer

@@ -1,4 +1,4 @@
-"""Runs that cost next to nothing: a tiny model on a few rows. What tests of SLURM jobs share."""
+"""Writes and reads runs that cost almost nothing, for the tests of SLURM jobs: a tiny model on a few rows."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ from tests.end_to_end.commands import call, read_json
 
 SHORT = ["--train.max_steps", "4", "--train.eval_every", "4", "--batch.global_size", "8", "--engine.precision", "fp32"]
 SHORT += ["--trainer.logging_steps", "1"]
-"""Of a documented run, a few steps and one evaluation."""
+"""Overrides that reduce a documented run to a few steps and one evaluation."""
 
 STEPS = 200
-"""Enough that something can happen to a run on its way, and done in seconds."""
+"""Enough steps to interrupt a run in between; it takes seconds."""
 
 RUN = """output_dir = "run"
 [task]
@@ -39,7 +39,7 @@ logging_steps = 1
 
 
 def make_tiny_model(folder: Path, minilm: Path) -> Path:
-    """A BERT of one narrow layer with the tokenizer of a real one."""
+    """Make a BERT of one narrow layer with the tokenizer of a real one."""
     from transformers import BertConfig, BertModel
 
     shutil.copytree(minilm, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "*.onnx", "onnx"))
@@ -50,7 +50,7 @@ def make_tiny_model(folder: Path, minilm: Path) -> Path:
 
 
 def write_run(folder: Path, model: Path, steps: int = STEPS, name: str = "run.toml") -> Path:
-    """A run file in the folder, and the rows that it reads."""
+    """Write a run file and the rows that it reads."""
     rows = [f"the number {number} and nothing more,{'odd' if number % 2 else 'even'}" for number in range(64)]
     (folder / "rows.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     path = folder / name
@@ -59,20 +59,20 @@ def write_run(folder: Path, model: Path, steps: int = STEPS, name: str = "run.to
 
 
 def results(run_folder: Path) -> dict[str, Any]:
-    """What results.json says of the run."""
+    """Return results.json of the run."""
     found: dict[str, Any] = read_json(run_folder / "results.json")
     return found
 
 
 def last_step(run_folder: Path) -> int:
-    """The newest step in metrics.jsonl, 0 before the first."""
+    """Return the newest step in metrics.jsonl, 0 before the first."""
     path = run_folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def weights(run_folder: Path) -> str:
-    """A hash of the trained model's weights."""
+    """Return a hash of the trained model's weights."""
     return hashlib.sha256((run_folder / "model/model.safetensors").read_bytes()).hexdigest()
 
 

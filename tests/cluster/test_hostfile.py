@@ -1,4 +1,4 @@
-"""`ftlaunch run --hostfile` between real hosts, over real ssh."""
+"""Tests `ftlaunch run --hostfile` between real hosts, over real ssh."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def both_signed(launched: Launch) -> bool:
 
 
 def pids(folder: Path, rank: int) -> list[int]:
-    """The rank's own processes, as this machine sees them from outside the hosts."""
+    """Return the rank's own processes, by this machine's process ids."""
     found = []
     for pid in processes_of(folder):
         try:
@@ -77,11 +77,11 @@ def test_a_good_end_on_two_hosts(start: Callable[..., Launch], tmp_path: Path) -
     [
         (
             "node1 slots=1\nnode3 slots=1\n",
-            "host 'node3' is not reached over ssh: ssh: connect to host node3 port 22: Conn",
+            "host 'node3' cannot be reached over ssh: ssh: connect to host node3 port 22: Conn",
         ),
         (
             "node1 slots=1\nnowhere slots=1\n",
-            "host 'nowhere' is not reached over ssh: ssh: Could not resolve hostname no",
+            "host 'nowhere' cannot be reached over ssh: ssh: Could not resolve hostname no",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""slurm/*.sh on a real SLURM: jobs that finish, also after they were stopped on their way."""
+"""Tests slurm/*.sh on a real SLURM: jobs that finish, also after they were stopped."""
 
 import sys
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_usr1_becomes_a_checkpoint_and_the_job_goes_on(
     log = cluster.log(number)
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1"), log
     assert f"stopped early with a checkpoint: job {number} goes back into the queue" in log
-    assert f"job {number}, life 2: 2 node(s) x 1 cpu rank(s)" in log, "the log of both lives is kept"
+    assert f"job {number}, restart 1: 2 node(s) x 1 cpu rank(s)" in log, "the log of both starts is kept"
     assert weights(tmp_path / "run") == expected
     assert cluster.ranks() == []
 
@@ -116,7 +116,7 @@ def test_a_rank_for_each_gpu(cluster: Cluster, mrpc: str, tmp_path: Path, tiny_m
     job = cluster.end_of(number)
     assert job["JobState"] == "COMPLETED", cluster.log(number)
     assert job["TresPerNode"] == "gres:gpu:8"
-    assert f"job {number}, life 1: 1 node(s) x 8 cpu rank(s)" in cluster.log(number)
+    assert f"job {number}, restart 0: 1 node(s) x 8 cpu rank(s)" in cluster.log(number)
     assert results(tmp_path / "run")["world_size"] == 8
 
 

@@ -1,4 +1,4 @@
-"""`ftlaunch run` inside a SLURM allocation: one srun whose tasks start a launcher a node."""
+"""Tests `ftlaunch run` inside a SLURM allocation: one srun, whose tasks are the agents."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def submit(cluster: Cluster, tmp_path: Path) -> Callable[..., str]:
-    """`submit(program, *words)`: a job on two nodes whose only command is `ftlaunch run`; returns its number."""
+    """`submit(program, *words)` submits a job on two nodes that runs only `ftlaunch run`, and returns its number."""
 
     def submitted(program: str, *words: str) -> str:
         environ = doubles(tmp_path, program)
@@ -71,5 +71,5 @@ def test_a_signal_stops_the_ranks_of_all_nodes(
 def test_more_nodes_than_the_job_has(cluster: Cluster, submit: Callable[..., str], tmp_path: Path) -> None:
     number = submit(SIGNED, "--nodes", "3")
     assert cluster.end_of(number)["ExitCode"] == "2:0"
-    assert cluster.log(number) == "error: 3 nodes were asked for, but there is only 2 in the SLURM allocation.\n"
+    assert cluster.log(number) == "error: 3 nodes were requested, but there is only 2 in the SLURM allocation.\n"
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Nodes that die, lose their slurmd or are cut off under a job: it finishes elsewhere, with the same weights."""
+"""Tests jobs whose nodes die, lose their slurmd or are cut off: they finish elsewhere, with the same weights."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def folder(tmp_path: Path, tiny_model: Path) -> Path:
 
 @pytest.fixture
 def training(cluster: Cluster, repository: Path, folder: Path) -> str:
-    """The number of a job that trains on node1 and node2 and has a checkpoint."""
+    """Start a job that trains on node1 and node2 and has a checkpoint; returns its number."""
     number = cluster.submit("--nodes=2", str(repository / "slurm/mrpc.sh"), "run.toml", cwd=folder)
     job = cluster.wait_until(number, lambda job: last_step(folder / "run") >= 45)
     assert job["NodeList"] == "node[1-2]"
@@ -31,7 +31,7 @@ def training(cluster: Cluster, repository: Path, folder: Path) -> str:
 
 
 def finishes_elsewhere(cluster: Cluster, number: str, folder: Path, lost: str, expected: str) -> None:
-    """The job's next life runs without the lost node and ends as if nothing had happened."""
+    """Check that the restarted job runs without the lost node and ends with the same result."""
     job = cluster.end_of(number)
     log = cluster.log(number)
     assert job["JobState"] == "COMPLETED", log
@@ -53,7 +53,7 @@ def test_a_node_that_dies(cluster: Cluster, training: str, folder: Path, expecte
 @pytest.mark.parametrize("lost", ["node1", "node2"])
 def test_a_slurmd_that_is_killed(cluster: Cluster, training: str, folder: Path, expected: str, lost: str) -> None:
     os.kill(cluster.slurmd_of(lost), signal.SIGKILL)
-    # What slurmctld finds out by itself after SlurmdTimeout, by which time so short a run is over.
+    # slurmctld finds this out by itself after SlurmdTimeout, but such a short run is over before.
     cluster.call("scontrol", "update", f"nodename={lost}", "state=down", "reason=slurmd was killed")
     finishes_elsewhere(cluster, training, folder, lost, expected)
     wait_for(lambda: cluster.ranks() == [], seconds=60)

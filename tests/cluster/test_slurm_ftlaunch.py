@@ -1,4 +1,4 @@
-"""`ftlaunch sbatch`, `status`, `logs` and `cancel` on a real SLURM."""
+"""Tests `ftlaunch sbatch`, `status`, `logs` and `cancel` on a real SLURM."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ def test_a_run_is_submitted_and_followed(cluster: Cluster, tmp_path: Path, tiny_
     assert shown.returncode == 0, shown.stderr
     assert cluster.end_of(number)["JobState"] == "COMPLETED", shown.stdout
     assert shown.stdout == (folder / f"run/logs/slurm-{number}.log").read_text()
-    assert f"job {number}, life 1: 2 node(s) x 1 cpu rank(s), {folder}/run" in shown.stdout
+    assert f"job {number}, restart 0: 2 node(s) x 1 cpu rank(s), {folder}/run" in shown.stdout
     found = results(folder / "run")
     assert (found["world_size"], found["seed"]) == (2, 7)
     status = ftlaunch(cluster, folder, "status", "run").stdout.splitlines()

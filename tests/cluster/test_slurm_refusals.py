@@ -1,4 +1,4 @@
-"""SLURM jobs that cannot work: refused by name of what is wrong, before a rank is started."""
+"""Tests SLURM jobs that cannot work: they end with the reason before a rank is started."""
 
 import subprocess
 from pathlib import Path
@@ -23,7 +23,7 @@ def folder(tmp_path: Path, tiny_model: Path) -> Path:
 
 
 def refused(cluster: Cluster, number: str) -> list[str]:
-    """The errors in the log of a job that ended with status 2 and left nothing running."""
+    """Check that a job ended with status 2 and left nothing running; returns the errors in its log."""
     job = cluster.end_of(number, seconds=120)
     log = cluster.log(number)
     assert (job["JobState"], job["ExitCode"]) == ("FAILED", "2:0"), log
@@ -84,11 +84,11 @@ def test_a_run_folder_that_another_live_job_owns(cluster: Cluster, mrpc: str, fo
     cluster.wait_until(first, lambda job: (folder / "run/logs/slurm-job").exists())
     second = cluster.submit("--nodes=1", mrpc, "run.toml", cwd=folder)
     text = f"run folder '{folder}/run' belongs to job {first} (RUNNING): name another output_dir, or wait."
-    assert refused_beside(cluster, second) == [f"error: {text}"]
+    assert refused_while_another_runs(cluster, second) == [f"error: {text}"]
     assert cluster.end_of(first)["JobState"] == "COMPLETED", cluster.log(first)
 
 
-def refused_beside(cluster: Cluster, number: str) -> list[str]:
+def refused_while_another_runs(cluster: Cluster, number: str) -> list[str]:
     job = cluster.end_of(number)
     assert (job["JobState"], job["ExitCode"]) == ("FAILED", "2:0"), cluster.log(number)
     return [line for line in cluster.log(number).splitlines() if line.startswith("error: ")]

@@ -1,4 +1,4 @@
-"""Bytes that a host sends in a step, counted on its wire, against what the planner says."""
+"""Compares the bytes that a host sends in a step, counted at its interface, with the planner's number."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from tests.end_to_end.commands import read_json, write_run_file
 pytestmark = pytest.mark.cluster
 
 STEPS, FIRST = 9, 3
-"""Steps that are trained; those up to FIRST also hold what is exchanged once."""
+"""Number of training steps; those before FIRST also contain traffic that occurs only once."""
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -36,7 +36,7 @@ def test_the_wire_carries_what_the_planner_says(
     counted: dict[int, int] = {}
     while process.poll() is None:
         step = _last_step(tmp_path / "run/metrics.jsonl")
-        if step not in counted:  # a step is logged at the same moment of each
+        if step not in counted:  # a step is always logged at the same point of it
             counted[step] = network.sent_bytes("node2")
         time.sleep(0.002)
     _, err = process.communicate()

@@ -1,4 +1,4 @@
-"""A real training across two hosts over ssh, and what happens when a real rank on the far one is killed."""
+"""Tests a real training on two hosts over ssh, also with a killed rank on the remote host."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ GRADIENT_BYTES = 20_000_000 * 4
 
 @pytest.fixture
 def folder(tmp_path: Path, minilm_folder: Path) -> Path:
-    """A folder with a hostfile and a run file: MRPC where FTSYS_GLUE_DIR names its files, else the synthetic sample."""
+    """Write a hostfile and a run file into a folder: MRPC if FTSYS_GLUE_DIR names it, else the synthetic sample."""
     glue = os.environ.get("FTSYS_GLUE_DIR")
     data = (
         f'[task]\nname = "mrpc"\n[data]\nsource = "{glue}"\n'
@@ -52,7 +52,7 @@ def start(network: Network, folder: Path, *words: str) -> "subprocess.Popen[str]
 
 
 def ranks_of(folder: Path, rank: int) -> list[int]:
-    """The rank's own processes, as this machine sees them from outside the hosts."""
+    """Return the rank's own processes, by this machine's process ids."""
     return [pid for pid, words, environ in processes() if _is_rank(pid, words, environ, folder, rank)]
 
 

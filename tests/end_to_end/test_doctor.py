@@ -1,4 +1,4 @@
-"""`ftlaunch doctor` with real probes: on this machine, and on two "hosts" that a stand-in for ssh leads to."""
+"""Tests `ftlaunch doctor` with real probes: on this machine, and on two "hosts" behind a stand-in for ssh."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def test_a_host_that_refuses_and_a_model_that_is_not_there(tmp_path: Path, hosts
     assert ended.returncode == 2
     assert found["node"][0] == "error"
     assert found["node"][1].startswith("gone does not answer: ssh: connect to host gone port 22: Connection refused")
-    assert found["rendezvous"] == ("error", "nobody waits for gone")
+    assert found["rendezvous"] == ("error", "gone did not take part")
     assert found["model"][0] == "error"
     assert "'./no-model'" in found["model"][1]
     assert found["packages"][0] == "ok"

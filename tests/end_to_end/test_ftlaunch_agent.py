@@ -1,4 +1,4 @@
-"""The agent of a node alone, given its orders by hand: what it does when nobody gives it any more."""
+"""Tests the agent of a node alone, with orders from the test, also when orders stop coming."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.command_lines import Start
-from launcher.protocol import Message, Words, order
+from launcher.command_lines import LaunchSpec
+from launcher.protocol import Message, ReportReader, encode_order
 from tests.fake_ranks import doubles, processes_of
 
 
@@ -26,31 +26,33 @@ class Agent:
             stderr=subprocess.PIPE,
             bufsize=0,
         )
-        self._words, self._heard = Words(), list[Message]()
+        self._reports, self._heard = ReportReader(), list[Message]()
 
-    def tell(self, **fields: object) -> None:
+    def tell(self, kind: str, **fields: object) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(order(**fields))
+        self.process.stdin.write(encode_order(kind, **fields))
 
-    def prepare(self, **other: object) -> None:
+    def preflight(self, **other: object) -> None:
         fields = {"node": 0, "environment": {}, "cpu": True, "ranks": 1, "files": [], "port": None, "job": "a"}
-        self.tell(do="prepare", **{**fields, "silence": None, **other})
+        self.tell("preflight", **{**fields, "silence": None, **other})
 
     def start(self) -> None:
-        start = Start("torchrun", 1, 1, "127.0.0.1", 1, "id", ("train", "run.toml"), str(self.folder / "run/logs"))
-        self.tell(do="start", start=start.as_fields(), peers=["here"])
+        launch = LaunchSpec(
+            "torchrun", 1, 1, "127.0.0.1", 1, "id", ("train", "run.toml"), str(self.folder / "run/logs")
+        )
+        self.tell("start", launch=launch.as_fields(), hosts=["here"])
 
     def hear(self, kind: str) -> Message:
-        """The next word of a kind."""
+        """The next report of a kind."""
         assert self.process.stderr is not None
         while True:
-            for word in self._heard:
-                if word["kind"] == kind:
-                    self._heard.remove(word)
-                    return word
+            for report in self._heard:
+                if report["kind"] == kind:
+                    self._heard.remove(report)
+                    return report
             piece = os.read(self.process.stderr.fileno(), 1 << 16)
             assert piece, f"the agent ended without {kind!r}"
-            self._heard += [part for part in self._words.feed(piece) if not isinstance(part, bytes)]
+            self._heard += [part for part in self._reports.feed(piece) if not isinstance(part, bytes)]
 
 
 @pytest.fixture
@@ -61,28 +63,28 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
     agent.process.communicate()
 
 
-def test_orders_and_words(agent: Agent) -> None:
-    agent.prepare()
+def test_orders_and_reports(agent: Agent) -> None:
+    agent.preflight()
     ready = agent.hear("ready")
     assert (ready["node"], ready["gpus"]) == (0, [])
     assert 10_000 <= ready["port"] <= 65_535
     agent.start()
-    agent.tell(do="leave", now=True)
-    assert agent.hear("gone")["reason"] == ""
+    agent.tell("leave", now=True)
+    assert agent.hear("agent_exit")["reason"] == ""
     assert agent.process.wait(10) == 0
 
 
 def test_an_agent_that_hears_nothing_stops_its_ranks(agent: Agent, tmp_path: Path) -> None:
-    agent.prepare(silence=2.0)
+    agent.preflight(silence=2.0)
     agent.start()
-    assert agent.hear("ended")["status"] == -15
-    assert agent.hear("gone")["ranks"] == 1
+    assert agent.hear("rank_exit")["status"] == -15
+    assert agent.hear("agent_exit")["ranks"] == 1
     assert agent.process.wait(10) == 0
     assert processes_of(tmp_path) == []
 
 
 def test_an_agent_that_is_killed_takes_its_ranks_along(agent: Agent, tmp_path: Path) -> None:
-    agent.prepare()
+    agent.preflight()
     agent.start()
     while not (tmp_path / "sign-0").exists():
         assert agent.process.poll() is None
@@ -94,9 +96,9 @@ def test_an_agent_that_is_killed_takes_its_ranks_along(agent: Agent, tmp_path: P
 
 def test_a_log_that_cannot_be_written(agent: Agent, tmp_path: Path) -> None:
     (tmp_path / "run").touch()
-    agent.prepare()
+    agent.preflight()
     agent.start()
-    assert "torchrun could not be started: [Errno" in agent.hear("gone")["reason"]
+    assert "torchrun could not be started: [Errno" in agent.hear("agent_exit")["reason"]
     assert agent.process.wait(10) == 0
 
 
@@ -104,11 +106,11 @@ def test_a_log_that_cannot_be_written(agent: Agent, tmp_path: Path) -> None:
     ("order", "reason"),
     [
         ({"files": ["no-such-file"]}, "'no-such-file' is not there on "),
-        ({"port": 70_000}, "--port 70000 is no port"),
+        ({"port": 70_000}, "--port 70000 is not a port"),
     ],
 )
 def test_a_machine_that_cannot_be_used(agent: Agent, order: Message, reason: str) -> None:
-    agent.prepare(**order)
+    agent.preflight(**order)
     assert agent.hear("refused")["reason"].startswith(reason)
 
 
@@ -116,7 +118,7 @@ def test_more_ranks_than_gpus(tmp_path: Path) -> None:
     from ftsys.errors import LaunchError
     from launcher.host.preflight import check_machine
 
-    with pytest.raises(LaunchError, match=r"4 ranks were asked for on .*: write --gpus-per-node, or --cpu"):
+    with pytest.raises(LaunchError, match=r"4 ranks were requested on .*: write --gpus-per-node, or --cpu"):
         check_machine({"files": [], "ranks": 4}, gpus=2)
     check_machine({"files": [], "ranks": None}, gpus=2)
     check_machine({"files": [], "ranks": 4}, gpus=0)

@@ -1,4 +1,4 @@
-"""What `ftlaunch run` does when ranks die, hang, fail, are interrupted or never come to be. Without torch: see
+"""Tests `ftlaunch run` when ranks die, hang, fail, are interrupted or never start. Without torch: see
 tests/fake_ranks.py."""
 
 import os
@@ -164,7 +164,7 @@ def test_a_second_ctrl_c_ends_ranks_that_do_not_leave(tmp_path: Path) -> None:
     launched.send(signal.SIGINT)
     status, _, err = launched.end()
     assert status == 1
-    assert "told a second time" in err
+    assert "second Ctrl-C: killing the ranks" in err
     assert processes_of(tmp_path) == []
 
 
@@ -212,12 +212,12 @@ def test_a_terminal_stays_one_for_rank_0(tmp_path: Path) -> None:
         ),
         (["--engine.precision", "fp16"], "error: engine.precision='fp16' cannot be computed on a CPU"),
         (["--train.sed", "1"], "error: train.sed=1 is no known key"),
-        (["--nodes", "2"], "error: 2 nodes were asked for, but there is only 1 in this machine; --hostfile FILE names"),
+        (["--nodes", "2"], "error: 2 nodes were requested, but there is only 1 in this machine; --hostfile FILE names"),
         (["--nodes", "0"], "error: --nodes 0 computes nothing"),
         (["--hostfile", "no-such-file"], "error: hostfile 'no-such-file' cannot be read (No such file or directory)"),
         (["--backend", "slurm"], "error: the slurm backend works inside an allocation"),
         (["--output_dir", "/dev/null/x"], "error: output_dir='/dev/null/x' cannot be written (Not a directory)"),
-        (["--port", "0"], "error: --port 0 is no port"),
+        (["--port", "0"], "error: --port 0 is not a port"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_started(tmp_path: Path, words: list[str], said: str) -> None:
@@ -264,7 +264,7 @@ def test_a_hostfile_with_bad_lines(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("node1 slots=1\n-oProxyCommand=x slots=1\n")
     status, _, err = launch(tmp_path, "pass", "--hostfile", "hosts").end()
     assert status == 2
-    assert err.startswith("error: hostfile 'hosts', line 2: '-oProxyCommand=x' is no host name")
+    assert err.startswith("error: hostfile 'hosts', line 2: '-oProxyCommand=x' is not a host name")
 
 
 def test_no_torch_is_loaded_by_what_runs_around_the_ranks() -> None:

@@ -1,4 +1,4 @@
-"""`ftlaunch run` with real ranks on this machine: the same run as under plain torchrun, killed, stopped and gone on."""
+"""Tests `ftlaunch run` with real ranks on this machine: as under plain torchrun, killed, stopped and resumed."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`ftlaunch plan` and `ftlaunch config`: what they print, what they refuse, and that they need no torch."""
+"""Tests `ftlaunch plan` and `ftlaunch config`: their output, their errors, and that they import no torch."""
 
 import json
 import subprocess
@@ -46,7 +46,7 @@ def test_a_plan_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_rank_for_each_gpu_seen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("launcher.commands.shared.seen_gpus", lambda: 4)
+    monkeypatch.setattr("launcher.commands.planning.seen_gpus", lambda: 4)
     for words, first in (([], "4 cuda ranks"), (["--cpu"], "1 cpu rank"), (["--gpus-per-node=2"], "2 cuda ranks")):
         assert main(["plan", MRPC, *words]) == 0
         assert capsys.readouterr().out.splitlines()[0] == first

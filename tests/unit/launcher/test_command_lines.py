@@ -1,4 +1,4 @@
-"""The words of every command that starts something, and that nothing gets into them that is no word of ours."""
+"""Tests the command lines that the launcher builds, and that no foreign option or shell code gets into them."""
 
 import base64
 import json
@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from ftsys.errors import LaunchError
 from launcher.command_lines import (
-    Start,
-    node_command,
-    passed_environment,
-    remote_line,
+    LaunchSpec,
+    forwarded_environment,
+    launcher_command,
+    remote_shell_line,
     smallest_cpu_count,
     srun_command,
     ssh_command,
 )
 
-START = Start(
+LAUNCH = LaunchSpec(
     launcher="torchrun",
     nodes=2,
     ranks_per_node=4,
@@ -34,7 +34,7 @@ START = Start(
 
 
 def test_torchrun() -> None:
-    assert node_command("/venv/bin/python", START, 1) == [
+    assert launcher_command("/venv/bin/python", LAUNCH, 1) == [
         "/venv/bin/python",
         "-m",
         "torch.distributed.run",
@@ -61,8 +61,8 @@ def test_torchrun() -> None:
 def test_torchrun_knows_these_words() -> None:
     from torch.distributed.run import parse_args
 
-    options = parse_args(node_command("python", START, 1)[3:])
-    assert (options.training_script, options.training_script_args) == ("launcher.agent.rank", list(START.program))
+    options = parse_args(launcher_command("python", LAUNCH, 1)[3:])
+    assert (options.training_script, options.training_script_args) == ("launcher.agent.rank", list(LAUNCH.program))
     assert (options.nnodes, options.nproc_per_node, options.node_rank) == ("2", "4", 1)
     assert options.shutdown_timeout == 300
     assert options.module
@@ -70,15 +70,15 @@ def test_torchrun_knows_these_words() -> None:
 
 @pytest.mark.parametrize(("devices", "slots"), [((), [0, 1, 2, 3]), (("4", "5", "6", "7"), ["4", "5", "6", "7"])])
 def test_the_deepspeed_launcher(devices: tuple[str, ...], slots: list[object]) -> None:
-    command = node_command("python", replace(START, launcher="deepspeed", nodes=1, devices=devices), 0)
+    command = launcher_command("python", replace(LAUNCH, launcher="deepspeed", nodes=1, devices=devices), 0)
     assert command[:4] == ["python", "-u", "-m", "deepspeed.launcher.launch"]
     world = next(word.partition("=")[2] for word in command if word.startswith("--world_info="))
     assert json.loads(base64.urlsafe_b64decode(world)) == {"localhost": slots}
-    assert command[-6:] == ["--module", "launcher.agent.rank", *START.program]
+    assert command[-6:] == ["--module", "launcher.agent.rank", *LAUNCH.program]
 
 
 def test_a_start_survives_the_way_to_a_node() -> None:
-    assert Start.from_fields(json.loads(json.dumps(START.as_fields()))) == START
+    assert LaunchSpec.from_fields(json.loads(json.dumps(LAUNCH.as_fields()))) == LAUNCH
 
 
 def test_ssh() -> None:
@@ -97,14 +97,14 @@ def test_ssh() -> None:
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=touch x", "a;b", "$(x)", "a b", "", "a\n", "a'b", "user@host"])
 def test_no_option_and_no_shell_comes_in_through_a_host_name(host: str) -> None:
-    with pytest.raises(LaunchError, match="is no host name"):
+    with pytest.raises(LaunchError, match="is not a host name"):
         ssh_command(host, "python", "/", {})
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"])), min_size=1, max_size=4))
 def test_a_far_shell_gives_every_word_as_it_was(words: list[str]) -> None:
-    line = remote_line(["printf", "%s\\0", *words], "/", {"PYTHONPATH": "; exit 3"})
+    line = remote_shell_line(["printf", "%s\\0", *words], "/", {"PYTHONPATH": "; exit 3"})
     done = subprocess.run(["sh", "-c", line], capture_output=True, check=True)
     assert done.stdout.decode().split("\0")[:-1] == words
 
@@ -125,7 +125,7 @@ def test_what_of_the_environment_goes_along() -> None:
         "RANK": "3",
     }
     gone = {"CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "HOME", "SSH_AUTH_SOCK", "MASTER_PORT", "RANK"}
-    assert set(here) - set(passed_environment(here)) == gone
+    assert set(here) - set(forwarded_environment(here)) == gone
 
 
 def test_srun() -> None:

@@ -1,4 +1,4 @@
-"""DeepSpeed's hostfile: what it means, and that no name in it can become an option or a piece of shell."""
+"""Tests DeepSpeed's hostfile: its meaning, and that no name in it can become an option or shell code."""
 
 import shlex
 import string
@@ -19,22 +19,22 @@ def test_hosts_comments_and_empty_lines() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("node2", "'node2' is no host: write `node2 slots=N`"),
-        ("node2 slots=", "'node2 slots=' is no host"),
-        ("node2 slots=0", "'node2 slots=0' is no host"),
-        ("node2 slots=-1", "'node2 slots=-1' is no host"),
-        ("node2 slots=two", "'node2 slots=two' is no host"),
-        ("node2 slots=2 gpus=2", "'node2 slots=2 gpus=2' is no host"),
-        ("node1 slots=2", "'node1' is there twice"),
-        ("-oProxyCommand=evil slots=2", "'-oProxyCommand=evil' is no host name"),
-        ("a;b slots=2", "'a;b' is no host name"),
-        ("$(x) slots=2", "'$(x)' is no host name"),
-        ("`x` slots=2", "'`x`' is no host name"),
+        ("node2", "'node2' is not a host: write `node2 slots=N`"),
+        ("node2 slots=", "'node2 slots=' is not a host"),
+        ("node2 slots=0", "'node2 slots=0' is not a host"),
+        ("node2 slots=-1", "'node2 slots=-1' is not a host"),
+        ("node2 slots=two", "'node2 slots=two' is not a host"),
+        ("node2 slots=2 gpus=2", "'node2 slots=2 gpus=2' is not a host"),
+        ("node1 slots=2", "'node1' is listed twice"),
+        ("-oProxyCommand=evil slots=2", "'-oProxyCommand=evil' is not a host name"),
+        ("a;b slots=2", "'a;b' is not a host name"),
+        ("$(x) slots=2", "'$(x)' is not a host name"),
+        ("`x` slots=2", "'`x`' is not a host name"),
         ("me@node2 slots=2", "The user's name belongs into ~/.ssh/config"),
-        ("fe80::1 slots=2", "'fe80::1' is no host name"),
+        ("fe80::1 slots=2", "'fe80::1' is not a host name"),
     ],
 )
-def test_a_bad_line_is_said_with_its_number(line: str, said: str) -> None:
+def test_a_bad_line_is_reported_with_its_number(line: str, said: str) -> None:
     with pytest.raises(LaunchError) as raised:
         parse_hostfile(f"# hosts\nnode1 slots=4\n{line}\n", "my/hosts")
     assert str(raised.value).startswith("hostfile 'my/hosts', line 3: ")
@@ -42,7 +42,7 @@ def test_a_bad_line_is_said_with_its_number(line: str, said: str) -> None:
     assert raised.value.exit_status == 2
 
 
-def test_every_bad_line_is_said_at_once() -> None:
+def test_every_bad_line_is_reported_at_once() -> None:
     with pytest.raises(LaunchError) as raised:
         parse_hostfile("a b\nnode1 slots=1\n-x slots=1\n", "hosts")
     assert [line.split(":")[0] for line in str(raised.value).splitlines()] == [

@@ -1,20 +1,20 @@
-"""Orders and words between `ftlaunch` and its agents, whole and in pieces."""
+"""Tests the messages between the controller and its agents, whole and in pieces."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.protocol import MARK, Message, Orders, Words, order, word
+from launcher.protocol import MARK, Message, OrderReader, ReportReader, encode_order, encode_report
 
 
 def test_an_order() -> None:
-    assert list(Orders().feed(order(do="start", host="a\nb") + order(do="leave"))) == [
-        {"do": "start", "host": "a\nb"},
-        {"do": "leave"},
+    assert list(OrderReader().feed(encode_order("start", host="a\nb") + encode_order("leave"))) == [
+        {"kind": "start", "host": "a\nb"},
+        {"kind": "leave"},
     ]
 
 
 def joined(parts: list[Message | bytes]) -> list[Message | bytes]:
-    """The parts with neighbouring bytes as one."""
+    """Join neighbouring bytes."""
     whole: list[Message | bytes] = []
     for part in parts:
         if isinstance(part, bytes) and whole and isinstance(whole[-1], bytes):
@@ -30,23 +30,23 @@ pieces = st.lists(
 
 
 @given(pieces, st.lists(st.integers(1, 7), max_size=60))
-def test_words_are_found_among_what_a_rank_writes_however_it_is_cut(parts: list[bytes | int], cuts: list[int]) -> None:
-    stream = b"".join(word(kind="ended", rank=part) if isinstance(part, int) else part for part in parts)
+def test_reports_are_found_in_a_ranks_output_however_it_is_cut(parts: list[bytes | int], cuts: list[int]) -> None:
+    stream = b"".join(encode_report("rank_exit", rank=part) if isinstance(part, int) else part for part in parts)
     expected: list[Message | bytes] = [
-        {"kind": "ended", "rank": part} if isinstance(part, int) else part for part in parts
+        {"kind": "rank_exit", "rank": part} if isinstance(part, int) else part for part in parts
     ]
-    words, found = Words(), []
+    reports, found = ReportReader(), []
     for size in [*cuts, len(stream)]:
-        found += list(words.feed(stream[:size]))
+        found += list(reports.feed(stream[:size]))
         stream = stream[size:]
-    assert joined([*found, words.end()]) == joined(expected)
+    assert joined([*found, reports.end()]) == joined(expected)
 
 
-def test_a_word_that_never_ends_is_not_lost() -> None:
-    words = Words()
-    assert list(words.feed(b"text" + MARK + b'{"kind"')) == [b"text"]
-    assert words.end() == MARK + b'{"kind"'
+def test_a_report_that_never_ends_is_not_lost() -> None:
+    reports = ReportReader()
+    assert list(reports.feed(b"text" + MARK + b'{"kind"')) == [b"text"]
+    assert reports.end() == MARK + b'{"kind"'
 
 
 def test_text_is_passed_on_at_once() -> None:
-    assert list(Words().feed(b"train: 1/5")) == [b"train: 1/5"]
+    assert list(ReportReader().feed(b"train: 1/5")) == [b"train: 1/5"]

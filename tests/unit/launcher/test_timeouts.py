@@ -1,4 +1,4 @@
-"""The order of the launcher's time limits: each process ends its part before the one above it gives up."""
+"""Tests the order of the launcher's time limits: each process ends its part before the one above it gives up."""
 
 import re
 from pathlib import Path

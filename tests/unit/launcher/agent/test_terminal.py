@@ -1,4 +1,4 @@
-"""What a terminal shows in the end, as text for a log; and a terminal made like another."""
+"""Tests the text that a terminal shows in the end, for a log, and a terminal with another's size."""
 
 import io
 import os

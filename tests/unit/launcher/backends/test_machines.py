@@ -1,4 +1,4 @@
-"""Which machines a run is started on, and the world they make."""
+"""Tests the machines of a run, and the world that they form."""
 
 from pathlib import Path
 
@@ -6,11 +6,18 @@ import pytest
 
 from ftsys.config import LaunchSection
 from ftsys.errors import ConfigError, FtsysError, LaunchError
-from launcher.backends.machines import Asked, Machines, allocated_machines, listed_machines, local_machine, world_of
+from launcher.backends.machines import (
+    Machines,
+    WorldRequest,
+    allocated_machines,
+    listed_machines,
+    local_machine,
+    world_of,
+)
 from launcher.cli import main
 from launcher.protocol import Message
 
-ANY = Asked(None, None)
+ANY = WorldRequest(None, None)
 
 
 def ready(*gpus: int, bf16: bool = True) -> dict[int, Message]:
@@ -27,36 +34,36 @@ def hosts(tmp_path: Path) -> str:
 
 def test_the_command_line_wins_over_the_run_file() -> None:
     launch = LaunchSection(nodes=2, gpus_per_node=4)
-    assert Asked.read(None, None, launch) == Asked(2, 4)
-    assert Asked.read(1, 8, launch) == Asked(1, 8)
-    assert Asked.read(None, None, LaunchSection()) == ANY
+    assert WorldRequest.read(None, None, launch) == WorldRequest(2, 4)
+    assert WorldRequest.read(1, 8, launch) == WorldRequest(1, 8)
+    assert WorldRequest.read(None, None, LaunchSection()) == ANY
 
 
 @pytest.mark.parametrize(("nodes", "ranks", "said"), [(0, None, "--nodes 0"), (None, -1, "--gpus-per-node -1")])
 def test_counts_that_compute_nothing(nodes: int | None, ranks: int | None, said: str) -> None:
     with pytest.raises(ConfigError, match=f"{said} computes nothing"):
-        Asked.read(nodes, ranks, LaunchSection())
+        WorldRequest.read(nodes, ranks, LaunchSection())
 
 
 def test_the_machines_of_each_backend(hosts: str) -> None:
     assert local_machine("here", ANY) == Machines(("here",), None)
-    assert local_machine("here", Asked(1, 3)) == Machines(("here",), 3)
-    assert allocated_machines(["a", "b", "c"], Asked(2, None)) == Machines(("a", "b"), None)
-    assert listed_machines(hosts, Asked(2, None)) == Machines(("node1", "node2"), 4)
-    assert listed_machines(hosts, Asked(None, 2)) == Machines(("node1", "node2", "node3"), 2)
+    assert local_machine("here", WorldRequest(1, 3)) == Machines(("here",), 3)
+    assert allocated_machines(["a", "b", "c"], WorldRequest(2, None)) == Machines(("a", "b"), None)
+    assert listed_machines(hosts, WorldRequest(2, None)) == Machines(("node1", "node2"), 4)
+    assert listed_machines(hosts, WorldRequest(None, 2)) == Machines(("node1", "node2", "node3"), 2)
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("request_", "said"),
     [
-        (ANY, "different slots .node1 has 4, node2 has 4, node3 has 2.; .*write --gpus-per-node 2"),
-        (Asked(None, 3), "3 ranks a node were asked for, but hostfile .* gives 'node3' 2"),
-        (Asked(4, None), "4 nodes were asked for, but there is only 3 in hostfile"),
+        (ANY, "different slots .node1 has 4, node2 has 4, node3 has 2., .*write --gpus-per-node 2"),
+        (WorldRequest(None, 3), "3 ranks on each node were requested, but hostfile .* gives 'node3' 2"),
+        (WorldRequest(4, None), "4 nodes were requested, but there is only 3 in hostfile"),
     ],
 )
-def test_a_hostfile_that_gives_too_little(hosts: str, asked: Asked, said: str) -> None:
+def test_a_hostfile_that_gives_too_little(hosts: str, request_: WorldRequest, said: str) -> None:
     with pytest.raises(LaunchError, match=said):
-        listed_machines(hosts, asked)
+        listed_machines(hosts, request_)
 
 
 def test_a_hostfile_that_is_no_text(tmp_path: Path) -> None:
@@ -89,7 +96,7 @@ def test_the_deepspeed_launcher_starts_one_machine(
     words = ["run", str(tmp_path / "run.toml"), "--hostfile", hosts, "--backend", "hostfile", "--launcher", "deepspeed"]
     assert main(words) == 2
     assert capsys.readouterr().err.startswith(
-        "error: --launcher deepspeed starts one machine, the backend is 'hostfile'"
+        "error: --launcher deepspeed starts one machine, but the backend is 'hostfile'"
     )
 
 
@@ -100,4 +107,4 @@ def test_this_machine_cannot_be_reached_by_others_as_localhost(
     (tmp_path / "hosts").write_text("localhost slots=1\nnode2 slots=1\n")
     words = ["run", str(tmp_path / "run.toml"), "--backend", "hostfile", "--hostfile", str(tmp_path / "hosts")]
     assert main(words) == 2
-    assert "the first host is 'localhost', under which the others do not reach it" in capsys.readouterr().err
+    assert "the first host is 'localhost', and the others cannot reach it by that name" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Which backend starts a run, and the reason that is said."""
+"""Tests the choice of the backend and its reason."""
 
 import pytest
 
@@ -14,7 +14,7 @@ JOB = {"SLURM_JOB_ID": "17"}
         (None, {}, False, Choice("local", "no SLURM allocation, no hostfile")),
         ("hosts", {}, True, Choice("hostfile", "--hostfile hosts")),
         (None, JOB, True, Choice("slurm", "inside SLURM job 17")),
-        ("hosts", JOB, True, Choice("slurm", "inside SLURM job 17, --hostfile hosts is left unread")),
+        ("hosts", JOB, True, Choice("slurm", "inside SLURM job 17, --hostfile hosts is not used")),
         (None, JOB, False, Choice("local", "SLURM job 17, but no srun here, no hostfile")),
         ("hosts", JOB, False, Choice("hostfile", "--hostfile hosts, SLURM job 17, but no srun here")),
     ],
@@ -38,7 +38,7 @@ def test_what_is_asked_for_is_chosen(asked: str, hostfile: str | None, environ: 
         ("slurm", None, JOB, False, "needs srun, which is not found here"),
         ("hostfile", None, {}, False, "launch.backend = 'hostfile' needs the hosts: write --hostfile FILE"),
         ("local", "hosts", {}, False, "reads no hostfile, but --hostfile 'hosts' was given"),
-        ("auto", None, {"SLURM_JOB_ID": "17; rm x"}, True, "SLURM_JOB_ID='17; rm x' is no job number"),
+        ("auto", None, {"SLURM_JOB_ID": "17; rm x"}, True, "SLURM_JOB_ID='17; rm x' is not a job number"),
     ],
 )
 def test_what_cannot_be_chosen(

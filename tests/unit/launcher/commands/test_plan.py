@@ -1,4 +1,4 @@
-"""`ftlaunch plan` with a model whose sizes are known: the table, the choice, and what is said where nothing fits."""
+"""Tests `ftlaunch plan` with a model of known sizes: the table, the choice, and the error if nothing fits."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ BERT_LARGE = {
 
 @pytest.fixture
 def large(tmp_path: Path) -> str:
-    """A folder with nothing but BERT-large's config.json."""
+    """Make a folder with only BERT-large's config.json."""
     (tmp_path / "config.json").write_text(json.dumps(BERT_LARGE))
     return str(tmp_path)
 

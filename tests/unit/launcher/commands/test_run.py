@@ -1,16 +1,16 @@
-"""The pure parts of `ftlaunch run`: its one line, and the folder that other machines know."""
+"""Tests the pure parts of `ftlaunch run`: its announcement, and the folder name that other machines know."""
 
 from pathlib import Path
 
 import pytest
 
 from launcher.backends.select import Choice
-from launcher.command_lines import Start
-from launcher.commands.run import announcement, this_folder
+from launcher.command_lines import LaunchSpec
+from launcher.commands.run import announcement, current_folder
 from launcher.planner.world import World
 from launcher.protocol import Message
 
-START = Start("torchrun", 1, 2, "127.0.0.1", 17_000, "id", ("train", "run.toml"), "logs")
+LAUNCH = LaunchSpec("torchrun", 1, 2, "127.0.0.1", 17_000, "id", ("train", "run.toml"), "logs")
 LOCAL = Choice("local", "no SLURM allocation, no hostfile")
 
 
@@ -20,12 +20,12 @@ def ready(*threads: str) -> dict[int, Message]:
 
 def test_one_machine() -> None:
     world = World(ranks=2, local_ranks=2)
-    assert announcement(LOCAL, world, START, ready("1 thread each on cores of their own")) == (
+    assert announcement(LOCAL, world, LAUNCH, ready("1 thread each on cores of their own")) == (
         "ftlaunch: local (no SLURM allocation, no hostfile): torchrun starts 2 CPU ranks, "
         "1 thread each on cores of their own, port 17000"
     )
     assert "starts 1 GPU rank, 8 threads each, port" in announcement(
-        LOCAL, World(device="cuda"), START, ready("8 threads each")
+        LOCAL, World(device="cuda"), LAUNCH, ready("8 threads each")
     )
 
 
@@ -39,12 +39,12 @@ def test_one_machine() -> None:
 )
 def test_several_machines(count: int, where: str) -> None:
     world = World(ranks=count, nodes=count)
-    assert where in announcement(Choice("hostfile", "--hostfile hosts"), world, START, ready(*["4 threads"] * count))
+    assert where in announcement(Choice("hostfile", "--hostfile hosts"), world, LAUNCH, ready(*["4 threads"] * count))
 
 
 def test_machines_that_differ() -> None:
     said = announcement(
-        Choice("slurm", "inside SLURM job 1"), World(ranks=2, nodes=2), START, ready("4 threads", "8 threads")
+        Choice("slurm", "inside SLURM job 1"), World(ranks=2, nodes=2), LAUNCH, ready("4 threads", "8 threads")
     )
     assert "4 threads or 8 threads" in said
 
@@ -54,7 +54,7 @@ def test_the_folder_has_the_name_that_the_shell_knows(tmp_path: Path, monkeypatc
     (tmp_path / "other").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     monkeypatch.chdir(tmp_path / "link")
-    assert this_folder({"PWD": str(tmp_path / "link")}) == tmp_path / "link"
+    assert current_folder({"PWD": str(tmp_path / "link")}) == tmp_path / "link"
     for stale in (str(tmp_path / "other"), str(tmp_path / "gone"), "link", ""):
-        assert this_folder({"PWD": stale}) == tmp_path / "real"
-    assert this_folder({}) == tmp_path / "real"
+        assert current_folder({"PWD": stale}) == tmp_path / "real"
+    assert current_folder({}) == tmp_path / "real"

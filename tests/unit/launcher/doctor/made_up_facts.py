@@ -1,12 +1,12 @@
-"""Made-up facts of nodes for the doctor's tests: two that are well, and the harm that is done to them."""
+"""Makes up facts of nodes for the doctor's tests: two healthy nodes, and changes that break them."""
 
 import copy
 from collections.abc import Callable
 from typing import Any
 
 from ftsys.config import RunConfig, build_run
-from launcher.doctor.checks import judge
-from launcher.doctor.facts import Answer, Asked, Examined
+from launcher.doctor.checks import run_checks
+from launcher.doctor.facts import CheckRequest, ClusterFacts, ProbeOutput
 from launcher.doctor.findings import Finding
 
 Groups = dict[str, Any]
@@ -22,7 +22,7 @@ def run_of(**sections: Any) -> RunConfig:
 
 
 def good(node: str, gpus: int = 0) -> Groups:
-    """What the probe of a node tells that has nothing to complain of."""
+    """Return the facts of a healthy node."""
     address = f"10.0.0.{node[-1]}"
     look_up = {"answer": [address], "seconds": 0.001}
     return {
@@ -64,24 +64,28 @@ def good(node: str, gpus: int = 0) -> Groups:
     }
 
 
-def examined(harm: Harm = lambda nodes: None, *, gpus: int = 0, run: RunConfig | None = None, **asked: Any) -> Examined:
-    """Two good nodes after `harm` was done to their facts; a node whose facts were emptied is silent."""
+def cluster(
+    harm: Harm = lambda nodes: None, *, gpus: int = 0, run: RunConfig | None = None, **request: Any
+) -> ClusterFacts:
+    """Return two healthy nodes after `harm` has changed their facts; a node without facts does not answer."""
     nodes = {name: copy.deepcopy(good(name, gpus)) for name in ("node1", "node2")}
     harm(nodes)
-    answers = {
-        seat: Answer(groups, 0, "") if groups else Answer({}, 255, "ssh: connect to host: Connection refused\n")
-        for seat, groups in enumerate(nodes.values())
+    outputs = {
+        number: ProbeOutput(groups, 0, "")
+        if groups
+        else ProbeOutput({}, 255, "ssh: connect to host: Connection refused\n")
+        for number, groups in enumerate(nodes.values())
     }
-    expected: dict[str, Any] = {"backend": "hostfile", "port": 12345, "requirements": NEEDED, **asked}
-    return Examined(Asked(run or run_of(), hosts=("node1", "node2"), **expected), answers)
+    expected: dict[str, Any] = {"backend": "hostfile", "port": 12345, "requirements": NEEDED, **request}
+    return ClusterFacts(CheckRequest(run or run_of(), hosts=("node1", "node2"), **expected), outputs)
 
 
-def bad(found: Examined) -> list[Finding]:
-    return [each for each in judge(found) if each.severity != "ok"]
+def bad(found: ClusterFacts) -> list[Finding]:
+    return [each for each in run_checks(found) if each.severity != "ok"]
 
 
 def put(node: str, path: str, value: Any) -> Harm:
-    """The harm of one fact, by its dotted path."""
+    """Return a harm that sets one fact, by its path."""
 
     def harm(nodes: dict[str, Groups]) -> None:
         *way, last = path.split("/")

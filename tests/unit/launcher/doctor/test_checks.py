@@ -1,16 +1,16 @@
-"""The doctor's judgement, on made-up facts: every bad node it may meet, and what it says of it."""
+"""Tests the doctor's checks on made-up facts: every bad node, and its finding."""
 
 import json
 
 import pytest
 
-from launcher.doctor.checks import judge
+from launcher.doctor.checks import run_checks
 from launcher.doctor.findings import Finding, exit_status, show, to_json
-from tests.unit.launcher.doctor.made_up_facts import Groups, Harm, bad, examined, put, run_of
+from tests.unit.launcher.doctor.made_up_facts import Groups, Harm, bad, cluster, put, run_of
 
 
 def test_good_nodes_have_only_good_findings() -> None:
-    found = judge(examined())
+    found = run_checks(cluster())
     assert [each.what for each in found] == [
         *("node", "python", "packages", "device", "plan", "names", "rendezvous", "all-reduce", "clocks"),
         *("output_dir", "data.store", "disk", "model", "data", "locks"),
@@ -52,7 +52,7 @@ def silence(nodes: dict[str, Groups]) -> None:
     ],
 )  # fmt: skip
 def test_what_a_run_would_fail_of(harm: Harm, what: str, value: str, advice: str) -> None:
-    found = bad(examined(harm))
+    found = bad(cluster(harm))
     assert [(each.severity, each.what) for each in found] == [("error", what)]
     assert value in found[0].value
     assert advice in found[0].advice
@@ -67,18 +67,19 @@ LATE = {"error": "no answer within 5 s", "timed_out": True}
     [
         (put("node2", "machine/python", "3.11.9"), "python", "3.11.7 on node1; 3.11.9 on node2"),
         (put("node1", "names/reverse/10.0.0.2", LATE), "names", "10.0.0.2 gets no name in time on node1: each "
-         "connection of a rendezvous may wait 10 s"),
+         "rendezvous connection may wait 10 s"),
         (put("node2", "names/forward/node2/seconds", 4.2), "names", "'node2' is looked up slowly on node2 (4.2 s)"),
         (put("node1", "rendezvous/connected", 10.3), "rendezvous", "but a connection takes 10.3 s"),
         (put("node2", "all_reduce/mb_per_s", 110.0), "all-reduce", "110 MB/s; the gradients of 110 million parameters "
          "take 8.0 s a step"),
         (put("node2", "clock", 1003.0), "clocks", "up to 3.0 s apart"),
         (put("node2", "tokens", {"output_dir": [0, 1], "data.store": [1]}), "data.store", "is not shared"),
-        (lambda nodes: nodes["node2"].pop("end"), "node", "node2 came as far as 'store', then: exit status 0"),
+        (lambda nodes: nodes["node2"].pop("end"), "node", "node2 reported its facts up to 'store', then: "
+         "exit status 0"),
     ],
 )  # fmt: skip
 def test_what_a_run_can_live_with(harm: Harm, what: str, value: str) -> None:
-    found = bad(examined(harm))
+    found = bad(cluster(harm))
     assert [(each.severity, each.what) for each in found] == [("warning", what)]
     assert value in found[0].value
     assert found[0].advice
@@ -86,11 +87,11 @@ def test_what_a_run_can_live_with(harm: Harm, what: str, value: str) -> None:
 
 
 def test_a_name_that_is_never_looked_up_in_time_is_an_error() -> None:
-    found = bad(examined(put("node2", "names/forward/node1", LATE)))
+    found = bad(cluster(put("node2", "names/forward/node1", LATE)))
     assert [(each.severity, each.value) for each in found] == [
         ("error", "'node1' cannot be looked up on node2: no answer within 5 s")
     ]
-    found = bad(examined(put("node2", "names/forward/nickname", LATE)))
+    found = bad(cluster(put("node2", "names/forward/nickname", LATE)))
     assert [each.severity for each in found] == ["warning"], "nobody reaches a node by that name"
 
 
@@ -99,16 +100,16 @@ def test_look_ups_that_fail_everywhere_are_told_once() -> None:
         for facts in nodes.values():
             facts["names"]["reverse"]["10.0.0.1"] = LATE
 
-    (found,) = bad(examined(harm))
+    (found,) = bad(cluster(harm))
     assert found.value.startswith("10.0.0.1 gets no name in time on node1, node2: ")
 
 
 def test_a_dead_node_is_a_finding_of_its_own_and_the_reason_of_the_others() -> None:
-    found = bad(examined(silence))
+    found = bad(cluster(silence))
     dead, lonely = [each for each in found if each.what in ("node", "rendezvous")]
     assert dead.value == "node2 does not answer: ssh: connect to host: Connection refused (exit status 255)"
     assert dead.advice.startswith("`ssh node2 true` must work")
-    assert lonely.value == "nobody waits for node2"
+    assert lonely.value == "node2 did not take part"
     assert {each.what for each in found} == {"node", "rendezvous"}
 
 
@@ -119,7 +120,7 @@ def test_a_firewall_between_nodes_that_answer() -> None:
     def harm(nodes: dict[str, Groups]) -> None:
         nodes["node2"]["rendezvous"], nodes["node1"]["rendezvous"] = error, absent
 
-    (found,) = bad(examined(harm))
+    (found,) = bad(cluster(harm))
     assert found.value.startswith("node2 did not reach node1, port 12345: ")
     assert "open TCP port 12345" in found.advice
 
@@ -128,7 +129,7 @@ def test_a_firewall_between_nodes_that_answer() -> None:
 def test_a_port_in_use(named: bool, severity: str) -> None:
     text = "The server socket has failed to listen on any local network address. code: -98, name: EADDRINUSE"
     harm = put("node1", "rendezvous", {"error": text, "seconds": 0.0, "absent": []})
-    (found,) = bad(examined(harm, port_is_named=named))
+    (found,) = bad(cluster(harm, port_is_named=named))
     assert (found.severity, found.what) == (severity, "port")
     assert found.value.startswith("12345 is in use on node1")
 
@@ -138,8 +139,8 @@ def test_the_own_name_on_the_loopback_explains_a_failed_sum() -> None:
         nodes["node2"]["all_reduce"]["error"] = "connectFullMesh failed"
         nodes["node2"]["names"]["forward"]["node2"]["answer"] = ["127.0.1.1"]
 
-    (found,) = bad(examined(harm))
-    assert found.advice.startswith("the own name of node2 means the machine itself")
+    (found,) = bad(cluster(harm))
+    assert found.advice.startswith("the host name of node2 has a loopback address")
 
 
 def missing(part: str, hub: bool) -> Harm:
@@ -151,46 +152,48 @@ def missing(part: str, hub: bool) -> Harm:
 
 
 def test_a_model_that_is_not_there() -> None:
-    (found,) = bad(examined(missing("model", hub=False)))
+    (found,) = bad(cluster(missing("model", hub=False)))
     assert (found.severity, found.value) == ("error", "not in the Hub's cache on node2")
     assert "ftlaunch bundle" in found.advice
-    (found,) = bad(examined(missing("model", hub=True)))
+    (found,) = bad(cluster(missing("model", hub=True)))
     assert (found.severity, found.value) == ("warning", "not here yet: not in the Hub's cache on node2")
 
 
 def test_own_files_that_are_not_there_no_hub_can_help() -> None:
     task = {"name": "mood", "columns": ["text"], "labels": ["a", "b"]}
     run = run_of(task=task, data={"source": {"train": "train.csv"}})
-    assert [each.severity for each in bad(examined(missing("data", hub=True), run=run))] == ["error"]
+    assert [each.severity for each in bad(cluster(missing("data", hub=True), run=run))] == ["error"]
 
 
 STALE = {"path": "/cache/cpu_adam/lock", "op": "cpu_adam", "holder": None, "file": [7, 1]}
 
 
 def test_a_lock_of_a_dead_compiler() -> None:
-    (found,) = bad(examined(put("node2", "locks", [STALE])))
+    (found,) = bad(cluster(put("node2", "locks", [STALE])))
     assert found.severity == "warning"
-    assert found.value.startswith("/cache/cpu_adam/lock on node2: left by a dead process; whoever needs 'cpu_adam'")
+    assert found.value.startswith(
+        "/cache/cpu_adam/lock on node2: left by a dead process; every process that needs 'cpu_adam'"
+    )
     assert found.advice.endswith("rm '/cache/cpu_adam/lock'")
     run = run_of(engine={"offload": "optimizer"})
-    assert [each.severity for each in bad(examined(put("node2", "locks", [STALE]), run=run, gpus=1))] == ["error"]
+    assert [each.severity for each in bad(cluster(put("node2", "locks", [STALE]), run=run, gpus=1))] == ["error"]
 
 
 def test_a_lock_on_a_shared_folder_that_another_node_holds_is_not_stale() -> None:
     def shared(nodes: dict[str, Groups]) -> None:
         nodes["node1"]["locks"], nodes["node2"]["locks"] = [STALE], [{**STALE, "holder": 31}]
 
-    (found,) = bad(examined(shared))
+    (found,) = bad(cluster(shared))
     assert "process 31 on node2 is compiling 'cpu_adam'" in found.value
 
     def two_disks(nodes: dict[str, Groups]) -> None:
         nodes["node1"]["locks"], nodes["node2"]["locks"] = [STALE], [{**STALE, "holder": 31, "file": [8, 1]}]
 
-    assert len(bad(examined(two_disks))) == 2
+    assert len(bad(cluster(two_disks))) == 2
 
 
 def test_versions_that_will_do_but_were_not_tested() -> None:
-    (found,) = bad(examined(tested={"torch": "2.13.0", "transformers": "5.22.1"}))
+    (found,) = bad(cluster(tested={"torch": "2.13.0", "transformers": "5.22.1"}))
     assert (found.severity, found.what) == ("warning", "versions")
     assert found.value == "not those that were tested: transformers 5.23.0 (tested: 5.22.1)"
 
@@ -200,7 +203,7 @@ def test_a_nightly_build_is_within_its_range() -> None:
         for facts in nodes.values():
             facts["machine"]["packages"]["torch"] = "2.14.0.dev20260901+cu130"
 
-    assert bad(examined(nightly)) == []
+    assert bad(cluster(nightly)) == []
 
 
 def test_what_lies_on_the_disk_at_most() -> None:
@@ -209,7 +212,7 @@ def test_what_lies_on_the_disk_at_most() -> None:
         ({"save_keep": 5, "eval_every": "never"}, "6 checkpoint(s)"),
         ({"save_every": "never"}, "0.4 GB needed: 0 checkpoint(s)"),
     ):
-        (found,) = [each for each in judge(examined(run=run_of(train=train))) if each.what == "disk"]
+        (found,) = [each for each in run_checks(cluster(run=run_of(train=train))) if each.what == "disk"]
         assert said in found.value
 
 
@@ -218,7 +221,7 @@ def test_nodes_that_told_nothing_at_all_are_all_that_is_said() -> None:
         nodes["node1"].clear()
         nodes["node2"].clear()
 
-    assert [each.what for each in judge(examined(harm))] == ["node", "node"]
+    assert [each.what for each in run_checks(cluster(harm))] == ["node", "node"]
 
 
 def test_the_text_and_the_json() -> None:

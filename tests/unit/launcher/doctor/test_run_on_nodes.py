@@ -1,4 +1,4 @@
-"""Commands on several nodes at once, and the words with which the doctor starts its probes."""
+"""Tests commands on several nodes at once, and the commands with which the doctor starts its probes."""
 
 import shlex
 import sys
@@ -8,20 +8,20 @@ import pytest
 
 from ftsys.config import build_run
 from ftsys.errors import LaunchError
-from launcher.doctor.facts import Asked
-from launcher.doctor.probes import _answers, _commands, _question
+from launcher.doctor.facts import CheckRequest
+from launcher.doctor.probes import _commands, _outputs, _question
 from launcher.doctor.requirements import requirements, versions_tested
-from launcher.doctor.run_on_nodes import Ended, run_together
+from launcher.doctor.run_on_nodes import CommandResult, run_together
 
 
 def test_each_gets_the_text_and_its_output_comes_back_in_order() -> None:
     ended = run_together([["sh", "-c", "sleep 0.2; cat"], ["sh", "-c", "echo no >&2; exit 3"]], "hello", 30)
-    assert ended == [Ended("hello", "", 0), Ended("", "no\n", 3)]
+    assert ended == [CommandResult("hello", "", 0), CommandResult("", "no\n", 3)]
 
 
 def test_one_that_hangs_is_ended_and_what_it_said_is_kept() -> None:
     (ended,) = run_together([["sh", "-c", "echo so far; exec sleep 60"]], "", 0.5)
-    assert ended == Ended("so far\n", "", None)
+    assert ended == CommandResult("so far\n", "", None)
 
 
 def test_a_program_that_is_not_there() -> None:
@@ -29,20 +29,22 @@ def test_a_program_that_is_not_there() -> None:
         run_together([["no-such-program"]], "", 5)
 
 
-def asked(backend: str, *hosts: str) -> Asked:
-    return Asked(build_run({"output_dir": "x", "task": {"name": "mrpc"}}), backend, hosts, 12345)
+def request(backend: str, *hosts: str) -> CheckRequest:
+    return CheckRequest(build_run({"output_dir": "x", "task": {"name": "mrpc"}}), backend, hosts, 12345)
 
 
 def test_a_probe_is_started_as_the_ranks_are() -> None:
-    here = _commands(asked("local", "here", "here"), {})
-    assert here == [([sys.executable, "-m", "launcher.doctor.probe_entry", str(seat)], (seat,)) for seat in (0, 1)]
-    ssh = _commands(asked("hostfile", "node1", "node2"), {"PYTHONPATH": "/a b", "SECRET": "x"})
-    words, seats = ssh[1]
-    assert (words[0], words[-3:-1], seats) == ("ssh", ["--", "node2"], (1,))
+    here = _commands(request("local", "here", "here"), {})
+    assert here == [
+        ([sys.executable, "-m", "launcher.doctor.probe_entry", str(number)], (number,)) for number in (0, 1)
+    ]
+    ssh = _commands(request("hostfile", "node1", "node2"), {"PYTHONPATH": "/a b", "SECRET": "x"})
+    words, numbers = ssh[1]
+    assert (words[0], words[-3:-1], numbers) == ("ssh", ["--", "node2"], (1,))
     expected = ["env", "PYTHONPATH=/a b", sys.executable, "-m", "launcher.doctor.probe_entry", "1"]
     assert shlex.split(words[-1].partition(" && exec ")[2]) == expected
-    ((words, seats),) = _commands(asked("slurm", "node1", "node2"), {})
-    assert (words[0], seats) == ("srun", (0, 1))
+    ((words, numbers),) = _commands(request("slurm", "node1", "node2"), {})
+    assert (words[0], numbers) == ("srun", (0, 1))
     assert "--ntasks=2" in words
     assert "--kill-on-bad-exit=0" in words
     assert words[-3:] == [sys.executable, "-m", "launcher.doctor.probe_entry"]
@@ -50,18 +52,18 @@ def test_a_probe_is_started_as_the_ranks_are() -> None:
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=x", "a;b", "$(x)", ""])
 def test_a_host_that_is_no_name_is_refused(host: str) -> None:
-    with pytest.raises(LaunchError, match="is no host name"):
-        _commands(asked("hostfile", "node1", host), {})
+    with pytest.raises(LaunchError, match="is not a host name"):
+        _commands(request("hostfile", "node1", host), {})
 
 
 def test_the_question_names_where_to_meet() -> None:
     import json
 
-    assert json.loads(_question(asked("hostfile", "node1", "node2"), "t", {}))["master"] == "node1"
-    assert json.loads(_question(asked("local", "here", "here"), "t", {}))["master"] == "127.0.0.1"
+    assert json.loads(_question(request("hostfile", "node1", "node2"), "t", {}))["master"] == "node1"
+    assert json.loads(_question(request("local", "here", "here"), "t", {}))["master"] == "127.0.0.1"
 
 
-def test_answers_of_several_seats_among_other_lines() -> None:
+def test_facts_of_several_probes_among_other_lines() -> None:
     lines = [
         "Welcome to node1",
         '{"seat": 1, "group": "clock", "facts": 2.0}',
@@ -69,8 +71,8 @@ def test_answers_of_several_seats_among_other_lines() -> None:
         '{"seat": 1, "group": "clock", "facts": 3.0}',
         "{broken",
     ]
-    found = _answers((0, 1, 2), Ended("\n".join(lines), "oh", None))
-    assert [found[seat].groups for seat in (0, 1, 2)] == [{"clock": 1.0}, {"clock": 3.0}, {}]
+    found = _outputs((0, 1, 2), CommandResult("\n".join(lines), "oh", None))
+    assert [found[number].groups for number in (0, 1, 2)] == [{"clock": 1.0}, {"clock": 3.0}, {}]
     assert (found[2].status, found[2].errors) == (None, "oh")
 
 

@@ -1,4 +1,4 @@
-"""The port at which ranks meet: of the job, outside the ephemeral range, and tested by binding."""
+"""Tests the rendezvous port: derived from the job, outside the ephemeral range, and tested by binding."""
 
 import socket
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def test_a_named_port(busy: int) -> None:
     with pytest.raises(LaunchError, match=f"port {busy} is in use on .*: name another, or leave --port out"):
         named_port(busy)
     for port in (0, -1, 65_536):
-        with pytest.raises(LaunchError, match="is no port: give a number from 1 to 65535"):
+        with pytest.raises(LaunchError, match="is not a port: give a number from 1 to 65535"):
             named_port(port)
 
 

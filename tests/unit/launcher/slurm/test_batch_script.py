@@ -1,4 +1,4 @@
-"""Batch scripts: the text whole, and every value that must not pass."""
+"""Tests batch scripts: the whole text, and every value that must not pass."""
 
 import dataclasses
 import subprocess
@@ -14,14 +14,14 @@ GOLDEN = Path(__file__).parent / "golden"
 
 PLAIN = Job(
     name="mrpc",
-    words=("configs/runs/mrpc.toml",),
+    arguments=("configs/runs/mrpc.toml",),
     folder="/home/ada/ftsys",
     run_folder="/home/ada/ftsys/runs/mrpc",
     scripts="/home/ada/ftsys/slurm",
 )
 EVERYTHING = dataclasses.replace(
     PLAIN,
-    words=("configs/runs/mrpc.toml", "--train.seed", "7", "--task.labels", "['it''s', \"$HOME\"]"),
+    arguments=("configs/runs/mrpc.toml", "--train.seed", "7", "--task.labels", "['it''s', \"$HOME\"]"),
     folder="/home/ada/my work",
     run_folder="/scratch/ada/100% of it",
     nodes=4,
@@ -65,7 +65,7 @@ def test_bash_gets_the_words_back(tmp_path: Path) -> None:
     (folder / "job.sh").write_text('printf "%s\\0" "$PWD" "$@"')
     job = dataclasses.replace(EVERYTHING, folder=str(folder), scripts=str(folder), modules=())
     shown = subprocess.run(["bash"], input=render(job), capture_output=True, text=True, check=True).stdout
-    assert tuple(shown.split("\0")[:-1]) == (str(folder), *EVERYTHING.words)
+    assert tuple(shown.split("\0")[:-1]) == (str(folder), *EVERYTHING.arguments)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_bash_gets_the_words_back(tmp_path: Path) -> None:
         ("folder", "/a`id`", "the folder of the run '/a`id`'"),
         ("modules", ("cuda; reboot",), "--module 'cuda; reboot'"),
         ("venv", "/a'b", '--venv "/a\'b"'),
-        ("words", ("run.toml", "--task.name", "a\nb"), "holds a control character"),
+        ("arguments", ("run.toml", "--task.name", "a\nb"), "holds a control character"),
         ("nodes", 0, "--nodes 0 is too small: give 1 or more"),
         ("gpus_per_node", -1, "--gpus-per-node -1 is too small: give 0 or more"),
         ("warning_seconds", 70_000, "--warning-seconds 70000 is more than SLURM takes"),
@@ -129,7 +129,7 @@ def test_dry_run_shows_the_script_and_does_nothing(
     assert main(["sbatch", "run.toml", *words, "--train.seed", "7"]) == 0
     job = Job(
         name="run",
-        words=("run.toml", "--train.seed", "7"),
+        arguments=("run.toml", "--train.seed", "7"),
         folder=str(folder),
         run_folder=str(folder / "runs/x"),
         scripts=str(repository / "slurm"),
@@ -144,7 +144,7 @@ def test_dry_run_shows_the_script_and_does_nothing(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "nothing says what a node is to have: write --gpus-per-node N, --gres, or --cpu."),
+        ([], "the number of GPUs on each node is not set: write --gpus-per-node N, --gres, or --cpu."),
         (["--cpu", "--gres", "gpu:1"], "--cpu asks for no GPU: leave it out, or leave out --gres and --gpus-per-node."),
         (["--gpus-per-node", "8", "--nodes", "9"], "batch.global_size=32 has fewer examples in a step"),
         (["--cpu", "--time", "soon"], "--time 'soon' cannot be passed on"),

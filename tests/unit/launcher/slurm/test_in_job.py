@@ -1,4 +1,4 @@
-"""What the scripts of slurm/ are told."""
+"""Tests the answers that the scripts of slurm/ get."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def ask(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_a_job_before_its_first_life(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_before_its_first_attempt(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     device, run_folder, port, attempt = ask(capsys, "job", "17-0", "run.toml", "--train.seed", "7")
     assert (device, run_folder, attempt) == ("cpu", str(folder / "runs/x"), "0")
     assert 10_000 <= int(port) < 65_536
@@ -32,12 +32,12 @@ def test_a_job_before_its_first_life(folder: Path, capsys: pytest.CaptureFixture
     assert ask(capsys, "job", "17-1", "run.toml", "--output_dir", "other")[1] == str(folder / "other")
 
 
-def test_another_life_meets_at_another_port(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ports = {ask(capsys, "job", f"17-{life}", "run.toml")[2] for life in range(5)}
+def test_each_restart_has_a_port_of_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ports = {ask(capsys, "job", f"17-{restarts}", "run.toml")[2] for restarts in range(5)}
     assert len(ports) == 5
 
 
-def test_only_a_status_of_this_life_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_status_of_this_attempt_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(capsys, "outcome", "0") == [""]
     (folder / "runs/x/attempts").mkdir(parents=True)
     (folder / "runs/x/attempts/000002.json").write_text("{}")
@@ -47,11 +47,11 @@ def test_only_a_status_of_this_life_counts(folder: Path, capsys: pytest.CaptureF
     assert ask(capsys, "outcome", "2") == [""]
 
 
-def test_a_seat_has_threads_and_no_interface_where_all_is_one_machine(
+def test_a_node_has_threads_and_no_interface_where_all_is_one_machine(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (seat,) = ask(capsys, "seat", "1", "127.0.0.1")
-    assert int(seat) >= 1
+    (answer,) = ask(capsys, "node", "1", "127.0.0.1")
+    assert int(answer) >= 1
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_a_seat_has_threads_and_no_interface_where_all_is_one_machine(
     [
         (["job", "17-0", "none.toml"], "error: run file 'none.toml' does not exist"),
         (["job", "17-0", "run.toml", "--train.sed", "7"], "error: train.sed"),
-        (["jab"], "error: 'jab' is no question: ask one of job, seat, outcome."),
-        ([], "error: '' is no question"),
+        (["jab"], "error: 'jab' is not a question: ask one of job, node, outcome."),
+        ([], "error: '' is not a question"),
     ],
 )
 def test_what_the_user_must_correct(
@@ -75,4 +75,4 @@ def test_a_device_that_is_none(
 ) -> None:
     monkeypatch.setenv("FTSYS_DEVICE", "gpu")
     assert main(["job", "17-0", "run.toml"]) == 2
-    assert capsys.readouterr().err == "error: FTSYS_DEVICE='gpu' is no device: write cpu or cuda, or leave it out.\n"
+    assert capsys.readouterr().err == "error: FTSYS_DEVICE='gpu' is not a device: write cpu or cuda, or leave it out.\n"

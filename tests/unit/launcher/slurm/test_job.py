@@ -1,4 +1,4 @@
-"""`ftlaunch sbatch`, `status`, `logs` and `cancel` against stand-ins for SLURM's commands."""
+"""Tests `ftlaunch sbatch`, `status`, `logs` and `cancel` against stand-ins for SLURM's commands."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Commands = Callable[[str, str], None]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a run file; PATH leads to its `bin` alone."""
+    """Make a folder with a run file, whose `bin` comes first on PATH."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.toml").write_text(RUN)
     (tmp_path / "bin").mkdir()
@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def stand_in(folder: Path) -> Commands:
-    """Makes a command that writes its words to NAME.called and then does what the text says."""
+    """Return a function that makes a command, which appends its arguments to NAME.called and then runs a shell text."""
 
     def make(name: str, text: str) -> None:
         path = folder / "bin" / name
@@ -48,8 +48,8 @@ def test_a_run_is_submitted_and_its_job_remembered(
     assert main(["sbatch", "run.toml", "--cpu", "--nodes", "2"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"job 17: run, 2 node(s); results in {folder}/runs/x",
-        "  ftlaunch status runs/x          how it stands",
-        "  ftlaunch logs runs/x --follow   what it writes",
+        "  ftlaunch status runs/x          show its state",
+        "  ftlaunch logs runs/x --follow   follow its log",
         "  ftlaunch cancel runs/x          end it",
     ]
     logs = folder / "runs/x/logs"
@@ -99,7 +99,7 @@ def test_status(folder: Path, stand_in: Commands, capsys: pytest.CaptureFixture[
     (run_folder / "status.json").write_text(json.dumps(status))
     assert main(["status", "runs/x"]) == 0
     assert capsys.readouterr().out == (
-        "job 17: RUNNING on node[1-2], 1:23 used\nrun: running, step 12, train, life 2\n"
+        "job 17: RUNNING on node[1-2], 1:23 used\nrun: running, step 12, train, attempt 2\n"
     )
 
 
@@ -117,9 +117,9 @@ def test_status_of_a_job_that_slurm_has_forgotten(
 
 def test_logs(folder: Path, stand_in: Commands, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     log = of_job(folder) / "logs/slurm-17.log"
-    log.write_text("life 1\n")
+    log.write_text("first line\n")
     assert main(["logs", "runs/x"]) == 0
-    assert capfdbinary.readouterr().out == b"life 1\n"
+    assert capfdbinary.readouterr().out == b"first line\n"
 
 
 def test_logs_are_followed_until_the_job_has_ended(
@@ -154,10 +154,13 @@ def test_cancel(folder: Path, stand_in: Commands, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["status", "runs/x"], "'runs/x' is no run folder: there is no status.json and no SLURM job in it."),
-        (["logs", "runs/x"], "'runs/x' is no run folder of a SLURM job: logs/slurm-job is not in it."),
-        (["cancel", "runs/x"], "'runs/x' is no run folder of a SLURM job: logs/slurm-job is not in it."),
-        (["cancel", "runs/x", "--train.seed", "7"], "--train.seed 7 is for no run file here: leave it out."),
+        (["status", "runs/x"], "'runs/x' is not a run folder: there is no status.json and no SLURM job in it."),
+        (["logs", "runs/x"], "'runs/x' is not the run folder of a SLURM job: logs/slurm-job is not in it."),
+        (["cancel", "runs/x"], "'runs/x' is not the run folder of a SLURM job: logs/slurm-job is not in it."),
+        (
+            ["cancel", "runs/x", "--train.seed", "7"],
+            "--train.seed 7: this command reads no run file, so nothing can be overridden: leave it out.",
+        ),
     ],
 )
 def test_a_folder_without_a_job(folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
@@ -168,7 +171,7 @@ def test_a_folder_without_a_job(folder: Path, capsys: pytest.CaptureFixture[str]
 def test_a_damaged_job_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_folder = of_job(folder, "17; reboot")
     assert main(["cancel", "runs/x"]) == 2
-    assert "holds '17; reboot', which is no job: remove the file." in capsys.readouterr().err
+    assert "holds '17; reboot', which is not a job number: remove the file." in capsys.readouterr().err
     (run_folder / "logs/slurm-job").unlink()
     (run_folder / "status.json").write_text("{}")
     assert main(["status", "runs/x"]) == 2

@@ -1,4 +1,4 @@
-"""slurm/*.sh as text. What they do is tested on a cluster, in tests/cluster."""
+"""Tests the text of slurm/*.sh; tests/cluster runs them."""
 
 import os
 import shlex

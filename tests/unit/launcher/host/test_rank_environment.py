@@ -1,0 +1,33 @@
+"""Tests the network interface that ranks and probes give to gloo."""
+
+import pytest
+
+from launcher.host import rank_environment
+from launcher.host.rank_environment import gloo_environment
+
+
+@pytest.fixture(autouse=True)
+def interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the interface towards each host the name of that host."""
+    monkeypatch.setattr(rank_environment, "interface_towards", lambda host: f"to-{host}" if host != "here" else None)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "number", "name"),
+    [
+        (("node1", "node2", "node3"), 0, "to-node2"),
+        (("node1", "node2", "node3"), 1, "to-node1"),
+        (("node1", "node2", "node3"), 2, "to-node1"),
+    ],
+)
+def test_the_interface_leads_to_the_first_host(hosts: tuple[str, ...], number: int, name: str) -> None:
+    assert gloo_environment(hosts, number, {}) == {"GLOO_SOCKET_IFNAME": name}
+
+
+@pytest.mark.parametrize(("hosts", "number"), [(("node1",), 0), (("node1", "node1"), 1), (("here", "node2"), 1)])
+def test_one_host_and_an_unknown_interface_set_nothing(hosts: tuple[str, ...], number: int) -> None:
+    assert gloo_environment(hosts, number, {}) == {}
+
+
+def test_the_users_setting_is_kept() -> None:
+    assert gloo_environment(("node1", "node2"), 0, {"GLOO_SOCKET_IFNAME": "ib0"}) == {}
