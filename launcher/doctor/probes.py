@@ -67,9 +67,9 @@ def _answers(seats: Sequence[int], end: Ended) -> dict[int, Answer]:
     """What each seat told; lines of anything else, such as a far shell's greeting, are passed over."""
     groups: dict[int, dict[str, Any]] = {seat: {} for seat in seats}
     for line in end.output.splitlines():
-        if line.startswith('{"seat": '):
+        if line.startswith('{"probe": '):
             told = json.loads(line)
-            groups[told["seat"]][told["group"]] = told["facts"]
+            groups[told["probe"]][told["group"]] = told["facts"]
     return {seat: Answer(found, end.status, end.errors[-_ERRORS_KEPT:]) for seat, found in groups.items()}
 
 

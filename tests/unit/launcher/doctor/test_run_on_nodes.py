@@ -35,7 +35,7 @@ def asked(backend: str, *hosts: str) -> Asked:
 
 def test_a_probe_is_started_as_the_ranks_are() -> None:
     here = _commands(asked("local", "here", "here"), {})
-    assert here == [([sys.executable, "-m", "launcher.doctor.probe_entry", str(seat)], (seat,)) for seat in (0, 1)]
+    assert here == [([sys.executable, "-m", "launcher.doctor.probe_entry", str(probe)], (probe,)) for probe in (0, 1)]
     ssh = _commands(asked("hostfile", "node1", "node2"), {"PYTHONPATH": "/a b", "SECRET": "x"})
     words, seats = ssh[1]
     assert (words[0], words[-3:-1], seats) == ("ssh", ["--", "node2"], (1,))
@@ -64,13 +64,13 @@ def test_the_question_names_where_to_meet() -> None:
 def test_answers_of_several_seats_among_other_lines() -> None:
     lines = [
         "Welcome to node1",
-        '{"seat": 1, "group": "clock", "facts": 2.0}',
-        '{"seat": 0, "group": "clock", "facts": 1.0}',
-        '{"seat": 1, "group": "clock", "facts": 3.0}',
+        '{"probe": 1, "group": "clock", "facts": 2.0}',
+        '{"probe": 0, "group": "clock", "facts": 1.0}',
+        '{"probe": 1, "group": "clock", "facts": 3.0}',
         "{broken",
     ]
     found = _answers((0, 1, 2), Ended("\n".join(lines), "oh", None))
-    assert [found[seat].groups for seat in (0, 1, 2)] == [{"clock": 1.0}, {"clock": 3.0}, {}]
+    assert [found[probe].groups for probe in (0, 1, 2)] == [{"clock": 1.0}, {"clock": 3.0}, {}]
     assert (found[2].status, found[2].errors) == (None, "oh")
 
 
