@@ -1,1 +1,1 @@
-"""The packed view of unmodified Hugging Face encoders."""
+"""Runs unmodified Hugging Face models on packed batches."""

@@ -1,4 +1,4 @@
-"""The attention function that transformers calls in each layer of a packed model."""
+"""Provides the attention function that transformers calls in each layer of a packed model."""
 
 from functools import lru_cache
 from typing import Any
@@ -29,9 +29,10 @@ def packed_attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """(1, H, T, K) in, keys and values with fewer heads where they are shared, (1, T, H, K) out.
+    """Return the attention within each sequence of a packed batch, and None for the attention weights.
 
-    Without `packed`, torch's own attention with the mask that transformers made.
+    `query` is (1, H, T, K); `key` and `value` are (1, G, T, K), where G divides H; any floating dtype. The result is
+    (1, T, H, K). Without `packed` (a padded batch), it calls torch's attention with the mask of transformers.
     """
     if packed is None:
         return sdpa_attention_forward(
@@ -51,6 +52,6 @@ def _pattern(causal: bool, window: int | None) -> Pattern:
 
 
 def register_attention() -> None:
-    """Make `packed_attention` known to transformers by its name; padded batches get the masks of torch's attention."""
+    """Register `packed_attention` in transformers under ATTENTION_NAME; padded batches get the masks for "sdpa"."""
     AttentionInterface.register(ATTENTION_NAME, packed_attention)
     AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

@@ -1,7 +1,8 @@
-"""DeBERTa-v2 and v3: disentangled attention, where content also meets relative positions. See `mpnet` for the way.
+"""Runs DeBERTa-v2 and v3 on packed batches: disentangled attention, with terms of content and relative position.
 
-Written for the modules of transformers 5.17 to 5.23. The encoder hands `relative_pos` on to each layer unread, and that
-argument carries a `PackedPositions` here, also through a layer's recomputation in the backward pass.
+It replaces the classes of modules, as `ftsys.models.mpnet` explains. Written for the modules of transformers 5.17 to
+5.23, whose encoder passes `relative_pos` to each layer without reading it. For a packed batch, that argument carries a
+`PackedPositions`, also when activation checkpointing recomputes a layer in the backward pass.
 """
 
 from dataclasses import dataclass
@@ -27,10 +28,10 @@ from ftsys.models.layout_slot import LayoutSlot
 
 @dataclass(frozen=True, eq=False)
 class PackedPositions:
-    """What a layer gets as `relative_pos` for a packed batch.
+    """Holds what a layer gets as `relative_pos` for a packed batch.
 
-    Of the table of relative positions only rows `first` to `last` - 1 are within a batch's reach. `row_O` (int64) says
-    which of them is an offset's; None where they are the offsets one by one, as for short sequences.
+    The batch uses only rows `first` to `last` - 1 of the table of relative positions. `row_O` (int64) maps an offset to
+    its row, counted from `first`; None if row o belongs to offset o, as for short sequences.
     """
 
     layout: PackedLayout
@@ -40,9 +41,9 @@ class PackedPositions:
 
     @classmethod
     def of(cls, layout: PackedLayout, span: int, buckets: int, longest: int) -> "PackedPositions":
-        """Positions of a batch: the table has 2 * `span` rows, its middle is distance 0.
+        """Return the positions of a batch for a table with 2 * `span` rows, whose row `span` is distance 0.
 
-        With `buckets` > 0 distances over half of it share rows by their logarithm, up to the model's `longest`.
+        With `buckets` > 0, distances above buckets / 2 share rows by their logarithm, up to the model's `longest`.
         """
         reach = layout.max_seqlen
         first, last = max(0, span - reach + 1), min(2 * span, span + reach)
@@ -55,13 +56,13 @@ class PackedPositions:
 
 
 class PackedEncoder(DebertaV2Encoder):
-    """Hands `PackedPositions` to the layers while a packed batch is under way."""
+    """Passes `PackedPositions` to the layers for a packed batch."""
 
-    slot: LayoutSlot
+    layout_slot: LayoutSlot
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As inherited."""
-        layout = self.slot.layout
+        """Run the inherited forward, with `PackedPositions` as `relative_pos` for a packed batch."""
+        layout = self.layout_slot.layout
         if layout is not None:
             attention = self.layer[0].attention.self
             span, buckets, longest = (
@@ -74,7 +75,7 @@ class PackedEncoder(DebertaV2Encoder):
 
 
 class PackedSelfAttention(DisentangledSelfAttention):
-    """Attention within each sequence where it is given `PackedPositions`."""
+    """Computes attention within each sequence if `relative_pos` is a `PackedPositions`."""
 
     def forward(
         self,
@@ -85,7 +86,7 @@ class PackedSelfAttention(DisentangledSelfAttention):
         relative_pos: Any = None,
         rel_embeddings: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(1, T, D) in, (1, T, D) out; no attention weights are returned for a packed batch."""
+        """Map (1, T, D) to (1, T, D) for a packed batch, without attention weights; else run the inherited forward."""
         if not isinstance(relative_pos, PackedPositions):
             return super().forward(
                 hidden_states, attention_mask, output_attentions, query_states, relative_pos, rel_embeddings
@@ -104,7 +105,7 @@ class PackedSelfAttention(DisentangledSelfAttention):
         return context_THK.flatten(1)[None], None
 
     def _relative_terms(self, positions: PackedPositions, rel_embeddings: torch.Tensor) -> RelativeTerms:
-        """Both tables by offset, (H, 2L - 1, K) each."""
+        """Return the tables by offset, (H, 2L - 1, K) each, that the model's `pos_att_type` asks for."""
         rows_RD = self.pos_dropout(rel_embeddings[positions.first : positions.last])
         keys = queries = None
         if "c2p" in self.pos_att_type:
@@ -124,15 +125,15 @@ class PackedSelfAttention(DisentangledSelfAttention):
 
 
 class PackedConv(ConvLayer):
-    """The convolution beside the first layer of some v2 models; it must not reach over a sequence's ends."""
+    """Computes the convolution beside the first layer of some v2 models, without mixing neighbouring sequences."""
 
-    slot: LayoutSlot
+    layout_slot: LayoutSlot
 
     def forward(
         self, hidden_states: torch.Tensor, residual_states: torch.Tensor, input_mask: torch.Tensor
     ) -> torch.Tensor:
-        """(1, T, D) in, (1, T, D) out."""
-        layout = self.slot.layout
+        """Map (1, T, D) to (1, T, D) for a packed batch; else run the inherited forward."""
+        layout = self.layout_slot.layout
         if layout is None:
             return super().forward(hidden_states, residual_states, input_mask)
         padded_SLD = pad_rows(hidden_states[0], layout)
@@ -141,11 +142,11 @@ class PackedConv(ConvLayer):
         return self.LayerNorm(residual_states + activated_TD[None]).to(residual_states.dtype)
 
 
-def open_deberta(model: PreTrainedModel, slot: LayoutSlot) -> None:
-    """Let the encoder, the attention modules and the convolution of a DeBERTa-v2 classifier take packed batches."""
+def open_deberta(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
+    """Make the encoder, the attention modules and the convolution of a DeBERTa-v2 classifier accept packed batches."""
     encoder = model.base_model.encoder
-    encoder.__class__, encoder.slot = PackedEncoder, slot
+    encoder.__class__, encoder.layout_slot = PackedEncoder, layout_slot
     if encoder.conv is not None:
-        encoder.conv.__class__, encoder.conv.slot = PackedConv, slot
+        encoder.conv.__class__, encoder.conv.layout_slot = PackedConv, layout_slot
     for layer in encoder.layer:
         layer.attention.self.__class__ = PackedSelfAttention

@@ -1,7 +1,8 @@
-"""Dropout keyed by the example, put into an unmodified model: each of its dropouts is a site with a number of its own.
+"""Installs dropout keyed by the example in an unmodified model; each dropout of the model is a site with a number.
 
-A `Dropout` module knows neither step nor example. While a packed batch trains, it looks them up in the batch's layout;
-anywhere else it is torch's. Its class is replaced on the instance, so nothing that is saved changes.
+A `Dropout` module does not know the step or the example. In training on a packed batch, it reads their keys from the
+batch's layout; in any other case it is torch's dropout. The class is replaced on the instance, so nothing that is saved
+changes.
 """
 
 import torch
@@ -15,23 +16,24 @@ from ftsys.models.layout_slot import LayoutSlot
 
 _SITE = "_ftsys_site"
 _SHARED_LAYERS = ("albert",)
-"""Model types whose layers are one module, called many times: a site of theirs counts its calls."""
+"""Model types that call one module for all layers: the number of a call is part of its site."""
 
 CALLS = 1 << 12
-"""Calls of one module in a forward pass, at most."""
+"""Largest number of calls of one module in a forward pass."""
 
 
 class KeyedDropout(nn.Dropout):
-    """`nn.Dropout` whose mask belongs to the tokens of a packed batch."""
+    """Applies dropout whose mask depends on the token of a packed batch, not on a generator."""
 
-    slot: LayoutSlot
+    layout_slot: LayoutSlot
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's own name
-        """Any floating dtype, (1, T, D), or (S, D) or (S, 1, D) behind the pooling: keyed by a sequence's first token.
+        """Apply dropout to `input`, any floating dtype.
 
-        Of any other shape, which belongs to no token, torch's dropout is taken.
+        (1, T, D) is keyed by the token; (S, D) or (S, 1, D), after the pooling, by each sequence's first token. Any
+        other shape has no tokens, and gets torch's dropout.
         """
-        layout = self.slot.recent_layout
+        layout = self.layout_slot.recent_layout
         keys = self.keys_of(input, layout)
         if keys is None or layout is None:
             return super().forward(input)
@@ -41,7 +43,7 @@ class KeyedDropout(nn.Dropout):
         return keyed_dropout(input, keys, site, self.p)
 
     def keys_of(self, rows: torch.Tensor, layout: PackedLayout | None) -> torch.Tensor | None:
-        """A key for each row of `rows`, or None where the mask belongs to no token or nothing is dropped."""
+        """Return one int64 key per row of `rows`; None if rows are not tokens or nothing is dropped."""
         if not self.training or self.p == 0 or layout is None or layout.dropout_keys_T is None:
             return None
         count = rows.numel() // rows.shape[-1]
@@ -53,31 +55,31 @@ class KeyedDropout(nn.Dropout):
 
 
 def library_of(layout: PackedLayout, *tensors: torch.Tensor) -> Library | None:
-    """The native kernels, where the batch is computed with them and they take `tensors`."""
+    """Return the native kernels if the batch is computed with them and they support `tensors`, else None."""
     return native() if layout.kernel == NATIVE and layers.takes(*tensors) else None
 
 
-def open_dropout(model: nn.Module, slot: LayoutSlot) -> None:
-    """Number the sites of `model`, in the order of its modules' names, and let its `nn.Dropout`s be keyed."""
+def open_dropout(model: nn.Module, layout_slot: LayoutSlot) -> None:
+    """Number the sites of `model` in the order of `model.modules()`, and make each `nn.Dropout` a `KeyedDropout`."""
     shared = getattr(model, "config", None) is not None and model.config.model_type in _SHARED_LAYERS
     for number, module in enumerate(model.modules()):
         setattr(module, _SITE, (number, shared))
         if type(module) is nn.Dropout:
             module.__class__ = KeyedDropout
-            module.slot = slot
+            module.layout_slot = layout_slot
 
 
 def attention_dropout(module: nn.Module, layout: PackedLayout, rate: float) -> AttentionDropout:
-    """The dropout of the probabilities that `module` forms, for the attention kernels; `rate` is 0 in evaluation."""
+    """Return the dropout of the attention probabilities of `module`, for the kernels; `rate` is 0 in evaluation."""
     if rate == 0 or layout.dropout_keys_T is None:
         return AttentionDropout(rate)
     return AttentionDropout(rate, site_of(module, layout), layout.dropout_keys_T)
 
 
 def site_of(module: nn.Module, layout: PackedLayout) -> int:
-    """The module's number; where layers share it, a number for each of its calls in this batch's forward pass."""
+    """Return the module's site number; if layers share it, one number per call in this batch's forward pass."""
     number, shared = getattr(module, _SITE)
     if not shared:
-        return number * CALLS  # the same when a layer is computed again in the backward pass
+        return number * CALLS  # the same when a layer is recomputed in the backward pass
     layout.calls[number] += 1
     return int(number * CALLS + layout.calls[number])

@@ -1,4 +1,4 @@
-"""The families of models that can be packed: how each is opened up, and why another model cannot be."""
+"""Lists the model families that support packed batches, and explains why another model does not."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,38 +15,39 @@ from ftsys.models.layout_slot import LayoutSlot, Pooling, first_tokens, last_tok
 Opener = Callable[[PreTrainedModel, LayoutSlot], None]
 
 
-def _open_mpnet(model: PreTrainedModel, slot: LayoutSlot) -> None:
-    from ftsys.models.mpnet import open_mpnet  # its classes derive from transformers' own, which load with the model
+def _open_mpnet(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
+    from ftsys.models.mpnet import open_mpnet  # imports transformers' module of this model only if it is used
 
-    open_mpnet(model, slot)
+    open_mpnet(model, layout_slot)
 
 
-def _open_deberta(model: PreTrainedModel, slot: LayoutSlot) -> None:
+def _open_deberta(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
     from ftsys.models.deberta import open_deberta
 
-    open_deberta(model, slot)
+    open_deberta(model, layout_slot)
 
 
 @dataclass(frozen=True)
 class Family:
-    """How one family is fed.
+    """Describes how the models of one family run on packed batches.
 
-    `encoder` is the module of the base model whose output is pooled, "" for the base model itself. `pooling` says which
-    row of a sequence the head works on, by the values of `config.classifier_pooling` where the family has that choice.
+    `encoder` is the name of the base model's submodule whose output is pooled, "" for the base model itself. `pooling`
+    gives the row of each sequence that the head reads; for a family with several, it is a table by
+    `config.classifier_pooling`.
     """
 
     encoder: str = ""
     has_token_types: bool = False
     pooling: Pooling | Mapping[str, Pooling] = first_tokens
     head_sees_sequences: bool = False
-    """The head pools by `input_ids` or the mask, so it is shown one token a sequence and no mask."""
+    """True if the head pools by `input_ids` or the mask; then it gets one token per sequence and no mask."""
     inputs: Mapping[str, Any] | None = None
-    """Further arguments of the base model."""
+    """Additional keyword arguments of the base model."""
     open: Opener | None = None
-    """For families whose attention does not go through transformers' AttentionInterface."""
+    """Function that replaces module classes, for families that do not use transformers' AttentionInterface."""
 
     def pooling_of(self, config: Any) -> Pooling | None:
-        """The pooling that `config` asks for; None where it is not one of the family's."""
+        """Return the pooling that `config` asks for; None if the family does not have it."""
         return self.pooling if callable(self.pooling) else self.pooling.get(config.classifier_pooling)
 
 
@@ -65,10 +66,10 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta-xl": _BERT,
     "data2vec-text": _BERT,
     "mpnet": Family("encoder", open=_open_mpnet),
-    # Pooled behind the base model: that one takes the last entry of all hidden states, not the encoder's result.
+    # Pools the base model's output: it is the last entry of all hidden states, not the encoder's own result.
     "deberta-v2": Family(has_token_types=True, open=_open_deberta),
     "modernbert": Family(pooling={"cls": first_tokens, "mean": mean_of_tokens}, head_sees_sequences=True),
-    # Its third pooling, "late", is a mean of logits: the head needs all tokens there.
+    # The third pooling, "late", is a mean of logits, for which the head needs all tokens.
     "eurobert": Family(pooling={"bos": first_tokens, "mean": mean_of_tokens}, head_sees_sequences=True),
     "llama": _DECODER,
     "qwen2": _DECODER,
@@ -82,7 +83,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def why_not_packable(model: nn.Module) -> str | None:
-    """The reason why `model` is fed padded batches, or None when it can be packed."""
+    """Return the reason why `model` needs padded batches, or None if it supports packed ones."""
     if not isinstance(model, PreTrainedModel):
         return f"{type(model).__name__} is not a transformers model"
     config = model.config
@@ -103,7 +104,7 @@ def why_not_packable(model: nn.Module) -> str | None:
 
 
 def check_has_classifier(model_type: object) -> None:
-    """Refuse a type of model, as config.json names it, that has no sequence classifier in transformers.
+    """Check that transformers has a sequence classifier for a model type of config.json.
 
     Raises:
         ConfigError: it has none.

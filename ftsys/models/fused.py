@@ -1,7 +1,7 @@
-"""Elementwise work of unmodified layers in one pass, by the native kernels or by what torch.compile makes of it.
+"""Fuses dropout, residual and LayerNorm of unmodified layers, with the native kernels or with torch.compile.
 
-Classes are replaced on the instances, as for dropout: nothing that is saved changes, and any other batch, dtype or
-device goes through the same operations one by one.
+Classes are replaced on the instances, as for dropout, so nothing that is saved changes. A batch, dtype or device that
+the kernels do not support runs the same operations one by one.
 """
 
 import inspect
@@ -15,20 +15,20 @@ from ftsys.models.dropout import KeyedDropout, library_of, site_of
 from ftsys.models.layout_slot import LayoutSlot
 
 _PARTS = {"dense": nn.Linear, "dropout": KeyedDropout, "LayerNorm": nn.LayerNorm}
-"""What an output block of BERT's kind consists of, whatever its class is called."""
+"""Submodules by which an output block like BERT's is recognized, whatever the name of its class."""
 
 
 class FusedAddNorm(nn.Module):
-    """LayerNorm(residual + dropout(dense(x))), as BERT has it behind its attention and behind its feed-forward."""
+    """Computes LayerNorm(residual + dropout(dense(x))), as BERT does after attention and after the feed-forward."""
 
-    slot: LayoutSlot
+    layout_slot: LayoutSlot
     dense: nn.Linear
     dropout: KeyedDropout
     LayerNorm: nn.LayerNorm
 
     def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
-        """(1, T, D') and (1, T, D), or any other shape."""
-        x, layout, norm = self.dense(hidden_states), self.slot.recent_layout, self.LayerNorm
+        """Return (1, T, D) of (1, T, D') and the residual (1, T, D); other leading dimensions work as well."""
+        x, layout, norm = self.dense(hidden_states), self.layout_slot.recent_layout, self.LayerNorm
         keys = self.dropout.keys_of(x, layout)
         drawn = self.training and self.dropout.p > 0 and keys is None
         library = None if layout is None else library_of(layout, x, input_tensor, norm.weight, norm.bias)
@@ -40,11 +40,11 @@ class FusedAddNorm(nn.Module):
         return layers.add_norm(library, x, input_tensor, norm, keys, site, self.dropout.p)
 
 
-def open_fused(model: nn.Module, slot: LayoutSlot) -> None:
-    """Let what can be fused in `model` be fused; its dropouts are keyed already."""
+def open_fused(model: nn.Module, layout_slot: LayoutSlot) -> None:
+    """Fuse the blocks of `model` that are like BERT's; call `open_dropout` first, so that its dropouts are keyed."""
     for module in model.modules():
         if _adds_and_norms(module):
-            module.__class__, module.slot = FusedAddNorm, slot
+            module.__class__, module.layout_slot = FusedAddNorm, layout_slot
 
 
 def _adds_and_norms(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""How a batch enters a model, whichever layout it has."""
+"""Builds the inputs of a model from a packed or a padded batch."""
 
 from typing import Any
 
@@ -14,9 +14,12 @@ from ftsys.models.packed import PackedView
 
 
 def model_inputs(batch: Batch, view: PackedView | None, keys_T: torch.Tensor | None = None) -> dict[str, Any]:
-    """Keyword arguments of the Hugging Face model's `forward` for `batch`, without labels.
+    """Return the keyword arguments of the Hugging Face model's `forward` for `batch`, without labels.
 
-    `keys_T`, given in training, are a packed batch's `dropout_keys`; a padded one has none.
+    `keys_T` are the `dropout_keys` of a packed batch, int64 (T,), for training; a padded batch has none.
+
+    Raises:
+        TypeError: `batch` is packed and `view` is None.
     """
     if isinstance(batch, PackedBatch):
         if view is None:
@@ -30,29 +33,32 @@ def model_inputs(batch: Batch, view: PackedView | None, keys_T: torch.Tensor | N
 
 
 def dropout_keys(batch: Batch, seed: int, step: int) -> torch.Tensor | None:
-    """What a packed batch's dropout depends on: the seed, the optimizer step and the examples alone; int64 (T,)."""
+    """Return the dropout keys of a packed batch, int64 (T,); None for a padded batch.
+
+    They depend on the seed, the optimizer step, the example ids and the positions only.
+    """
     if not isinstance(batch, PackedBatch):
         return None
-    tokens = batch.input_ids_T.numel()  # told, so that a GPU is not asked
+    tokens = batch.input_ids_T.numel()  # given to repeat_interleave, which would otherwise synchronize with the GPU
     example_ids_T = batch.example_ids_S.repeat_interleave(batch.cu_seqlens.diff(), output_size=tokens)
     return token_keys(seed, step, example_ids_T, batch.position_ids_T)
 
 
 def name_pad_token(model: nn.Module, pad_id: int) -> None:
-    """Write the token that batches are padded with into the configuration of a model that names none.
+    """Set `pad_token_id` in the configuration of a model that has none.
 
-    Decoders often name none, and transformers' head finds a sequence's last token by it: without one it refuses more
-    than one sequence. It is saved with the model, which then answers a padded batch elsewhere as it did here.
+    Decoders often have none. transformers' head needs it to find a sequence's last token, and refuses more than one
+    sequence without it. It is saved with the model, so that the model gives the same results for padded batches later.
     """
     if isinstance(model, PreTrainedModel) and getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = pad_id
 
 
 def check_pad_token(model: nn.Module, pad_id: int) -> None:
-    """Hold the token that pads against the one that the head looks for.
+    """Check that the head's padding token is the tokenizer's, `pad_id`.
 
     Raises:
-        ConfigError: the head would take padding for a sequence's last token.
+        ConfigError: they differ, so the head would take padding for a sequence's last token.
     """
     if isinstance(model, GenericForSequenceClassification) and model.config.pad_token_id != pad_id:
         raise ConfigError(

@@ -1,6 +1,7 @@
-"""What the last layer need not compute: of its attention on, a head that reads first tokens needs their rows alone.
+"""Skips rows of the last layer that a head which reads first tokens does not need.
 
-Behind the attention whatever the kernel, and its queries too where the attention is BERT's and runs in C++.
+After the attention of the last layer, only the first tokens' rows are computed, with any attention kernel. If the
+attention is like BERT's and runs in C++, its queries are computed for first tokens only, too.
 """
 
 from types import new_class
@@ -17,13 +18,13 @@ from ftsys.models.dropout import KeyedDropout, attention_dropout
 from ftsys.models.fused import FusedAddNorm
 
 _PARTS = {"query": nn.Linear, "key": nn.Linear, "value": nn.Linear, "dropout": KeyedDropout}
-"""What an attention of BERT's kind consists of, whatever its class is called."""
+"""Submodules by which an attention like BERT's is recognized, whatever the name of its class."""
 _ASKING: dict[type, type] = {}
-"""The subclasses that were made, by the class of the model."""
+"""Subclasses made by `_asking`, by the model's own class."""
 
 
 class FirstTokensAttention(nn.Module):
-    """Attention as BERT's, (1, T, D) to (1, S, D): what a batch computed in C++ asks for first tokens alone."""
+    """Computes BERT's attention with the queries of first tokens only: (1, T, D) to (1, S, D), in C++."""
 
     query: nn.Linear
     key: nn.Linear
@@ -33,7 +34,7 @@ class FirstTokensAttention(nn.Module):
     scaling: float
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, Any]:
-        """As the model's own class, which has all other batches."""
+        """Return (1, S, D) and None; the inherited result if the C++ kernel does not support the batch or tensors."""
         layout, rate = kwargs.get("packed"), self.dropout.p if self.training else 0.0
         if not isinstance(layout, PackedLayout) or layout.kernel != NATIVE or (rate and layout.dropout_keys_T is None):
             return super().forward(hidden_states, *args, **kwargs)
@@ -47,27 +48,28 @@ class FirstTokensAttention(nn.Module):
         return output_SHK.flatten(1)[None], None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle finds a class by its name, which this one shares with the model's own."""
+        """Pickle by the model's own class: pickle finds a class by name, and this one has the same name."""
         _, stock = type(self).__bases__  # as `_asking` made it
         return _unpickled, (stock,), self.__dict__
 
 
 class RowsOfHead:
-    """Two hooks of one last layer, bound methods as a `LayoutSlot`'s are, so that a deep copy has its own.
+    """Selects the first tokens' rows of one last layer, by two hooks.
 
-    The layout comes from the attention's arguments, which are right in the layer's recomputation too.
+    The hooks are bound methods, as those of `LayoutSlot`, so that a deep copy of the model has its own. The layout is
+    read from the attention's arguments, which are also correct when the layer is recomputed in the backward pass.
     """
 
     def __init__(self) -> None:
         self.layout: PackedLayout | None = None
 
     def note(self, attention: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Before the attention: `packed`, or what DeBERTa's layers carry as `relative_pos`; None for a padded batch."""
+        """Store the layout before the attention runs: from `packed`, or from DeBERTa's `relative_pos`; else None."""
         carriers = kwargs.get("packed"), getattr(kwargs.get("relative_pos"), "layout", None)
         self.layout = next((layout for layout in carriers if isinstance(layout, PackedLayout)), None)
 
     def select(self, behind: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-        """Behind the attention: of its result and of the residual, (1, T, D) each, the first tokens' rows (1, S, D)."""
+        """Select the first tokens' rows (1, S, D) of the attention's result and of the residual, (1, T, D) each."""
         if self.layout is None:
             return None
         first_S = self.layout.first_tokens_S
@@ -75,10 +77,10 @@ class RowsOfHead:
 
 
 def spare_last_layer(model: PreTrainedModel) -> None:
-    """Let the last layer of an encoder whose head reads first tokens compute, behind its attention, nothing else.
+    """Make the last layer of an encoder whose head reads first tokens compute only these after its attention.
 
-    Done where the layer is BERT's in its parts, and all that stands behind its attention is done row by row, once.
-    Which families that are, `launcher.planner.model_shape` knows for the planner.
+    This applies if the layer has BERT's parts, and each operation after its attention works row by row and runs once.
+    `launcher.planner.model_shape` lists these families for the planner.
     """
     encoder = getattr(model.base_model, "encoder", None)
     layers = getattr(encoder, "layer", None)
@@ -103,13 +105,13 @@ def _ask_for_first_tokens(attention: nn.Module | None) -> None:
 
 
 def _asking(stock: type) -> type:
-    """A subclass: transformers finds by the class whose attentions it is to return."""
+    """Return a subclass of `stock`: transformers selects by class the modules whose attention weights it returns."""
     if stock not in _ASKING:
         _ASKING[stock] = new_class(stock.__name__, (FirstTokensAttention, stock))
     return _ASKING[stock]
 
 
 def _unpickled(stock: type) -> nn.Module:
-    """An empty instance, by its name here, for pickle and deepcopy to fill."""
+    """Return an empty instance, which pickle and deepcopy then fill."""
     empty: nn.Module = object.__new__(_asking(stock))
     return empty

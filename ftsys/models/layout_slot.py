@@ -1,8 +1,8 @@
-"""How a packed batch's layout reaches the inside of an unmodified model, and how its head gets one row a sequence.
+"""Passes a packed batch's layout to the modules of an unmodified model, and one row per sequence to its head.
 
-A `LayoutSlot` belongs to one model. It holds the layout only while the model's `forward` runs, for those modules whose
-own arguments have no room for it. Nothing that a checkpointed layer computes again in the backward pass reads it: the
-slot is empty by then. What layers need travels through their arguments.
+A `LayoutSlot` belongs to one model. It holds the layout only while the model's `forward` runs, for modules whose
+arguments cannot carry it. With activation checkpointing, a layer that is recomputed in the backward pass must not read
+`layout`, which is None by then: what a layer needs is in its arguments.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,21 @@ Pooling = Callable[[torch.Tensor, PackedLayout], torch.Tensor]
 
 
 class LayoutSlot:
-    """The hooks of one model. They are its bound methods, so that a deep copy of the model has a slot of its own."""
+    """Holds the layout of one model's current batch. Its hooks are bound methods, so a deep copy has its own slot."""
 
     def __init__(self, model: PreTrainedModel, pooled: nn.Module, pooling: Pooling) -> None:
-        """Hook into `model`; `pooled` is the module whose last hidden state (1, T, D) the head is to see as (S, 1, D).
+        """Register the hooks on `model`.
 
-        `pooling` makes (S, D) of (T, D).
+        The head gets the last hidden state of the module `pooled`, (1, T, D), as (S, 1, D): `pooling` maps (T, D) to
+        (S, D).
         """
         self.layout: PackedLayout | None = None
         self.recent_layout: PackedLayout | None = None
-        """As `layout`, but kept until the next forward pass, for what is computed again in the backward pass."""
+        """The same as `layout`, but kept until the next forward pass, for recomputation in the backward pass."""
         self.base_inputs: dict[str, Any] | None = None
         self.pooling = pooling
         model.register_forward_pre_hook(self._enter, with_kwargs=True)
-        # After an exception too: a padded batch that follows must not find this batch's layout.
+        # Also after an exception: a padded batch that follows must not use this batch's layout.
         model.register_forward_hook(self._leave, always_call=True)
         model.base_model.register_forward_pre_hook(self._enter_base, with_kwargs=True)
         pooled.register_forward_hook(self._pool)
@@ -45,7 +46,7 @@ class LayoutSlot:
         self.layout = self.base_inputs = None
 
     def _enter_base(self, base: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """Where the head is shown one token a sequence, the model below it gets the packed batch instead."""
+        """Pass the packed batch to the base model if the model itself was called with one token per sequence."""
         return None if self.base_inputs is None else ((), kwargs | self.base_inputs)
 
     def _pool(self, module: nn.Module, args: Any, output: Any) -> Any:
@@ -55,16 +56,22 @@ class LayoutSlot:
 
 
 def first_tokens(hidden_TD: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
-    """Each sequence's first token, (S, D); of (S, D), where the last layer computed no other, these."""
+    """Return each sequence's first token, (S, D).
+
+    `hidden_TD` may already be (S, D), if the last layer computed first tokens only.
+    """
     spared = len(hidden_TD) == layout.sequences
     return hidden_TD if spared else hidden_TD.index_select(0, layout.first_tokens_S)
 
 
 def last_tokens(hidden_TD: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
-    """Each sequence's last token, (S, D), whatever token that is."""
+    """Return each sequence's last token, (S, D)."""
     return hidden_TD.index_select(0, layout.last_tokens_S)
 
 
 def mean_of_tokens(hidden_TD: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
-    """The mean over each sequence's tokens, (S, D). By padding: a sum by index would be in no fixed order on a GPU."""
+    """Return the mean over each sequence's tokens, (S, D).
+
+    It sums padded rows, because an index_add on a GPU has no fixed order of summation.
+    """
     return pad_rows(hidden_TD, layout).sum(1) / layout.lengths_S[:, None]

@@ -1,8 +1,9 @@
-"""MPNet: attention with a learned bias by distance. Its modules take no attention function, so they change class.
+"""Runs MPNet on packed batches: attention with a learned bias by distance.
 
-An instance's class is replaced by a subclass of its own: parameters, names and files stay, padded batches take the
-inherited way, copies and pickles keep working. Written for the modules of transformers 5.17 to 5.23, where the encoder
-computes the bias once and hands it to each layer as `position_bias`: the argument in which the layout travels here.
+MPNet's modules do not use transformers' AttentionInterface, so the class of each instance is replaced by a subclass.
+Parameters, names and files stay the same, padded batches run the inherited code, and copies and pickles work. Written
+for the modules of transformers 5.17 to 5.23, whose encoder computes the bias once and passes it to each layer as
+`position_bias`. For a packed batch, that argument carries the layout.
 """
 
 from dataclasses import dataclass
@@ -21,30 +22,30 @@ from ftsys.models.layout_slot import LayoutSlot
 
 @dataclass(frozen=True, eq=False)
 class PackedBias:
-    """What a layer gets as `position_bias` for a packed batch."""
+    """Holds what a layer gets as `position_bias` for a packed batch."""
 
     layout: PackedLayout
     pattern: Pattern
 
 
 class PackedEncoder(MPNetEncoder):
-    """Hands a `PackedBias` to the layers while a packed batch is under way."""
+    """Passes a `PackedBias` to the layers for a packed batch."""
 
-    slot: LayoutSlot
+    layout_slot: LayoutSlot
 
     def compute_position_bias(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The bias of all layers; for a packed batch by offset, (H, 2L - 1), instead of by pair of tokens."""
-        layout = self.slot.layout
+        """Return the bias of all layers; for a packed batch by offset, (H, 2L - 1), instead of by pair of tokens."""
+        layout = self.layout_slot.layout
         if layout is None:
             return super().compute_position_bias(x, *args, **kwargs)
-        # MPNet's relative position is the key's minus the query's: the kernels' offset the other way round.
+        # MPNet's relative position is key minus query; the kernels' offset is query minus key.
         distances_O = torch.arange(layout.max_seqlen - 1, -layout.max_seqlen, -1, device=x.device)
         bias_OH = self.relative_attention_bias(self.relative_position_bucket(distances_O))
         return PackedBias(layout, Pattern(relative=RelativeTerms(bias_HO=bias_OH.T)))
 
 
 class PackedSelfAttention(MPNetSelfAttention):
-    """Attention within each sequence where it is given a `PackedBias`."""
+    """Computes attention within each sequence if `position_bias` is a `PackedBias`."""
 
     def forward(
         self,
@@ -54,7 +55,7 @@ class PackedSelfAttention(MPNetSelfAttention):
         output_attentions: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, ...]:
-        """(1, T, D) in, (1, T, D) out; no attention weights are returned for a packed batch."""
+        """Map (1, T, D) to (1, T, D) for a packed batch, without attention weights; else run the inherited forward."""
         if not isinstance(position_bias, PackedBias):
             return super().forward(hidden_states, attention_mask, position_bias, output_attentions, **kwargs)
         by_head = (self.num_attention_heads, self.attention_head_size)
@@ -66,9 +67,9 @@ class PackedSelfAttention(MPNetSelfAttention):
         return (self.o(context_THK.flatten(1))[None],)
 
 
-def open_mpnet(model: PreTrainedModel, slot: LayoutSlot) -> None:
-    """Let the encoder and the attention modules of an MPNet classifier take packed batches."""
+def open_mpnet(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
+    """Make the encoder and the attention modules of an MPNet classifier accept packed batches."""
     encoder = model.base_model.encoder
-    encoder.__class__, encoder.slot = PackedEncoder, slot
+    encoder.__class__, encoder.layout_slot = PackedEncoder, layout_slot
     for layer in encoder.layer:
         layer.attention.attn.__class__ = PackedSelfAttention

@@ -1,7 +1,7 @@
-"""The packed view of an unmodified Hugging Face encoder: batches without a single padding token.
+"""Makes an unmodified Hugging Face encoder run on packed batches, which have no padding tokens.
 
-A view is put on the instance, nothing in its weights or class: attention that sees where each sequence lies, and hooks
-that hand the head one row of each sequence as (S, 1, D). Ordinary padded batches go through the same model as before.
+The changes are made to the instance, not to its weights or its class: an attention function that knows each sequence's
+bounds, and hooks that give the head one row per sequence as (S, 1, D). Padded batches work as before.
 """
 
 from typing import Any
@@ -25,13 +25,13 @@ _SLOT = "_ftsys_slot"
 
 
 class PackedView:
-    """Feeds packed batches to `model`, which stays the plain Hugging Face model in every other respect."""
+    """Builds the inputs of `model` for packed batches; in all other respects the model stays unmodified."""
 
     def __init__(self, model: PreTrainedModel, kernel: str = "padded", compiled: bool = False) -> None:
-        """Attach to `model`, once however many views it gets; `compiled` as of `PackedLayout`.
+        """Install the hooks on `model`, only once if it has several views; `compiled` is that of `PackedLayout`.
 
         Raises:
-            ConfigError: it cannot be packed; the message is `why_not_packable`'s.
+            ConfigError: the model does not support packed batches; the message has `why_not_packable`'s reason.
         """
         reason = why_not_packable(model)
         if reason is not None:
@@ -52,10 +52,11 @@ class PackedView:
         max_seqlen: int,
         dropout_keys_T: torch.Tensor | None = None,
     ) -> dict[str, Any]:
-        """The keyword arguments of the model's own `forward` for one packed batch.
+        """Return the keyword arguments of the model's own `forward` for one packed batch.
 
-        `input_ids_T`, `position_ids_T` (from 0 in each sequence) and `token_type_ids_T` are int64 (T,), and so are
-        `dropout_keys_T` (see `kernels.dropout.token_keys`), without which a training model's dropout is torch's own.
+        `input_ids_T`, `position_ids_T` (from 0 in each sequence), `token_type_ids_T` and `dropout_keys_T` are int64
+        (T,); `cu_seqlens` is int32 (S + 1,). See `ftsys.kernels.dropout.token_keys` for the dropout keys; without them,
+        a model in training uses torch's dropout.
 
         Raises:
             ConfigError: a sequence is longer than the model's table of positions.
@@ -69,15 +70,15 @@ class PackedView:
         inputs: dict[str, Any] = {
             "input_ids": input_ids_T[None],
             "position_ids": (position_ids_T + self.first_position if self.first_position else position_ids_T)[None],
-            # Four dimensions: transformers takes it as a finished mask and builds none of its own. Ones, because
-            # DeBERTa multiplies its embeddings by it.
+            # transformers uses a mask of four dimensions as it is, and builds none. The value is 1 because DeBERTa
+            # multiplies its embeddings by it.
             "attention_mask": torch.ones(1, 1, 1, 1, device=input_ids_T.device),
         }
         if self.token_types > 0:
-            # One token type means that the model has no use for a second one: its embedding has a single row.
+            # A model with one token type has an embedding of a single row, so all types are 0.
             known = token_type_ids_T is not None and self.token_types > 1
             types_T = token_type_ids_T if known else torch.zeros_like(input_ids_T)
-            inputs["token_type_ids"] = types_T[None]  # type: ignore[index]  # known implies a tensor
+            inputs["token_type_ids"] = types_T[None]  # type: ignore[index]  # `known` implies a tensor
         if not self.family.head_sees_sequences:
             return inputs | {"packed": layout}
         ends_S1 = input_ids_T[layout.last_tokens_S][:, None]
@@ -85,7 +86,7 @@ class PackedView:
 
 
 def head_size(config: PretrainedConfig) -> int:
-    """Elements of one attention head of a model that can be packed."""
+    """Return the number of elements of one attention head, for a model that supports packed batches."""
     own = getattr(config, "head_dim", None)
     return int(own or config.hidden_size // config.num_attention_heads)
 
@@ -93,26 +94,29 @@ def head_size(config: PretrainedConfig) -> int:
 def _open(model: PreTrainedModel, family: Family) -> LayoutSlot:
     pooled = getattr(model.base_model, family.encoder) if family.encoder else model.base_model
     pooling = family.pooling_of(model.config)
-    assert pooling is not None  # `why_not_packable` has looked
-    slot = LayoutSlot(model, pooled, pooling)
+    assert pooling is not None  # `why_not_packable` checked this
+    layout_slot = LayoutSlot(model, pooled, pooling)
     if family.open is not None:
-        family.open(model, slot)
+        family.open(model, layout_slot)
     else:
         register_attention()
         model.set_attn_implementation(ATTENTION_NAME)
-    open_dropout(model, slot)
-    open_fused(model, slot)
+    open_dropout(model, layout_slot)
+    open_fused(model, layout_slot)
     if pooling is first_tokens:
         spare_last_layer(model)
-    return slot
+    return layout_slot
 
 
 def _position_table(model: PreTrainedModel) -> tuple[int, int | None]:
-    """The row of a sequence's first token in the table of positions, and how many tokens fit; None without a table."""
+    """Return the row of a sequence's first token in the position table, and the number of tokens that fit.
+
+    The number is None for a model without a table.
+    """
     embeddings = getattr(model.base_model, "embeddings", None)
     table = getattr(embeddings, "position_embeddings", None)
     if not isinstance(table, nn.Embedding):
         return 0, None
-    # RoBERTa and its like count from the row behind the padding token's own, and say so by that row.
+    # RoBERTa and models like it count from the row after the padding token's row.
     first = 0 if table.padding_idx is None else table.padding_idx + 1
     return first, table.num_embeddings - first

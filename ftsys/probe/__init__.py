@@ -1,1 +1,1 @@
-"""`python -m ftsys.probe`: collects the facts of one node for `ftlaunch doctor`."""
+"""Collects the facts of one node for `ftlaunch doctor`: `python -m ftsys.probe NUMBER`."""

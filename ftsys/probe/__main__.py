@@ -1,12 +1,12 @@
-"""`python -m ftsys.probe SEAT`: the facts of one node for `ftlaunch doctor`, before anything is started there.
+"""Collects the facts of one node for `ftlaunch doctor`, before a run starts there: `python -m ftsys.probe NUMBER`.
 
-One line of JSON comes on standard input, the question (`probe_seat.Question`). Lines of JSON go to standard output, one
-a group of facts, {"seat": 0, "group": "machine", "facts": {...}}, each as soon as it is known: what is known outlives a
-hang.
+It reads one line of JSON from standard input, the question (`ftsys.probe.protocol.Question`). It writes each group of
+facts to standard output as one line of JSON, {"probe": 0, "group": "machine", "facts": {...}}, as soon as the group is
+known, so that a later hang does not lose it.
 
-The probe judges nothing, downloads nothing and leaves nothing behind: files of a few bytes that are to be seen from the
-other nodes are named .ftsys-doctor-* and removed again. One probe runs on each node; where a run has one node and
-several ranks, a second one sits beside the first and only takes part in the all-reduce.
+The probe makes no judgement, downloads nothing and leaves nothing behind. To test shared folders, it writes files of a
+few bytes named .ftsys-doctor-*, and removes them at its end. One probe runs on each node. If a run has one node and
+several ranks, a second probe runs on that node, which only takes part in the all-reduce.
 """
 
 import os
@@ -17,71 +17,71 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from ftsys.probe.protocol import TOKEN_SECONDS, Question, Seat
+from ftsys.probe.protocol import TOKEN_SECONDS, Question, Probe
 
 
-def main(words: Sequence[str]) -> int:
-    """Answer one question."""
+def main(arguments: Sequence[str]) -> int:
+    """Answer one question, then end the process with exit status 0."""
     out = _own_output()
     question = Question.read(sys.stdin.readline())
-    # Native code that hangs hears no exception; this ends the process whatever it does.
+    # SIGALRM ends the process even if native code hangs, which no Python exception interrupts.
     signal.alarm(round(question.seconds) + 2)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    seat = Seat(int(words[0]), question, out)
-    answer(seat)
-    seat.tell("end", {})
-    # Look-ups that never come back would be waited for by the interpreter's own end.
+    probe = Probe(int(arguments[0]), question, out)
+    answer(probe)
+    probe.report("end", {})
+    # A normal exit of the interpreter would wait for name look-ups that never return.
     os._exit(0)
 
 
 def _own_output() -> TextIO:
-    """Standard output for the facts alone; whatever libraries print there goes to standard error."""
+    """Return standard output for the facts only; redirect what libraries print there to standard error."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return out
 
 
-def answer(seat: Seat) -> None:
-    """Tell all facts, those first that need nobody else."""
-    if seat.local:
+def answer(probe: Probe) -> None:
+    """Report all facts, first those that need no other node."""
+    if probe.local_number:
         from ftsys.probe.collectives import meet
 
-        meet(seat)
+        meet(probe)
         return
     from ftsys.probe.host import look_up_names, machine_facts, put_tokens, take_tokens
 
-    seat.tell("machine", machine_facts(seat.question.packages))
-    names = _beside(lambda: seat.tell("names", look_up_names(seat)))
-    tokens = put_tokens(seat)
+    probe.report("machine", machine_facts(probe.question.packages))
+    names = _in_background(lambda: probe.report("names", look_up_names(probe)))
+    tokens = put_tokens(probe)
     met = False
     try:
-        met = _with_the_others(seat)
-        _alone(seat)
+        met = _with_other_nodes(probe)
+        _local_facts(probe)
     finally:
-        if not met:  # others may still be looking for the tokens
-            time.sleep(min(TOKEN_SECONDS, seat.left))
+        if not met:  # other probes may still look for the tokens
+            time.sleep(min(TOKEN_SECONDS, probe.left))
         take_tokens(tokens)
-    names.join(seat.left)
+    names.join(probe.left)
 
 
-def _with_the_others(seat: Seat) -> bool:
+def _with_other_nodes(probe: Probe) -> bool:
     from ftsys.probe.collectives import device_facts, meet
     from ftsys.probe.host import seen_tokens
 
-    seat.tell("device", device_facts(seat))
-    return meet(seat, between=lambda: seat.tell("tokens", seen_tokens(seat)))
+    probe.report("device", device_facts(probe))
+    return meet(probe, between=lambda: probe.report("tokens", seen_tokens(probe)))
 
 
-def _alone(seat: Seat) -> None:
-    """What takes long on large data, so that the others do not wait for it."""
+def _local_facts(probe: Probe) -> None:
+    """Report the facts that take long on large data, last, so that the other probes do not wait for them."""
     from ftsys.probe.inputs import input_facts, lock_facts, store_facts
 
-    seat.tell("locks", lock_facts())
-    _beside(lambda: seat.tell("inputs", input_facts(seat.question.run))).join(seat.left)
-    _beside(lambda: seat.tell("store", store_facts(seat.question.run))).join(seat.left)
+    probe.report("locks", lock_facts())
+    _in_background(lambda: probe.report("inputs", input_facts(probe.question.run))).join(probe.left)
+    _in_background(lambda: probe.report("store", store_facts(probe.question.run))).join(probe.left)
 
 
-def _beside(work: Callable[[], None]) -> threading.Thread:
+def _in_background(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread

@@ -1,4 +1,4 @@
-"""What takes torch and the other nodes: devices, the rendezvous, clocks, an all-reduce with its bandwidth."""
+"""Collects the facts that need torch or the other nodes: devices, rendezvous, clocks, bandwidth of an all-reduce."""
 
 import shutil
 import statistics
@@ -8,18 +8,18 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from ftsys.probe.protocol import Seat
+from ftsys.probe.protocol import Probe
 from launcher.planner.plan import this_machine
 
 MEGABYTES = {"gloo": 16, "nccl": 64}
-"""Size of the all-reduce: large enough that latency does not count, small enough for a slow network."""
+"""Size of the all-reduce in MB (10**6 bytes): large enough that latency does not matter, small for a slow network."""
 
 REPEATS = 3
 _SMI_SECONDS = 8.0
 
 
-def device_facts(seat: Seat) -> dict[str, Any]:
-    """The CPU's bf16, the GPUs that torch sees and can compute on, and what the driver says of them."""
+def device_facts(probe: Probe) -> dict[str, Any]:
+    """Return whether the CPU supports bf16, the GPUs that torch can use, and the driver's report about them."""
     import torch
 
     facts: dict[str, Any] = {
@@ -32,33 +32,36 @@ def device_facts(seat: Seat) -> dict[str, Any]:
     if torch.cuda.is_available():
         facts["bf16"] = torch.cuda.is_bf16_supported(False)
         facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else None
-        facts["gpus"] = [_gpu_facts(index, seat) for index in range(torch.cuda.device_count())]
+        facts["gpus"] = [_gpu_facts(index, probe) for index in range(torch.cuda.device_count())]
     return facts
 
 
-def _gpu_facts(index: int, seat: Seat) -> dict[str, Any]:
-    """Name and memory of a GPU, and the error of a first small product on it, while there is time for one."""
+def _gpu_facts(index: int, probe: Probe) -> dict[str, Any]:
+    """Return name and memory (bytes) of a GPU, and the error of a small matrix product on it or None.
+
+    The product is skipped if less than half of the question's time is left.
+    """
     import torch
 
     facts: dict[str, Any] = {"name": torch.cuda.get_device_name(index), "error": None}
-    if seat.left < seat.question.seconds / 2:
+    if probe.left < probe.question.seconds / 2:
         return facts
     try:
         ones = torch.ones(64, 64, device=f"cuda:{index}")
         wrong = float((ones @ ones).sum()) != 64.0**3
         free, total = torch.cuda.mem_get_info(index)
-    except RuntimeError as error:  # a busy device in exclusive mode, a build without this architecture, a broken one
+    except RuntimeError as error:  # device in exclusive mode, torch built without this architecture, or broken GPU
         return facts | {"error": str(error).splitlines()[0]}
     return facts | {"free": free, "total": total, "error": "computes a wrong product" if wrong else None}
 
 
 def _driver_facts() -> list[dict[str, str]] | None:
-    """A row a GPU from nvidia-smi, with the processes on it; None where there is no such program or no answer."""
-    asked = "index,uuid,name,memory.total,memory.used,compute_mode".split(",")
-    rows = _smi(f"--query-gpu={','.join(asked)}")
+    """Return one row per GPU from nvidia-smi, with its processes; None if nvidia-smi is missing or gives no answer."""
+    columns = "index,uuid,name,memory.total,memory.used,compute_mode".split(",")
+    rows = _smi(f"--query-gpu={','.join(columns)}")
     if rows is None:
         return None
-    found = [dict(zip(asked, row, strict=True)) for row in rows if len(row) == len(asked)]
+    found = [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]
     busy = _smi("--query-compute-apps=gpu_uuid,pid,process_name,used_memory") or []
     return [
         gpu
@@ -85,58 +88,60 @@ def _smi(query: str) -> list[list[str]] | None:
     return [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
 
 
-def meet(seat: Seat, between: Callable[[], None] = lambda: None) -> bool:
-    """Meet the other seats, do what is to be done while all are there, and all-reduce; tells what each gave.
+def meet(probe: Probe, between: Callable[[], None] = lambda: None) -> bool:
+    """Connect all probes, call `between` while all are connected, and do an all-reduce; report each result.
 
-    Returns whether all came and stayed.
+    Return True if all probes took part until the end.
     """
-    store = _rendezvous(seat)
+    store = _rendezvous(probe)
     between()
-    if store is None or not _wait(seat, store, "between"):
+    if store is None or not _wait(probe, store, "between"):
         return False
-    _all_reduce(seat, store)
-    if seat.number == 0:
-        return _wait(seat, store, "end")  # it holds the store: it stays until all are through
-    store.set(f"end/{seat.number}", b"1")
+    _all_reduce(probe, store)
+    if probe.number == 0:
+        return _wait(probe, store, "end")  # probe 0 serves the store, so it stays until all others are done
+    store.set(f"end/{probe.number}", b"1")
     return True
 
 
-def _rendezvous(seat: Seat) -> Any:
-    """The store of all seats, or None; tells of the port, the meeting, and this node's clock when all had come."""
+def _rendezvous(probe: Probe) -> Any:
+    """Return the store of all probes, or None; report the rendezvous, and this node's clock when all are connected."""
     import torch
     from torch.distributed import TCPStore
 
-    question, start = seat.question, time.monotonic()
-    wait = timedelta(seconds=seat.patience)
+    question, start = probe.question, time.monotonic()
+    wait = timedelta(seconds=probe.patience)
     try:
         store = TCPStore(
-            question.master, question.port, is_master=seat.number == 0, timeout=wait, wait_for_workers=False
+            question.master, question.port, is_master=probe.number == 0, timeout=wait, wait_for_workers=False
         )
-    except (RuntimeError, OSError) as error:  # torch's DistError: the port is taken, nobody answers, no such host
-        seat.tell("rendezvous", {"error": _first_line(error), "seconds": _since(start), "absent": []})
-        # The others wait for as long: what they look for afterwards, they look for together.
+    except (RuntimeError, OSError) as error:  # torch's DistError: the port is in use, no answer, unknown host
+        probe.report("rendezvous", {"error": _first_line(error), "seconds": _since(start), "absent": []})
+        # The other probes wait this long, too; so all look for each other's tokens at the same time.
         time.sleep(max(0.0, wait.total_seconds() - _since(start)) if len(set(question.hosts)) > 1 else 0.0)
         return None
     connected = _since(start)
-    usable = not question.cpu and torch.cuda.device_count() > seat.local and torch.distributed.is_nccl_available()
-    store.set(f"device/{seat.number}", b"cuda" if usable else b"cpu")
-    if not _wait(seat, store, "here", start):
+    usable = (
+        not question.cpu and torch.cuda.device_count() > probe.local_number and torch.distributed.is_nccl_available()
+    )
+    store.set(f"device/{probe.number}", b"cuda" if usable else b"cpu")
+    if not _wait(probe, store, "here", start):
         return None
-    seat.tell("clock", time.time())
-    seat.tell("rendezvous", {"error": None, "seconds": _since(start), "connected": connected, "absent": []})
+    probe.report("clock", time.time())
+    probe.report("rendezvous", {"error": None, "seconds": _since(start), "connected": connected, "absent": []})
     return store
 
 
-def _wait(seat: Seat, store: Any, place: str, start: float | None = None) -> bool:
-    """Whether all seats came to a meeting point in time; tells who did not."""
+def _wait(probe: Probe, store: Any, place: str, start: float | None = None) -> bool:
+    """Return True if all probes reached a meeting point in time; else report those that are missing."""
     start = time.monotonic() if start is None else start
-    keys = [f"{place}/{number}" for number in range(len(seat.question.hosts))]
+    keys = [f"{place}/{number}" for number in range(len(probe.question.hosts))]
     try:
-        store.set(keys[seat.number], b"1")
-        store.wait(keys, timedelta(seconds=seat.patience))
+        store.set(keys[probe.number], b"1")
+        store.wait(keys, timedelta(seconds=probe.patience))
     except RuntimeError as error:
         absent = _absent(store, keys)
-        seat.tell("rendezvous", {"error": _first_line(error), "seconds": _since(start), "absent": absent})
+        probe.report("rendezvous", {"error": _first_line(error), "seconds": _since(start), "absent": absent})
         return False
     return True
 
@@ -144,40 +149,40 @@ def _wait(seat: Seat, store: Any, place: str, start: float | None = None) -> boo
 def _absent(store: Any, keys: list[str]) -> list[int]:
     try:
         return [number for number, key in enumerate(keys) if not store.check([key])]
-    except RuntimeError:  # the store itself is gone
+    except RuntimeError:  # the store is no longer reachable
         return []
 
 
-def _all_reduce(seat: Seat, store: Any) -> None:
-    """Sum a tensor over all seats, a few times; tells the bandwidth in MB/s as each seat's link sees it."""
+def _all_reduce(probe: Probe, store: Any) -> None:
+    """Sum a tensor over all probes, a few times; report the bandwidth of each probe's link in MB/s."""
     import torch
     from torch import distributed
 
-    count = len(seat.question.hosts)
+    count = len(probe.question.hosts)
     backend = "nccl" if all(store.get(f"device/{number}") == b"cuda" for number in range(count)) else "gloo"
-    device = torch.device(f"cuda:{seat.local}" if backend == "nccl" else "cpu")
+    device = torch.device(f"cuda:{probe.local_number}" if backend == "nccl" else "cpu")
     start = time.monotonic()
     try:
         distributed.init_process_group(
             backend,
             store=distributed.PrefixStore("all_reduce", store),
-            rank=seat.number,
+            rank=probe.number,
             world_size=count,
-            timeout=timedelta(seconds=seat.patience),
+            timeout=timedelta(seconds=probe.patience),
             device_id=device if backend == "nccl" else None,
         )
         seconds, right = _timed_sums(device, MEGABYTES[backend], count)
         distributed.destroy_process_group()
     except (RuntimeError, OSError) as error:
-        seat.tell("all_reduce", {"backend": backend, "error": _first_line(error), "seconds": _since(start)})
+        probe.report("all_reduce", {"backend": backend, "error": _first_line(error), "seconds": _since(start)})
         return
-    moved = MEGABYTES[backend] * 2 * (count - 1) / count  # what a ring sends over each link
+    moved = MEGABYTES[backend] * 2 * (count - 1) / count  # MB that a ring all-reduce sends over each link
     facts = {"backend": backend, "megabytes": MEGABYTES[backend], "mb_per_s": round(moved / seconds, 1)}
-    seat.tell("all_reduce", facts | {"error": None if right else "the sum is wrong", "seconds": _since(start)})
+    probe.report("all_reduce", facts | {"error": None if right else "the sum is wrong", "seconds": _since(start)})
 
 
 def _timed_sums(device: Any, megabytes: int, count: int) -> tuple[float, bool]:
-    """(median seconds of an all-reduce after a first one, whether the sums are right)."""
+    """Return (median seconds of an all-reduce without the first one, True if the sums are right)."""
     import torch
     from torch import distributed
 

@@ -1,4 +1,4 @@
-"""What a node can tell without torch: versions, names, folders that should be shared."""
+"""Collects the facts of a node that need no torch: versions, host names, folders that should be shared."""
 
 import hashlib
 import os
@@ -12,16 +12,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ftsys.probe.protocol import TOKEN_SECONDS, Seat
+from ftsys.probe.protocol import TOKEN_SECONDS, Probe
 
 LOOK_UP_SECONDS = 5.0
-"""How long a look-up of a name or address may take before it counts as unanswered."""
+"""Time limit of one look-up of a name or an address."""
 
-_TOKEN = ".ftsys-doctor-{token}-{seat}"
+_TOKEN = ".ftsys-doctor-{token}-{probe}"
 
 
 def machine_facts(packages: Iterable[str]) -> dict[str, Any]:
-    """Host name, Python, versions of the packages (None: not installed), and a digest of this project's sources."""
+    """Return host name, Python, versions of the packages (None: not installed), and a digest of our own sources."""
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),
@@ -39,38 +39,39 @@ def _version(name: str) -> str | None:
 
 
 def _sources_digest() -> str:
-    """First 12 hex digits of a sha256 over the names and bytes of ftsys' and launcher's Python files."""
+    """Return 12 hex digits of a SHA-256 over the names and bytes of the Python files of ftsys and launcher."""
     top, digest = Path(__file__).parents[2], hashlib.sha256()
-    for path in sorted(path for room in ("ftsys", "launcher") for path in (top / room).rglob("*.py")):
+    for path in sorted(path for package in ("ftsys", "launcher") for path in (top / package).rglob("*.py")):
         digest.update(str(path.relative_to(top)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def put_tokens(seat: Seat) -> list[Path]:
-    """Write this seat's token into the folders that nodes should share, and tell of each where it is and what is free.
+def put_tokens(probe: Probe) -> list[Path]:
+    """Write this probe's token into the folders that nodes should share; return the files written.
 
-    A folder that is not there yet stands for the nearest one above it that is. Returns the files.
+    Report each folder's path, its error or None, and its free bytes. For a folder that does not exist yet, use the
+    nearest existing folder above it.
     """
-    written, told = [], {}
-    for key, folder in _places(seat).items():
-        path = folder / _name(seat, seat.number)
+    written, report = [], {}
+    for key, folder in _places(probe).items():
+        path = folder / _name(probe, probe.number)
         facts: dict[str, Any] = {"folder": str(folder), "error": None, "free": None}
         try:
-            path.write_text(seat.host, encoding="utf-8")
+            path.write_text(probe.host, encoding="utf-8")
             written.append(path)
-            room = os.statvfs(folder)
-            facts["free"] = room.f_bavail * room.f_frsize
+            space = os.statvfs(folder)
+            facts["free"] = space.f_bavail * space.f_frsize
         except OSError as error:
             facts["error"] = error.strerror
-        told[key] = facts
-    seat.tell("folders", told)
+        report[key] = facts
+    probe.report("folders", report)
     return written
 
 
-def _places(seat: Seat) -> dict[str, Path]:
+def _places(probe: Probe) -> dict[str, Path]:
     from ftsys.data.prepare import store_root
 
-    run = seat.question.run
+    run = probe.question.run
     folders = {"output_dir": Path(run["output_dir"]).expanduser()}
     if "bundle" not in run:
         folders["data.store"] = store_root(run["data"]["store"])
@@ -78,18 +79,21 @@ def _places(seat: Seat) -> dict[str, Path]:
 
 
 def nearest_there(folder: Path) -> Path:
-    """The folder itself, or the nearest one above it that exists."""
+    """Return the folder itself if it exists, else the nearest existing folder above it."""
     folder = folder.absolute()
     return next(place for place in (folder, *folder.parents) if place.is_dir())
 
 
-def seen_tokens(seat: Seat) -> dict[str, list[int]]:
-    """Seats whose token is seen in each folder of this node; waits TOKEN_SECONDS for those that are late."""
-    hosts = seat.question.hosts
+def seen_tokens(probe: Probe) -> dict[str, list[int]]:
+    """Return, for each shared folder, the numbers of the probes whose token this node sees.
+
+    It waits up to TOKEN_SECONDS for all tokens.
+    """
+    hosts = probe.question.hosts
     wanted = sorted({hosts.index(host) for host in hosts})
-    places, end = _places(seat), time.monotonic() + TOKEN_SECONDS
+    places, end = _places(probe), time.monotonic() + TOKEN_SECONDS
     while True:
-        seen = {key: [n for n in wanted if _is_there(place / _name(seat, n))] for key, place in places.items()}
+        seen = {key: [n for n in wanted if _is_there(place / _name(probe, n))] for key, place in places.items()}
         if all(found == wanted for found in seen.values()) or time.monotonic() > end:
             return seen
         time.sleep(0.1)
@@ -97,7 +101,7 @@ def seen_tokens(seat: Seat) -> dict[str, list[int]]:
 
 def _is_there(path: Path) -> bool:
     try:
-        with path.open(encoding="utf-8") as stream:  # opening is what makes a network file system look anew
+        with path.open(encoding="utf-8") as stream:  # open() makes a network file system refresh its cache
             return bool(stream.read())
     except OSError:
         return False
@@ -109,18 +113,18 @@ def take_tokens(written: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _name(seat: Seat, number: int) -> str:
-    return _TOKEN.format(token=seat.question.token, seat=number)
+def _name(probe: Probe, number: int) -> str:
+    return _TOKEN.format(token=probe.question.token, probe=number)
 
 
-def look_up_names(seat: Seat) -> dict[str, Any]:
-    """Look-ups of names and of the addresses they gave, all at once: addresses, seconds, or the error.
+def look_up_names(probe: Probe) -> dict[str, Any]:
+    """Look up names, then the addresses found, each set in parallel; return addresses, seconds, or errors.
 
-    Seat 0 looks up all nodes, for it hears from all; the others look up it and themselves. `own` is what this node's
-    own host name means here.
+    Probe 0 looks up all nodes, because all nodes connect to it; the others look up probe 0 and themselves. `own` is
+    this node's own host name.
     """
-    question = seat.question
-    wanted = dict.fromkeys(question.hosts if seat.number == 0 else (question.master, seat.host))
+    question = probe.question
+    wanted = dict.fromkeys(question.hosts if probe.number == 0 else (question.master, probe.host))
     forward = {name: _Lookup(_addresses, name) for name in (*wanted, question.master, socket.gethostname())}
     found = {name: lookup.facts() for name, lookup in forward.items()}
     addresses = {address for facts in found.values() for address in facts.get("answer", [])}
@@ -133,7 +137,7 @@ def look_up_names(seat: Seat) -> dict[str, Any]:
 
 
 class _Lookup:
-    """One question to the name service in a thread of its own: the C library gives no time limit."""
+    """Runs one look-up in its own thread, because the C library's resolver has no time limit."""
 
     def __init__(self, ask: Any, what: str) -> None:
         self._answer: dict[str, Any] = {"error": f"no answer within {LOOK_UP_SECONDS:g} s", "timed_out": True}
@@ -149,7 +153,7 @@ class _Lookup:
         self._answer = answer | {"seconds": round(time.monotonic() - self._started, 3)}
 
     def facts(self) -> dict[str, Any]:
-        """What was answered within LOOK_UP_SECONDS of the question."""
+        """Return the answer, or an error if there is none within LOOK_UP_SECONDS of the start."""
         self._thread.join(max(0.0, self._started + LOOK_UP_SECONDS - time.monotonic()))
         return self._answer
 
@@ -159,5 +163,5 @@ def _addresses(name: str) -> list[str]:
 
 
 def _name_of(address: str) -> str:
-    """As torch's store asks for each connection: an address without a name is answered by itself."""
+    """Return the name of an address, or the address itself without one; torch's store looks up the same."""
     return socket.getnameinfo((address, 0), 0)[0]

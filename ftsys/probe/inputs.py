@@ -1,4 +1,4 @@
-"""What a node has of a run's model and data, without a network and without writing; and locks in the compile cache."""
+"""Finds a run's model and data on a node, and locks in the compile cache, without a network and without writing."""
 
 import json
 import math
@@ -19,7 +19,10 @@ _HUB_SECONDS = 3.0
 
 
 def lock_facts() -> list[dict[str, Any]]:
-    """Every lock in torch's cache of compiled extensions; `file` tells whether two nodes see the same one."""
+    """Return all locks in torch's cache of compiled extensions.
+
+    `file` (inode, modification time in ns) is the same on two nodes that share the lock.
+    """
     found = []
     for lock in compile_locks():
         facts = lock.path.stat()
@@ -29,7 +32,10 @@ def lock_facts() -> list[dict[str, Any]]:
 
 
 def input_facts(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Model and data of a run on this node: what is wrong, where they lie, and whether the Hub could be asked."""
+    """Return errors and paths of a run's model and data on this node.
+
+    `hub` is True if the Hub can be reached; it is tested only if something is missing.
+    """
     run = build_run(tree)
     facts = {"model": _model_facts(run), "data": _data_facts(run)}
     missing = any(part["error"] for part in facts.values())
@@ -51,7 +57,11 @@ def _model_facts(run: RunConfig) -> dict[str, Any]:
 
 
 def count_parameters(folder: Path) -> int:
-    """Numbers in a model folder's weights: from the headers of its safetensors files, else a quarter of the bytes."""
+    """Return the number of weights in a model folder.
+
+    It is read from the headers of the safetensors files. Without them, it is a quarter of the bytes of the
+    pytorch_model files, which is right for float32.
+    """
     headers = [_header(path) for path in sorted(folder.glob("model*.safetensors"))]
     if headers:
         return sum(
@@ -61,7 +71,7 @@ def count_parameters(folder: Path) -> int:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """A safetensors file begins with 8 bytes, little endian: the length of the JSON that follows."""
+    """Read the JSON header of a safetensors file; the first 8 bytes are its length, little endian."""
     with path.open("rb") as stream:
         return dict(json.loads(stream.read(int.from_bytes(stream.read(8), "little"))))
 
@@ -81,19 +91,19 @@ def _data_facts(run: RunConfig) -> dict[str, Any]:
 
 
 def store_facts(tree: Mapping[str, Any]) -> str | None:
-    """Where the run's prepared store lies, None if it is not made yet. Reads all of the source."""
+    """Return the path of the run's prepared store, or None if there is none. Reads the whole data source."""
     from ftsys.data.prepare import find_store
 
     run = build_run(tree)
     try:
         store = find_store(run, resolve_task(run))
-    except FtsysError:  # told by `input_facts`
+    except FtsysError:  # `input_facts` reports it
         return None
     return None if store is None else str(store)
 
 
 def _hub_answers() -> bool:
-    """Whether the Hub, or the proxy or mirror that the environment names, takes a connection."""
+    """Return True if the Hub, or the proxy or mirror that the environment names, accepts a connection."""
     named = os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY") or os.environ.get("HF_ENDPOINT")
     place = urlsplit(named or "https://huggingface.co")
     try:

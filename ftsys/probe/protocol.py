@@ -1,4 +1,4 @@
-"""A probe's seat: what it is asked, how long it may take, and the way its facts go."""
+"""Defines what a probe is asked, its time limits, and the format of its report."""
 
 import json
 import threading
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 LEFT_FOR_THE_END = 3.0
-"""Seconds of the question's time that no single wait may use."""
+"""Seconds of the question's time that are kept for the end: no single wait may use them."""
 
 _PATIENCE = 0.45
-"""Share of the question's time that one wait for the others may take."""
+"""Fraction of the question's time that one wait for the other probes may take."""
 
 TOKEN_SECONDS = 3.0
-"""How long a file written on another node may take to appear: network file systems remember what was not there."""
+"""Time limit for a file of another node to appear: network file systems cache that a file does not exist."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What the doctor asks, the same of all seats.
+    """Holds the doctor's question, the same for all probes.
 
-    `hosts` are the nodes by seat, as the run names them; `master` and `port` are where seat 0 is met; `seconds` is what
-    all answers may take; `token` tells this examination from any other; `run` is the run's plain tree; `packages` are
-    the distributions to look for; `cpu`: GPUs are not to be used.
+    `hosts` are the hosts of the probes by number, as the run names them. `master` and `port` are the address of
+    probe 0's store. `seconds` is the time limit of all answers together. `token` is unique to this check. `run` is the
+    run file as a plain tree. `packages` are the distributions to look for. `cpu` is True if GPUs must not be used.
     """
 
     hosts: tuple[str, ...]
@@ -37,14 +37,14 @@ class Question:
 
     @classmethod
     def read(cls, line: str) -> "Question":
-        """Read the question's line."""
+        """Parse the question from its line of JSON; ignore fields that only the launcher uses."""
         fields = json.loads(line)
         own = {name: fields[name] for name in cls.__dataclass_fields__}
         return cls(**{**own, "hosts": tuple(fields["hosts"]), "packages": tuple(fields["packages"])})
 
 
-class Seat:
-    """One probe: its number, the question, its time, and the way its facts go."""
+class Probe:
+    """Holds one probe's number, question and deadline, and writes its facts to `out`."""
 
     def __init__(self, number: int, question: Question, out: TextIO) -> None:
         self.number, self.question = number, question
@@ -52,25 +52,25 @@ class Seat:
 
     @property
     def host(self) -> str:
-        """This node as the run names it."""
+        """Return this node's host, as the run names it."""
         return self.question.hosts[self.number]
 
     @property
-    def local(self) -> int:
-        """How many seats of this node come before this one; those above 0 only take part in the all-reduce."""
+    def local_number(self) -> int:
+        """Return the number of probes of this node before this one; one above 0 only takes part in the all-reduce."""
         return self.question.hosts[: self.number].count(self.host)
 
     @property
     def left(self) -> float:
-        """Seconds that a wait may take now, 0.5 at least."""
+        """Return the seconds that a wait may take now, at least 0.5."""
         return max(0.5, self._end - LEFT_FOR_THE_END - time.monotonic())
 
     @property
     def patience(self) -> float:
-        """Seconds that a seat waits for the others at each meeting point."""
+        """Return the seconds that a probe waits for the others at each meeting point."""
         return min(_PATIENCE * self.question.seconds, self.left)
 
-    def tell(self, group: str, facts: Any) -> None:
-        """Write a group of facts."""
+    def report(self, group: str, facts: Any) -> None:
+        """Write one group of facts."""
         with self._lock:
-            print(json.dumps({"seat": self.number, "group": group, "facts": facts}), file=self._out, flush=True)
+            print(json.dumps({"probe": self.number, "group": group, "facts": facts}), file=self._out, flush=True)

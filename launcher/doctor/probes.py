@@ -68,9 +68,9 @@ def _outputs(probes: Sequence[int], result: CommandResult) -> dict[int, ProbeOut
     """Return the output of each probe, without other lines, such as the greeting of a remote shell."""
     groups: dict[int, dict[str, Any]] = {number: {} for number in probes}
     for line in result.output.splitlines():
-        if line.startswith('{"seat": '):
+        if line.startswith('{"probe": '):
             message = json.loads(line)
-            groups[message["seat"]][message["group"]] = message["facts"]
+            groups[message["probe"]][message["group"]] = message["facts"]
     errors = result.errors[-_MAX_ERROR_CHARACTERS:]
     return {number: ProbeOutput(found, result.status, errors) for number, found in groups.items()}
 

@@ -110,7 +110,7 @@ def a_rank_vanishes(folder: Path, which: int) -> int | None:
     watchdog.mark("train", 3)
     if distributed.get_rank() == which:
         time.sleep(2.5)  # long enough to have told where it is
-        watchdog._peers.close()  # as the kernel does for a dead process
+        watchdog._heartbeat.close()  # as the kernel does for a dead process
         return None
     leaving.told.wait(PATIENCE)
     return leaving.status

@@ -1,4 +1,4 @@
-"""All ranks stop after the same step, or between the same two pieces of work, once one of them was told to."""
+"""Stops all ranks after the same step, or between the same two phases of a run, once one of them was told to stop."""
 
 from typing import Any
 
@@ -10,90 +10,103 @@ from ftsys.errors import FtsysError
 from ftsys.train.fault_tolerance.signals import Interruption
 
 FAILING = 1000
-"""Added to the exit status of a rank's error, so that one number says go on, stop, or fail, and with what."""
+"""Added to the exit status of a rank's error.
+
+One number then says all: 0 to continue, 1 to stop, FAILING + s to fail with exit status s.
+"""
 
 
 class GracefulStop(TrainerCallback):
-    """Turns an Interruption into a checkpoint and the end of training."""
+    """Turns an `Interruption` into a checkpoint and the end of training, on all ranks at the same step.
+
+    The ranks agree by one asynchronous all-reduce (maximum) of one int32 per step.
+    """
 
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption
         self.agreed = False
         self.evaluation_owed = False
         self._failure: FtsysError | None = None
-        self._asked: tuple[torch.Tensor, Any] | None = None
+        self._pending: tuple[torch.Tensor, Any] | None = None
 
     def fail(self, error: FtsysError) -> None:
-        """End the run with `error` at the next question, on all ranks: raised here alone, the others would wait."""
+        """End the run on all ranks with `error`, at the next agreement.
+
+        If this rank raised the error here, the other ranks would wait for it in a collective.
+        """
         self._failure = self._failure or error
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """From here on a signal waits until the ranks are asked."""
+        """Defer signals from here on, until the ranks agree."""
         self.interruption.deferred = True
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Ask all ranks, who meet here anyway; the answer comes while the weights are updated."""
-        self._ask(args)
+        """Start the all-reduce; it runs while the weights are updated."""
+        self._start_agreement(args)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Hear the answer; the first rank that was told to stop stops all."""
-        if self._asked is None:
-            self._ask(args)
-        if self._hear():
+        """Wait for the all-reduce, and stop training if any rank was told to stop."""
+        if self._pending is None:
+            self._start_agreement(args)
+        if self._finish_agreement():
             ends_epoch = args.eval_strategy == "epoch" and float(state.epoch or 0.5).is_integer()
-            self.evaluation_owed = control.should_evaluate or ends_epoch  # the next life begins with it
+            self.evaluation_owed = control.should_evaluate or ends_epoch  # the next attempt starts with it
             control.should_training_stop = control.should_save = True
             control.should_evaluate = False
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The checkpoint is written already: nothing more is started."""
+        """Start nothing more after a stop: the checkpoint is already written."""
         if self.agreed:
             control.should_save = control.should_evaluate = control.should_log = False
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A signal during the last evaluation or save counts too."""
+        """Agree once more, for a signal that came during the last evaluation or save."""
         self.ask(args)
 
     def ask(self, args: TrainingArguments) -> bool:
-        """Whether any rank was told to stop. Collective. Raises on every rank what `fail` was given on any."""
-        if self._asked is not None:  # in a step that an exception ended
-            self._hear()
-        self._ask(args)
-        return self._hear()
+        """Return True if any rank was told to stop. Collective.
 
-    def _ask(self, args: TrainingArguments) -> None:
+        Raises:
+            FtsysError: `fail` was called on any rank; every rank raises.
+        """
+        if self._pending is not None:  # an exception ended the step between the two callbacks
+            self._finish_agreement()
+        self._start_agreement(args)
+        return self._finish_agreement()
+
+    def _start_agreement(self, args: TrainingArguments) -> None:
         own = FAILING + self._failure.exit_status if self._failure else int(self.interruption.wanted)
-        word = torch.tensor([own], dtype=torch.int32, device=args.device)
-        answer = distributed.all_reduce(word, distributed.ReduceOp.MAX, async_op=True) if args.world_size > 1 else None
-        self._asked = word, answer
+        flag = torch.tensor([own], dtype=torch.int32, device=args.device)
+        work = distributed.all_reduce(flag, distributed.ReduceOp.MAX, async_op=True) if args.world_size > 1 else None
+        self._pending = flag, work
 
-    def _hear(self) -> bool:
-        assert self._asked is not None
-        (word, answer), self._asked = self._asked, None
-        if answer is not None:
-            answer.wait()
-        found = int(word.item())
-        if found >= FAILING:
-            raise self._failure or _failure_elsewhere(found - FAILING)
-        self.agreed = self.agreed or bool(found)
+    def _finish_agreement(self) -> bool:
+        assert self._pending is not None
+        (flag, work), self._pending = self._pending, None
+        if work is not None:
+            work.wait()
+        highest = int(flag.item())
+        if highest >= FAILING:
+            raise self._failure or _failure_elsewhere(highest - FAILING)
+        self.agreed = self.agreed or bool(highest)
         return self.agreed
 
     def leave_if_asked(self, args: TrainingArguments) -> None:
-        """Raise StoppedEarly on every rank if any was told to stop. Collective."""
+        """Raise StoppedEarly on every rank if any rank was told to stop. Collective."""
         if self.ask(args):
             raise self.interruption.error()
 
 
 def _failure_elsewhere(exit_status: int) -> FtsysError:
-    """What a rank leaves with when another one's error, which says why, ended the run."""
+    """Return the error of a rank whose run was ended by another rank; that rank reports the reason."""
     error = FtsysError("another rank ended the run")
     error.exit_status = exit_status
     return error

@@ -12,7 +12,7 @@ from ftsys.train.callbacks.on_error import OnError, handed_on
 
 
 class MetricsLog(TrainerCallback):
-    """Appends what the Trainer logs to OUTPUT_DIR/metrics.jsonl, on rank 0."""
+    """Appends the values that the Trainer logs to OUTPUT_DIR/metrics.jsonl, on rank 0."""
 
     def __init__(
         self,
@@ -21,7 +21,10 @@ class MetricsLog(TrainerCallback):
         splits: Sequence[str] = ("validation",),
         on_error: OnError | None = None,
     ) -> None:
-        """`splits` are the names of the evaluation splits, the one that stands without its name first."""
+        """Write to OUTPUT_DIR/metrics.jsonl as attempt number `attempt`.
+
+        `splits` are the evaluation splits. The metrics of the first one are logged without the split's name.
+        """
         self.on_error = on_error
         self.path, self.attempt, self.splits = Path(output_dir) / METRICS_LOG, attempt, tuple(splits)
         self._writer: MetricsWriter | None = None
@@ -29,7 +32,7 @@ class MetricsLog(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Note the step that this life goes on from."""
+        """Record the step that this attempt resumes from."""
         self._writer = MetricsWriter(self.path, self.attempt, resumed_at=state.global_step)
 
     def on_log(
@@ -40,7 +43,7 @@ class MetricsLog(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the lines. Raises StorageError, or hands it to `on_error`."""
+        """Write the lines. Raises StorageError, or passes it to `on_error`."""
         if not state.is_world_process_zero:
             return
         if self._writer is None:  # an evaluation without training

@@ -10,10 +10,10 @@ from ftsys.report.progress import Progress, SplitProgress
 
 
 class ProgressCallback(TrainerCallback):
-    """Shows training and evaluation; stands in for transformers' own ProgressCallback and PrinterCallback.
+    """Shows training and evaluation; replaces transformers' own ProgressCallback and PrinterCallback.
 
-    Give `evaluation` to whatever evaluates: it is called with (split, rows done, rows in all). Call `close` when
-    training ends by an exception, or the terminal keeps an unfinished bar.
+    Pass the method `evaluation` to the code that evaluates, which calls it with (split, rows done, total rows). Call
+    `close` when training ends by an exception; otherwise the terminal keeps an unfinished bar.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class ProgressCallback(TrainerCallback):
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Arguments as of `Progress`."""
+        """Take the arguments of `Progress`."""
         self._options: dict[str, Any] = {"enabled": enabled, "stream": stream, "clock": clock}
         self._clock = clock
         self._train: Progress | None = None
@@ -32,20 +32,20 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar at the step that training goes on from."""
+        """Open the bar at the step that training resumes from."""
         self._train = Progress("train", state.max_steps, "steps", initial=state.global_step, **self._options)
         self._train.__enter__()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Leave an evaluation or a save since the last step out of the rate."""
+        """Exclude the time of an evaluation or a save since the last step from the rate."""
         if self._train is not None and self._paused_at is not None:
             self._train.skip(self._clock() - self._paused_at)
         self._paused_at = None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the bar; remember when an evaluation or a save begins."""
+        """Advance the bar; record when an evaluation or a save begins."""
         if self._train is not None:
             self._train.update(state.global_step)
         self._pause(control)
@@ -53,7 +53,7 @@ class ProgressCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Remember when an evaluation or a save begins."""
+        """Record when an evaluation or a save begins."""
         self._pause(control)
 
     def on_log(
@@ -64,7 +64,7 @@ class ProgressCallback(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Show the training loss and the token rate from now on."""
+        """Show the latest training loss and token rate in the bar."""
         shown = {"loss": "loss", "real_tokens_per_s": "tokens/s"}
         figures = {name: logs[key] for key, name in shown.items() if logs and key in logs}
         if self._train is not None and figures:
@@ -78,15 +78,15 @@ class ProgressCallback(TrainerCallback):
         metrics: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Finish the evaluation's bar and say its figures."""
+        """Finish the evaluation's bar and print its metrics."""
         self._end_evaluation()
-        quiet = ("runtime", "per_second", "compilation_time", "epoch")
-        figures = {key: value for key, value in (metrics or {}).items() if not key.endswith(quiet)}
+        hidden = ("runtime", "per_second", "compilation_time", "epoch")
+        figures = {key: value for key, value in (metrics or {}).items() if not key.endswith(hidden)}
         if self._train is not None and figures:
-            told = ", ".join(
+            text = ", ".join(
                 f"{key.removeprefix('eval_').replace('_', ' ')} {_figure(figures[key])}" for key in figures
             )
-            self._train.say(f"evaluated at step {state.global_step:,}: {told}")
+            self._train.say(f"evaluated at step {state.global_step:,}: {text}")
 
     def on_predict(
         self,
@@ -106,13 +106,13 @@ class ProgressCallback(TrainerCallback):
         self.close()
 
     def evaluation(self, split: str, done: int, total: int | None) -> None:
-        """Say that `done` of `total` rows of `split` are evaluated."""
+        """Show that `done` of `total` rows of `split` are evaluated."""
         if self._evaluate is None:
             self._evaluate = SplitProgress("evaluate", **self._options).__enter__()
         self._evaluate(done, total, split)
 
     def close(self) -> None:
-        """Finish whatever is open. May be called at any time, any number of times."""
+        """Finish all open bars. May be called at any time, any number of times."""
         self._end_evaluation()
         if self._train is not None:
             self._train.__exit__(None, None, None)
@@ -121,7 +121,7 @@ class ProgressCallback(TrainerCallback):
     def _pause(self, control: TrainerControl) -> None:
         if self._paused_at is None and (control.should_evaluate or control.should_save):
             self._paused_at = self._clock()
-        if control.should_evaluate and self._evaluate is None:  # its clock starts now, its first line comes later
+        if control.should_evaluate and self._evaluate is None:  # starts its clock now; it prints its first line later
             self._evaluate = SplitProgress("evaluate", **self._options).__enter__()
 
     def _end_evaluation(self) -> None:

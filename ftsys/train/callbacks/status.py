@@ -12,14 +12,14 @@ from ftsys.run_folder.status import write_status
 from ftsys.train.callbacks.on_error import OnError, handed_on
 
 STATUS_SECONDS = 5.0
-"""status.json is written no more often than this, in seconds, while a run goes on."""
+"""Shortest time between two writes of status.json during a run, in seconds."""
 
 
 class StatusCallback(TrainerCallback):
-    """Keeps status.json at the phase and step of a running run, on rank 0.
+    """Writes the phase and step of a running run to status.json, on rank 0.
 
-    Raises RunFolderError on rank 0, at such a moment, when a newer life has claimed the folder,
-    or hands it to `on_error`.
+    Each write first checks the folder's claim. If a newer attempt has claimed the folder, it raises RunFolderError on
+    rank 0, or passes the error to `on_error`.
     """
 
     def __init__(
@@ -37,41 +37,46 @@ class StatusCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say that training begins."""
-        self.beat(state, "train", now=True)
+        """Write that training begins."""
+        self.update(state, "train", now=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Say the step, and what comes next."""
-        self.beat(state, _next_phase(control))
+        """Write the step and the next phase."""
+        self.update(state, _next_phase(control))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say what comes next."""
-        self.beat(state, _next_phase(control))
+        """Write the next phase."""
+        self.update(state, _next_phase(control))
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say that an evaluation is going on."""
-        self.beat(state, "evaluate")
+        """Write that an evaluation is running."""
+        self.update(state, "evaluate")
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Say what comes after the evaluation."""
-        self.beat(state, "save" if control.should_save else "train")
+        """Write the phase that follows the evaluation."""
+        self.update(state, "save" if control.should_save else "train")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Say that training goes on."""
-        self.beat(state, "train")
+        """Write that training continues."""
+        self.update(state, "train")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say the last step, which the run's own last word keeps."""
-        self.beat(state, "finish", now=True)
+        """Write the last step; the final status of the run keeps this number."""
+        self.update(state, "finish", now=True)
 
-    def beat(self, state: TrainerState, phase: str, now: bool = False) -> None:
-        """Write the status unless one was written less than STATUS_SECONDS ago. Raises RunFolderError, StorageError."""
+    def update(self, state: TrainerState, phase: str, now: bool = False) -> None:
+        """Write the status, unless the last write is less than STATUS_SECONDS old and `now` is False.
+
+        Raises:
+            RunFolderError: a newer attempt has claimed the run folder.
+            StorageError: status.json cannot be written.
+        """
         if not state.is_world_process_zero:
             return
         if now or self._written_at is None or self._clock() - self._written_at >= STATUS_SECONDS:

@@ -1,4 +1,4 @@
-"""Tells the watchdog how far a rank's training is."""
+"""Reports the progress of a rank's training to the watchdog."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ftsys.train.fault_tolerance.watchdog import Watchdog
 
 
 class WatchdogMarks(TrainerCallback):
-    """Tells the watchdog of every step, evaluation and save."""
+    """Reports every step, evaluation and save to the watchdog."""
 
     def __init__(self, watchdog: Watchdog) -> None:
         self.watchdog = watchdog

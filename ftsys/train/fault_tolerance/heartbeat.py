@@ -1,7 +1,8 @@
-"""Which ranks of a run are alive, told apart from the collectives: a star of TCP connections around rank 0.
+"""Exchanges heartbeats between the ranks of a run, over TCP connections from every rank to rank 0.
 
-A rank that dies takes its connection with it, so the others learn of it within a second, whatever they wait for; a rank
-whose machine is cut off falls silent. Words are lines of JSON. Each rank has one thread, which never touches a device.
+It is independent of the collectives. When a rank dies, its connection closes, so the other ranks learn of it within a
+second, even if they wait in a collective. A rank whose machine is disconnected sends nothing more and is lost after
+SILENT_HEARTBEATS. Messages are lines of JSON. Each rank has one thread for this, which never uses a GPU.
 """
 
 import json
@@ -17,143 +18,147 @@ from typing import Any
 from ftsys.distributed import from_rank_0
 from ftsys.errors import LaunchError
 
-BEAT_SECONDS = 1.0
-"""How often each rank says that it is there."""
+HEARTBEAT_SECONDS = 1.0
+"""Time between two heartbeats of a rank."""
 
-SILENT_BEATS = 10
-"""Beats without a word after which a rank counts as lost. Counted, not timed: a run may be suspended and go on."""
+SILENT_HEARTBEATS = 10
+"""Own heartbeats without a message from a rank after which that rank is lost.
+
+They are counted, not timed, so that a run may be suspended (SIGSTOP) and resumed.
+"""
 
 CONNECT_SECONDS = 60.0
-_LONGEST_WORD = 1 << 20
+_LARGEST_MESSAGE = 1 << 20
 
-Word = dict[str, Any]
+Message = dict[str, Any]
 
 
-class Peers:
-    """This rank's end of the star. `on_word(rank, word)` and `on_lost(rank, why)` are called from the star's thread.
+class Heartbeat:
+    """Holds this rank's connections. Rank 0 is connected to every other rank, the others to rank 0 only.
 
-    `state` is called at each beat for what is sent with it. Rank 0 hears from every rank, the others from rank 0 alone.
+    Its thread calls `on_message(rank, message)` for a message, `on_lost(rank, reason)` when a rank is lost, and
+    `on_heartbeat()` after each heartbeat. `state()` returns the fields that are sent with each heartbeat.
     """
 
     def __init__(
         self,
-        on_word: Callable[[int, Word], None],
+        on_message: Callable[[int, Message], None],
         on_lost: Callable[[int, str], None],
-        on_beat: Callable[[], None],
-        state: Callable[[], Word],
+        on_heartbeat: Callable[[], None],
+        state: Callable[[], Message],
     ) -> None:
-        self._on_word, self._on_lost, self._on_beat, self._state = on_word, on_lost, on_beat, state
-        self._lines: dict[int, _Line] = {}
+        self._on_message, self._on_lost, self._on_heartbeat, self._state = on_message, on_lost, on_heartbeat, state
+        self._connections: dict[int, _Connection] = {}
         self._selector = selectors.DefaultSelector()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ftsys-peers", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ftsys-heartbeat", daemon=True)
 
     def connect(self, rank: int, ranks: int) -> None:
-        """Make the star; every rank calls it. Collective. Raises LaunchError where a rank cannot reach rank 0."""
+        """Connect the ranks and start the thread. Collective. Raises LaunchError if a rank cannot reach rank 0."""
         if ranks > 1:
             listener = socket.create_server(("", 0)) if rank == 0 else None
             port = listener.getsockname()[1] if listener else 0
             port, token = from_rank_0((port, secrets.token_hex(16)))
             if listener is not None:
                 with listener:
-                    self._lines = _accepted(listener, ranks, token)
+                    self._connections = _accepted(listener, ranks, token)
             else:
-                self._lines = {0: _connected(rank, port, token)}
-        for number, line in self._lines.items():
-            self._selector.register(line.socket, selectors.EVENT_READ, number)
+                self._connections = {0: _connected(rank, port, token)}
+        for number, connection in self._connections.items():
+            self._selector.register(connection.socket, selectors.EVENT_READ, number)
         self._thread.start()
 
-    def tell(self, word: Word) -> None:
-        """Send a word to every rank at the other ends."""
-        for line in list(self._lines.values()):
-            line.send(word)
+    def send(self, message: Message) -> None:
+        """Send a message to every connected rank."""
+        for connection in list(self._connections.values()):
+            connection.send(message)
 
     def close(self, wait: bool = True) -> None:
-        """End the thread and the connections."""
+        """End the thread and close the connections."""
         self._closing.set()
         if wait and self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(2 * BEAT_SECONDS)
-        for line in self._lines.values():
-            line.socket.close()
+            self._thread.join(2 * HEARTBEAT_SECONDS)
+        for connection in self._connections.values():
+            connection.socket.close()
 
     def _run(self) -> None:
         due = time.monotonic()
         while not self._closing.is_set():
-            for key, _ in self._selector.select(max(0.0, min(BEAT_SECONDS, due - time.monotonic()))):
+            for key, _ in self._selector.select(max(0.0, min(HEARTBEAT_SECONDS, due - time.monotonic()))):
                 self._read(key.data)
             if time.monotonic() >= due:
-                due = time.monotonic() + BEAT_SECONDS
-                self._beat()
+                due = time.monotonic() + HEARTBEAT_SECONDS
+                self._send_heartbeat()
 
     def _read(self, number: int) -> None:
-        line = self._lines[number]
-        words, ended = line.receive()
-        for word in words:
-            self._on_word(number, word)
+        connection = self._connections[number]
+        messages, ended = connection.receive()
+        for message in messages:
+            self._on_message(number, message)
         if ended:
-            self._drop(number, "its connection ended")
+            self._drop(number, "its connection closed")
 
-    def _beat(self) -> None:
-        self.tell({"kind": "beat", **self._state()})
-        for number, line in list(self._lines.items()):
-            line.silent += 1
-            if line.silent > SILENT_BEATS:
-                self._drop(number, f"nothing was heard of it for {SILENT_BEATS * BEAT_SECONDS:g} s")
-        self._on_beat()
+    def _send_heartbeat(self) -> None:
+        self.send({"kind": "heartbeat", **self._state()})
+        for number, connection in list(self._connections.items()):
+            connection.silent += 1
+            if connection.silent > SILENT_HEARTBEATS:
+                self._drop(number, f"it sent nothing for {SILENT_HEARTBEATS * HEARTBEAT_SECONDS:g} s")
+        self._on_heartbeat()
 
-    def _drop(self, number: int, why: str) -> None:
-        line = self._lines.pop(number)
-        self._selector.unregister(line.socket)
-        line.socket.close()
+    def _drop(self, number: int, reason: str) -> None:
+        connection = self._connections.pop(number)
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
         if not self._closing.is_set():
-            self._on_lost(number, why)
+            self._on_lost(number, reason)
 
 
-class _Line:
-    """One connection: words out whole or not at all, words in as they come."""
+class _Connection:
+    """Sends and receives messages over one TCP connection; `silent` counts own heartbeats since its last message."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
         self.silent = 0
         self._pending = b""
         self._sending = threading.Lock()
-        connection.settimeout(BEAT_SECONDS)
+        connection.settimeout(HEARTBEAT_SECONDS)
 
-    def send(self, word: Word) -> None:
-        """A peer that is gone is noticed by reading; there is nobody left to tell."""
+    def send(self, message: Message) -> None:
+        """Send one message. Ignore a closed connection: the reading side detects it."""
         with self._sending:
             try:
-                self.socket.sendall(json.dumps(word).encode() + b"\n")
+                self.socket.sendall(json.dumps(message).encode() + b"\n")
             except OSError:
                 return
 
-    def receive(self) -> tuple[list[Word], bool]:
-        """The words that have come in, and whether the other end is gone or speaks something else."""
+    def receive(self) -> tuple[list[Message], bool]:
+        """Return the complete messages received, and True if the connection is closed or its data is not valid."""
         try:
-            got = self.socket.recv(1 << 16)
+            data = self.socket.recv(1 << 16)
         except TimeoutError:
             return [], False
         except OSError:
             return [], True
         self.silent = 0
-        *whole, self._pending = (self._pending + got).split(b"\n")
+        *whole, self._pending = (self._pending + data).split(b"\n")
         try:
-            words = [json.loads(text) for text in whole]
+            messages = [json.loads(text) for text in whole]
         except ValueError:
             return [], True
-        return words, not got or len(self._pending) > _LONGEST_WORD
+        return messages, not data or len(self._pending) > _LARGEST_MESSAGE
 
 
-def _accepted(listener: socket.socket, ranks: int, token: str) -> dict[int, _Line]:
-    """A line to each rank above 0. Whoever does not know the token is nobody of this run."""
-    lines: dict[int, _Line] = {}
+def _accepted(listener: socket.socket, ranks: int, token: str) -> dict[int, _Connection]:
+    """Return a connection to each rank above 0; close connections that do not send this run's token."""
+    connections: dict[int, _Connection] = {}
     deadline = time.monotonic() + CONNECT_SECONDS
-    while len(lines) < ranks - 1:
+    while len(connections) < ranks - 1:
         listener.settimeout(max(0.1, deadline - time.monotonic()))
         try:
             connection, _ = listener.accept()
         except TimeoutError:
-            missing = sorted(set(range(1, ranks)) - set(lines))
+            missing = sorted(set(range(1, ranks)) - set(connections))
             raise LaunchError(
                 f"rank(s) {missing} did not reach rank 0 within {CONNECT_SECONDS:g} s: "
                 "open the ports between the machines to each other."
@@ -161,30 +166,30 @@ def _accepted(listener: socket.socket, ranks: int, token: str) -> dict[int, _Lin
         connection.settimeout(5.0)
         hello = _hello(connection)
         if hello.get("token") == token:
-            lines[int(hello["rank"])] = _Line(connection)
+            connections[int(hello["rank"])] = _Connection(connection)
         else:
             connection.close()
-    return lines
+    return connections
 
 
-def _hello(connection: socket.socket) -> Word:
+def _hello(connection: socket.socket) -> Message:
     try:
-        with connection.makefile("rb", buffering=0) as stream:  # not a byte beyond the line
-            word = json.loads(stream.readline(1000))
+        with connection.makefile("rb", buffering=0) as stream:  # unbuffered: reads no byte after the line
+            message = json.loads(stream.readline(1000))
     except (OSError, ValueError):
         return {}
-    return word if isinstance(word, dict) else {}
+    return message if isinstance(message, dict) else {}
 
 
-def _connected(rank: int, port: int, token: str) -> _Line:
+def _connected(rank: int, port: int, token: str) -> _Connection:
     host = os.environ.get("MASTER_ADDR", "localhost")
     try:
-        connection = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
+        opened = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
     except OSError as error:
         raise LaunchError(
             f"rank {rank} cannot reach rank 0 at {host!r}, port {port} ({error}): "
             "open the ports between the machines to each other."
         ) from error
-    line = _Line(connection)
-    line.send({"rank": rank, "token": token})
-    return line
+    connection = _Connection(opened)
+    connection.send({"rank": rank, "token": token})
+    return connection

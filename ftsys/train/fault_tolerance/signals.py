@@ -1,4 +1,7 @@
-"""Signals that end a run early, from its first moment on: nothing here needs torch, which takes seconds to import."""
+"""Handles the signals that end a run early.
+
+It imports no torch, which takes seconds to import, so signals are handled from the start of the process.
+"""
 
 import contextlib
 import os
@@ -14,22 +17,25 @@ from ftsys.errors import STOPPED_EARLY, StoppedEarly
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 PATIENCE_SECONDS = 5.0
-"""What the main thread has to leave after a signal that nobody defers, before the process is ended over its head."""
+"""Seconds that the main thread has to exit after a signal that is not deferred; then the process is ended."""
 
 
 class Interruption:
-    """Remembers a signal. While `deferred` is set somebody asks for it; else it raises StoppedEarly at once."""
+    """Stores a received signal.
+
+    While `deferred` is True, the training loop polls `wanted`. Otherwise the handler raises StoppedEarly at once.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.wanted = False
-        """Whether this rank was told to stop, by a signal of its own or by another rank that had one."""
+        """True once this rank was told to stop, by its own signal or by another rank that received one."""
         self.deferred = False
         self._over = threading.Event()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Handle SIGNALS inside the block, the first of them only: a terminal and a launcher may both send one."""
+        """Handle SIGNALS inside the block. Only the first one acts: a terminal and a launcher may both send one."""
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
         former_end = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -51,9 +57,10 @@ class Interruption:
             raise self.error()
 
     def _insist(self, read_end: int) -> None:
-        """A thread of its own: the handler does not run while the main thread waits in a library's own code.
+        """End the process if the main thread has not exited PATIENCE_SECONDS after a signal.
 
-        A rendezvous that never comes about is such a wait. Nothing is half written then: training defers its signals.
+        This runs in its own thread, because Python runs no signal handler while the main thread waits in native code,
+        for instance in a rendezvous that never completes. No file is half written then: training defers its signals.
         """
         with os.fdopen(read_end, "rb", buffering=0) as pipe:
             while byte := pipe.read(1):
@@ -64,6 +71,6 @@ class Interruption:
                     os._exit(STOPPED_EARLY)
 
     def error(self) -> StoppedEarly:
-        """What the run ends with."""
+        """Return the error that the run ends with."""
         by = f"by {self.received.name}" if self.received else "by a signal to another rank"
-        return StoppedEarly(f"stopped {by}; everything on disk is complete: start the same command again to go on.")
+        return StoppedEarly(f"stopped {by}; everything on disk is complete: start the same command again to resume.")

@@ -1,7 +1,8 @@
-"""Ends every rank when one of them died, failed or hangs, and says which: no collective ever reports that by itself.
+"""Ends all ranks when one of them died, failed or hangs, and reports which one: no collective reports that by itself.
 
-Each rank tells what it does; rank 0 judges, or whoever is left when rank 0 is gone. A thread ends the process, because
-the main thread may wait inside a collective that never returns.
+Each rank sends its phase and step with its heartbeats. Rank 0 decides when to end the run; if rank 0 is lost, each
+other rank decides for itself. The heartbeat thread ends the process, because the main thread may wait inside a
+collective that never returns.
 """
 
 import contextlib
@@ -17,19 +18,26 @@ from typing import Any
 from ftsys.distributed import from_rank_0
 from ftsys.errors import DONE, FAILED, HUNG, FtsysError
 from ftsys.run_folder.status_writer import StatusWriter
-from ftsys.train.fault_tolerance.heartbeat import BEAT_SECONDS, Peers, Word
+from ftsys.train.fault_tolerance.heartbeat import HEARTBEAT_SECONDS, Heartbeat, Message
 from ftsys.train.fault_tolerance.signals import Interruption
 
-GRACE_BEATS = 4
-"""Beats in which ranks may leave by themselves, with words of their own, once one of them has left in trouble."""
+GRACE_HEARTBEATS = 4
+"""Heartbeats in which ranks may exit by themselves, with their own errors, after one of them has failed."""
 
-ANSWER_BEATS = 3
-SUSPECTS_TOLD = 4
+ANSWER_HEARTBEATS = 3
+"""Heartbeats that rank 0 waits for the stacks of the other ranks when the run hangs."""
+
+SUSPECTS_SHOWN = 4
+"""Ranks whose stacks are in the error of a hang, at most."""
+
 _COLLECTIVES = ("torch/distributed/", "deepspeed/comm/", "torch/_C/_distributed")
 
 
 class Watchdog:
-    """Watches over the ranks of one life from `begin` until `watching` ends. `leave` ends the process with a status."""
+    """Watches the ranks of one attempt, from `begin` until the block of `watching` ends.
+
+    `leave(exit_status)` ends the process.
+    """
 
     def __init__(
         self,
@@ -38,41 +46,45 @@ class Watchdog:
         hung_after: float,
         leave: Callable[[int], Any] = os._exit,
     ) -> None:
-        """`hung_after`: seconds without any progress on any rank after which the run counts as hung; 0 for never."""
+        """Set up, without starting the thread.
+
+        The run hangs if no rank makes progress for `hung_after` seconds; 0 switches this check off.
+        """
         self.journal, self.interruption, self._leave = journal, interruption, leave
-        self._hung_beats = hung_after / BEAT_SECONDS
+        self._hung_heartbeats = hung_after / HEARTBEAT_SECONDS
         self.rank, self.ranks = 0, 1
-        self._doing: Word = {"phase": journal.phase, "step": 0, "position": 0, "activity": 0}
-        self._seen: dict[int, Word] = {}
-        self._left: dict[int, Word] = {}
+        self._doing: Message = {"phase": journal.phase, "step": 0, "position": 0, "activity": 0}
+        self._seen: dict[int, Message] = {}
+        self._left: dict[int, Message] = {}
         self._stacks: dict[int, str] = {}
-        self._last_activity, self._idle_beats = -1, 0
+        self._last_activity, self._idle_heartbeats = -1, 0
         self._countdown: tuple[int, Callable[[], None]] | None = None
-        self._peers = Peers(self._on_word, self._on_lost, self._on_beat, self._state)
+        self._heartbeat = Heartbeat(self._on_message, self._on_lost, self._on_heartbeat, self._state)
         self._begun = False
 
     def begin(self, rank: int, ranks: int) -> None:
-        """Start to watch, once the process group is there. Collective. Raises LaunchError."""
+        """Start to watch; the process group must be initialized. Collective. Raises LaunchError."""
         self.rank, self.ranks = rank, ranks
         self.journal.attempt = from_rank_0(self.journal.attempt)
-        self._peers.connect(rank, ranks)
+        self._heartbeat.connect(rank, ranks)
         self._begun = True
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Tell the others how this rank left the block, so that none of them waits for it."""
+        """Send the other ranks how this rank left the block, so that none of them waits for it."""
         try:
             yield
         except BaseException as error:
             if isinstance(error, RuntimeError) and self._begun and self.ranks > 1:
-                time.sleep(GRACE_BEATS * BEAT_SECONDS)  # most likely a collective that a dead rank broke: judged apart
+                # Most likely a dead rank broke a collective; then the thread ends this process with the reason.
+                time.sleep(GRACE_HEARTBEATS * HEARTBEAT_SECONDS)
             status = error.exit_status if isinstance(error, FtsysError) else FAILED
-            self._say_goodbye(status, str(error) if isinstance(error, FtsysError) else _in_one_line(error))
+            self._send_exit(status, str(error) if isinstance(error, FtsysError) else _in_one_line(error))
             raise
-        self._say_goodbye(DONE, "")
+        self._send_exit(DONE, "")
 
     def mark(self, phase: str, step: int, together: bool = True) -> None:
-        """This rank has come further. `together`: at a point that all ranks pass, in the same order."""
+        """Record progress of this rank. `together`: all ranks pass this point, in the same order."""
         doing = self._doing
         self._doing = {
             "phase": phase,
@@ -81,92 +93,92 @@ class Watchdog:
             "activity": doing["activity"] + 1,
         }
 
-    def _say_goodbye(self, exit_status: int, reason: str) -> None:
+    def _send_exit(self, exit_status: int, reason: str) -> None:
         if self._begun:
-            self._peers.tell({"kind": "left", "rank": self.rank, "exit": exit_status, "reason": reason})
-            self._peers.close()
+            self._heartbeat.send({"kind": "left", "rank": self.rank, "exit": exit_status, "reason": reason})
+            self._heartbeat.close()
 
-    # In the star's thread
+    # The methods below run in the heartbeat thread.
 
-    def _state(self) -> Word:
+    def _state(self) -> Message:
         return {**self._doing, "stop": self.interruption.wanted, "host": os.uname().nodename, "pid": os.getpid()}
 
-    def _on_word(self, number: int, word: Word) -> None:
+    def _on_message(self, number: int, message: Message) -> None:
         answer = {
-            "beat": self._on_peer_beat,
+            "heartbeat": self._on_rank_heartbeat,
             "left": self._on_left,
             "stop": self._on_stop,
-            "verdict": lambda number, word: self._end(word["exit"], word["reason"]),
-            "stack?": lambda number, word: self._peers.tell({"kind": "stack", "text": _main_stack()}),
-            "stack": lambda number, word: self._stacks.update({number: word["text"]}),
+            "end": lambda number, message: self._end(message["exit"], message["reason"]),
+            "stack request": lambda number, message: self._heartbeat.send({"kind": "stack", "text": _main_stack()}),
+            "stack": lambda number, message: self._stacks.update({number: message["text"]}),
         }
-        answer[word["kind"]](number, word)
+        answer[message["kind"]](number, message)
 
-    def _on_peer_beat(self, number: int, word: Word) -> None:
-        self._seen[number] = word
-        if word["stop"]:
-            self._on_stop(number, word)
+    def _on_rank_heartbeat(self, number: int, message: Message) -> None:
+        self._seen[number] = message
+        if message["stop"]:
+            self._on_stop(number, message)
 
-    def _on_stop(self, number: int, word: Word) -> None:
-        """One rank was told to stop: an evaluation need not go on on the others."""
+    def _on_stop(self, number: int, message: Message) -> None:
+        """Request a stop on this rank too, so that an evaluation ends early on all ranks."""
         if not self.interruption.wanted and self.rank == 0:
-            self._peers.tell({"kind": "stop"})
+            self._heartbeat.send({"kind": "stop"})
         self.interruption.wanted = True
 
-    def _on_left(self, number: int, word: Word) -> None:
-        self._left[word["rank"]] = word
+    def _on_left(self, number: int, message: Message) -> None:
+        self._left[message["rank"]] = message
         if self.rank == 0:
-            self._peers.tell(word)
-        if word["exit"] != DONE and self._countdown is None:
-            reason = f"rank {word['rank']} left with exit status {word['exit']}: {word['reason']}"
-            self._countdown = (GRACE_BEATS, lambda: self._judge(word["exit"], reason))
+            self._heartbeat.send(message)
+        if message["exit"] != DONE and self._countdown is None:
+            reason = f"rank {message['rank']} left with exit status {message['exit']}: {message['reason']}"
+            self._countdown = (GRACE_HEARTBEATS, lambda: self._end_run(message["exit"], reason))
 
-    def _on_lost(self, number: int, why: str) -> None:
+    def _on_lost(self, number: int, reason: str) -> None:
         if number in self._left:
             return
         last = self._seen.get(number, {})
-        where = f"host {last['host']}, pid {last['pid']}" if last else "before it said a word"
+        where = f"host {last['host']}, pid {last['pid']}" if last else "before its first heartbeat"
         doing = f" in phase {last['phase']!r}, step {last['step']}" if last else ""
-        self._judge(
+        self._end_run(
             FAILED,
-            f"rank {number} died ({where}){doing}: {why}. If it was not killed, its own output says why. "
-            "Start the same command again to go on from the newest checkpoint.",
+            f"rank {number} died ({where}){doing}: {reason}. If it was not killed, its own output shows why. "
+            "Start the same command again to resume from the newest checkpoint.",
             lost=number,
         )
 
-    def _on_beat(self) -> None:
+    def _on_heartbeat(self) -> None:
         if self._countdown is not None:
-            beats, act = self._countdown
-            self._countdown = (beats - 1, act) if beats else None
-            if not beats:
+            heartbeats, act = self._countdown
+            self._countdown = (heartbeats - 1, act) if heartbeats else None
+            if not heartbeats:
                 act()
-        elif self.rank == 0 and self._hung_beats and self._is_idle():
-            self._peers.tell({"kind": "stack?"})
-            self._countdown = (ANSWER_BEATS, self._judge_hung)
+        elif self.rank == 0 and self._hung_heartbeats and self._is_idle():
+            self._heartbeat.send({"kind": "stack request"})
+            self._countdown = (ANSWER_HEARTBEATS, self._end_hung_run)
 
     def _is_idle(self) -> bool:
-        activity = self._doing["activity"] + sum(word["activity"] for word in self._seen.values())
-        self._idle_beats = self._idle_beats + 1 if activity == self._last_activity else 0
+        activity = self._doing["activity"] + sum(message["activity"] for message in self._seen.values())
+        self._idle_heartbeats = self._idle_heartbeats + 1 if activity == self._last_activity else 0
         self._last_activity = activity
-        return self._idle_beats >= self._hung_beats
+        return self._idle_heartbeats >= self._hung_heartbeats
 
-    def _judge_hung(self) -> None:
+    def _end_hung_run(self) -> None:
         self._seen[self.rank], self._stacks[self.rank] = self._state(), _main_stack()
-        told = []
-        for number in suspects(self._seen, self._stacks)[:SUSPECTS_TOLD]:
-            doing, stack = self._seen[number], self._stacks.get(number, "its stack did not come\n")
-            told.append(f"rank {number} hangs in phase {doing['phase']!r}, step {doing['step']}:\n{stack}")
-        seconds = self._idle_beats * BEAT_SECONDS
-        self._judge(HUNG, f"no rank made progress for {seconds:g} s (train.watchdog_seconds). " + "".join(told))
+        shown = []
+        for number in suspects(self._seen, self._stacks)[:SUSPECTS_SHOWN]:
+            doing, stack = self._seen[number], self._stacks.get(number, "its stack did not arrive\n")
+            shown.append(f"rank {number} hangs in phase {doing['phase']!r}, step {doing['step']}:\n{stack}")
+        seconds = self._idle_heartbeats * HEARTBEAT_SECONDS
+        self._end_run(HUNG, f"no rank made progress for {seconds:g} s (train.watchdog_seconds). " + "".join(shown))
 
-    def _judge(self, exit_status: int, reason: str, lost: int | None = None) -> None:
-        self._peers.tell({"kind": "verdict", "exit": exit_status, "reason": reason})
-        speaker = self.rank == (1 if lost == 0 else 0)
-        self._end(exit_status, reason, speaker)
+    def _end_run(self, exit_status: int, reason: str, lost: int | None = None) -> None:
+        self._heartbeat.send({"kind": "end", "exit": exit_status, "reason": reason})
+        reports = self.rank == (1 if lost == 0 else 0)
+        self._end(exit_status, reason, reports)
 
-    def _end(self, exit_status: int, reason: str, speaker: bool = False) -> None:
-        self.interruption.deferred = True  # the launcher's own signal for this very death is none to stop early
-        if speaker:
+    def _end(self, exit_status: int, reason: str, reports: bool = False) -> None:
+        self.interruption.deferred = True  # the launcher's signal that follows this end must not count as an early stop
+        if reports:
             if sys.stderr.isatty():
                 print("\x1b[?25h", file=sys.stderr)  # a progress bar hides the cursor
             print(f"error: {reason}", file=sys.stderr, flush=True)
@@ -179,10 +191,13 @@ class Watchdog:
         self._leave(exit_status)
 
 
-def suspects(doing: dict[int, Word], stacks: dict[int, str]) -> list[int]:
-    """The ranks for which the others wait: those least far, and of them those that are not inside a collective."""
-    least = min(word["position"] for word in doing.values())
-    behind = sorted(number for number, word in doing.items() if word["position"] == least)
+def suspects(doing: dict[int, Message], stacks: dict[int, str]) -> list[int]:
+    """Return the ranks that the others wait for: those with the least progress that are not inside a collective.
+
+    If all of those with the least progress are inside a collective, return all of them.
+    """
+    least = min(message["position"] for message in doing.values())
+    behind = sorted(number for number, message in doing.items() if message["position"] == least)
     own = [number for number in behind if not any(part in stacks.get(number, "") for part in _COLLECTIVES)]
     return own or behind
 

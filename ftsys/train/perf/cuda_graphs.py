@@ -1,7 +1,7 @@
-"""CUDA graphs: the forward and backward pass of a batch of a given size, recorded once and replayed by one launch.
+"""Records the forward and backward pass of each batch size as a CUDA graph, and replays it with one launch.
 
-A small step on a GPU waits for Python, which starts its thousand kernels one by one. A recording reads and writes fixed
-memory: what differs between batches is copied there before a replay, and gradients are added to buffers that stay.
+A small step on a GPU is limited by Python, which launches about a thousand kernels one by one. A CUDA graph reads and
+writes fixed memory: each batch is copied there before a replay, and gradients are added to buffers that stay allocated.
 """
 
 import logging
@@ -23,34 +23,37 @@ _LOG = logging.getLogger(__name__)
 
 Results = tuple[Tensor, Tensor]
 Passes = Callable[[PackedBatch, Tensor, Tensor], Results]
-"""Of a batch, its dropout keys (T,) and the loss's scale: the loss and the losses (S,); adds to the gradients."""
+"""Computes a batch: (batch, dropout keys (T,), scale of the loss) to (loss, losses (S,)); adds to the gradients."""
 
 Size = tuple[int, int, int]
-"""Tokens, sequences, and the longest that a sequence may be."""
+"""Number of tokens, number of sequences, and longest sequence length of a batch."""
 WATCHED = 2
-"""The time that a size is met for which its passes are watched."""
+"""Occurrence of a size at which its pass is checked for synchronization with the GPU."""
 
 
 class Recorder(Protocol):
-    """What records; a test has a double of it."""
+    """Records passes; a test has a fake implementation."""
 
     def watched(self, passes: Callable[[], Results]) -> tuple[Results, str | None]:
-        """Run `passes`: what they give, and why they cannot be recorded."""
+        """Run `passes`; return their results, and the reason why they cannot be recorded or None."""
         ...
 
     def recorded(self, passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:
-        """Record `passes` without running them: how to run them, and the tensors that their results will be in."""
+        """Record `passes` without running them; return a function that replays them, and their result tensors."""
         ...
 
 
 class GpuRecorder:
-    """CUDA graphs, in memory that they share: none of them runs while another does, or reads what another left."""
+    """Records CUDA graphs in one shared memory pool: no graph runs while another does, or reads its scratch data."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def watched(self, passes: Callable[[], Results]) -> tuple[Results, str | None]:
-        """What waits for the GPU cannot be recorded, and torch does not survive the attempt: so it is looked for."""
+        """Run `passes`, and detect synchronization with the GPU.
+
+        A pass that synchronizes cannot be recorded, and torch cannot be used after a failed attempt.
+        """
         before = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
@@ -63,10 +66,14 @@ class GpuRecorder:
         return results, None if waits is None else f"the pass waits for the GPU in {waits}"
 
     def recorded(self, passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:
-        """Raises FtsysError with the innermost cause where torch cannot record: the process is not to be used then."""
+        """Record `passes` into a graph.
+
+        Raises:
+            FtsysError: torch cannot record them; the message has the first cause. The process cannot go on after it.
+        """
         graph = torch.cuda.CUDAGraph()
         try:
-            # A checkpoint may be copied in another thread meanwhile, which is no part of the recording.
+            # Another thread may copy a checkpoint meanwhile; "thread_local" keeps it out of the recording.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 results = passes()
         except torch.cuda.OutOfMemoryError:
@@ -79,16 +86,17 @@ class GpuRecorder:
 
 
 def _innermost(error: BaseException) -> str:
-    """What happened first: the end of a recording that failed has an error of its own."""
+    """Return the first error's message: ending a failed recording raises another error."""
     while error.__context__ is not None:
         error = error.__context__
     return str(error).strip().partition("\n")[0]
 
 
 def check_recordable(trainer: transformers.Trainer) -> None:
-    """Raise ConfigError where passes cannot be recorded, or would be recorded wrongly.
+    """Raise ConfigError if passes cannot be recorded, or would be recorded incorrectly.
 
-    For scripts, which have no plan: `launcher.planner.plan` says it of a run file before its folder is claimed.
+    This check is for scripts that build a Trainer. For a run file, `launcher.planner.plan` checks the same before the
+    run folder is claimed.
     """
     args, accelerator = trainer.args, trainer.accelerator
     wrong = {
@@ -105,7 +113,7 @@ def check_recordable(trainer: transformers.Trainer) -> None:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """One size's recording, and the memory that it reads."""
+    """Holds the recording of one size, and the memory that it reads."""
 
     batch: PackedBatch
     keys_T: Tensor
@@ -115,29 +123,30 @@ class _Recorded:
 
 
 class PassGraphs:
-    """`passes` of `model`, by recordings: one for each size of batch, made when a size is met for the third time.
+    """Runs `passes` of `model` by recordings: one for each batch size, made at the third occurrence of a size.
 
-    The first time is computed as usual, which also readies libraries and compiles kernels; the second time is watched.
+    The first occurrence runs normally, which also initializes libraries and compiles kernels. The second one runs under
+    the recorder's check.
     """
 
     def __init__(self, model: nn.Module, passes: Passes, recorder: Recorder) -> None:
-        """`recorder` is a `GpuRecorder`, or a test's double."""
+        """Set up without recording; `recorder` is a `GpuRecorder`, or a test's fake."""
         self.model, self._passes, self._recorder = model, passes, recorder
         self.recorded: dict[Size, _Recorded] = {}
         self._met: Counter[Size] = Counter()
         self._gradients: dict[nn.Parameter, Tensor] = {}
         self.eager_because: str | None = None
-        """Why nothing more is recorded."""
+        """Reason why no further size is recorded, or None."""
 
     def begin_step(self) -> None:
-        """Put zeroed buffers where gradients go: recordings add to them, and so do the other passes of a step."""
+        """Set each parameter's gradient to its zeroed buffer, to which recorded and other passes of a step add."""
         if self._gradients:
             torch._foreach_zero_(list(self._gradients.values()))
         for parameter, gradient in self._gradients.items():
             parameter.grad = gradient
 
     def __call__(self, batch: PackedBatch, keys_T: Tensor, scale: Tensor) -> Results:
-        """The loss and the losses (S,) of `batch`; adds its gradients."""
+        """Return the loss and the losses (S,) of `batch`; add its gradients to the parameters' gradients."""
         size = (batch.input_ids_T.numel(), batch.example_ids_S.numel(), batch.max_seqlen)
         self._met[size] += 1
         if self._met[size] > WATCHED and self.eager_because is None:
@@ -157,7 +166,11 @@ class PassGraphs:
         return results
 
     def _keep_gradients(self) -> None:
-        """A weight that got no gradient has no buffer: an optimizer leaves it alone, but would decay one with zeros."""
+        """Keep the gradient tensors as buffers.
+
+        A parameter without a gradient gets no buffer: the optimizer skips it, but would apply weight decay to a
+        parameter whose gradient is zero.
+        """
         found = {parameter: parameter.grad for parameter in self.model.parameters() if parameter.grad is not None}
         self._gradients = found | self._gradients
 
@@ -173,10 +186,10 @@ class PassGraphs:
         recorded.scale.copy_(scale)
         recorded.replay()
         loss, losses_S = recorded.results
-        return loss.clone(), losses_S.clone()  # the next replay writes there
+        return loss.clone(), losses_S.clone()  # the next replay overwrites them
 
 
 def tensors_of(batch: PackedBatch) -> dict[str, Tensor]:
-    """Its tensors, by field."""
+    """Return the tensors of `batch` by field name."""
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}

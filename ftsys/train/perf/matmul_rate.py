@@ -1,4 +1,4 @@
-"""The machine's own matrix-product rate, which utilisation is a share of."""
+"""Measures the machine's matrix-product rate, the denominator of the utilization that a run reports."""
 
 import time
 
@@ -6,15 +6,19 @@ import torch
 from torch import distributed
 
 SIZES = {"cpu": 1024, "cuda": 8192}
-"""Rows of the square factors: large enough to fill the device, small enough for its memory and the time."""
+"""Rows of the square matrices: enough to use the whole device, few enough for its memory and the time."""
 SECONDS = 0.2
+"""Duration of the measurement."""
 
 
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of a square product on random data, summed over all ranks, which measure at the same time."""
+    """Return the FLOP/s of a square product of random data, summed over all ranks. Collective.
+
+    All ranks measure at the same time. One product of N x N matrices counts 2 * N**3 FLOP.
+    """
     size = SIZES.get(device.type, SIZES["cpu"])
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    left @ right  # the first product makes the kernel
+    left @ right  # the first product selects or compiles its kernel
     _wait(device)
     if distributed.is_initialized():
         distributed.barrier()

@@ -1,4 +1,4 @@
-"""What a run does per second, in real tokens: padding and fillers never count."""
+"""Measures a run's throughput in real tokens per second; padding and filler tokens do not count."""
 
 import resource
 import time
@@ -9,7 +9,10 @@ from ftsys.data.batching.loader import Share
 
 
 class Meter:
-    """Collects shares between two log lines; figures are of all ranks, since a share knows its whole step."""
+    """Sums up the steps between two log lines.
+
+    The figures are those of all ranks, because each rank's `Share` has the totals of its whole step.
+    """
 
     def __init__(self) -> None:
         self.total_tokens = 0
@@ -23,17 +26,17 @@ class Meter:
         self._tokens, self._imbalance, self._steps = 0, 0.0, 0
 
     def begin_step(self) -> None:
-        """Start the clock with the first step after a log line: what lay between is no training."""
+        """Start the clock at the first step after a log line: the time in between is not training."""
         if self._start is None:
             self._start = time.perf_counter()
 
     def pause(self, seconds: float) -> None:
-        """Leave `seconds` that went into an evaluation out of the rate."""
+        """Exclude `seconds` of an evaluation from the rate."""
         if self._start is not None:
             self._start += seconds
 
     def add(self, share: Share, own_tokens: int) -> None:
-        """Count one step; `own_tokens` are this rank's real ones."""
+        """Count one step; `own_tokens` is the number of real tokens of this rank."""
         self._tokens += share.step_tokens
         self._imbalance += share.imbalance
         self._steps += 1
@@ -43,7 +46,7 @@ class Meter:
         self.computed_tokens += sum(batch.computed_tokens for batch in share.micro_batches)
 
     def drain(self) -> dict[str, float]:
-        """Figures since the last call: tokens a second, mean imbalance of the ranks, peak memory in bytes."""
+        """Return and reset the figures: tokens per second, mean imbalance of the ranks, peak memory in bytes."""
         now = time.perf_counter()
         seconds = max(now - (now if self._start is None else self._start), 1e-9)
         figures = {
@@ -56,12 +59,12 @@ class Meter:
 
     @property
     def padding_fraction(self) -> float:
-        """Share of this rank's computed tokens that were no example's."""
+        """Return the fraction of this rank's computed tokens that belong to no example."""
         return 1.0 - self.own_tokens / self.computed_tokens if self.computed_tokens else 0.0
 
 
 def peak_memory_bytes() -> int:
-    """The device's peak allocation, or this process's peak resident size where there is no GPU."""
+    """Return the GPU's peak allocation, or this process's peak resident set size if there is no GPU, in bytes."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -85,7 +85,7 @@ def test_shared_layers_have_masks_of_their_own_for_each_call() -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.register_forward_hook(
-                lambda module, args, output: seen.append(module.slot.recent_layout.calls.total())
+                lambda module, args, output: seen.append(module.layout_slot.recent_layout.calls.total())
             )
     _logits(model, view, [0, 1])
     assert len(seen) > len(set(map(id, model.modules()))) // 8

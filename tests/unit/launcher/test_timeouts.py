@@ -14,10 +14,10 @@ def test_every_rank_has_ended_fifteen_seconds_after_the_first_failure() -> None:
 
 
 def test_the_ranks_have_time_to_find_out_who_failed() -> None:
-    from ftsys.train.fault_tolerance.heartbeat import BEAT_SECONDS
-    from ftsys.train.fault_tolerance.watchdog import GRACE_BEATS
+    from ftsys.train.fault_tolerance.heartbeat import HEARTBEAT_SECONDS
+    from ftsys.train.fault_tolerance.watchdog import GRACE_HEARTBEATS
 
-    assert (GRACE_BEATS + 1) * BEAT_SECONDS < limits.AGENT_INTERRUPT_SECONDS
+    assert (GRACE_HEARTBEATS + 1) * HEARTBEAT_SECONDS < limits.AGENT_INTERRUPT_SECONDS
 
 
 def test_a_second_interrupt_is_over_before_the_controller_gives_up() -> None:

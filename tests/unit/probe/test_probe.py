@@ -1,4 +1,4 @@
-"""A node's probe: what it tells of names, folders, ports, model and data, and how its words travel."""
+"""Tests a node's probe: host names, folders, ports, model and data, and the format of its report."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from ftsys.probe import collectives, host, inputs
 from ftsys.probe.collectives import meet
 from ftsys.probe.host import look_up_names, machine_facts, put_tokens, seen_tokens, take_tokens
 from ftsys.probe.inputs import count_parameters, input_facts, lock_facts, store_facts
-from ftsys.probe.protocol import Question, Seat
+from ftsys.probe.protocol import Question, Probe
 
 
 def tree(folder: Path, **sections: Any) -> dict[str, Any]:
@@ -24,17 +24,17 @@ def tree(folder: Path, **sections: Any) -> dict[str, Any]:
     return plain_tree(build_run({**base, "task": {"name": "paraphrase"}, **sections}))
 
 
-def seat_of(number: int, folder: Path, hosts: tuple[str, ...] = ("localhost",), port: int = 0, **more: Any) -> Seat:
+def probe_of(number: int, folder: Path, hosts: tuple[str, ...] = ("localhost",), port: int = 0, **more: Any) -> Probe:
     question = Question(hosts, "127.0.0.1", port, 3.5, "t0ken", tree(folder), ("pytest", "no-such-thing"), True)
-    return Seat(number, question, io.StringIO(), **more)
+    return Probe(number, question, io.StringIO(), **more)
 
 
-def told(seat: Seat) -> dict[str, Any]:
-    """Group -> facts of what a seat has told, the last ones of each."""
-    out = seat._out
+def reported(probe: Probe) -> dict[str, Any]:
+    """Group -> facts that a probe has reported, the last ones of each."""
+    out = probe._out
     assert isinstance(out, io.StringIO)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert {line["seat"] for line in lines} <= {seat.number}
+    assert {line["probe"] for line in lines} <= {probe.number}
     return {line["group"]: line["facts"] for line in lines}
 
 
@@ -59,18 +59,18 @@ def test_a_token_is_seen_where_the_folder_is_shared_and_not_elsewhere(
     shared, own = tmp_path / "shared", tmp_path / "own"
     shared.mkdir()
     own.mkdir()
-    seats = [seat_of(number, folder, ("a", "b", "c")) for number, folder in enumerate((shared, shared, own))]
-    written = [put_tokens(seat) for seat in seats]
-    assert told(seats[0])["folders"]["output_dir"]["folder"] == str(shared)
-    assert told(seats[0])["folders"]["output_dir"]["free"] > 0
-    assert [seen_tokens(seat)["output_dir"] for seat in seats] == [[0, 1], [0, 1], [2]]
+    probes = [probe_of(number, folder, ("a", "b", "c")) for number, folder in enumerate((shared, shared, own))]
+    written = [put_tokens(probe) for probe in probes]
+    assert reported(probes[0])["folders"]["output_dir"]["folder"] == str(shared)
+    assert reported(probes[0])["folders"]["output_dir"]["free"] > 0
+    assert [seen_tokens(probe)["output_dir"] for probe in probes] == [[0, 1], [0, 1], [2]]
     for each in written:
         take_tokens(each)
     assert list(shared.iterdir()) + list(own.iterdir()) == []
 
 
 def test_a_token_that_comes_late_is_waited_for(tmp_path: Path) -> None:
-    first, second = (seat_of(number, tmp_path, ("a", "b")) for number in (0, 1))
+    first, second = (probe_of(number, tmp_path, ("a", "b")) for number in (0, 1))
     put_tokens(first)
     late = threading.Timer(0.3, put_tokens, [second])
     late.start()
@@ -78,14 +78,14 @@ def test_a_token_that_comes_late_is_waited_for(tmp_path: Path) -> None:
     late.join()
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "write_text", refuse)
-    seat = seat_of(0, tmp_path)
-    assert put_tokens(seat) == []
-    assert told(seat)["folders"]["output_dir"]["error"] == "Permission denied"
+    probe = probe_of(0, tmp_path)
+    assert put_tokens(probe) == []
+    assert reported(probe)["folders"]["output_dir"]["error"] == "Permission denied"
 
 
 def test_names_that_answer_that_do_not_and_that_are_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,38 +98,38 @@ def test_names_that_answer_that_do_not_and_that_are_late(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(host, "LOOK_UP_SECONDS", 0.3)
     monkeypatch.setattr(host, "_addresses", addresses)
-    found = look_up_names(seat_of(0, tmp_path, ("localhost", "slow", "nowhere")))
+    found = look_up_names(probe_of(0, tmp_path, ("localhost", "slow", "nowhere")))
     assert found["forward"]["localhost"]["answer"] == ["127.0.0.1"]
     assert found["forward"]["slow"] == {"error": "no answer within 0.3 s", "timed_out": True}
     assert found["forward"]["nowhere"]["error"] == "Name or service not known"
     assert set(found["reverse"]) == {"127.0.0.1"}
-    # Only seat 0 asks for all: it hears from all.
-    assert "nowhere" not in look_up_names(seat_of(1, tmp_path, ("localhost", "slow", "nowhere")))["forward"]
+    # Only probe 0 looks up all nodes: all connect to it.
+    assert "nowhere" not in look_up_names(probe_of(1, tmp_path, ("localhost", "slow", "nowhere")))["forward"]
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collectives, "MEGABYTES", {"gloo": 1})
-    monkeypatch.setattr(Seat, "patience", 0.5)
+    monkeypatch.setattr(Probe, "patience", 0.5)
 
 
 @pytest.mark.usefixtures("quick")
 def test_one_alone_meets_itself(tmp_path: Path, port: int) -> None:
-    seat, between = seat_of(0, tmp_path, port=port), []
-    assert meet(seat, lambda: between.append(1))
-    facts = told(seat)
+    probe, between = probe_of(0, tmp_path, port=port), []
+    assert meet(probe, lambda: between.append(1))
+    facts = reported(probe)
     assert facts["rendezvous"]["error"] is None
     assert (facts["all_reduce"]["backend"], facts["all_reduce"]["error"]) == ("gloo", None)
     assert between == [1]
 
 
 @pytest.mark.usefixtures("quick")
-def test_who_does_not_come_is_told(tmp_path: Path, port: int) -> None:
-    seat = seat_of(0, tmp_path, ("localhost", "localhost", "localhost"), port=port)
-    assert not meet(seat)
-    assert told(seat)["rendezvous"]["absent"] == [1, 2]
-    assert told(seat)["rendezvous"]["error"]
-    assert "all_reduce" not in told(seat)
+def test_who_does_not_come_is_reported(tmp_path: Path, port: int) -> None:
+    probe = probe_of(0, tmp_path, ("localhost", "localhost", "localhost"), port=port)
+    assert not meet(probe)
+    assert reported(probe)["rendezvous"]["absent"] == [1, 2]
+    assert reported(probe)["rendezvous"]["error"]
+    assert "all_reduce" not in reported(probe)
 
 
 @pytest.mark.usefixtures("quick")
@@ -137,9 +137,9 @@ def test_a_port_in_use_is_told_as_such(tmp_path: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("0.0.0.0", 0))
         holder.listen()
-        seat = seat_of(0, tmp_path, port=holder.getsockname()[1])
-        assert not meet(seat)
-    assert "EADDRINUSE" in told(seat)["rendezvous"]["error"]
+        probe = probe_of(0, tmp_path, port=holder.getsockname()[1])
+        assert not meet(probe)
+    assert "EADDRINUSE" in reported(probe)["rendezvous"]["error"]
 
 
 def test_model_and_data_that_are_there(tmp_path: Path, minilm_folder: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_question_with_more_fields_is_read(tmp_path: Path) -> None:
     }
     question = Question.read(json.dumps(fields))
     assert (question.hosts, question.packages) == (("a", "b"), ("torch",))
-    assert Seat(1, question, io.StringIO()).local == 0
+    assert Probe(1, question, io.StringIO()).local_number == 0
 
 
 SMI = """#!/bin/sh

@@ -66,9 +66,9 @@ def test_the_question_names_where_to_meet() -> None:
 def test_facts_of_several_probes_among_other_lines() -> None:
     lines = [
         "Welcome to node1",
-        '{"seat": 1, "group": "clock", "facts": 2.0}',
-        '{"seat": 0, "group": "clock", "facts": 1.0}',
-        '{"seat": 1, "group": "clock", "facts": 3.0}',
+        '{"probe": 1, "group": "clock", "facts": 2.0}',
+        '{"probe": 0, "group": "clock", "facts": 1.0}',
+        '{"probe": 1, "group": "clock", "facts": 3.0}',
         "{broken",
     ]
     found = _outputs((0, 1, 2), CommandResult("\n".join(lines), "oh", None))
