@@ -13,26 +13,26 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ftsys.bench.data import BATCH, MAX_LENGTH, Texts, bench_texts, sparse_store
+from ftsys.bench.data import BATCH, sparse_store, train_pairs
+from ftsys.bench.harness.inputs import MAX_LENGTH, Pairs
 from ftsys.data.batching.collate import pack
 from ftsys.data.build_store import StoreRequest, write_store
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import load_tokenizer
 from ftsys.model_files.folder import BUNDLED, check_model_folder
-from ftsys.tasks import Task
 
 PAIRS = 4096
 HUNDRED_MILLION = 100_000_000
 
 
 @pytest.fixture(scope="module")
-def texts() -> tuple[Texts, Task]:
-    return bench_texts(PAIRS)
+def pairs() -> Pairs:
+    return train_pairs(PAIRS)
 
 
 @pytest.fixture(scope="module")
-def request_(texts: tuple[Texts, Task], tmp_path_factory: pytest.TempPathFactory) -> StoreRequest:
-    return StoreRequest(*texts, check_model_folder(BUNDLED), MAX_LENGTH, tmp_path_factory.mktemp("stores"))
+def request_(pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> StoreRequest:
+    return StoreRequest(pairs, pairs.task, check_model_folder(BUNDLED), MAX_LENGTH, tmp_path_factory.mktemp("stores"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,14 +57,14 @@ def test_prepare(benchmark: BenchmarkFixture, request_: StoreRequest) -> None:
     benchmark.extra_info["pairs"] = PAIRS
 
 
-def test_tokenizer_library(benchmark: BenchmarkFixture, request_: StoreRequest, texts: tuple[Texts, Task]) -> None:
+def test_tokenizer_library(benchmark: BenchmarkFixture, request_: StoreRequest, pairs: Pairs) -> None:
     from tokenizers import Tokenizer
 
     library = Tokenizer.from_file(str(request_.model_folder / "tokenizer.json"))
     library.no_padding()
     library.enable_truncation(MAX_LENGTH)
-    pairs = list(zip(texts[0].first, texts[0].second, strict=True))
-    benchmark(library.encode_batch, pairs)
+    texts = list(zip(pairs.of["train"].first, pairs.of["train"].second, strict=True))
+    benchmark(library.encode_batch, texts)
     benchmark.extra_info["pairs"] = PAIRS
 
 

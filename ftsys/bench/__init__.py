@@ -1,1 +1,1 @@
-"""Throughput benchmarks as functions, so that `ftsys bench NAME` works from a wheel; peers run beside."""
+"""Measures ftsys and its peers in the same run; part of the package, so that `ftsys bench NAME` works from a wheel."""

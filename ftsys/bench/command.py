@@ -1,4 +1,4 @@
-"""`ftsys bench NAME`: one benchmark, with its peers in the same run."""
+"""Runs `ftsys bench NAME`: one benchmark, with its peers in the same run."""
 
 import signal
 import sys
@@ -13,30 +13,30 @@ BENCHMARKS = {
     "step": "whole optimizer steps",
     "train": "whole trainings with evaluation",
     "eval": "predictions",
-    "startup": "from the command to the first optimizer step",
-    "save": "checkpoints: what a step waits for, what a save and a resume take",
-    "scaling": "several ranks on this machine, and the balance of thousands",
+    "startup": "time from the command to the first optimizer step",
+    "save": "checkpoints: how long a step waits, a save takes, a resume takes",
+    "scaling": "several ranks on this machine; the load balance of thousands, simulated",
     "memory": "predicted memory against measured memory",
-    "gpu": "all that is due on a GPU, within nine minutes",
+    "gpu": "every benchmark that needs a GPU, within nine minutes",
 }
-"""Name -> what it measures; each is a module of this package with a `main`, imported when it is asked for."""
+"""Name -> what the benchmark measures. Each is a module of this package with a `main`, imported on request."""
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the benchmark that the first word names; the rest are its own flags. Raises ConfigError for another name."""
+    """Run the benchmark that the first word names; the rest are its flags. Raises ConfigError for an unknown name."""
     if not words or words[0] in ("-h", "--help"):
-        lines = "\n".join(f"  {name:8} {says}" for name, says in BENCHMARKS.items())
+        lines = "\n".join(f"  {name:8} {measures}" for name, measures in BENCHMARKS.items())
         print(f"usage: ftsys bench NAME [FLAGS]\n\nbenchmarks (NAME --help for flags):\n{lines}")
         return DONE
     if words[0] not in BENCHMARKS:
         raise ConfigError(f"bench {words[0]!r} does not exist. Use one of {sorted(BENCHMARKS)}.")
-    with _leaving_tidily():
+    with _exit_on_sigterm():
         return int(import_module(f"ftsys.bench.{words[0]}").main(words[1:]))
 
 
 @contextmanager
-def _leaving_tidily() -> Iterator[None]:
-    """TERM ends a benchmark like Ctrl-C: its peers are ended and its scratch folder, a model or more, is removed."""
+def _exit_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that peers are ended and the scratch folder with its models is removed."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield

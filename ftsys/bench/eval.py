@@ -1,4 +1,4 @@
-"""Predictions of a validation split and of a longer one: ours and the stock Trainer, in turns."""
+"""Measures predictions of a validation split and of a longer split: ours and the stock Trainer, interleaved."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from ftsys.bench.harness.peers import OURS, check_peers, peer_spec
 EVAL_PEERS = (OURS, "course", "best", "bf16-weights")
 MODELS = ("minilm",)
 SPLITS = ("validation", "train")
-"""The training split stands for a longer set: it is predicted, nothing is trained."""
+"""The training split serves as a longer set: it is predicted, nothing is trained."""
 
 
 def bench_eval(
@@ -20,7 +20,7 @@ def bench_eval(
     rows: int | None = None,
     splits: Sequence[str] = SPLITS,
 ) -> Findings:
-    """Time `repeats` predictions of each split by each peer."""
+    """Measure `repeats` predictions of each split by each peer."""
     check_peers(peers, EVAL_PEERS)
     found = Findings(settings={"repeats": repeats, "warm_up": 1})
     for case in each_case(models, rows):
@@ -34,7 +34,7 @@ def bench_eval(
 
 
 def note_predictions(found: Findings, case: Case, split: str, rounds: Rounds) -> None:
-    """Turn blocks into measurements, ratios and the split's table."""
+    """Turn the measured blocks into measurements, ratios and the split's table."""
     title = f"{case.name}: prediction of {case.inputs.rows[split]:,} rows"
     found.tables[title] = {name: _row(found, title, name, rounds) for name in rounds.blocks}
     note_ratios(found, title, rounds, OURS, list(rounds.blocks))
@@ -49,9 +49,15 @@ def _row(found: Findings, title: str, peer: str, rounds: Rounds) -> dict[str, Ce
 
 
 def main(words: Sequence[str]) -> int:
-    """`ftsys bench eval`: measure, print, record, plot."""
-    parser = bench_parser("eval", "Predictions against the stock Trainer, in one run.", 5, MODELS)
-    parser.add_argument("--peers", nargs="+", default=list(EVAL_PEERS), metavar="PEER", help=", ".join(EVAL_PEERS))
+    """Run `ftsys bench eval`: measure, print, write record and plot."""
+    parser = bench_parser("eval", "Measure predictions of ftsys and of the stock Trainer in one run.", 5, MODELS)
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        default=list(EVAL_PEERS),
+        metavar="PEER",
+        help=f"some of {', '.join(EVAL_PEERS)} (default: all)",
+    )
     options = parse(parser, words)
     found = bench_eval(options.models, options.peers, options.repeats, 64 if options.quick else None)
     conclude(options.name, found, options.output)

@@ -1,7 +1,7 @@
-"""All that is due on a GPU, in order of weight, within nine minutes; each stage is an `ftsys bench` of its own.
+"""Runs the benchmarks that need a GPU within nine minutes, the most important first; each stage is one command.
 
-A stage that would not fit into the time left is left out, one that takes too long is ended, and both are said: records
-of the others are there. `--dry` runs the same stages with tiny models, on a CPU too.
+A stage that does not fit into the remaining time is skipped, a stage that takes too long is ended, and the notes name
+both. The records of the other stages are kept. `--dry` runs the same stages with tiny models, on a CPU too.
 """
 
 import argparse
@@ -20,14 +20,16 @@ from ftsys.bench.harness.record import Measurement
 from ftsys.errors import ConfigError
 
 SECONDS = 540.0
+"""Time limit for all stages."""
 GRACE_SECONDS = 5.0
+"""Time between SIGTERM and SIGKILL for a stage that takes too long."""
 FTSYS = (sys.executable, "-m", "ftsys", "bench")
 GPU_TESTS = Path(__file__).parents[2] / "tests/gpu"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One measurement: its command, its command with tiny models, and the seconds it is expected to take."""
+    """One stage: its command, its command with tiny models, and the seconds it is expected to take."""
 
     name: str
     command: tuple[str, ...]
@@ -36,7 +38,7 @@ class Stage:
 
 
 def stages() -> list[Stage]:
-    """What is due, the most important first."""
+    """List the stages, the most important first."""
     against, long_blocks = ("--peers", "ours", "best"), ("--steps", "20", "--repeats", "9")
     recorded, tiny = ("--peers", "ours", "ours-graphs", "best"), ("--models", "tiny", "--repeats", "1")
     at_32 = ("step", "--batch", "32")
@@ -79,16 +81,16 @@ def run_stages(
     tell: Callable[[str], object] = say,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Findings, list[str]]:
-    """Run each stage that fits; returns what each took, and the names of those that failed or were ended.
+    """Run each stage that fits into `seconds`; returns their times, and the names of stages that failed or were ended.
 
-    `more` are words for every `ftsys bench` of them.
+    `more` is appended to every `ftsys bench` command.
     """
     found, wrong, end = Findings(), list[str](), clock() + seconds
     table = found.tables["stages"] = {}
     for stage in due:
         left = end - clock()
         if left < (0.0 if dry else stage.needs):
-            found.notes.append(f"{stage.name}: left out, {left:.0f} s are left and it needs about {stage.needs:.0f} s")
+            found.notes.append(f"{stage.name}: left out, {left:.0f} s remain and it needs about {stage.needs:.0f} s")
             continue
         command = stage.dry if dry else stage.command
         tell(f"{stage.name}: {' '.join(command[1:])}")
@@ -99,12 +101,15 @@ def run_stages(
         table[stage.name] = {"seconds": clock() - start}
         if status:
             wrong.append(stage.name)
-            found.notes.append(f"{stage.name}: ended with {status}" if status > 0 else f"{stage.name}: out of time")
+            found.notes.append(f"{stage.name}: exit status {status}" if status > 0 else f"{stage.name}: out of time")
     return found, wrong
 
 
 def _run(command: Sequence[str], seconds: float) -> int:
-    """The exit status, negative for a stage that was ended; its group is ended with it, peers included."""
+    """Run a command in its own process group; returns its exit status, negative where the time ran out.
+
+    The whole group is ended, peers included.
+    """
     process = subprocess.Popen(command, start_new_session=True)
     try:
         return process.wait(seconds)
@@ -116,7 +121,7 @@ def _run(command: Sequence[str], seconds: float) -> int:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         return -signal.SIGTERM
-    except BaseException:  # Ctrl-C and TERM reach this process alone: the stage has a session of its own
+    except BaseException:  # Ctrl-C and SIGTERM reach this process only: the stage has its own session
         os.killpg(process.pid, signal.SIGKILL)
         raise
 
@@ -133,11 +138,15 @@ def check_gpu() -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """`ftsys bench gpu`: 0, or 1 where a stage failed. Raises ConfigError without a GPU."""
+    """Run `ftsys bench gpu`; returns 0, or 1 where a stage failed. Raises ConfigError without a GPU."""
     parser = argparse.ArgumentParser(prog="ftsys bench gpu", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--dry", action="store_true", help="tiny models, one round, no GPU needed")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for all of it (default {SECONDS:.0f})")
-    parser.add_argument("--only", nargs="+", metavar="STAGE", help="these stages alone")
+    parser.add_argument(
+        "--dry", action="store_true", help="run the same stages with tiny models and one repeat; needs no GPU"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help=f"time limit for all stages (default {SECONDS:.0f})"
+    )
+    parser.add_argument("--only", nargs="+", metavar="STAGE", help="run only these stages")
     add_output_option(parser)
     options = parser.parse_args(words)
     due = stages()

@@ -1,8 +1,8 @@
-"""How even the work of thousands of ranks is: our batch plan against the stock samplers, computed, not run.
+"""Simulates the load balance of thousands of ranks: our batch plan against the stock samplers.
 
-Ranks wait for the slowest one in every step, so what counts is the fullest rank's tokens. A rank's cost is taken to be
-the tokens that it computes: real ones where batches are packed, padding included where they are not. Communication and
-attention's quadratic part are left out. NumPy alone; nothing here needs the machines.
+In every step all ranks wait for the slowest, so the rank with the most tokens decides. A rank's cost is the number of
+tokens that it computes: real tokens in packed batches, real and padding tokens in padded batches. Communication and
+attention's quadratic part are left out. The simulation uses NumPy only and starts no rank.
 """
 
 import time
@@ -17,10 +17,12 @@ from ftsys.data.batching.plan import plan_epoch, plan_local_batch
 Lengths = npt.NDArray[np.integer]
 RANKS = (8, 64, 512, 4096)
 PER_RANK = 32
+"""Examples of a rank in one step."""
 MOST_EXAMPLES = 1 << 19
+"""Upper limit of simulated examples, for memory; at least 4 steps are simulated."""
 MICRO_TOKENS = 16_384
 MEGA_BATCHES = 50
-"""transformers' LengthGroupedSampler sorts within so many batches, or a quarter of the epoch if that is less."""
+"""Batches within which transformers' LengthGroupedSampler sorts; a quarter of the epoch where that is less."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,21 @@ class Balance:
     """Means over the simulated steps."""
 
     imbalance: float
-    """The fullest rank's computed tokens over the mean, minus one."""
+    """Computed tokens of the rank with the most, over the mean, minus one."""
     padding: float
-    """Share of the computed tokens that are no example's."""
+    """Fraction of the computed tokens that are padding."""
     efficiency: float
-    """Real tokens over what all ranks could have computed in the time of the fullest."""
+    """Real tokens over the tokens that all ranks could have computed in the time of the slowest."""
 
 
 def drawn_lengths(lengths: Lengths, ranks: int, per_rank: int = PER_RANK, seed: int = 0) -> Lengths:
-    """An epoch of whole steps for `ranks` with `lengths`' distribution: 4 to 50 steps, drawn with replacement."""
+    """Draw an epoch of 4 to 50 whole steps for `ranks` ranks from `lengths`, with replacement."""
     steps = int(np.clip(MOST_EXAMPLES // (ranks * per_rank), 4, MEGA_BATCHES))
     return np.random.default_rng(seed).choice(lengths, steps * ranks * per_rank)
 
 
 def ours(lengths: Lengths, ranks: int, per_rank: int = PER_RANK, seed: int = 0) -> tuple[Balance, float]:
-    """Our plan in random order with balanced tokens; and the seconds that a rank spends on planning one step."""
+    """Simulate our batch plan (random order, balanced tokens); returns its balance and the seconds to plan one step."""
     plan = plan_epoch(lengths, seed, 0, global_size=ranks * per_rank)
     rows, start = [], time.perf_counter()
     for k in range(len(plan)):
@@ -58,7 +60,7 @@ def ours(lengths: Lengths, ranks: int, per_rank: int = PER_RANK, seed: int = 0) 
 def stock(
     lengths: Lengths, ranks: int, per_rank: int = PER_RANK, *, length_grouped: bool = False, seed: int = 0
 ) -> Balance:
-    """The stock Trainer's batches, padded to their longest example; rank r of a step takes the r-th of its batches."""
+    """Simulate the stock Trainer: batches padded to their longest example, the r-th batch of a step for rank r."""
     ids = np.random.default_rng(seed).permutation(len(lengths))
     ordered = lengths[ids]
     if length_grouped:

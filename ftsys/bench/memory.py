@@ -1,7 +1,7 @@
-"""Predicted memory against measured memory, for the models and engines of `memory_cases`.
+"""Compares predicted with measured memory, for the models and engines of `memory_parts.cases`.
 
-Without ZeRO: torch's fake tensors and memory tracker. DDP, ZeRO and offload: the live tensors of real gloo ranks. What
-needs a GPU is predicted, and says so.
+Without ZeRO, memory is measured with torch's fake tensors and memory tracker; for DDP, ZeRO and offload, as the live
+tensors of real gloo ranks. Cases that need a GPU are predicted only, and marked so.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from ftsys.bench.harness.record import Measurement, write_record
 from ftsys.bench.memory_parts.cases import Case, cases
 
 TOLERANCE = 0.10
-"""How far a prediction may be from what is measured."""
+"""Largest allowed difference of a prediction, as a fraction of the measurement."""
 
 
 def measured_cases(
     wanted: str, kept: Path | None, tell: Callable[[str], object] = print
 ) -> tuple[list[tuple[Case, dict[str, int]]], list[Case]]:
-    """(measured cases with their bytes by part, cases that nothing here can measure), of names that `wanted` matches.
+    """Measure the cases whose name matches `wanted`; returns (cases with bytes by part, cases that need a GPU).
 
-    `kept` is a file of lines to which each result is added at once, and from which it is taken the next time.
+    Each result is appended to the JSONL file `kept` at once; results that the file has already are not measured again.
     """
     known = _read(kept)
     found, unverified = [], []
@@ -56,7 +56,7 @@ def _add(kept: Path | None, name: str, found: dict[str, int]) -> None:
 
 
 def line_of(case: Case, found: dict[str, int]) -> str:
-    """A row for people: predicted and measured MiB, and how far they are apart."""
+    """Format one row: predicted and measured MiB, and their difference."""
     predicted, measured = case.predicted_bytes, found["total"]
     error = predicted / measured - 1
     late = "" if abs(error) <= TOLERANCE else "  <-- beyond the tolerance"
@@ -64,7 +64,7 @@ def line_of(case: Case, found: dict[str, int]) -> str:
 
 
 def bench_memory(wanted: str = "", kept: Path | None = None) -> dict[str, Any]:
-    """Measure; returns {"measurements": bytes, "ratios": predicted / measured, "settings": every row by part}."""
+    """Measure; returns {"measurements": bytes, "ratios": predicted / measured, "settings": all rows by part}."""
     found, unverified = measured_cases(wanted, kept)
     return {
         "measurements": {case.name: Measurement.of([float(parts["total"])], "bytes") for case, parts in found},
@@ -86,23 +86,27 @@ def _row(case: Case, measured: dict[str, int] | None) -> dict[str, Any]:
 
 
 def worst(found: dict[str, Any]) -> float:
-    """The largest distance of a prediction from its measurement, as a share of the measurement."""
+    """Return the largest difference of a prediction, as a fraction of its measurement."""
     return max((abs(ratio - 1) for ratio in found["ratios"].values()), default=0.0)
 
 
 def main(argv: Sequence[str]) -> int:
-    """`ftsys bench memory`: measure, print, and record into `--out` (by default benchmarks/results where it exists).
-
-    Returns 1 where a prediction is off by more than the tolerance.
-    """
-    parser = argparse.ArgumentParser(prog="ftsys bench memory", description="Predicted memory against measured memory.")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="cases whose name matches this, such as 'fake'")
-    parser.add_argument("--keep", type=Path, metavar="FILE", help="add each result to this file; measure none twice")
+    """Run `ftsys bench memory`: measure, print, write a record; returns 1 where a prediction exceeds the tolerance."""
+    parser = argparse.ArgumentParser(prog="ftsys bench memory", description="Compare predicted with measured memory.")
+    parser.add_argument(
+        "--only", default="", metavar="PATTERN", help="regular expression: measure only cases whose name matches"
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="append each result to this file, and do not measure those that it has",
+    )
     add_output_option(parser)
     options = parser.parse_args(argv)
     print(f"{'case':88} {'predicted':>9} {'measured':>9} MiB")
     found = bench_memory(options.only, options.keep)
-    print(f"{len(found['ratios'])} cases, the largest distance {worst(found):.1%}")
+    print(f"{len(found['ratios'])} cases, largest difference {worst(found):.1%}")
     if options.output is not None:
         print(write_record(options.output, "memory", **found))
     return int(worst(found) > TOLERANCE)

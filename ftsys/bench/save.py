@@ -1,7 +1,7 @@
-"""Checkpoints: how long a step waits for one, how long it takes to the disk, how long a resume takes. Ours and stock's.
+"""Measures checkpoints: how long a step waits for a save, how long the whole save takes, how long a resume takes.
 
-One process holds a trained state of each; saves and loads are taken in turns. The stock Trainer neither hashes nor
-flushes what it writes, so its file may still be in memory when it says that it is done.
+One process holds a trained state of ours and of the stock Trainer; saves and loads are interleaved. The stock Trainer
+neither hashes nor flushes its files, so they may still be in the page cache when its save returns.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from ftsys.bench.harness.record import Measurement, interleaved
 from ftsys.run_folder.layout import CHECKPOINTS
 
 MODELS = ("minilm",)
-STALL, WAITED, STOCK = "ours, beside the training", "ours, waited for", "stock Trainer"
+STALL, WAITED, STOCK = "ours, in the background", "ours, waited for", "stock Trainer"
 STEPS = 2
-"""Trained before anything is saved, so that there are moments."""
+"""Optimizer steps before the first save, so that the optimizer has moments."""
 
 
 def bench_save(models: Sequence[str] = MODELS, repeats: int = 7, rows: int | None = 256) -> Findings:
-    """Time `repeats` saves and resumes of each kind."""
+    """Measure `repeats` saves and resumes of each kind."""
     found = Findings(settings={"repeats": repeats, "warm_up": 1})
     for case in each_case(models, rows):
         saves, loads = _savers(case)
@@ -31,7 +31,7 @@ def bench_save(models: Sequence[str] = MODELS, repeats: int = 7, rows: int | Non
 
 
 def _savers(case: Case) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]]]:
-    """What is timed: saves, and resumes into a model that is there."""
+    """Return the calls to time: saves, and resumes into an existing model."""
     from ftsys.bench.harness.our_trainer import our_trainer
     from ftsys.bench.harness.peer_loops import stock_trainer
     from ftsys.train.checkpoint.catalog import newest_checkpoint
@@ -66,7 +66,7 @@ def _savers(case: Case) -> tuple[dict[str, Callable[[], object]], dict[str, Call
     def save_stock() -> None:
         stock._save_checkpoint(stock.model, None)
 
-    # Nothing is under way where the next one's clock begins.
+    # The unnamed call finishes the background save before the next call is timed.
     saves: dict[str, Callable[[], object]] = {WAITED: wait, STALL: begin, "": ours.finish_saving, STOCK: save_stock}
     return saves, {"ours": resume, STOCK: resume_stock}
 
@@ -84,7 +84,9 @@ def _note(found: Findings, case: Case, saves: dict[str, list[float]], loads: dic
 
 
 def main(words: Sequence[str]) -> int:
-    """`ftsys bench save`: measure, print, record, plot."""
-    options = parse(bench_parser("save", "Checkpoints against the stock Trainer's, in one run.", 7, MODELS), words)
+    """Run `ftsys bench save`: measure, print, write record and plot."""
+    options = parse(
+        bench_parser("save", "Measure checkpoints of ftsys and of the stock Trainer in one run.", 7, MODELS), words
+    )
     conclude(options.name, bench_save(options.models, options.repeats), options.output)
     return 0

@@ -1,13 +1,13 @@
-"""Several gloo ranks on fixed cores of this machine, in turns; and the balance of up to 4,096 ranks, simulated."""
+"""Measures 1, 2 and 4 gloo ranks on fixed cores of this machine, and simulates the balance of up to 4,096 ranks."""
 
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ftsys.bench.harness.local_ranks import free_port, rank_variables
 from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, note
 from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse, say
 from ftsys.bench.harness.peers import OURS, peer_spec
@@ -19,13 +19,13 @@ from ftsys.data.prepare import ensure_store
 MODELS = ("minilm",)
 RANK_COUNTS = (1, 2, 4)
 TASKS = {"MRPC": "mrpc", "SST-2": "sst2", "MNLI": "mnli", "RTE": "rte"}
-"""Folders of GLUE whose lengths are simulated, and their tasks."""
+"""GLUE's folders whose lengths are simulated -> their tasks."""
 
 
 def bench_ranks(
     found: Findings, models: Sequence[str], repeats: int = 5, steps: int = 4, rows: int | None = None
 ) -> None:
-    """Measure 1, 2 and 4 ranks, as many as there are CPUs, each with one CPU of its own and the same global batch."""
+    """Measure 1, 2 and 4 ranks with the same global batch, one CPU per rank, as far as there are CPUs."""
     cpus = sorted(os.sched_getaffinity(0))
     counts = [count for count in RANK_COUNTS if count <= len(cpus)]
     found.notes += [f"{count} ranks: not measured, {len(cpus)} CPUs" for count in RANK_COUNTS if count not in counts]
@@ -44,31 +44,17 @@ def _ranks_of(count: int) -> str:
 
 
 def start_ranks(crew: Crew, case: Case, cpus: Sequence[int], steps: int) -> Ranks:
-    """A rank of our Trainer on each of `cpus`, all ready for their first block of `steps` optimizer steps."""
+    """Start a rank of our Trainer on each of `cpus`; returns once all are ready for a block of `steps` steps."""
     spec = replace(peer_spec("step", OURS, case.folder, case.inputs, case.work), steps=steps)
-    port, workers = _free_port(), []
+    port, workers = free_port(), []
     for rank, cpu in enumerate(cpus):
         name = f"{len(cpus)}-ranks-{rank}"
         own = replace(spec, work=str(case.work / name), cpus=(cpu,))
-        workers.append(crew.add(name, own.to_json(), _environment(rank, len(cpus), port)))
-    for worker in workers:  # they meet while they are made ready, so all must have been started
+        variables = {"OMP_NUM_THREADS": "1", **rank_variables(rank, len(cpus), port)}
+        workers.append(crew.add(name, own.to_json(), variables))
+    for worker in workers:  # ranks form their process group while they get ready, so all must be started first
         worker.wait_until_ready()
     return Ranks(workers)
-
-
-def _environment(rank: int, ranks: int, port: int) -> Mapping[str, str]:
-    """A launcher's variables where there are several ranks; one alone has no process group."""
-    threads = {"OMP_NUM_THREADS": "1"}
-    if ranks == 1:
-        return threads
-    counts = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
-    return {**threads, **{name: str(value) for name, value in counts.items()}, "MASTER_ADDR": "127.0.0.1"}
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _note(found: Findings, case: Case, rounds: Rounds, counts: Mapping[str, int]) -> None:
@@ -89,7 +75,7 @@ def _note(found: Findings, case: Case, rounds: Rounds, counts: Mapping[str, int]
 
 
 def length_sources(store: str = "auto") -> Iterator[tuple[str, Lengths]]:
-    """(what, token lengths) of GLUE's training splits below FTSYS_GLUE_DIR, else of the synthetic sample."""
+    """Yield (name, token lengths) of GLUE's training splits below FTSYS_GLUE_DIR, else of the synthetic sample."""
     glue = os.environ.get("FTSYS_GLUE_DIR")
     folders = {name: Path(glue) / name for name in TASKS if (Path(glue) / name).is_dir()} if glue else {}
     wanted = {name: (TASKS[name], str(folder)) for name, folder in folders.items()}
@@ -102,7 +88,7 @@ def length_sources(store: str = "auto") -> Iterator[tuple[str, Lengths]]:
 def bench_balance(
     found: Findings, sources: Iterator[tuple[str, Lengths]], ranks: Sequence[int] = RANKS, per_rank: int = PER_RANK
 ) -> None:
-    """Simulate each length distribution with `per_rank` examples a rank; see `ftsys.bench.imbalance`."""
+    """Simulate each length distribution with `per_rank` examples per rank; see `ftsys.bench.imbalance`."""
     seen = []
     for name, lengths in sources:
         seen.append(name)
@@ -130,9 +116,11 @@ def bench_balance(
 
 
 def main(words: Sequence[str]) -> int:
-    """`ftsys bench scaling`: measure, simulate, print, record, plot."""
-    parser = bench_parser("scaling", "Ranks on this machine, and the balance of thousands.", 5, MODELS)
-    parser.add_argument("--simulated", action="store_true", help="the balance alone: no rank is started")
+    """Run `ftsys bench scaling`: measure, simulate, print, write record and plot."""
+    parser = bench_parser(
+        "scaling", "Measure several ranks on this machine, and simulate the load balance of thousands.", 5, MODELS
+    )
+    parser.add_argument("--simulated", action="store_true", help="only simulate the balance; start no rank")
     options = parse(parser, words)
     found = Findings(settings={"repeats": options.repeats, "warm_up": 1})
     if not options.simulated:

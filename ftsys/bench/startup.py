@@ -1,7 +1,7 @@
-"""From the command to the end of the first optimizer step: `ftsys train` against the course's script, in turns.
+"""Measures the time from the command to the end of the first optimizer step: `ftsys train` and the course's script.
 
-Both are processes of their own, from the same machine's page cache: ours with a store that is there, the stock script
-with the tokens that `datasets` keeps.
+Starts are interleaved. Each is a new process with a warm page cache: ours finds its store, the stock script finds the
+tokens that `datasets` has cached.
 """
 
 import json
@@ -23,20 +23,20 @@ from ftsys.run_folder.layout import METRICS_LOG
 
 MODELS = ("minilm",)
 SECONDS = 300.0
-"""After which a start counts as hung."""
+"""Time limit of a start."""
 POLL_SECONDS = 0.05
 SCRIPT = Path(__file__).with_name("stock_start.py")
 OURS, STOCK = "ftsys train", "stock script"
 
 
 class OurStart:
-    """`ftsys train` until its first step is in metrics.jsonl; then it is ended."""
+    """Runs `ftsys train` until its first step is in metrics.jsonl, then kills it."""
 
     def __init__(self, run_file: Path, work: Path) -> None:
         self._run_file, self._work, self._count = run_file, work, 0
 
     def block(self) -> Figures:
-        """One start, in a run folder of its own."""
+        """Measure one start, in a new run folder."""
         self._count += 1
         folder = self._work / f"run-{self._count}"
         command = [sys.executable, "-m", "ftsys", "train", str(self._run_file), "--output_dir", str(folder)]
@@ -52,7 +52,7 @@ class OurStart:
 
 
 def _first_line(path: Path, process: "subprocess.Popen[bytes]", log: Path, start: float) -> float:
-    """The time that the first line of a metrics.jsonl bears."""
+    """Wait for the first line of a metrics.jsonl, and return its time."""
     while time.time() - start < SECONDS:
         if path.exists() and (lines := path.read_text(encoding="utf-8").splitlines(keepends=True)):
             if lines[0].endswith("\n"):
@@ -64,14 +64,14 @@ def _first_line(path: Path, process: "subprocess.Popen[bytes]", log: Path, start
 
 
 class StockStart:
-    """The course's script until its first step has ended; the little that comes after is waited for."""
+    """Runs the course's script, which ends after its first step and prints the time of that step."""
 
     def __init__(self, data: Path, model: Path, work: Path) -> None:
-        # -P: the script's own folder holds modules whose names are other packages' too
+        # -P keeps the script's folder out of sys.path: some modules there have the names of other packages.
         self._command = [sys.executable, "-P", str(SCRIPT), str(data), str(model), str(work / "stock-run")]
 
     def block(self) -> Figures:
-        """One start."""
+        """Measure one start."""
         start = time.time()
         done = subprocess.run(self._command, capture_output=True, text=True, timeout=SECONDS, check=False)
         said = [line for line in done.stdout.splitlines() if line.startswith("first step ")]
@@ -81,7 +81,7 @@ class StockStart:
 
 
 def bench_startup(models: Sequence[str] = MODELS, repeats: int = 5, rows: int | None = None) -> Findings:
-    """Time `repeats` starts of each; the first start of each, which fills stores and caches, is dropped."""
+    """Measure `repeats` starts of each; the first start of each fills stores and caches and is dropped."""
     found = Findings(settings={"repeats": repeats, "warm_up": 1, "until": "the end of the first optimizer step"})
     with tempfile.TemporaryDirectory(prefix="ftsys-bench-") as scratch:
         work, pairs = Path(scratch), read_pairs(rows)
@@ -106,7 +106,7 @@ def bench_startup(models: Sequence[str] = MODELS, repeats: int = 5, rows: int | 
 
 
 def save_texts(pairs: Pairs, work: Path) -> tuple[Path, dict[str, str]]:
-    """The texts for `datasets.load_from_disk`, and as a JSONL file for each split; returns both places."""
+    """Save the texts for `datasets.load_from_disk` and as one JSONL file per split; returns both paths."""
     from datasets import Dataset, DatasetDict, disable_progress_bars
 
     disable_progress_bars()
@@ -124,7 +124,7 @@ def save_texts(pairs: Pairs, work: Path) -> tuple[Path, dict[str, str]]:
 
 
 def write_run(pairs: Pairs, files: dict[str, str], model: Path, work: Path) -> Path:
-    """A run file of one step, which is logged."""
+    """Write a run file with one optimizer step, which is logged; returns its path."""
     run = build_run(
         {
             "output_dir": str(work / "run"),
@@ -141,10 +141,10 @@ def write_run(pairs: Pairs, files: dict[str, str], model: Path, work: Path) -> P
 
 
 def main(words: Sequence[str]) -> int:
-    """`ftsys bench startup`: measure, print, record, plot."""
-    parser = bench_parser("startup", "From the command to the first optimizer step, in one run.", 5, MODELS)
+    """Run `ftsys bench startup`: measure, print, write record and plot."""
+    parser = bench_parser("startup", "Measure the time from the command to the first optimizer step.", 5, MODELS)
     options = parse(parser, words)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the models are here: nobody is to be asked about them
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the models are local: no lookup is needed
     found = bench_startup(options.models, options.repeats, 64 if options.quick else None)
     conclude(options.name, found, options.output)
     return 0

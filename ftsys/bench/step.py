@@ -1,6 +1,7 @@
-"""Whole optimizer steps (data, forward, backward, clipping, update, dropout) of ours and of its peers, in turns.
+"""Measures whole optimizer steps of ours and of its peers, interleaved: data, forward, backward, clipping, update.
 
-Useful FLOP/s = 6 x parameters outside the embeddings x real tokens a second: padding counts for nothing.
+All peers train with dropout. Useful FLOP/s = 6 x parameters outside the embeddings x real tokens per second; padding
+does not count.
 """
 
 from collections.abc import Sequence
@@ -13,11 +14,11 @@ from ftsys.errors import ConfigError
 
 STEP_PEERS = (OURS, "ours-8", "ours-grouped", "course", "best", "accelerate", "cross-encoder")
 ON_GPU = ("ours-graphs",)
-"""Peers that need a GPU, measured where they are named."""
+"""Peers that need a GPU; measured only where `--peers` names them."""
 MATMUL = "matmul"
 MODELS = ("minilm", "bert-base")
 RATIOS = {OURS: STEP_PEERS[1:], "ours-8": ("course",), "ours-graphs": (OURS, "best")}
-"""Which ratios are stated: of the first over each of the others."""
+"""Peer -> peers that its speed is divided by in the record's ratios."""
 
 
 def bench_step(
@@ -29,10 +30,10 @@ def bench_step(
     batch: int | None = None,
     tokens: int | None = None,
 ) -> Findings:
-    """Measure blocks of `steps` optimizer steps of each peer, `repeats` of them a peer, one a round.
+    """Measure `repeats` blocks of each peer, one per round; a block is `steps` optimizer steps.
 
-    `rows` pairs of the training split (None: all); `batch` examples of a step in place of each peer's own, or for ours
-    at most `tokens` real tokens. Raises ConfigError for `tokens` with a peer that cannot count so.
+    `rows` pairs of the training split are used (None: all). A step has `batch` examples in place of each peer's own
+    number, or for ours at most `tokens` real tokens. Raises ConfigError for `tokens` with a peer that counts examples.
     """
     check_peers(peers, (*STEP_PEERS, *ON_GPU))
     if tokens is not None:
@@ -53,11 +54,11 @@ def bench_step(
 
 
 def _no_tokens(peer: str) -> str:
-    return f"--tokens: peer {peer!r} counts a step in examples. Leave it out with --peers, or write --batch."
+    return f"--tokens: peer {peer!r} counts a step in examples. Leave it out with --peers, or use --batch."
 
 
 def note_steps(found: Findings, case: Case, rounds: Rounds) -> None:
-    """Turn blocks into measurements, ratios and the model's table."""
+    """Turn the measured blocks into measurements, ratios and the model's table."""
     title = f"{case.name}: optimizer steps"
     bf16, fp32 = ([block[key] for block in rounds.blocks[MATMUL]] for key in ("flops", "fp32_flops"))
     matmul = note(found, f"{case.name}: bf16 matrix product", bf16, "FLOP/s", higher_is_better=True)
@@ -87,14 +88,13 @@ def _row(found: Findings, model: str, peer: str, rounds: Rounds, matmul: float) 
 
 
 def main(words: Sequence[str]) -> int:
-    """`ftsys bench step`: measure, print, record, plot."""
-    parser = bench_parser("step", "Whole optimizer steps against the stock stack, in one run.", 7, MODELS)
-    parser.add_argument(
-        "--peers", nargs="+", default=list(STEP_PEERS), metavar="PEER", help=", ".join((*STEP_PEERS, *ON_GPU))
-    )
-    parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a block (default 4)")
-    parser.add_argument("--batch", type=int, help="examples of a step, in place of each peer's own")
-    parser.add_argument("--tokens", type=int, help="real tokens of a step at most; ours alone can count so")
+    """Run `ftsys bench step`: measure, print, write record and plot."""
+    parser = bench_parser("step", "Measure whole optimizer steps of ftsys and of its peers in one run.", 7, MODELS)
+    peers = f"some of {', '.join((*STEP_PEERS, *ON_GPU))} (default: all but {', '.join(ON_GPU)}, which needs a GPU)"
+    parser.add_argument("--peers", nargs="+", default=list(STEP_PEERS), metavar="PEER", help=peers)
+    parser.add_argument("--steps", type=int, default=4, help="optimizer steps per block (default 4)")
+    parser.add_argument("--batch", type=int, help="examples per step, in place of each peer's own number")
+    parser.add_argument("--tokens", type=int, help="largest number of real tokens per step; only for ours")
     options = parse(parser, words)
     rows, steps = (64, 1) if options.quick else (None, options.steps)
     found = bench_step(options.models, options.peers, options.repeats, steps, rows, options.batch, options.tokens)

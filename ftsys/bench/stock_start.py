@@ -1,7 +1,7 @@
-"""The stock stack's start, as a script of its own: the course's recipe up to the end of its first optimizer step.
+"""Runs the course's recipe with the stock Trainer up to the end of its first optimizer step; a script of its own.
 
-Imports nothing of ftsys. `python -P stock_start.py DATA MODEL WORK` prints the time (seconds since 1970) of the end of
-that step. DATA was written by `datasets`; its tokens are taken from the cache that `map` keeps beside it.
+It imports nothing of ftsys. `python -P stock_start.py DATA MODEL WORK` prints the time at which that step ended, in
+seconds since 1970. DATA was saved by `datasets`; its tokens come from the cache that `map` keeps next to it.
 """
 
 import sys
@@ -25,12 +25,12 @@ class SayWhen(TrainerCallback):
     """Prints the time at which the first step ended."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Once: there is one step."""
+        """Print the time; called once, because there is one step."""
         print(f"first step {time.time()}", flush=True)
 
 
 def main(data: str, model: str, work: str) -> None:
-    """The course's chapter 3, cut after one step."""
+    """Train as in the course's chapter 3, for one step."""
     tokenizer = AutoTokenizer.from_pretrained(model)
 
     def tokenize(rows: dict[str, list[str]]) -> Any:

@@ -1,4 +1,4 @@
-"""A whole short training to its end, an evaluation after each epoch: ours and the stock Trainer, in turns."""
+"""Measures whole short trainings with an evaluation after each epoch: ours and the stock Trainer, interleaved."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,9 +21,9 @@ def bench_train(
     evaluates: bool = True,
     batch: int | None = None,
 ) -> Findings:
-    """Time `repeats` trainings of each peer on `rows` pairs for `epochs`, from `train()` to its return.
+    """Measure `repeats` calls of `train()` of each peer on `rows` pairs for `epochs` epochs.
 
-    `batch` is examples of a step, in place of each peer's own. The first training of each is a warm-up.
+    `batch` is the examples per step, in place of each peer's own number. The first training of each is a warm-up.
     """
     check_peers(peers, TRAIN_PEERS)
     found = Findings(settings={"epochs": epochs, "evaluates": evaluates, "repeats": repeats, "warm_up": 1})
@@ -37,7 +37,7 @@ def bench_train(
 
 
 def note_trainings(found: Findings, case: Case, rounds: Rounds) -> None:
-    """Turn blocks into measurements, ratios and the model's table."""
+    """Turn the measured blocks into measurements, ratios and the model's table."""
     title = f"{case.name}: training of {rounds.blocks[next(iter(rounds.blocks))][0]['examples']:,} examples"
     found.tables[title] = {name: _row(found, case.name, name, rounds) for name in rounds.blocks}
     note_ratios(found, title, rounds, OURS, list(rounds.blocks))
@@ -53,13 +53,21 @@ def _row(found: Findings, model: str, peer: str, rounds: Rounds) -> dict[str, Ce
 
 
 def main(words: Sequence[str]) -> int:
-    """`ftsys bench train`: measure, print, record, plot."""
-    parser = bench_parser("train", "Whole short trainings against the stock Trainer, in one run.", 3, MODELS)
-    parser.add_argument("--peers", nargs="+", default=list(TRAIN_PEERS), metavar="PEER", help=", ".join(TRAIN_PEERS))
+    """Run `ftsys bench train`: measure, print, write record and plot."""
+    parser = bench_parser(
+        "train", "Measure whole short trainings of ftsys and of the stock Trainer in one run.", 3, MODELS
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        default=list(TRAIN_PEERS),
+        metavar="PEER",
+        help=f"some of {', '.join(TRAIN_PEERS)} (default: all)",
+    )
     parser.add_argument("--rows", type=int, default=ROWS, help=f"training pairs (default {ROWS})")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"default {EPOCHS}")
-    parser.add_argument("--batch", type=int, help="examples of a step, in place of each peer's own")
-    parser.add_argument("--no-eval", action="store_true", help="the training loop alone")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"epochs of a training (default {EPOCHS})")
+    parser.add_argument("--batch", type=int, help="examples per step, in place of each peer's own number")
+    parser.add_argument("--no-eval", action="store_true", help="train without evaluations")
     options = parse(parser, words)
     rows, evaluates = 64 if options.quick else options.rows, not options.no_eval
     chosen = (options.models, options.peers, options.repeats, rows, options.epochs)

@@ -1,1 +1,1 @@
-"""Runs what is measured and its peers in turns, and records the figures."""
+"""Runs ours and its peers in interleaved rounds, and records the figures."""

@@ -1,4 +1,4 @@
-"""One text for all peers: a store for ours, a saved `datasets` folder for the others, with the same tokens."""
+"""Prepares the same tokens for all peers: a store for ours, a saved `datasets` folder for the others."""
 
 import os
 import uuid
@@ -29,7 +29,7 @@ class Split:
     labels: np.ndarray
 
     def taken(self, rows: int) -> "Split":
-        """The first `rows` pairs, repeated from the start where there are fewer."""
+        """Return the first `rows` pairs, repeated from the start where there are fewer."""
         places = np.arange(rows) % len(self.first)
         first, second = ([texts[place] for place in places] for texts in (self.first, self.second))
         return Split(first, second, self.labels[places])
@@ -37,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Pairs:
-    """A source of pairs, as a store is written from; `text` says what they are."""
+    """Labelled pairs by split, in the form that a store is written from; `text` names their origin."""
 
     task: Task
     text: str
@@ -46,15 +46,15 @@ class Pairs:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
+        """Return the names of the splits."""
         return tuple(self.of)
 
     def rows(self, split: str) -> int:
-        """Pairs in a split."""
+        """Count the pairs of a split."""
         return len(self.of[split].first)
 
     def batches(self, split: str, rows_per_batch: int = 1024) -> Iterator[TextBatch]:
-        """The pairs in order."""
+        """Yield the pairs in order."""
         found = self.of[split]
         for start in range(0, len(found.first), rows_per_batch):
             part = slice(start, start + rows_per_batch)
@@ -63,7 +63,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where the data of one model's tokenizer lies: `store` for ours, `stock` for `datasets.load_from_disk`."""
+    """The data of one model's tokenizer: folder `store` for ours, folder `stock` for `datasets.load_from_disk`."""
 
     store: Path
     stock: Path
@@ -73,7 +73,7 @@ class Inputs:
 
 
 def read_pairs(rows: int | None = None) -> Pairs:
-    """MRPC if FTSYS_GLUE_DIR names a folder of GLUE's files, else the synthetic sample.
+    """Read MRPC where FTSYS_GLUE_DIR names a folder of GLUE's files, else the synthetic sample.
 
     `rows` cuts or repeats the training split, and cuts the validation split. Raises DataError for damaged files.
     """
@@ -107,7 +107,7 @@ def make_inputs(pairs: Pairs, model_folder: Path, work: Path) -> Inputs:
 
 
 def _save_for_stock(pairs: Pairs, splits: Any, folder: Path) -> None:
-    """Texts and tokens as the course's `map` leaves them; the column `label` is what its collator expects."""
+    """Save texts and tokens as the course's `map` does; its collator expects the column `label`."""
     from datasets import Dataset, DatasetDict, disable_progress_bars
 
     disable_progress_bars()

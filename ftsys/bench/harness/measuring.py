@@ -1,4 +1,4 @@
-"""A measurement of peers from texts to figures: models and data laid out, processes started, rounds taken."""
+"""Measures peers from texts to figures: prepares models and data, starts processes, runs the rounds."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from ftsys.bench.harness.rounds import Blocks, Crew, Figures, in_turns
 
 @dataclass(frozen=True)
 class Case:
-    """One model with its data, in a folder that goes when the next case comes."""
+    """One model with its data, in a scratch folder."""
 
     name: str
     folder: Path
@@ -25,30 +25,30 @@ class Case:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What the peers said before the first block, and their blocks, one a round."""
+    """Each peer's facts before its first block, and the figures of its blocks, one block per round."""
 
     ready: dict[str, Figures]
     blocks: dict[str, list[Figures]]
 
     def rates(self, peer: str, what: str = "tokens") -> list[float]:
-        """`what` a second, of each round."""
+        """Return `what` per second, for each round."""
         return [block[what] / block["seconds"] for block in self.blocks[peer]]
 
     def seconds(self, peer: str) -> list[float]:
-        """Of each round's block."""
+        """Return the seconds of a block, for each round."""
         return [block["seconds"] for block in self.blocks[peer]]
 
     def over(self, one: str, other: str) -> list[float]:
-        """How many times as fast `one` is as `other`, in real tokens a second, of each round."""
+        """Return the ratio of real tokens per second of `one` to `other`, for each round."""
         return [own / theirs for own, theirs in zip(self.rates(one), self.rates(other), strict=True)]
 
     def memory(self, peer: str) -> int:
-        """Bytes, the most that its process held."""
+        """Return the peak bytes of the peer's process."""
         return int(max(block["memory"] for block in self.blocks[peer]))
 
 
 def each_case(models: Sequence[str], rows: int | None) -> Iterator[Case]:
-    """Lay out each model in turn. Raises ConfigError for a model that does not exist, before anything is measured."""
+    """Prepare the models one by one. Raises ConfigError for a model that does not exist, before any measurement."""
     with tempfile.TemporaryDirectory(prefix="ftsys-bench-") as scratch:
         pairs = read_pairs(rows)
         for index, (name, folder) in enumerate(model_folders(models, Path(scratch)).items()):
@@ -61,7 +61,7 @@ def each_case(models: Sequence[str], rows: int | None) -> Iterator[Case]:
 
 
 def measure(case: Case, specs: Mapping[str, Spec], repeats: int, warm_up: int = 1) -> Rounds:
-    """Start a process for each spec and take the rounds."""
+    """Start a process for each spec and run the rounds."""
     with Crew(case.work) as crew:
         workers = {name: crew.add(name, spec.to_json()) for name, spec in specs.items()}
         for worker in workers.values():
@@ -72,15 +72,15 @@ def measure(case: Case, specs: Mapping[str, Spec], repeats: int, warm_up: int = 
 
 
 def describe(found: Findings, case: Case, rounds: Rounds, what: str) -> None:
-    """Put into the record's settings what the data was, who the peers were, and every single block."""
-    says = found.settings.setdefault("peers", {})
-    says |= {name: PEERS[name].says for name in rounds.blocks if name in PEERS}
+    """Add the data, the peers and the figures of every block to the record's settings."""
+    peers = found.settings.setdefault("peers", {})
+    peers |= {name: PEERS[name].description for name in rounds.blocks if name in PEERS}
     data = {"text": case.inputs.text, "pairs": case.inputs.rows, "real_tokens": case.inputs.tokens}
     found.settings[f"{case.name}: {what}"] = {**data, "ready": rounds.ready, "blocks": rounds.blocks}
 
 
 def note_ratios(found: Findings, title: str, rounds: Rounds, one: str, others: Sequence[str]) -> None:
-    """How many times as fast `one` is as each of `others` that was measured, in the record and in the table."""
+    """Add the speed of `one` over each of `others` that was measured to the record and the table."""
     for other in others:
         if one in rounds.blocks and other in rounds.blocks and other != one:
             ratio = found.ratio(f"{title}: {one} / {other}", rounds.over(one, other))
@@ -88,6 +88,6 @@ def note_ratios(found: Findings, title: str, rounds: Rounds, one: str, others: S
 
 
 def note(found: Findings, name: str, values: Sequence[float], unit: str, higher_is_better: bool = False) -> float:
-    """Add a measurement; returns its median."""
+    """Add a measurement to the record; returns its median."""
     found.measurements[name] = Measurement.of(values, unit, higher_is_better)
     return found.measurements[name].median

@@ -1,4 +1,4 @@
-"""The models that benchmarks train: the bundled weights, widths with random weights (no download), or any other."""
+"""Provides the models that benchmarks train: the bundled one, BERTs with random weights (no download), or others."""
 
 import shutil
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ from ftsys.model_files.config import bundled_folder
 from ftsys.model_files.folder import BUNDLED, TOKENIZER_FILES, check_model_folder
 
 MINILM = "minilm"
-"""The bundled all-MiniLM-L6-v2 weights."""
+"""Name of the bundled model, all-MiniLM-L6-v2."""
 
 WIDTHS: dict[str, dict[str, Any]] = {
     "bert-base": {},
     "bert-large": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
     "tiny": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
 }
-"""BERT's settings where they are not BERT-base's own; the vocabulary and the tokenizer are the bundled model's."""
+"""Settings that differ from BERT-base's; vocabulary and tokenizer are the bundled model's."""
 
 KNOWN = (MINILM, *WIDTHS)
 
 
 def model_folders(names: Sequence[str], work: Path) -> dict[str, Path]:
-    """Folder of each model, by the name it was asked for; what has to be made is made below `work`.
+    """Return name -> folder; models with random weights are saved below `work`.
 
-    Raises ConfigError for a name that is none of `KNOWN`, no folder, and no model that the Hub's cache or the Hub has.
+    Raises ConfigError for a name that is not in `KNOWN`, not a folder, and not a model of the Hub or its cache.
     """
     return {name: _folder(name, work) for name in names}
 
@@ -42,7 +42,7 @@ def _folder(name: str, work: Path) -> Path:
 
 
 def _random_weights(name: str, folder: Path) -> Path:
-    """A BERT of this width with a head of two labels and weights of seed 0, saved with the bundled tokenizer."""
+    """Save a BERT of this width with two labels and weights of seed 0, and the bundled tokenizer."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
     from transformers.utils.logging import disable_progress_bar

@@ -1,4 +1,4 @@
-"""ftsys' own Trainer as `ftsys train` makes it, for measurements: the same plan, arguments and model."""
+"""Creates ftsys' own Trainer for measurements, with the same plan, arguments and model as `ftsys train`."""
 
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from ftsys.train.trainer.trainer import Trainer
 from launcher.planner.model_shape import known_shape
 
 TASK = "mrpc"
-"""Two labels; where the rows come from is the store's business."""
+"""A task with two labels; the rows come from the store, whatever the task is."""
 
 
 def our_trainer(spec: Spec, max_steps: int | None = None, epochs: int = 1) -> Trainer:
-    """A Trainer on the store of `spec`; the ranks of a launcher's environment join their process group."""
+    """Create a Trainer on the store of `spec`; with a launcher's environment, the rank joins the process group."""
     store = Store.open(spec.store)
     run = _run(spec, store, {"max_steps": max_steps} if max_steps else {"epochs": float(epochs)})
     model, _ = load_model(Path(spec.model), resolve_task(run), run.train.seed)
@@ -30,7 +30,7 @@ def our_trainer(spec: Spec, max_steps: int | None = None, epochs: int = 1) -> Tr
 
 
 def our_predictor(spec: Spec) -> Trainer:
-    """A Trainer that only predicts, as `ftsys predict` makes it."""
+    """Create a Trainer that only predicts, as `ftsys predict` does."""
     store = Store.open(spec.store)
     run = _run(spec, store, {"max_steps": 1})
     model, _ = load_model(Path(spec.model), resolve_task(run), run.train.seed)

@@ -1,4 +1,4 @@
-"""What benchmarks share around their measuring: flags, tables, plots, records."""
+"""Provides the flags, tables, plots and records that all benchmarks share."""
 
 import argparse
 import sys
@@ -16,25 +16,42 @@ Cell = float
 
 @dataclass
 class Findings:
-    """All that a benchmark has found: for the record, the table and the plot."""
+    """The results of a benchmark, for its record, tables and plot."""
 
     measurements: dict[str, Measurement] = field(default_factory=dict)
     ratios: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, dict[str, dict[str, Cell]]] = field(default_factory=dict)
-    """Title -> row's name -> column -> figure."""
+    """Title -> name of a row -> column -> figure."""
     notes: list[str] = field(default_factory=list)
 
     def ratio(self, name: str, values: Sequence[float]) -> Measurement:
-        """Note a ratio, measured once a round: its median is the ratio, its quartiles' distance the spread."""
+        """Add a ratio from its value in each round: the median, with the interquartile range as its spread."""
         found = Measurement.of(values, "ratio", higher_is_better=True)
         self.measurements[name], self.ratios[name] = found, found.median
         return found
 
 
 def say(line: str) -> None:
-    """A line of progress, on standard error: standard output holds results only."""
+    """Print a line of progress to standard error; standard output has only results."""
     print(line, file=sys.stderr, flush=True)
+
+
+def bench_parser(name: str, description: str, repeats: int, models: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Create a parser with the flags of every benchmark; `models` are the default models, if it trains any."""
+    parser = argparse.ArgumentParser(prog=f"ftsys bench {name}", description=description, allow_abbrev=False)
+    parser.add_argument(
+        "--repeats", type=int, default=repeats, help=f"measured repeats after one warm-up (default {repeats})"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model and one repeat, to see that the benchmark runs"
+    )
+    add_output_option(parser)
+    parser.add_argument("--name", default=name, help=f"name of the record (default {name})")
+    if models:
+        named = f"minilm, bert-base, bert-large, tiny, a folder or a Hub name (default {' '.join(models)})"
+        parser.add_argument("--models", nargs="+", default=list(models), metavar="MODEL", help=named)
+    return parser
 
 
 def add_output_option(parser: argparse.ArgumentParser) -> None:
@@ -44,21 +61,8 @@ def add_output_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", "--out", type=Path, default=default, metavar="FOLDER", help=text)
 
 
-def bench_parser(name: str, says: str, repeats: int, models: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The flags that every benchmark has; `models` are the default ones, where it has models."""
-    parser = argparse.ArgumentParser(prog=f"ftsys bench {name}", description=says, allow_abbrev=False)
-    parser.add_argument("--repeats", type=int, default=repeats, help=f"measured rounds (default {repeats})")
-    parser.add_argument("--quick", action="store_true", help="a tiny model, one round: does it run at all?")
-    add_output_option(parser)
-    parser.add_argument("--name", default=name, help="the record's name")
-    if models:
-        named = f"minilm, bert-base, bert-large, tiny, folders or Hub names (default {' '.join(models)})"
-        parser.add_argument("--models", nargs="+", default=list(models), metavar="MODEL", help=named)
-    return parser
-
-
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """Read the flags; `--quick` overrides sizes. Raises ConfigError for a number of repeats that measures nothing."""
+    """Parse the flags; `--quick` replaces models and repeats. Raises ConfigError for fewer than one repeat."""
     options = parser.parse_args(words)
     if options.repeats < 1:
         raise ConfigError(f"--repeats {options.repeats!r} measures nothing. Write a whole number above 0.")
@@ -70,7 +74,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Nam
 
 
 def conclude(name: str, found: Findings, folder: Path | None) -> None:
-    """Print the tables and notes; with a folder, write the record, and the plot where matplotlib is installed."""
+    """Print tables and notes; with a folder, write the record, and the plot where matplotlib is installed."""
     places: dict[str, Path | str] = {}
     if folder is not None:
         record = write_record(folder, name, found.measurements, found.ratios, found.settings)
@@ -90,7 +94,7 @@ def _rows(table: Mapping[str, Mapping[str, Cell]]) -> list[Row]:
 
 
 def draw(path: Path, tables: Mapping[str, Mapping[str, Mapping[str, Cell]]]) -> Path | None:
-    """Bars of each table's first column, a panel a table, as SVG; None where there is no matplotlib."""
+    """Draw the first column of each table as bars, one panel per table, into an SVG; None without matplotlib."""
     try:
         import matplotlib
     except ImportError:
@@ -98,7 +102,7 @@ def draw(path: Path, tables: Mapping[str, Mapping[str, Mapping[str, Cell]]]) -> 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
-    matplotlib.rcParams["svg.hashsalt"] = "ftsys"  # the same figures make the same file
+    matplotlib.rcParams["svg.hashsalt"] = "ftsys"  # makes the file reproducible
     bars = sum(len(table) for table in tables.values())
     heights = [len(table) for table in tables.values()]
     figure, panels = pyplot.subplots(

@@ -1,4 +1,4 @@
-"""What each peer does in its own process: real training loops and predictions, cut into turns. Imports it all."""
+"""Runs a peer in its own process: real training loops and predictions, cut into blocks. Imports every library."""
 
 import gc
 import time
@@ -31,31 +31,31 @@ from ftsys.train.setup import metrics_of
 from ftsys.train.trainer.trainer import parameters_outside_embeddings
 
 MANY_STEPS = 1_000_000
-"""More than any measurement takes: the schedule of the learning rate needs a number."""
+"""More steps than any measurement takes: the learning rate's schedule needs a number."""
 
 LEARNING_RATE = 5e-5
 _TEXTS = ["sentence1", "sentence2"]
 
 
 class BeginStep(TrainerCallback):
-    """Lets a Trainer of any make wait for its turn where a step begins."""
+    """Makes any Trainer wait for its turn at the start of a step."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """See `Turns`."""
+        """Call `Turns.begin_step`."""
         self._turns.begin_step()
 
 
-class Padded:
-    """Counts the real tokens and examples that a model is fed in padded batches; on the device until it is asked."""
+class PaddedCounter:
+    """Counts the real tokens and examples of padded batches; sums stay on the device until they are read."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Looks at every forward pass of the encoder in `model` from now on."""
+        """Hook the forward pass of the encoder in `model`."""
         self._tokens, self._examples = 0, 0
         self._pending: list[torch.Tensor] = []
-        # The encoder, not the classifier around it, whose `forward` CrossEncoder calls past all hooks.
+        # Hooks the encoder and not the classifier, because CrossEncoder calls the classifier's `forward` without hooks.
         whole = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
         whole.base_model.register_forward_pre_hook(self._look, with_kwargs=True)
 
@@ -64,14 +64,14 @@ class Padded:
         self._examples += len(named["attention_mask"])
 
     def __call__(self) -> tuple[int, int]:
-        """(tokens, examples) so far."""
+        """Return (tokens, examples) so far."""
         self._tokens += sum(int(count) for count in self._pending)
         self._pending.clear()
         return self._tokens, self._examples
 
 
 def wait_for_device() -> None:
-    """Until a GPU has done what it was given."""
+    """Wait until the GPU has finished its work, where there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -80,7 +80,7 @@ def wait_for_device() -> None:
 
 
 def run_steps(spec: Spec, channel: Channel) -> None:
-    """Blocks of `spec.steps` optimizer steps of the peer's own loop."""
+    """Run blocks of `spec.steps` optimizer steps of the peer's own loop."""
     _STEPS[spec.recipe.how](spec, channel)
     if distributed.is_initialized():
         distributed.destroy_process_group()
@@ -96,7 +96,7 @@ def _our_steps(spec: Spec, channel: Channel) -> None:
 
 def _stock_steps(spec: Spec, channel: Channel) -> None:
     trainer = stock_trainer(spec, max_steps=MANY_STEPS)
-    _train(trainer, Turns(channel, spec.steps, Padded(trainer.model), wait_for_device), channel)
+    _train(trainer, Turns(channel, spec.steps, PaddedCounter(trainer.model), wait_for_device), channel)
 
 
 def _cross_encoder_steps(spec: Spec, channel: Channel) -> None:
@@ -107,7 +107,7 @@ def _cross_encoder_steps(spec: Spec, channel: Channel) -> None:
     arguments = CrossEncoderTrainingArguments(**_stock_settings(spec), max_steps=MANY_STEPS)
     texts = load_from_disk(spec.stock)["train"].select_columns([*_TEXTS, "label"])
     trainer = CrossEncoderTrainer(model=model, args=arguments, train_dataset=texts, loss=CrossEntropyLoss(model))
-    _train(trainer, Turns(channel, spec.steps, Padded(model), wait_for_device), channel)
+    _train(trainer, Turns(channel, spec.steps, PaddedCounter(model), wait_for_device), channel)
 
 
 def _train(trainer: Any, turns: Turns, channel: Channel, **facts: Any) -> None:
@@ -120,7 +120,7 @@ def _train(trainer: Any, turns: Turns, channel: Channel, **facts: Any) -> None:
 
 
 def _accelerate_steps(spec: Spec, channel: Channel) -> None:
-    """The loop of accelerate's own guide: prepare, then forward, backward, clip, step, schedule."""
+    """Run the loop of accelerate's own guide: prepare, then forward, backward, clip, step, schedule."""
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
 
@@ -130,7 +130,7 @@ def _accelerate_steps(spec: Spec, channel: Channel) -> None:
     loader: Any = DataLoader(tokens, batch_size=spec.examples, shuffle=True, collate_fn=_collator(spec))
     optimizer: Any = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     schedule: Any = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=MANY_STEPS)
-    turns = Turns(channel, spec.steps, Padded(model), wait_for_device)
+    turns = Turns(channel, spec.steps, PaddedCounter(model), wait_for_device)
     channel.answer(facts_of(model))
     model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
     model.train()
@@ -159,7 +159,7 @@ _STEPS: dict[str, Callable[[Spec, Channel], None]] = {
 
 
 def run_trainings(spec: Spec, channel: Channel) -> None:
-    """A block is a training to its end, model and Trainer made anew; loading them is not part of its time."""
+    """Run blocks of one whole training with a new model and Trainer; their loading is not timed."""
     tokens = int(Store.open(spec.store).splits["train"].total_tokens) * spec.epochs
     make = our_trainer if spec.recipe.how == "ours" else stock_trainer
     channel.answer({})
@@ -179,7 +179,7 @@ def run_trainings(spec: Spec, channel: Channel) -> None:
 
 
 def run_predictions(spec: Spec, channel: Channel) -> None:
-    """A block is one `predict` of the whole split."""
+    """Run blocks of one `predict` of the whole split."""
     split = Store.open(spec.store).splits[spec.split]
     ours = spec.recipe.how == "ours"
     data = split if ours else load_from_disk(spec.stock)[spec.split]
@@ -195,7 +195,7 @@ def run_predictions(spec: Spec, channel: Channel) -> None:
 
 
 def run_matmul(spec: Spec, channel: Channel) -> None:
-    """A block measures the device's matrix products once, in FLOP/s: "flops" in bf16, "fp32_flops" in fp32."""
+    """Run blocks that measure the device's matrix products, in FLOP/s: "flops" in bf16, "fp32_flops" in fp32."""
     device = torch.device(_device())
     channel.answer({"threads": torch.get_num_threads(), "device": str(device)})
     while channel.turn():
@@ -213,7 +213,7 @@ MODES: dict[str, Callable[[Spec, Channel], None]] = {
 
 
 def stock_trainer(spec: Spec, max_steps: int = -1, epochs: int = 1) -> StockTrainer:
-    """transformers' own Trainer on the same tokens, with the recipe of `spec.peer`."""
+    """Create transformers' own Trainer on the same tokens, with the recipe of `spec.peer`."""
     evaluates = max_steps < 0 and spec.evaluates
     arguments = StockArguments(
         **_stock_settings(spec),
@@ -258,7 +258,7 @@ def _collator(spec: Spec) -> DataCollatorWithPadding:
 
 
 def facts_of(model: nn.Module) -> dict[str, Any]:
-    """Parameters outside the embeddings, which a useful FLOP is counted by, and threads of this process."""
+    """Return the parameters outside the embeddings, for useful FLOP/s, and the threads of this process."""
     return {"parameters": parameters_outside_embeddings(model), "threads": torch.get_num_threads()}
 
 

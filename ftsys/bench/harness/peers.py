@@ -1,4 +1,4 @@
-"""Who is measured against whom: a row for each way to train or predict, and what a peer's process is told."""
+"""Lists the peers, one row for each way to train or predict, and defines the spec for a peer's process."""
 
 import importlib.util
 import json
@@ -12,26 +12,26 @@ from ftsys.errors import ConfigError
 
 @dataclass(frozen=True)
 class Peer:
-    """One way to do it. `how` names its loop in `peer_loops`; `batch` counts examples of an optimizer step."""
+    """One way to train or predict. `how` names its loop in `peer_loops`; `batch` is the examples per optimizer step."""
 
     how: str
     batch: int
     precision: str
-    says: str
+    description: str
     length_grouped: bool = False
     whole_in_bf16: bool = False
-    """Evaluation with bf16 weights in place of autocast."""
+    """True for evaluation with bf16 weights in place of autocast."""
     cuda_graphs: bool = False
     needs: str = ""
-    """A package that ftsys itself does not need."""
+    """A package that the peer needs and ftsys does not."""
 
 
 OURS = "ours"
 PEERS: dict[str, Peer] = {
     OURS: Peer("ours", 32, "bf16", "ftsys: packed, bf16 weights with float32 masters, batch 32, random order"),
     "ours-8": Peer("ours", 8, "bf16", "ftsys: packed, bf16 weights with float32 masters, batch 8, random order"),
-    "ours-grouped": Peer("ours", 32, "bf16", "as ours, in batches of like lengths", length_grouped=True),
-    "ours-graphs": Peer("ours", 32, "bf16", "as ours, its passes recorded and replayed (GPU)", cuda_graphs=True),
+    "ours-grouped": Peer("ours", 32, "bf16", "as ours, in batches of similar lengths", length_grouped=True),
+    "ours-graphs": Peer("ours", 32, "bf16", "as ours, with CUDA graphs (GPU)", cuda_graphs=True),
     "course": Peer("stock", 8, "fp32", "stock Trainer, the course's recipe: fp32, batch 8, random order"),
     "best": Peer("stock", 32, "bf16", "stock Trainer, its best recipe: bf16 autocast, batch 32, length-grouped", True),
     "accelerate": Peer("accelerate", 32, "bf16", "accelerate's plain loop: bf16 autocast, batch 32, random order"),
@@ -50,7 +50,7 @@ PEERS: dict[str, Peer] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """All that a peer's process is told; travels as JSON."""
+    """The task of a peer's process; passed to it as JSON."""
 
     mode: str
     """"step", "train", "eval" or "matmul": a function of `peer_loops`."""
@@ -60,40 +60,40 @@ class Spec:
     store: str
     stock: str
     work: str
-    """A folder for what a Trainer writes."""
+    """Output folder of the Trainer."""
     batch: int | None = None
-    """Examples of an optimizer step, in place of the peer's own number."""
+    """Examples per optimizer step, in place of the peer's own number."""
     tokens: int | None = None
-    """Real tokens of an optimizer step at most, in place of a number of examples: ours alone."""
+    """Largest number of real tokens per optimizer step, in place of a number of examples; only for ours."""
     steps: int = 4
-    """Optimizer steps of a block ("step")."""
+    """Optimizer steps per block, for mode "step"."""
     epochs: int = 1
-    """Of a training ("train")."""
+    """Epochs of a training, for mode "train"."""
     evaluates: bool = True
-    """Whether a training evaluates after each epoch."""
+    """True where a training evaluates after each epoch."""
     split: str = "validation"
-    """What is predicted ("eval")."""
+    """Split to predict, for mode "eval"."""
     cpus: tuple[int, ...] = ()
-    """CPUs that this process is bound to; none: all that it may use."""
+    """CPUs that the process is bound to; empty: no binding."""
 
     def to_json(self) -> str:
-        """One line."""
+        """Return one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Spec":
-        """The inverse of `to_json`."""
+        """Read the line that `to_json` returned."""
         values = json.loads(text)
         return cls(**{**values, "cpus": tuple(values["cpus"])})
 
     @property
     def recipe(self) -> Peer:
-        """The peer's row."""
+        """Return the peer's row."""
         return PEERS[self.peer]
 
     @property
     def examples(self) -> int:
-        """Of an optimizer step."""
+        """Return the examples per optimizer step."""
         return self.batch or self.recipe.batch
 
 
@@ -107,7 +107,7 @@ def check_peers(names: Sequence[str], known: Sequence[str]) -> None:
 
 
 def installed(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The peers that can run here, and a line for each that cannot."""
+    """Return the peers whose packages are installed, and a line for each of the others."""
     missing = [name for name in names if PEERS[name].needs and importlib.util.find_spec(PEERS[name].needs) is None]
     lines = [
         f"{name}: left out, because {PEERS[name].needs} is not installed (pip install 'ftsys[bench]')"
@@ -117,5 +117,5 @@ def installed(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def peer_spec(mode: str, peer: str, model: Path, inputs: Inputs, work: Path) -> Spec:
-    """The spec of one peer, with a folder of its own below `work`."""
+    """Create the spec of one peer, with its own folder below `work`."""
     return Spec(mode, peer, str(model), str(inputs.store), str(inputs.stock), str(work / f"{mode}-{peer}"))

@@ -1,4 +1,4 @@
-"""Measuring and recording: interleaved repeats, medians with their spread, and a JSON record of their origin."""
+"""Times interleaved repeats, summarizes them, and writes a JSON record with command, commit, device and versions."""
 
 import importlib.metadata
 import json
@@ -21,7 +21,7 @@ DEFAULT_FOLDER = Path("benchmarks/results")
 
 @dataclass(frozen=True)
 class Measurement:
-    """Repeats of one thing. `spread` is the distance of the quartiles; all in `unit`."""
+    """A summary of repeats, in `unit`. `spread` is the interquartile range."""
 
     unit: str
     median: float
@@ -31,21 +31,24 @@ class Measurement:
 
     @classmethod
     def of(cls, values: Sequence[float], unit: str, higher_is_better: bool = False) -> "Measurement":
-        """Summarise one value or more."""
+        """Summarize one or more values."""
         quartiles = quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
         best = max(values) if higher_is_better else min(values)
         return cls(unit, median(values), quartiles[2] - quartiles[0], best, len(values))
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds that a call takes."""
+    """Measure the wall-clock seconds of a call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def interleaved(works: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Seconds of each call, `repeats` times in turn, so that a machine's drift hits all alike; warm-ups are dropped."""
+    """Measure the seconds of each call in interleaved repeats, so that a drift of the machine affects all alike.
+
+    The first `warm_up` rounds are run and dropped.
+    """
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(warm_up + repeats):
         for name, work in works.items():
@@ -56,7 +59,7 @@ def interleaved(works: Mapping[str, Callable[[], object]], repeats: int, warm_up
 
 
 def device_name() -> str:
-    """The GPU's name if torch is loaded and sees one, else the CPU's with the number of CPUs this process may use."""
+    """Return the GPU's name where torch is loaded and sees one, else the CPU's with the number of usable CPUs."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
@@ -70,7 +73,7 @@ def write_record(
     ratios: Mapping[str, float],
     settings: Mapping[str, Any],
 ) -> Path:
-    """Write `NAME-DEVICE.json` into `folder` (made if missing) and return its path; OSError as it comes."""
+    """Write `NAME-DEVICE.json` into `folder` (created if missing) and return its path. Raises OSError."""
     record = {
         "name": name,
         "command": _command(),
@@ -100,12 +103,12 @@ def _versions() -> dict[str, str]:
 
 
 def _command() -> str:
-    """The command line, absolute paths cut to their last part: where somebody's folders lie is nobody's business."""
+    """Return the command line; absolute paths are cut to their last part, so that records name no private folders."""
     return shlex.join(Path(word).name if word.startswith("/") else word for word in sys.argv)
 
 
 def _commit() -> str:
-    """The commit of the checkout this file lies in, with "-dirty" if it was changed; "none" outside a checkout."""
+    """Return the commit of this file's checkout, with "-dirty" for local changes; "none" outside a checkout."""
     git = ("git", "-C", str(Path(__file__).parent))
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""The measuring side: peers in processes of their own, all alive, each worked in turn, so that drift hits all alike."""
+"""Controls the peers: one process each, with interleaved blocks, so that a drift of the machine affects all alike."""
 
 import json
 import os
@@ -14,27 +14,29 @@ from ftsys.bench.harness.turns import GO
 from ftsys.errors import ConfigError
 
 START_SECONDS = 600.0
+"""Time limit until a peer is ready."""
 BLOCK_SECONDS = 1800.0
-"""After which a peer counts as hung."""
+"""Time limit of a block."""
 LEAVE_SECONDS = 30.0
+"""Time limit for a peer to exit after its last block."""
 PROGRAM = (sys.executable, "-m", "ftsys.bench.harness.worker")
 
 Figures = dict[str, Any]
 
 
 class PeerFailed(RuntimeError):
-    """A peer's process ended, hung or said something else than an answer; the text is the end of what it wrote."""
+    """A peer's process ended or hung; the message has the end of its output."""
 
 
 class Blocks(Protocol):
-    """Something that works through a block when it is told to."""
+    """A peer, or a group of ranks, that can run a block."""
 
     def block(self) -> Figures:
-        """Work through one block; returns its figures, "seconds" among them."""
+        """Run one block; returns its figures, among them "seconds"."""
 
 
 class Worker:
-    """One peer's process. `ready` has what it said once it could begin."""
+    """Controls one peer's process. `ready` has the facts that the peer sent once it was ready."""
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class Worker:
         environment: Mapping[str, str] | None = None,
         program: Sequence[str] = PROGRAM,
     ) -> None:
-        """Start the process; `spec` is its last argument. What it prints goes to `log`."""
+        """Start the process; `spec` is its last argument. Its standard error goes to `log`."""
         self._log = log
         self.ready: Figures = {}
         with log.open("w") as stream:
@@ -57,11 +59,11 @@ class Worker:
             )
 
     def wait_until_ready(self) -> None:
-        """Raises PeerFailed, or ConfigError with the peer's own words where its input was wrong."""
+        """Wait for the facts. Raises PeerFailed, or ConfigError with the peer's own message for wrong input."""
         self.ready = self.receive(START_SECONDS)
 
     def send(self) -> None:
-        """Tell it to work through a block."""
+        """Tell the peer to run a block."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(f"{GO}\n".encode())
@@ -69,7 +71,7 @@ class Worker:
             raise self._failure("ended before its turn") from error
 
     def receive(self, seconds: float = BLOCK_SECONDS) -> Figures:
-        """Its next answer."""
+        """Wait for the peer's next answer. Raises PeerFailed, or ConfigError for wrong input."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], seconds)[0]:
             raise self._failure(f"has said nothing for {seconds:.0f} s")
@@ -82,17 +84,17 @@ class Worker:
         return figures
 
     def block(self) -> Figures:
-        """Work through one block."""
+        """Run one block."""
         self.send()
         return self.receive()
 
     def dismiss(self) -> None:
-        """Tell it that there are no more turns."""
+        """Tell the peer that there are no more blocks."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
     def close(self, seconds: float = LEAVE_SECONDS) -> None:
-        """Let it leave within `seconds`, or end it."""
+        """Let the peer exit within `seconds`, else kill it."""
         self.dismiss()
         try:
             self._process.wait(seconds)
@@ -110,13 +112,13 @@ class Worker:
 
 
 class Ranks:
-    """Several workers that take their turns together: a block lasts as long as its slowest rank."""
+    """Runs blocks on several ranks at once; a block lasts as long as its slowest rank."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self.workers = workers
 
     def block(self) -> Figures:
-        """Tokens, examples and steps are of all ranks, as rank 0 says them; memory is the fullest rank's."""
+        """Run one block. Tokens, examples and steps are totals, sent by rank 0; memory is the largest of any rank."""
         for worker in self.workers:
             worker.send()
         found = [worker.receive() for worker in self.workers]
@@ -125,15 +127,15 @@ class Ranks:
 
 
 class Crew:
-    """The processes of a measurement: started as they are added, ended together."""
+    """Starts the processes of a measurement one by one, and ends them together."""
 
     def __init__(self, work: Path) -> None:
-        """Logs lie in `work`."""
+        """Logs are written to `work`."""
         self._work = work
         self._workers: list[Worker] = []
 
     def add(self, name: str, spec: str, environment: Mapping[str, str] | None = None) -> Worker:
-        """Start a peer; it is not yet ready."""
+        """Start a peer, without waiting until it is ready."""
         self._work.mkdir(parents=True, exist_ok=True)
         worker = Worker(spec, self._work / f"{name}.log", environment)
         self._workers.append(worker)
@@ -145,7 +147,7 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in self._workers:  # all of them first: ranks wait for one another
+        for worker in self._workers:  # all of them first: ranks wait for each other
             worker.dismiss()
         for worker in self._workers:
             worker.close(LEAVE_SECONDS if error is None else 0.0)
@@ -154,9 +156,9 @@ class Crew:
 def in_turns(
     peers: Mapping[str, Blocks], repeats: int, warm_up: int = 1, tell: Callable[[str], object] = lambda line: None
 ) -> dict[str, list[Figures]]:
-    """Figures of `repeats` blocks of each peer, one of each a round; every round begins with another peer.
+    """Run `repeats` rounds of one block per peer; each round starts with another peer.
 
-    The first `warm_up` rounds are worked through and dropped.
+    The first `warm_up` rounds are run and dropped.
     """
     names = list(peers)
     found: dict[str, list[Figures]] = {name: [] for name in names}

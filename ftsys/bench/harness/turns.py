@@ -1,4 +1,4 @@
-"""A peer's side of a measurement: it waits for its turn, works through a block, and answers with what that took."""
+"""Implements a peer's side of a measurement: wait for an order, run a block, answer with its figures."""
 
 import json
 import os
@@ -13,42 +13,45 @@ GO = "go"
 
 
 class Finished(Exception):
-    """There are no more turns: the peer leaves its loop, wherever that is."""
+    """Raised inside a training loop to leave it, because there are no more blocks."""
 
 
 class Channel(Protocol):
-    """Where orders come from and answers go."""
+    """Receives orders and sends answers."""
 
     def turn(self) -> bool:
-        """Wait for an order; False: leave."""
+        """Wait for an order; False means that there are no more blocks."""
 
     def answer(self, figures: Mapping[str, Any]) -> None:
-        """Hand over what a block took."""
+        """Send the figures of a block."""
 
 
 class Pipe:
-    """Orders on standard input, answers on what was standard output: what libraries print goes to standard error."""
+    """Reads orders from standard input and writes answers to the original standard output.
+
+    Text that libraries print goes to standard error.
+    """
 
     def __init__(self) -> None:
-        """Take standard output over; once a process."""
+        """Redirect standard output to standard error; call it once per process."""
         self._answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
 
     def turn(self) -> bool:
-        """A line "go" means another block; anything else, the end of the input included, means leave."""
+        """Read a line: "go" means another block; any other line, or the end of input, means no more blocks."""
         return sys.stdin.readline().strip() == GO
 
     def answer(self, figures: Mapping[str, Any]) -> None:
-        """One line of JSON."""
+        """Write one line of JSON."""
         self._answers.write(json.dumps(figures) + "\n")
         self._answers.flush()
 
 
 class Turns:
-    """Cuts a training loop into blocks of `steps` optimizer steps, each worked through when it is this peer's turn.
+    """Cuts a training loop into blocks of `steps` optimizer steps, each run on an order.
 
-    A block lasts from the moment a step begins to the moment the step after its last one would begin, so that it holds
-    as many fetches of data as steps. `done` returns (real tokens, examples) so far; `wait` waits for the device.
+    A block lasts from the start of its first step to the start of the step after its last, so that it contains as many
+    data fetches as steps. `done` returns (real tokens, examples) so far; `wait` waits for the device.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Turns:
         self._start: tuple[float, tuple[int, int]] | None = None
 
     def begin_step(self) -> None:
-        """To be called whenever an optimizer step begins. Raises Finished."""
+        """Mark the start of an optimizer step; waits for an order between blocks. Raises Finished."""
         if self._left == 0:
             self._answer()
             if not self._channel.turn():
@@ -77,14 +80,14 @@ class Turns:
 
 
 def block_figures(seconds: float, tokens: int, examples: int, steps: int) -> dict[str, float]:
-    """What a block took, and this process's peak memory so far, in bytes."""
+    """Return the figures of a block, with this process's peak memory so far in bytes."""
     return {"seconds": seconds, "tokens": tokens, "examples": examples, "steps": steps, "memory": peak_memory()}
 
 
 def peak_memory() -> int:
-    """Bytes: the GPU's peak allocation, or the peak resident size of this process where there is none.
+    """Return the GPU's peak allocation, or this process's peak resident size where there is no GPU, in bytes.
 
-    The kernel's VmHWM, not getrusage: its figure is inherited from the process that started this one.
+    The resident size is the kernel's VmHWM: getrusage's value is inherited from the parent process.
     """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -9,7 +9,7 @@ from ftsys.errors import ConfigError
 
 
 def main(spec: Spec, channel: Channel) -> None:
-    """Say what there is to say, then work through blocks until there are no more turns."""
+    """Send the peer's facts, then run blocks until there are no more orders."""
     if spec.cpus:  # before torch counts the CPUs
         os.sched_setaffinity(0, spec.cpus)
     from ftsys.bench.harness.peer_loops import MODES

@@ -1,1 +1,1 @@
-"""Parts of `ftsys bench memory`."""
+"""Measures the cases of `ftsys bench memory`: steps with fake tensors and steps of real ranks."""

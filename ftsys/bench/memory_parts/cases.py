@@ -1,8 +1,7 @@
-"""What the memory benchmark measures, case by case: models, engines, batches; and how a case is measured."""
+"""Lists the cases of the memory benchmark (models, engines, batches), and measures a case."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ftsys.bench.harness.local_ranks import free_port, rank_variables
 from launcher.planner.cost.activations import MicroBatch
 from launcher.planner.cost.memory import Memory, Setting, predicted_memory
 from launcher.planner.model_shape import model_shape
@@ -30,11 +30,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "ModernBERT-base": {"model_type": "modernbert"},
 }
 SECONDS = 900.0
-"""After which a case's ranks are ended."""
+"""Time limit of a case's ranks."""
 
 
 class MeasurementFailed(RuntimeError):
-    """A rank of a case did not end as it should; the text is the end of what it wrote."""
+    """A rank printed no result; the message has the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """All that it is, in words."""
+        """Return a name with every setting of the case."""
         setting = self.setting
         engine = {"none": "torch", "ddp": "DDP"}.get(setting.backend, f"ZeRO {setting.zero_stage}")
         words = [self.model, f"{setting.ranks} x {setting.device}", engine, setting.precision]
@@ -59,17 +59,17 @@ class Case:
         return ", ".join([*words, f"{self.micro_batches} x {self.batch.tokens}/{self.batch.length} tokens"])
 
     def predict(self) -> Memory:
-        """What the memory model says of it."""
+        """Predict the memory of the case."""
         return predicted_memory(model_shape(MODELS[self.model], 2), self.batch, self.micro_batches, self.setting)
 
     @property
     def predicted_bytes(self) -> int:
-        """To be held against live bytes: on a CPU what is offloaded lies in the same memory."""
+        """Return the predicted live bytes; on a CPU the offloaded parts are in the same memory and count too."""
         memory = self.predict()
         return memory.total + (memory.parts.host if self.setting.device == "cpu" else 0)
 
     def measured(self) -> dict[str, int]:
-        """Bytes by part at the peak, and their "total", of the fullest rank."""
+        """Measure the bytes by part at the peak, and their "total", on the rank with the highest peak."""
         if self.how == "fake":
             from ftsys.bench.memory_parts.fake_step import fake_step_bytes
 
@@ -87,7 +87,7 @@ ENGINES = (
 
 
 def cases() -> Iterator[Case]:
-    """All of them: first what costs seconds, then the ranks, then what no machine without a GPU can show."""
+    """Yield all cases: first those that take seconds, then those with ranks, then those that need a GPU."""
     yield from (case for model in MODELS for case in _fake(model))
     yield from _on_ranks("MiniLM-L6", MicroBatch(1024, 128))
     yield from _more_of_minilm()
@@ -110,7 +110,7 @@ def _on_ranks(model: str, batch: MicroBatch) -> Iterator[Case]:
 
 
 def _more_of_minilm() -> Iterator[Case]:
-    """float32, more ranks, several micro-batches, long sequences."""
+    """Yield cases with float32, more ranks, several micro-batches and long sequences."""
     batch = MicroBatch(1024, 128)
     for stage in range(4):
         plain = Setting("deepspeed", stage, "bf16", "none", False, 2, "cpu")
@@ -123,7 +123,7 @@ def _more_of_minilm() -> Iterator[Case]:
 
 
 def _not_verified(model: str) -> Iterator[Case]:
-    """Eight GPUs, for which nothing here can be measured."""
+    """Yield cases of eight GPUs, which are predicted only."""
     for stage, offload in ENGINES:
         for again in (False, True):
             backend: Any = "deepspeed" if stage else "ddp"
@@ -132,7 +132,7 @@ def _not_verified(model: str) -> Iterator[Case]:
 
 
 def _of_ranks(case: Case) -> dict[str, int]:
-    """Start the case's ranks, wait for what they print; raises MeasurementFailed where one prints nothing."""
+    """Run the case's ranks and read their results. Raises MeasurementFailed where a rank prints none."""
     with tempfile.TemporaryDirectory(prefix="ftsys-bench-memory-") as work:
         found = _run_ranks(case, Path(work))
     fullest = max(found, key=lambda rank: rank["peak"])
@@ -147,7 +147,7 @@ def _run_ranks(case: Case, work: Path) -> list[dict[str, Any]]:
     words = json.dumps(
         {"run": _run_tree(case, work, ranks * share, STEPS), "store": str(store), "model": MODELS[case.model]}
     )
-    port = _free_port()
+    port = free_port()
     processes = []
     try:
         for rank in range(ranks):
@@ -183,18 +183,8 @@ def _run_tree(case: Case, work: Path, global_size: int, steps: int) -> dict[str,
 
 
 def _environment(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """A launcher's variables where there are several ranks; one rank alone has none, and no process group."""
     threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // ranks)), "DS_ACCELERATOR": "cpu"}
-    if ranks == 1:
-        return os.environ | threads
-    counts = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    return os.environ | threads | counts | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    return os.environ | threads | rank_variables(rank, ranks, port)
 
 
 def _answer(output: str, log: Path, case: Case) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The peak of one training step without its memory: torch's fake tensors, and torch's own memory tracker.
+"""Measures the peak memory of a training step with torch's fake tensors and memory tracker, without allocating it.
 
-What ftsys computes where DeepSpeed is not: the packed model, keyed dropout, AdamW, in bf16 on masters of its own.
+The step is that of ftsys without DeepSpeed: the packed model, keyed dropout, AdamW, and in bf16 ftsys' master weights.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,18 +29,18 @@ _PARTS = {
     "Activation": "activations",
     "Temp": "buffers",
 }
-"""MemTracker's names for ours; masters are "other" to it."""
+"""MemTracker's names -> our names; it counts master weights as "Other"."""
 
 
 def fake_step_bytes(
     config: Mapping[str, Any], precision: str, checkpointing: bool, tokens: int, length: int
 ) -> dict[str, int]:
-    """Bytes by part at the peak of the second step of a model, and their "total".
+    """Measure the bytes by part at the peak of a model's second step, and their "total".
 
-    One micro-batch of `tokens` tokens in sequences of `length`, two outputs, the attention kernel "padded": the others
-    look into tensors, which fake ones do not allow. `precision` is "fp32" or "bf16".
+    The step has one micro-batch of `tokens` tokens in sequences of `length`, two outputs, and the attention kernel
+    "padded": the other kernels read tensor values, which fake tensors do not have. `precision` is "fp32" or "bf16".
     """
-    dropout.mask_tables(torch.device("cpu"))  # cached, so it must not be made of fake tensors
+    dropout.mask_tables(torch.device("cpu"))  # cached, so it must be computed without fake tensors
     with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights(), _known_layout(tokens // length):
         model = fake_model(config)
         if checkpointing:
@@ -57,13 +57,13 @@ def fake_step_bytes(
 
 
 def recompute_layers(model: Any) -> None:
-    """Activation checkpointing, by the name that the release of transformers has for it."""
+    """Turn activation checkpointing on, by the name that the installed transformers has for it."""
     today = getattr(model, "activation_checkpointing_enable", None)
     (today or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def fake_model(config: Mapping[str, Any]) -> Any:
-    """The sequence classifier of a configuration, float32; under fake tensors it costs no memory."""
+    """Create the sequence classifier of a configuration in float32; with fake tensors it needs no memory."""
     words = {key: value for key, value in config.items() if key != "model_type"}
     settings = AutoConfig.for_model(config["model_type"], **words)
     settings.num_labels = 2
@@ -73,7 +73,7 @@ def fake_model(config: Mapping[str, Any]) -> Any:
 def _optimizer(model: nn.Module, precision: str) -> tuple[torch.optim.Optimizer, list[Tensor]]:
     if precision == "fp32":
         return torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True), []
-    # With weight decay every row is updated: which rows sleep, fake tensors cannot tell.
+    # With weight decay every row is updated: with fake tensors, rows without a gradient cannot be told apart.
     optimizer = MasterAdamW([{"params": list(model.parameters()), "weight_decay": 0.01}], lr=1e-4)
     optimizer.lower(torch.bfloat16)
     return optimizer, [master for group in optimizer.param_groups for master in group["params"]]
@@ -88,7 +88,7 @@ def _batch(tokens: int, length: int) -> PackedBatch:
 
 @contextmanager
 def _known_layout(sequences: int) -> Iterator[None]:
-    """Layouts that look into no tensor: sequences are equally long, and where they begin does not matter to memory."""
+    """Replace PackedLayout by one that reads no tensor; all sequences have the same length."""
 
     class Known(packed.PackedLayout):
         is_rectangular = True

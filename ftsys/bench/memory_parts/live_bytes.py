@@ -1,7 +1,7 @@
-"""How many bytes of tensors are alive at each moment of a piece of work, and what they are; real or fake tensors.
+"""Counts the bytes of live tensors after every operation, and tells what they are; for real and fake tensors.
 
-torch's own MemTracker does the same for a plain model and optimizer; it knows no DeepSpeed engine. Both agree where
-both can measure (a test).
+torch's own MemTracker does the same for a plain model and optimizer, but does not support DeepSpeed's engine. A test
+checks that both agree where both can measure.
 """
 
 import weakref
@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 @dataclass
 class Block:
-    """One storage: its bytes, the operations between which it lived, and the phase it was made in."""
+    """One storage: its bytes, its first and last operation, and the phase in which it was created."""
 
     bytes: int
     born: int
@@ -26,14 +26,14 @@ class Block:
     died: int | None = None
 
     def lives_at(self, moment: int) -> bool:
-        """Whether it was alive after operation `moment`."""
+        """Return True where the storage was alive after operation `moment`."""
         return self.born <= moment and (self.died is None or self.died > moment)
 
 
 class LiveBytes(TorchDispatchMode):
-    """While entered, counts every storage that an operation makes or reads; `phase` is what the caller says it is.
+    """Counts, while entered, every storage that an operation creates or reads; the caller sets `phase`.
 
-    A storage is known by torch's Python object for it, which lives as long as the storage does.
+    A storage is identified by torch's Python object for it, which lives as long as the storage does.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class LiveBytes(TorchDispatchMode):
         return result
 
     def see(self, tensor: Tensor, operation: str = "given") -> None:
-        """Count the tensor's storage from now on, or its new size."""
+        """Start to count the tensor's storage, or update its size."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         known = self._block_of.get(key)
@@ -78,30 +78,30 @@ class LiveBytes(TorchDispatchMode):
         block = self._block_of.pop(key, None)
         self._watched.pop(key, None)
         if block is not None:
-            block.died = self.moment + 1  # it was there right behind the last operation
+            block.died = self.moment + 1  # it was alive right after the last operation
             self._total -= block.bytes
 
     def restart_peak(self) -> None:
-        """Forget the peak so far."""
+        """Reset the peak to the current bytes."""
         self._peak = (self._total, self.moment)
 
     @property
     def peak_bytes(self) -> int:
-        """The most bytes alive at once since the last `restart_peak`."""
+        """Return the peak bytes since the last `restart_peak`."""
         return self._peak[0]
 
     def at_peak(self) -> list[Block]:
-        """The storages alive then."""
+        """Return the storages that were alive at the peak."""
         return [block for block in self.blocks if block.lives_at(self._peak[1])]
 
     def blocks_of(self, tensors: Iterable[Tensor | None]) -> set[int]:
-        """The identities (`id`) of the blocks that these tensors lie in."""
+        """Return the identities (`id`) of the blocks that hold these tensors."""
         keys = {tensor.untyped_storage()._cdata for tensor in tensors if tensor is not None}
         return {id(self._block_of[key]) for key in keys if key in self._block_of}
 
 
 def by_part(blocks: Iterable[Block], part_of: Callable[[Block], str]) -> dict[str, int]:
-    """Bytes of the blocks, summed by part, largest first."""
+    """Sum the bytes of the blocks by part, largest first."""
     sums: dict[str, int] = {}
     for block in blocks:
         sums[part_of(block)] = sums.get(part_of(block), 0) + block.bytes

@@ -1,7 +1,7 @@
-"""One rank of a memory measurement: a few real steps of ftsys' own Trainer, and the tensors that the last one held.
+"""Runs one rank of a memory measurement: a few steps of ftsys' own Trainer, and the live tensors of the last step.
 
 `python -m ftsys.bench.memory_parts.rank SETTINGS` reads its settings as JSON and prints one line of JSON.
-The ranks are started by `ftsys.bench.memory_parts.cases`.
+`ftsys.bench.memory_parts.cases` starts the ranks.
 """
 
 import json
@@ -26,22 +26,22 @@ from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS
 from launcher.planner.plan import World, make_plan
 
 STEPS = 4
-"""DeepSpeed's ZeRO 3 knows the order of modules from the second step on, and prefetches by it from the third."""
+"""Optimizer steps: ZeRO 3 knows the order of modules from the second step on, and prefetches from the third on."""
 
 _MADE_IN = {"forward": "activations", "backward": "buffers", "step": "buffers"}
 
 
 class Watch(TrainerCallback):
-    """Tells the counter which phase a step is in, and looks for the peak in the last step."""
+    """Sets the counter's phase, and restarts its peak at the last step."""
 
     def __init__(self, counter: LiveBytes) -> None:
-        """`trainer` is set once there is one."""
+        """Start without a trainer; `listen` sets it."""
         self.counter = counter
         self.trainer: Trainer | None = None
         self.gradients: set[int] = set()
 
     def listen(self, trainer: Trainer) -> None:
-        """Hear of forward and backward passes, and of gradients before an engine moves them."""
+        """Hook forward and backward passes, and gradients before an engine moves them."""
         self.trainer = trainer
         for owner, name, phase in ((trainer, "_forward_backward", "forward"), (trainer.accelerator, "backward", "")):
             setattr(owner, name, self._announcing(getattr(owner, name), phase or "backward"))
@@ -59,9 +59,10 @@ class Watch(TrainerCallback):
         self.gradients |= self.counter.blocks_of([parameter.grad])
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The last step alone is looked at."""
+        """Hook DeepSpeed's update at the first step; restart the peak at the last."""
         engine = self.trainer.deepspeed if self.trainer is not None else None
-        if state.global_step == 0 and engine is not None:  # its update follows its backward before the Trainer speaks
+        # DeepSpeed updates right after its backward pass, before the Trainer's callback for the update.
+        if state.global_step == 0 and engine is not None:
             engine.step = self._ending_backward(engine.step)
         if state.global_step == state.max_steps - 1:
             self.counter.restart_peak()
@@ -74,11 +75,11 @@ class Watch(TrainerCallback):
         return announced
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Gradients are whole."""
+        """Start the update phase: gradients are complete."""
         self._begin_update()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """What the Trainer does between steps belongs to none."""
+        """End the step: work between steps belongs to no phase of it."""
         self.counter.phase = "between"
 
     def _begin_update(self) -> None:
@@ -89,7 +90,7 @@ class Watch(TrainerCallback):
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
-    """Train `STEPS` steps as `settings` say; returns the last one's peak and its bytes by part."""
+    """Train `STEPS` steps with `settings`; returns the last step's peak and its bytes by part."""
     run, ranks = build_run(settings["run"]), int(os.environ.get("WORLD_SIZE", "1"))
     plan = make_plan(run, World(ranks=ranks, local_ranks=ranks, bf16_supported=True))
     if plan.backend == "deepspeed":
@@ -126,7 +127,7 @@ def _model(config: dict[str, Any]) -> nn.Module:
 
 
 def owned(trainer: Trainer, counter: LiveBytes) -> tuple[set[int], set[int]]:
-    """The blocks of weights and of optimizer states, masters included, whatever engine holds them."""
+    """Return the blocks of weights and of optimizer states (with master weights), for any engine."""
     wrapped = getattr(trainer.model_wrapped, "optimizer", None) or trainer.optimizer
     inner: Any = wrapped
     while hasattr(inner, "optimizer"):
@@ -141,7 +142,7 @@ def owned(trainer: Trainer, counter: LiveBytes) -> tuple[set[int], set[int]]:
 
 
 def make_store(folder: Path, rows: int, length: int, vocabulary: int) -> Path:
-    """A store of `rows` examples of random tokens, each `length` long; returns its folder."""
+    """Write a store of `rows` examples of random tokens, each `length` long; returns its folder."""
     facts = TokenizerFacts("memory", pad_id=0, vocab_size=vocabulary, emits_token_types=True, max_length=length)
     lengths, generator = np.full(rows, length, np.int32), np.random.default_rng(0)
     with StoreWriter(folder, "0123456789abcdef" * 4, facts, "int64", "memory") as writer:

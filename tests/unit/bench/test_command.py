@@ -1,4 +1,4 @@
-"""`ftsys bench` around its measurements: what it refuses, its tables, records and plots, the stages on a GPU."""
+"""Tests `ftsys bench` apart from its measurements: errors, tables, records, plots, and the stages on a GPU."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def case(tmp_path: Path) -> Case:
 
 
 def rounds(**rates: float) -> Rounds:
-    """Three blocks a peer; a peer with rate 2 takes half the time."""
+    """Create three blocks per peer; a peer with rate 2 takes half the time."""
     blocks = {
         name: [{**BLOCK, "seconds": 2.0 / rate, "flops": 1e9, "fp32_flops": 5e8} for _ in range(3)]
         for name, rate in rates.items()
@@ -69,7 +69,7 @@ def test_without_a_gpu_the_gpu_benchmark_says_so(
 
 @pytest.mark.long
 def test_a_benchmark_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
-    """TERM while the peers start: status 143, no scratch folder, no peer left."""
+    """SIGTERM while the peers start: status 143, no scratch folder, no peer left."""
     command = [sys.executable, "-m", "ftsys", "bench", "scaling", "--quick", "--output", str(tmp_path / "results")]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "FTSYS_GLUE_DIR": ""}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -116,7 +116,7 @@ def test_trainings_and_predictions_in_figures(tmp_path: Path) -> None:
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:
-    """The machine is half as fast in the second round, which changes rates and no ratio."""
+    """The machine is half as fast in the second round: rates change, ratios do not."""
     drifting = {
         "ours": [{**BLOCK, "seconds": 1.0}, {**BLOCK, "seconds": 2.0}],
         "best": [{**BLOCK, "seconds": 3.0}, {**BLOCK, "seconds": 6.0}],
@@ -163,7 +163,7 @@ def test_every_stage_is_a_command_that_its_benchmark_reads() -> None:
 
 
 def reads(words: tuple[str, ...]) -> bool:
-    """Whether the benchmark gets as far as measuring."""
+    """Return True where the benchmark parses the words and would measure."""
     module = {"step": step, "train": train, "eval": bench_eval, "startup": startup}[words[0]]
     with pytest.MonkeyPatch.context() as patch:
         for place in (measuring, module):
@@ -191,7 +191,7 @@ def test_stages_end_in_time_and_the_rest_is_said() -> None:
     statuses = {name: found.settings[name]["exit status"] for name in found.tables["stages"]}
     assert statuses == {"quick": 0, "fails": 3, "sleeps": -15}
     assert [note.partition(",")[0] for note in found.notes] == [
-        "fails: ended with 3", "sleeps: out of time", "late: left out",
+        "fails: exit status 3", "sleeps: out of time", "late: left out",
     ]  # fmt: skip
 
 

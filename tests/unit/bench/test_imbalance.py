@@ -1,4 +1,4 @@
-"""The simulated balance of many ranks, against sums done by hand."""
+"""Tests the simulated balance of many ranks against results computed by hand."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_a_stock_step_is_as_long_as_its_longest_example() -> None:
 
 
 def test_the_stock_sampler_is_that_of_transformers() -> None:
-    """Ranks 8, batches of 4: efficiency with transformers' own order of the same lengths, within the draw's noise."""
+    """Compare the efficiency of 8 ranks and batches of 4 with transformers' own order, within the noise of the draw."""
     from transformers.trainer_pt_utils import get_length_grouped_indices
 
     lengths = drawn_lengths(LENGTHS, 8, 4)

@@ -1,4 +1,4 @@
-"""The memory benchmark around its measurements: its cases, its file of results, its verdict."""
+"""Tests the memory benchmark apart from its measurements: cases, file of results, exit status."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_every_case_has_a_name_of_its_own() -> None:
 
 
 def test_all_that_was_promised_is_there() -> None:
-    """Five models without ZeRO; two of them at each stage and offload in real ranks; with and without recomputation."""
+    """Expect all models without ZeRO, two of them with every engine, each with and without recomputation."""
     fake = {(c.model, c.setting.precision, c.setting.checkpointing) for c in ALL if c.how == "fake"}
     assert fake == {(m, p, again) for m in MODELS for p in ("fp32", "bf16") for again in (False, True)}
     ranks = {
@@ -34,7 +34,7 @@ def test_what_needs_a_gpu_is_not_measured() -> None:
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, factor: float) -> list[str]:
-    """Let every measurement be the prediction times `factor`; returns the names of those that were made."""
+    """Replace each measurement by the prediction times `factor`; returns the list of measured names."""
     made: list[str] = []
 
     def measured(case: Case) -> dict[str, int]:

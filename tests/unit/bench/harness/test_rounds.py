@@ -1,4 +1,4 @@
-"""The measuring side of the training benchmarks, with a small program in place of the peers."""
+"""Tests the control of peers, with a small program in place of them."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""DeepSpeed's JSON: made from a plan, held to the shipped files, and compared with a user's own."""
+"""Tests DeepSpeed's JSON: generated from a plan, equal to the shipped files, and compared with a user's own file."""
 
 import json
 from collections.abc import Callable

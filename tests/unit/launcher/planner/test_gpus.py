@@ -1,4 +1,4 @@
-"""GPUs by the names of their makers' driver, and amounts of memory."""
+"""Tests how GPUs are recognized by their driver's names, and how amounts of memory are parsed."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ DRIVER_NAMES = {
 
 
 def machine(root: Path, *models: str) -> Path:
-    """A folder that looks like the root of a machine with these GPUs."""
+    """Create a folder that looks like the root of a machine with these GPUs."""
     (root / "dev").mkdir()
     for number, model in enumerate(models):
         (root / f"dev/nvidia{number}").touch()

@@ -1,4 +1,4 @@
-"""Parameters counted from config.json alone, against the models that transformers builds of the same configuration."""
+"""Tests parameters derived from config.json against the models that transformers builds from the same configuration."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def built(config: dict[str, Any], outputs: int) -> torch.nn.Module:
-    """transformers' own model of the configuration, without memory for its weights."""
+    """Build transformers' own model of the configuration, without memory for its weights."""
     settings = AutoConfig.for_model(config["model_type"], **{k: v for k, v in config.items() if k != "model_type"})
     settings.num_labels = outputs
     with torch.device("meta"):

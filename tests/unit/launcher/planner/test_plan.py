@@ -1,4 +1,4 @@
-"""Every automatic choice of a plan, its arithmetic, and what a world cannot do."""
+"""Tests every automatic choice of a plan, its batch arithmetic, and the settings that a world refuses."""
 
 import json
 from dataclasses import asdict

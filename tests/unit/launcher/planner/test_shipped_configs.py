@@ -1,4 +1,4 @@
-"""Every shipped run file loads, plans, and means what its name says."""
+"""Tests that every shipped run file loads, plans, and sets what its name says."""
 
 from pathlib import Path
 

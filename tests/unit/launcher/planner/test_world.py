@@ -1,4 +1,4 @@
-"""What a process sees of its ranks and its machine, from environment variables and files."""
+"""Tests how ranks and devices are read from environment variables and the machine's files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the memory model says of each engine, computed by hand, and what must hold whatever the sizes."""
+"""Tests the predicted memory of each engine against results computed by hand, and properties for all sizes."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def test_weights_and_optimizer(setting: Setting, weights: int, optimizer: int) -
 @pytest.mark.parametrize(
     ("setting", "total"),
     [
-        # Without a token worth counting, torch's own step is fullest when gradients are there beside all else.
+        # With hardly any tokens, torch's step peaks when the gradients are allocated next to everything else.
         (PLAIN, 16 * N),
         (replace(PLAIN, precision="bf16"), 16 * N),
         (replace(PLAIN, backend="ddp", ranks=2), 20 * N),
@@ -64,7 +64,7 @@ def test_the_fullest_moment_of_a_step_without_activations(setting: Setting, tota
 
 
 def test_zero_1_on_the_cpu_reduces_behind_the_backward_pass() -> None:
-    """All gradients are there, and one bucket; in a model larger than a bucket, a rank's own part once more."""
+    """Expect all gradients and one bucket; in a model larger than a bucket, also a second copy of a rank's own part."""
     setting, n = replace(zero(1), device="cpu"), MINILM.parameters
     small = predicted_memory(MINILM, TINY, 1, setting)
     assert small.total == pytest.approx(2 * n + 6 * n + 2 * n + 2 * BUCKET_ELEMENTS, rel=0.01)
@@ -74,7 +74,7 @@ def test_zero_1_on_the_cpu_reduces_behind_the_backward_pass() -> None:
 
 
 def test_minilm_on_two_cpu_ranks_as_it_was_measured() -> None:
-    """512 tokens a rank, live bytes of DeepSpeed 0.19.8's tensors under gloo, in MiB."""
+    """Compare with live bytes of DeepSpeed 0.19.8's tensors under gloo, 512 tokens a rank, in MiB."""
     measured = {(1, "optimizer"): 464.9, (2, "optimizer"): 464.9, (0, "none"): 433.3}
     for (stage, offload), expected in measured.items():
         setting = replace(zero(stage, offload=offload), device="cpu")

@@ -1,0 +1,18 @@
+"""Prepares ranks of one process group on this machine: a free port and a launcher's environment variables."""
+
+import socket
+
+
+def free_port() -> int:
+    """Return a TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def rank_variables(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """Return torchrun's variables for a rank; empty for a single rank, which has no process group."""
+    if ranks == 1:
+        return {}
+    counts = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
+    return {**{name: str(value) for name, value in counts.items()}, "MASTER_ADDR": "127.0.0.1"}
