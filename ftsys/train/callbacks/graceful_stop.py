@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import torch
-from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ftsys.distributed import MaxOverRanks
 from ftsys.errors import FtsysError
 from ftsys.train.fault_tolerance.signals import Interruption
 
@@ -21,7 +20,7 @@ class GracefulStop(TrainerCallback):
         self.agreed = False
         self.evaluation_owed = False
         self._failure: FtsysError | None = None
-        self._asked: tuple[torch.Tensor, Any] | None = None
+        self._asked: MaxOverRanks | None = None
 
     def fail(self, error: FtsysError) -> None:
         """End the run with `error` at the next question, on all ranks: raised here alone, the others would wait."""
@@ -71,16 +70,12 @@ class GracefulStop(TrainerCallback):
 
     def _ask(self, args: TrainingArguments) -> None:
         own = FAILING + self._failure.exit_status if self._failure else int(self.interruption.wanted)
-        word = torch.tensor([own], dtype=torch.int32, device=args.device)
-        answer = distributed.all_reduce(word, distributed.ReduceOp.MAX, async_op=True) if args.world_size > 1 else None
-        self._asked = word, answer
+        self._asked = MaxOverRanks(own, args.device)
 
     def _hear(self) -> bool:
         assert self._asked is not None
-        (word, answer), self._asked = self._asked, None
-        if answer is not None:
-            answer.wait()
-        found = int(word.item())
+        asked, self._asked = self._asked, None
+        found = asked.wait()
         if found >= FAILING:
             raise self._failure or _failure_elsewhere(found - FAILING)
         self.agreed = self.agreed or bool(found)
