@@ -13,12 +13,12 @@ Value = TypeVar("Value")
 
 
 def rank() -> int:
-    """This process's rank; 0 without a process group."""
+    """Return this process's rank; 0 without a process group."""
     return distributed.get_rank() if _has_group() else 0
 
 
 def world_size() -> int:
-    """The number of ranks; 1 without a process group."""
+    """Return the number of ranks; 1 without a process group."""
     return distributed.get_world_size() if _has_group() else 1
 
 

@@ -56,7 +56,7 @@ def resolve_plan(run: RunConfig, train_split: StoreSplit, packed: bool, model: M
 def plan_with_micro_tokens(
     run: RunConfig, train_split: StoreSplit, tokens: int, *, packed: bool, model: ModelShape | None
 ) -> Plan:
-    """As `resolve_plan`, for the same run with micro-batches of `tokens` tokens."""
+    """Make the plan of the same run with micro-batches of `tokens` tokens; else as `resolve_plan`."""
     other = run.model_copy(update={"batch": run.batch.model_copy(update={"micro_tokens": tokens})})
     return resolve_plan(other, train_split, packed=packed, model=model)
 

@@ -60,7 +60,7 @@ def say(line: str) -> None:
 
 @dataclass
 class Session:
-    """What trains a run in this rank, and later what `finish` needs of it."""
+    """Everything that trains a run in this rank, and that `finish` needs afterwards."""
 
     run: RunConfig
     task: Task

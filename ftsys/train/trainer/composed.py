@@ -1,7 +1,4 @@
-"""Defines the Trainer between transformers' and ours: stock methods that hand the work to the parts it is made of.
-
-The parts do what differs from the stock Trainer; each method below says in a line which part, and when.
-"""
+"""Overrides methods of transformers' Trainer, and delegates each to a part that the Trainer is composed of."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -62,22 +59,22 @@ class ComposedTrainer(transformers.Trainer):
     # Data
 
     def get_train_dataloader(self) -> Any:
-        """A loader of steps for a store's split, and within `train` for data that is packed; else the stock one."""
+        """Return a loader of steps for a store's split, and within `train` for packed data; else the stock one."""
         loader = self.parts.data_path.step_loader(self)
         return super().get_train_dataloader() if loader is None else loader
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """A loader of packs for a store's split, and within `evaluate` for data that is packed; else the stock one."""
+        """Return a loader of packs for a store's split, and within `evaluate` for packed data; else the stock one."""
         loader = self.parts.data_path.evaluation_loader(self, eval_dataset)
         return super().get_eval_dataloader(eval_dataset) if loader is None else loader
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """As `get_eval_dataloader`."""
+        """Return a loader by the rule of `get_eval_dataloader`."""
         loader = self.parts.data_path.pack_loader(self, test_dataset, "test")
         return super().get_test_dataloader(test_dataset) if loader is None else loader
 
     def get_total_train_batch_size(self, args: Any) -> int:
-        """Examples of an optimizer step."""
+        """Return the examples of an optimizer step."""
         return self.parts.data_path.step_examples_in_training() or super().get_total_train_batch_size(args)
 
     # Training
@@ -85,7 +82,7 @@ class ComposedTrainer(transformers.Trainer):
     def train(
         self, resume_from_checkpoint: Any = None, trial: Any = None, ignore_keys_for_eval: list[str] | None = None
     ) -> TrainOutput:
-        """As transformers'; returns once the last checkpoint is on the disk.
+        """Train as transformers does; returns once the last checkpoint is on the disk.
 
         Raises CheckpointError for a damaged checkpoint that was named; with True the newest sound one is taken.
         """
@@ -102,7 +99,7 @@ class ComposedTrainer(transformers.Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """As transformers', over whole steps where they are packed."""
+        """Run transformers' loop, over whole steps where they are packed."""
         with self.parts.data_path.training(self):
             return super()._inner_training_loop(
                 batch_size=batch_size,
@@ -113,7 +110,7 @@ class ComposedTrainer(transformers.Trainer):
             )
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
-        """As transformers', then the checkpoint's state goes into whatever engine it made."""
+        """Let transformers make the engine and optimizer, then restore the checkpoint's state into them."""
         restoration = Restoration.planned(self, resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, restoration.stock)
         self.parts.step.begin_training(self)
@@ -121,44 +118,44 @@ class ComposedTrainer(transformers.Trainer):
         return prepared
 
     def _run_epoch(self, *loop: Any, **named: Any) -> None:
-        """As transformers', but without a step after the last: it takes one when resumed at a `max_steps`."""
+        """Run transformers' epoch, but no step after the last: it would take one when resumed at `max_steps`."""
         if self.state.global_step < self.state.max_steps:
             return super()._run_epoch(*loop, **named)
         self.control.should_training_stop = True
         return None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As transformers'; with `args.master_weights`, AdamW on float32 masters."""
+        """Make transformers' optimizer; with `args.master_weights`, AdamW on float32 masters."""
         self.optimizer = super().create_optimizer(model)
         if setting(self.args, "master_weights"):
             self.optimizer = with_masters(self.optimizer)
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """The norm before clipping; with masters the optimizer clips in its own pass."""
+        """Return the norm before clipping; with masters the optimizer clips in its own pass."""
         masters = masters_of(self.optimizer)
         return super()._clip_grad_norm(model) if masters is None else masters.clip(self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The norm, once the step was judged by it. Raises FtsysError after too many bad steps in a row."""
+        """Return the norm, and skip the step where it is not finite. Raises FtsysError after too many in a row."""
         norm = super()._get_grad_norm(model, grad_norm)
         self.parts.step.guard.check(self, model, norm)
         return norm
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward of this rank's share of a step, or of a stock batch."""
+        """Run forward and backward passes of this rank's share of a step, or of a stock batch."""
         share = share_of(inputs)
         if share is None:
             return super().training_step(model, inputs, num_items_in_batch)
         return self.parts.step.run(self, model, share)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """6 x parameters outside the embeddings x this rank's real tokens."""
+        """Return 6 x parameters outside the embeddings x this rank's real tokens."""
         share = share_of(inputs)
         return super().floating_point_ops(inputs) if share is None else self.parts.step.floating_point_ops(self, share)
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
-        """Real tokens of the whole step, on every rank; without padding `all` and `non_padding` are the same."""
+        """Count the real tokens of the whole step, on every rank: without padding `all` and `non_padding` are one."""
         share = share_of(inputs)
         if share is None:
             super()._track_num_input_tokens(inputs)
@@ -166,7 +163,7 @@ class ComposedTrainer(transformers.Trainer):
             self.state.num_input_tokens_seen += share.step_tokens
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As transformers', with skipped steps, and for a store with throughput, balance and memory."""
+        """Log skipped steps as well, and for a store throughput, balance of the ranks, and memory."""
         figures = self.parts.step.figures(logs)
         super().log({**logs, **figures} if figures else logs, start_time)
 
@@ -175,14 +172,14 @@ class ComposedTrainer(transformers.Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """As transformers'."""
+        """Evaluate as transformers does, by packs where the data can be packed."""
         with self.parts.data_path.evaluating():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
-        """As transformers'; rows come back in the order of the data, whatever the sampling strategy."""
+        """Predict as transformers does; rows come back in the order of the data, whatever the sampling strategy."""
         with self.parts.data_path.evaluating():
             return super().predict(test_dataset, ignore_keys, metric_key_prefix)
 
@@ -194,7 +191,7 @@ class ComposedTrainer(transformers.Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Evaluates an `EvaluationLoader` by packs, any other loader as transformers does."""
+        """Evaluate an `EvaluationLoader` by packs, any other loader as transformers does."""
         if isinstance(dataloader, EvaluationLoader):
             return self.parts.evaluator.run(self, dataloader, prediction_loss_only, metric_key_prefix)
         return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)

@@ -44,7 +44,7 @@ class RunFolderCheckpointer:
     """Writes `checkpoints/step-N` folders, which any world size and ZeRO stage reads. A `Checkpointer`."""
 
     def __init__(self, attempt: Attempt, hooks: RunHooks | None = None) -> None:
-        """`hooks` say whether an evaluation is owed, and hear of a save that failed."""
+        """Use `hooks` to ask whether an evaluation is owed, and to report a save that failed."""
         self.attempt, self._hooks = attempt, hooks or RunHooks()
         self._saver = BackgroundSaver(self._hooks.on_saving_error)
         self._buffers = StagingBuffers()
@@ -107,7 +107,7 @@ class RunFolderCheckpointer:
         self._saver.wait()
 
     def finish(self) -> None:
-        """As `wait`; then the memory of the copies is freed."""
+        """Wait as `wait` does, then free the memory of the copies."""
         self.wait()
         self._buffers.clear()
 
