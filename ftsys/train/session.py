@@ -120,7 +120,7 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
 
 
 def run_hooks(stopping: GracefulStop, progress: ProgressCallback | None = None) -> RunHooks:
-    """Return the hooks by which a run shows evaluations, stops, and hears of a failed save."""
+    """Return the hooks through which a run shows evaluations, stops, and is informed of a failed save."""
     return RunHooks(
         on_evaluation_progress=progress.evaluation if progress is not None else lambda name, done, total: None,
         stop_wanted=lambda: stopping.interruption.wanted,

@@ -89,7 +89,7 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
     if plan.backend == "deepspeed":
         engine["deepspeed"] = _deepspeed(run, plan)
     elif plan.ranks > 1:
-        # Every weight of a sequence classifier takes part in its loss: looking for others costs a pass a step.
+        # Every weight of a sequence classifier takes part in its loss: searching unused ones costs a pass a step.
         engine["ddp_find_unused_parameters"] = False
         if on_cpu:
             engine["ddp_backend"] = "gloo"

@@ -38,11 +38,11 @@ class ComposedTrainer(transformers.Trainer):
     def __init__(
         self, *stock: Any, checkpointer: Checkpointer | None = None, hooks: RunHooks | None = None, **named: Any
     ) -> None:
-        """`checkpointer` is by default that of the stock layout. Raises TypeError, see `Trainer`."""
+        """Take `stock` and `named` as transformers does; the rest, and TypeError, as `Trainer` describes them."""
         super().__init__(*stock, **named)
         packing = Packing(ComposedTrainer)
         data_path = DataPath(packing)
-        step = StepEngine(self.args, data_path)
+        step = StepEngine(self.args, packing, data_path)
         evaluator = Evaluator(packing, step.meter, hooks or RunHooks())
         self.parts = Parts(checkpointer or StockLayoutCheckpointer(), packing, data_path, step, evaluator)
         if is_split(self.train_dataset) and self.compute_loss_func is not None:

@@ -24,8 +24,8 @@ class DataPath:
     """The splits that are trained on and evaluated, and their loaders. Its methods take the Trainer that asks."""
 
     def __init__(self, packing: Packing) -> None:
-        """`packing` decides which data is packed."""
-        self.packing = packing
+        """Ask `packing` which data is packed."""
+        self._packing = packing
         self.training_split: Split | None = None
         """Training items are shares of its steps; None for data that goes the stock way."""
         self._evaluating = False
@@ -39,7 +39,7 @@ class DataPath:
         """Return a loader of steps for a store's split, and within `training` for packed data; else None."""
         if is_split(trainer.train_dataset):
             self.training_split = trainer.train_dataset
-            self.packing.attach_view(trainer, self.training_split)
+            self._packing.attach_view(trainer, self.training_split)
         split = self.training_split
         if split is None:
             return None
@@ -71,7 +71,7 @@ class DataPath:
         """
         data, accumulation = trainer.train_dataset, trainer.args.gradient_accumulation_steps
         if data is not None and not is_split(data):
-            return self.packing.packed_split(trainer, data, "training", training=True)
+            return self._packing.packed_split(trainer, data, "training", training=True)
         if trainer.is_deepspeed_enabled and accumulation > 1:
             raise ConfigError(
                 f"gradient_accumulation_steps={accumulation!r} under DeepSpeed, which would count them itself: give "
@@ -116,7 +116,7 @@ class DataPath:
             seed=args.seed if args.data_seed is None else args.data_seed,
             rank=args.process_index,
             ranks=args.world_size,
-            packed=self.packing.view is not None,
+            packed=self._packing.view is not None,
             static_shapes=setting(args, "cuda_graphs"),
         )
 
@@ -143,14 +143,14 @@ class DataPath:
         split, args = self.split_to_evaluate(trainer, data, name), trainer.args
         if split is None:
             return None
-        micro_tokens, packed = setting(args, "micro_tokens"), self.packing.view is not None
+        micro_tokens, packed = setting(args, "micro_tokens"), self._packing.view is not None
         return EvaluationLoader(split, micro_tokens, args.process_index, args.world_size, packed=packed)
 
     def split_to_evaluate(self, trainer: Trainer, data: Any, name: str) -> Split | None:
         """Return the split of packs, or None for the stock data path."""
         if is_split(data):
-            self.packing.attach_view(trainer, data)
+            self._packing.attach_view(trainer, data)
             return data
         if data is None or not self._evaluating:
             return None
-        return self.packing.packed_split(trainer, data, name, training=False)
+        return self._packing.packed_split(trainer, data, name, training=False)

@@ -25,7 +25,7 @@ class Evaluator:
     """Predicts splits by packs and keeps the last predictions of each. Its methods take the Trainer that evaluates."""
 
     def __init__(self, packing: Packing, meter: Meter, hooks: RunHooks) -> None:
-        """`meter` leaves evaluations out of the training's rate; `hooks` see the progress and may end one."""
+        """Leave evaluations out of `meter`'s rate; tell `hooks` the progress, and ask them when to stop."""
         self.seconds = 0.0
         """Spent in evaluations so far."""
         self.predictions: dict[str, Predictions] = {}
@@ -93,7 +93,7 @@ def _loop_output(trainer: Trainer, found: Predictions, split: Split, loss_only: 
 
 
 def _preprocessed(preprocess: Callable[..., Any] | None, logits: np.ndarray, labels: np.ndarray | None) -> Any:
-    """Pass the logits through `preprocess_logits_for_metrics` where it is given: once, for all rows."""
+    """Apply `preprocess_logits_for_metrics`, where it is given, to the logits of all rows at once."""
     if preprocess is None:
         return logits
     known = None if labels is None else torch.tensor(labels)

@@ -40,7 +40,7 @@ class MasterAdamW(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        """`groups` are parameter groups of the model's float32 parameters, as for `torch.optim.AdamW`."""
+        """Copy the model's float32 parameters in `groups`, which are as for `torch.optim.AdamW`, as masters."""
         given = [dict(group) for group in groups]
         self.live: list[list[Tensor]] = [list(group["params"]) for group in given]
         masters = [

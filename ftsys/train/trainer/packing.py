@@ -26,7 +26,7 @@ class Packing:
     """The packed view of a Trainer's model, and its data sets as splits that can be packed."""
 
     def __init__(self, base: type[Trainer]) -> None:
-        """`base` is the class whose methods know of packing; a subclass that overrides one of them gets padded data."""
+        """Pad data where a subclass of `base` overrides a method: only the methods of `base` support packing."""
         self.view: PackedView | None = None
         """Feeds packed batches to the model; None where it is fed padded ones."""
         self.padded_because: str | None = None

@@ -17,7 +17,7 @@ from ftsys.train.trainer.loss import loss_per_example
 
 
 class EvaluationStopped(Exception):
-    """A rank was told to stop: all ranks left the evaluation, and its partial results are dropped."""
+    """A rank received a stop signal: all ranks left the evaluation, and its partial results are dropped."""
 
 
 @dataclass(frozen=True)

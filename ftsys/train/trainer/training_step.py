@@ -27,17 +27,18 @@ from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.data_path import DataPath
 from ftsys.train.trainer.loss import loss_per_example
 from ftsys.train.trainer.nonfinite_steps import NonFiniteGuard, loss_to_log, nan_gradient_if_nonfinite
+from ftsys.train.trainer.packing import Packing
 
 
 class StepEngine:
     """Forward and backward passes of a step, and its counts. Its methods take the Trainer whose step it is."""
 
-    def __init__(self, args: TrainingArguments, data_path: DataPath) -> None:
-        """`data_path` has the split that is trained on, and the packed view. Collective: kernels are agreed on."""
+    def __init__(self, args: TrainingArguments, packing: Packing, data_path: DataPath) -> None:
+        """Use the view of `packing` and the split of `data_path`. Collective: all ranks take the same kernels."""
         self.meter = Meter()
         self.guard = NonFiniteGuard()
         self.graphs: PassGraphs | None = None
-        self._data_path = data_path
+        self._packing, self._data_path = packing, data_path
         self._settled: nn.Module | None = None
         if args.device.type == "cpu":
             keep_freed_memory()
@@ -94,7 +95,7 @@ class StepEngine:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute one micro-batch; returns its part of the step's loss (), and the loss of each sequence (S,)."""
         with trainer.compute_loss_context_manager():
-            logits_SC = model(**model_inputs(batch, self._data_path.packing.view, keys_T)).logits
+            logits_SC = model(**model_inputs(batch, self._packing.view, keys_T)).logits
             smoothing = trainer.args.label_smoothing_factor
             losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S, smoothing)
             loss = nan_gradient_if_nonfinite(losses_S.sum() * scale)
@@ -112,7 +113,7 @@ class StepEngine:
             return
         self._settled = model
         with trainer.compute_loss_context_manager():
-            inputs = model_inputs(to_device(batch, trainer.args.device), self._data_path.packing.view)
+            inputs = model_inputs(to_device(batch, trainer.args.device), self._packing.view)
             logits_SC = model(**inputs).logits
         trainer.accelerator.backward((logits_SC * 0).sum())
         model.zero_grad(set_to_none=True)
@@ -128,7 +129,7 @@ class StepEngine:
         return 6 * parameters_outside_embeddings(trainer.model) * self._own_tokens(share)
 
     def figures(self, logs: dict[str, float]) -> dict[str, float]:
-        """Return what a line of the training log gets besides: skipped steps; for a store also speed and memory."""
+        """Return figures to add to a line of the training log: skipped steps; for a store also speed and memory."""
         if "loss" not in logs:
             return {}
         split = self._data_path.training_split
