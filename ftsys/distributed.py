@@ -1,9 +1,10 @@
-"""What rank 0 finds or decides, on every rank: nobody computes it twice, and nobody waits for a rank that failed."""
+"""Wraps torch's collectives, and lets rank 0 decide for all ranks. Without a process group there is one rank."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from torch import distributed
+import torch
+from torch import Tensor, distributed
 
 from ftsys.errors import FtsysError
 from ftsys.ranks import is_main_rank
@@ -11,52 +12,103 @@ from ftsys.ranks import is_main_rank
 Value = TypeVar("Value")
 
 
-def from_rank_0(value: Any) -> Any:
-    """`value` of rank 0 on every rank."""
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+def rank() -> int:
+    """Return this process's rank; 0 without a process group."""
+    return distributed.get_rank() if _has_group() else 0
+
+
+def world_size() -> int:
+    """Return the number of ranks; 1 without a process group."""
+    return distributed.get_world_size() if _has_group() else 1
+
+
+def leave_process_group() -> None:
+    """Destroy the process group if there is one. Every rank calls it."""
+    if _has_group():
+        distributed.destroy_process_group()
+
+
+def collective_device() -> torch.device:
+    """Return the device on which the process group takes tensors: the current GPU under NCCL, else the CPU."""
+    if world_size() > 1 and distributed.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def broadcast_object(value: Any) -> Any:
+    """Return rank 0's `value` on every rank. Collective."""
+    if world_size() == 1:
         return value
     box = [value]
     distributed.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def from_all(value: Any) -> list[Any]:
-    """Every rank's `value`, by rank, on every rank."""
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
+def all_gather_object(value: Any) -> list[Any]:
+    """Return every rank's `value`, by rank, on every rank. Collective."""
+    if world_size() == 1:
         return [value]
-    values = [None] * distributed.get_world_size()
+    values = [None] * world_size()
     distributed.all_gather_object(values, value)
     return values
 
 
-def leave_process_group() -> None:
-    """Destroy the process group if there is one. Every rank calls it."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+def any_rank(value: bool, device: torch.device) -> bool:
+    """Return True on every rank if `value` is True on any. Collective, through a tensor on `device`."""
+    return bool(MaxOverRanks(int(value), device).wait())
+
+
+class MaxOverRanks:
+    """The maximum of one integer over all ranks, reduced in the background. Collective: every rank makes one."""
+
+    def __init__(self, value: int, device: torch.device) -> None:
+        """Start the all-reduce of `value` (int32) in a tensor on `device`."""
+        self._value = torch.tensor([value], dtype=torch.int32, device=device)
+        self._work = None
+        if world_size() > 1:
+            self._work = distributed.all_reduce(self._value, distributed.ReduceOp.MAX, async_op=True)
+
+    def wait(self) -> int:
+        """Wait for the all-reduce and return the maximum."""
+        if self._work is not None:
+            self._work.wait()
+        return int(self._value.item())
+
+
+def all_gather_rows(rows: Tensor) -> Tensor:
+    """Return every rank's rows (M, ...), in the order of the ranks, which may hold different numbers M. Collective."""
+    if world_size() == 1:
+        return rows
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.zeros_like(count) for _ in range(world_size())]
+    distributed.all_gather(counts, count)
+    lengths = torch.cat(counts).tolist()
+    padded = rows.new_zeros(max(lengths), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    gathered = [torch.empty_like(padded) for _ in lengths]
+    distributed.all_gather(gathered, padded)
+    return torch.cat([found[:length] for found, length in zip(gathered, lengths, strict=True)])
 
 
 def decided_by_rank_0(decide: Callable[[], Value]) -> Value:
-    """What `decide` returns on rank 0, on every rank; its FtsysError is raised on every rank, so that none waits."""
+    """Call `decide` on rank 0 and return its result on every rank. Collective.
+
+    An FtsysError that it raises is raised on every rank, so that no rank waits for one that failed.
+    """
     outcome: tuple[Any, FtsysError | None] = (None, None)
     if is_main_rank():
         try:
             outcome = (decide(), None)
         except FtsysError as error:
             outcome = (None, error)
-        except Exception as error:  # whatever it is, the other ranks must not wait for a word that never comes
-            from_rank_0((None, FtsysError(f"rank 0 failed: {type(error).__name__}: {error}")))
+        except Exception as error:  # whatever it is, the other ranks must not wait for a broadcast that never comes
+            broadcast_object((None, FtsysError(f"rank 0 failed: {type(error).__name__}: {error}")))
             raise
-    value, refused = from_rank_0(outcome)
+    value, refused = broadcast_object(outcome)
     if refused is not None:
         raise refused
     return value
 
 
-def rank() -> int:
-    """This process's rank; 0 without a process group."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-
-def world_size() -> int:
-    """The number of ranks; 1 without a process group."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+def _has_group() -> bool:
+    return distributed.is_available() and distributed.is_initialized()

@@ -36,21 +36,22 @@ def _savers(case: Case) -> tuple[dict[str, Callable[[], object]], dict[str, Call
     from ftsys.bench.harness.peer_loops import stock_trainer
     from ftsys.train.checkpoint.catalog import newest_checkpoint
     from ftsys.train.checkpoint.state_dict import import_state
-    from ftsys.train.trainer.checkpointing import Life
+    from ftsys.train.trainer.checkpointers.run_folder import Attempt, RunFolderCheckpointer
 
-    ours = our_trainer(peer_spec("save", OURS, case.folder, case.inputs, case.work), max_steps=STEPS)
+    spec = peer_spec("save", OURS, case.folder, case.inputs, case.work)
+    checkpoints = Path(spec.work) / CHECKPOINTS
+    checkpointer = RunFolderCheckpointer(Attempt(checkpoints, "benchmark", 1, keep=1))
+    ours = our_trainer(spec, max_steps=STEPS, checkpointer=checkpointer)
     stock = stock_trainer(peer_spec("save", "best", case.folder, case.inputs, case.work), max_steps=STEPS)
-    checkpoints = Path(ours.args.output_dir) / CHECKPOINTS
-    ours.life = Life(checkpoints, "benchmark", 1, keep=1)
     for trainer in (ours, stock):
         trainer.train()
 
     def begin() -> None:
-        ours._save_checkpoint(ours.model, None)
+        checkpointer.save(ours)
 
     def wait() -> None:
         begin()
-        ours.finish_saving()
+        checkpointer.wait()
 
     def resume() -> None:
         newest = newest_checkpoint(checkpoints, "benchmark", 1, say=lambda line: None)
@@ -67,7 +68,7 @@ def _savers(case: Case) -> tuple[dict[str, Callable[[], object]], dict[str, Call
         stock._save_checkpoint(stock.model, None)
 
     # The unnamed call finishes the background save before the next call is timed.
-    saves: dict[str, Callable[[], object]] = {WAITED: wait, STALL: begin, "": ours.finish_saving, STOCK: save_stock}
+    saves: dict[str, Callable[[], object]] = {WAITED: wait, STALL: begin, "": checkpointer.wait, STOCK: save_stock}
     return saves, {"ours": resume, STOCK: resume_stock}
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from ftsys.probe.protocol import TOKEN_SECONDS, Question, Probe
+from ftsys.probe.protocol import TOKEN_SECONDS, Probe, Question
 
 
 def main(arguments: Sequence[str]) -> int:

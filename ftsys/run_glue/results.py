@@ -51,6 +51,7 @@ def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> RunResults
     from ftsys.report.progress import SplitProgress
     from ftsys.train.finish import speed_of, split_metrics, write_split_predictions
     from ftsys.train.setup import load_model, prediction_trainer
+    from ftsys.train.trainer.hooks import RunHooks
 
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
@@ -64,12 +65,12 @@ def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> RunResults
         )
     metrics, speed, folder = {}, {}, Path(run.output_dir)
     with SplitProgress("predict") as progress:
-        trainer = prediction_trainer(run, model, store, run.output_dir)
-        trainer.on_evaluation_progress = lambda name, done, total: progress(done, total, name)
+        hooks = RunHooks(on_evaluation_progress=lambda name, done, total: progress(done, total, name))
+        trainer = prediction_trainer(run, model, store, run.output_dir, hooks)
         for name in names:
             split = store.splits[name]
             speed[name] = speed_of(trainer.predict(split).metrics, "test_")
-            found = trainer.predictions[name]
+            found = trainer.parts.evaluator.predictions[name]
             metrics[name] = split_metrics(task, found, split)
             decided_by_rank_0(partial(write_split_predictions, folder, task, name, found, split))
     trainer.end()

@@ -1,1 +1,1 @@
-"""Training: the Hugging Face Trainer with its data, loss, evaluation and checkpoints replaced. Imports lazily."""
+"""Trains: the Hugging Face Trainer with its data, loss, evaluation and checkpoints replaced. Imports lazily."""

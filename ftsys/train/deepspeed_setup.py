@@ -1,7 +1,8 @@
-"""What to do before DeepSpeed is first used, so that it neither compiles, nor waits for ever, nor talks.
+"""Prepares DeepSpeed before its first use, so that it compiles nothing, does not hang, and logs no noise.
 
-Facts of DeepSpeed 0.19.8 with torch 2.13. On the CPU `init_distributed` compiles `deepspeed_shm_comm` for any job: a
-minute, a compiler, and a lock file that outlives a killed rank and hangs every later one. Gloo works without that op.
+True of DeepSpeed 0.19.8 with torch 2.13: on the CPU `init_distributed` compiles `deepspeed_shm_comm` for any job. This
+takes a minute and a compiler, and its lock file outlives a killed rank and hangs every later one. Gloo works without
+that op.
 """
 
 import logging
@@ -18,12 +19,12 @@ from ftsys.errors import LaunchError
 
 SHARED_MEMORY_OP = "deepspeed_shm_comm"
 CPU_ADAM_OP = "cpu_adam"
-"""The op that optimizer offload compiles where no `ds_build` made it ahead."""
+"""The op that optimizer offload compiles, unless it was built when DeepSpeed was installed."""
 
 
 @dataclass(frozen=True)
 class CompileLock:
-    """A lock in torch's cache of compiled extensions, and the process of this machine that holds it, if one does."""
+    """A lock in torch's cache of compiled extensions, and the process of this machine that holds it, or None."""
 
     path: Path
     holder: int | None
@@ -37,17 +38,18 @@ class CompileLock:
         if self.holder is not None:
             return f"{self.path}: process {self.holder} is compiling {self.op!r}; ranks that need it wait for it"
         return (
-            f"{self.path}: left by a process that is not on this machine any more; whoever needs {self.op!r} would "
+            f"{self.path}: left by a process that is not on this machine any more; a rank that needs {self.op!r} would "
             "wait for ever. Unless another machine that shares this folder compiles right now: "
             f"rm {shlex.quote(str(self.path))}"
         )
 
 
 def prepare_deepspeed(needed_ops: Sequence[str] = (), say: Callable[[str], object] = print) -> None:
-    """Make DeepSpeed safe to initialize in this process; to be called before that, any number of times.
+    """Make DeepSpeed safe to initialize in this process; call it before that, any number of times.
 
-    `needed_ops` are ops that this run will compile or load, such as CPU_ADAM_OP under optimizer offload; `say` hears of
-    one that another process is compiling. Raises LaunchError when the lock of a needed op was left by a dead process.
+    `needed_ops` are ops that this run will compile or load, such as CPU_ADAM_OP under optimizer offload; `say` is
+    called for one that another process is compiling. Raises LaunchError when a dead process left the lock of such an
+    op.
     """
     locks = [lock for lock in compile_locks() if lock.op in needed_ops]
     stale = [str(lock) for lock in locks if lock.holder is None]
@@ -58,17 +60,17 @@ def prepare_deepspeed(needed_ops: Sequence[str] = (), say: Callable[[str], objec
     quiet_deepspeed()
     import deepspeed.ops
 
-    # Once more, for the handler that its import has made.
+    # Again, for the handler that the import created.
     quiet_deepspeed()
     if SHARED_MEMORY_OP not in needed_ops:
         deepspeed.ops.__compatible_ops__[SHARED_MEMORY_OP] = False
 
 
 def quiet_deepspeed() -> None:
-    """Leave of DeepSpeed's log the warnings a user can act on, on stderr; to be called before it is imported, or after.
+    """Keep only warnings that a user can act on in DeepSpeed's log, and send it to stderr: stdout holds results.
 
-    It logs to stdout, which belongs to results. That it takes the CPU is what the plan said; that it calls deprecated
-    collectives is its own affair, told once for each call.
+    Call it before or after the import. Left out are that it uses the CPU, which the plan decided, and the deprecated
+    collectives that it calls itself, one warning for each call.
     """
     logger = logging.getLogger("DeepSpeed")
     if _worth_saying not in logger.filters:
@@ -84,10 +86,10 @@ def _worth_saying(record: logging.LogRecord) -> bool:
 
 
 def compile_locks() -> list[CompileLock]:
-    """All locks in the folder where torch compiles extensions, each with its holder on this machine."""
+    """Return all locks in the folder where torch compiles extensions, each with its holder on this machine."""
     from torch._appdirs import user_cache_dir
 
-    # As torch.utils.cpp_extension does, which makes the folder when asked and imports setuptools.
+    # The same folder as torch.utils.cpp_extension, which would create it and import setuptools.
     own = os.environ.get("TORCH_EXTENSIONS_DIR")
     root, pattern = (Path(own), "*/lock") if own else (Path(user_cache_dir(appname="torch_extensions")), "*/*/lock")
     found = sorted(root.glob(pattern))
@@ -96,10 +98,10 @@ def compile_locks() -> list[CompileLock]:
 
 
 def _holders(paths: set[str]) -> dict[str, int]:
-    """Which process has each path open; torch's lock keeps its file open for as long as it compiles."""
+    """Return the process that has each path open: torch's lock keeps its file open while it compiles."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
-        # Processes and their files come and go meanwhile; another user's cannot be read, but the cache is one's own.
+        # Processes and files may vanish meanwhile; those of other users are not readable, but the cache is our user's.
         with suppress(OSError):
             for link in (process / "fd").iterdir():
                 with suppress(OSError):

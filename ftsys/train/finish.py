@@ -1,5 +1,6 @@
-"""What a trained run leaves behind: predictions, the plain model, results.json. Every rank calls, rank 0 writes."""
+"""Finishes a trained run: predictions, the plain model, results.json. Every rank calls, rank 0 writes."""
 
+import copy
 import dataclasses
 import shutil
 import time
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+import torch
+from safetensors.torch import save_file
 
 from ftsys.data.bundle import model_folder_of
 from ftsys.distributed import decided_by_rank_0
@@ -19,66 +22,74 @@ from ftsys.run_folder.layout import MODEL, TRAINER_STATE, predictions_file
 from ftsys.run_folder.predictions import scores_from_logits, write_predictions, write_submission
 from ftsys.run_folder.results import model_card, write_results
 from ftsys.tasks import Task
+from ftsys.train.checkpoint.state_dict import export_state
 from ftsys.train.perf.matmul_rate import matmul_rate
-from ftsys.train.perf.throughput import Meter
-from ftsys.train.session import Session, computed_dtype
+from ftsys.train.session import Session
+from ftsys.train.trainer.master_adamw import masters_of
 from ftsys.train.trainer.predictions import EvaluationStopped, Predictions
-from ftsys.train.trainer.trainer import Trainer, parameters_outside_embeddings
+from ftsys.train.trainer.trainer import Trainer
+from ftsys.train.trainer.training_step import parameters_outside_embeddings
+
+COMPUTED_IN = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""Type of the factors of a matrix product, by a plan's precision."""
 
 
-def finish(session: Session, prepare_seconds: float) -> dict[str, Any]:
-    """Predict every split that is there, save the model, and write results.json last. Returns its content on rank 0."""
+def finish(session: Session) -> dict[str, Any]:
+    """Predict every split that is there, save the model, and write results.json last. Returns its content on rank 0.
+
+    Raises StoppedEarly after a signal.
+    """
+    metrics, speed = _predict_splits(session)
+    save_plain_model(session.trainer, session.folder / MODEL)
+    rate = matmul_rate(COMPUTED_IN[session.plan.precision], session.trainer.args.device)
+    results = _results(session, metrics, rate) | {"evaluation_speed": speed}
+    decided_by_rank_0(lambda: _write(session, results))
+    return results
+
+
+def _predict_splits(session: Session) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Return the metrics of each evaluation and test split that the store has, and how fast they were predicted."""
     metrics, speed = {}, {}
+    wanted = (*session.task.evaluation_splits, *session.task.test_splits)
     try:
-        for name in _splits_to_predict(session):
+        for name in (name for name in wanted if name in session.store.splits):
             session.stopping.leave_if_asked(session.trainer.args)
             metrics[name], speed[name] = _predict(session, name)
     except EvaluationStopped:
         raise session.stopping.interruption.error() from None
-    model_folder = session.folder / MODEL
-    session.trainer.save_plain_model(model_folder)
-    rate = matmul_rate(computed_dtype(session.plan), session.trainer.args.device)
-    session.timing |= {"prepare_s": prepare_seconds, "eval_s": session.trainer.evaluation_seconds}
-    results = _results(session, metrics, rate) | {"evaluation_speed": speed}
-    decided_by_rank_0(lambda: _write(session, results, model_folder))
-    return results
-
-
-def _splits_to_predict(session: Session) -> list[str]:
-    wanted = (*session.task.evaluation_splits, *session.task.test_splits)
-    return [name for name in wanted if name in session.store.splits]
+    return metrics, speed
 
 
 def _predict(session: Session, name: str) -> tuple[dict[str, float], dict[str, float]]:
-    """The split's metrics under the final weights, and how fast they came: as transformers counts it.
+    """Return the split's metrics under the final weights, and transformers' figures of the prediction's speed.
 
-    What the last evaluation found already is not computed again.
+    Predictions that the last evaluation made are not computed again.
     """
-    trainer, split = session.trainer, session.store.splits[name]
-    if trainer.predicted_at.get(name) != (trainer.state.global_step, trainer.weights_version):
-        speed = speed_of(trainer.predict(split).metrics, "test_")
+    trainer, task, split = session.trainer, session.task, session.store.splits[name]
+    if trainer.parts.evaluator.is_current(trainer, name):
+        prefix = f"eval_{name}_" if len(task.evaluation_splits) > 1 else "eval_"
+        speed = speed_of(_last_logged(trainer, "eval_"), prefix)
     else:
-        several = len(session.task.evaluation_splits) > 1
-        speed = speed_of(_last_logged(trainer, "eval_"), f"eval_{name}_" if several else "eval_")
-    found = trainer.predictions[name]
-    decided_by_rank_0(lambda: _write_predictions(session, name, found))
-    return split_metrics(session.task, found, split), speed
+        speed = speed_of(trainer.predict(split).metrics, "test_")
+    found = trainer.parts.evaluator.predictions[name]
+    decided_by_rank_0(lambda: write_split_predictions(session.folder, task, name, found, split))
+    return split_metrics(task, found, split), speed
 
 
 def speed_of(logged: dict[str, Any], prefix: str) -> dict[str, float]:
-    """Seconds, examples and steps a second, out of what transformers calls `PREFIXruntime` and the like."""
+    """Return seconds, examples and steps a second, which transformers calls `PREFIXruntime` and so on."""
     names = ("runtime", "samples_per_second", "steps_per_second")
     return {name: float(logged[prefix + name]) for name in names if prefix + name in logged}
 
 
 def _last_logged(trainer: Trainer, prefix: str) -> dict[str, Any]:
-    """What the last evaluation of each split told: later lines stand over earlier ones."""
+    """Return the newest value of each key with that prefix in the log: that of each split's last evaluation."""
     lines = trainer.state.log_history
     return {key: value for line in lines for key, value in line.items() if key.startswith(prefix)}
 
 
 def split_metrics(task: Task, found: Predictions, split: Any) -> dict[str, float]:
-    """Metrics, mean loss and number of examples of one split; the number alone where it has no labels."""
+    """Return metrics, mean loss and number of examples of a split; the number alone where it has no labels."""
     examples = {"examples": len(split)}
     if not split.labelled:
         return dict(examples)
@@ -87,13 +98,8 @@ def split_metrics(task: Task, found: Predictions, split: Any) -> dict[str, float
     return compute(task.metrics, predictions, split.labels) | {"loss": loss} | examples
 
 
-def _write_predictions(session: Session, name: str, found: Predictions) -> None:
-    task, split = session.task, session.store.splits[name]
-    write_split_predictions(session.folder, task, name, found, split)
-
-
 def write_split_predictions(folder: Path, task: Task, name: str, found: Predictions, split: Any) -> None:
-    """predictions/SPLIT.tsv, and the GLUE server's file for a test split of a GLUE task."""
+    """Write predictions/SPLIT.tsv, and the GLUE server's file for a test split of a GLUE task."""
     ids = np.arange(len(split))
     predictions = predictions_from_logits(found.logits, task.regression)
     labels = split.labels if split.labelled else None
@@ -103,9 +109,27 @@ def write_split_predictions(folder: Path, task: Task, name: str, found: Predicti
         write_submission(folder, task, name, ids, predictions)
 
 
+def save_plain_model(trainer: Trainer, folder: Path) -> None:
+    """Write the float32 weights and the config for `from_pretrained`. Collective; rank 0 writes.
+
+    Raises StorageError when the disk refuses.
+    """
+    state = export_state(trainer.model_wrapped, masters_of(trainer.optimizer))
+    if trainer.args.process_index != 0:
+        return
+    config = copy.deepcopy(trainer.model.config)
+    config.dtype = torch.float32  # that of the masters, whatever the engine computed in
+    config.architectures = [type(trainer.model).__name__]
+    with storage_errors(folder):
+        config.save_pretrained(folder)
+        tensors = {name: tensor.contiguous() for name, tensor in (state.weights | state.buffers).items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float) -> dict[str, Any]:
-    run, plan, trainer = session.run, session.plan, session.trainer
-    session.timing["total_s"] = time.time() - psutil.Process().create_time()
+    run, plan, trainer, view = session.run, session.plan, session.trainer, session.trainer.parts.packing.view
+    started = psutil.Process().create_time()
+    timing = session.timing | {"eval_s": trainer.parts.evaluator.seconds, "total_s": time.time() - started}
     return {
         "task": session.task.name,
         "model": BUNDLED_MODEL if run.model.name == BUNDLED else run.model.name,
@@ -114,14 +138,14 @@ def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float
         "zero_stage": plan.zero_stage,
         "backend": plan.backend,
         "precision": plan.precision,
-        "kernels": trainer.view.kernel if trainer.view else "stock",
-        "layout": "packed" if trainer.view else "padded",
+        "kernels": view.kernel if view else "stock",
+        "layout": "packed" if view else "padded",
         "global_batch": plan.global_size or {"tokens": plan.global_tokens},
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         "seed": run.train.seed,
-        "throughput": _throughput(trainer, trainer.meter, session.timing["train_s"], rate),
-        "timing": session.timing,
+        "throughput": _throughput(trainer, timing["train_s"], rate),
+        "timing": timing,
         "versions": versions(),
         "commit": commit(),
         "data": run.data.source,
@@ -129,8 +153,9 @@ def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float
     }
 
 
-def _throughput(trainer: Trainer, meter: Meter, seconds: float, rate: float) -> dict[str, float]:
-    """Figures of this life's training; useful FLOPs are 6 x parameters outside the embeddings x real tokens."""
+def _throughput(trainer: Trainer, seconds: float, rate: float) -> dict[str, float]:
+    """Return figures of this attempt's training; useful FLOPs are 6 x parameters outside embeddings x real tokens."""
+    meter = trainer.parts.step.meter
     tokens_per_s = meter.total_tokens / max(seconds, 1e-9)
     flops = 6 * parameters_outside_embeddings(trainer.model) * tokens_per_s
     return {
@@ -143,8 +168,8 @@ def _throughput(trainer: Trainer, meter: Meter, seconds: float, rate: float) -> 
     }
 
 
-def _write(session: Session, results: dict[str, Any], model_folder: Path) -> None:
-    source = model_folder_of(session.run)
+def _write(session: Session, results: dict[str, Any]) -> None:
+    source, model_folder = model_folder_of(session.run), session.folder / MODEL
     with storage_errors(model_folder):
         for name in TOKENIZER_FILES:
             if (source / name).is_file():

@@ -1,4 +1,4 @@
-"""Every automatic choice of a run in this rank's world: made once; later lives take it from the checkpoint."""
+"""Makes a run's plan in this rank's world: every automatic choice. Later attempts take it from the checkpoint."""
 
 import json
 import os
@@ -11,13 +11,13 @@ import torch
 from ftsys.config import RunConfig
 from ftsys.data.batching.plan import plan_epoch
 from ftsys.data.store.reader import StoreSplit
-from ftsys.distributed import from_all
+from ftsys.distributed import all_gather_object
 from ftsys.errors import FtsysError
 from ftsys.integrity import damage_of
 from ftsys.run_folder.layout import PLAN
 from ftsys.train.checkpoint.catalog import Checkpoint, complete_checkpoints
 from ftsys.train.checkpoint.files import read_json
-from launcher.planner.deepspeed_config import read_user_json
+from launcher.planner.deepspeed_config import user_json_of
 from launcher.planner.model_shape import ModelShape
 from launcher.planner.plan import Plan, World, make_plan, this_machine
 
@@ -25,7 +25,7 @@ GIB = 2**30
 
 
 def rank_world() -> World:
-    """The world as this rank's environment and torch show it."""
+    """Return the world that this rank's environment and torch report."""
     if not torch.cuda.is_available():
         return this_machine(os.environ, device="cpu")
     return this_machine(
@@ -34,17 +34,17 @@ def rank_world() -> World:
 
 
 def _smallest_memory() -> int:
-    """Whole GiB of the smallest GPU in sight, so that ranks of one machine agree to the byte."""
+    """Return the memory of the smallest visible GPU in whole GiB, so that ranks of one machine agree to the byte."""
     sizes = [torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count())]
     return int(min(sizes) // GIB * GIB)
 
 
 def resolve_plan(run: RunConfig, train_split: StoreSplit, packed: bool, model: ModelShape | None = None) -> Plan:
-    """Every automatic choice for this rank's world. Raises ConfigError with all that cannot work in it.
+    """Make every automatic choice for this rank's world. Raises ConfigError with all that cannot work in it.
 
-    `model` is the shape of what is trained, None where its sizes are not known: then no choice depends on memory.
+    `model` is the shape of the model that is trained; None where it is not known: then no choice depends on memory.
     """
-    user_json = read_user_json(run.engine.deepspeed) if run.engine.deepspeed else None
+    user_json = user_json_of(run)
     world, rows = rank_world(), len(train_split)
     plan = make_plan(run, world, train_rows=rows, packed=packed, deepspeed_json=user_json, model=model)
     if plan.global_tokens is None:
@@ -53,16 +53,24 @@ def resolve_plan(run: RunConfig, train_split: StoreSplit, packed: bool, model: M
     return make_plan(run, world, rows, steps_per_epoch=steps, packed=packed, deepspeed_json=user_json, model=model)
 
 
-def former_plan(run: RunConfig, checkpoints: Path) -> Plan | None:
-    """The plan in the checkpoint that this life goes on from, if it was made for the same world and the same settings.
+def plan_with_micro_tokens(
+    run: RunConfig, train_split: StoreSplit, tokens: int, *, packed: bool, model: ModelShape | None
+) -> Plan:
+    """Make the plan of the same run with micro-batches of `tokens` tokens; else as `resolve_plan`."""
+    other = run.model_copy(update={"batch": run.batch.model_copy(update={"micro_tokens": tokens})})
+    return resolve_plan(other, train_split, packed=packed, model=model)
 
-    So a resumed run computes as it did, also where a newer version of this program would choose otherwise.
+
+def former_plan(run: RunConfig, checkpoints: Path) -> Plan | None:
+    """Return the plan in the checkpoint that this attempt resumes, if it was made for the same world and settings.
+
+    A resumed run then computes as before, also where a newer version of this program would choose differently.
     """
     checkpoint = _newest(run, checkpoints)
     if checkpoint is None or PLAN not in checkpoint.files:
         return None
     if damage_of(checkpoint.path, {PLAN: checkpoint.files[PLAN]}):
-        return None  # whoever resumes from it will say so
+        return None  # the resume reports the damage
     saved = read_json(checkpoint.path / PLAN)
     if saved["asked"] != _asked(run):
         return None
@@ -73,7 +81,7 @@ def former_plan(run: RunConfig, checkpoints: Path) -> Plan | None:
 
 
 def _newest(run: RunConfig, checkpoints: Path) -> Checkpoint | None:
-    """By its manifest alone: whether its bytes are whole is looked at when it is resumed."""
+    """Return the checkpoint to resume by its manifest alone: its bytes are verified when it is resumed."""
     if run.train.resume == "never":
         return None
     if run.train.resume != "auto":
@@ -82,20 +90,19 @@ def _newest(run: RunConfig, checkpoints: Path) -> Checkpoint | None:
 
 
 def plan_document(run: RunConfig, plan: Plan) -> dict[str, Any]:
-    """What `former_plan` reads, in JSON values."""
+    """Return what `former_plan` reads, as JSON values."""
     return {"asked": _asked(run), "plan": json.loads(plan.to_json())}
 
 
 def _asked(run: RunConfig) -> dict[str, Any]:
-    """What a plan is made from, besides the world, the model and the data, which make a run what it is."""
+    """Return the settings that a plan is made from. World, model and data are not among them: they identify the run."""
     asked = run.model_dump(mode="json", include={"batch", "engine", "launch", "trainer"})
-    own = read_user_json(run.engine.deepspeed) if run.engine.deepspeed else None
-    return {**json.loads(json.dumps(asked)), "deepspeed": own, "format": Plan.format}
+    return {**json.loads(json.dumps(asked)), "deepspeed": user_json_of(run), "format": Plan.format}
 
 
 def check_planned_alike(plan: Plan) -> None:
-    """Raise FtsysError on every rank where ranks planned differently, as they do on unlike machines. Collective."""
-    plans = [asdict(other) for other in from_all(plan)]
+    """Raise FtsysError on every rank where ranks planned differently, as on machines that differ. Collective."""
+    plans = [asdict(other) for other in all_gather_object(plan)]
     for rank, other in enumerate(plans):
         found = [key for key, value in plans[0].items() if other[key] != value and key not in ("reasons", "notes")]
         if found:

@@ -1,4 +1,4 @@
-"""`ftsys evaluate` and `ftsys predict`: a trained run folder's model on its splits, on any number of ranks."""
+"""Implements `ftsys evaluate` and `ftsys predict`: a run folder's trained model on its splits, on any ranks."""
 
 import tempfile
 from functools import partial
@@ -38,17 +38,18 @@ def _use(run: RunConfig, write: bool) -> int:
     from ftsys.report.table import Row, print_final
     from ftsys.train.finish import split_metrics, write_split_predictions
     from ftsys.train.setup import load_model, prediction_trainer
+    from ftsys.train.trainer.hooks import RunHooks
 
     names = [*task.evaluation_splits, *(task.test_splits if write else ())]
     rows = []
     with SplitProgress("predict") as progress, tempfile.TemporaryDirectory() as scratch:
-        trainer = prediction_trainer(run, load_model(model_folder, task, run.train.seed)[0], store, scratch)
+        hooks = RunHooks(on_evaluation_progress=lambda name, done, total: progress(done, total, name))
+        trainer = prediction_trainer(run, load_model(model_folder, task, run.train.seed)[0], store, scratch, hooks)
         imports_finished()
-        trainer.on_evaluation_progress = lambda name, done, total: progress(done, total, name)
         for name in (name for name in names if name in store.splits):
             split = store.splits[name]
             trainer.predict(split)
-            found = trainer.predictions[name]
+            found = trainer.parts.evaluator.predictions[name]
             metrics = split_metrics(task, found, split)
             examples = int(metrics.pop("examples"))
             rows.append(Row(split=name, eval_loss=metrics.pop("loss", None), metrics=metrics, rows=examples))
@@ -62,7 +63,7 @@ def _use(run: RunConfig, write: bool) -> int:
 
 
 def _check_trained_for(task: Task, model_folder: Path) -> None:
-    """ConfigError unless a model lies there whose head has the task's outputs, in the task's order."""
+    """Raise ConfigError unless the folder holds a model whose head has the task's outputs, in the task's order."""
     if not (model_folder / "config.json").exists():
         raise ConfigError(f"{str(model_folder)!r} holds no trained model. Run `ftsys train` with this run file first.")
     names = model_config(model_folder).get("id2label", {})

@@ -1,4 +1,4 @@
-"""`ftsys train`: one rank's life, from the run file to results.json, and its exit status on disk."""
+"""Implements `ftsys train`: one rank of one attempt, from the run file to results.json and its exit status on disk."""
 
 import os
 import time
@@ -20,17 +20,17 @@ from ftsys.run_folder.status import read_status
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.tasks import Task
 from ftsys.train.fault_tolerance.signals import Interruption
-from launcher.planner.deepspeed_config import read_user_json
+from launcher.planner.deepspeed_config import user_json_of
 from launcher.planner.plan import make_plan, this_machine
 
 ONLY_LOOK = 1
-"""A rank that does not write: what it finds in a run folder is told, and nothing is changed."""
+"""Passed as the rank where a run folder is only checked: what is wrong with it is reported, nothing is changed."""
 
 
 def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
     """Train, evaluate and write the run folder; returns the exit status. A finished run prints its table again.
 
-    Every rank calls it. Raises FtsysError with the exit status it carries; status.json holds it then.
+    Every rank calls it. Raises FtsysError; status.json then holds the exit status that it carries.
     """
     task = resolve_task(run)
     check_metric_names(task.metrics, task.regression)
@@ -41,7 +41,7 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
             _say_done(folder)
             show(run, task, folder, claim.first_attempt, note="this run is finished; --overwrite starts it anew")
             return DONE
-        store, seconds = _prepare(run, task)  # wrong input is found before the folder is claimed or anything removed
+        store, seconds = _prepare(run, task)  # finds wrong input before the folder is claimed and anything is removed
         claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else ONLY_LOOK)
         journal = StatusWriter(folder, claim.attempt)
         with journal.ending():
@@ -52,14 +52,14 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
 
 
 def _say_done(folder: Path) -> None:
-    """The life that wrote the results may have died before status.json could say so."""
+    """Write DONE into status.json: the attempt that wrote the results may have died before it could."""
     status = read_status(folder)
     if is_main_rank() and (status is None or status.exit != DONE):
         StatusWriter(folder, highest_attempt(folder), "finish").write(DONE, "")
 
 
 def _prepare(run: RunConfig, task: Task) -> tuple[Store, float]:
-    """The store and the seconds it took. Raises ConfigError for what no rank could train, before one tries."""
+    """Return the store and the seconds it took. Raises ConfigError for a run that no rank could train."""
     quiet_libraries()
     start = time.perf_counter()
     with SplitProgress("prepare") as progress:
@@ -71,9 +71,9 @@ def _prepare(run: RunConfig, task: Task) -> tuple[Store, float]:
             f"the source has no split {missing[0] or 'train'!r}; it has {sorted(store.splits)}. "
             'Give data.source such a split, or train without evaluation: train.eval_every = "never".'
         )
-    own = read_user_json(run.engine.deepspeed) if run.engine.deepspeed else None
+    # The plan itself is made once the model is loaded: this one only finds settings that cannot work here.
     rows = len(store.splits[str(task.train_split)])
-    make_plan(run, this_machine(os.environ), train_rows=rows, deepspeed_json=own)
+    make_plan(run, this_machine(os.environ), train_rows=rows, deepspeed_json=user_json_of(run))
     return store, time.perf_counter() - start
 
 
@@ -87,28 +87,30 @@ def _train(
     interruption: Interruption,
 ) -> None:
     if this_machine(os.environ).device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns of the GPU that it did not find
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it found no GPU
     journal.write(None, "")
     from ftsys.distributed import leave_process_group
     from ftsys.train.fault_tolerance.watchdog import Watchdog
     from ftsys.train.finish import finish
-    from ftsys.train.session import train_session
+    from ftsys.train.session import open_session, train_session
 
     journal.phase = "train"
     watchdog = Watchdog(journal, interruption, run.train.watchdog_seconds)
     try:
         with watchdog.watching():
-            session = train_session(run, task, store, claim, watchdog)
+            session = open_session(run, task, store, claim, watchdog)
+            session.timing["prepare_s"] = prepare_seconds
+            train_session(session)
             journal.phase = "finish"
-            finish(session, prepare_seconds)
+            finish(session)
     except StoppedEarly:
-        leave_process_group()  # all ranks are here: without it a rank sometimes aborts, and 75 is lost
+        leave_process_group()  # all ranks get here: otherwise a rank sometimes aborts, and 75 is lost
         raise
     session.trainer.end()
 
 
 def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str = "") -> None:
-    """Print the metric table, a row an evaluation, and where the results are. Rank 0 only."""
+    """Print the metric table, a row for each evaluation, and where the results are. Rank 0 only."""
     if not is_main_rank():
         return
     from ftsys.run_folder.metrics_log import read_metrics

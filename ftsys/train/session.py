@@ -1,15 +1,16 @@
-"""Training in one rank, once the store is there: model, plan, Trainer, evaluation. Imports the heavy libraries."""
+"""Trains in one rank, once the store is there: open a session (model, plan, Trainer), then train it."""
 
 import os
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from ftsys.config import RunConfig, dump_toml, run_identity
@@ -34,9 +35,16 @@ from ftsys.train.callbacks.watchdog_marks import WatchdogMarks
 from ftsys.train.checkpoint.catalog import clean_leftovers, named_checkpoint, newest_checkpoint
 from ftsys.train.fault_tolerance.out_of_memory import memory_explained
 from ftsys.train.fault_tolerance.watchdog import Watchdog
-from ftsys.train.planning import check_planned_alike, former_plan, plan_document, resolve_plan
+from ftsys.train.planning import (
+    check_planned_alike,
+    former_plan,
+    plan_document,
+    plan_with_micro_tokens,
+    resolve_plan,
+)
 from ftsys.train.setup import check_recomputable, load_model, metrics_of, training_arguments
-from ftsys.train.trainer.checkpointing import Life
+from ftsys.train.trainer.checkpointers.run_folder import Attempt, RunFolderCheckpointer
+from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.predictions import EvaluationStopped
 from ftsys.train.trainer.trainer import Trainer
 from launcher.planner.deepspeed_config import to_text
@@ -45,81 +53,103 @@ from launcher.planner.plan import Plan
 
 
 def say(line: str) -> None:
-    """A line for people, from rank 0, on standard error: standard output holds results only."""
+    """Print a line for people from rank 0, on standard error: standard output holds results only."""
     if is_main_rank():
         print(line, file=sys.stderr, flush=True)
 
 
 @dataclass
 class Session:
-    """A trained run, as `finish` needs it."""
+    """Everything that trains a run in this rank, and that `finish` needs afterwards."""
 
     run: RunConfig
     task: Task
     store: Store
-    plan: Plan
-    trainer: Trainer
-    folder: Path
     claim: Claim
+    plan: Plan
+    smaller: Callable[[int], Plan]
+    """Returns the plan with another number of tokens in a micro-batch."""
+    trainer: Trainer
+    checkpointer: RunFolderCheckpointer
     stopping: GracefulStop
-    timing: dict[str, float]
+    progress: ProgressCallback
+    folder: Path
+    fresh: list[str]
+    """Names of weights that were not pre-trained."""
+    timing: dict[str, float] = field(default_factory=dict)
+    """Seconds by phase."""
 
 
 class _FirstStep(TrainerCallback):
-    """Seconds from the start of this process to the first optimizer step."""
+    """Measures seconds from the start of this process to the first optimizer step."""
 
     seconds: float | None = None
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at the clock once."""
+        """Read the clock once."""
         if self.seconds is None:
             self.seconds = time.time() - psutil.Process().create_time()
 
 
-def train_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdog: Watchdog) -> Session:
-    """Train and return the session. Raises StoppedEarly after a signal, with a checkpoint on disk."""
+def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdog: Watchdog) -> Session:
+    """Load the model, make the plan and the Trainer, join the process group and the watchdog's heartbeat.
+
+    Raises ConfigError for settings that cannot work here, FtsysError where ranks planned differently.
+    """
     quiet_libraries()
-    folder, interruption = watchdog.journal.folder, watchdog.interruption
-    stopping, train_split = GracefulStop(interruption), store.splits[str(task.train_split)]
+    folder, train_split = watchdog.journal.folder, store.splits[str(task.train_split)]
     model, fresh = load_model(model_folder_of(run), task, run.train.seed)
-    shape = known_shape(model.config.to_dict(), task.num_outputs)
-    packed, checkpoints = why_not_packable(model) is None, folder / CHECKPOINTS
-    plan = former_plan(run, checkpoints) or resolve_plan(run, train_split, packed=packed, model=shape)
+    shape, packed = known_shape(model.config.to_dict(), task.num_outputs), why_not_packable(model) is None
+    plan = former_plan(run, folder / CHECKPOINTS) or resolve_plan(run, train_split, packed=packed, model=shape)
     check_recomputable(model, plan)
     if plan.backend == "deepspeed":
         _prepare_deepspeed(plan)
     arguments = training_arguments(run, plan, task)
     check_planned_alike(plan)
-    callbacks = [
+    stopping, progress = GracefulStop(watchdog.interruption), ProgressCallback()
+    hooks = run_hooks(stopping, progress)
+    checkpointer = RunFolderCheckpointer(_attempt(run, plan, claim, folder), hooks)
+    callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress]
+    trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks)
+    watchdog.begin(arguments.process_index, arguments.world_size)
+    packed = trainer.parts.packing.view is not None
+    smaller = partial(plan_with_micro_tokens, run, train_split, packed=packed, model=shape)
+    return Session(run, task, store, claim, plan, smaller, trainer, checkpointer, stopping, progress, folder, fresh)
+
+
+def run_hooks(stopping: GracefulStop, progress: ProgressCallback | None = None) -> RunHooks:
+    """Return the hooks through which a run shows evaluations, stops, and is informed of a failed save."""
+    return RunHooks(
+        on_evaluation_progress=progress.evaluation if progress is not None else lambda name, done, total: None,
+        stop_wanted=lambda: stopping.interruption.wanted,
+        evaluation_owed=lambda: stopping.evaluation_owed,
+        on_saving_error=stopping.fail,
+    )
+
+
+def _attempt(run: RunConfig, plan: Plan, claim: Claim, folder: Path) -> Attempt:
+    documents = {PLAN: plan_document(run, plan)}
+    return Attempt(folder / CHECKPOINTS, run_identity(run), claim.attempt, run.train.save_keep, documents)
+
+
+def _callbacks(folder: Path, claim: Claim, task: Task, stopping: GracefulStop) -> list[TrainerCallback]:
+    return [
         MetricsLog(folder, claim.attempt, task.evaluation_splits, on_error=stopping.fail),
         StatusCallback(folder, claim.attempt, on_error=stopping.fail),
         stopping,
-        WatchdogMarks(watchdog),
     ]
-    trainer = _trainer(model, arguments, task, store, callbacks)
-    trainer.on_saving_error = stopping.fail
-    watchdog.begin(arguments.process_index, arguments.world_size)
-    documents = {PLAN: plan_document(run, plan)}
-    life = trainer.life = Life(checkpoints, run_identity(run), claim.attempt, run.train.save_keep, documents)
-    _describe(run, plan, trainer, fresh, len(train_split))
-    decided_by_rank_0(lambda: _write_plan(run, plan, arguments, folder))
-    resume = decided_by_rank_0(lambda: _resume_from(run, life))
-
-    def replan(tokens: int) -> Plan:
-        smaller = run.model_copy(update={"batch": run.batch.model_copy(update={"micro_tokens": tokens})})
-        return resolve_plan(smaller, train_split, packed=trainer.view is not None, model=shape)
-
-    with memory_explained(plan, replan, longest=int(train_split.lengths.max())):
-        timing = _train(trainer, resume, stopping)
-    if stopping.agreed:
-        raise interruption.error()
-    return Session(run, task, store, plan, trainer, folder, claim, stopping, timing)
 
 
 def _trainer(
-    model: Any, arguments: TrainingArguments, task: Task, store: Store, callbacks: list[TrainerCallback]
+    model: PreTrainedModel,
+    arguments: TrainingArguments,
+    task: Task,
+    store: Store,
+    callbacks: list[TrainerCallback],
+    checkpointer: RunFolderCheckpointer,
+    hooks: RunHooks,
 ) -> Trainer:
     evaluated = {name: store.splits[name] for name in task.evaluation_splits if name in store.splits}
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(arguments.output_dir) / TENSORBOARD))
@@ -130,36 +160,48 @@ def _trainer(
         eval_dataset=evaluated if len(evaluated) > 1 else next(iter(evaluated.values()), None),
         compute_metrics=metrics_of(task),
         callbacks=callbacks,
+        checkpointer=checkpointer,
+        hooks=hooks,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _train(trainer: Trainer, resume: str | None, stopping: GracefulStop) -> dict[str, float]:
+def train_session(session: Session) -> None:
+    """Train to the end. Raises StoppedEarly after a signal, with a checkpoint on disk."""
+    _describe(session)
+    decided_by_rank_0(lambda: _write_plan(session))
+    resume = decided_by_rank_0(lambda: _checkpoint_to_resume(session.run, session.checkpointer.attempt))
+    longest = int(session.store.splits[str(session.task.train_split)].lengths.max())
+    with memory_explained(session.plan, session.smaller, longest=longest):
+        session.timing |= _train(session, resume)
+    if session.stopping.agreed:
+        raise session.stopping.interruption.error()
+
+
+def _train(session: Session, resume: str | None) -> dict[str, float]:
     """Train to the end, or to a signal; returns seconds to the first step and in training, evaluations left out."""
-    progress, first_step = ProgressCallback(), _FirstStep()
-    trainer.add_callback(progress)
+    trainer, first_step = session.trainer, _FirstStep()
     trainer.add_callback(first_step)
-    trainer.on_evaluation_progress = progress.evaluation
     imports_finished()
     start = time.perf_counter()
     try:
-        train_until_stopped(trainer, stopping, resume)
+        train_until_stopped(trainer, session.checkpointer, session.stopping, resume)
     finally:
-        progress.close()
-    seconds = time.perf_counter() - start - trainer.evaluation_seconds
+        session.progress.close()
+    seconds = time.perf_counter() - start - trainer.parts.evaluator.seconds
     return {"startup_s": first_step.seconds or 0.0, "train_s": seconds}
 
 
-def train_until_stopped(trainer: Trainer, stopping: GracefulStop, resume: str | None) -> None:
-    """Train to the end, or to the step or the evaluation in which the ranks agree to stop, with a checkpoint of it."""
-    trainer.owes_evaluation = lambda: stopping.evaluation_owed
-    trainer.stop_wanted = lambda: stopping.interruption.wanted
+def train_until_stopped(
+    trainer: Trainer, checkpointer: RunFolderCheckpointer, stopping: GracefulStop, resume: str | None
+) -> None:
+    """Train to the end, or to the step or evaluation in which the ranks agree to stop; then there is a checkpoint."""
     try:
         trainer.train(resume_from_checkpoint=resume)
     except EvaluationStopped:
         stopping.agreed = stopping.evaluation_owed = True
-        trainer.save_before_leaving()
+        checkpointer.save_before_leaving(trainer)
 
 
 def _prepare_deepspeed(plan: Plan) -> None:
@@ -171,42 +213,43 @@ def _prepare_deepspeed(plan: Plan) -> None:
     prepare_deepspeed([CPU_ADAM_OP] if plan.offload != "none" and plan.device == "cuda" else [], say=say)
 
 
-def _write_plan(run: RunConfig, plan: Plan, arguments: TrainingArguments, folder: Path) -> None:
-    atomic_write_text(folder / RUN_FILE, dump_toml(run))
+def _write_plan(session: Session) -> None:
+    folder, plan = session.folder, session.plan
+    atomic_write_text(folder / RUN_FILE, dump_toml(session.run))
     atomic_write_text(folder / PLAN, plan.to_json())
     atomic_write_json(folder / ENVIRONMENT, environment())
     if plan.backend == "deepspeed":
-        atomic_write_text(folder / DEEPSPEED, to_text(arguments.deepspeed))
+        atomic_write_text(folder / DEEPSPEED, to_text(session.trainer.args.deepspeed))
 
 
-def _resume_from(run: RunConfig, life: Life) -> str | None:
-    clean_leftovers(life.checkpoints, life.attempt)
+def _checkpoint_to_resume(run: RunConfig, attempt: Attempt) -> str | None:
+    """Return the folder of the checkpoint that train.resume asks for, verified; None for a start from step 0."""
+    clean_leftovers(attempt.checkpoints, attempt.number)
     if run.train.resume == "never":
         return None
     if run.train.resume != "auto":
-        return str(named_checkpoint(Path(run.train.resume), life.identity).path)
-    found = newest_checkpoint(life.checkpoints, life.identity, life.attempt, say)
+        return str(named_checkpoint(Path(run.train.resume), attempt.identity).path)
+    found = newest_checkpoint(attempt.checkpoints, attempt.identity, attempt.number, say)
     return None if found is None else str(found.path)
 
 
-def _describe(run: RunConfig, plan: Plan, trainer: Trainer, fresh: list[str], rows: int) -> None:
+def _describe(session: Session) -> None:
+    """Say what is about to be trained, and how."""
+    plan, run, trainer, packing = session.plan, session.run, session.trainer, session.trainer.parts.packing
     ranks = trainer.args.world_size
     engine = {"deepspeed": f", DeepSpeed ZeRO {plan.zero_stage}", "ddp": ", DDP", "none": ""}[plan.backend]
     size = f"{plan.global_size} examples" if plan.global_size else f"{plan.global_tokens:,} tokens"
     say(f"{ranks} {plan.device.upper()} rank{'s' if ranks > 1 else ''}{engine}, {plan.precision}; {size} a step")
-    if trainer.view is not None:
+    if packing.view is not None:
         slow = why_not_fast(trainer.args.device.type) if run.engine.kernels == "auto" else None
-        say(f"packed batches, attention kernel {trainer.view.kernel!r}" + (f", because {slow}" if slow else ""))
-        if trainer.view.compiled:
+        say(f"packed batches, attention kernel {packing.view.kernel!r}" + (f", because {slow}" if slow else ""))
+        if packing.view.compiled:
             say("dropout, residual and LayerNorm are compiled")
-        elif trainer.eager_because:
-            say(f"nothing is compiled, because {trainer.eager_because}")
+        elif packing.eager_because:
+            say(f"nothing is compiled, because {packing.eager_because}")
     else:
-        say(f"padded batches, because {trainer.padded_because}")
-    if fresh:
-        say(f"freshly initialised (seed {run.train.seed}), learned from {rows:,} rows: {', '.join(fresh)}")
-
-
-def computed_dtype(plan: Plan) -> torch.dtype:
-    """The type that matrix products of the plan's precision multiply."""
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[plan.precision]
+        say(f"padded batches, because {packing.padded_because}")
+    if session.fresh:
+        rows = len(session.store.splits[str(session.task.train_split)])
+        names = ", ".join(session.fresh)
+        say(f"freshly initialised (seed {run.train.seed}), learned from {rows:,} rows: {names}")

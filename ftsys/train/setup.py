@@ -1,4 +1,4 @@
-"""From a run and its plan to what the Trainer takes: arguments, model, metrics. One source for every number."""
+"""Makes what a Trainer takes from a run and its plan: arguments, model, metrics. Every number comes from these two."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,8 +18,9 @@ from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Task
 from ftsys.train.planning import rank_world
 from ftsys.train.trainer.arguments import TrainingArguments
+from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.trainer import Trainer
-from launcher.planner.deepspeed_config import deepspeed_config, merged_config, read_user_json
+from launcher.planner.deepspeed_config import deepspeed_config, merged_config, user_json_of
 from launcher.planner.model_shape import not_recomputable
 from launcher.planner.plan import Plan, make_plan
 
@@ -27,7 +28,7 @@ STEPS_BETWEEN_LOGS = 10
 
 
 def training_arguments(run: RunConfig, plan: Plan, task: Task) -> TrainingArguments:
-    """The Trainer's arguments; making them also joins the process group.
+    """Return the Trainer's arguments; making them also joins the process group.
 
     Raises:
         ConfigError: a value of [trainer] that transformers refuses, or a report target that is not installed.
@@ -57,7 +58,7 @@ def _schedule(run: RunConfig) -> dict[str, Any]:
         **_every("eval", train.eval_every),
         **_every("save", train.save_every),
         "save_total_limit": train.save_keep,
-        # Ours: bars and lines are drawn by ftsys' callbacks, and a store has no columns to remove.
+        # ftsys' own callbacks show the progress, and a store has no columns to remove.
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "label_names": ["labels"],
@@ -88,7 +89,7 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
     if plan.backend == "deepspeed":
         engine["deepspeed"] = _deepspeed(run, plan)
     elif plan.ranks > 1:
-        # Every weight of a sequence classifier takes part in its loss: looking for others costs a pass a step.
+        # Every weight of a sequence classifier takes part in its loss: searching unused ones costs a pass a step.
         engine["ddp_find_unused_parameters"] = False
         if on_cpu:
             engine["ddp_backend"] = "gloo"
@@ -96,15 +97,15 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
 
 
 def _has_masters(plan: Plan) -> bool:
-    """Whether weights are bf16 with masters of our own: DeepSpeed keeps its own, other optimizers have none."""
+    """Return True where weights are bf16 with our own masters: DeepSpeed keeps its own, other optimizers have none."""
     return plan.precision == "bf16" and plan.backend != "deepspeed" and plan.optimizer.startswith("adamw_torch")
 
 
 def _recomputation(plan: Plan) -> dict[str, Any]:
-    """Activation checkpointing, which older releases of transformers call gradient checkpointing."""
+    """Return the arguments of activation checkpointing, which older transformers call gradient checkpointing."""
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-    # The other kind would run a layer's hooks within its own backward pass, where DeepSpeed looks for others.
+    # The reentrant kind runs a layer's hooks within its own backward pass, which DeepSpeed does not expect.
     return {name: plan.activation_checkpointing, f"{name}_kwargs": {"use_reentrant": False}}
 
 
@@ -115,15 +116,14 @@ def check_recomputable(model: PreTrainedModel, plan: Plan) -> None:
 
 
 def _deepspeed(run: RunConfig, plan: Plan) -> dict[str, Any]:
-    """The generated settings, under the user's own where there are some. Raises ConfigError with every conflict."""
-    if run.engine.deepspeed:
-        return merged_config(read_user_json(run.engine.deepspeed), run, plan)
-    return deepspeed_config(plan, run)
+    """Return the generated settings, overridden by the user's own. Raises ConfigError with every conflict."""
+    user_json = user_json_of(run)
+    return deepspeed_config(plan, run) if user_json is None else merged_config(user_json, run, plan)
 
 
 def _batch(plan: Plan) -> dict[str, Any]:
     return {
-        # What the Trainer and DeepSpeed count with; examples are dealt by our own plan.
+        # The Trainer and DeepSpeed count with these; our own plan assigns the examples.
         "per_device_train_batch_size": plan.largest_rank_examples or 1,
         "gradient_accumulation_steps": 1,
         "global_batch_size": plan.global_size,
@@ -143,9 +143,9 @@ def _greater_is_better(task: Task) -> bool:
 
 
 def load_model(folder: Path, task: Task, seed: int) -> tuple[PreTrainedModel, list[str]]:
-    """The pre-trained encoder with the task's head, float32; and the names of weights that were freshly made.
+    """Return the pre-trained encoder with the task's head, in float32, and the names of freshly initialised weights.
 
-    The head's weights are drawn from `seed` alone, so every rank makes the same.
+    The head's weights depend on `seed` alone, so every rank makes the same.
 
     Raises:
         ConfigError: the model's type has no sequence classifier.
@@ -168,7 +168,7 @@ def load_model(folder: Path, task: Task, seed: int) -> tuple[PreTrainedModel, li
 
 
 def metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
-    """What the Trainer calls with all logits and labels of a split, on rank 0."""
+    """Return the function that the Trainer calls with all logits and labels of a split, on rank 0."""
 
     def compute_metrics(found: EvalPrediction) -> dict[str, float]:
         predictions = predictions_from_logits(found.predictions, task.regression)
@@ -177,8 +177,10 @@ def metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
     return compute_metrics
 
 
-def prediction_trainer(run: RunConfig, model: PreTrainedModel, store: Store, scratch: str) -> Trainer:
-    """A Trainer that only predicts: no engine, no optimizer; `scratch` is a folder it may write to and does not."""
+def prediction_trainer(
+    run: RunConfig, model: PreTrainedModel, store: Store, scratch: str, hooks: RunHooks | None = None
+) -> Trainer:
+    """Return a Trainer that only predicts: no engine, no optimizer. It writes nothing to its folder, `scratch`."""
     world = rank_world()
     plan = make_plan(run.model_copy(update={"engine": _without_zero(run)}), world, packed=True)
     arguments = TrainingArguments(
@@ -192,8 +194,8 @@ def prediction_trainer(run: RunConfig, model: PreTrainedModel, store: Store, scr
         disable_tqdm=True,
     )
     if plan.precision == "bf16":
-        model.to(torch.bfloat16)  # as it was evaluated while it was trained
-    return Trainer(model=model, args=arguments, eval_dataset=next(iter(store.splits.values())))
+        model.to(torch.bfloat16)  # as in the evaluations while it was trained
+    return Trainer(model=model, args=arguments, eval_dataset=next(iter(store.splits.values())), hooks=hooks)
 
 
 def _without_zero(run: RunConfig) -> EngineSection:

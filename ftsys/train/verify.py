@@ -1,4 +1,4 @@
-"""`ftsys verify`: every byte of a store, bundle, checkpoint or run folder's checkpoints against their manifests."""
+"""Implements `ftsys verify`: compares stores, bundles and checkpoints, byte by byte, with their manifests."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from ftsys.train.checkpoint.catalog import verify_checkpoint
 
 
 def verify(path: str) -> int:
-    """Print what is damaged, or that all is whole; returns 0 or 2.
+    """Print each damage, or that all is whole; returns 0 or 2.
 
-    Raises ConfigError for a path that is none of the four.
+    `path` is a store, a bundle, a checkpoint, or a run folder. Raises ConfigError for any other.
     """
     folder = Path(path)
     found: dict[Path, list[str]] = {}

@@ -21,7 +21,7 @@ def evaluate_both(store: Path, scratch: Path, precision: str) -> dict[str, Any]:
     splits = Store.open(store).splits
     trainer.eval_dataset = {"validation": splits["validation"], "train": splits["train"]}
     metrics = {key: value for key, value in trainer.evaluate().items() if key.endswith(("loss", "accuracy"))}
-    return {"metrics": metrics, "logits": trainer.predictions["validation"].logits}
+    return {"metrics": metrics, "logits": trainer.parts.evaluator.predictions["validation"].logits}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

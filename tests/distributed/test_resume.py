@@ -19,7 +19,8 @@ def train_part(store: Path, scratch: Path, options: dict[str, Any], stop: int | 
 
     from ftsys.train.checkpoint.catalog import newest_checkpoint
     from ftsys.train.checkpoint.state_dict import export_state
-    from ftsys.train.trainer.checkpointing import Life
+    from ftsys.train.trainer.checkpointers.run_folder import Attempt, RunFolderCheckpointer
+    from ftsys.train.trainer.master_adamw import masters_of
 
     class StopAt(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -29,13 +30,13 @@ def train_part(store: Path, scratch: Path, options: dict[str, Any], stop: int | 
     settings: dict[str, Any] = {"max_steps": STEPS, "save_strategy": "steps", "save_steps": 2} | options
     if dropout := settings.pop("dropout", 0.0):
         settings["model"] = tiny_bert(dropout=dropout)
-    trainer = make_trainer(store, scratch, **settings)
-    trainer.life = Life(scratch / "checkpoints", "identity", 1, keep=2)
+    checkpointer = RunFolderCheckpointer(Attempt(scratch / "checkpoints", "identity", 1, keep=2))
+    trainer = make_trainer(store, scratch, checkpointer=checkpointer, **settings)
     trainer.add_callback(StopAt())
-    found = newest_checkpoint(trainer.life.checkpoints, "identity", 1) if resume else None
+    found = newest_checkpoint(scratch / "checkpoints", "identity", 1) if resume else None
     trainer.train(resume_from_checkpoint=None if found is None else str(found.path))
     losses = {line["step"]: line["loss"] for line in trainer.state.log_history if "loss" in line}
-    weights = export_state(trainer.model_wrapped, trainer.masters).weights
+    weights = export_state(trainer.model_wrapped, masters_of(trainer.optimizer)).weights
     return {"losses": losses, "weights": weights, "step": trainer.state.global_step}
 
 
@@ -117,8 +118,8 @@ def stop_at_an_epochs_end(store: Path, scratch: Path, life: int, in_evaluation: 
     from ftsys.train.callbacks.graceful_stop import GracefulStop
     from ftsys.train.checkpoint.catalog import newest_checkpoint
     from ftsys.train.fault_tolerance.signals import Interruption
-    from ftsys.train.session import train_until_stopped
-    from ftsys.train.trainer.checkpointing import Life
+    from ftsys.train.session import run_hooks, train_until_stopped
+    from ftsys.train.trainer.checkpointers.run_folder import Attempt, RunFolderCheckpointer
 
     class Signal(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -136,14 +137,16 @@ def stop_at_an_epochs_end(store: Path, scratch: Path, life: int, in_evaluation: 
     interruption = Interruption()
     stopping = GracefulStop(interruption)
     every_epoch = {"eval_strategy": "epoch", "save_strategy": "epoch"}
-    trainer = make_trainer(store, scratch, max_steps=STEPS, micro_tokens=30, **every_epoch)
-    trainer.life = Life(scratch / "checkpoints", "identity", life, keep=2)
+    hooks = run_hooks(stopping)
+    checkpointer = RunFolderCheckpointer(Attempt(scratch / "checkpoints", "identity", life, keep=2), hooks)
+    parts = {"checkpointer": checkpointer, "hooks": hooks}
+    trainer = make_trainer(store, scratch, max_steps=STEPS, micro_tokens=30, **every_epoch, **parts)
     trainer.add_callback(stopping)
     if life == 1:
         trainer.add_callback(Signal())
-    found = newest_checkpoint(trainer.life.checkpoints, "identity", life)
+    found = newest_checkpoint(scratch / "checkpoints", "identity", life)
     with interruption.watching():
-        train_until_stopped(trainer, stopping, None if found is None else str(found.path))
+        train_until_stopped(trainer, checkpointer, stopping, None if found is None else str(found.path))
     evaluated = [line["step"] for line in trainer.state.log_history if "eval_loss" in line]
     return {"stopped": stopping.agreed, "step": trainer.state.global_step, "evaluated": evaluated}
 

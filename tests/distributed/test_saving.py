@@ -17,18 +17,19 @@ from tests.distributed.worlds import World
 
 def train_saving(store: Path, scratch: Path, disk: str) -> dict[str, Any]:
     """Train 6 steps with a save after step 2 that waits for step 4, or fails; what each rank found."""
-    from ftsys.train.trainer import checkpointing
+    from ftsys.train.trainer.checkpointers import run_folder
 
     options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2}
-    trainer, step_4, there = make_trainer(store, scratch, **options), threading.Event(), []
-    trainer.life = checkpointing.Life(scratch / "checkpoints", "identity", 1, keep=9)
-    honest = checkpointing.write_share
+    attempt = run_folder.Attempt(scratch / "checkpoints", "identity", 1, keep=9)
+    trainer = make_trainer(store, scratch, checkpointer=run_folder.RunFolderCheckpointer(attempt), **options)
+    step_4, there = threading.Event(), []
+    honest = run_folder.write_shard
 
-    def slow(folder: Path, share: FullState, part: int, parts: int) -> Entries:
+    def slow(folder: Path, shard: FullState, part: int, parts: int) -> Entries:
         if disk == "full" and part == parts - 1:
             raise StorageError("no space left on device")
         assert "step-000002" not in folder.name or step_4.wait(60)
-        return honest(folder, share, part, parts)
+        return honest(folder, shard, part, parts)
 
     class Watch(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -39,9 +40,9 @@ def train_saving(store: Path, scratch: Path, disk: str) -> dict[str, Any]:
     trainer.add_callback(Watch())
     error = ""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpointing, "write_share", slow)
+        patch.setattr(run_folder, "write_shard", slow)
         if disk == "broken":
-            patch.setattr(checkpointing, "complete", lambda *_: 1 / 0)
+            patch.setattr(run_folder, "complete", lambda *_: 1 / 0)
         try:
             trainer.train()
         except (FtsysError, ZeroDivisionError) as found:

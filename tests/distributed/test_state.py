@@ -9,10 +9,10 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from ftsys.distributed import from_all
+from ftsys.distributed import all_gather_object
 from ftsys.errors import CheckpointError
 from ftsys.train.checkpoint.catalog import Checkpoint
-from ftsys.train.checkpoint.shard import export_share
+from ftsys.train.checkpoint.shard import export_shard
 from ftsys.train.checkpoint.state_dict import export_state, import_state
 from ftsys.train.checkpoint.training_state import FullState, joined
 from ftsys.train.checkpoint.writer import save_checkpoint
@@ -54,7 +54,7 @@ def go_on(stage: int, precision: str, zero: dict[str, Any]) -> tuple[list[str], 
     engine = build(stage, precision, seed=1, **zero)
     train_engine(engine, 0, 3)
     saved = export_state(engine, engine.optimizer)
-    shares = from_all(export_share(engine))
+    shares = all_gather_object(export_shard(engine))
     apart = differences(from_shares(shares), saved) if distributed.get_rank() == 0 else []
     losses = train_engine(engine, 3, 6)
     fresh = build(stage, precision, seed=2, **zero)
@@ -125,7 +125,7 @@ def ddp_goes_on() -> tuple[list[str], list[str]]:
     import_state(fresh, fresh_optimizer, saved if first else None)
     train_plain(fresh, fresh_optimizer, 3, 6, distributed.get_rank(), ranks)
     # Taken from the module, each rank reads its own: all must have gone on alike.
-    shares = from_all(export_share(model, optimizer))
+    shares = all_gather_object(export_shard(model, optimizer))
     assert all(share.weights for share in shares)
     assert not first or differences(from_shares(shares), export_state(model, optimizer)) == []
     live = FullState(weights=dict(model.module.named_parameters()))

@@ -65,13 +65,14 @@ def deepspeed_settings(stage: int, precision: str) -> dict[str, Any]:
 
 def make_trainer(store: Path, scratch: Path, **options: Any) -> Any:
     """Our Trainer on the store. Options: stage (None: no DeepSpeed), precision, global_size, micro_tokens, max_steps,
-    model (a tiny BERT), and any other TrainingArguments field."""
+    model (a tiny BERT), checkpointer, hooks, and any other TrainingArguments field."""
     from ftsys.train.deepspeed_setup import prepare_deepspeed
     from ftsys.train.trainer.arguments import TrainingArguments
     from ftsys.train.trainer.trainer import Trainer
 
     stage, precision = options.pop("stage", None), options.pop("precision", "fp32")
     model = options.pop("model", None) or tiny_bert()
+    parts = {name: options.pop(name) for name in ("checkpointer", "hooks") if name in options}
     if stage is not None:
         prepare_deepspeed()
         options |= {"deepspeed": deepspeed_settings(stage, precision), "per_device_train_batch_size": 1}
@@ -98,6 +99,7 @@ def make_trainer(store: Path, scratch: Path, **options: Any) -> Any:
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         compute_metrics=accuracy,
+        **parts,
     )
 
 

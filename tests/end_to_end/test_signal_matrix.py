@@ -31,7 +31,8 @@ CASES = [
 def linger(rank: int, phase: str) -> None:
     """In a rank: say when `phase` is reached by leaving a file, and stay in it long enough to be hit."""
     from ftsys.train import run
-    from ftsys.train.trainer import checkpointing, trainer
+    from ftsys.train.trainer import trainer
+    from ftsys.train.trainer.checkpointers import run_folder
 
     def marking(
         function: Callable[..., Any], reached: Callable[[Any], bool] = lambda first: True
@@ -53,7 +54,7 @@ def linger(rank: int, phase: str) -> None:
     elif phase == "evaluate":
         own.evaluation_loop = marking(own.evaluation_loop)  # type: ignore[method-assign]
     else:
-        checkpointing.write_share = marking(checkpointing.write_share)
+        run_folder.write_shard = marking(run_folder.write_shard)
 
 
 @pytest.fixture(scope="module")

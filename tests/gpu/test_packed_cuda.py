@@ -68,7 +68,7 @@ def test_a_training_by_recorded_passes_follows_the_plain_one(tmp_path: Path, pre
         )
         trainer.train()
         losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
-        recorded.append(trainer.graphs)
+        recorded.append(trainer.parts.step.graphs)
     assert recorded[1].eager_because is None
     assert len(recorded[1].recorded) >= 2
     assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 5e-2)

@@ -9,6 +9,7 @@ from ftsys.data.store.reader import Store
 from ftsys.models.packed import why_not_packable
 from ftsys.train.planning import resolve_plan
 from ftsys.train.setup import load_model, metrics_of, prediction_trainer, training_arguments
+from ftsys.train.trainer.checkpointers.interface import Checkpointer
 from ftsys.train.trainer.trainer import Trainer
 from launcher.planner.model_shape import known_shape
 
@@ -16,7 +17,9 @@ TASK = "mrpc"
 """A task with two labels; the rows come from the store, whatever the task is."""
 
 
-def our_trainer(spec: Spec, max_steps: int | None = None, epochs: int = 1) -> Trainer:
+def our_trainer(
+    spec: Spec, max_steps: int | None = None, epochs: int = 1, checkpointer: Checkpointer | None = None
+) -> Trainer:
     """Create a Trainer on the store of `spec`; with a launcher's environment, the rank joins the process group."""
     store = Store.open(spec.store)
     run = _run(spec, store, {"max_steps": max_steps} if max_steps else {"epochs": float(epochs)})
@@ -26,7 +29,14 @@ def our_trainer(spec: Spec, max_steps: int | None = None, epochs: int = 1) -> Tr
     arguments = training_arguments(run, plan, resolve_task(run))
     evaluated = store.splits["validation"] if run.train.eval_every != "never" else None
     metrics = metrics_of(resolve_task(run))
-    return Trainer(model=model, args=arguments, train_dataset=split, eval_dataset=evaluated, compute_metrics=metrics)
+    return Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=split,
+        eval_dataset=evaluated,
+        compute_metrics=metrics,
+        checkpointer=checkpointer,
+    )
 
 
 def our_predictor(spec: Spec) -> Trainer:

@@ -28,7 +28,7 @@ from ftsys.data.store.reader import Store
 from ftsys.tasks import GLUE
 from ftsys.train.perf.matmul_rate import matmul_rate
 from ftsys.train.setup import metrics_of
-from ftsys.train.trainer.trainer import parameters_outside_embeddings
+from ftsys.train.trainer.training_step import parameters_outside_embeddings
 
 MANY_STEPS = 1_000_000
 """More steps than any measurement takes: the learning rate's schedule needs a number."""
@@ -88,9 +88,9 @@ def run_steps(spec: Spec, channel: Channel) -> None:
 
 def _our_steps(spec: Spec, channel: Channel) -> None:
     trainer = our_trainer(spec, max_steps=MANY_STEPS)
-    meter = trainer.meter
+    meter, packing = trainer.parts.step.meter, trainer.parts.packing
     turns = Turns(channel, spec.steps, lambda: (meter.total_tokens, meter.total_examples), wait_for_device)
-    kernel = trainer.view.kernel if trainer.view is not None else f"padded, because {trainer.padded_because}"
+    kernel = packing.view.kernel if packing.view is not None else f"padded, because {packing.padded_because}"
     _train(trainer, turns, channel, kernel=kernel)
 
 

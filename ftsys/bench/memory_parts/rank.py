@@ -43,8 +43,9 @@ class Watch(TrainerCallback):
     def listen(self, trainer: Trainer) -> None:
         """Hook forward and backward passes, and gradients before an engine moves them."""
         self.trainer = trainer
-        for owner, name, phase in ((trainer, "_forward_backward", "forward"), (trainer.accelerator, "backward", "")):
-            setattr(owner, name, self._announcing(getattr(owner, name), phase or "backward"))
+        step, accelerator = trainer.parts.step, trainer.accelerator
+        for owner, name, phase in ((step, "forward_backward", "forward"), (accelerator, "backward", "backward")):
+            setattr(owner, name, self._announcing(getattr(owner, name), phase))
         for parameter in trainer.model.parameters():
             parameter.register_post_accumulate_grad_hook(self._note_gradient)
 

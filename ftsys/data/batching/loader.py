@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeGuard
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -14,12 +15,21 @@ from ftsys.data.store.in_memory import TokenizedSplit
 from ftsys.data.store.reader import Ragged, StoreSplit
 
 Split = StoreSplit | TokenizedSplit
-"""What a loader reads from: a split of a store, or rows that the user tokenized."""
+"""What a loader reads from: a split of a store, or rows that the user tokenized.
+
+`stock_semantics` tells which rules training and evaluation follow: those of transformers' Trainer in every detail
+(order of examples, label smoothing in evaluation, types of predictions), or this project's own.
+"""
 
 PlanOfEpoch = Callable[[int], EpochPlan]
 
 SHARE = "ftsys_share"
 """The only key of a training item. The Trainer needs a dictionary, and would read other keys as its own."""
+
+
+def is_split(data: Any) -> TypeGuard[StoreSplit]:
+    """Return True for a data set that is a split already, False for one that must be read as one first."""
+    return isinstance(data, StoreSplit)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Legend: N rows, T their real tokens, S rows asked for.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,7 @@ class TokenizedSplit:
     labelled: bool
     label_type: type[np.generic] = np.int64
     """Type of the labels in a stock batch and in predictions: float32 if the column has fractions, else int64."""
+    stock_semantics: ClassVar[bool] = True
 
     @property
     def rows(self) -> int:

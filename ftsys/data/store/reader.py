@@ -9,7 +9,7 @@ import mmap
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,13 +44,15 @@ class Ragged(NamedTuple):
 class StoreSplit:
     """One split: N examples, readable by row number, many at a time."""
 
+    stock_semantics: ClassVar[bool] = False
+
     def __init__(self, folder: Path, name: str, index: StoreIndex) -> None:
         split = index.splits[name]
         self.name, self.rows, self.labelled = name, split.rows, split.labelled
-        self.tokenizer = index.tokenizer
+        self.tokenizer, self.label_type = index.tokenizer, np.dtype(index.label_type)
         self._folder, self._split = folder, split
         self._shift = index.rows_per_batch.bit_length() - 1  # a power of two: row >> shift is the record batch
-        self._map_file(folder / split.file, np.dtype(index.token_type), np.dtype(index.label_type))
+        self._map_file(folder / split.file, np.dtype(index.token_type), self.label_type)
         self._iota = np.arange(4096)
 
     def _map_file(self, path: Path, token_type: np.dtype[Any], label_type: np.dtype[Any]) -> None:

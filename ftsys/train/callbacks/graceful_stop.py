@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import torch
-from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ftsys.distributed import MaxOverRanks
 from ftsys.errors import FtsysError
 from ftsys.train.fault_tolerance.signals import Interruption
 
@@ -27,7 +26,7 @@ class GracefulStop(TrainerCallback):
         self.agreed = False
         self.evaluation_owed = False
         self._failure: FtsysError | None = None
-        self._pending: tuple[torch.Tensor, Any] | None = None
+        self._pending: MaxOverRanks | None = None
 
     def fail(self, error: FtsysError) -> None:
         """End the run on all ranks with `error`, at the next agreement.
@@ -84,16 +83,12 @@ class GracefulStop(TrainerCallback):
 
     def _start_agreement(self, args: TrainingArguments) -> None:
         own = FAILING + self._failure.exit_status if self._failure else int(self.interruption.wanted)
-        flag = torch.tensor([own], dtype=torch.int32, device=args.device)
-        work = distributed.all_reduce(flag, distributed.ReduceOp.MAX, async_op=True) if args.world_size > 1 else None
-        self._pending = flag, work
+        self._pending = MaxOverRanks(own, args.device)
 
     def _finish_agreement(self) -> bool:
         assert self._pending is not None
-        (flag, work), self._pending = self._pending, None
-        if work is not None:
-            work.wait()
-        highest = int(flag.item())
+        pending, self._pending = self._pending, None
+        highest = pending.wait()
         if highest >= FAILING:
             raise self._failure or _failure_elsewhere(highest - FAILING)
         self.agreed = self.agreed or bool(highest)

@@ -1,4 +1,4 @@
-"""Work that a rank does while training goes on: one piece at a time, and no error of it is lost."""
+"""Runs a save in a background thread while training goes on: one at a time, and no error is lost."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from ftsys.train.checkpoint.training_state import FullState
 
 SPARE = 2
-"""Work that holds n bytes runs beside the training where at least SPARE x n are free; else training waits for it."""
+"""A save that holds n bytes runs in the background where SPARE x n are free; else training waits for it."""
 
 
-class Beside:
-    """A thread for one piece of work; `wait` ends it, and raises what it raised."""
+class BackgroundSaver:
+    """A thread for one save; `wait` joins it, and raises what it raised."""
 
-    def __init__(self, on_error: Callable[[FtsysError], None]) -> None:
-        """`on_error` hears of an error of this project's own at once, in the thread, for `wait` may be far off."""
+    def __init__(self, on_error: Callable[[FtsysError], object]) -> None:
+        """`on_error` is called with an FtsysError at once, in the thread, because `wait` may come much later."""
         self._on_error = on_error
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def start(self, work: Callable[[], object], beside: bool = True) -> None:
-        """Begin `work`; the former piece must have been waited for. The interpreter does not end before it has.
+    def start(self, work: Callable[[], object], in_background: bool = True) -> None:
+        """Begin `work`; `wait` must have ended the one before. The interpreter does not exit before it is done.
 
-        Returns at once, or with `beside` False when the work is done; what it raised is for `wait` in both cases.
+        Returns at once, or with `in_background` False when the work is done; either way `wait` raises its error.
         """
         assert self._thread is None, "wait() comes first"
         self._thread = threading.Thread(target=self._run, args=(work,), name="ftsys-save")
         self._thread.start()
-        if not beside:
+        if not in_background:
             self._thread.join()
 
     def wait(self) -> None:
-        """Return once nothing is under way. Raises what the work raised, once."""
+        """Return once no save is under way. Raises the error of the work, once."""
         if self._thread is not None:
             self._thread.join()
         self._thread, error, self._error = None, self._error, None
@@ -49,19 +49,19 @@ class Beside:
     def _run(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001  # nobody hears a thread raise: `wait` does it for this one
+        except BaseException as error:  # noqa: BLE001  # nobody sees what a thread raises: `wait` raises it again
             self._error = error
             if isinstance(error, FtsysError):
                 self._on_error(error)
 
 
 def bytes_of(state: FullState) -> int:
-    """Bytes of all tensors of a state."""
+    """Return the bytes of all tensors of a state."""
     tensors = [*state.weights.values(), *state.buffers.values()]
     tensors += [tensor for moments in state.moments.values() for tensor in moments.values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def fits_beside(size: int) -> bool:
-    """Whether `size` bytes may be kept while training goes on."""
+def fits_in_memory(size: int) -> bool:
+    """Return True where `size` bytes may be held while training goes on."""
     return psutil.virtual_memory().available > SPARE * size

@@ -1,4 +1,6 @@
-"""Checkpoints on disk: a folder a step, complete or not there, that any world size and ZeRO stage can read.
+"""Finds, opens, verifies and prunes a run's checkpoints: a folder for each step, whole or not there.
+
+Any world size and ZeRO stage can read them.
 
     checkpoints/step-000345/weights.safetensors     fp32 master weights and buffers, by the plain model's names
                             optimizer.safetensors   moments, as "exp_avg.<parameter>"
@@ -6,8 +8,8 @@
                             state.json              everything else
                             manifest.json           format, attempt, step, identity, sizes, sha256; written last
 
-A folder is written as `step-N.tmp-<attempt>`, flushed and renamed. Where the same step is saved again, the former
-folder steps aside as `.old` until the new one stands (checkpoint_writing). No pickle is written or read.
+A folder is written as `step-N.tmp-<attempt>`, flushed and renamed. When the same step is saved again, the older folder
+is renamed to `.old` until the new one has its name (writer.py). No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ OLD, GONE = ".old", ".gone"
 
 
 def part_of_file(name: str) -> re.Pattern[str]:
-    """What the ranks' parts of a file are called, as Hugging Face's shards: "weights-00001-of-00002.safetensors"."""
+    """Return the pattern of the ranks' parts of a file, such as "weights-00001-of-00002.safetensors"."""
     stem, dot, ending = name.rpartition(".")
     return re.compile(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(dot + ending)}")
 
@@ -53,7 +55,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: Path) -> Checkpoint:
-        """Read a folder's manifest, and no more. Raises CheckpointError when it is missing or damaged."""
+        """Read a folder's manifest and no other file. Raises CheckpointError when it is missing or damaged."""
         manifest = read_manifest(path)
         found = COMPLETE_NAME.fullmatch(path.name)
         if found and int(found[1]) != manifest["step"]:
@@ -62,11 +64,11 @@ class Checkpoint:
 
     @property
     def extra(self) -> dict[str, Any]:
-        """What the caller saved beside the model and optimizer."""
+        """JSON values that the caller saved together with the model and optimizer."""
         return self._state()["extra"]
 
     def load_state(self) -> FullState:
-        """The model and optimizer, mapped from the files; only what is used is read. See `verify_checkpoint`."""
+        """Return the model and optimizer, memory-mapped: only bytes that are used are read. See `verify_checkpoint`."""
         facts = self._state()["full_state"]
         state = FullState(numbers=facts["numbers"], groups=facts["groups"], counters=facts["counters"])
         shapes = facts.get("shapes", {})
@@ -80,7 +82,7 @@ class Checkpoint:
         return state
 
     def _tensors(self, name: str) -> dict[str, Tensor]:
-        """Tensors of a file, or of the files of that name that the ranks wrote."""
+        """Return the tensors of a file, or of the parts of it that the ranks wrote."""
         parts = [part for part in sorted(self.files) if part_of_file(name).fullmatch(part)]
         return {key: tensor for part in parts or [name] for key, tensor in read_safetensors(self.path / part).items()}
 
@@ -89,18 +91,19 @@ class Checkpoint:
 
 
 def refuse_newer(found: list[Checkpoint], attempt: int | None) -> None:
+    """Raise RunFolderError where a checkpoint was written by a later attempt than `attempt`."""
     newer = [checkpoint for checkpoint in found if attempt is not None and checkpoint.attempt > attempt]
     if newer:
         raise RunFolderError(
             f"{newer[-1].path} was written by attempt {newer[-1].attempt} of this run, this is attempt {attempt}: a "
-            "newer life of the run is at work or has been; end this one"
+            "newer attempt is running or has run; end this one"
         )
 
 
 def clean_leftovers(root: Path, attempt: int) -> None:
-    """Remove what saves of this and former attempts left when they died; put back what a save had set aside.
+    """Remove what interrupted saves of this and earlier attempts left; put back a folder that a save had moved aside.
 
-    For rank 0 at the start of a life, before `newest_checkpoint`; each save does it too. Raises StorageError.
+    For rank 0 at the start of an attempt, before `newest_checkpoint`; each save does it too. Raises StorageError.
     """
     if not root.is_dir():
         return
@@ -115,9 +118,9 @@ def clean_leftovers(root: Path, attempt: int) -> None:
 
 
 def complete_checkpoints(root: Path) -> list[Checkpoint]:
-    """Checkpoints whose manifest is whole and whose files have their sizes, oldest first; bytes are not read.
+    """Return checkpoints with a whole manifest and files of the right sizes, oldest first; their bytes are not read.
 
-    A later attempt counts as newer than any former one, whatever the steps.
+    A later attempt counts as newer than any earlier one, whatever the steps.
     """
     found = []
     for path in _step_folders(root):
@@ -143,9 +146,10 @@ def _step_folders(root: Path) -> list[Path]:
 def newest_checkpoint(
     root: Path, identity: str, attempt: int | None = None, say: Callable[[str], object] = print
 ) -> Checkpoint | None:
-    """The newest checkpoint that passes `verify_checkpoint`, or None; `say` hears which one, why, and what was skipped.
+    """Return the newest checkpoint that passes `verify_checkpoint`, or None.
 
-    Reads every byte of the one it takes: let rank 0 call it and the others `Checkpoint.open` its path. Raises
+    `say` is called with the choice, its reason, and what was skipped. Every byte of the chosen one is read, so rank 0
+    alone should call this; the others `Checkpoint.open` its path. Raises
     CheckpointError when the newest is another run's, RunFolderError when it is a later attempt's than `attempt`.
     """
     taken = None
@@ -174,7 +178,7 @@ def newest_checkpoint(
 
 
 def named_checkpoint(path: Path, identity: str) -> Checkpoint:
-    """The checkpoint that the user names, verified. Raises CheckpointError if it is damaged or another run's."""
+    """Return the checkpoint that the user named, verified. Raises CheckpointError if it is damaged or another run's."""
     checkpoint = Checkpoint.open(path)
     _refuse_other(checkpoint, identity)
     damage = damage_of(path, checkpoint.files)
@@ -193,7 +197,7 @@ def _refuse_other(checkpoint: Checkpoint, identity: str) -> None:
 
 
 def verify_checkpoint(path: Path) -> list[str]:
-    """Read every byte of a checkpoint; returns a line for each thing that is damaged, none when it is whole."""
+    """Read every byte of a checkpoint; returns a line for each damage, none when it is whole."""
     try:
         checkpoint = Checkpoint.open(path)
     except CheckpointError as error:
@@ -204,8 +208,8 @@ def verify_checkpoint(path: Path) -> list[str]:
 def prune_checkpoints(root: Path, keep: int, best: int | None = None) -> list[Path]:
     """Remove all checkpoints but the `keep` newest complete ones and that of step `best`; returns what was removed.
 
-    Damaged folders go too, once a complete checkpoint is there. A folder is renamed before it is emptied, so that none
-    is ever half there. Raises StorageError.
+    Damaged folders are removed too, once there is a complete checkpoint. A folder is renamed before it is emptied, so
+    that no checkpoint is ever half there. Raises StorageError.
     """
     complete = complete_checkpoints(root)
     kept = {checkpoint.path for checkpoint in complete[-max(keep, 1) :]}

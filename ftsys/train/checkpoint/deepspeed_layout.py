@@ -1,17 +1,17 @@
-"""Where a DeepSpeed 0.19 engine keeps its master weights, at each ZeRO stage and precision.
+"""Describes where a DeepSpeed 0.19 engine keeps its master weights, at each ZeRO stage and precision.
 
 | stage, precision                        | optimizer class         | master weights                                   |
 |-----------------------------------------|-------------------------|--------------------------------------------------|
 | 0, fp32                                 | the client's own        | the model's parameters                           |
 | 0, bf16 or fp16                         | FP16_UnfusedOptimizer   | one fp32 tensor a parameter, on every rank       |
 | 0, bf16 or fp16, fused Adam             | FP16_Optimizer          | one flat fp32 tensor a group, on every rank      |
-| 1 and 2                                 | DeepSpeedZeroOptimizer  | a flat fp32 tensor a group, cut over the ranks   |
+| 1 and 2                                 | DeepSpeedZeroOptimizer  | a flat fp32 tensor a group, partitioned          |
 | 1, bf16 with fp32 gradient accumulation | BF16_Optimizer          | the same                                         |
-| 3                                       | ..._Stage3              | a flat fp32 tensor a sub-group of cut parameters |
+| 3                                       | ..._Stage3              | a flat fp32 tensor a sub-group, partitioned      |
 
-The addresses are computed here for every rank from the lists that DeepSpeed built its flat tensors from. Its own
-`safe_get_full_*` functions are not used: they know no stage 0, crash at stage 3 when a parameter's elements do not
-divide by the ranks (0.19.8), and its `_hp_mapping` is wrong under round_robin_gradients.
+Offsets are computed here for every rank, from the lists of which DeepSpeed built its flat tensors. Its own
+`safe_get_full_*` functions are not used: they do not support stage 0, crash at stage 3 when a parameter's elements
+cannot be divided by the ranks (0.19.8), and its `_hp_mapping` is wrong under round_robin_gradients.
 """
 
 from typing import Any
@@ -36,9 +36,9 @@ ENGINE_FIELDS = ("global_steps", "global_samples", "skipped_steps")
 
 
 def engine_layout(engine: Any) -> Layout:
-    """The layout of a DeepSpeed engine's optimizer.
+    """Return the layout of a DeepSpeed engine's optimizer.
 
-    Raises CheckpointError for an engine whose state lies elsewhere: NVMe offload, quantized or expert-parallel weights,
+    Raises CheckpointError for an engine with its state elsewhere: NVMe offload, quantized or expert-parallel weights,
     tensor or sequence parallelism.
     """
     from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
@@ -82,7 +82,7 @@ def _add_flat(
     offsets: list[list[int]] | None = None,
     cut: bool = False,
 ) -> None:
-    """Add a flat owner for each group: parameters end to end or at `offsets`, `cut` into equal parts over the ranks."""
+    """Add a flat owner for each group: parameters end to end or at `offsets`, with `cut` partitioned over the ranks."""
     ranks = dist.get_world_size() if cut else 1
     layout.partitioned = cut
     layout.pieces = [[] for _ in range(ranks)]
@@ -108,7 +108,7 @@ def _end_to_end(group: list[Parameter]) -> list[int]:
 
 
 def _add_stage3(layout: Layout, optimizer: Any) -> None:
-    """Add one flat owner a sub-group: each rank's part of each of its parameters end to end, the last parts padded."""
+    """Add a flat owner for each sub-group: each rank's parts of its parameters end to end, the last parts padded."""
     if optimizer.swap_optimizer or optimizer.params_in_nvme_and_cpu:
         raise CheckpointError(
             "engine.offload='nvme:...' keeps the optimizer in files of DeepSpeed's own, which checkpoints cannot read "
@@ -135,7 +135,7 @@ def _add_stage3(layout: Layout, optimizer: Any) -> None:
 
 
 def _stage3_optimizer(optimizer: Any, index: int) -> Any:
-    """Partial offload (ratio below 1) leaves the first sub-groups to a second optimizer on the device."""
+    """Return a sub-group's optimizer: under partial offload (ratio below 1) the first ones have one on the device."""
     on_device = optimizer.offload_optimizer and optimizer.subgroup_to_device[index] != "cpu"
     return optimizer.backup_optimizer if on_device else optimizer.optimizer
 
@@ -151,7 +151,7 @@ def _refuse_other_parallelism(engine: Any, optimizer: Any) -> None:
 
 
 def part_of(parameter: Parameter) -> Tensor | None:
-    """This rank's part of a parameter that ZeRO 3 has cut, padded at the end, or None for a whole parameter."""
+    """Return this rank's part of a parameter that ZeRO 3 has partitioned, padded at the end; None for a whole one."""
     part = getattr(parameter, "ds_tensor", None)
     if part is not None and hasattr(part, "ds_quant_scale"):
         raise CheckpointError(
@@ -161,7 +161,7 @@ def part_of(parameter: Parameter) -> Tensor | None:
 
 
 def write_live(parameter: Parameter, whole: Tensor) -> None:
-    """Make the copy that forward passes read equal to `whole`, in the parameter's own precision."""
+    """Copy `whole` into the parameter that forward passes read, in its own precision."""
     part = part_of(parameter)
     if part is None:
         parameter.data.copy_(whole.view(parameter.shape))
@@ -178,7 +178,7 @@ def write_live(parameter: Parameter, whole: Tensor) -> None:
 
 
 def read_counters(engine: Any) -> dict[str, Any]:
-    """The engine's step counters and the dynamic loss scale of fp16, as numbers."""
+    """Return the engine's step counters and the dynamic loss scale of fp16, as numbers."""
     counters = {name: getattr(engine, name) for name in ENGINE_FIELDS}
     scaler = _scaler(engine.optimizer)
     if scaler is not None:
@@ -187,7 +187,7 @@ def read_counters(engine: Any) -> dict[str, Any]:
 
 
 def write_counters(engine: Any, counters: dict[str, Any]) -> None:
-    """Put back what `read_counters` returned; what this engine does not have is left out."""
+    """Set what `read_counters` returned; counters that this engine does not have are left out."""
     for name in ENGINE_FIELDS:
         if name in counters:
             setattr(engine, name, counters[name])
@@ -199,7 +199,7 @@ def write_counters(engine: Any, counters: dict[str, Any]) -> None:
 
 
 def _scaler(optimizer: Any) -> Any:
-    """The object that holds a dynamic loss scale, or None in other precisions."""
+    """Return the object that holds a dynamic loss scale, or None in other precisions."""
     for scaler, dynamic in (("loss_scaler", "dynamic"), ("loss_scale_config", "dynamic_loss_scale")):
         found = getattr(optimizer, scaler, None)
         if found is not None and getattr(found, dynamic, False):

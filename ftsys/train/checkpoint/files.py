@@ -1,4 +1,4 @@
-"""Files of a checkpoint on disk: written once, hashed on the way, flushed; the manifest that vouches for them."""
+"""Writes and reads the files of a checkpoint: hashed while they are written, and flushed to the disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_json(path: Path, value: Any) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises CheckpointError when it cannot be read."""
+    """Return a JSON file's value. Raises CheckpointError when it cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -44,8 +44,8 @@ def read_json(path: Path) -> Any:
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Write CPU tensors in the safetensors format; returns the file's manifest entry.
 
-    Written here rather than by the library, so that the bytes are hashed as they pass instead of read again, reach the
-    disk before the rename, and a full disk is an OSError.
+    The library is not used, so that bytes are hashed while they are written instead of read again, they reach the disk
+    before the rename, and a full disk is an OSError.
     """
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -78,9 +78,9 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file, mapped from it: no byte is read before it is used, and nothing written to them reaches it.
+    """Return the tensors of a file, memory-mapped: a byte is read when it is used, and writes do not reach the file.
 
-    Where its owner has cut the file into shards, as Hugging Face does with large ones, those of all shards.
+    Where the file was split, as Hugging Face does with large ones, the tensors of all its files.
     """
     from safetensors.torch import load_file
 
@@ -92,5 +92,5 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def index_of(path: Path) -> Path:
-    """Where the list of a safetensors file's shards lies, if it was cut."""
+    """Return the path of the index that a safetensors file has where it was split into several."""
     return path.with_name(f"{path.name}.index.json")

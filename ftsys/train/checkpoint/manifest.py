@@ -14,7 +14,7 @@ _SEALED = SealedJson("checksum", order="all_sorted", indent=1, hashed_separators
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the manifest of a folder whose files are complete; `facts` ends with "files", an entry by name."""
+    """Write the manifest of a folder whose files are complete; `facts["files"]` has an entry for each, by name."""
     with hashed_file(folder / MANIFEST) as file:
         file.write(_SEALED.seal({"format": FORMAT, **facts}))
 

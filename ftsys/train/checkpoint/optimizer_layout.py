@@ -1,7 +1,8 @@
-"""Where a live optimizer keeps each parameter's master weights: pieces of a parameter, in tensors that a rank owns.
+"""Describes where a live optimizer keeps each parameter's master weights: pieces of it, in tensors called owners.
 
-Every engine is described in these words, so that reading and writing are the same code for all of them. A plain torch
-optimizer has one owner a parameter; DeepSpeed has one flat owner a group, cut over the ranks (ZeRO 1 to 3) or not.
+All engines are described by the same classes, so that one code reads and writes them all. A plain torch optimizer has
+one owner for each parameter; DeepSpeed has one flat owner for each group, partitioned over the ranks (ZeRO 1 to 3) or
+not.
 """
 
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ class Owner:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the optimizer keeps for this tensor; empty before its first step."""
+        """State that the optimizer keeps for this tensor; empty before its first step."""
         return self.optimizer.state.get(self.tensor, {})
 
 
@@ -57,16 +58,16 @@ class Layout:
     engine: Any = None
 
     def names_in(self, owner: int) -> list[str]:
-        """Names of the parameters of which any rank keeps a piece in that owner, in the owner's order."""
+        """Return the parameters of which any rank keeps a piece in that owner, in the owner's order."""
         return list(dict.fromkeys(piece.name for rank in self.pieces for piece in rank if piece.owner == owner))
 
     def pieces_of(self, rank: int, owner: int) -> list[Piece]:
-        """The pieces that rank `rank` keeps in its owner `owner`."""
+        """Return the pieces that rank `rank` keeps in its owner `owner`."""
         mine = self.pieces[rank if self.partitioned else 0]
         return [piece for piece in mine if piece.owner == owner]
 
-    def share_of(self, rank: int, ranks: int) -> list[Piece]:
-        """What rank `rank` of `ranks` writes: what it alone keeps; of what all keep, an equal cut of the elements."""
+    def shard_of(self, rank: int, ranks: int) -> list[Piece]:
+        """Return the pieces that rank `rank` of `ranks` saves: its partition, or an equal part of what all keep."""
         if self.partitioned:
             return self.pieces[rank]
         total = sum(piece.count for piece in self.pieces[0])
@@ -82,18 +83,18 @@ class Layout:
         return found
 
     def unowned(self) -> list[str]:
-        """Names of the parameters that no optimizer updates: frozen, empty, or left out of its groups."""
+        """Return the parameters that no optimizer updates: frozen, empty, or left out of its groups."""
         owned = {piece.name for rank in self.pieces for piece in rank}
         return [name for name in self.parameters if name not in owned]
 
 
 def shape_of(parameter: Parameter) -> torch.Size:
-    """The whole parameter's shape, also where ZeRO 3 has left an empty tensor in its place."""
+    """Return the whole parameter's shape, also where ZeRO 3 has left an empty tensor in its place."""
     return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def unwrap(model: Any) -> Module:
-    """The model itself, out of DDP, torch.compile and a DeepSpeed engine."""
+    """Return the model itself, out of DDP, torch.compile and a DeepSpeed engine."""
     while True:
         if hasattr(model, "_orig_mod"):
             model = model._orig_mod
@@ -104,24 +105,24 @@ def unwrap(model: Any) -> Module:
 
 
 def is_engine(model: Any) -> bool:
-    """Whether this is a DeepSpeed engine, found without importing DeepSpeed where nobody has."""
+    """Return True for a DeepSpeed engine, without importing DeepSpeed."""
     return any(
         base.__name__ == "DeepSpeedEngine" and base.__module__.startswith("deepspeed.") for base in type(model).__mro__
     )
 
 
 def named_parameters(module: Module) -> dict[str, Parameter]:
-    """Parameters by their Hugging Face names; of tied ones only the first name."""
+    """Return the parameters by their Hugging Face names; tied ones under their first name alone."""
     return {name.replace("_orig_mod.", ""): parameter for name, parameter in module.named_parameters()}
 
 
 def frozen_weights(module: Module) -> dict[str, Tensor]:
-    """The parameters that no training changes, by name."""
+    """Return the parameters that training does not change, by name."""
     return {name: tensor.detach() for name, tensor in named_parameters(module).items() if not tensor.requires_grad}
 
 
 def persistent_buffers(module: Module) -> dict[str, Tensor]:
-    """Buffers that belong to the state dict, by name."""
+    """Return the buffers that belong to the state dict, by name."""
     found = {}
     for prefix, child in module.named_modules():
         path = prefix.replace("_orig_mod.", "").removesuffix("_orig_mod")
@@ -132,7 +133,7 @@ def persistent_buffers(module: Module) -> dict[str, Tensor]:
 
 
 def plain_layout(module: Module, optimizer: Optimizer | None) -> Layout:
-    """The layout of an optimizer that updates the model's own parameters or masters of them, the same on every rank."""
+    """Return the layout of an optimizer of the model's parameters, or of masters of them: the same on every rank."""
     parameters = named_parameters(module)
     layout = Layout(module, parameters, [], [[]], False, [optimizer] if optimizer is not None else [])
     if optimizer is not None:

@@ -1,4 +1,4 @@
-"""The numbers of an optimizer's parameter groups: learning rate, betas, epsilon, decay."""
+"""Reads and sets the numbers of an optimizer's parameter groups: learning rate, betas, epsilon, decay."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ftsys.train.checkpoint.optimizer_layout import Layout
 
 
 def read_groups(layout: Layout) -> list[dict[str, Any]]:
-    """Each group's numbers and the names of the parameters that it updates, ready for JSON."""
+    """Return each group's numbers and the names of the parameters that it updates, as JSON values."""
     if not layout.optimizers:
         return []
     names = _names_by_group(layout)
@@ -35,7 +35,7 @@ def write_groups(layout: Layout, saved: list[dict[str, Any]]) -> None:
 
 
 def group_mismatches(layout: Layout, saved: list[dict[str, Any]]) -> list[str]:
-    """What is wrong where one group of this optimizer takes parameters from saved groups with different numbers."""
+    """Return a line for each group that joins parameters from saved groups with different numbers."""
     found = []
     for index, names in _names_by_group(layout).items():
         matching = [{**group, "parameters": None} for group in _matching(saved, names)]
@@ -75,7 +75,7 @@ def _plain(value: Any) -> Any:
 
 
 def _like(old: Any, new: Any) -> Any:
-    """`new` in the form of `old`: a tuple for betas, the same tensor where a rate is kept in one."""
+    """Return `new` in the form of `old`: a tuple for betas, the same tensor for a rate that is kept in one."""
     if isinstance(old, tuple):
         return tuple(_like(*pair) for pair in zip(old, new, strict=True))
     if isinstance(old, Tensor):

@@ -1,4 +1,4 @@
-"""The states of a process's random generators as JSON: Python's, NumPy's and torch's, of all ranks."""
+"""Reads and sets the states of a process's random generators, as JSON: Python's, NumPy's and torch's."""
 
 import base64
 import random
@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed
+
+from ftsys.distributed import all_gather_object
 
 
-def read_generators() -> list[dict[str, Any]]:
-    """The states of every rank, by rank. Collective."""
+def gather_rng_states() -> list[dict[str, Any]]:
+    """Return the states of every rank, by rank. Collective."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     own = {
         "python": random.getstate(),
@@ -18,14 +19,10 @@ def read_generators() -> list[dict[str, Any]]:
         "torch": _text(torch.get_rng_state()),
         "cuda": _text(torch.cuda.get_rng_state()) if torch.cuda.is_available() else None,
     }
-    if not distributed.is_available() or not distributed.is_initialized():
-        return [own]
-    found: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(found, own)
-    return found
+    return all_gather_object(own)
 
 
-def write_generators(saved: dict[str, Any]) -> None:
+def write_rng_state(saved: dict[str, Any]) -> None:
     """Set this process's generators to one rank's saved states."""
     version, words, gauss = saved["python"]
     random.setstate((version, tuple(words), gauss))

@@ -1,6 +1,7 @@
-"""This rank's share of a live model and its optimizer, for a checkpoint that all ranks write at once.
+"""Copies this rank's shard of a live model and its optimizer, for a checkpoint that all ranks write at once.
 
-Nothing is sent between ranks. What ZeRO has cut is written by its owner; of what every rank has, each writes its part.
+Nothing is sent between ranks. A tensor that ZeRO has partitioned is written by its owners; of a tensor that every rank
+holds, each rank writes an equal part.
 """
 
 from typing import Any
@@ -13,28 +14,29 @@ from ftsys.train.checkpoint import deepspeed_layout
 from ftsys.train.checkpoint.optimizer_layout import Layout, Piece, persistent_buffers, shape_of
 from ftsys.train.checkpoint.param_groups import read_groups
 from ftsys.train.checkpoint.state_dict import layout_of, moments_of, numbers_of
-from ftsys.train.checkpoint.training_state import FullState, Room, label
+from ftsys.train.checkpoint.training_state import FullState, StagingBuffers, label
 from ftsys.train.checkpoint.transfer import widened
 
 
-def export_share(model: Any, optimizer: Any = None, room: Room | None = None) -> FullState:
-    """This rank's share, as copies on the CPU; rank 0's has all that is not a tensor too. Every rank calls it.
+def export_shard(model: Any, optimizer: Any = None, buffers: StagingBuffers | None = None) -> FullState:
+    """Return this rank's shard as copies on the CPU; rank 0's also has all that is not a tensor. Every rank calls it.
 
-    Arguments as for `export_state`. Raises CheckpointError for an engine whose state cannot be read.
+    Arguments as for `export_state`; the copies are made in `buffers`. Raises CheckpointError for an engine
+    whose state cannot be read.
     """
-    layout, room = layout_of(model, optimizer), room or Room()
+    layout, buffers = layout_of(model, optimizer), buffers or StagingBuffers()
     state = FullState(moments={key: {} for owner in layout.owners for key in moments_of(owner)})
     with torch.no_grad():
-        for piece in layout.share_of(rank(), world_size()):
-            _copy_piece(layout, piece, state, room)
+        for piece in layout.shard_of(rank(), world_size()):
+            _copy_piece(layout, piece, state, buffers)
         for name in layout.unowned():
-            _copy_unowned(layout, name, state, room)
+            _copy_unowned(layout, name, state, buffers)
         if rank() == 0:
             _add_facts(layout, state)
     return state
 
 
-def _copy_piece(layout: Layout, piece: Piece, state: FullState, room: Room) -> None:
+def _copy_piece(layout: Layout, piece: Piece, state: FullState, buffers: StagingBuffers) -> None:
     owner = layout.owners[piece.owner]
     shape = shape_of(layout.parameters[piece.name])
     own_shape = shape if piece.count == shape.numel() else torch.Size([piece.count])
@@ -43,30 +45,30 @@ def _copy_piece(layout: Layout, piece: Piece, state: FullState, room: Room) -> N
         target = state.weights if kind == "weights" else state.moments[kind]
         if tensor.shape == owner.tensor.shape:
             flat = tensor.detach().reshape(-1)[piece.offset : piece.offset + piece.count]
-            target[key] = _copied(flat, kind, key, own_shape, room)
+            target[key] = _copied(flat, kind, key, own_shape, buffers)
         elif piece.start == 0:  # factored second moments have another shape: one rank writes them whole
             target[piece.name] = widened(tensor.detach()).to("cpu", copy=True)
 
 
-def _copy_unowned(layout: Layout, name: str, state: FullState, room: Room) -> None:
-    """A parameter that no optimizer updates: rank 0 writes it, or each rank its part where ZeRO 3 has cut it."""
+def _copy_unowned(layout: Layout, name: str, state: FullState, buffers: StagingBuffers) -> None:
+    """Copy a parameter that no optimizer updates: on rank 0, or on each rank its part under ZeRO 3."""
     parameter, shape = layout.parameters[name], shape_of(layout.parameters[name])
     part = deepspeed_layout.part_of(parameter)
     if part is None:
         if rank() == 0:
-            state.weights[name] = _copied(parameter.detach().reshape(-1), "weights", name, shape, room)
+            state.weights[name] = _copied(parameter.detach().reshape(-1), "weights", name, shape, buffers)
         return
     start = rank() * part.ds_numel
     count = min(part.numel(), shape.numel() - start)
     if count > 0:
         own_shape = shape if count == shape.numel() else torch.Size([count])
         key = label(name, start, count, shape.numel())
-        state.weights[key] = _copied(part.detach().reshape(-1)[:count], "weights", key, own_shape, room)
+        state.weights[key] = _copied(part.detach().reshape(-1)[:count], "weights", key, own_shape, buffers)
 
 
-def _copied(flat: Tensor, kind: str, key: str, shape: torch.Size, room: Room) -> Tensor:
-    """A copy on the CPU in memory of its own, 16-bit floats widened; exact."""
-    target = room.take(kind, key, shape, widened(flat[:0]).dtype)
+def _copied(flat: Tensor, kind: str, key: str, shape: torch.Size, buffers: StagingBuffers) -> Tensor:
+    """Return a copy on the CPU in a staging buffer, 16-bit floats widened to float32; exact."""
+    target = buffers.take(kind, key, shape, widened(flat[:0]).dtype)
     target.view(-1).copy_(flat)
     return target
 

@@ -1,9 +1,9 @@
-"""Reading and writing the whole state of a live model and its optimizer, whatever engine holds it.
+"""Reads and sets the whole state of a live model and its optimizer, whatever engine holds it.
 
 `export_state` gathers fp32 master weights and optimizer moments under the plain model's names; `import_state` puts them
-into any other engine, world size or ZeRO stage. Both are collective: every rank calls them, in step. On the same engine
-and world a run goes on bit for bit; nothing is rounded on the way, since 16-bit copies are made from the fp32 masters
-exactly as the engine's own step makes them. Random generators, schedulers and accelerate's GradScaler are the caller's.
+into any other engine, world size or ZeRO stage. Both are collective. On the same engine and world a run continues bit
+for bit: nothing is rounded, since 16-bit copies are made from the fp32 masters exactly as the engine's own step makes
+them. The caller handles random generators, schedulers and accelerate's GradScaler.
 """
 
 from typing import Any
@@ -84,7 +84,7 @@ def import_state(model: Any, optimizer: Any = None, state: FullState | None = No
 
 
 def layout_of(model: Any, optimizer: Any) -> Layout:
-    """Where the optimizer of a model, as `export_state` takes them, keeps each parameter."""
+    """Return where the optimizer keeps each parameter; arguments as for `export_state`."""
     model = getattr(model, "_orig_mod", model)
     if is_engine(model):
         return deepspeed_layout.engine_layout(model)
@@ -114,7 +114,7 @@ def _read_owner(layout: Layout, index: int, state: FullState) -> None:
 
 
 def _assemble(layout: Layout, index: int, mine: Tensor, target: dict[str, Tensor]) -> None:
-    """Put the whole of each parameter into `target`, from its pieces in one owner's flat tensor on every rank."""
+    """Put each whole parameter into `target`, from its pieces in one owner's flat tensor on every rank."""
     flats = gather(mine.reshape(-1)) if layout.partitioned else [widened(mine.detach()).reshape(-1).to("cpu")]
     if flats is None:
         return
@@ -142,7 +142,7 @@ def _read_unowned(layout: Layout, name: str, state: FullState) -> None:
 
 
 def _prepare_owner(layout: Layout, index: int, source: Source) -> None:
-    """Make the optimizer's state for an owner whose parameters have a saved one, and forget it for others."""
+    """Create the optimizer's state for an owner whose parameters have a saved one, and drop it for others."""
     owner = layout.owners[index]
     if not any(name in source.numbers or source.kinds(name) for name in layout.names_in(index)):
         owner.optimizer.state.pop(owner.tensor, None)
@@ -151,10 +151,10 @@ def _prepare_owner(layout: Layout, index: int, source: Source) -> None:
 
 
 def _create_state(owner: Owner) -> None:
-    """Have the optimizer itself make its state for one tensor: a step with a zero gradient at a zero rate.
+    """Make the optimizer create its state for one tensor, by a step with a zero gradient at a zero learning rate.
 
-    As torch.distributed.checkpoint does it; only the optimizer knows which moments it keeps and in which types. What
-    that step counted and any change of the weights is written over afterwards.
+    torch.distributed.checkpoint does the same: only the optimizer knows which moments it keeps, and their types. The
+    caller overwrites the counters and weights that this step changed.
     """
     groups = owner.optimizer.param_groups
     before = [group["params"] for group in groups]
@@ -220,7 +220,7 @@ def _write_owner(layout: Layout, index: int, source: Source) -> None:
     pieces = {piece.name: piece for piece in layout.pieces_of(rank(), index)}
     moments = moments_of(owner)
     for tensor in moments.values():
-        # Padding, and parameters that had no state of their own, start as a fresh optimizer's.
+        # Padding, and parameters without a saved state, start as in a fresh optimizer.
         tensor.zero_()
     for name in layout.names_in(index):
         for key in sorted(moments):
@@ -234,7 +234,7 @@ def _write_owner(layout: Layout, index: int, source: Source) -> None:
 
 
 def _put(target: Tensor, piece: Piece | None, whole: Tensor) -> None:
-    """Write this rank's piece of a whole parameter into its owner or moment; no piece, nothing to write."""
+    """Write this rank's piece of a whole parameter into its owner or moment; do nothing where it has none."""
     if piece is None:
         return
     if target.dim() > 1 or piece.count == target.numel() == whole.numel():
@@ -259,13 +259,13 @@ def _is_number(key: str, value: Any, owner: Owner) -> bool:
 
 
 def numbers_of(owner: Owner) -> dict[str, float]:
-    """What the optimizer counts for an owner, as {"step": 3.0}."""
+    """Return the optimizer's counters for an owner, as {"step": 3.0}."""
     numbers = {key: value for key, value in owner.state.items() if _is_number(key, value, owner)}
     return {key: value.item() if isinstance(value, Tensor) else value for key, value in numbers.items()}
 
 
 def moments_of(owner: Owner) -> dict[str, Tensor]:
-    """The tensors that the optimizer keeps for an owner, by name."""
+    """Return the tensors that the optimizer keeps for an owner, by name."""
     return {
         key: value
         for key, value in owner.state.items()
@@ -274,7 +274,7 @@ def moments_of(owner: Owner) -> dict[str, Tensor]:
 
 
 def _is_whole(layout: Layout, index: int) -> bool:
-    """Whether the owner is one parameter and no more, on every rank the same."""
+    """Return True where the owner is one whole parameter, the same on every rank."""
     pieces = layout.pieces_of(0, index)
     return not layout.partitioned and len(pieces) == 1 and pieces[0].count == layout.owners[index].tensor.numel()
 

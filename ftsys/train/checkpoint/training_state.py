@@ -1,7 +1,7 @@
-"""The whole state of a model and its optimizer, free of world size and engine: what a checkpoint holds.
+"""Defines the state of a model and its optimizer as a checkpoint holds it, whatever the world size and engine.
 
-A rank's share of it has the same form. A tensor that the ranks have cut goes by its name and the elements of the
-flattened whole that it has, as Python writes a slice: "encoder.weight[512:1024]".
+A rank's shard has the same form. A part of a tensor is named by the tensor and the elements of the flattened whole that
+it has, in the form of a Python slice: "encoder.weight[512:1024]".
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ class FullState:
     moments: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """By moment ("exp_avg"), then parameter: of its shape, fp32 or fp64. Empty before the first step."""
     numbers: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By parameter: what the optimizer counts, as {"step": 3.0}."""
+    """Counters of the optimizer by parameter, as {"step": 3.0}."""
     groups: list[dict[str, Any]] = field(default_factory=list)
-    """Each parameter group's numbers (lr, betas, ...) and the names of its "parameters"."""
+    """The numbers of each parameter group (lr, betas, ...) and the names of its "parameters"."""
     counters: dict[str, Any] = field(default_factory=dict)
-    """The engine's own: its step counters and the fp16 loss scale."""
+    """Counters of the engine: its steps and the fp16 loss scale."""
     shapes: dict[str, list[int]] = field(default_factory=dict)
-    """Whole shapes by parameter, where this is a rank's share."""
+    """Shapes of the whole parameters, where this is a rank's shard."""
 
 
-class Room:
-    """Memory of a former state for the next one to be written into: to get it anew takes longer than to fill it."""
+class StagingBuffers:
+    """CPU memory that one save after another is copied into: allocating it takes longer than filling it."""
 
     def __init__(self) -> None:
         self._tensors: dict[tuple[str, str], Tensor] = {}
 
     def take(self, kind: str, name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """A CPU tensor with whatever is in it; the same one for the same `kind` and `name` while it fits."""
+        """Return an uninitialized CPU tensor; the same one for the same `kind` and `name` while shape and dtype fit."""
         import torch
 
         kept = self._tensors.get((kind, name))
@@ -57,17 +57,17 @@ class Room:
         return kept
 
     def clear(self) -> None:
-        """Give it all back."""
+        """Free the memory."""
         self._tensors.clear()
 
 
 def label(name: str, start: int, count: int, whole: int) -> str:
-    """The name under which a share holds `count` of the `whole` elements of a tensor, from `start`."""
+    """Return the name under which a shard holds `count` of the `whole` elements of a tensor, from `start`."""
     return name if count == whole else f"{name}[{start}:{start + count}]"
 
 
 def joined(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Whole tensors of all ranks' shares by name; uncut ones as they are. Raises CheckpointError where a part lacks."""
+    """Join the parts in all ranks' shards; returns whole tensors by name. Raises CheckpointError for a missing part."""
     import torch
 
     wholes: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Moving whole tensors between ranks: parts to rank 0 for a save, whole tensors from it for a load."""
+"""Moves tensors between ranks: parts to rank 0 for a save, whole tensors from rank 0 for a load."""
 
 from typing import Any
 
@@ -6,21 +6,21 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from ftsys.distributed import rank, world_size
+from ftsys.distributed import any_rank, broadcast_object, collective_device, rank, world_size
 from ftsys.errors import CheckpointError
 from ftsys.train.checkpoint.training_state import FullState
 
 CHUNK_ELEMENTS = 1 << 26
-"""Elements that a rank sends at once, so that rank 0's device holds little more than a chunk for each rank."""
+"""Elements that a rank sends at once, so that rank 0's device holds little more than one chunk of each rank."""
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """The same values in fp32 where the tensor is a 16-bit float; exact."""
+    """Return a 16-bit float tensor as fp32, any other unchanged; exact."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def gather(mine: Tensor) -> list[Tensor] | None:
-    """Every rank's flat tensor on the CPU of rank 0, None elsewhere; all have the same length. Collective.
+    """Return every rank's flat tensor, all of the same length, on the CPU of rank 0; None elsewhere. Collective.
 
     The tensors are copies, 16-bit floats widened.
     """
@@ -30,7 +30,7 @@ def gather(mine: Tensor) -> list[Tensor] | None:
     first = rank() == 0
     wholes = [torch.empty(mine.numel(), dtype=widened(mine[:0]).dtype) for _ in range(world_size() if first else 0)]
     for start in range(0, mine.numel(), CHUNK_ELEMENTS):
-        part = widened(mine[start : start + CHUNK_ELEMENTS]).to(_device()).contiguous()
+        part = widened(mine[start : start + CHUNK_ELEMENTS]).to(collective_device()).contiguous()
         received = [torch.empty_like(part) for _ in range(world_size())] if first else None
         dist.gather(part, received)
         for whole, chunk in zip(wholes, received or [], strict=True):
@@ -39,48 +39,48 @@ def gather(mine: Tensor) -> list[Tensor] | None:
 
 
 class Source:
-    """A FullState as all ranks can read it: their own copy where every rank has the same one, else sent by rank 0.
+    """A FullState that all ranks can read: their own copy where every rank has the same one, else sent by rank 0.
 
-    Making one and taking a tensor are collective: every rank takes the same tensors in the same order.
+    The constructor and `tensor` are collective: every rank asks for the same tensors in the same order.
     """
 
     def __init__(self, state: FullState | None) -> None:
         self._state = state if state is not None and state.weights else None
         mine = _describe(self._state) if self._state is not None else None
-        theirs = _from_first(mine)
+        theirs = broadcast_object(mine)
         if theirs is None:
             raise CheckpointError("rank 0 holds no state to load: read the checkpoint there before import_state")
         self.shapes: dict[tuple[str, str], tuple[tuple[int, ...], torch.dtype]] = theirs["shapes"]
         self.numbers: dict[str, dict[str, float]] = theirs["numbers"]
         self.groups: list[dict[str, Any]] = theirs["groups"]
         self.counters: dict[str, Any] = theirs["counters"]
-        self._everywhere = _all_agree(mine == theirs)
+        self._everywhere = not any_rank(mine != theirs, collective_device())
 
     def has(self, kind: str, name: str) -> bool:
-        """Whether there is a tensor of that kind ("weights", "buffers", or a moment's name) for that name."""
+        """Return True where there is a tensor of that kind ("weights", "buffers", or a moment's name) for that name."""
         return (kind, name) in self.shapes
 
     def names(self, kind: str) -> set[str]:
-        """Names of all tensors of that kind."""
+        """Return the names of all tensors of that kind."""
         return {name for found, name in self.shapes if found == kind}
 
     def kinds(self, name: str) -> set[str]:
-        """The moments that there are for that parameter."""
+        """Return the names of the moments of that parameter."""
         return {kind for kind, found in self.shapes if found == name} - {"weights", "buffers"}
 
     def shape(self, kind: str, name: str) -> torch.Size:
-        """Shape of a tensor that `has` reports."""
+        """Return the shape of a tensor for which `has` is True."""
         return torch.Size(self.shapes[kind, name][0])
 
     def tensor(self, kind: str, name: str) -> Tensor:
-        """The whole tensor, on the CPU or on the device of the process group. Collective."""
+        """Return the whole tensor, on the CPU or on the device of the process group. Collective."""
         mine = _tensors(self._state)[kind, name] if self._state is not None else None
         if mine is not None and self._everywhere:
             return mine
         shape, dtype = self.shapes[kind, name]
-        sent = mine.to(_device()).contiguous() if mine is not None and rank() == 0 else None
+        sent = mine.to(collective_device()).contiguous() if mine is not None and rank() == 0 else None
         if sent is None:
-            sent = torch.empty(shape, dtype=dtype, device=_device())
+            sent = torch.empty(shape, dtype=dtype, device=collective_device())
         dist.broadcast(sent, 0)
         return sent
 
@@ -93,24 +93,3 @@ def _tensors(state: FullState) -> dict[tuple[str, str], Tensor]:
 def _describe(state: FullState) -> dict[str, Any]:
     shapes = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in _tensors(state).items()}
     return {"shapes": shapes, "numbers": state.numbers, "groups": state.groups, "counters": state.counters}
-
-
-def _from_first(value: Any) -> Any:
-    if world_size() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, 0, device=_device())
-    return box[0]
-
-
-def _all_agree(mine: bool) -> bool:
-    if world_size() == 1:
-        return mine
-    flag = torch.tensor(int(mine), device=_device())
-    dist.all_reduce(flag, dist.ReduceOp.MIN)
-    return bool(flag)
-
-
-def _device() -> torch.device:
-    """Where the process group can take tensors from."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

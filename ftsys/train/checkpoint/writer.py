@@ -1,6 +1,6 @@
-"""Writing a checkpoint: rank 0 begins a folder, every rank writes its share at once, rank 0 vouches for all of it.
+"""Writes a checkpoint: rank 0 begins a folder, all ranks write their shards at once, rank 0 completes and renames it.
 
-The folder is `step-N.tmp-<attempt>` until the manifest lies in it and everything has reached the disk.
+The folder is `step-N.tmp-<attempt>` until it holds the manifest and everything has reached the disk.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Entries = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Draft:
-    """A checkpoint that is being written: where, of which step and run, and in which life of it."""
+    """A checkpoint that is being written: its place, step, run and attempt."""
 
     root: Path
     step: int
     identity: str
     attempt: int
     extra: dict[str, Any]
-    """JSON values that `Checkpoint.extra` gives back."""
+    """JSON values that `Checkpoint.extra` returns."""
     documents: Mapping[str, Any] = field(default_factory=dict)
-    """More JSON values by file name, for readers of their own."""
+    """More JSON values by file name, each read by code of its own."""
 
     @property
     def final(self) -> Path:
@@ -49,7 +49,7 @@ class Draft:
 
     @property
     def partial(self) -> Path:
-        """The folder until then."""
+        """The folder while it is written."""
         return self.root / f"{self.final.name}.tmp-{self.attempt}"
 
 
@@ -65,19 +65,19 @@ def save_checkpoint(
     """Write a whole state as `root/step-<step>`, completely or not at all, in one process; returns its path.
 
     Raises StorageError when the disk is full or refuses, RunFolderError when a newer attempt has written a checkpoint
-    here, CheckpointError when something cannot be stored; former checkpoints survive each of them.
+    here, CheckpointError when a value cannot be stored. Older checkpoints survive each of them.
     """
     draft = Draft(root, step, identity, attempt, extra, documents or {})
     begin(draft)
     try:
-        return complete(draft, state, write_share(draft.partial, state))
+        return complete(draft, state, write_shard(draft.partial, state))
     except BaseException:
         abandon(draft)
         raise
 
 
 def begin(draft: Draft) -> None:
-    """Rank 0, before any rank writes: an empty folder. Cleans what saves of this and dead attempts left.
+    """Make an empty folder, on rank 0 before any rank writes, and remove what interrupted saves left.
 
     Raises StorageError, and RunFolderError when a newer attempt has written a checkpoint here.
     """
@@ -88,19 +88,19 @@ def begin(draft: Draft) -> None:
         draft.partial.mkdir()
 
 
-def write_share(folder: Path, share: FullState, part: int = 0, parts: int = 1) -> Entries:
-    """Write the tensors of share number `part` of `parts` into a draft's `partial` folder; returns their entries.
+def write_shard(folder: Path, shard: FullState, part: int = 0, parts: int = 1) -> Entries:
+    """Write the tensors of shard number `part` of `parts` into a draft's `partial` folder; returns their entries.
 
     Raises StorageError.
     """
     with storage_errors(folder):
-        return write_tensors(folder, share, part, parts)
+        return write_tensors(folder, shard, part, parts)
 
 
-def write_tensors(folder: Path, share: FullState, part: int = 0, parts: int = 1, weights: bool = True) -> Entries:
-    """The files of `write_share`, without the weights where another file holds them. Raises OSError."""
-    moments = {f"{key}.{name}": tensor for key, tensors in share.moments.items() for name, tensor in tensors.items()}
-    files = {OPTIMIZER: moments} | ({WEIGHTS: {**share.weights, **share.buffers}} if weights else {})
+def write_tensors(folder: Path, shard: FullState, part: int = 0, parts: int = 1, weights: bool = True) -> Entries:
+    """Write the files of `write_shard`, without the weights where another file holds them. Raises OSError."""
+    moments = {f"{key}.{name}": tensor for key, tensors in shard.moments.items() for name, tensor in tensors.items()}
+    files = {OPTIMIZER: moments} | ({WEIGHTS: {**shard.weights, **shard.buffers}} if weights else {})
     named = {_of_part(name, part, parts): tensors for name, tensors in files.items()}
     return {name: write_safetensors(folder / name, tensors) for name, tensors in named.items()}
 
@@ -110,10 +110,10 @@ def _of_part(name: str, part: int, parts: int) -> str:
     return name if parts == 1 else f"{stem}-{part + 1:05d}-of-{parts:05d}{dot}{ending}"
 
 
-def complete(draft: Draft, share: FullState, written: Entries) -> Path:
-    """Rank 0, once all ranks have written: what is not a tensor, the manifest, the name. Raises StorageError."""
+def complete(draft: Draft, shard: FullState, written: Entries) -> Path:
+    """Write on rank 0, once all ranks have written, the other files and the manifest; rename. Raises StorageError."""
     with storage_errors(draft.final):
-        files = written | write_facts(draft.partial, share, draft.extra, draft.documents)
+        files = written | write_facts(draft.partial, shard, draft.extra, draft.documents)
         facts = {"step": draft.step, "attempt": draft.attempt, "identity": draft.identity, "files": files}
         write_manifest(draft.partial, facts)
         sync_folder(draft.partial)
@@ -122,21 +122,21 @@ def complete(draft: Draft, share: FullState, written: Entries) -> Path:
 
 
 def abandon(draft: Draft) -> None:
-    """Rank 0: remove what was begun and failed; the failure is what people must hear of."""
+    """Remove a draft that failed, on rank 0. Errors are ignored: the user must see the first one."""
     shutil.rmtree(draft.partial, ignore_errors=True)
 
 
 def write_facts(
-    folder: Path, share: FullState, extra: dict[str, Any], documents: Mapping[str, Any], weights_file: str = WEIGHTS
+    folder: Path, shard: FullState, extra: dict[str, Any], documents: Mapping[str, Any], weights_file: str = WEIGHTS
 ) -> Entries:
-    """Write what is no tensor; returns the entries. `weights_file` holds the weights and buffers. Raises OSError."""
+    """Write all that is not a tensor; returns the entries. `weights_file` holds the weights. Raises OSError."""
     facts = {
-        "buffers": sorted(share.buffers),
-        "moments": sorted(share.moments),
-        "numbers": share.numbers,
-        "groups": share.groups,
-        "counters": share.counters,
-        "shapes": share.shapes,
+        "buffers": sorted(shard.buffers),
+        "moments": sorted(shard.moments),
+        "numbers": shard.numbers,
+        "groups": shard.groups,
+        "counters": shard.counters,
+        "shapes": shard.shapes,
         "weights_file": weights_file,
     }
     files = {STATE: {"full_state": facts, "extra": extra}, **documents}
@@ -144,7 +144,7 @@ def write_facts(
 
 
 def put_in_place(partial: Path, final: Path) -> None:
-    """Give a finished folder its name; one that has it steps aside until then. Raises OSError."""
+    """Rename a finished folder to `final`; a folder of that name is moved aside first. Raises OSError."""
     old = final.with_name(final.name + OLD)
     if final.exists():
         final.rename(old)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ftsys.distributed import from_rank_0
+from ftsys.distributed import broadcast_object
 from ftsys.errors import LaunchError
 
 HEARTBEAT_SECONDS = 1.0
@@ -58,7 +58,7 @@ class Heartbeat:
         if ranks > 1:
             listener = socket.create_server(("", 0)) if rank == 0 else None
             port = listener.getsockname()[1] if listener else 0
-            port, token = from_rank_0((port, secrets.token_hex(16)))
+            port, token = broadcast_object((port, secrets.token_hex(16)))
             if listener is not None:
                 with listener:
                     self._connections = _accepted(listener, ranks, token)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ftsys.distributed import from_rank_0
+from ftsys.distributed import broadcast_object
 from ftsys.errors import DONE, FAILED, HUNG, FtsysError
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.train.fault_tolerance.heartbeat import HEARTBEAT_SECONDS, Heartbeat, Message
@@ -65,7 +65,7 @@ class Watchdog:
     def begin(self, rank: int, ranks: int) -> None:
         """Start to watch; the process group must be initialized. Collective. Raises LaunchError."""
         self.rank, self.ranks = rank, ranks
-        self.journal.attempt = from_rank_0(self.journal.attempt)
+        self.journal.attempt = broadcast_object(self.journal.attempt)
         self._heartbeat.connect(rank, ranks)
         self._begun = True
 

@@ -1,1 +1,1 @@
-"""The Trainer that people import, and its parts."""
+"""Holds the Trainer that people import, and its parts."""

@@ -1,4 +1,4 @@
-"""`TrainingArguments` with what this project adds to transformers' own, and with the names of transformers 4."""
+"""Defines `TrainingArguments`: transformers' own with this project's settings, and with the names of transformers 4."""
 
 import inspect
 import os
@@ -14,18 +14,18 @@ from ftsys.train.trainer.legacy_names import KEPT_AS_ATTRIBUTES, OLD_ARGUMENTS, 
 
 
 class _TakesOldNames(type):
-    """Calls a class of arguments under today's names; a script's own subclass too, dataclass or not."""
+    """Metaclass that translates old names to today's, also for a script's own subclass, dataclass or not."""
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        """That of `__init__`, for help() and editors."""
+        """Signature of `__init__`, for help() and editors."""
         return inspect.Signature(_constructor(cls)[1:])
 
     def __call__(cls, *positional: Any, **named: Any) -> Any:
         taken = _constructor(cls)[1:]
         known = {each.name for each in taken}
         if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken):
-            known |= named.keys() - OLD_ARGUMENTS.keys()  # an __init__ of the script's own knows what it takes
+            known |= named.keys() - OLD_ARGUMENTS.keys()  # a script's own __init__ checks these itself
         today = todays(named, OLD_ARGUMENTS, frozenset(known), cls.__name__, stacklevel=3)
         made = super().__call__(*positional, **today)
         for name in KEPT_AS_ATTRIBUTES:
@@ -35,11 +35,11 @@ class _TakesOldNames(type):
 
 
 def _constructor(made: Any) -> list[inspect.Parameter]:
-    """The parameters of a class's `__init__`, `self` first."""
+    """Return the parameters of a class's `__init__`, `self` first."""
     return list(inspect.signature(made.__init__).parameters.values())
 
 
-@dataclass(repr=False)  # transformers' own hides tokens
+@dataclass(repr=False)  # transformers' own `__repr__` hides tokens
 class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames):
     """transformers' arguments, and how steps are made. Defaults follow the stock batch arithmetic.
 
@@ -81,9 +81,9 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
     packing: bool = field(default=True, metadata={"help": "Feed packed batches where the model can take them."})
 
     def __post_init__(self) -> None:
-        """As transformers'. Several ranks on a machine without an accelerator are CPU ranks of one world.
+        """Make several ranks on a machine without an accelerator CPU ranks of one world; else as transformers'.
 
-        There the stock class, unless use_cpu=True is given, has each rank train alone on all the data, without a word.
+        Without use_cpu=True the stock class would have each rank train alone on all the data, without a warning.
         """
         if are_cpu_ranks(os.environ):
             self.use_cpu = True
@@ -96,18 +96,18 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
 
 
 def are_cpu_ranks(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher started several processes and there is nothing but the CPU for them."""
+    """Return True where a launcher started several processes and there is no accelerator."""
     several = int(environment.get("WORLD_SIZE", "1")) > 1
     return several and not torch.accelerator.is_available() and not is_torch_xla_available()
 
 
 def setting(arguments: transformers.TrainingArguments, name: str) -> Any:
-    """One of our own settings, its default where the arguments are transformers' own class."""
+    """Return one of our own settings; its default where the arguments are transformers' own class."""
     return getattr(arguments, name, getattr(TrainingArguments, name))
 
 
 def examples_per_step(arguments: transformers.TrainingArguments) -> int | None:
-    """Examples of a global batch under ours or the stock arguments, or None when it is counted in tokens."""
+    """Return the examples of a global batch under our or the stock arguments; None when it is counted in tokens."""
     if setting(arguments, "global_batch_tokens") is not None:
         return None
     stock = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size

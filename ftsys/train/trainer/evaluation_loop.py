@@ -1,4 +1,4 @@
-"""The evaluation loop of the Trainer over packs: predictions in data set order, metrics computed once."""
+"""Evaluates a split: packs -> predictions in data set order -> the output that the stock evaluation loop returns."""
 
 import time
 from collections.abc import Callable
@@ -7,116 +7,120 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers import Trainer
 from transformers.trainer_pt_utils import nested_numpify
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, denumpify_detensorize
 
 from ftsys.data.batching.collate import Batch
 from ftsys.data.batching.loader import EvaluationLoader, Split
-from ftsys.data.store.reader import StoreSplit
 from ftsys.distributed import decided_by_rank_0
 from ftsys.models.inputs import model_inputs
-from ftsys.train.trainer.arguments import setting
+from ftsys.train.perf.throughput import Meter
+from ftsys.train.trainer.hooks import RunHooks
+from ftsys.train.trainer.packing import Packing
 from ftsys.train.trainer.predictions import Predictions, predict_all
-from ftsys.train.trainer.training_step import StepTrainer
 
 
-class EvaluatingTrainer(StepTrainer):
-    """Evaluates an `EvaluationLoader` by packs, any other loader as transformers does."""
+class Evaluator:
+    """Predicts splits by packs and keeps the last predictions of each. Its methods take the Trainer that evaluates."""
 
-    def __init__(self, *stock: Any, **named: Any) -> None:
-        """As transformers'."""
-        super().__init__(*stock, **named)
-        self.evaluation_seconds = 0.0
+    def __init__(self, packing: Packing, meter: Meter, hooks: RunHooks) -> None:
+        """Leave evaluations out of `meter`'s rate; tell `hooks` the progress, and ask them when to stop."""
+        self.seconds = 0.0
+        """Spent in evaluations so far."""
         self.predictions: dict[str, Predictions] = {}
-        self.predicted_at: dict[str, tuple[int, int]] = {}
-        self.on_evaluation_progress: Callable[[str, int, int], None] = lambda name, done, total: None
-        self.stop_wanted: Callable[[], bool] = lambda: False
+        """By the split's name."""
+        self._packing, self._meter, self._hooks = packing, meter, hooks
+        self._weights_version = 0
+        self._predicted_at: dict[str, tuple[int, int]] = {}
 
-    def pack_loader(self, split: Split) -> EvaluationLoader:
-        """This rank's packs of a split."""
-        ranks, rank = self.args.world_size, self.args.process_index
-        return EvaluationLoader(split, setting(self.args, "micro_tokens"), rank, ranks, packed=self.view is not None)
-
-    def evaluation_loop(
-        self,
-        dataloader: Any,
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
+    def run(
+        self, trainer: Trainer, loader: EvaluationLoader, loss_only: bool | None, metric_key_prefix: str
     ) -> EvalLoopOutput:
-        """Predictions in data set order on every rank; metrics computed by rank 0 and told to the others."""
-        if not isinstance(dataloader, EvaluationLoader):
-            return super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
-        start, split = time.perf_counter(), dataloader.dataset
-        self.callback_handler.eval_dataloader = dataloader
-        found = self._predict_split(dataloader)
+        """Return predictions in data set order; rank 0 computes the metrics for all ranks. Collective."""
+        start, split = time.perf_counter(), loader.dataset
+        trainer.callback_handler.eval_dataloader = loader
+        found = self._predict(trainer, loader)
         self.predictions[split.name] = found
-        self.predicted_at[split.name] = (self.state.global_step, self.weights_version)
-        loss_only = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
-        output = self._loop_output(found, split, loss_only, metric_key_prefix)
-        self.evaluation_seconds += time.perf_counter() - start
-        self.meter.pause(time.perf_counter() - start)
+        self._predicted_at[split.name] = self._weights_of(trainer)
+        loss_only = trainer.args.prediction_loss_only if loss_only is None else loss_only
+        output = _loop_output(trainer, found, split, loss_only, metric_key_prefix)
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        self._meter.pause(seconds)
         return output
 
-    def _predict_split(self, dataloader: EvaluationLoader) -> Predictions:
-        split, model = dataloader.dataset, self._evaluation_model()
+    def is_current(self, trainer: Trainer, name: str) -> bool:
+        """Return True where `predictions[name]` were made with the present weights."""
+        return self._predicted_at.get(name) == self._weights_of(trainer)
+
+    def weights_replaced(self) -> None:
+        """Note that the weights have changed without a training step."""
+        self._weights_version += 1
+
+    def _weights_of(self, trainer: Trainer) -> tuple[int, int]:
+        return trainer.state.global_step, self._weights_version
+
+    def _predict(self, trainer: Trainer, loader: EvaluationLoader) -> Predictions:
+        split, model = loader.dataset, _evaluation_model(trainer)
         model.eval()
-        if callable(getattr(self.optimizer, "eval", None)):
-            self.optimizer.eval()
+        if callable(getattr(trainer.optimizer, "eval", None)):
+            trainer.optimizer.eval()
 
         def forward(batch: Batch) -> torch.Tensor:
-            with self.compute_loss_context_manager():
-                return model(**model_inputs(batch, self.view)).logits
+            with trainer.compute_loss_context_manager():
+                return model(**model_inputs(batch, self._packing.view)).logits
 
         def progress(done: int) -> None:
-            self.on_evaluation_progress(split.name, done, len(split))
-            self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+            self._hooks.on_evaluation_progress(split.name, done, len(split))
+            trainer.callback_handler.on_prediction_step(trainer.args, trainer.state, trainer.control)
 
         # The stock evaluation smooths labels as its training does; a store's eval_loss is the plain one.
-        smoothing = 0.0 if isinstance(split, StoreSplit) else self.args.label_smoothing_factor
-        return predict_all(dataloader, forward, self.args.device, progress, self.stop_wanted, smoothing)
+        smoothing = trainer.args.label_smoothing_factor if split.stock_semantics else 0.0
+        return predict_all(loader, forward, trainer.args.device, progress, self._hooks.stop_wanted, smoothing)
 
-    def _loop_output(self, found: Predictions, split: Split, loss_only: bool, prefix: str) -> EvalLoopOutput:
-        """What the stock loop returns, of the same types."""
-        labels = split.labels if split.labelled else None
-        if labels is not None and not isinstance(split, StoreSplit):
-            labels = labels.astype(split.label_type, copy=False)
-        predictions = None if loss_only else self._as_metrics_want(found.logits, labels)
-        metrics = decided_by_rank_0(lambda: self._metrics(predictions, labels, found, prefix))
-        if hasattr(self, "model_preparation_time") and not isinstance(split, StoreSplit):
-            metrics["model_preparation_time"] = self.model_preparation_time
-        for key in [key for key in metrics if not key.startswith(f"{prefix}_")]:  # a "loss" of the user's own wins
-            metrics[f"{prefix}_{key}"] = metrics.pop(key)
-        return EvalLoopOutput(predictions, None if loss_only else labels, metrics, len(split))
 
-    def _as_metrics_want(self, logits: np.ndarray, labels: np.ndarray | None) -> Any:
-        """The logits, through `preprocess_logits_for_metrics` where there is one: once, for all rows."""
-        if self.preprocess_logits_for_metrics is None:
-            return logits
-        known = None if labels is None else torch.tensor(labels)
-        return nested_numpify(self.preprocess_logits_for_metrics(torch.from_numpy(logits), known))
+def _loop_output(trainer: Trainer, found: Predictions, split: Split, loss_only: bool, prefix: str) -> EvalLoopOutput:
+    """Return the same types as the stock loop."""
+    labels = split.labels.astype(split.label_type, copy=False) if split.labelled else None
+    predictions = None if loss_only else _preprocessed(trainer.preprocess_logits_for_metrics, found.logits, labels)
+    metrics = decided_by_rank_0(lambda: _metrics(trainer, predictions, labels, found, prefix))
+    if hasattr(trainer, "model_preparation_time") and split.stock_semantics:
+        metrics["model_preparation_time"] = trainer.model_preparation_time
+    for key in [key for key in metrics if not key.startswith(f"{prefix}_")]:  # a user's own "loss" replaces ours
+        metrics[f"{prefix}_{key}"] = metrics.pop(key)
+    return EvalLoopOutput(predictions, None if loss_only else labels, metrics, len(split))
 
-    def _metrics(self, predictions: Any, labels: np.ndarray | None, found: Predictions, prefix: str) -> dict[str, Any]:
-        if labels is None:
-            return {}
-        metrics: dict[str, Any] = {}
-        if self.compute_metrics is not None and predictions is not None:
-            losses = {"losses": found.losses} if "loss" in self.args.include_for_metrics else {}
-            metrics.update(self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels, **losses)))
-        return denumpify_detensorize(metrics | {f"{prefix}_loss": float(np.mean(found.losses, dtype=np.float64))})
 
-    def _evaluation_model(self) -> nn.Module:
-        """The engine under DeepSpeed, whose partitions it gathers; else the bare model: nothing is reduced here."""
-        if self.deepspeed is not None:
-            return self.deepspeed
-        if not self.accelerator._models:
-            start = time.perf_counter()
-            self._move_model_to_device(self.model, self.args.device)
-            self.accelerator.prepare_model(self.model, evaluation_mode=True)
-            self.model_preparation_time = round(time.perf_counter() - start, 4)
-        if not self.is_in_train and (self.args.fp16_full_eval or self.args.bf16_full_eval):
-            self.model.to(torch.float16 if self.args.fp16_full_eval else torch.bfloat16)
-        return self.model
+def _preprocessed(preprocess: Callable[..., Any] | None, logits: np.ndarray, labels: np.ndarray | None) -> Any:
+    """Apply `preprocess_logits_for_metrics`, where it is given, to the logits of all rows at once."""
+    if preprocess is None:
+        return logits
+    known = None if labels is None else torch.tensor(labels)
+    return nested_numpify(preprocess(torch.from_numpy(logits), known))
+
+
+def _metrics(
+    trainer: Trainer, predictions: Any, labels: np.ndarray | None, found: Predictions, prefix: str
+) -> dict[str, Any]:
+    if labels is None:
+        return {}
+    metrics: dict[str, Any] = {}
+    if trainer.compute_metrics is not None and predictions is not None:
+        losses = {"losses": found.losses} if "loss" in trainer.args.include_for_metrics else {}
+        metrics.update(trainer.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels, **losses)))
+    return denumpify_detensorize(metrics | {f"{prefix}_loss": float(np.mean(found.losses, dtype=np.float64))})
+
+
+def _evaluation_model(trainer: Trainer) -> nn.Module:
+    """Return the engine under DeepSpeed, which gathers partitions; else the bare model, since nothing is reduced."""
+    if trainer.deepspeed is not None:
+        return trainer.deepspeed
+    if not trainer.accelerator._models:
+        start = time.perf_counter()
+        trainer._move_model_to_device(trainer.model, trainer.args.device)
+        trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
+        trainer.model_preparation_time = round(time.perf_counter() - start, 4)
+    if not trainer.is_in_train and (trainer.args.fp16_full_eval or trainer.args.bf16_full_eval):
+        trainer.model.to(torch.float16 if trainer.args.fp16_full_eval else torch.bfloat16)
+    return trainer.model

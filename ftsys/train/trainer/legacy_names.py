@@ -1,6 +1,6 @@
-"""Names of transformers 4 that transformers 5 dropped: what each is called today, with its old meaning.
+"""Translates arguments of transformers 4 that transformers 5 dropped into today's, with their old meaning.
 
-A name is accepted with one warning that gives today's, or refused where nothing of today does what it did.
+A name is accepted with one warning that gives today's name, or refused where transformers 5 cannot do the same.
 """
 
 import math
@@ -17,7 +17,7 @@ Today = dict[str, Any]
 
 @dataclass(frozen=True)
 class Old:
-    """What became of one name.
+    """Translation of one dropped name.
 
     `today` gives today's arguments for a value, and may refuse it with ValueError. `advice` is what the warning says
     to write.
@@ -36,7 +36,7 @@ def _switch(advice: str, **when_true: Any) -> Old:
 
 
 def _nested(outer: str, inner: str) -> Old:
-    """A name that is a key of a dictionary today; its empty value meant that it was not given."""
+    """Translate a name that is a key of a dictionary today; an empty value meant that it was not given."""
     return Old(
         lambda value: {} if value in (None, 0, "") and value is not False else {outer: {inner: value}},
         f'write {outer}={{"{inner}": ...}}',
@@ -44,7 +44,7 @@ def _nested(outer: str, inner: str) -> Old:
 
 
 def _without_effect(why: str, *values: Any) -> Old:
-    """Only `values` can be given: what they ask for is what happens anyway. Without values any can."""
+    """Accept only `values`, which ask for what happens anyway; without `values`, accept any."""
 
     def today(value: Any) -> Today:
         if values and value not in values:
@@ -123,7 +123,7 @@ OLD_TRAINER_ARGUMENTS: dict[str, Old] = {"tokenizer": _renamed("processing_class
 def todays(
     given: Mapping[str, Any], table: Mapping[str, Old], known: frozenset[str], owner: str, stacklevel: int
 ) -> Today:
-    """`given` under today's names, with a warning for each old one.
+    """Return `given` under today's names, with a warning for each old one.
 
     Raises:
         TypeError: a name that was never there, with the nearest one; or an old name together with today's.

@@ -1,10 +1,10 @@
-"""AdamW on float32 masters of low-precision weights: one pass, clipping included, sleeping embedding rows left alone.
+"""Runs AdamW on float32 masters of low-precision weights: one pass, which also clips the gradient.
 
-A model computes with 16-bit weights while every update is made in float32, as DeepSpeed's bf16 does it, without its
-flat copies: gradients are widened, scaled, applied and rounded back piece by piece, while the piece is in the cache.
+The model computes with 16-bit weights and every update is made in float32, as in DeepSpeed's bf16 engine but without
+its flat copies: gradients are widened, scaled, applied and rounded back piece by piece, while a piece is in the cache.
 
-A row of an embedding that has never had a gradient has no momentum either, so without weight decay AdamW leaves it as
-it is: such rows are skipped, exactly. Once a row has had one, it is updated in every step like any other weight.
+A row of an embedding that has never had a gradient has no momentum either, so AdamW without weight decay does not
+change it: such rows are skipped, with exactly the same result. After its first gradient a row is updated in every step.
 """
 
 from collections.abc import Iterable
@@ -21,13 +21,15 @@ PIECE = 1 << 19
 """Elements updated at once: masters, two moments and a gradient of this many fit a core's cache."""
 
 MANY_ROWS = 4096
-"""A weight with at least this many rows is looked at row by row: a vocabulary, of which a step touches a part."""
+"""A weight with at least this many rows is updated by rows: it is a vocabulary, of which a step touches a part."""
+
+_SETTINGS = ("params", "lr", "betas", "eps", "weight_decay")
 
 
 class MasterAdamW(torch.optim.Optimizer):
-    """Decoupled weight decay Adam (Loshchilov and Hutter, 2019) on the masters, which `param_groups` holds.
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019) on masters, which `param_groups` holds.
 
-    `live` has the model's own parameters, group by group in the same order. `lower` makes them low precision.
+    `live` has the model's own parameters, group by group in the same order. `lower` rounds them to low precision.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class MasterAdamW(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        """`groups` name the model's float32 parameters, with settings of their own, as for `torch.optim.AdamW`."""
+        """Copy the model's float32 parameters in `groups`, which are as for `torch.optim.AdamW`, as masters."""
         given = [dict(group) for group in groups]
         self.live: list[list[Tensor]] = [list(group["params"]) for group in given]
         masters = [
@@ -56,13 +58,13 @@ class MasterAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def lower(self, dtype: torch.dtype) -> None:
-        """Round the model's parameters to `dtype`, in place: whoever holds them keeps them."""
+        """Round the model's parameters to `dtype`, in place: references to them stay valid."""
         for parameter in (parameter for group in self.live for parameter in group):
             parameter.data = parameter.data.to(dtype)
 
     @torch.no_grad()
     def clip(self, largest_norm: float) -> Tensor:
-        """The gradients' norm in float32; the next step scales them to `largest_norm` where it is above that."""
+        """Return the gradients' norm in float32; the next step scales them down to `largest_norm` if it is larger."""
         gradients = [parameter.grad for group in self.live for parameter in group if parameter.grad is not None]
         norm = torch.stack([_sum_of_squares(gradient) for gradient in gradients]).sum().sqrt()
         # torch.nn.utils.clip_grad_norm_ adds the same millionth.
@@ -71,19 +73,19 @@ class MasterAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
-        """Update every master that has a gradient (its own, or its live parameter's) and the weight that it backs."""
+        """Update each master that has a gradient, its own or its live parameter's; round the result into the weight."""
         for group in self.param_groups:
             for master in group["params"]:
                 parameter = self._live_of[master]
                 gradient = parameter.grad if master.grad is None else master.grad
                 if gradient is not None:
                     self._update(master, parameter, gradient, group)
-                if master.grad is not None:  # whoever gives it one is about to write the moments from outside
+                if master.grad is not None:  # set by code that restores the moments from outside afterwards
                     self._awake.pop(master, None)
         self.coefficient = 1.0
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the live parameters' gradients."""
+        """Set the gradients of the live parameters to None, whatever `set_to_none` says."""
         for parameter in (parameter for group in self.live for parameter in group):
             parameter.grad = None
 
@@ -114,7 +116,7 @@ class MasterAdamW(torch.optim.Optimizer):
             parameter.view(-1)[piece].copy_(updated[0])
 
     def _known_rows(self, master: Tensor) -> Tensor:
-        """Rows that have had a gradient, bool (rows,); those of a loaded state are known by their moments."""
+        """Return a bool (rows,): rows that have had a gradient. In a loaded state these are the rows with moments."""
         awake = self._awake.get(master)
         if awake is None:
             state = self.state[master]
@@ -155,8 +157,26 @@ class MasterAdamW(torch.optim.Optimizer):
         )
 
 
+def with_masters(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return a MasterAdamW in place of torch's AdamW, and round the model to bf16; other optimizers as they are.
+
+    The model then computes in bf16 by itself: autocast would cast every weight in every forward pass.
+    """
+    if type(optimizer) is not torch.optim.AdamW:
+        return optimizer
+    masters = MasterAdamW({name: group[name] for name in _SETTINGS} for group in optimizer.param_groups)
+    masters.lower(torch.bfloat16)
+    return masters
+
+
+def masters_of(optimizer: Any) -> MasterAdamW | None:
+    """Return the optimizer that holds masters, out of accelerate's wrapper; None for any other optimizer."""
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    return optimizer if isinstance(optimizer, MasterAdamW) else None
+
+
 def _sum_of_squares(gradient: Tensor) -> Tensor:
-    """In float32, piece by piece: torch's norm of a 16-bit tensor takes ten times as long on a CPU."""
+    """Return the sum in float32, piece by piece: torch's norm of a 16-bit tensor takes ten times as long on a CPU."""
     library = native()
     if library is not None and takes(gradient):
         return torch.tensor(sum_of_squares(library, gradient), dtype=torch.float32)

@@ -1,7 +1,7 @@
-"""A step whose loss or gradient is not finite changes no weight; too many of them in a row end the run.
+"""Skips steps whose loss or gradient is not finite, and ends the run after too many of them in a row.
 
-Every engine judges the gradient's norm over all ranks, so all ranks skip the same steps and stop at the same one. A
-loss that is not finite spoils its own gradient here, so that the norm alone decides and no rank is asked once more.
+Every engine checks the gradient's norm over all ranks, so all ranks skip the same steps and stop at the same one. A
+loss that is not finite makes its own gradient NaN, so the norm alone decides and needs no collective of its own.
 """
 
 import logging
@@ -10,117 +10,126 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedType
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from transformers import Trainer
 
+from ftsys.distributed import all_gather_object
 from ftsys.errors import FtsysError
 from ftsys.train.trainer.arguments import setting
-from ftsys.train.trainer.master_weights import MasterWeightsTrainer
 
 _LOG = logging.getLogger(__name__)
 NAMED_EXAMPLES = 20
-"""No more example ids than this are written in one line."""
+"""A message lists at most this many example ids."""
 
 
-class FiniteStepsTrainer(MasterWeightsTrainer):
-    """Skips what is not finite. A subclass calls `begin_losses`, `note_losses` and `judged` in its training step."""
+class NonFiniteGuard:
+    """Judges each step by its gradient's norm, counts skipped steps, and names the examples of a bad one."""
 
-    skipped_in_a_row = 0
-    skipped_since_log = 0
-    _step_losses: list[tuple[Tensor, Tensor]] | None = None
+    def __init__(self) -> None:
+        self.skipped_in_a_row = 0
+        self._skipped_since_log = 0
+        self._losses: list[tuple[Tensor, Tensor]] | None = None
 
-    def begin_losses(self) -> None:
-        """Forget the former step's losses."""
-        self._step_losses = []
+    def begin_training(self, trainer: Trainer) -> None:
+        """Forget the former training of this Trainer, and have DeepSpeed skip such steps too."""
+        self._losses, self.skipped_in_a_row = None, 0
+        if trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            skip_in_plain_optimizer(trainer.model_wrapped)
+            trainer.optimizer.__has_overflow__ = True  # accelerate looked for it when it wrapped the optimizer
 
-    def note_losses(self, losses_S: Tensor, example_ids_S: Tensor) -> None:
-        """Keep a micro-batch's losses (S,), without gradients, and their ids for `_name`."""
-        assert self._step_losses is not None
-        self._step_losses.append((losses_S, example_ids_S))
+    def begin_step(self) -> None:
+        """Forget the losses of the step before."""
+        self._losses = []
 
-    def counted_loss(self, step_loss: Tensor) -> Tensor:
-        """What the logged mean takes for a step: transformers' rule for a loss that is not finite, without its sync."""
-        so_far = self._tr_loss / (1 + self.state.global_step - self._globalstep_last_logged)
-        return torch.where(torch.isfinite(step_loss), step_loss, so_far)
+    def note(self, losses_S: Tensor, example_ids_S: Tensor) -> None:
+        """Keep the losses (S,) of a micro-batch, without gradients, and their example ids (S,) for a message."""
+        assert self._losses is not None
+        self._losses.append((losses_S, example_ids_S))
 
-    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-        self._step_losses, self.skipped_in_a_row = None, 0  # the former training of this Trainer, packed or not
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            skip_in_plain_optimizer(self.model_wrapped)
-            self.optimizer.__has_overflow__ = True  # accelerate looked for it when it wrapped the optimizer
-        return prepared
+    def check(self, trainer: Trainer, model: nn.Module, norm: Any) -> None:
+        """Skip the step where `norm`, the gradient's norm over all ranks, is not finite.
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The norm, once the step is judged by it. Raises FtsysError on every rank after too many in a row."""
-        norm = super()._get_grad_norm(model, grad_norm)
-        if self._step_losses is None:  # data of the stock path is trained on as the stock Trainer does
-            return norm
-        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            self._count(skipped=not model.was_step_applied())
-            return norm
+        A step of the stock data path is left to the stock Trainer. Raises FtsysError on every rank after too many
+        skipped steps in a row.
+        """
+        if self._losses is None:
+            return
+        if trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            self._count(trainer, skipped=not model.was_step_applied())
+            return
         finite = math.isfinite(float(norm))
-        if self.accelerator.scaler is None:  # a scaler of fp16 skips the step itself, and lowers its scale
-            self.optimizer._is_overflow = not finite  # so that transformers leaves the schedule where it is
+        if trainer.accelerator.scaler is None:  # fp16's scaler skips the step itself, and lowers its scale
+            trainer.optimizer._is_overflow = not finite  # so that transformers does not advance the schedule
             if not finite:
                 model.zero_grad(set_to_none=True)
-                self.optimizer.zero_grad(set_to_none=True)
-        self._count(skipped=not finite)
-        return norm
+                trainer.optimizer.zero_grad(set_to_none=True)
+        self._count(trainer, skipped=not finite)
 
-    def _count(self, skipped: bool) -> None:
+    def _count(self, trainer: Trainer, skipped: bool) -> None:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         if not skipped:
             return
-        self.skipped_since_log += 1
-        step, limit = self.state.global_step + 1, setting(self.args, "max_nonfinite_steps")
-        named = _gathered(self._name())
-        found = f"step {step}: the loss or its gradient is not finite; {_described(named)}"
+        self._skipped_since_log += 1
+        step, limit = trainer.state.global_step + 1, setting(trainer.args, "max_nonfinite_steps")
+        found = f"step {step}: the loss or its gradient is not finite; {_described(*self._ids_of_all_ranks())}"
         if self.skipped_in_a_row > limit:
             raise FtsysError(
                 f"{found}. That makes {self.skipped_in_a_row} steps in a row (train.max_nonfinite_steps = {limit}), "
                 "none of which changed a weight. Look at these rows; try a lower learning rate, or fp32"
             )
-        if self.args.process_index == 0:
+        if trainer.args.process_index == 0:
             _LOG.warning("%s. The step is skipped (%d in a row)", found, self.skipped_in_a_row)
 
-    def _name(self) -> tuple[list[int], list[int]]:
-        """This rank's ids of the step: with a loss that is not finite, and all."""
-        spoiled, every = [], []
-        for losses_S, ids_S in self._step_losses or []:
+    def _ids_of_all_ranks(self) -> tuple[list[int], list[int]]:
+        """Return the step's ids, sorted: those with a loss that is not finite, and all. Collective."""
+        gathered = all_gather_object(self._ids())
+        bad, every = (sorted({index for ids in gathered for index in ids[kind]}) for kind in (0, 1))
+        return bad, every
+
+    def _ids(self) -> tuple[list[int], list[int]]:
+        bad, every = [], []
+        for losses_S, ids_S in self._losses or []:
             real = ids_S >= 0
             every += ids_S[real].tolist()
-            spoiled += ids_S[real & ~torch.isfinite(losses_S.to(ids_S.device))].tolist()
-        return spoiled, every
+            bad += ids_S[real & ~torch.isfinite(losses_S.to(ids_S.device))].tolist()
+        return bad, every
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As transformers', with the number of skipped steps where there were any."""
-        if "loss" in logs and self.skipped_since_log:
-            logs = {**logs, "skipped_steps": self.skipped_since_log}
-            self.skipped_since_log = 0
-        super().log(logs, start_time)
+    def drain(self) -> dict[str, float]:
+        """Return the number of steps skipped since the last call as {"skipped_steps": n}; empty where it is zero."""
+        skipped, self._skipped_since_log = self._skipped_since_log, 0
+        return {"skipped_steps": skipped} if skipped else {}
 
 
-def judged(loss: Tensor) -> Tensor:
-    """`loss`, with a gradient of NaN where its value is not finite."""
-    return loss * (loss.detach() * 0 + 1)  # 1 for a finite loss, NaN for any other, and no question to the device
+def nan_gradient_if_nonfinite(loss: Tensor) -> Tensor:
+    """Return `loss`, whose gradient is NaN where its value is not finite."""
+    return loss * (loss.detach() * 0 + 1)  # the factor is 1 or NaN, and the device need not be waited for
+
+
+def loss_to_log(trainer: Trainer, step_loss: Tensor) -> Tensor:
+    """Return the step's loss, or the mean of the steps before where it is not finite.
+
+    This is transformers' rule for the logged mean, without its wait for the device.
+    """
+    mean = trainer._tr_loss / (1 + trainer.state.global_step - trainer._globalstep_last_logged)
+    return torch.where(torch.isfinite(step_loss), step_loss, mean)
 
 
 def skip_in_plain_optimizer(engine: Any) -> None:
-    """Have a DeepSpeed engine whose optimizer is torch's own (ZeRO 0, fp32) skip as its others do, once and for all.
+    """Make a DeepSpeed engine whose optimizer is torch's own (ZeRO 0, fp32) skip steps as its other engines do.
 
-    DeepSpeed 0.19 judges the norm in each optimizer class of its own; a plain one steps whatever the gradient is.
+    DeepSpeed 0.19 checks the norm in its own optimizer classes; torch's optimizer steps whatever the gradient is.
     """
     optimizer = engine.optimizer
     scaler: Any = getattr(optimizer, "loss_scaler", None)
     if hasattr(scaler, "raise_error_at_min_scale"):
-        scaler.raise_error_at_min_scale = False  # max_nonfinite_steps decides when it is enough
+        scaler.raise_error_at_min_scale = False  # max_nonfinite_steps decides when to end the run
     if isinstance(optimizer, Optimizer):
-        optimizer.overflow = False  # the name under which the engine asks
-        optimizer.register_step_pre_hook(_drop_spoiled_gradients)
+        optimizer.overflow = False  # the attribute that the engine reads
+        optimizer.register_step_pre_hook(_drop_nonfinite_gradients)
 
 
-def _drop_spoiled_gradients(optimizer: Any, args: Any, kwargs: Any) -> None:
+def _drop_nonfinite_gradients(optimizer: Any, args: Any, kwargs: Any) -> None:
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     optimizer.overflow = not math.isfinite(float(norm))
@@ -128,20 +137,9 @@ def _drop_spoiled_gradients(optimizer: Any, args: Any, kwargs: Any) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-def _gathered(named: tuple[list[int], list[int]]) -> tuple[list[int], list[int]]:
-    """All ranks' ids, sorted. Collective."""
-    found = [named]
-    if distributed.is_available() and distributed.is_initialized():
-        found = [named] * distributed.get_world_size()
-        distributed.all_gather_object(found, named)
-    spoiled, every = (sorted({index for one in found for index in one[kind]}) for kind in (0, 1))
-    return spoiled, every
-
-
-def _described(named: tuple[list[int], list[int]]) -> str:
-    spoiled, every = named
-    if spoiled:
-        return f"its loss is not finite for example ids {_listed(spoiled)}"
+def _described(bad: list[int], every: list[int]) -> str:
+    if bad:
+        return f"its loss is not finite for example ids {_listed(bad)}"
     return f"every example's loss is finite, so look at all its example ids: {_listed(every)}"
 
 

@@ -1,7 +1,7 @@
-"""When a data set that came to the drop-in Trainer may be packed, and the reason when it may not.
+"""Decides whether a user's data set may be packed, and gives the reason where it may not.
 
-Packing must change nothing but the speed. Whatever the user, the model or an argument adds to the stock step or to the
-stock evaluation, and that packing would leave out, is a reason for the stock path.
+Packing must change nothing but the speed. Anything that the user, the model or an argument adds to the stock step or
+evaluation, and that packing would leave out, is a reason for the stock data path.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ EVALUATION_HOOKS = (
 
 
 def why_padded(trainer: Trainer, base: type[Trainer], training: bool) -> str | None:
-    """The first reason why `trainer` feeds any data set padded, in training or in evaluation; None when it packs.
+    """Return the first reason why `trainer` pads every data set, in training or in evaluation; None when it packs.
 
-    `base` is the class whose own methods know of packing: those of a subclass do not.
+    `base` is the class whose methods support packing; a method that a subclass overrides does not.
     """
     hooks = TRAINING_HOOKS if training else EVALUATION_HOOKS
     own = [name for name in hooks if getattr(type(trainer), name) is not getattr(base, name) or name in vars(trainer)]
@@ -59,7 +59,7 @@ def _collator_reasons(trainer: Trainer) -> Iterator[str]:
 
 
 def _argument_reasons(trainer: Trainer) -> Iterator[str]:
-    """What changes training and evaluation alike."""
+    """Yield reasons that hold in training and in evaluation."""
     args = trainer.args
     if trainer.compute_loss_func is not None:
         yield "compute_loss_func forms the loss of a whole batch"
@@ -124,9 +124,9 @@ def _model_reasons(model: nn.Module) -> Iterator[str]:
 
 
 def with_labels_for(split: TokenizedSplit, config: PreTrainedConfig, loss_is_models: bool = True) -> TokenizedSplit:
-    """The split with labels of the type that the model's loss takes.
+    """Return the split with labels of the type that the model's loss takes.
 
-    Where the loss would be the model's own, it writes the problem into a config without one, as the model does.
+    Where the stock step would use the model's own loss, a missing `problem_type` is set in its config, as it would.
 
     Raises:
         NotPackable: the problem has no single label, or labels are of another kind than it takes.
@@ -167,7 +167,7 @@ def _check_classes(split: TokenizedSplit, classes: int) -> None:
 
 
 def check_fits(split: TokenizedSplit, model: Any, positions: int | None) -> None:
-    """Hold tokens against the model's tables. Raises DataError for a row that is too long or a token that is none."""
+    """Compare tokens with the model's tables. Raises DataError for a row that is too long or an unknown token."""
     longest = int(split.lengths.max())
     if positions is not None and longest > positions:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Evaluation on any number of ranks: packs computed where they were dealt, predictions gathered by example id.
+"""Predicts a split on any number of ranks: each rank computes its packs, and all ranks gather the results.
 
 Every example counts once, whatever the ranks, and comes back in the data set's own order.
 """
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import distributed
 
 from ftsys.data.batching.collate import NO_EXAMPLE, Batch, to_device
 from ftsys.data.batching.loader import EvaluationLoader
+from ftsys.distributed import all_gather_rows, any_rank
 from ftsys.train.checkpoint.transfer import widened
 from ftsys.train.trainer.loss import loss_per_example
 
 
 class EvaluationStopped(Exception):
-    """A rank was told to stop: all ranks left the evaluation, and what was computed of it is dropped."""
+    """A rank received a stop signal: all ranks left the evaluation, and its partial results are dropped."""
 
 
 @dataclass(frozen=True)
@@ -36,63 +36,38 @@ def predict_all(
     stop_wanted: Callable[[], bool] = lambda: False,
     label_smoothing: float = 0.0,
 ) -> Predictions:
-    """Run `forward` (batch -> logits (S, C)) over this rank's packs; the whole result on every rank.
+    """Run `forward` (batch -> logits (S, C)) over this rank's packs; returns the whole result on every rank.
 
-    `progress` is told the examples done so far over all ranks, estimated from this rank's share. `label_smoothing` is
-    that of `loss_per_example`.
+    `progress` is called with the examples done so far over all ranks, estimated from this rank's part.
+    `label_smoothing` is that of `loss_per_example`. Collective.
 
     Raises:
         EvaluationStopped: on every rank, after `stop_wanted` was true between two packs of any.
         RuntimeError: an example is missing or was computed twice, which would make every metric wrong.
     """
-    ids, logits, losses, done = [], [], [], 0
+    ids, values, done = [], [], 0
     with torch.no_grad():
         for batch in loader:
             batch = to_device(batch, device)
-            logits_SC = forward(batch)
-            labels_S = batch.labels_S
-            known_S = ~torch.isnan(labels_S) if labels_S.is_floating_point() else labels_S >= 0
-            known_labels_S = labels_S.masked_fill(~known_S, 0)
-            losses_S = loss_per_example(logits_SC, known_labels_S, batch.example_ids_S, label_smoothing)
             ids.append(batch.example_ids_S)
-            logits.append(widened(logits_SC))
-            losses.append(torch.where(known_S, losses_S, torch.nan).float())
+            values.append(_losses_and_logits(batch, forward(batch), label_smoothing))
             done += len(batch.example_ids_S)
             progress(min(done * loader.ranks, len(loader.dataset)))
             if stop_wanted():
                 break
-    if _any_rank(len(ids) < len(loader), device, loader.ranks):
+    if any_rank(len(ids) < len(loader), device):
         raise EvaluationStopped
-    values_MV = torch.cat([torch.cat(losses)[:, None], torch.cat(logits)], dim=1)
-    return _in_order(*_gather(torch.cat(ids), values_MV, loader.ranks), len(loader.dataset))
+    all_ids, all_values = (all_gather_rows(torch.cat(found)).cpu().numpy() for found in (ids, values))
+    return _in_order(all_ids, all_values, len(loader.dataset))
 
 
-def _any_rank(own: bool, device: torch.device, ranks: int) -> bool:
-    """Whether `own` is true on any rank. Collective."""
-    if ranks == 1:
-        return own
-    word = torch.tensor([own], dtype=torch.int32, device=device)
-    distributed.all_reduce(word, op=distributed.ReduceOp.MAX)
-    return bool(word.item())
-
-
-def _gather(ids_M: torch.Tensor, values_MV: torch.Tensor, ranks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and values of all ranks. Ranks may hold different numbers of rows."""
-    if ranks == 1:
-        return ids_M.cpu().numpy(), values_MV.cpu().numpy()
-    count = torch.tensor([len(ids_M)], device=ids_M.device)
-    counts = [torch.zeros_like(count) for _ in range(ranks)]
-    distributed.all_gather(counts, count)
-    most = int(torch.stack(counts).max())
-    padded_ids = ids_M.new_full((most,), NO_EXAMPLE)
-    padded_ids[: len(ids_M)] = ids_M
-    padded_values = values_MV.new_zeros(most, values_MV.shape[1])
-    padded_values[: len(values_MV)] = values_MV
-    all_ids = [torch.empty_like(padded_ids) for _ in range(ranks)]
-    all_values = [torch.empty_like(padded_values) for _ in range(ranks)]
-    distributed.all_gather(all_ids, padded_ids)
-    distributed.all_gather(all_values, padded_values)
-    return torch.cat(all_ids).cpu().numpy(), torch.cat(all_values).cpu().numpy()
+def _losses_and_logits(batch: Batch, logits_SC: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    """Return (S, 1 + C): the loss of each example, NaN without a label, then its logits."""
+    labels_S = batch.labels_S
+    known_S = ~torch.isnan(labels_S) if labels_S.is_floating_point() else labels_S >= 0
+    losses_S = loss_per_example(logits_SC, labels_S.masked_fill(~known_S, 0), batch.example_ids_S, label_smoothing)
+    losses_S = torch.where(known_S, losses_S, torch.nan).float()
+    return torch.cat([losses_S[:, None], widened(logits_SC)], dim=1)
 
 
 def _in_order(ids: np.ndarray, values: np.ndarray, rows: int) -> Predictions:

@@ -1,8 +1,4 @@
-"""The Trainer people know: transformers' own, with its data path, loss scale, evaluation and checkpoints replaced.
-
-Each class below this one replaces one thing: `master_weights` (low_precision), steps that are not finite
-(finite_steps), checkpoints (saving, dropin_saving), the step (steps), the evaluation (evaluating), the data (dropin).
-"""
+"""Defines the Trainer that people import: transformers' constructor and methods, and names of transformers 4."""
 
 import inspect
 import os
@@ -13,38 +9,36 @@ from typing import Any
 import transformers
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from ftsys.data.store.reader import StoreSplit
 from ftsys.train.trainer.arguments import TrainingArguments, are_cpu_ranks
-from ftsys.train.trainer.data_path import DropInTrainer
+from ftsys.train.trainer.checkpointers.interface import Checkpointer
+from ftsys.train.trainer.composed import ComposedTrainer
+from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.legacy_names import OLD_TRAINER_ARGUMENTS, todays
-from ftsys.train.trainer.training_step import parameters_outside_embeddings
-
-__all__ = ["Trainer", "parameters_outside_embeddings"]
 
 _NAMES = (
     "model", "args", "data_collator", "train_dataset", "eval_dataset", "processing_class", "model_init",
     "compute_loss_func", "compute_metrics", "callbacks", "optimizers", "optimizer_cls_and_kwargs",
     "preprocess_logits_for_metrics",
 )  # fmt: skip
-"""The stock constructor's arguments, in its order; a test holds them to the installed version's."""
+"""The stock constructor's arguments, in its order; a test compares them with the installed version's."""
 
 
-class Trainer(DropInTrainer):
+class Trainer(ComposedTrainer):
     """Constructor and methods are transformers' own; data sets may be splits of a store as well."""
 
     def __init__(
         self,
         model: Any = None,
         args: transformers.TrainingArguments | None = None,
-        data_collator: Any = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
         *stock: Any,
+        checkpointer: Checkpointer | None = None,
+        hooks: RunHooks | None = None,
         **named: Any,
     ) -> None:
         """`stock` and `named` are the other arguments of `transformers.Trainer`, in its order or by name.
 
-        `tokenizer`, as transformers 4 called `processing_class`, is taken with a warning.
+        `tokenizer`, the name of `processing_class` in transformers 4, is accepted with a warning. `checkpointer`
+        (default: checkpoints in the stock layout) and `hooks` (default: none) are for a run with a run folder.
 
         Raises:
             TypeError: an argument that does not exist, with the nearest one; or `compute_loss_func` together with a
@@ -52,21 +46,11 @@ class Trainer(DropInTrainer):
         """
         named = todays(named, OLD_TRAINER_ARGUMENTS, frozenset(_NAMES), "Trainer", stacklevel=3)
         args = TrainingArguments(output_dir="tmp_trainer") if args is None else args
-        if args.world_size == 1 and are_cpu_ranks(os.environ):  # transformers' own class: ours sees to it
+        if args.world_size == 1 and are_cpu_ranks(os.environ):  # transformers' own class: ours sets use_cpu itself
             warnings.warn(
                 "each process trains alone on all the data: give TrainingArguments use_cpu=True", stacklevel=2
             )
-        super().__init__(model, args, data_collator, train_dataset, eval_dataset, *stock, **named)
-        if isinstance(train_dataset, StoreSplit) and self.compute_loss_func is not None:
-            raise TypeError("compute_loss_func is not called for a split of a store: give a data set of another kind")
-        # transformers reads `**kwargs` of an encoder's forward as "scales its own loss" and multiplies loss and
-        # gradient by ranks x accumulation (its issue 47688). Encoders with a classification head do not.
-        if type(self.model).__name__.endswith("ForSequenceClassification"):
-            self.model_accepts_loss_kwargs = False
-        sets = [*eval_dataset.values()] if isinstance(eval_dataset, dict) else [eval_dataset]
-        stores = [data for data in (train_dataset, *sets) if isinstance(data, StoreSplit)]
-        if stores:
-            self.attach_view(self.model, stores[0].tokenizer.pad_id)
+        super().__init__(model, args, *stock, checkpointer=checkpointer, hooks=hooks, **named)
         self._keep_logging_dir()
 
     def end(self) -> None:
@@ -74,11 +58,16 @@ class Trainer(DropInTrainer):
         self.accelerator.end_training()
 
     def _keep_logging_dir(self) -> None:
-        """`logging_dir` of transformers 4 is where TensorBoard's files go."""
+        """Write TensorBoard's files to `logging_dir`, an argument of transformers 4."""
         folder = getattr(self.args, "logging_dir", None)
         for callback in self.callback_handler.callbacks:
             if folder is not None and isinstance(callback, TensorBoardCallback):
                 callback.logging_dir = str(Path(folder).expanduser())
+
+    @property
+    def padded_reasons(self) -> list[str]:
+        """Each reason why data went the stock, padded way; empty where all was packed."""
+        return self.parts.packing.padded_reasons
 
     @property
     def tokenizer(self) -> Any:

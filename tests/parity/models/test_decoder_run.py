@@ -32,7 +32,7 @@ def test_packed_and_padded_training_give_the_same_losses(tmp_path: Path) -> None
     for packing in (True, False):
         model = tiny_llama(pad_token_id=None)
         trainer = make_trainer(store, tmp_path / str(packing), model=model, packing=packing, max_steps=3)
-        assert (trainer.view is not None) == packing
+        assert (trainer.parts.packing.view is not None) == packing
         assert model.config.pad_token_id == FACTS.pad_id
         trainer.train()
         losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
@@ -45,6 +45,6 @@ def test_padded_batches_of_another_padding_token_are_refused(tmp_path: Path) -> 
     """The head looks for the last token that is not the configuration's padding token."""
     store = make_store(tmp_path / "stores")
     trainer = make_trainer(store, tmp_path, model=tiny_llama(pad_token_id=5))
-    assert trainer.view is not None  # packed, it is not asked
+    assert trainer.parts.packing.view is not None  # packed, it is not asked
     with pytest.raises(ConfigError, match=r"pads with token 0.*pad_token_id=5.*Write pad_token_id=0 into config.json"):
         make_trainer(store, tmp_path, model=tiny_llama(pad_token_id=5), packing=False)

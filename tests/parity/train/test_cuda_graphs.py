@@ -59,9 +59,9 @@ def test_a_training_by_recordings_is_the_same(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(training_step, "check_recordable", lambda trainer: None)
     settings = {"precision": precision, "max_steps": 100}
     plain, recorded = (train(tmp_path / str(graphs), graphs, **settings) for graphs in (False, True))
-    assert plain.graphs is None
-    assert recorded.graphs.eager_because is None
-    assert len(recorded.graphs.recorded) >= 2
+    assert plain.parts.step.graphs is None
+    assert recorded.parts.step.graphs.eager_because is None
+    assert len(recorded.parts.step.graphs.recorded) >= 2
     losses = [[line["loss"] for line in trainer.state.log_history if "loss" in line] for trainer in (plain, recorded)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4 if precision == "fp32" else 5e-2)
 
@@ -130,9 +130,9 @@ def test_a_second_training_records_anew(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(training_step, "GpuRecorder", Double)
     monkeypatch.setattr(training_step, "check_recordable", lambda trainer: None)
     trainer = train(tmp_path / "twice", graphs=True, max_steps=2)
-    first = trainer.graphs
+    first = trainer.parts.step.graphs
     trainer.train()
-    assert trainer.graphs is not first
+    assert trainer.parts.step.graphs is not first
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,10 @@ def test_no_pass_asks_the_device_for_a_number(tmp_path: Path, monkeypatch: pytes
         torch.set_default_dtype(getattr(torch, precision))
         model = tiny_bert(dropout=0.1).train()
         torch.set_default_dtype(torch.float32)
-        trainer.view = PackedView(model, "triton")
+        trainer.parts.packing.view = PackedView(model, "triton")
         fake = replace(batch, **{name: mode.from_tensor(tensor) for name, tensor in tensors_of(batch).items()})
         keys_T = mode.from_tensor(keys_T)
-        loss, losses_S = trainer._passes(model, fake, keys_T, torch.ones(()))
+        loss, losses_S = trainer.parts.step.passes(trainer, model, fake, keys_T, torch.ones(()))
         with pytest.raises(DataDependentOutputException):
             loss.item()
     mask_tables.cache_clear()

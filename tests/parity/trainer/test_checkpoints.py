@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from ftsys.errors import CheckpointError, StorageError
 from ftsys.train.checkpoint.catalog import verify_checkpoint
-from ftsys.train.trainer import stock_checkpoints
+from ftsys.train.trainer.checkpointers import stock_layout
 from tests.parity.trainer.sides import OURS, STOCK, model, tokenizer, trainer_of
 
 SETTINGS: dict[str, Any] = {"max_steps": 7, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-3}
@@ -174,7 +174,7 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     run(OURS, tmp_path, stop=2)
-    monkeypatch.setattr(stock_checkpoints, "write_manifest", full)
+    monkeypatch.setattr(stock_layout, "write_manifest", full)
     with pytest.raises(StorageError, match="the disk is full"):
         run(OURS, tmp_path, resume=True)
     assert [path.name for path in tmp_path.glob("checkpoint-*[0-9]")] == ["checkpoint-2"]
@@ -194,7 +194,7 @@ def test_the_same_is_pushed_and_nothing_that_is_being_written(tmp_path: Path, mo
         pushed[side] = [(call["commit_message"], call.get("path_in_repo")) for call in calls]
         hub.upload_folder.reset_mock()
     assert pushed[OURS] == pushed[STOCK]
-    written_now = f"{stock_checkpoints.UNFINISHED}checkpoint-6/model.safetensors"
+    written_now = f"{stock_layout.UNFINISHED}checkpoint-6/model.safetensors"
     assert list(filter_repo_objects([written_now], ignore_patterns=calls[0]["ignore_patterns"])) == []
 
 

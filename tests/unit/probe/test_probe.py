@@ -15,7 +15,7 @@ from ftsys.probe import collectives, host, inputs
 from ftsys.probe.collectives import meet
 from ftsys.probe.host import look_up_names, machine_facts, put_tokens, seen_tokens, take_tokens
 from ftsys.probe.inputs import count_parameters, input_facts, lock_facts, store_facts
-from ftsys.probe.protocol import Question, Probe
+from ftsys.probe.protocol import Probe, Question
 
 
 def tree(folder: Path, **sections: Any) -> dict[str, Any]:

@@ -69,6 +69,6 @@ def test_no_plan_or_a_damaged_one_is_planned_anew(checkpoints: Path, tmp_path: P
 def test_ranks_that_plan_differently_are_told_which_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(run_with())
     check_planned_alike(plan)
-    monkeypatch.setattr(planning, "from_all", lambda own: [own, dataclasses.replace(own, micro_tokens=512)])
+    monkeypatch.setattr(planning, "all_gather_object", lambda own: [own, dataclasses.replace(own, micro_tokens=512)])
     with pytest.raises(FtsysError, match="micro_tokens 777 on rank 0 and 512 on rank 1"):
         check_planned_alike(plan)

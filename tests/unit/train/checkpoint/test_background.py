@@ -1,4 +1,4 @@
-"""Work beside the training: waited for, and its error heard."""
+"""Tests the background save: it is waited for, and its error is raised."""
 
 import threading
 
@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from ftsys.errors import FtsysError, StorageError
-from ftsys.train.checkpoint.background import Beside, bytes_of, fits_beside
+from ftsys.train.checkpoint.background import BackgroundSaver, bytes_of, fits_in_memory
 from ftsys.train.checkpoint.training_state import FullState
 
 
 def test_work_goes_on_while_its_starter_does() -> None:
     go, done = threading.Event(), []
-    beside = Beside(lambda error: None)
-    beside.start(lambda: done.append(go.wait(10)))
+    saver = BackgroundSaver(lambda error: None)
+    saver.start(lambda: done.append(go.wait(10)))
     assert done == []
     go.set()
-    beside.wait()
+    saver.wait()
     assert done == [True]
-    beside.wait()
+    saver.wait()
 
 
 def test_an_error_is_told_at_once_and_raised_once() -> None:
@@ -32,12 +32,12 @@ def test_an_error_is_told_at_once_and_raised_once() -> None:
     def fail() -> None:
         raise StorageError("the disk is full")
 
-    beside = Beside(hear)
-    beside.start(fail)
+    saver = BackgroundSaver(hear)
+    saver.start(fail)
     assert heard.wait(10)
     with pytest.raises(StorageError, match="the disk is full"):
-        beside.wait()
-    beside.wait()
+        saver.wait()
+    saver.wait()
     assert len(told) == 1
 
 
@@ -45,22 +45,22 @@ def test_any_other_error_keeps_its_type() -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
-    beside = Beside(lambda error: pytest.fail("no error of this project"))
-    beside.start(fail)
+    saver = BackgroundSaver(lambda error: pytest.fail("no error of this project"))
+    saver.start(fail)
     with pytest.raises(ZeroDivisionError):
-        beside.wait()
+        saver.wait()
 
 
 def test_one_piece_at_a_time() -> None:
-    beside = Beside(lambda error: None)
-    beside.start(lambda: None)
+    saver = BackgroundSaver(lambda error: None)
+    saver.start(lambda: None)
     with pytest.raises(AssertionError):
-        beside.start(lambda: None)
-    beside.wait()
+        saver.start(lambda: None)
+    saver.wait()
 
 
 def test_what_is_kept_must_fit() -> None:
     state = FullState(weights={"w": torch.zeros(10)}, moments={"exp_avg": {"w": torch.zeros(10)}})
     assert bytes_of(state) == 80
-    assert fits_beside(80)
-    assert not fits_beside(1 << 60)
+    assert fits_in_memory(80)
+    assert not fits_in_memory(1 << 60)

@@ -10,8 +10,8 @@ from ftsys.train.checkpoint import shard
 from ftsys.train.checkpoint.background import bytes_of
 from ftsys.train.checkpoint.catalog import Checkpoint, verify_checkpoint
 from ftsys.train.checkpoint.state_dict import export_state
-from ftsys.train.checkpoint.training_state import FullState, Room, joined, label
-from ftsys.train.checkpoint.writer import Draft, begin, complete, write_share
+from ftsys.train.checkpoint.training_state import FullState, StagingBuffers, joined, label
+from ftsys.train.checkpoint.writer import Draft, begin, complete, write_shard
 from tests.distributed.tiny import Tiny, differences, train_plain
 from tests.unit.train.checkpoint.test_state_dict import MAKERS, made, trained
 
@@ -23,7 +23,7 @@ def shares_of(model: Tiny, optimizer: torch.optim.Optimizer, ranks: int) -> list
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(shard, "rank", lambda rank=rank: rank)
             patch.setattr(shard, "world_size", lambda: ranks)
-            found.append(shard.export_share(model, optimizer))
+            found.append(shard.export_shard(model, optimizer))
     return found
 
 
@@ -31,7 +31,7 @@ def write_all(root: Path, shares: list[FullState]) -> Path:
     """A checkpoint as the ranks would write it."""
     draft = Draft(root, 3, "mine", 1, {})
     begin(draft)
-    written = [write_share(draft.partial, share, part, len(shares)) for part, share in enumerate(shares)]
+    written = [write_shard(draft.partial, share, part, len(shares)) for part, share in enumerate(shares)]
     return complete(draft, shares[0], {name: entry for entries in written for name, entry in entries.items()})
 
 
@@ -62,10 +62,10 @@ def test_a_missing_files_elements_are_missed(tmp_path: Path) -> None:
 
 def test_a_room_is_written_over_by_the_next_share() -> None:
     model, optimizer = trained()
-    room = Room()
-    first = shard.export_share(model, optimizer, room)
+    buffers = StagingBuffers()
+    first = shard.export_shard(model, optimizer, buffers)
     train_plain(model, optimizer, 3, 4)
-    second = shard.export_share(model, optimizer, room)
+    second = shard.export_shard(model, optimizer, buffers)
     assert differences(second, export_state(model, optimizer)) == []
     assert second.weights["body.weight"].data_ptr() == first.weights["body.weight"].data_ptr()
     moments = (second.moments["exp_avg"]["body.weight"], second.moments["exp_avg_sq"]["body.weight"])

@@ -93,30 +93,32 @@ def test_a_reason_for_the_stock_path_is_found_and_said_once(
     trainer = made(tmp_path)
     change(trainer)
     with caplog.at_level(logging.WARNING, "ftsys"):
-        assert trainer._split_to_train_on() is None
-        assert trainer._split_to_train_on() is None
+        assert trainer.parts.data_path.split_to_train_on(trainer) is None
+        assert trainer.parts.data_path.split_to_train_on(trainer) is None
     (told,) = [record.getMessage() for record in caplog.records if record.name == "ftsys"]
     assert told.startswith("ftsys: padded batches and the stock data path, because ")
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(told)
-    assert trainer.padded_reasons == [trainer.padded_because]
+    assert trainer.padded_reasons == [trainer.parts.packing.padded_because]
 
 
 def test_without_a_reason_nothing_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer = made(tmp_path)
     with caplog.at_level(logging.WARNING, "ftsys"):
-        assert len(trainer._split_to_train_on()) == 12
+        assert len(trainer.parts.data_path.split_to_train_on(trainer)) == 12
     assert caplog.records == []
-    assert (trainer.padded_because, trainer.padded_reasons) == (None, [])
+    assert (trainer.parts.packing.padded_because, trainer.padded_reasons) == (None, [])
 
 
 def test_a_data_set_is_read_once_and_a_list_each_time(tmp_path: Path) -> None:
     trainer, listed = made(tmp_path), rows(3)
-    trainer._evaluating = True
-    assert trainer._split_to_evaluate(data(5), "eval") is trainer._split_to_evaluate(data(5), "eval")
-    before = trainer._split_to_evaluate(listed, "eval")
-    listed[0]["label"] = 1 - listed[0]["label"]
-    assert before.labels[0] != trainer._split_to_evaluate(listed, "eval").labels[0]
+    data_path = trainer.parts.data_path
+    with data_path.evaluating():
+        first, second = (data_path.split_to_evaluate(trainer, data(5), "eval") for _ in range(2))
+        assert first is second
+        before = data_path.split_to_evaluate(trainer, listed, "eval")
+        listed[0]["label"] = 1 - listed[0]["label"]
+        assert before.labels[0] != data_path.split_to_evaluate(trainer, listed, "eval").labels[0]
 
 
 @pytest.mark.parametrize(

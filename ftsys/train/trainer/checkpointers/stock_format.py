@@ -1,4 +1,4 @@
-"""Which training states our checkpoints can hold, and whether two files of weights are one."""
+"""Finds training states that our checkpoint format cannot hold, so that the stock Trainer must save them."""
 
 import json
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from ftsys.train.trainer.master_adamw import MasterAdamW
 _STOCK_STATE_METHODS = (
     "_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state", "_load_optimizer_and_scheduler", "_load_scaler",
 )  # fmt: skip
-"""What a subclass may write to keep a state of its own kind, and our format never calls."""
+"""Methods that a subclass may override to save a state of its own kind; our format never calls them."""
 
 
 def why_stock_format(trainer: Trainer) -> str | None:
-    """The reason why a checkpoint of `trainer` is left to transformers, or None: then nothing of it is lost in ours."""
+    """Return why transformers must save a checkpoint of `trainer`; None where our format loses nothing."""
     sharded = getattr(trainer, "is_distributed_loading_by_transformers", False)  # newer than 5.17
     if trainer.is_fsdp_enabled or trainer.is_fsdp_xla_enabled or sharded:
         return "the model is sharded by another library"
@@ -59,7 +59,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _survives_json(value: Any) -> bool:
-    """Whether `value` comes back from JSON as it was, tuples as lists."""
+    """Return True where JSON gives `value` back unchanged, with lists for tuples."""
     try:
         return json.loads(json.dumps(value)) == _lists(value)
     except (TypeError, ValueError):
@@ -73,7 +73,7 @@ def _lists(value: Any) -> Any:
 
 
 def same_tensors(path: Path, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the safetensors file has tensors of just these names, shapes and types; values are not compared."""
+    """Return True where the safetensors file has exactly these names, shapes and types; values are not compared."""
     from safetensors import safe_open
 
     if not path.exists():

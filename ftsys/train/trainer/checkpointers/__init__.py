@@ -1,0 +1,1 @@
+"""Saves and resumes trainings: one interface, two implementations."""

@@ -1,0 +1,117 @@
+"""Restores a training from a checkpoint of this project's format, whichever checkpointer wrote it."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.trainer_callback import ExportableState, TrainerState
+
+from ftsys.train.checkpoint.catalog import Checkpoint
+from ftsys.train.checkpoint.files import read_json
+from ftsys.train.checkpoint.optimizer_layout import frozen_weights
+from ftsys.train.checkpoint.rng_state import write_rng_state
+from ftsys.train.checkpoint.state_dict import FullState, import_state
+
+_LOG = logging.getLogger("ftsys")
+MODEL = "model.safetensors"
+RNG_STATES = "rng.json"
+
+
+def is_ours(checkpoint: Any) -> bool:
+    """Return True for a checkpoint folder of this project's format, False for a stock one and for None."""
+    return isinstance(checkpoint, str | Path) and (Path(checkpoint) / "manifest.json").exists()
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """The state that goes into an engine once the Trainer has made it.
+
+    `stock` is the checkpoint that the stock Trainer reads by itself. Of the other two at most one is given.
+    """
+
+    stock: Any = None
+    checkpoint: Checkpoint | None = None
+    unrounded: dict[str, Tensor] | None = None
+    """Weights that DeepSpeed's masters start from."""
+
+    @classmethod
+    def planned(cls, trainer: Trainer, checkpoint: Any) -> "Restoration":
+        """Return the restoration from `checkpoint`, or that of a fresh start where it is None."""
+        if is_ours(checkpoint):
+            return cls(checkpoint=Checkpoint.open(Path(checkpoint)))
+        return cls(stock=checkpoint, unrounded=_unrounded_weights(trainer) if checkpoint is None else None)
+
+    def apply(self, trainer: Trainer) -> None:
+        """Put the state into the engine, optimizer, scheduler and scaler. Collective."""
+        if self.checkpoint is not None:
+            _restore(trainer, self.checkpoint)
+        elif self.unrounded is not None:
+            import_state(trainer.model_wrapped, trainer.optimizer, FullState(weights=self.unrounded))
+
+
+def _unrounded_weights(trainer: Trainer) -> dict[str, Tensor] | None:
+    """Copy the float32 weights before DeepSpeed takes the model; None where nothing must be restored.
+
+    Low-precision engines round the weights before they copy them as masters, and at ZeRO 0 with bf16 the optimizer
+    takes a step with zero gradients when it is made (DeepSpeed 0.19.8), which shifts Adam's bias correction. Importing
+    the weights without any moments undoes both. A model made under DeepSpeed's own zero.Init is left alone: each rank
+    holds a part of each weight, which is rounded already.
+    """
+    parameters = dict(trainer.model.named_parameters())
+    if not trainer.is_deepspeed_enabled or any(hasattr(parameter, "ds_id") for parameter in parameters.values()):
+        return None
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+
+def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    state, extra = checkpoint.load_state(), checkpoint.extra
+    state.weights = frozen_weights(trainer.model) | state.weights  # an adapter's checkpoint leaves its base model out
+    import_state(trainer.model_wrapped, trainer.optimizer, state)
+    trainer.lr_scheduler.load_state_dict(extra["scheduler"])
+    trainer.args.eval_on_start = trainer.args.eval_on_start or extra["evaluation_owed"]
+    if trainer.accelerator.scaler is not None and extra["scaler"] is not None:
+        trainer.accelerator.scaler.load_state_dict(extra["scaler"])
+
+
+def weights_come_later(model: nn.Module, checkpoint: str) -> bool:
+    """Return True where `Restoration.apply` loads the weights, together with the optimizer.
+
+    A model with a `load_state_dict` of its own, which may allocate buffers for what it loads, is loaded by the stock
+    Trainer first.
+    """
+    own_loading = type(model).load_state_dict is not nn.Module.load_state_dict
+    return is_ours(checkpoint) and not (own_loading and (Path(checkpoint) / MODEL).exists())
+
+
+def restore_rng_state(checkpoint: str | None, rank: int, ranks: int) -> bool:
+    """Set this rank's random generators from `checkpoint`. Returns False where the stock Trainer must do it.
+
+    A run folder's checkpoint holds no generator: dropout is seeded by the step.
+    """
+    if checkpoint is None:
+        return False
+    path = Path(checkpoint) / RNG_STATES
+    if not path.exists():
+        return is_ours(checkpoint)
+    saved = read_json(path)
+    if len(saved) == ranks:
+        write_rng_state(saved[rank])
+    else:
+        _LOG.warning("the random generators of %d ranks are not those of %d", len(saved), ranks)
+    return True
+
+
+def note_callback_states(trainer: Trainer) -> None:
+    """Write the states of callbacks into `trainer.state`, as the stock does: a list for several of one class."""
+    present = [*trainer.callback_handler.callbacks, trainer.control]
+    stateful = [callback for callback in present if isinstance(callback, ExportableState)]
+    trainer.state.stateful_callbacks |= TrainerState(stateful_callbacks=stateful).stateful_callbacks
+
+
+def scaler_state(trainer: Trainer) -> dict[str, Any] | None:
+    """Return the state of accelerate's fp16 GradScaler, or None without one."""
+    scaler = trainer.accelerator.scaler
+    return None if scaler is None else scaler.state_dict()

@@ -1,0 +1,141 @@
+"""Saves checkpoints into a run folder: every rank writes its shard in the background while training goes on."""
+
+import dataclasses
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+from transformers.trainer_utils import SaveStrategy
+
+from ftsys.distributed import decided_by_rank_0, rank, world_size
+from ftsys.files import json_safe
+from ftsys.run_folder.layout import TRAINER_STATE
+from ftsys.train.checkpoint.background import BackgroundSaver, bytes_of, fits_in_memory
+from ftsys.train.checkpoint.catalog import Checkpoint, prune_checkpoints
+from ftsys.train.checkpoint.shard import export_shard
+from ftsys.train.checkpoint.state_dict import import_state
+from ftsys.train.checkpoint.store_barrier import StoreBarrier
+from ftsys.train.checkpoint.training_state import FullState, StagingBuffers
+from ftsys.train.checkpoint.writer import Draft, Entries, abandon, begin, complete, write_shard
+from ftsys.train.trainer.checkpointers.restore import note_callback_states, scaler_state
+from ftsys.train.trainer.hooks import RunHooks
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a run, as its checkpoints name it."""
+
+    checkpoints: Path
+    """The folder that holds them."""
+    identity: str
+    """Identity of the run, from `ftsys.config.run_identity`."""
+    number: int
+    keep: int
+    """The newest checkpoints that are kept, besides the best one."""
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that each checkpoint holds besides, by file name."""
+
+
+class RunFolderCheckpointer:
+    """Writes `checkpoints/step-N` folders, which any world size and ZeRO stage reads. A `Checkpointer`."""
+
+    def __init__(self, attempt: Attempt, hooks: RunHooks | None = None) -> None:
+        """Use `hooks` to ask whether an evaluation is owed, and to report a save that failed."""
+        self.attempt, self._hooks = attempt, hooks or RunHooks()
+        self._saver = BackgroundSaver(self._hooks.on_saving_error)
+        self._buffers = StagingBuffers()
+
+    @cached_property
+    def _barrier(self) -> StoreBarrier:
+        """Made at the first save: the process group may not exist before the Trainer's arguments do."""
+        return StoreBarrier()
+
+    def checkpoint_to_resume(self, trainer: Trainer, asked: Any) -> Any:
+        """Return `asked`: whoever starts the run has chosen and verified it."""
+        return asked
+
+    def save(self, trainer: Trainer, trial: Any = None) -> bool:
+        """Copy this rank's shard and start to write it; waits for the checkpoint before. Collective.
+
+        Raises on every rank the error of the save before.
+        """
+        self.wait()
+        state = trainer.state
+        shard = export_shard(trainer.model_wrapped, trainer.optimizer, self._buffers)
+        if state.best_global_step and trainer.args.save_strategy != SaveStrategy.NO:
+            state.best_model_checkpoint = str(self._folder(state.best_global_step))
+        draft = self._draft(trainer)
+        name, folder = decided_by_rank_0(lambda: _begun(draft))
+        keep, best = self.attempt.keep, state.best_global_step
+        write = partial(_write_checkpoint, self._barrier, name, folder, draft, shard, keep, best)
+        self._saver.start(write, in_background=fits_in_memory(bytes_of(shard)))
+        return True
+
+    def _draft(self, trainer: Trainer) -> Draft:
+        note_callback_states(trainer)
+        extra = {
+            "scheduler": json_safe(trainer.lr_scheduler.state_dict()),
+            "scaler": scaler_state(trainer),
+            "evaluation_owed": self._hooks.evaluation_owed(),
+        }
+        attempt, step = self.attempt, trainer.state.global_step
+        documents = {TRAINER_STATE: json_safe(dataclasses.asdict(trainer.state)), **attempt.documents}
+        return Draft(attempt.checkpoints, step, attempt.identity, attempt.number, extra, documents)
+
+    def save_before_leaving(self, trainer: Trainer) -> None:
+        """Save the present step unless there is a checkpoint of it; returns once it is on the disk. Collective."""
+        self.wait()
+        if decided_by_rank_0(lambda: not self._folder(trainer.state.global_step).exists()):
+            self.save(trainer)
+        self.wait()
+
+    def load_best(self, trainer: Trainer) -> bool:
+        """Load the checkpoint of the best step. Returns False where no step was the best. Collective."""
+        if trainer.state.best_global_step is None:
+            return False
+        self.wait()
+        best = Checkpoint.open(self._folder(trainer.state.best_global_step))
+        import_state(trainer.model_wrapped, trainer.optimizer, best.load_state())
+        return True
+
+    def wait(self) -> None:
+        """Wait for a checkpoint that is being written. Raises on every rank the error that stopped it."""
+        self._saver.wait()
+
+    def finish(self) -> None:
+        """Wait as `wait` does, then free the memory of the copies."""
+        self.wait()
+        self._buffers.clear()
+
+    def _folder(self, step: int) -> Path:
+        return self.attempt.checkpoints / f"step-{step:06d}"
+
+
+def _begun(draft: Draft) -> tuple[str, Path]:
+    """Begin the checkpoint on rank 0; returns a new name for the ranks' barrier, and the folder that they write into.
+
+    The other ranks cannot tell the folder by themselves: only rank 0 knows the number of this attempt for sure.
+    """
+    begin(draft)
+    return f"ftsys/checkpoint/{secrets.token_hex(8)}", draft.partial
+
+
+def _write_checkpoint(
+    barrier: StoreBarrier, name: str, folder: Path, draft: Draft, shard: FullState, keep: int, best: int | None
+) -> None:
+    """Write this rank's shard into `folder`; on rank 0 also complete the checkpoint once all ranks have written."""
+
+    def conclude(written: list[Entries]) -> None:
+        complete(draft, shard, {file: entry for entries in written for file, entry in entries.items()})
+        prune_checkpoints(draft.root, keep, best)
+
+    try:
+        barrier.run(name, lambda: write_shard(folder, shard, rank(), world_size()), conclude)
+    except BaseException:
+        if rank() == 0:
+            abandon(draft)
+        raise

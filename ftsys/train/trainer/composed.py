@@ -1,0 +1,217 @@
+"""Overrides methods of transformers' Trainer, and delegates each to a part that the Trainer is composed of."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
+
+from ftsys.data.batching.loader import EvaluationLoader, is_split
+from ftsys.train.trainer.arguments import setting
+from ftsys.train.trainer.checkpointers.interface import Checkpointer
+from ftsys.train.trainer.checkpointers.restore import Restoration, restore_rng_state, weights_come_later
+from ftsys.train.trainer.checkpointers.stock_layout import StockLayoutCheckpointer
+from ftsys.train.trainer.data_path import DataPath
+from ftsys.train.trainer.evaluation_loop import Evaluator
+from ftsys.train.trainer.hooks import RunHooks
+from ftsys.train.trainer.master_adamw import masters_of, with_masters
+from ftsys.train.trainer.packing import Packing
+from ftsys.train.trainer.training_step import StepEngine, share_of
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects that a Trainer of ours is composed of."""
+
+    checkpointer: Checkpointer
+    packing: Packing
+    data_path: DataPath
+    step: StepEngine
+    evaluator: Evaluator
+
+
+class ComposedTrainer(transformers.Trainer):
+    """transformers' Trainer over `parts`. Data sets may also be splits of a store."""
+
+    def __init__(
+        self, *stock: Any, checkpointer: Checkpointer | None = None, hooks: RunHooks | None = None, **named: Any
+    ) -> None:
+        """Take `stock` and `named` as transformers does; the rest, and TypeError, as `Trainer` describes them."""
+        super().__init__(*stock, **named)
+        packing = Packing(ComposedTrainer)
+        data_path = DataPath(packing)
+        step = StepEngine(self.args, packing, data_path)
+        evaluator = Evaluator(packing, step.meter, hooks or RunHooks())
+        self.parts = Parts(checkpointer or StockLayoutCheckpointer(), packing, data_path, step, evaluator)
+        if is_split(self.train_dataset) and self.compute_loss_func is not None:
+            raise TypeError("compute_loss_func is not called for a split of a store: give a data set of another kind")
+        # transformers reads `**kwargs` of an encoder's forward as "scales its own loss" and multiplies loss and
+        # gradient by ranks x accumulation (its issue 47688). Encoders with a classification head do not.
+        if type(self.model).__name__.endswith("ForSequenceClassification"):
+            self.model_accepts_loss_kwargs = False
+        evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        first = next(filter(is_split, (self.train_dataset, *evaluated)), None)
+        if first is not None:
+            packing.attach_view(self, first)
+
+    # Data
+
+    def get_train_dataloader(self) -> Any:
+        """Return a loader of steps for a store's split, and within `train` for packed data; else the stock one."""
+        loader = self.parts.data_path.step_loader(self)
+        return super().get_train_dataloader() if loader is None else loader
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Return a loader of packs for a store's split, and within `evaluate` for packed data; else the stock one."""
+        loader = self.parts.data_path.evaluation_loader(self, eval_dataset)
+        return super().get_eval_dataloader(eval_dataset) if loader is None else loader
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """Return a loader by the rule of `get_eval_dataloader`."""
+        loader = self.parts.data_path.pack_loader(self, test_dataset, "test")
+        return super().get_test_dataloader(test_dataset) if loader is None else loader
+
+    def get_total_train_batch_size(self, args: Any) -> int:
+        """Return the examples of an optimizer step."""
+        return self.parts.data_path.step_examples_in_training() or super().get_total_train_batch_size(args)
+
+    # Training
+
+    def train(
+        self, resume_from_checkpoint: Any = None, trial: Any = None, ignore_keys_for_eval: list[str] | None = None
+    ) -> TrainOutput:
+        """Train as transformers does; returns once the last checkpoint is on the disk.
+
+        Raises CheckpointError for a damaged checkpoint that was named; with True the newest sound one is taken.
+        """
+        checkpoint = self.parts.checkpointer.checkpoint_to_resume(self, resume_from_checkpoint)
+        output = super().train(checkpoint, trial, ignore_keys_for_eval)
+        self.parts.checkpointer.finish()
+        return output
+
+    def _inner_training_loop(
+        self,
+        batch_size: int | None = None,
+        args: Any = None,
+        resume_from_checkpoint: str | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Run transformers' loop, over whole steps where they are packed."""
+        with self.parts.data_path.training(self):
+            return super()._inner_training_loop(
+                batch_size=batch_size,
+                args=args,
+                resume_from_checkpoint=resume_from_checkpoint,
+                trial=trial,
+                ignore_keys_for_eval=ignore_keys_for_eval,
+            )
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        """Let transformers make the engine and optimizer, then restore the checkpoint's state into them."""
+        restoration = Restoration.planned(self, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, restoration.stock)
+        self.parts.step.begin_training(self)
+        restoration.apply(self)
+        return prepared
+
+    def _run_epoch(self, *loop: Any, **named: Any) -> None:
+        """Run transformers' epoch, but no step after the last: it would take one when resumed at `max_steps`."""
+        if self.state.global_step < self.state.max_steps:
+            return super()._run_epoch(*loop, **named)
+        self.control.should_training_stop = True
+        return None
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Make transformers' optimizer; with `args.master_weights`, AdamW on float32 masters."""
+        self.optimizer = super().create_optimizer(model)
+        if setting(self.args, "master_weights"):
+            self.optimizer = with_masters(self.optimizer)
+        return self.optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Return the norm before clipping; with masters the optimizer clips in its own pass."""
+        masters = masters_of(self.optimizer)
+        return super()._clip_grad_norm(model) if masters is None else masters.clip(self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Return the norm, and skip the step where it is not finite. Raises FtsysError after too many in a row."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.parts.step.guard.check(self, model, norm)
+        return norm
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Run forward and backward passes of this rank's share of a step, or of a stock batch."""
+        share = share_of(inputs)
+        if share is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        return self.parts.step.run(self, model, share)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 6 x parameters outside the embeddings x this rank's real tokens."""
+        share = share_of(inputs)
+        return super().floating_point_ops(inputs) if share is None else self.parts.step.floating_point_ops(self, share)
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        """Count the real tokens of the whole step, on every rank: without padding `all` and `non_padding` are one."""
+        share = share_of(inputs)
+        if share is None:
+            super()._track_num_input_tokens(inputs)
+        elif self.args.include_num_input_tokens_seen != "no":
+            self.state.num_input_tokens_seen += share.step_tokens
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log skipped steps as well, and for a store throughput, balance of the ranks, and memory."""
+        figures = self.parts.step.figures(logs)
+        super().log({**logs, **figures} if figures else logs, start_time)
+
+    # Evaluation
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Evaluate as transformers does, by packs where the data can be packed."""
+        with self.parts.data_path.evaluating():
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Predict as transformers does; rows come back in the order of the data, whatever the sampling strategy."""
+        with self.parts.data_path.evaluating():
+            return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate an `EvaluationLoader` by packs, any other loader as transformers does."""
+        if isinstance(dataloader, EvaluationLoader):
+            return self.parts.evaluator.run(self, dataloader, prediction_loss_only, metric_key_prefix)
+        return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if not self.parts.checkpointer.save(self, trial):
+            super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not weights_come_later(self.model, resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if not restore_rng_state(checkpoint, self.args.process_index, self.args.world_size):
+            super()._load_rng_state(checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.parts.checkpointer.load_best(self):
+            self.parts.evaluator.weights_replaced()
+        else:
+            super()._load_best_model()

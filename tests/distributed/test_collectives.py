@@ -1,0 +1,50 @@
+"""Tests the wrappers of collectives: with one rank, and with three that hold different amounts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ftsys.distributed import (
+    MaxOverRanks,
+    all_gather_object,
+    all_gather_rows,
+    any_rank,
+    broadcast_object,
+    collective_device,
+    rank,
+    world_size,
+)
+from tests.distributed.worlds import World
+
+CPU = torch.device("cpu")
+
+
+def collectives() -> dict[str, Any]:
+    rows = torch.full((rank(), 2), float(rank()))  # rank r has r rows, so rank 0 has none
+    return {
+        "broadcast": broadcast_object(f"rank {rank()}"),
+        "gathered": all_gather_object(rank()),
+        "max": MaxOverRanks(10 * rank(), CPU).wait(),
+        "any": (any_rank(rank() == world_size() - 1, CPU), any_rank(False, CPU)),
+        "rows": all_gather_rows(rows).tolist(),
+        "device": collective_device().type,
+    }
+
+
+def test_without_a_process_group_there_is_one_rank() -> None:
+    assert collectives() == {
+        "broadcast": "rank 0", "gathered": [0], "max": 0, "any": (True, False), "rows": [], "device": "cpu",
+    }  # fmt: skip
+
+
+def test_all_ranks_get_the_same(world: Callable[[int], World]) -> None:
+    expected = {
+        "broadcast": "rank 0",
+        "gathered": [0, 1, 2],
+        "max": 20,
+        "any": (True, False),
+        "rows": [[1.0, 1.0], [2.0, 2.0], [2.0, 2.0]],
+        "device": "cpu",
+    }
+    assert world(3).run(collectives) == [expected] * 3
