@@ -15,9 +15,9 @@ from ftsys.data.store.in_memory import TokenizedSplit
 from ftsys.data.store.reader import Ragged, StoreSplit
 
 Split = StoreSplit | TokenizedSplit
-"""What a loader reads from: a split of a store, or rows that the user tokenized.
+"""The source of a loader: a split of a store, or rows that the user tokenized.
 
-`stock_semantics` tells which rules training and evaluation follow: those of transformers' Trainer in every detail
+`stock_semantics` says which rules training and evaluation follow: those of transformers' Trainer in every detail
 (order of examples, label smoothing in evaluation, types of predictions), or this project's own.
 """
 
