@@ -26,9 +26,7 @@ def test_a_generated_page_is_what_the_code_says(name: str) -> None:
 def test_every_key_of_the_run_file_has_its_text() -> None:
     texts = field_texts()
     assert texts.keys() == known_keys().keys()
-    assert texts["batch.micro_tokens"].startswith(
-        "Maximum number of real tokens that a device computes in one micro-batch."
-    )
+    assert texts["batch.micro_tokens"].startswith("Maximum number of real tokens that a device computes")
 
 
 def test_every_argument_has_a_help_text() -> None:
