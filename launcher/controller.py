@@ -25,7 +25,7 @@ from launcher.timeouts import (
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 SSH_FAILED = 255
-"""ssh's own exit status; any other one is that of the command on the far machine."""
+"""ssh's own exit status; any other one is that of the command on the remote machine."""
 
 
 class Controller:
@@ -187,7 +187,7 @@ def _refusals(event: Event) -> dict[int, str]:
 
 
 def _unusable(connection: AgentConnection) -> str:
-    """Return why an agent could not be started, with the last lines of ssh, the far shell or srun."""
+    """Return why an agent could not be started, with the last lines of ssh, the remote shell or srun."""
     errors, status = _last_errors(connection), connection.process.returncode
     if connection.command[0] == "ssh" and status == SSH_FAILED:
         advice = (

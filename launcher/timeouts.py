@@ -1,110 +1,115 @@
 """Holds every time limit and polling interval of the launcher, in seconds.
 
-Controller, agents and rank processes count on the order of these limits: each process must have ended its part before
-the process above it gives up. `tests/unit/launcher/test_timeouts.py` states that order.
+Controller, agents and the processes around the ranks count on the order of these limits: each process must have
+ended its part before the process above it gives up. `tests/unit/launcher/test_timeouts.py` states that order.
 """
 
 # Before the ranks start
 
 PREFLIGHT_SECONDS = 60.0
-"""An agent answers the controller's preflight order within this time, or the start is refused. It covers the ssh or
-srun connection, Python's start and a look at the machine."""
+"""Limit for an agent's answer to the preflight order. It covers the ssh or srun connection, Python's start and the
+checks of the machine."""
 
 SSH_CONNECT_SECONDS = 10
-"""ssh gives up on a host that does not answer (ConnectTimeout). Its own message then comes before PREFLIGHT_SECONDS."""
+"""Limit for ssh to connect to a host (ConnectTimeout). So ssh's own error message comes before PREFLIGHT_SECONDS."""
 
 RENDEZVOUS_SECONDS = 120
-"""torchrun waits so long for the other nodes: they import torch from a shared disk, some much slower than others."""
+"""Limit for torchrun to wait for the other nodes: each imports torch first, and one may have a slow disk."""
 
-# After a rank failed: the three limits count from the same moment
+# After a rank failed: the first three limits count from the same moment
 
 AGENT_INTERRUPT_SECONDS = 6.0
-"""The agent interrupts (SIGTERM) the ranks that are left. Until then they may leave by themselves, with their own
-error: their watchdog needs some heartbeats to find out which rank failed."""
+"""Time until the agent interrupts (SIGTERM) the ranks that are left. Before, they may leave by themselves, with their
+own error: their watchdog needs some heartbeats to find out which rank failed."""
 
 AGENT_KILL_SECONDS = 9.0
-"""The agent kills the ranks that are left."""
+"""Time until the agent kills the ranks that are left."""
 
 CONTROLLER_GIVE_UP_SECONDS = 12.0
-"""The controller no longer waits for agents. With CONTROLLER_CLOSE_SECONDS it stays below 15 s, which the README
-promises."""
+"""Time until the controller no longer waits for agents. With CONTROLLER_CLOSE_SECONDS it stays below the 15 s that the
+documentation promises."""
 
 SWEEP_SECONDS = 2.0
-"""The agent kills processes that the ranks left behind, for so long at most, before it reports its own end."""
+"""Limit for the agent to kill processes that the ranks left behind, before it reports its own end."""
 
 KILL_AGAIN_SECONDS = 1.0
-"""The agent repeats a kill at this interval while something is left."""
+"""Interval at which the agent repeats a kill while a rank is left."""
 
 CONTROLLER_CLOSE_SECONDS = 2.0
-"""The process that leads to an agent may end by itself for so long once its input is closed; then it is killed."""
+"""Limit for the process that leads to an agent to end once its input is closed; then the controller kills it."""
 
 # After a signal
 
 SAVE_SECONDS = 60.0
-"""The other ranks may save a checkpoint for so long once one rank has stopped with a checkpoint (exit status 75)."""
+"""Time for the other ranks to save a checkpoint once one rank has stopped with a checkpoint (exit status 75). Then the
+agent interrupts them."""
 
 SAVE_KILL_SECONDS = 65.0
-"""The agent kills the ranks that are left after SAVE_SECONDS and an interrupt."""
+"""Time, from the same moment as SAVE_SECONDS, until the agent kills the ranks that are left."""
 
 TORCHRUN_SHUTDOWN_SECONDS = 300
-"""torchrun itself kills ranks so long after a signal. Its default of 30 s would cut a large checkpoint off. The agent's
-limits come first."""
+"""Time until torchrun itself kills ranks after a signal. Its default of 30 s would interrupt the save of a large
+checkpoint. The agent's limits come first."""
 
 LAUNCHER_STOP_SECONDS = 2.0
-"""torchrun may end by itself for so long after a signal that came before any rank started; then it is killed."""
+"""Limit for torchrun to end after a signal that came before any rank started; then the agent kills it."""
 
 SECOND_INTERRUPT_SECONDS = 1.0
-"""A Ctrl-C that comes later than this after the first signal ends the ranks at once. An earlier one is the same
-keypress, delivered twice."""
+"""Shortest time between the first signal and a Ctrl-C that kills the ranks. An earlier Ctrl-C is the same keypress,
+delivered twice."""
 
 CONTROLLER_KILL_SECONDS = 5.0
-"""The controller waits so long for agents after it told them to kill their ranks."""
+"""Limit for the agents to end after such a second Ctrl-C; then the controller gives them up."""
 
-# While ranks run: finding out that the other side is gone
+# While ranks run: noticing that the other side is gone
 
 HEARTBEAT_SECONDS = 5.0
-"""Controller and agent send a heartbeat at this interval: a connection that carries nothing looks alive forever."""
+"""Interval of heartbeats between controller and agents: a connection that carries nothing looks alive forever."""
 
 SILENCE_SECONDS = 60.0
-"""An agent behind ssh that hears nothing for so long counts as cut off. `ftlaunch` may be suspended for as long."""
+"""Time without any order after which an agent behind ssh counts as cut off. A suspended `ftlaunch` is silent too."""
 
 SSH_ALIVE_SECONDS, SSH_ALIVE_COUNT = 5, 3
-"""ssh asks the far side at this interval and ends after so many requests without an answer: a cut is found in 15 s."""
+"""Interval at which ssh asks the remote side, and number of requests without an answer after which it ends: 15 s."""
 
 ORPHAN_SECONDS = 20.0
-"""Ranks may save and leave for so long once nobody gives orders: the controller is gone, or their agent is."""
+"""Time for ranks to save and leave when nobody gives orders any more: the controller is gone, or their agent is."""
 
 # Other commands
 
 SLURM_COMMAND_SECONDS = 60
-"""squeue, sbatch and scancel may take so long: longer than SLURM's own message timeout (10 s by default), so that its
-error message comes first."""
+"""Limit for squeue, sbatch and scancel. SLURM's own message timeout (10 s by default) is shorter, so that its error
+message comes first."""
 
 SCONTROL_SECONDS = 30
-"""`scontrol show hostnames` may take so long. It only expands a list and asks no other machine."""
+"""Limit for `scontrol show hostnames`, which only expands a list and asks no other machine."""
 
 DOCTOR_SECONDS = 26.0
-"""All probes of `ftlaunch doctor` together, by default: with the command's own start it stays below 30 s, which the
-README promises."""
+"""Default limit for all probes of `ftlaunch doctor` together. With the command's own start it stays below the 30 s that
+the documentation promises."""
 
 PROBE_START_SECONDS = 4.0
-"""The part of the doctor's time that is left for a probe's start (ssh, Python) and for the end of one that hangs."""
+"""Part of the doctor's time that is kept for the probes' start (ssh, Python) and for the end of probes that hang."""
 
 PROBE_LEAST_SECONDS = 1.0
-"""A probe gets this time at least, however little `--seconds` leaves."""
+"""Shortest time that a probe gets, however small `--seconds` is."""
 
 # Polling intervals
 
 AGENT_POLL_SECONDS = 0.05
+"""Interval at which the agent checks its limits and torchrun; orders and ranks wake it at once."""
+
 CONTROLLER_POLL_SECONDS = 0.2
-"""The controller looks at its signals and limits at this interval; reports wake it at once."""
+"""Interval at which the controller checks its signals and limits; reports wake it at once."""
 
 RANK_POLL_SECONDS = 0.5
-"""The process around a rank looks at its limit at this interval; output and signals wake it at once."""
+"""Interval at which the process around a rank checks its limit; output and signals wake it at once."""
 
 TORCHRUN_POLL_SECONDS = 0.1
-"""torchrun looks at its ranks at this interval (`--monitor-interval`); its default is also 0.1 s."""
+"""Interval at which torchrun checks its ranks (`--monitor-interval`)."""
 
 KILL_POLL_SECONDS = 0.01
+"""Interval at which the agent looks for processes that are left while it kills them."""
+
 LOG_POLL_SECONDS = 1.0
-"""`ftlaunch logs --follow` asks SLURM and reads the log at this interval."""
+"""Interval at which `ftlaunch logs --follow` asks SLURM and reads the log."""

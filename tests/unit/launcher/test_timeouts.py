@@ -10,7 +10,7 @@ def test_every_rank_has_ended_fifteen_seconds_after_the_first_failure() -> None:
     assert limits.AGENT_INTERRUPT_SECONDS < limits.AGENT_KILL_SECONDS, "an interrupted rank gets time to leave"
     agent_end = limits.AGENT_KILL_SECONDS + limits.SWEEP_SECONDS + limits.AGENT_POLL_SECONDS
     assert agent_end < limits.CONTROLLER_GIVE_UP_SECONDS, "agents have ended their ranks before they are given up"
-    assert limits.CONTROLLER_GIVE_UP_SECONDS + limits.CONTROLLER_CLOSE_SECONDS < 15, "promised in the README"
+    assert limits.CONTROLLER_GIVE_UP_SECONDS + limits.CONTROLLER_CLOSE_SECONDS < 15, "promised in the documentation"
 
 
 def test_the_ranks_have_time_to_find_out_who_failed() -> None:
@@ -38,7 +38,7 @@ def test_several_heartbeats_may_be_lost() -> None:
     assert 3 * limits.HEARTBEAT_SECONDS < limits.SILENCE_SECONDS
     cut = limits.SSH_ALIVE_SECONDS * limits.SSH_ALIVE_COUNT
     assert limits.HEARTBEAT_SECONDS < cut < limits.SILENCE_SECONDS, (
-        "ssh finds a cut before the far agent stops its ranks"
+        "ssh finds a cut before the remote agent stops its ranks"
     )
 
 
@@ -48,7 +48,7 @@ def test_ssh_says_why_before_the_preflight_is_over() -> None:
 
 def test_the_doctor_ends_within_thirty_seconds() -> None:
     assert limits.PROBE_START_SECONDS + limits.PROBE_LEAST_SECONDS < limits.DOCTOR_SECONDS < 30, (
-        "promised in the README"
+        "promised in the documentation"
     )
 
 
