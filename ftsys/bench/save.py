@@ -18,22 +18,23 @@ STALL, WAITED, STOCK = "ours, in the background", "ours, waited for", "stock Tra
 STEPS = 2
 """Optimizer steps before the first save, so that the optimizer has moments."""
 
+Calls = dict[str, Callable[[], object]]
+
 
 def bench_save(models: Sequence[str] = MODELS, repeats: int = 7, rows: int | None = 256) -> Findings:
     """Measure `repeats` saves and resumes of each kind."""
     found = Findings(settings={"repeats": repeats, "warm_up": 1})
     for case in each_case(models, rows):
-        saves, loads = _savers(case)
-        taken = {name: times for name, times in interleaved(saves, repeats).items() if name}
-        loaded = interleaved(loads, repeats)
+        (our_saves, our_loads), (stock_saves, stock_loads) = _our_calls(case), _stock_calls(case)
+        taken = {name: times for name, times in interleaved(our_saves | stock_saves, repeats).items() if name}
+        loaded = interleaved(our_loads | stock_loads, repeats)
         _note(found, case, taken, loaded)
     return found
 
 
-def _savers(case: Case) -> tuple[dict[str, Callable[[], object]], dict[str, Callable[[], object]]]:
-    """Return the calls to time: saves, and resumes into an existing model."""
+def _our_calls(case: Case) -> tuple[Calls, Calls]:
+    """Train ours; returns the calls to time, by name: saves, and resumes into the existing model."""
     from ftsys.bench.harness.our_trainer import our_trainer
-    from ftsys.bench.harness.peer_loops import stock_trainer
     from ftsys.train.checkpoint.catalog import newest_checkpoint
     from ftsys.train.checkpoint.state_dict import import_state
     from ftsys.train.trainer.checkpointers.run_folder import Attempt, RunFolderCheckpointer
@@ -41,13 +42,11 @@ def _savers(case: Case) -> tuple[dict[str, Callable[[], object]], dict[str, Call
     spec = peer_spec("save", OURS, case.folder, case.inputs, case.work)
     checkpoints = Path(spec.work) / CHECKPOINTS
     checkpointer = RunFolderCheckpointer(Attempt(checkpoints, "benchmark", 1, keep=1))
-    ours = our_trainer(spec, max_steps=STEPS, checkpointer=checkpointer)
-    stock = stock_trainer(peer_spec("save", "best", case.folder, case.inputs, case.work), max_steps=STEPS)
-    for trainer in (ours, stock):
-        trainer.train()
+    trainer = our_trainer(spec, max_steps=STEPS, checkpointer=checkpointer)
+    trainer.train()
 
     def begin() -> None:
-        checkpointer.save(ours)
+        checkpointer.save(trainer)
 
     def wait() -> None:
         begin()
@@ -56,20 +55,28 @@ def _savers(case: Case) -> tuple[dict[str, Callable[[], object]], dict[str, Call
     def resume() -> None:
         newest = newest_checkpoint(checkpoints, "benchmark", 1, say=lambda line: None)
         assert newest is not None
-        import_state(ours.model_wrapped, ours.optimizer, newest.load_state())
-
-    folder = Path(stock.args.output_dir) / f"checkpoint-{STEPS}"
-
-    def resume_stock() -> None:
-        stock._load_from_checkpoint(str(folder))
-        stock._load_optimizer_and_scheduler(str(folder))
-
-    def save_stock() -> None:
-        stock._save_checkpoint(stock.model, None)
+        import_state(trainer.model_wrapped, trainer.optimizer, newest.load_state())
 
     # The unnamed call finishes the background save before the next call is timed.
-    saves: dict[str, Callable[[], object]] = {WAITED: wait, STALL: begin, "": checkpointer.wait, STOCK: save_stock}
-    return saves, {"ours": resume, STOCK: resume_stock}
+    return {WAITED: wait, STALL: begin, "": checkpointer.wait}, {"ours": resume}
+
+
+def _stock_calls(case: Case) -> tuple[Calls, Calls]:
+    """Train the stock Trainer; returns the calls to time, as `_our_calls` does."""
+    from ftsys.bench.harness.peer_loops import stock_trainer
+
+    trainer = stock_trainer(peer_spec("save", "best", case.folder, case.inputs, case.work), max_steps=STEPS)
+    trainer.train()
+    folder = Path(trainer.args.output_dir) / f"checkpoint-{STEPS}"
+
+    def save() -> None:
+        trainer._save_checkpoint(trainer.model, None)
+
+    def resume() -> None:
+        trainer._load_from_checkpoint(str(folder))
+        trainer._load_optimizer_and_scheduler(str(folder))
+
+    return {STOCK: save}, {STOCK: resume}
 
 
 def _note(found: Findings, case: Case, saves: dict[str, list[float]], loads: dict[str, list[float]]) -> None:

@@ -46,7 +46,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Place:
+class Hardware:
     """The devices that compute a step; `memory` is the bytes of one device, None where it is not known."""
 
     ranks: int
@@ -56,7 +56,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Constraints:
     """The values that the run's settings allow, the preferred value first."""
 
     stages: tuple[int, ...]
@@ -101,19 +101,21 @@ class Candidate:
         return outside, self.setting.zero_stage, self.setting.checkpointing, -self.batch.tokens
 
 
-def all_candidates(work: Work, place: Place, asked: Asked, precisions: Sequence[Precision]) -> list[Candidate]:
+def all_candidates(
+    work: Work, hardware: Hardware, constraints: Constraints, precisions: Sequence[Precision]
+) -> list[Candidate]:
     """Return every combination that can work, allowed or not, in the given `precisions`."""
     found = []
-    for stage, offload in _engines(asked.offload):
-        backend: Any = "deepspeed" if stage else asked.backend_without_zero
+    for stage, offload in _engines(constraints.offload):
+        backend: Any = "deepspeed" if stage else constraints.backend_without_zero
         for precision in precisions:
             for checkpointing in (False, True) if work.shape.recomputable else (False,):
                 setting = Setting(
-                    backend, stage, precision, offload, checkpointing, place.ranks, place.device,
-                    asked.kernel, asked.optimizer,
+                    backend, stage, precision, offload, checkpointing, hardware.ranks, hardware.device,
+                    constraints.kernel, constraints.optimizer,
                 )  # fmt: skip
-                for budget in asked.budgets or tuple(_budgets(work)):
-                    found.append(_candidate(work, place, asked, setting, budget))
+                for budget in constraints.budgets or tuple(_budgets(work)):
+                    found.append(_candidate(work, hardware, constraints, setting, budget))
     return found
 
 
@@ -139,20 +141,20 @@ def _budgets(work: Work) -> Iterator[int]:
         budget = max(work.length, min(budget, tokens) // 2)
 
 
-def _candidate(work: Work, place: Place, asked: Asked, setting: Setting, budget: int) -> Candidate:
+def _candidate(work: Work, hardware: Hardware, constraints: Constraints, setting: Setting, budget: int) -> Candidate:
     batch, count = work.micro_batch(budget), work.micro_batches(budget)
     memory = predicted_memory(work.shape, batch, count, setting)
     seconds = None
-    if place.links is not None:
-        seconds = predicted_seconds(work.shape, batch, count, setting, place.links)
+    if hardware.links is not None:
+        seconds = predicted_seconds(work.shape, batch, count, setting, hardware.links)
     allowed = (
-        setting.zero_stage in asked.stages
-        and setting.precision in asked.precisions
-        and setting.offload == asked.offload
-        and setting.checkpointing in asked.checkpointing
+        setting.zero_stage in constraints.stages
+        and setting.precision in constraints.precisions
+        and setting.offload == constraints.offload
+        and setting.checkpointing in constraints.checkpointing
     )
     sent = sent_per_rank(work.shape, setting, count) if setting.ranks > 1 else 0
-    return Candidate(setting, budget, batch, count, memory, sent, seconds, _fits(memory, place.memory), allowed)
+    return Candidate(setting, budget, batch, count, memory, sent, seconds, _fits(memory, hardware.memory), allowed)
 
 
 def _fits(memory: Memory, available: int | None) -> Fit:
@@ -163,7 +165,7 @@ def _fits(memory: Memory, available: int | None) -> Fit:
     return "tight" if memory.total + RESERVED <= available else "no"
 
 
-def choose(candidates: Sequence[Candidate], asked: Asked) -> Candidate | None:
+def choose(candidates: Sequence[Candidate], constraints: Constraints) -> Candidate | None:
     """Return the candidate to take among those that the run's settings allow; None where none of them fits.
 
     Order of preference: fits with headroom; the preferred precision; plain with the default micro-batch; the shortest
@@ -175,7 +177,7 @@ def choose(candidates: Sequence[Candidate], asked: Asked) -> Candidate | None:
     def order(candidate: Candidate) -> tuple[Any, ...]:
         return (
             candidate.fits == "tight",
-            asked.precisions.index(candidate.setting.precision),
+            constraints.precisions.index(candidate.setting.precision),
             not (candidate.plain and candidate.micro_tokens == usual),
             candidate.seconds or 0.0,
             candidate.effort,

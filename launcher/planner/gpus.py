@@ -76,6 +76,11 @@ _DRIVER_NAMES = {
 """Name of a row in `GPUS` -> pattern for the driver's name of the GPU."""
 
 
+def gib(size: float) -> str:
+    """Format bytes as GiB with one decimal."""
+    return f"{size / GIB:.1f}"
+
+
 def gpu_named(name: str) -> Gpu:
     """Return the table's row. Raises ConfigError, with all names, for a name that is not in it."""
     if name not in GPUS:

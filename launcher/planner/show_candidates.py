@@ -5,7 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from launcher.planner.candidates import RESERVED, Candidate
-from launcher.planner.search import Fitting, gib, reason_of
+from launcher.planner.gpus import gib
+from launcher.planner.search import Fitting, reason_of
 
 ROWS = 20
 """Largest number of rows shown without `--all`."""
@@ -36,7 +37,7 @@ def show_candidates(found: Fitting, everything: bool) -> str:
     shape, chosen = found.work.shape, found.chosen
     rows = list(found.candidates) if everything else shown(found)
     left_out = len(found.candidates) - len(rows)
-    one = "GPU" if found.place.device == "cuda" else "rank"
+    one = "GPU" if found.hardware.device == "cuda" else "rank"
     lines = [
         f"model         {shape.family}, {shape.parameters / 1e6:,.1f} million parameters, "
         f"{shape.matrix_parameters / 1e6:,.1f} outside the embeddings",
@@ -49,7 +50,7 @@ def show_candidates(found: Fitting, everything: bool) -> str:
         f"> {reason_of(found)}",
     ]
     notes = []
-    if found.place.memory is not None:
+    if found.hardware.memory is not None:
         notes.append(f"fits: with a tenth to spare, and {gib(RESERVED)} GiB for CUDA itself")
     if any(not candidate.allowed for candidate in rows):
         notes.append("+: asks for another engine setting")
@@ -140,7 +141,7 @@ def as_values(found: Fitting) -> dict[str, Any]:
             "parameters": shape.parameters,
             "parameters_outside_embeddings": shape.matrix_parameters,
         },
-        "device_memory": found.place.memory,
+        "device_memory": found.hardware.memory,
         "length": found.work.length,
         "reason": reason_of(found),
         "candidates": [_values(candidate, candidate is found.chosen) for candidate in found.candidates],

@@ -14,7 +14,8 @@ from launcher.planner.choices import (
 )
 from launcher.planner.cost.activations import Precision
 from launcher.planner.decision import Decision
-from launcher.planner.search import Fitting, gib, reason_of, without
+from launcher.planner.gpus import gib
+from launcher.planner.search import Fitting, reason_of, without
 from launcher.planner.world import World
 
 
@@ -56,7 +57,7 @@ def choices_that_fit(run: RunConfig, world: World, before: StepChoices, found: F
 
 
 def _why_checkpointing(run: RunConfig, found: Fitting) -> str | None:
-    if found.place.memory is None or run.engine.activation_checkpointing != "auto":
+    if found.hardware.memory is None or run.engine.activation_checkpointing != "auto":
         return None
     if not found.chosen.setting.checkpointing:
         return "activations fit"
@@ -66,7 +67,7 @@ def _why_checkpointing(run: RunConfig, found: Fitting) -> str | None:
 
 def _why_smaller(run: RunConfig, world: World, found: Fitting) -> str | None:
     """Explain a micro-batch below the default; None for the default, or for one that the run sets."""
-    if found.place.memory is None or run.batch.micro_tokens != "auto":
+    if found.hardware.memory is None or run.batch.micro_tokens != "auto":
         return None
     if found.chosen.micro_tokens >= usual_micro_tokens(run, world):
         return None
@@ -76,7 +77,7 @@ def _why_smaller(run: RunConfig, world: World, found: Fitting) -> str | None:
 
 
 def _why_stage(run: RunConfig, found: Fitting) -> str | None:
-    if found.place.memory is None or run.engine.zero_stage != "auto" or run.engine.deepspeed:
+    if found.hardware.memory is None or run.engine.zero_stage != "auto" or run.engine.deepspeed:
         return None
     return reason_of(found).partition(": ")[2]
 
@@ -92,7 +93,7 @@ def _predicted(found: Fitting) -> dict[str, Any]:
     return {
         "moment": chosen.memory.moment,
         "bytes": asdict(chosen.memory.parts) | {"total": chosen.memory.total},
-        "device_memory": found.place.memory,
+        "device_memory": found.hardware.memory,
         "fits": chosen.fits,
         "micro_batches": chosen.micro_batches,
         "sent_bytes": chosen.sent,

@@ -130,7 +130,7 @@ class Crew:
     """Starts the processes of a measurement one by one, and ends them together."""
 
     def __init__(self, work: Path) -> None:
-        """Logs are written to `work`."""
+        """Start without processes; logs go to `work`."""
         self._work = work
         self._workers: list[Worker] = []
 

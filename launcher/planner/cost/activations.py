@@ -120,7 +120,7 @@ def saved_bytes(shape: ModelShape, batch: MicroBatch, numbers: Arithmetic) -> Sa
 
 
 def _attention(layer: Layer, numbers: Arithmetic, length: int) -> int:
-    """Bytes per token: the projections' input, queries, keys, values, probabilities, the output projection's input."""
+    """Count bytes per token: inputs of both projections, queries, keys, values, and probabilities."""
     queries, keys = layer.heads * layer.head_size, layer.key_heads * layer.head_size
     copies = layer.projections if numbers.casts_inputs else 1
     elements = layer.hidden * copies + queries + 2 * keys + queries
@@ -137,7 +137,7 @@ def _attention(layer: Layer, numbers: Arithmetic, length: int) -> int:
 
 
 def _pair(layer: Layer, numbers: Arithmetic) -> int:
-    """Bytes per pair of tokens and head: the softmax, and its copy after dropout or a cast where there is one."""
+    """Count bytes per pair of tokens and head: the softmax, and its copy after dropout or a cast where there is one."""
     if _keeps_no_scores(layer, numbers):
         return 0
     grouped = numbers.kernel in ("grouped", "native") and layer.attention in ("dense", "rotary") and not layer.rms_norm
@@ -152,7 +152,7 @@ def _keeps_no_scores(layer: Layer, numbers: Arithmetic) -> bool:
 
 
 def _inner_block(layer: Layer, numbers: Arithmetic) -> int:
-    """Bytes per token: the block's input, the tensors its activation saves, and the second product's input."""
+    """Count bytes per token: the block's input, the tensors its activation saves, and the second product's input."""
     separate = layer.gated and layer.projections > 1
     copies = 2 if separate and numbers.casts_inputs else 1
     saved = 4 if layer.gated else 1 + _SAVED_BY_ACTIVATION.get(layer.activation, 1)
@@ -160,14 +160,14 @@ def _inner_block(layer: Layer, numbers: Arithmetic) -> int:
 
 
 def _norm(layer: Layer, numbers: Arithmetic) -> int:
-    """Bytes per token: a norm's input; RMS norms compute in float32 and also save their result before the weight."""
+    """Count bytes per token: the input; RMS norms compute in float32 and also save their result before the weight."""
     if layer.rms_norm:
         return layer.hidden * (4 + numbers.residual)
     return layer.hidden * numbers.residual
 
 
 def _outside(shape: ModelShape, batch: MicroBatch, numbers: Arithmetic) -> int:
-    """Bytes of ids, dropout keys, the embeddings' norm, the final norm, and the head's few rows per sequence."""
+    """Count bytes of ids, dropout keys, the embeddings' norm, the final norm, and the head's few rows per sequence."""
     layer, residual = shape.layer, numbers.residual
     total = batch.tokens * 4 * _KEY + (_DROPOUT_TABLES if layer.attention_dropout else 0)
     if not layer.rms_norm:

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftsys.config import build_run
-from launcher.planner.candidates import HEADROOM, RESERVED, Asked, Candidate, Place, Work, all_candidates, choose
+from launcher.planner.candidates import (
+    HEADROOM,
+    RESERVED,
+    Candidate,
+    Constraints,
+    Hardware,
+    Work,
+    all_candidates,
+    choose,
+)
 from launcher.planner.cost.communication import (
     all_gather,
     all_reduce,
@@ -34,17 +43,17 @@ LARGE = model_shape(
     2,
 )
 N = BERT.parameters
-FREE = Asked((0, 1, 2, 3), ("bf16",), "none", (False, True), (), "ddp")
+FREE = Constraints((0, 1, 2, 3), ("bf16",), "none", (False, True), (), "ddp")
 WORK = Work(LARGE, 512, 32 * 512, 16_384)
 
 
-def place(gib: float | None, ranks: int = 4, gpu: str = "h100-80g") -> Place:
+def place(gib: float | None, ranks: int = 4, gpu: str = "h100-80g") -> Hardware:
     memory = None if gib is None else int(gib * GIB)
-    return Place(ranks, "cuda", memory, Links(GPUS[gpu], 1, ranks) if gpu else None)
+    return Hardware(ranks, "cuda", memory, Links(GPUS[gpu], 1, ranks) if gpu else None)
 
 
-def chosen(work: Work, where: Place, asked: Asked = FREE) -> Candidate:
-    found = choose(all_candidates(work, where, asked, asked.precisions), asked)
+def chosen(work: Work, where: Hardware, constraints: Constraints = FREE) -> Candidate:
+    found = choose(all_candidates(work, where, constraints, constraints.precisions), constraints)
     assert found is not None
     return found
 
@@ -75,15 +84,15 @@ def test_without_times_the_least_effort_is_taken() -> None:
 
 
 def test_a_second_choice_of_precision_only_where_the_first_fits_nowhere() -> None:
-    asked = replace(FREE, precisions=("fp32", "fp16"), stages=(0,), checkpointing=(False,), budgets=(16_384,))
+    constraints = replace(FREE, precisions=("fp32", "fp16"), stages=(0,), checkpointing=(False,), budgets=(16_384,))
     single, half = (
-        min(c.memory.total for c in all_candidates(WORK, place(None), asked, (precision,)) if c.allowed)
-        for precision in asked.precisions
+        min(c.memory.total for c in all_candidates(WORK, place(None), constraints, (precision,)) if c.allowed)
+        for precision in constraints.precisions
     )
     assert half < single
-    assert chosen(WORK, place(1_000), asked).setting.precision == "fp32"
+    assert chosen(WORK, place(1_000), constraints).setting.precision == "fp32"
     between = (half + single) / 2 * HEADROOM + RESERVED
-    assert chosen(WORK, place(between / GIB), asked).setting.precision == "fp16"
+    assert chosen(WORK, place(between / GIB), constraints).setting.precision == "fp16"
 
 
 def test_nothing_fits() -> None:
