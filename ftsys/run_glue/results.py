@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,9 @@ def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> RunResults
     """
     from ftsys.data.bundle import model_folder_of
     from ftsys.data.prepare import ensure_store
-    from ftsys.distributed import decided_by_rank_0
     from ftsys.report.progress import SplitProgress
-    from ftsys.train.finish import speed_of, split_metrics, write_split_predictions
-    from ftsys.train.setup import load_model, prediction_trainer
-    from ftsys.train.trainer.hooks import RunHooks
+    from ftsys.train.predict import predict_splits
+    from ftsys.train.setup import load_model
 
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
@@ -63,15 +60,6 @@ def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> RunResults
             f"--model_name_or_path {run.model.name!r} is not trained for a task ({', '.join(fresh)} would be made "
             "anew): add --do_train, or name a folder that holds a trained classifier."
         )
-    metrics, speed, folder = {}, {}, Path(run.output_dir)
-    with SplitProgress("predict") as progress:
-        hooks = RunHooks(on_evaluation_progress=lambda name, done, total: progress(done, total, name))
-        trainer = prediction_trainer(run, model, store, run.output_dir, hooks)
-        for name in names:
-            split = store.splits[name]
-            speed[name] = speed_of(trainer.predict(split).metrics, "test_")
-            found = trainer.parts.evaluator.predictions[name]
-            metrics[name] = split_metrics(task, found, split)
-            decided_by_rank_0(partial(write_split_predictions, folder, task, name, found, split))
-    trainer.end()
+    predicted = predict_splits(run, task, model, store, names, run.output_dir, write=True)
+    metrics, speed = ({name: pair[kind] for name, pair in predicted.items()} for kind in (0, 1))
     return RunResults(metrics, speed)

@@ -1,8 +1,11 @@
 """Implements `ftsys evaluate` and `ftsys predict`: a run folder's trained model on its splits, on any ranks."""
 
+from __future__ import annotations
+
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftsys.config import RunConfig, resolve_task
 from ftsys.errors import DONE, ConfigError
@@ -13,6 +16,13 @@ from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress
 from ftsys.run_folder.layout import MODEL, PREDICTIONS
 from ftsys.tasks import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from transformers import PreTrainedModel
+
+    from ftsys.data.store.reader import Store
 
 
 def evaluate(run: RunConfig) -> int:
@@ -29,37 +39,62 @@ def _use(run: RunConfig, write: bool) -> int:
     from ftsys.data.prepare import ensure_store
 
     quiet_libraries()
-    task, folder = resolve_task(run), Path(run.output_dir)
-    model_folder = folder / MODEL
+    task, model_folder = resolve_task(run), Path(run.output_dir) / MODEL
     _check_trained_for(task, model_folder)
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
-    from ftsys.distributed import decided_by_rank_0
-    from ftsys.report.table import Row, print_final
-    from ftsys.train.finish import split_metrics, write_split_predictions
-    from ftsys.train.setup import load_model, prediction_trainer
-    from ftsys.train.trainer.hooks import RunHooks
+    from ftsys.train.setup import load_model
 
     names = [*task.evaluation_splits, *(task.test_splits if write else ())]
-    rows = []
-    with SplitProgress("predict") as progress, tempfile.TemporaryDirectory() as scratch:
-        hooks = RunHooks(on_evaluation_progress=lambda name, done, total: progress(done, total, name))
-        trainer = prediction_trainer(run, load_model(model_folder, task, run.train.seed)[0], store, scratch, hooks)
-        imports_finished()
-        for name in (name for name in names if name in store.splits):
-            split = store.splits[name]
-            trainer.predict(split)
-            found = trainer.parts.evaluator.predictions[name]
-            metrics = split_metrics(task, found, split)
-            examples = int(metrics.pop("examples"))
-            rows.append(Row(split=name, eval_loss=metrics.pop("loss", None), metrics=metrics, rows=examples))
-            if write:
-                decided_by_rank_0(partial(write_split_predictions, folder, task, name, found, split))
+    names = [name for name in names if name in store.splits]
+    with tempfile.TemporaryDirectory() as scratch:
+        model, _ = load_model(model_folder, task, run.train.seed)
+        found = predict_splits(run, task, model, store, names, scratch, write)
     if is_main_rank():
-        places = {"predictions": folder / PREDICTIONS} if write else {}
-        print_final(rows, title=f"{task.name}, model in {model_folder}", places=places)
-    trainer.end()
+        _print_metrics(f"{task.name}, model in {model_folder}", found, run, write)
     return DONE
+
+
+def predict_splits(
+    run: RunConfig, task: Task, model: PreTrainedModel, store: Store, names: Sequence[str], scratch: str, write: bool
+) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
+    """Predict splits with a trained model; returns metrics and speed by split. Collective; leaves the process group.
+
+    With `write`, rank 0 writes the predictions into the run folder. `scratch` is as for `prediction_trainer`.
+    """
+    from ftsys.distributed import decided_by_rank_0
+    from ftsys.train.finish import speed_of, split_metrics, write_split_predictions
+    from ftsys.train.setup import prediction_trainer
+    from ftsys.train.trainer.hooks import RunHooks
+
+    predicted = {}
+    with SplitProgress("predict") as progress:
+        hooks = RunHooks(on_evaluation_progress=lambda name, done, total: progress(done, total, name))
+        trainer = prediction_trainer(run, model, store, scratch, hooks)
+        imports_finished()
+        for name in names:
+            split = store.splits[name]
+            speed = speed_of(trainer.predict(split).metrics, "test_")
+            found = trainer.parts.evaluator.predictions[name]
+            predicted[name] = split_metrics(task, found, split), speed
+            if write:
+                folder = Path(run.output_dir)
+                decided_by_rank_0(partial(write_split_predictions, folder, task, name, found, split))
+    trainer.end()
+    return predicted
+
+
+def _print_metrics(
+    title: str, predicted: Mapping[str, tuple[dict[str, float], dict[str, float]]], run: RunConfig, written: bool
+) -> None:
+    from ftsys.report.table import Row, print_final
+
+    rows = []
+    for name, (metrics, _) in predicted.items():
+        examples, loss = int(metrics.pop("examples")), metrics.pop("loss", None)
+        rows.append(Row(split=name, eval_loss=loss, metrics=metrics, rows=examples))
+    places = {"predictions": Path(run.output_dir) / PREDICTIONS} if written else {}
+    print_final(rows, title=title, places=places)
 
 
 def _check_trained_for(task: Task, model_folder: Path) -> None:

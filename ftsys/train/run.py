@@ -23,7 +23,7 @@ from ftsys.train.fault_tolerance.signals import Interruption
 from launcher.planner.deepspeed_config import user_json_of
 from launcher.planner.plan import make_plan, this_machine
 
-ONLY_LOOK = 1
+CHECK_ONLY = 1
 """Passed as the rank where a run folder is only checked: what is wrong with it is reported, nothing is changed."""
 
 
@@ -36,13 +36,13 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
     check_metric_names(task.metrics, task.regression)
     folder, interruption = Path(run.output_dir), Interruption()
     with interruption.watching():
-        claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=ONLY_LOOK)
+        claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=CHECK_ONLY)
         if claim.finished:
             _say_done(folder)
             show(run, task, folder, claim.first_attempt, note="this run is finished; --overwrite starts it anew")
             return DONE
         store, seconds = _prepare(run, task)  # finds wrong input before the folder is claimed and anything is removed
-        claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else ONLY_LOOK)
+        claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else CHECK_ONLY)
         journal = StatusWriter(folder, claim.attempt)
         with journal.ending():
             _train(run, task, store, seconds, claim, journal, interruption)
