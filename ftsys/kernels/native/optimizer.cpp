@@ -1,11 +1,12 @@
-// AdamW on float32 masters of 16-bit weights in one pass (decoupled weight decay; Loshchilov and Hutter, 2019).
+// Computes AdamW on float32 master weights in one pass (decoupled weight decay; Loshchilov and Hutter, 2019), and sums
+// of squares.
 #include "common.h"
 
 static constexpr int64_t CHUNK = 4096;
 
 struct AdamW {
   float learning_rate, beta2, epsilon, weight_decay;
-  float rest1, rest2;              // 1 - beta1, 1 - beta2, which float32 cannot form from the betas
+  float rest1, rest2;              // 1 - beta1, 1 - beta2, computed in double: float32 betas would lose digits
   float correction1, correction2;  // 1 - beta1^step, sqrt(1 - beta2^step)
   float gradient_scale;
 };
@@ -32,7 +33,7 @@ static void adamw(const AdamW& by, int64_t count, float* master, float* mean, fl
     update(by, start, std::min(count, start + CHUNK), master, mean, square, gradient, live);
 }
 
-// As above for those rows of `width` that `awake` marks; a row with a gradient is marked first.
+// Does the same for the rows of `width` numbers that `awake` marks; a row with a gradient other than 0 is marked first.
 template <typename T>
 static void adamw_rows(const AdamW& by, int64_t rows, int64_t width, uint8_t* awake, float* master, float* mean,
                        float* square, const T* gradient, T* live) {
@@ -48,7 +49,8 @@ static void adamw_rows(const AdamW& by, int64_t rows, int64_t width, uint8_t* aw
   }
 }
 
-// The sum of squares, in parts of CHUNK whose sums are added in order: the same for any number of threads.
+// Returns the sum of squares. Partial sums of CHUNK numbers are added in order, so the result is the same for any
+// number of threads.
 template <typename T>
 static double sum_of_squares(const T* values, int64_t count, float* parts) {
 #pragma omp parallel for schedule(static)
