@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, resolve_task
 from ftsys.errors import DONE, ConfigError
-from ftsys.fast_import.hooks import imports_finished
+from ftsys.fast_import.hooks import end_fast_import
 from ftsys.model_files.config import model_config
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
@@ -45,7 +45,7 @@ def _use(run: RunConfig, write: bool) -> int:
     with SplitProgress("predict") as progress, tempfile.TemporaryDirectory() as scratch:
         hooks = RunHooks(on_evaluation_progress=lambda name, done, total: progress(done, total, name))
         trainer = prediction_trainer(run, load_model(model_folder, task, run.train.seed)[0], store, scratch, hooks)
-        imports_finished()
+        end_fast_import()
         for name in (name for name in names if name in store.splits):
             split = store.splits[name]
             trainer.predict(split)
