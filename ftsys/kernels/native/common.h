@@ -10,8 +10,8 @@
 #include <cstring>
 
 static constexpr int LANES = 16;
-typedef float Lanes
-    __attribute__((vector_size(4 * LANES)));  // one vector register, or several on a machine with shorter ones
+// One vector register, or several on a machine with shorter ones.
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
 
 struct bf16 {
   uint16_t bits;

@@ -61,20 +61,20 @@ static void norm_backward(const Norm& of, const T* gradient, const T* sum, const
     for (int64_t i = block * of.rows / BLOCKS; i < (block + 1) * of.rows / BLOCKS; ++i) {
       const int64_t first = i * D;
       const float mean = means[i], scale = scales[i];
-      float slopes = 0, leaning = 0;
-#pragma omp simd reduction(+ : slopes, leaning)
+      float mean_g = 0, mean_gn = 0;
+#pragma omp simd reduction(+ : mean_g, mean_gn)
       for (int64_t d = 0; d < D; ++d) {
         const float g = widen(gradient[first + d]), normal = (widen(sum[first + d]) - mean) * scale;
         d_weight[d] += g * normal;
         d_bias[d] += g;
-        slopes += g * widen(weight[d]);
-        leaning += g * widen(weight[d]) * normal;
+        mean_g += g * widen(weight[d]);
+        mean_gn += g * widen(weight[d]) * normal;
       }
-      slopes /= D, leaning /= D;
+      mean_g /= D, mean_gn /= D;
       for (int64_t d = 0; d < D; ++d) {
         const float normal = (widen(sum[first + d]) - mean) * scale;
-        const float slope = widen(gradient[first + d]) * widen(weight[d]) - slopes - normal * leaning;
-        d_residual[first + d] = narrow<T>(scale * slope);
+        const float d_sum = widen(gradient[first + d]) * widen(weight[d]) - mean_g - normal * mean_gn;
+        d_residual[first + d] = narrow<T>(scale * d_sum);
       }
       if (!dropout.keys) continue;  // d_x and d_residual are the same tensor
       const MaskRow mask(dropout, uint64_t(dropout.keys[i]));

@@ -1,4 +1,4 @@
-"""The Triton attention as machine code of real GPUs, which needs none to be made: it compiles, and it fits."""
+"""Tests that the Triton attention compiles for real GPUs and fits their shared memory; no GPU is needed."""
 
 import os
 from typing import Any
