@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
 from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, ConfigError, FtsysError
-from ftsys.fast_import.hooks import install_import_hooks
+from ftsys.fast_import.hooks import begin_fast_import
 from ftsys.ranks import is_main_rank
 
 WITH_OWN_PARSER = {
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     options, others = build_parser().parse_known_args(arguments)
     others += overrides
     if own_process and options.command in RANK_COMMANDS:
-        install_import_hooks()
+        begin_fast_import()
     try:
         return int(options.command(options, others))
     except FtsysError as error:

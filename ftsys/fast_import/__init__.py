@@ -1,1 +1,1 @@
-"""What a rank does before anything else is imported."""
+"""Shortens the imports of a process that is a rank."""

@@ -1,1 +1,1 @@
-"""Kernels on packed sequences: a slow reference, fast paths, and the one place that chooses between them."""
+"""Computes attention and dropout on packed sequences: a slow reference, fast kernels, and the choice between them."""

@@ -1,8 +1,9 @@
-"""Attention within each sequence of a packed batch: what every kernel is, the slow truth, and plain matrix products.
+"""Defines attention within each sequence of a packed batch, with a slow reference and a kernel of matrix products.
 
-All kernels take `query` (T, H, K), `key` and `value` (T, G, K), any floating dtype, and return (T, H, K): softmax over
-the keys of the same sequence that `pattern` lets a query see, of `scale * q.k` and the pattern's relative terms, then
-dropout on the probabilities. G divides H: query head h reads key head h // (H / G).
+All kernels take `query` (T, H, K) and `key` and `value` (T, G, K), of any floating dtype, and return (T, H, K). The
+scores of a query are `scale * q.k` plus the relative terms of `pattern`, over the keys of its own sequence that
+`pattern` does not hide. The probabilities are the softmax of the scores, after dropout. G divides H: query head h uses
+key head h // (H / G) (grouped-query attention; Ainslie et al., 2023).
 """
 
 from typing import Protocol
@@ -17,7 +18,7 @@ from ftsys.kernels.relative import padded_relative_scores
 
 
 class Attention(Protocol):
-    """What every kernel is: a pure function of its arguments."""
+    """Describes the signature of all attention kernels, which are pure functions."""
 
     def __call__(
         self,
@@ -29,7 +30,7 @@ class Attention(Protocol):
         dropout: AttentionDropout = NO_DROPOUT,
         pattern: Pattern = PLAIN,
     ) -> Tensor:
-        """Attention of all sequences; see the head of this file."""
+        """Return the attention output of all sequences, (T, H, K); see the module's docstring."""
         ...
 
 
@@ -42,7 +43,7 @@ def reference_attention(
     dropout: AttentionDropout = NO_DROPOUT,
     pattern: Pattern = PLAIN,
 ) -> Tensor:
-    """The slow truth: one sequence after another, no padding anywhere, every term as its definition says."""
+    """Compute attention for one sequence after another, without padding, each term by its definition: the reference."""
     group = query_THK.shape[1] // key_TGK.shape[1]
     keys_TH = dropout.keys_TH(query_THK.shape[1])
     key_THK, value_THK = (states.repeat_interleave(group, 1) for states in (key_TGK, value_TGK))
@@ -61,7 +62,7 @@ def reference_attention(
 
 
 def _reference_relative(query_QHK: Tensor, key_LHK: Tensor, longest: int, scale: float, pattern: Pattern) -> Tensor:
-    """The relative terms of one sequence's scores, (H, Q, L), or a zero."""
+    """Return the relative terms of one sequence's scores, (H, Q, L), or a zero."""
     total, terms = query_QHK.new_zeros(()), pattern.relative
     if terms is None:
         return total
@@ -85,14 +86,15 @@ def padded_attention(
     dropout: AttentionDropout = NO_DROPOUT,
     pattern: Pattern = PLAIN,
 ) -> Tensor:
-    """Plain matrix products on rows padded for attention alone; everything outside attention stays packed.
+    """Compute attention by matrix products on rows that are padded to (S, L, ...) for this function only.
 
-    On CPU this beats torch's fused attention, whose backward is slow there and which dropout takes off its fast path.
+    On CPU this is faster than torch's fused attention, whose backward pass is slow there, and which uses a slow path if
+    there is dropout.
     """
     heads, groups, head_size = query_THK.shape[1], key_TGK.shape[1], query_THK.shape[2]
     sequences, longest = layout.sequences, layout.max_seqlen
     query_SHLK, key_SGLK = _by_head(query_THK * scale, layout), _by_head(key_TGK, layout)
-    # The queries that share a key head lie behind one another (R = H / G times L rows), so no key is ever repeated.
+    # The queries of one key head are consecutive rows (R = H / G * L of them), so keys need not be repeated.
     scores_SGRL = query_SHLK.reshape(sequences, groups, -1, head_size) @ key_SGLK.transpose(2, 3)
     scores_SHLL = scores_SGRL.view(sequences, heads, longest, longest)
     if pattern.relative is not None:
@@ -110,6 +112,6 @@ def padded_attention(
 
 
 def _by_head(rows_THK: Tensor, layout: PackedLayout) -> Tensor:
-    """Packed (T, H, K) as padded (S, H, L, K), a view of (S, L, H, K)."""
+    """Pad packed (T, H, K) to (S, H, L, K), a view of (S, L, H, K)."""
     padded_SLD = pad_rows(rows_THK.reshape(rows_THK.shape[0], -1), layout)
     return padded_SLD.unflatten(2, rows_THK.shape[1:]).transpose(1, 2)

@@ -1,6 +1,7 @@
-"""What torch.compile makes one kernel of each way: keyed dropout + residual + LayerNorm. All layers share one function.
+"""Fuses keyed dropout, residual and LayerNorm with torch.compile into one kernel forward and one backward.
 
-Bias and GELU are left to torch: a matrix product adds the bias as it ends, so there is nothing to fuse GELU with.
+All layers share one compiled function. Bias and GELU stay separate torch operations: the matrix product adds the bias
+itself, so nothing is left to fuse GELU with.
 """
 
 import importlib.util
@@ -19,7 +20,7 @@ _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def why_not_compiled(device: str) -> str | None:
-    """The reason why torch.compile cannot be used for `device` ("cpu" or "cuda") here, or None."""
+    """Return the reason why torch.compile cannot be used on this machine's `device` ("cpu" or "cuda"), or None."""
     if device == "cpu":
         compiler = os.environ.get("CXX", "g++")
         return None if shutil.which(compiler) else f"there is no C++ compiler (CXX={compiler!r})"
@@ -29,10 +30,11 @@ def why_not_compiled(device: str) -> str | None:
 def add_norm(
     x: Tensor, residual: Tensor, norm: torch.nn.LayerNorm, keys: Tensor | None, site: int, rate: float
 ) -> Tensor:
-    """norm(residual + dropout(x)), all of one shape (..., D), with an int64 key for each row; None: nothing is dropped.
+    """Return norm(residual + dropout(x)), for tensors of one shape (..., D) and any floating dtype.
 
-    The masks are those of `kernels.dropout.keyed_dropout`. Compiled once for each rate, dtype and width, for any number
-    of rows from 2 on.
+    `keys` (...) int64 has one dropout key per row; None means no dropout. The masks are those of
+    `ftsys.kernels.dropout.keyed_dropout`. The function is compiled once per rate, dtype and width, for all numbers of
+    rows from 2 on.
     """
     width = x.shape[-1]
     rows, others = x.reshape(-1, width), residual.reshape(-1, width)
@@ -42,7 +44,7 @@ def add_norm(
         check_width(width)
         drawn = (*windows(keys.flatten(), site), *mask_tables(x.device))
     for tensor in (rows, others, *drawn[:2]):
-        if len(rows) > 1:  # torch takes a size of 1 for a constant
+        if len(rows) > 1:  # torch.compile treats a size of 1 as a constant
             torch._dynamo.maybe_mark_dynamic(tensor, 0)
     function = _compiled(rate if drawn else 0.0, norm.eps)
     return function(rows, others, norm.weight, norm.bias, *drawn).view(x.shape)

@@ -1,47 +1,48 @@
-"""The fast CPU attention: sequences of like lengths padded together, few passes over the scores, backward by hand.
+"""Computes attention on CPU for groups of sequences of similar length, with few passes over the scores.
 
-Compared with the padded kernel: padding to the longest of a group, not of the batch (attention's work grows with the
-square); no search for each row's largest score where no score can overflow; masks made again in the backward pass; and
-the softmax's denominator applied to the outputs, which are smaller than the probabilities.
+Differences from `padded_attention`: sequences are padded to the longest of a group, not of the batch (the work grows
+with the square of the length); the maximum of a row is not computed if no score can overflow; masks are computed again
+in the backward pass; the softmax's denominator divides the outputs, which are smaller than the probabilities. The
+backward pass is written by hand.
 
 Formulas, with E = exp(scores), r its row sums, M the dropout mask (0 or 1 / (1 - rate)), * elementwise:
     O = ((E * M) V) / r          D = rowsum(dO * O)          dV = (E * M)^T (dO / r)
     dS = E * (((dO / r) V^T) * M - D / r)         dQ = dS K         dK = dS^T Q
-The row sum D is FlashAttention's (Dao et al., 2022, appendix B): it spares a pass over the probabilities.
+The row sum D comes from FlashAttention (Dao et al., 2022, appendix B); it avoids a pass over the probabilities.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ftsys.kernels.dropout import AttentionDropout, scaled_mask
+from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.length_groups import Group
 
-if TYPE_CHECKING:
-    from ftsys.kernels.layout import PackedLayout
-
-
 LARGEST_EXPONENT = 60.0
-"""exp of it is far from overflow in every dtype used here but float16, for which the row maxima are always taken."""
+"""Score up to which exp is far from overflow in all dtypes except float16, which always uses the row maxima."""
 
 SMALLEST_SUM = 1e-20
+"""Sum of exponentials of a row below which the row maxima are used, against underflow."""
 
 
 def grouped_attention(
     query_THK: torch.Tensor,
     key_THK: torch.Tensor,
     value_THK: torch.Tensor,
-    layout: "PackedLayout",
+    layout: PackedLayout,
     scale: float,
     dropout: AttentionDropout,
 ) -> torch.Tensor:
-    """softmax(scale * q.k) v within each sequence of `layout`; all tensors (T, H, K), any floating dtype."""
+    """Return softmax(scale * q.k) v within each sequence of `layout`; all tensors (T, H, K), any floating dtype."""
     keys_TH = dropout.keys_TH(query_THK.shape[1])
     output: torch.Tensor = _Grouped.apply(query_THK, key_THK, value_THK, layout.groups, scale, keys_TH, dropout)
     return output
 
 
 class _Grouped(torch.autograd.Function):
+    """Computes the formulas of the module's docstring, group by group."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -72,19 +73,19 @@ class _Grouped(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         output_THK, keys_TH, *saved = ctx.saved_tensors
         gradient_THK = gradients[0]
-        # The row sums of dO * O, in float32 where the tensors hold less.
+        # The row sums of dO * O, in float32 for 16-bit tensors.
         products = gradient_THK.to(_sum_dtype(output_THK.dtype)) * output_THK
         sums_TH1 = products.sum(-1, keepdim=True)
         d_query, d_key, d_value = (torch.empty_like(output_THK) for _ in range(3))
         for index, group in enumerate(ctx.groups):
             query, key, value, exps, sums = saved[5 * index : 5 * index + 5]
             mask = _mask(keys_TH, group, ctx.dropout, exps.dtype)
-            share = (_padded(gradient_THK, group, zeros=True) / sums).to(exps.dtype)
-            rest = (_padded(sums_TH1, group, zeros=True) / sums).to(exps.dtype)
-            scores = share @ value.transpose(2, 3)
-            scores = (scores if mask is None else scores.mul_(mask)).sub_(rest).mul_(exps)
+            d_output = (_padded(gradient_THK, group, zeros=True) / sums).to(exps.dtype)
+            row_sums = (_padded(sums_TH1, group, zeros=True) / sums).to(exps.dtype)
+            scores = d_output @ value.transpose(2, 3)
+            scores = (scores if mask is None else scores.mul_(mask)).sub_(row_sums).mul_(exps)
             weights = exps if mask is None else mask.mul_(exps)
-            _unpad_into(d_value, weights.transpose(2, 3) @ share, group)
+            _unpad_into(d_value, weights.transpose(2, 3) @ d_output, group)
             _unpad_into(d_query, (scores @ key).mul_(ctx.scale), group)
             _unpad_into(d_key, scores.transpose(2, 3) @ query, group)
         return d_query, d_key, d_value, None, None, None, None
@@ -95,7 +96,7 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _padded(rows_THK: torch.Tensor, group: Group, zeros: bool = False) -> torch.Tensor:
-    """(T, H, K) -> (S, H, L, K), contiguous. Padding repeats a token, or is zero where a sum goes over it."""
+    """Pad (T, H, K) to (S, H, L, K), contiguous. Padding repeats a token, or is zero if `zeros`, for sums over it."""
     _, heads, size = rows_THK.shape
     rows = rows_THK.reshape(len(rows_THK), heads * size).index_select(0, group.tokens_R)
     if zeros and group.bias_S11L is not None:
@@ -105,7 +106,7 @@ def _padded(rows_THK: torch.Tensor, group: Group, zeros: bool = False) -> torch.
 
 
 def _unpad_into(rows_THK: torch.Tensor, padded_SHLK: torch.Tensor, group: Group) -> None:
-    """Put the group's real rows where they belong."""
+    """Write the group's real rows to their tokens in `rows_THK`."""
     rows = padded_SHLK.transpose(1, 2).reshape(-1, *rows_THK.shape[1:])
     if group.bias_S11L is not None:
         rows = rows.index_select(0, group.real_rows)
@@ -113,7 +114,7 @@ def _unpad_into(rows_THK: torch.Tensor, padded_SHLK: torch.Tensor, group: Group)
 
 
 def _exponentials(scores: torch.Tensor, group: Group) -> tuple[torch.Tensor, torch.Tensor]:
-    """exp of the scores, less each row's largest one only where that is needed, and its row sums (S, H, L, 1)."""
+    """Return exp of the scores and its row sums (S, H, L, 1); subtract the row maxima only if needed."""
     if group.bias_S11L is not None:
         scores += group.bias_S11L.to(scores.dtype)
     if scores.dtype != torch.float16 and scores.max().item() < LARGEST_EXPONENT:

@@ -1,4 +1,4 @@
-"""Where each sequence lies in a packed batch, and the moves between packed and padded rows.
+"""Holds the sequence bounds of a packed batch, and converts between packed and padded rows.
 
 Shape suffixes: T packed tokens, S sequences, L longest sequence, H heads, K head size, D hidden.
 """
@@ -16,51 +16,51 @@ from ftsys.kernels.pattern import PLAIN, Pattern
 
 @dataclass(frozen=True, eq=False)
 class PackedLayout:
-    """`cu_seqlens` int32 (S+1,): sequence s is tokens `cu_seqlens[s]` to `cu_seqlens[s+1]`; `max_seqlen` = L.
+    """Holds the bounds of a batch's sequences, and caches what kernels derive from them, once for all layers.
 
-    What kernels derive from it is computed once a batch, not once a layer.
+    `cu_seqlens` is int32 (S + 1,): sequence s is tokens `cu_seqlens[s]` to `cu_seqlens[s + 1]` - 1. `max_seqlen` is L.
     """
 
     cu_seqlens: torch.Tensor
     max_seqlen: int
-    # Set by the packed view: a name from `kernels.choice`, so that every layer of a batch uses the same kernel.
     kernel: str = field(default="padded")
+    """Name of a kernel of `ftsys.kernels.select`, set by the packed view: all layers of a batch use the same one."""
     dropout_keys_T: torch.Tensor | None = None
-    """One key a token, int64 (see `kernels.dropout`); None: dropout is drawn from torch's generator."""
+    """One int64 key per token (see `ftsys.kernels.dropout`); None: dropout uses torch's generator."""
     compiled: bool = False
-    """Whether `kernels.regions` computes what lies between matrix products."""
+    """True if `ftsys.kernels.compiled_norm` computes dropout, residual and LayerNorm."""
     calls: Counter[int] = field(default_factory=Counter, init=False, repr=False)
-    """How often each dropout site was met in this batch's forward pass, where layers share one."""
+    """Calls of each dropout site in this batch's forward pass, for models whose layers share a module."""
     _score_biases: dict[Any, torch.Tensor | None] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def sequences(self) -> int:
-        """S."""
+        """Number of sequences, S."""
         return self.cu_seqlens.numel() - 1
 
     @cached_property
     def lengths_S(self) -> torch.Tensor:
-        """Tokens of each sequence, int64."""
+        """Number of tokens of each sequence, int64 (S,)."""
         return self.cu_seqlens.diff().long()
 
     @cached_property
     def first_tokens_S(self) -> torch.Tensor:
-        """Index of each sequence's first token, int64."""
+        """Index of each sequence's first token, int64 (S,)."""
         return self.cu_seqlens[:-1].long()
 
     @cached_property
     def last_tokens_S(self) -> torch.Tensor:
-        """Index of each sequence's last token, int64."""
+        """Index of each sequence's last token, int64 (S,)."""
         return self.cu_seqlens[1:].long() - 1
 
     @cached_property
     def is_rectangular(self) -> bool:
-        """Whether all sequences are L long, so that packed and padded are the same memory."""
+        """True if all sequences have length L; then packed and padded rows are the same memory."""
         return int(self.cu_seqlens[-1]) == self.sequences * self.max_seqlen
 
     @cached_property
-    def slots_T(self) -> torch.Tensor:
-        """For each packed token its row in the padded (S * L, ...) array, int64."""
+    def padded_rows_T(self) -> torch.Tensor:
+        """Row of each packed token in the padded (S * L, ...) array, int64 (T,)."""
         starts_S = torch.arange(self.sequences, device=self.cu_seqlens.device) * self.max_seqlen
         shift_S = starts_S - self.first_tokens_S
         tokens = torch.arange(int(self.cu_seqlens[-1]), device=self.cu_seqlens.device)
@@ -68,30 +68,30 @@ class PackedLayout:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """Sequences of like lengths, for the kernel that pads them together."""
+        """Groups of sequences of similar length, for the kernel that pads each group."""
         return make_groups(self.cu_seqlens)
 
     @cached_property
     def padding_SL(self) -> torch.Tensor:
-        """True where a padded row holds no token."""
+        """True for padded rows without a token, bool (S, L)."""
         return torch.arange(self.max_seqlen, device=self.cu_seqlens.device) >= self.lengths_S[:, None]
 
     def score_bias(self, dtype: torch.dtype, pattern: Pattern = PLAIN) -> torch.Tensor | None:
-        """What is added to padded scores (S, H, L, L), or None where every key is seen; broadcasts against them.
+        """Return the bias that hides keys, which broadcasts against padded scores (S, H, L, L); None if none is hidden.
 
-        0 for a key that is seen, the most negative finite number for others. Made once a batch, not once a layer.
+        It is 0 for a visible key and the most negative finite number of `dtype` for others. Cached for all layers.
         """
         name = (dtype, pattern.causal, pattern.window)
         if name not in self._score_biases:
             hidden = self._hidden(pattern)
             bias = None if hidden is None else torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-            # One number for both reasons to hide a key: two added up would be minus infinity, and a row of those NaN.
+            # One number for padding and pattern together: a sum of two would be -inf, and a row of -inf gives NaN.
             self._score_biases[name] = bias if bias is None else bias.masked_fill_(hidden, torch.finfo(dtype).min)
         return self._score_biases[name]
 
     def _hidden(self, pattern: Pattern) -> torch.Tensor | None:
         by_pattern_LL = pattern.hidden_LL(self.max_seqlen, self.cu_seqlens.device)
-        # Padding lies behind a sequence's tokens, so a causal mask hides it from all of them.
+        # Padding is after a sequence's tokens, so a causal mask already hides it from all of them.
         if pattern.causal or self.is_rectangular:
             return by_pattern_LL
         padding_S11L = self.padding_SL[:, None, None, :]
@@ -99,12 +99,12 @@ class PackedLayout:
 
 
 class _Pad(torch.autograd.Function):
-    """(T, D) -> (S * L, D) with zeros between; its gradient is the opposite move, so neither is a scatter-add."""
+    """Copies (T, D) to (S * L, D) with zeros between; its gradient is a gather, so no pass needs a scatter-add."""
 
     @staticmethod
-    def forward(ctx: Any, rows_TD: torch.Tensor, slots_T: torch.Tensor, padded_rows: int) -> torch.Tensor:
-        ctx.save_for_backward(slots_T)
-        return rows_TD.new_zeros(padded_rows, rows_TD.shape[1]).index_copy_(0, slots_T, rows_TD)
+    def forward(ctx: Any, rows_TD: torch.Tensor, padded_rows_T: torch.Tensor, row_count: int) -> torch.Tensor:
+        ctx.save_for_backward(padded_rows_T)
+        return rows_TD.new_zeros(row_count, rows_TD.shape[1]).index_copy_(0, padded_rows_T, rows_TD)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
@@ -112,29 +112,29 @@ class _Pad(torch.autograd.Function):
 
 
 class _Unpad(torch.autograd.Function):
-    """(S * L, D) -> (T, D)."""
+    """Gathers (T, D) from (S * L, D)."""
 
     @staticmethod
-    def forward(ctx: Any, padded_RD: torch.Tensor, slots_T: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(slots_T)
-        ctx.padded_rows = padded_RD.shape[0]
-        return padded_RD.index_select(0, slots_T)
+    def forward(ctx: Any, padded_RD: torch.Tensor, padded_rows_T: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(padded_rows_T)
+        ctx.row_count = padded_RD.shape[0]
+        return padded_RD.index_select(0, padded_rows_T)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (slots_T,) = ctx.saved_tensors
+        (padded_rows_T,) = ctx.saved_tensors
         gradient = gradients[0]
-        return gradient.new_zeros(ctx.padded_rows, gradient.shape[1]).index_copy_(0, slots_T, gradient), None
+        return gradient.new_zeros(ctx.row_count, gradient.shape[1]).index_copy_(0, padded_rows_T, gradient), None
 
 
 def pad_rows(rows_TD: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
-    """Packed rows (T, D) as padded (S, L, D), zeros where no token is. Differentiable, any floating dtype."""
+    """Pad packed rows (T, D) to (S, L, D), with zeros in padding. Differentiable, any floating dtype."""
     if not layout.is_rectangular:
-        rows_TD = _Pad.apply(rows_TD, layout.slots_T, layout.sequences * layout.max_seqlen)
+        rows_TD = _Pad.apply(rows_TD, layout.padded_rows_T, layout.sequences * layout.max_seqlen)
     return rows_TD.view(layout.sequences, layout.max_seqlen, rows_TD.shape[1])
 
 
 def unpad_rows(padded_SLD: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
-    """Padded (S, L, D) as packed rows (T, D). Differentiable, any floating dtype."""
+    """Return the tokens' rows (T, D) of padded (S, L, D). Differentiable, any floating dtype."""
     rows = padded_SLD.reshape(layout.sequences * layout.max_seqlen, padded_SLD.shape[2])
-    return rows if layout.is_rectangular else _Unpad.apply(rows, layout.slots_T)
+    return rows if layout.is_rectangular else _Unpad.apply(rows, layout.padded_rows_T)

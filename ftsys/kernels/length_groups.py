@@ -1,45 +1,38 @@
-"""Groups sequences of like lengths, so that a group can be padded at little cost."""
+"""Groups sequences of similar length, so that padding each group costs little."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    pass
-
-
 LENGTH_RATIO = 0.7
-"""A group's shortest sequence is no shorter than this share of its longest one, but for the shortest group."""
-
+"""Lowest ratio of a group's shortest to its longest sequence; the group of up to SHORT tokens has none."""
 
 SHORT = 24
-"""Sequences up to this many tokens share a group whatever their ratio: their scores are few."""
-
+"""Sequences of up to this many tokens form one group with any ratio, because their scores are few."""
 
 STEP = 8
-"""Padded lengths are multiples of it: each new shape of a matrix product costs its library a preparation."""
+"""Padded lengths are multiples of STEP, because oneDNN prepares each new shape of a matrix product."""
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Sequences that are padded together: `longest` tokens each."""
+    """Holds sequences that are padded to `longest` tokens each. R = `sequences` * `longest` padded rows."""
 
     tokens_R: torch.Tensor
-    """For each padded row, sequence by sequence, the packed token that it reads, int64; padding reads the last one."""
+    """Packed token of each padded row, sequence by sequence, int64; padding repeats the last token."""
     real_rows: torch.Tensor
-    """Padded rows that hold a token, int64."""
+    """Indices of the padded rows that are tokens, int64."""
     real_tokens: torch.Tensor
-    """The packed tokens that they hold, int64."""
+    """Packed token of each of these rows, int64."""
     bias_S11L: torch.Tensor | None
-    """Added to scores: minus infinity for padding keys; None where there are none."""
+    """Bias of the scores: minus infinity for keys that are padding; None without padding."""
     sequences: int
     longest: int
 
 
 def length_groups(cu_seqlens: np.ndarray) -> list[tuple[np.ndarray, int]]:
-    """Sequences by group, and the length that each group is padded to; the longest sequences first."""
+    """Return (sequence indices, padded length) of each group, the longest sequences first."""
     lengths = np.diff(cu_seqlens)
     order, groups, start = np.argsort(-lengths, kind="stable"), [], 0
     while start < len(order):
@@ -52,7 +45,7 @@ def length_groups(cu_seqlens: np.ndarray) -> list[tuple[np.ndarray, int]]:
 
 
 def make_groups(cu_seqlens: torch.Tensor) -> list[Group]:
-    """The groups of a packed batch with `cu_seqlens` int32 (S+1,), on its device."""
+    """Return the groups of a packed batch with `cu_seqlens` int32 (S + 1,), on its device."""
     bounds, device = cu_seqlens.cpu().numpy().astype(np.int64), cu_seqlens.device
     return [_group(bounds, members, longest, device) for members, longest in length_groups(bounds)]
 

@@ -1,8 +1,9 @@
-"""Flash attention of other people's on a GPU: the kernels that torch carries, and the flash-attn package.
+"""Calls flash attention of other libraries on a GPU: torch's variable-length kernels, and the flash-attn package.
 
-Neither has keyed dropout: torch's are used where nothing is dropped, and flash-attn draws by a number's place in the
-batch, so that its masks depend on how a step is cut; for that it must be demanded by name. torch's backward pass sums a
-query's gradient in no fixed order unless `torch.use_deterministic_algorithms` asks for it.
+Neither has keyed dropout. torch's kernels have no dropout, so they are used without it. The masks of flash-attn depend
+on a number's place in the batch, and so on how a step is split into micro-batches; therefore it is used only if the run
+file names it. torch's backward pass sums a query's gradient in no fixed order, unless
+`torch.use_deterministic_algorithms` is on.
 """
 
 import importlib.util
@@ -17,13 +18,13 @@ from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import Pattern
 
 STEP, LARGEST = 8, 256
-"""A head's size must be a multiple of the one, and no more than the other, for both of them."""
+"""Head sizes of both libraries: multiples of STEP up to LARGEST."""
 CAPABILITY = (8, 0)
-"""The oldest GPUs that they run on: Ampere."""
+"""Lowest compute capability of both libraries: Ampere."""
 
 
 def takes(query_THK: Tensor, key_TGK: Tensor, value_TGK: Tensor, pattern: Pattern) -> bool:
-    """Whether either library computes this: 16 bits on a GPU, a size of its own, no relative terms."""
+    """Return True if both libraries support this: float16 or bfloat16 on a GPU, the head size, no relative terms."""
     dtypes = {states.dtype for states in (query_THK, key_TGK, value_TGK)}
     half = dtypes in ({torch.float16}, {torch.bfloat16})
     fits = query_THK.shape[-1] % STEP == 0 and query_THK.shape[-1] <= LARGEST
@@ -39,11 +40,17 @@ def varlen_attention(
     dropout: AttentionDropout,
     pattern: Pattern,
 ) -> Tensor:
-    """torch's own, for what `takes` says. Raises ValueError where something is to be dropped."""
-    from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler: half a second
+    """Compute attention with torch's `varlen_attn`, for tensors that `takes` accepts.
+
+    Shapes are those of `ftsys.kernels.attention`.
+
+    Raises:
+        ValueError: the dropout rate is above 0.
+    """
+    from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, half a second
 
     if dropout.rate > 0:
-        raise ValueError("torch's variable-length attention drops nothing")
+        raise ValueError("torch's variable-length attention has no dropout")
     shared = {"enable_gqa": True} if key_TGK.shape[1] != query_THK.shape[1] else {}
     bounds, longest = layout.cu_seqlens, layout.max_seqlen
     output: Tensor = varlen_attn(
@@ -55,7 +62,7 @@ def varlen_attention(
 
 @cache
 def varlen_shares_keys() -> bool:
-    """Whether this torch's takes fewer heads of keys than of queries."""
+    """Return True if this torch's `varlen_attn` supports fewer key heads than query heads."""
     from torch.nn.attention.varlen import varlen_attn
 
     return "enable_gqa" in inspect.signature(varlen_attn).parameters
@@ -70,7 +77,10 @@ def package_attention(
     dropout: AttentionDropout,
     pattern: Pattern,
 ) -> Tensor:
-    """The flash-attn package's, for what `takes` says; its masks come from torch's generator, not from the keys."""
+    """Compute attention with the flash-attn package, for tensors that `takes` accepts.
+
+    Shapes are those of `ftsys.kernels.attention`. Dropout masks come from torch's generator, not from the keys.
+    """
     from flash_attn import flash_attn_varlen_func
 
     bounds, longest = layout.cu_seqlens, layout.max_seqlen
@@ -83,14 +93,17 @@ def package_attention(
 
 
 def window_of(pattern: Pattern) -> tuple[int, int]:
-    """Keys that a query sees to its left and to its right, besides its own; -1 for all, as both libraries have it."""
+    """Return the numbers of keys that a query sees to its left and to its right, without its own; -1 for all.
+
+    Both libraries use this convention.
+    """
     left = -1 if pattern.window is None else pattern.window - 1
     return left, 0 if pattern.causal else left
 
 
 @cache
 def why_not_varlen() -> str | None:
-    """The reason why torch's cannot run here, or None."""
+    """Return the reason why torch's kernels cannot run on this machine, or None."""
     if importlib.util.find_spec("torch.nn.attention.varlen") is None:
         return f"torch {torch.__version__} has no torch.nn.attention.varlen"
     if not torch.backends.cuda.is_flash_attention_available():
@@ -100,12 +113,12 @@ def why_not_varlen() -> str | None:
 
 @cache
 def why_not_package() -> str | None:
-    """The reason why flash-attn cannot run here, or None."""
+    """Return the reason why flash-attn cannot run on this machine, or None."""
     if importlib.util.find_spec("flash_attn") is None:
         return "flash-attn is not installed"
     try:
         importlib.import_module("flash_attn")
-    except ImportError as error:  # a build for another torch
+    except ImportError as error:  # built for another version of torch
         return f"flash-attn cannot be imported ({error})"
     return _why_not_device()
 
@@ -117,7 +130,7 @@ def _why_not_device() -> str | None:
 
 
 def why_not_heads(size: int) -> str | None:
-    """The reason why heads of `size` elements are not taken, or None."""
+    """Return the reason why heads of `size` elements are not supported, or None."""
     if size % STEP == 0 and size <= LARGEST:
         return None
     return f"the model's heads have {size} elements, and it takes multiples of {STEP} up to {LARGEST}"

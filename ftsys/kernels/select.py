@@ -1,7 +1,8 @@
-"""The one place that chooses the kernel of a run's attention, and says which and why.
+"""Selects the attention kernel of a run, and explains why another one cannot be used.
 
-A kernel that is made for some tensors and patterns hands the others to the next one in its chain, whose last link,
-`padded_attention`, takes everything. Kernels whose masks depend on how a step is cut are never chosen, only demanded.
+A kernel that supports only some tensors and patterns passes the others to the next kernel of its chain. The last one,
+`padded_attention`, supports all. A kernel whose dropout masks depend on how a step is split into micro-batches is never
+selected by "auto", only by its name.
 """
 
 import importlib.util
@@ -25,13 +26,13 @@ from ftsys.kernels.pattern import PLAIN, Pattern
 
 GROUPED, PADDED, TRITON, VARLEN, FLASH_ATTN = "grouped", "padded", "triton", "varlen", "flash_attn"
 BY_SPEED = {"cpu": (NATIVE, GROUPED), "cuda": (TRITON, VARLEN, PADDED)}
-"""What "auto" takes, the first that is to be had; the others of a device are demanded by name."""
+"""Kernels that "auto" considers, fastest first; the first available one is used."""
 ON_GPU = (TRITON, VARLEN, FLASH_ATTN)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """One call of attention, its tensors (T, H, K) and (T, G, K)."""
+class _Call:
+    """Holds the arguments of one attention call; `states` are query (T, H, K), key and value (T, G, K)."""
 
     states: tuple[Tensor, Tensor, Tensor]
     layout: PackedLayout
@@ -40,23 +41,23 @@ class _Asked:
 
     @property
     def sees_all(self) -> bool:
-        """Whether each query has key heads of its own and sees all keys, by their content alone."""
+        """True if there is one key head per query head, no key is hidden, and there are no relative terms."""
         query, key, _ = self.states
         hides = self.pattern.hidden_LL(self.layout.max_seqlen, query.device) is not None
         return query.shape == key.shape and not hides and self.pattern.relative is None
 
     @property
     def is_keyed(self) -> bool:
-        """Whether no dropout is drawn from torch's generator."""
+        """True if no dropout mask comes from torch's generator."""
         return self.dropout.rate == 0 or self.dropout.keys_T is not None
 
 
 @dataclass(frozen=True)
 class _Fast:
-    """A kernel for what it `takes`; `otherwise` has the rest."""
+    """Runs the kernel `name` for calls that it `takes`, and `otherwise` for the rest."""
 
     name: str
-    takes: Callable[[_Asked], bool]
+    takes: Callable[[_Call], bool]
     otherwise: Attention
 
     def __call__(
@@ -70,22 +71,22 @@ class _Fast:
         pattern: Pattern = PLAIN,
     ) -> Tensor:
         states = (query_THK, key_TGK, value_TGK)
-        taken = self.takes(_Asked(states, layout, dropout, pattern))
+        taken = self.takes(_Call(states, layout, dropout, pattern))
         computes: Callable[..., Tensor] = COMPUTED_BY[self.name] if taken else self.otherwise
         return computes(*states, layout, scale, dropout, pattern)
 
 
-def _takes_grouped(asked: _Asked) -> bool:
-    return asked.sees_all and asked.is_keyed
+def _takes_grouped(call: _Call) -> bool:
+    return call.sees_all and call.is_keyed
 
 
-def _takes_native(asked: _Asked) -> bool:
-    return asked.sees_all and asked.is_keyed and native_takes(*asked.states)
+def _takes_native(call: _Call) -> bool:
+    return call.sees_all and call.is_keyed and native_takes(*call.states)
 
 
-def _takes_triton(asked: _Asked) -> bool:
-    there = _why_not(TRITON, asked.states[0].device.type) is None
-    return there and asked.is_keyed and asked.pattern.relative is None and _triton_takes_states(asked.states)
+def _takes_triton(call: _Call) -> bool:
+    available = _why_not(TRITON, call.states[0].device.type) is None
+    return available and call.is_keyed and call.pattern.relative is None and _triton_takes_states(call.states)
 
 
 def _triton_takes_states(states: tuple[Tensor, Tensor, Tensor]) -> bool:
@@ -94,27 +95,27 @@ def _triton_takes_states(states: tuple[Tensor, Tensor, Tensor]) -> bool:
     return triton_attention.takes(*states)
 
 
-def _takes_varlen(asked: _Asked) -> bool:
-    if asked.dropout.rate > 0 or not library_attention.takes(*asked.states, asked.pattern):
+def _takes_varlen(call: _Call) -> bool:
+    if call.dropout.rate > 0 or not library_attention.takes(*call.states, call.pattern):
         return False
-    query, key, _ = asked.states
+    query, key, _ = call.states
     shares = key.shape[1] != query.shape[1]
     return _why_not(VARLEN, query.device.type) is None and (not shares or library_attention.varlen_shares_keys())
 
 
-def _takes_flash_attn(asked: _Asked) -> bool:
-    return library_attention.takes(*asked.states, asked.pattern)
+def _takes_flash_attn(call: _Call) -> bool:
+    return library_attention.takes(*call.states, call.pattern)
 
 
-def _triton(*told: Any) -> Tensor:
+def _triton(*arguments: Any) -> Tensor:
     from ftsys.kernels import triton_attention
 
-    return triton_attention.flash_attention(*told)
+    return triton_attention.flash_attention(*arguments)
 
 
 def _for_plain(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A kernel without the argument `pattern`, which it knows to be plain."""
-    return lambda *told: kernel(*told[:-1])
+    """Return `kernel` with the last argument, `pattern`, dropped: it supports plain patterns only."""
+    return lambda *arguments: kernel(*arguments[:-1])
 
 
 COMPUTED_BY: dict[str, Callable[..., Tensor]] = {
@@ -137,25 +138,25 @@ KERNELS: dict[str, Attention] = {
 }
 
 
-def choose_kernel(demanded: str, device: str = "cpu", head_size: int | None = None) -> str:
-    """The kernel's name: `demanded`, or for "auto" the fastest that `device` ("cpu" or "cuda") has.
+def choose_kernel(requested: str, device: str = "cpu", head_size: int | None = None) -> str:
+    """Return the kernel's name: `requested`, or for "auto" the fastest one available on `device` ("cpu" or "cuda").
 
     Raises:
-        ConfigError: `demanded` names a kernel that does not exist, that this machine cannot run, or that is not made
-            for heads of `head_size`, where it is known.
+        ConfigError: `requested` is not a kernel, this machine cannot run it, or it does not support heads of
+            `head_size` elements (not checked if None).
     """
-    if demanded == "auto":
+    if requested == "auto":
         return next(name for name in BY_SPEED[device] if _why_not(name, device) is None)
-    if demanded not in KERNELS:
-        raise ConfigError(f"engine.kernels={demanded!r} is not a kernel. Use 'auto' or one of {sorted(KERNELS)}.")
-    reason = _why_not(demanded, device) or (head_size and _why_not_heads(demanded, head_size))
+    if requested not in KERNELS:
+        raise ConfigError(f"engine.kernels={requested!r} is not a kernel. Use 'auto' or one of {sorted(KERNELS)}.")
+    reason = _why_not(requested, device) or (head_size and _why_not_heads(requested, head_size))
     if reason is not None:
-        raise ConfigError(f"engine.kernels={demanded!r} cannot be had here: {reason}. Use 'auto'.")
-    return demanded
+        raise ConfigError(f"engine.kernels={requested!r} cannot be had here: {reason}. Use 'auto'.")
+    return requested
 
 
 def why_not_fast(device: str) -> str | None:
-    """The reason why "auto" takes a slower kernel on `device`, or None."""
+    """Return the reason why "auto" does not use the fastest kernel on `device`, or None if it does."""
     return _why_not(BY_SPEED[device][0], device)
 
 
@@ -184,5 +185,5 @@ def _why_not_heads(name: str, size: int) -> str | None:
 
 
 @cache
-def _has_triton() -> bool:  # asked in every layer
+def _has_triton() -> bool:  # called in each layer
     return importlib.util.find_spec("triton") is not None

@@ -1,10 +1,15 @@
 # mypy: disable-error-code="no-untyped-def"
-# A kernel's arguments are pointers and numbers of a GPU program, for which Python has no types.
-"""Attention in Triton for GPUs: variable lengths without padding, no scores in memory, dropout keyed by the example.
+# A Triton kernel's arguments are pointers and scalars of a GPU program, for which Python has no types.
+"""Computes attention on GPUs in Triton: variable lengths without padding, no scores in memory, keyed dropout.
 
-The blockwise softmax and its backward pass are FlashAttention's (Dao, "FlashAttention-2", 2023); the masks are those of
-`ftsys.kernels.dropout`, read from its two tables by windows that are hashed once a token and head. A program works on a
-block of one sequence's queries or keys for one head; blocks behind a shorter sequence's end return at once.
+The blockwise softmax and its backward pass follow FlashAttention-2 (Dao, 2023). The dropout masks are those of
+`ftsys.kernels.dropout`, read from its two tables by windows that are hashed once per token and head. One program
+computes one block of queries or keys of one sequence and one head. A block after the end of a shorter sequence returns
+at once.
+
+Names in the kernels: M rows of a block of queries, N rows of a block of keys. `one` and `other` (T, H) int32 are the
+starts of the dropout windows in the tables `first` and `second`; `lowest` and `kept` are `dropout.threshold`'s results.
+`logs` (T, H) float32 is the log of each row's sum of exponentials. `reach` is the pattern's window in tokens.
 """
 
 from typing import Any
@@ -18,18 +23,19 @@ from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import PLAIN, Pattern
 
 BLOCKS = {2: 64, 4: 32}
-"""Rows of a block, by an element's bytes."""
+"""Rows of a block, by bytes per element."""
 WIDE_ROW = 256
-"""Bytes of a block's row above which blocks have half the rows: the smallest shared memory, 99 KiB, holds them too."""
+"""Bytes of a row above which a block has half the rows, to fit the smallest shared memory of a GPU, 99 KiB."""
 SMALLEST, LARGEST = 16, 128
-"""Head sizes: the smallest side that a matrix unit takes, to which smaller heads are filled up, and the largest."""
+"""Head sizes: a smaller head is padded to SMALLEST, the smallest size of a matrix unit; LARGEST is the limit."""
 
 WARPS = 8
-"""Warps of a program. With Triton's usual 4, all three kernels run out of registers on an H100 (benchmarks/LOG.md)."""
+"""Warps per program. With Triton's default of 4, all three kernels spill registers on an H100 (benchmarks/LOG.md)."""
 
 
 @triton.jit
 def _factors(first, second, windows_one, windows_other, places_N, lowest, kept):
+    """Return the dropout factors (M, N): `kept` or 0."""
     numbers = tl.load(first + windows_one[:, None] + places_N[None, :])
     numbers = (numbers + tl.load(second + windows_other[:, None] + places_N[None, :])).to(tl.int16)
     return tl.where(numbers.to(tl.int32) >= lowest, kept, 0.0)
@@ -37,13 +43,14 @@ def _factors(first, second, windows_one, windows_other, places_N, lowest, kept):
 
 @triton.jit
 def _rows(base, places, length, row_stride, columns, WIDTH: tl.constexpr):
+    """Load the rows at `places` of a sequence, (BLOCK, SIZE), with zeros after its end and after WIDTH columns."""
     inside = (places[:, None] < length) & (columns[None, :] < WIDTH)
     return tl.load(base + places[:, None] * row_stride + columns[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
 def _in_reach(first, length, reach, WINDOWED: tl.constexpr, BLOCK: tl.constexpr):
-    """The first block that the block of places from `first` on reaches, and the end of the last one."""
+    """Return the start of the first block, and the end of the last one, that the block starting at `first` sees."""
     begin, end = 0, length
     if WINDOWED:
         begin = tl.maximum(first - reach + 1, 0) // BLOCK * BLOCK
@@ -53,7 +60,7 @@ def _in_reach(first, length, reach, WINDOWED: tl.constexpr, BLOCK: tl.constexpr)
 
 @triton.jit
 def _seen(places, others, length, reach, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr):
-    """True where a query at one of `places` sees a key at one of `others`."""
+    """Return True (M, N) if the query at position `places` sees the key at position `others`."""
     ahead = others[None, :] - places[:, None]
     seen = (places[:, None] < length) & (others[None, :] < length)
     if CAUSAL:
@@ -94,7 +101,8 @@ def _forward(
         v = _rows(value + key_shift, others, length, key_stride, columns, WIDTH)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         scores = tl.where(_seen(places, others, length, reach, CAUSAL, WINDOWED), scores, -1e30)
-        # A row that sees nothing yet counts ones here; its first real score makes `decay` zero, and they are gone.
+        # A row without a visible key so far adds ones to `sums`; its first visible score sets `decay` to 0 and removes
+        # them.
         higher = tl.maximum(largest, tl.max(scores, 1))
         weights, decay = tl.exp(scores - higher[:, None]), tl.exp(largest - higher)
         sums = sums * decay + tl.sum(weights, 1)
@@ -110,6 +118,7 @@ def _forward(
 
 @triton.jit
 def _weights(q, k, seen, log_M, scale):
+    """Return the attention probabilities (M, N) before dropout, from the saved logs."""
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     return tl.where(seen, tl.exp(scores - log_M[:, None]), 0.0)
 
@@ -135,7 +144,7 @@ def _key_gradients(
     first_query, end_query = _in_reach(begin, length, reach, WINDOWED, BLOCK)
     if CAUSAL:
         first_query = begin
-    # One query head after another reads this key head: their sums are in a fixed order.
+    # The query heads of this key head are summed one after another, so the order of summation is fixed.
     for head in range(group * (heads // groups), (group + 1) * (heads // groups)):
         shift = start * stride + head * WIDTH
         for query_block in range(first_query, end_query, BLOCK):
@@ -200,18 +209,18 @@ def _query_gradients(
     tl.store(at, (of_query * scale).to(d_query.dtype.element_ty), mask=inside)
 
 
-def filled_size(size: int) -> int:
-    """Elements that a head of `size` is filled up to: a power of two."""
+def padded_size(size: int) -> int:
+    """Return the padded size of a head of `size` elements: a power of two."""
     return max(SMALLEST, int(triton.next_power_of_2(size)))
 
 
-def rows_of_block(filled: int, element_bytes: int) -> int:
-    """Rows of a block for heads that are filled up to `filled` elements."""
-    return BLOCKS[element_bytes] // (2 if filled * element_bytes > WIDE_ROW else 1)
+def rows_of_block(padded: int, element_bytes: int) -> int:
+    """Return the number of rows of a block, for heads padded to `padded` elements."""
+    return BLOCKS[element_bytes] // (2 if padded * element_bytes > WIDE_ROW else 1)
 
 
 def takes(query_THK: torch.Tensor, key_TGK: torch.Tensor, value_TGK: torch.Tensor) -> bool:
-    """Whether the kernels are made for these tensors: heads of up to LARGEST elements, no float64."""
+    """Return True if the kernels support these tensors: equal dtypes of 2 or 4 bytes, heads of up to LARGEST."""
     same = query_THK.dtype == key_TGK.dtype == value_TGK.dtype and query_THK.element_size() in BLOCKS
     return same and query_THK.shape[-1] <= LARGEST
 
@@ -225,19 +234,24 @@ def flash_attention(
     dropout: AttentionDropout,
     pattern: Pattern = PLAIN,
 ) -> torch.Tensor:
-    """As the kernels of `ftsys.kernels.attention`, for what `takes` says and a pattern without relative terms."""
+    """Compute attention as defined in `ftsys.kernels.attention`, on a GPU.
+
+    The tensors are those that `takes` accepts; the pattern must have no relative terms; dropout must be keyed.
+    """
     where = (layout, scale, dropout, pattern)
     output: torch.Tensor = _Flash.apply(query_THK, key_TGK, value_TGK, where)
     return output
 
 
 class _Flash(torch.autograd.Function):
+    """Launches the kernels of the forward and the backward pass."""
+
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, where: Any) -> torch.Tensor:
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         output, logs_TH = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
-        grid, told, constants = _launch(query, key, *where)
-        _forward[grid(query)](query, key, value, output, logs_TH, *told, **constants)
+        grid, shared, constants = _launch(query, key, *where)
+        _forward[grid(query)](query, key, value, output, logs_TH, *shared, **constants)
         ctx.save_for_backward(query, key, value, output, logs_TH)
         ctx.where = where
         return output
@@ -248,10 +262,10 @@ class _Flash(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         sums_TH = (gradient.float() * output).sum(-1)
         d_query, d_key, d_value = (torch.empty_like(states) for states in (query, key, value))
-        grid, told, constants = _launch(query, key, *ctx.where)
+        grid, shared, constants = _launch(query, key, *ctx.where)
         given = (query, key, value, gradient, logs_TH, sums_TH)
-        _key_gradients[grid(key)](*given, d_key, d_value, *told, **constants)
-        _query_gradients[grid(query)](*given, d_query, *told, **constants)
+        _key_gradients[grid(key)](*given, d_key, d_value, *shared, **constants)
+        _query_gradients[grid(query)](*given, d_query, *shared, **constants)
         return d_query, d_key, d_value, None
 
 
@@ -263,9 +277,9 @@ def _launch(
     dropout: AttentionDropout,
     pattern: Pattern,
 ) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The grid for some states' heads, the arguments that all kernels share, and what they are compiled for.
+    """Return the grid by a tensor's heads, the arguments that all kernels share, and their compile-time constants.
 
-    Heads of sequences are many, and come first: a grid's second side ends at 65,535.
+    Sequences times heads is the grid's first dimension, because the second one is limited to 65,535.
     """
     heads, size = query.shape[1:]
     keys_TH, drops = dropout.keys_TH(heads), dropout.rate > 0
@@ -274,10 +288,10 @@ def _launch(
         check_width(layout.max_seqlen)
         one, other = (window.int() for window in windows(keys_TH, dropout.site))
         first, second = mask_tables(query.device)
-    filled = filled_size(size)
-    block = rows_of_block(filled, query.element_size())
+    padded = padded_size(size)
+    block = rows_of_block(padded, query.element_size())
     blocks, reach = triton.cdiv(layout.max_seqlen, block), pattern.window or 0
-    told = (layout.cu_seqlens, one, other, first, second, heads, key.shape[1], scale, *threshold(dropout.rate), reach)
+    shared = (layout.cu_seqlens, one, other, first, second, heads, key.shape[1], scale, *threshold(dropout.rate), reach)
     constants = {"DROPS": drops, "CAUSAL": pattern.causal, "WINDOWED": pattern.window is not None, "WIDTH": size}
-    constants |= {"SIZE": filled, "BLOCK": block, "num_warps": WARPS}
-    return lambda states: (layout.sequences * states.shape[1], blocks), told, constants
+    constants |= {"SIZE": padded, "BLOCK": block, "num_warps": WARPS}
+    return lambda states: (layout.sequences * states.shape[1], blocks), shared, constants

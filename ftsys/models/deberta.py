@@ -142,7 +142,7 @@ class PackedConv(ConvLayer):
         return self.LayerNorm(residual_states + activated_TD[None]).to(residual_states.dtype)
 
 
-def open_deberta(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
+def install_packed_deberta(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
     """Make the encoder, the attention modules and the convolution of a DeBERTa-v2 classifier accept packed batches."""
     encoder = model.base_model.encoder
     encoder.__class__, encoder.layout_slot = PackedEncoder, layout_slot

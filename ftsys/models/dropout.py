@@ -59,7 +59,7 @@ def library_of(layout: PackedLayout, *tensors: torch.Tensor) -> Library | None:
     return native() if layout.kernel == NATIVE and layers.takes(*tensors) else None
 
 
-def open_dropout(model: nn.Module, layout_slot: LayoutSlot) -> None:
+def install_keyed_dropout(model: nn.Module, layout_slot: LayoutSlot) -> None:
     """Number the sites of `model` in the order of `model.modules()`, and make each `nn.Dropout` a `KeyedDropout`."""
     shared = getattr(model, "config", None) is not None and model.config.model_type in _SHARED_LAYERS
     for number, module in enumerate(model.modules()):

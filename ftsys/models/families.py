@@ -12,19 +12,19 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 from ftsys.errors import ConfigError
 from ftsys.models.layout_slot import LayoutSlot, Pooling, first_tokens, last_tokens, mean_of_tokens
 
-Opener = Callable[[PreTrainedModel, LayoutSlot], None]
+Installer = Callable[[PreTrainedModel, LayoutSlot], None]
 
 
-def _open_mpnet(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
-    from ftsys.models.mpnet import open_mpnet  # imports transformers' module of this model only if it is used
+def _install_mpnet(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
+    from ftsys.models.mpnet import install_packed_mpnet  # imports transformers' module of this model only if it is used
 
-    open_mpnet(model, layout_slot)
+    install_packed_mpnet(model, layout_slot)
 
 
-def _open_deberta(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
-    from ftsys.models.deberta import open_deberta
+def _install_deberta(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
+    from ftsys.models.deberta import install_packed_deberta
 
-    open_deberta(model, layout_slot)
+    install_packed_deberta(model, layout_slot)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Family:
     """True if the head pools by `input_ids` or the mask; then it gets one token per sequence and no mask."""
     inputs: Mapping[str, Any] | None = None
     """Additional keyword arguments of the base model."""
-    open: Opener | None = None
+    install: Installer | None = None
     """Function that replaces module classes, for families that do not use transformers' AttentionInterface."""
 
     def pooling_of(self, config: Any) -> Pooling | None:
@@ -65,9 +65,9 @@ FAMILIES: dict[str, Family] = {
     "roberta-prelayernorm": _BERT,
     "xlm-roberta-xl": _BERT,
     "data2vec-text": _BERT,
-    "mpnet": Family("encoder", open=_open_mpnet),
+    "mpnet": Family("encoder", install=_install_mpnet),
     # Pools the base model's output: it is the last entry of all hidden states, not the encoder's own result.
-    "deberta-v2": Family(has_token_types=True, open=_open_deberta),
+    "deberta-v2": Family(has_token_types=True, install=_install_deberta),
     "modernbert": Family(pooling={"cls": first_tokens, "mean": mean_of_tokens}, head_sees_sequences=True),
     # The third pooling, "late", is a mean of logits, for which the head needs all tokens.
     "eurobert": Family(pooling={"bos": first_tokens, "mean": mean_of_tokens}, head_sees_sequences=True),

@@ -40,8 +40,8 @@ class FusedAddNorm(nn.Module):
         return layers.add_norm(library, x, input_tensor, norm, keys, site, self.dropout.p)
 
 
-def open_fused(model: nn.Module, layout_slot: LayoutSlot) -> None:
-    """Fuse the blocks of `model` that are like BERT's; call `open_dropout` first, so that its dropouts are keyed."""
+def install_fused_layers(model: nn.Module, layout_slot: LayoutSlot) -> None:
+    """Fuse the blocks of `model` that are like BERT's; its dropouts must already be keyed."""
     for module in model.modules():
         if _adds_and_norms(module):
             module.__class__, module.layout_slot = FusedAddNorm, layout_slot

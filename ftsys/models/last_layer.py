@@ -19,8 +19,8 @@ from ftsys.models.fused import FusedAddNorm
 
 _PARTS = {"query": nn.Linear, "key": nn.Linear, "value": nn.Linear, "dropout": KeyedDropout}
 """Submodules by which an attention like BERT's is recognized, whatever the name of its class."""
-_ASKING: dict[type, type] = {}
-"""Subclasses made by `_asking`, by the model's own class."""
+_SUBCLASSES: dict[type, type] = {}
+"""Subclasses made by `_first_tokens_class`, by the model's own class."""
 
 
 class FirstTokensAttention(nn.Module):
@@ -49,7 +49,7 @@ class FirstTokensAttention(nn.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by the model's own class: pickle finds a class by name, and this one has the same name."""
-        _, stock = type(self).__bases__  # as `_asking` made it
+        _, stock = type(self).__bases__  # as `_first_tokens_class` made it
         return _unpickled, (stock,), self.__dict__
 
 
@@ -76,7 +76,7 @@ class RowsOfHead:
         return tuple(rows if rows.shape[1] == len(first_S) else rows.index_select(1, first_S) for rows in args)
 
 
-def spare_last_layer(model: PreTrainedModel) -> None:
+def skip_unused_rows(model: PreTrainedModel) -> None:
     """Make the last layer of an encoder whose head reads first tokens compute only these after its attention.
 
     This applies if the layer has BERT's parts, and each operation after its attention works row by row and runs once.
@@ -94,24 +94,24 @@ def spare_last_layer(model: PreTrainedModel) -> None:
         rows = RowsOfHead()
         blocks["attention"].register_forward_pre_hook(rows.note, with_kwargs=True)
         blocks["attention.output"].register_forward_pre_hook(rows.select)
-        _ask_for_first_tokens(blocks.get("attention.self"))
+        _install_first_tokens_attention(blocks.get("attention.self"))
 
 
-def _ask_for_first_tokens(attention: nn.Module | None) -> None:
+def _install_first_tokens_attention(attention: nn.Module | None) -> None:
     if attention is None or {name: type(part) for name, part in attention.named_children()} != _PARTS:
         return
     if hasattr(attention, "scaling") and hasattr(attention, "attention_head_size"):
-        attention.__class__ = _asking(type(attention))
+        attention.__class__ = _first_tokens_class(type(attention))
 
 
-def _asking(stock: type) -> type:
+def _first_tokens_class(stock: type) -> type:
     """Return a subclass of `stock`: transformers selects by class the modules whose attention weights it returns."""
-    if stock not in _ASKING:
-        _ASKING[stock] = new_class(stock.__name__, (FirstTokensAttention, stock))
-    return _ASKING[stock]
+    if stock not in _SUBCLASSES:
+        _SUBCLASSES[stock] = new_class(stock.__name__, (FirstTokensAttention, stock))
+    return _SUBCLASSES[stock]
 
 
 def _unpickled(stock: type) -> nn.Module:
     """Return an empty instance, which pickle and deepcopy then fill."""
-    empty: nn.Module = object.__new__(_asking(stock))
+    empty: nn.Module = object.__new__(_first_tokens_class(stock))
     return empty

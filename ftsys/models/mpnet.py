@@ -67,7 +67,7 @@ class PackedSelfAttention(MPNetSelfAttention):
         return (self.o(context_THK.flatten(1))[None],)
 
 
-def open_mpnet(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
+def install_packed_mpnet(model: PreTrainedModel, layout_slot: LayoutSlot) -> None:
     """Make the encoder and the attention modules of an MPNet classifier accept packed batches."""
     encoder = model.base_model.encoder
     encoder.__class__, encoder.layout_slot = PackedEncoder, layout_slot

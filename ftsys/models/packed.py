@@ -13,10 +13,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 from ftsys.errors import ConfigError
 from ftsys.kernels.layout import PackedLayout
 from ftsys.models.attention_interface import ATTENTION_NAME, register_attention
-from ftsys.models.dropout import open_dropout
+from ftsys.models.dropout import install_keyed_dropout
 from ftsys.models.families import FAMILIES, Family, why_not_packable
-from ftsys.models.fused import open_fused
-from ftsys.models.last_layer import spare_last_layer
+from ftsys.models.fused import install_fused_layers
+from ftsys.models.last_layer import skip_unused_rows
 from ftsys.models.layout_slot import LayoutSlot, first_tokens
 
 __all__ = ["FAMILIES", "PackedView", "why_not_packable"]
@@ -41,7 +41,7 @@ class PackedView:
         self.token_types = getattr(model.config, "type_vocab_size", 0) if self.family.has_token_types else 0
         self.first_position, self.longest = _position_table(model)
         if not hasattr(model, _SLOT):
-            setattr(model, _SLOT, _open(model, self.family))
+            setattr(model, _SLOT, _install(model, self.family))
 
     def inputs(
         self,
@@ -91,20 +91,20 @@ def head_size(config: PretrainedConfig) -> int:
     return int(own or config.hidden_size // config.num_attention_heads)
 
 
-def _open(model: PreTrainedModel, family: Family) -> LayoutSlot:
+def _install(model: PreTrainedModel, family: Family) -> LayoutSlot:
     pooled = getattr(model.base_model, family.encoder) if family.encoder else model.base_model
     pooling = family.pooling_of(model.config)
     assert pooling is not None  # `why_not_packable` checked this
     layout_slot = LayoutSlot(model, pooled, pooling)
-    if family.open is not None:
-        family.open(model, layout_slot)
+    if family.install is not None:
+        family.install(model, layout_slot)
     else:
         register_attention()
         model.set_attn_implementation(ATTENTION_NAME)
-    open_dropout(model, layout_slot)
-    open_fused(model, layout_slot)
+    install_keyed_dropout(model, layout_slot)
+    install_fused_layers(model, layout_slot)
     if pooling is first_tokens:
-        spare_last_layer(model)
+        skip_unused_rows(model)
     return layout_slot
 
 

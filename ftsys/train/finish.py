@@ -53,7 +53,7 @@ def _predict_splits(session: Session) -> tuple[dict[str, dict[str, float]], dict
     wanted = (*session.task.evaluation_splits, *session.task.test_splits)
     try:
         for name in (name for name in wanted if name in session.store.splits):
-            session.stopping.leave_if_asked(session.trainer.args)
+            session.stopping.exit_if_requested(session.trainer.args)
             metrics[name], speed[name] = _predict(session, name)
     except EvaluationStopped:
         raise session.stopping.interruption.error() from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ftsys.config import RunConfig, resolve_task
 from ftsys.errors import DONE, ConfigError
-from ftsys.fast_import.hooks import imports_finished
+from ftsys.fast_import.hooks import end_fast_import
 from ftsys.model_files.config import model_config
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
@@ -71,7 +71,7 @@ def predict_splits(
     with SplitProgress("predict") as progress:
         hooks = RunHooks(on_evaluation_progress=lambda name, done, total: progress(done, total, name))
         trainer = prediction_trainer(run, model, store, scratch, hooks)
-        imports_finished()
+        end_fast_import()
         for name in names:
             split = store.splits[name]
             speed = speed_of(trainer.predict(split).metrics, "test_")

@@ -17,7 +17,7 @@ from ftsys.config import RunConfig, dump_toml, run_identity
 from ftsys.data.bundle import model_folder_of
 from ftsys.data.store.reader import Store
 from ftsys.distributed import decided_by_rank_0
-from ftsys.fast_import.hooks import imports_finished
+from ftsys.fast_import.hooks import end_fast_import
 from ftsys.files import atomic_write_json, atomic_write_text
 from ftsys.kernels.select import why_not_fast
 from ftsys.models.packed import why_not_packable
@@ -183,7 +183,7 @@ def _train(session: Session, resume: str | None) -> dict[str, float]:
     """Train to the end, or to a signal; returns seconds to the first step and in training, evaluations left out."""
     trainer, first_step = session.trainer, _FirstStep()
     trainer.add_callback(first_step)
-    imports_finished()
+    end_fast_import()
     start = time.perf_counter()
     try:
         train_until_stopped(trainer, session.checkpointer, session.stopping, resume)

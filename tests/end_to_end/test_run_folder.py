@@ -57,6 +57,15 @@ def test_plain_transformers_loads_the_model_with_the_same_logits(finished: Path)
     assert found["label"] == lines[1].split("\t")[1]
 
 
+def test_a_run_without_fast_imports_has_the_same_losses(finished: Path, tmp_path: Path) -> None:
+    switches = {"FTSYS_FAST_IMPORT": "0", "PYTHONPROFILEIMPORTTIME": "1"}  # the latter lists imports on standard error
+    ended = ftsys("train", write_run_file(tmp_path), cwd=tmp_path, **switches)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "import time" in ended.stderr
+    assert any(line.split("|")[-1].strip() == "datasets" for line in ended.stderr.splitlines())
+    assert losses(tmp_path / "run") == losses(finished / "run")
+
+
 def test_evaluate_finds_the_same_metrics(finished: Path) -> None:
     ended = ftsys("evaluate", "run.toml", cwd=finished)
     assert ended.returncode == 0, ended.stderr

@@ -87,10 +87,10 @@ def test_overrides_may_stand_before_the_run_file(tmp_path: Path, capsys: pytest.
     ("command", "own_process", "lean"),
     [("train", True, True), ("predict", True, True), ("train", False, False), ("config", True, False)],
 )
-def test_only_a_process_that_is_a_rank_installs_import_hooks(
+def test_only_a_process_that_is_a_rank_imports_fast(
     command: str, own_process: bool, lean: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[bool] = []
-    monkeypatch.setattr(cli, "install_import_hooks", lambda: started.append(True))
+    monkeypatch.setattr(cli, "begin_fast_import", lambda: started.append(True))
     assert main([command, str(tmp_path / "missing.toml")], own_process=own_process) == 2
     assert started == [True] * lean

@@ -1,1 +1,4 @@
-"""CPU kernels in C++ for what torch does in many passes. A machine's own compiler makes them, once, in seconds."""
+"""Provides CPU kernels in C++ for operations that torch does in several passes over memory.
+
+The machine's own compiler builds them once, within seconds.
+"""

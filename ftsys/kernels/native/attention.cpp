@@ -1,8 +1,9 @@
-// Attention within each sequence of a packed batch: a task is one head of one sequence, whose scores fit a core's
-// cache.
+// Computes attention within each sequence of a packed batch. A task is one head of one sequence, whose scores fit into
+// a core's cache.
 //
-// Forward: S = scale Q K^T, E = exp(S - max), O = (E * M) V / rowsum(E), and the log of each row's sum is kept.
-// Backward, with P = exp(S - log of the sum) and D = rowsum(dO * O) (FlashAttention's; Dao et al., 2022, appendix B):
+// Forward: S = scale Q K^T, E = exp(S - max), O = (E * M) V / rowsum(E), with the dropout factors M. The log of each
+// row's sum, max + log(rowsum(E)), is saved.
+// Backward, with P = exp(S - saved log) and D = rowsum(dO * O) (FlashAttention; Dao et al., 2022, appendix B):
 // dV = (P * M)^T dO, dS = P * (M * (dO V^T) - D), dQ = scale dS K, dK = scale dS^T Q. All sums are in float32.
 #include <utility>
 #include <vector>
@@ -10,10 +11,11 @@
 #include "common.h"
 
 static constexpr int TILE_ROWS = 8;
-static constexpr float NOWHERE = -1e30f;  // the score of a key that is not there
+static constexpr float MASKED = -1e30f;  // score of padding keys
 
-static inline int64_t up_to(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+static inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+// Computes TILE_ROWS rows and COLUMNS * LANES columns of the product below, with all sums in registers.
 template <int COLUMNS>
 static inline void tile(int64_t depth, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row,
                         float* c, int64_t c_row) {
@@ -32,8 +34,8 @@ static inline void tile(int64_t depth, const float* a, int64_t a_row, int64_t a_
     for (int n = 0; n < COLUMNS; ++n) std::memcpy(c + r * c_row + n * LANES, &sums[r][n], sizeof(Lanes));
 }
 
-// C (rows, columns) = A B, with A's element (i, p) at a[i * a_row + p * a_step]; rows are rounded up to TILE_ROWS, so
-// all three have room for that; columns are a multiple of LANES.
+// Computes C (rows, columns) = A (rows, depth) B (depth, columns). Element (i, p) of A is a[i * a_row + p * a_step].
+// `rows` is rounded up to TILE_ROWS, so A and C must have memory for that; `columns` is a multiple of LANES.
 static void product(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, int64_t a_step,
                     const float* b, int64_t b_row, float* c, int64_t c_row) {
   for (int64_t n = 0; n < columns;) {
@@ -49,7 +51,8 @@ static void product(int64_t rows, int64_t columns, int64_t depth, const float* a
   }
 }
 
-// One head of one sequence: rows of `size` numbers, `stride` apart in memory.
+// One head of one sequence: `length` rows of `size` numbers, `stride` numbers apart; `wide` is `length` rounded up to
+// LANES.
 struct Head {
   int64_t start, length, size, stride, offset, wide;
 
@@ -62,7 +65,7 @@ struct Head {
     std::fill(to + length * size, to + wide * size, 0.0f);
   }
 
-  void turn(const float* rows, float* to) const {  // (wide, size) to (size, wide)
+  void transpose(const float* rows, float* to) const {  // transposes (wide, size) to (size, wide)
     for (int64_t i = 0; i < wide; ++i)
       for (int64_t p = 0; p < size; ++p) to[p * wide + i] = rows[i * size + p];
   }
@@ -81,25 +84,25 @@ struct Shape {
   const int32_t* bounds;
   int64_t sequences, heads, size;
   float scale;
-  int32_t first_only;  // queries, their keys of dropout and what is computed for them have one row a sequence
+  int32_t first_only;  // 1: queries, their dropout keys and their results have one row per sequence
 
   int64_t longest() const {
     int32_t found = 0;
     for (int64_t s = 0; s < sequences; ++s) found = std::max(found, bounds[s + 1] - bounds[s]);
-    return up_to(found, LANES);
+    return round_up(found, LANES);
   }
 
   Head head(int64_t task) const {
     const int64_t s = task / heads, h = task % heads, length = bounds[s + 1] - bounds[s];
-    return {bounds[s], length, size, heads * size, h * size, up_to(length, LANES)};
+    return {bounds[s], length, size, heads * size, h * size, round_up(length, LANES)};
   }
 
-  Head asking(int64_t task) const {  // the rows of queries, which all keys of `head(task)` answer
+  Head queries(int64_t task) const {  // rows of the queries that attend to the keys of `head(task)`
     return first_only ? Head{task / heads, 1, size, heads * size, task % heads * size, LANES} : head(task);
   }
 };
 
-// A thread's memory, handed out piece by piece to one task after another.
+// The working memory of one thread, reused by its tasks.
 struct Scratch {
   std::vector<float> memory;
   float* next = nullptr;
@@ -108,13 +111,13 @@ struct Scratch {
   float* take(int64_t numbers) { return std::exchange(next, next + numbers); }
 };
 
-// The masks of a head's rows, asked of memory long before they are read: they lie anywhere in two large tables.
-static void find_masks(const Dropout& dropout, const Head& asking, int64_t wide, int64_t h,
+// Finds the masks of a head's rows and prefetches them, because they are at random places of two large tables.
+static void find_masks(const Dropout& dropout, const Head& queries, int64_t wide, int64_t h,
                        std::vector<MaskRow>& masks) {
   masks.clear();
   if (!dropout.keys) return;
-  for (int64_t i = 0; i < asking.length; ++i) {
-    masks.emplace_back(dropout, Dropout::mix(uint64_t(dropout.keys[asking.start + i]) + uint64_t(h) + 1));
+  for (int64_t i = 0; i < queries.length; ++i) {
+    masks.emplace_back(dropout, Dropout::mix(uint64_t(dropout.keys[queries.start + i]) + uint64_t(h) + 1));
     for (int64_t j = 0; j < wide + 32; j += 32) {  // a cache line holds 32 numbers
       __builtin_prefetch(masks.back().first + j);
       __builtin_prefetch(masks.back().second + j);
@@ -122,11 +125,12 @@ static void find_masks(const Dropout& dropout, const Head& asking, int64_t wide,
   }
 }
 
-// exp(row - its largest) in place, 0 behind `length`; returns the log of the row's sum of exponentials.
+// Replaces `row` by exp(row - maximum), with 0 from `length` on; sets `factor` to 1 / sum; returns the log of the
+// row's sum of exponentials.
 static float exponentials(float* row, int64_t length, int64_t wide, float* factor) {
   float largest[LANES], sums[LANES] = {};
-  std::fill(row + length, row + wide, NOWHERE);
-  std::fill(largest, largest + LANES, NOWHERE);
+  std::fill(row + length, row + wide, MASKED);
+  std::fill(largest, largest + LANES, MASKED);
   for (int64_t j = 0; j < wide; j += LANES)
     for (int64_t u = 0; u < LANES; ++u) largest[u] = std::max(largest[u], row[j + u]);
   const float top = *std::max_element(largest, largest + LANES);
@@ -147,19 +151,19 @@ static void forward(const Shape& shape, const T* query, const T* key, const T* v
     std::vector<MaskRow> masks;
 #pragma omp for schedule(dynamic, 4)
     for (int64_t task = 0; task < shape.sequences * shape.heads; ++task) {
-      const Head head = shape.head(task), asking = shape.asking(task);
-      const int64_t Q = asking.length, L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
+      const Head head = shape.head(task), queries = shape.queries(task);
+      const int64_t Q = queries.length, L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
       scratch.reset();
-      float *q = scratch.take(W * K), *k = scratch.take(W * K), *turned = scratch.take(W * K);
+      float *q = scratch.take(W * K), *k = scratch.take(W * K), *transposed = scratch.take(W * K);
       float *scores = scratch.take(W * W), *factors = scratch.take(W);
-      find_masks(dropout, asking, W, h, masks);
-      asking.read(query, q, shape.scale);
+      find_masks(dropout, queries, W, h, masks);
+      queries.read(query, q, shape.scale);
       head.read(key, k);
-      head.turn(k, turned);
-      product(Q, W, K, q, K, 1, turned, W, scores, W);
+      head.transpose(k, transposed);
+      product(Q, W, K, q, K, 1, transposed, W, scores, W);
       for (int64_t i = 0; i < Q; ++i) {
         float* row = scores + i * W;
-        logs[(asking.start + i) * shape.heads + h] = exponentials(row, L, W, factors + i);
+        logs[(queries.start + i) * shape.heads + h] = exponentials(row, L, W, factors + i);
         if (masks.empty()) continue;
         for (int64_t j = 0; j < W; j += LANES) {
           const Lanes factors = masks[i].lanes(j);
@@ -168,7 +172,7 @@ static void forward(const Shape& shape, const T* query, const T* key, const T* v
       }
       head.read(value, k);
       product(Q, K, L, scores, W, 1, k, K, q, K);
-      asking.write(q, output, factors, 1.0f);
+      queries.write(q, output, factors, 1.0f);
     }
   }
 }
@@ -182,28 +186,28 @@ static void backward(const Shape& shape, const T* query, const T* key, const T* 
     std::vector<MaskRow> masks;
 #pragma omp for schedule(dynamic, 4)
     for (int64_t task = 0; task < shape.sequences * shape.heads; ++task) {
-      const Head head = shape.head(task), asking = shape.asking(task);
-      const int64_t Q = asking.length, L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
+      const Head head = shape.head(task), queries = shape.queries(task);
+      const int64_t Q = queries.length, L = head.length, W = head.wide, K = head.size, h = task % shape.heads;
       scratch.reset();
       float *q = scratch.take(W * K), *k = scratch.take(W * K), *g = scratch.take(W * K), *o = scratch.take(W * K);
-      float *other = scratch.take(W * K), *turned = scratch.take(W * K);
+      float *other = scratch.take(W * K), *transposed = scratch.take(W * K);
       float *weights = scratch.take(W * W), *slopes = scratch.take(W * W);
-      find_masks(dropout, asking, W, h, masks);
-      asking.read(query, q, shape.scale);
+      find_masks(dropout, queries, W, h, masks);
+      queries.read(query, q, shape.scale);
       head.read(key, k);
-      asking.read(gradient, g);
-      asking.read(output, o);
-      head.turn(k, turned);
-      product(Q, W, K, q, K, 1, turned, W, weights, W);
+      queries.read(gradient, g);
+      queries.read(output, o);
+      head.transpose(k, transposed);
+      product(Q, W, K, q, K, 1, transposed, W, weights, W);
       head.read(value, other);
-      head.turn(other, turned);
-      product(Q, W, K, g, K, 1, turned, W, slopes, W);
+      head.transpose(other, transposed);
+      product(Q, W, K, g, K, 1, transposed, W, slopes, W);
       for (int64_t i = 0; i < Q; ++i) {
         float *weight = weights + i * W, *slope = slopes + i * W, sum = 0;
-        const float log_sum = logs[(asking.start + i) * shape.heads + h];
+        const float log_sum = logs[(queries.start + i) * shape.heads + h];
 #pragma omp simd reduction(+ : sum)
         for (int64_t p = 0; p < K; ++p) sum += g[i * K + p] * o[i * K + p];
-        std::fill(weight + L, weight + W, NOWHERE);
+        std::fill(weight + L, weight + W, MASKED);
         for (int64_t j = 0; j < W; j += LANES) {
           const Lanes factors = masks.empty() ? Lanes{} + 1.0f : masks[i].lanes(j);
           for (int64_t u = 0; u < LANES; ++u) {
@@ -216,8 +220,8 @@ static void backward(const Shape& shape, const T* query, const T* key, const T* 
       product(L, K, Q, weights, 1, W, g, K, o, K);
       head.write(o, d_value, nullptr, 1.0f);
       product(Q, K, L, slopes, W, 1, k, K, o, K);
-      asking.write(o, d_query, nullptr, shape.scale);
-      product(L, K, Q, slopes, 1, W, q, K, o, K);  // the queries are scaled already
+      queries.write(o, d_query, nullptr, shape.scale);
+      product(L, K, Q, slopes, 1, W, q, K, o, K);  // the queries are already multiplied by scale
       head.write(o, d_key, nullptr, 1.0f);
     }
   }

@@ -1,6 +1,6 @@
-"""Attention in C++: one pass for each head of each sequence, its scores never in memory, dropout keyed by the example.
+"""Computes attention in C++ on CPU: one task per head and sequence, scores kept in cache, keyed dropout.
 
-Only each row's log of its sum of exponentials is kept for the backward pass, which forms the scores again.
+For the backward pass, only the log of each row's sum of exponentials is saved; the scores are computed again.
 """
 
 from typing import Any
@@ -14,11 +14,11 @@ from ftsys.kernels.native.library import native
 from ftsys.kernels.native.structures import Shape, dropout_of
 
 LANES = 16
-"""A head's size must be a multiple of it."""
+"""Floats of a vector in `common.h`; a head's size must be a multiple of it."""
 
 
 def takes(query_THK: torch.Tensor, key_THK: torch.Tensor, value_THK: torch.Tensor) -> bool:
-    """Whether the kernel is made for these tensors, and there is one."""
+    """Return True if the kernel supports these tensors, and this machine has it."""
     fits = query_THK.shape[-1] % LANES == 0 and layers.takes(query_THK, key_THK, value_THK)
     return fits and native() is not None
 
@@ -31,7 +31,10 @@ def native_attention(
     scale: float,
     dropout: AttentionDropout,
 ) -> torch.Tensor:
-    """As the kernels of `ftsys.kernels.attention`, for what `takes` says and a plain pattern."""
+    """Compute attention as defined in `ftsys.kernels.attention`, with a plain pattern: (T, H, K).
+
+    All tensors are (T, H, K), float32 or bfloat16, as `takes` checks.
+    """
     shape = _shape(query_THK, layout, scale, first_only=False)
     drops = dropout_of(dropout.keys_T, dropout.site, dropout.rate, layout.max_seqlen)
     output: torch.Tensor = _Native.apply(query_THK, key_THK, value_THK, (native(), shape, drops, layout, dropout))
@@ -46,7 +49,7 @@ def native_first_tokens(
     scale: float,
     dropout: AttentionDropout,
 ) -> torch.Tensor:
-    """As `native_attention`, of the queries of each sequence's first token alone: (S, H, K)."""
+    """Compute `native_attention` for the query of each sequence's first token only: (S, H, K)."""
     shape = _shape(query_SHK, layout, scale, first_only=True)
     keys_S = None if dropout.keys_T is None else dropout.keys_T.index_select(0, layout.first_tokens_S)
     drops = dropout_of(keys_S, dropout.site, dropout.rate, layout.max_seqlen)
@@ -61,6 +64,8 @@ def _shape(query: torch.Tensor, layout: PackedLayout, scale: float, first_only: 
 
 
 class _Native(torch.autograd.Function):
+    """Calls the forward and the backward kernel; `where` is (library, shape, dropout, layout, dropout keys)."""
+
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, where: Any) -> torch.Tensor:
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
@@ -68,7 +73,7 @@ class _Native(torch.autograd.Function):
         library, shape, dropout, *_ = where
         library.call("attention_forward", shape, query, key, value, dropout, output, logs, dtype=query.dtype)
         ctx.save_for_backward(query, key, value, output, logs)
-        ctx.where = where  # what its last two hold, the structures point to
+        ctx.where = where  # its last two elements own the memory that the structures point to
         return output
 
     @staticmethod

@@ -1,7 +1,7 @@
-// What the native kernels share: the two number formats, exp and the keyed dropout's rows.
+// Definitions shared by the native kernels: float and bfloat16 conversion, exp, and the masks of keyed dropout.
 //
-// Nothing here needs torch's headers: all functions take plain pointers, so a compiler is done in seconds. Loops are
-// plain and left to the compiler's vectorizer; the sums that it may reorder are marked.
+// All functions take plain pointers and need no headers of torch, so compilation takes seconds. Loops are left to the
+// compiler's vectorizer; sums that it may reorder are marked with `omp simd reduction`.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,8 @@
 #include <cstring>
 
 static constexpr int LANES = 16;
-typedef float Lanes __attribute__((vector_size(4 * LANES)));  // a vector register, or as many as a machine needs for it
+// One vector register, or several on a machine with shorter ones.
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
 
 struct bf16 {
   uint16_t bits;
@@ -26,14 +27,14 @@ inline float narrow<float>(float value) {
   return value;
 }
 template <>
-inline bf16 narrow<bf16>(float value) {  // to nearest, ties to even; a NaN stays one
+inline bf16 narrow<bf16>(float value) {  // rounds to nearest, ties to even; NaN stays NaN
   uint32_t bits = __builtin_bit_cast(uint32_t, value);
   uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   return {uint16_t(value != value ? 0x7fc0 : rounded)};
 }
 
-// exp to within two units in the last place, 0 below -87: 2^n times a polynomial on [-ln2 / 2, ln2 / 2] whose
-// coefficients are those of the series, the last two adjusted by Cephes (Moshier, expf.c).
+// Returns exp(x) with an error of at most two units in the last place, and 0 for x < -87. It computes 2^n times a
+// polynomial on [-ln2 / 2, ln2 / 2] with the coefficients of Cephes (Moshier, expf.c).
 static inline float fast_exp(float x) {
   x = std::min(x, 88.0f);
   float n = __builtin_rintf(x * 1.44269504088896341f);
@@ -49,12 +50,12 @@ static inline float fast_exp(float x) {
   return x < -87.0f ? 0.0f : p * power;
 }
 
-// The masks of ftsys/kernels/dropout.py, which says what they are; `keys` is null where nothing is dropped.
+// Keyed dropout as defined in ftsys/kernels/dropout.py; `keys` is null if nothing is dropped.
 struct Dropout {
-  const int64_t* keys;  // one a token
+  const int64_t* keys;  // one per token
   const int16_t *first, *second;
   int64_t site;         // the site's number times its stride
-  int32_t lowest_kept;  // a number of a row below it is dropped
+  int32_t lowest_kept;  // an element whose number is below it is dropped
   float scale;          // 1 / (1 - rate)
 
   static uint64_t mix(uint64_t key) {
@@ -64,6 +65,7 @@ struct Dropout {
   }
 };
 
+// The dropout factors of one row: operator[] returns `scale` for a kept element and 0 for a dropped one.
 struct MaskRow {
   const int16_t *first, *second;
   int32_t lowest_kept;
@@ -79,7 +81,7 @@ struct MaskRow {
     return int16_t(uint16_t(first[i]) + uint16_t(second[i])) >= lowest_kept ? scale : 0.0f;
   }
 
-  // Sixteen of them from `start`, spelled out: compilers take the loop apart.
+  // Returns LANES factors from `start`. Written with vector types, because compilers do not vectorize the loop.
   Lanes lanes(int64_t start) const {
     typedef uint16_t Short __attribute__((vector_size(2 * LANES)));
     typedef int16_t Signed __attribute__((vector_size(2 * LANES)));

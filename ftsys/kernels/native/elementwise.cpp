@@ -1,6 +1,6 @@
-// Elementwise work of an encoder's layer, each in one pass over memory: dropout, and dropout + residual + LayerNorm.
+// Computes elementwise parts of an encoder layer in one pass over memory: dropout, and dropout + residual + LayerNorm.
 //
-// Sums over rows are formed in BLOCKS parts whatever the number of threads, so that the result does not depend on it.
+// Sums over rows have BLOCKS partial sums for any number of threads, so the result does not depend on that number.
 #include "common.h"
 
 static constexpr int64_t BLOCKS = 32;
@@ -19,6 +19,7 @@ struct Norm {
   float epsilon;
 };
 
+// Computes sum = residual + dropout(x) and y = LayerNorm(sum); saves each row's mean and 1 / standard deviation.
 template <typename T>
 static void norm(const Norm& of, const T* x, const T* residual, const T* weight, const T* bias, const Dropout& dropout,
                  T* sum, T* y, float* means, float* scales) {
@@ -46,7 +47,9 @@ static void norm(const Norm& of, const T* x, const T* residual, const T* weight,
   }
 }
 
-// `parts` (BLOCKS, 2, D): what a block of rows adds to the gradients of weight and bias.
+// Computes the gradients of LayerNorm(residual + dropout(x)). With g = dy * weight and the normalized row n,
+// d_residual = scale * (g - mean(g) - n * mean(g * n)), and d_x is the same times the dropout factors.
+// `parts` (BLOCKS, 2, D) gets the partial sums of the gradients of weight and bias.
 template <typename T>
 static void norm_backward(const Norm& of, const T* gradient, const T* sum, const T* weight, const float* means,
                           const float* scales, const Dropout& dropout, T* d_x, T* d_residual, float* parts) {
@@ -58,22 +61,22 @@ static void norm_backward(const Norm& of, const T* gradient, const T* sum, const
     for (int64_t i = block * of.rows / BLOCKS; i < (block + 1) * of.rows / BLOCKS; ++i) {
       const int64_t first = i * D;
       const float mean = means[i], scale = scales[i];
-      float slopes = 0, leaning = 0;
-#pragma omp simd reduction(+ : slopes, leaning)
+      float mean_g = 0, mean_gn = 0;
+#pragma omp simd reduction(+ : mean_g, mean_gn)
       for (int64_t d = 0; d < D; ++d) {
         const float g = widen(gradient[first + d]), normal = (widen(sum[first + d]) - mean) * scale;
         d_weight[d] += g * normal;
         d_bias[d] += g;
-        slopes += g * widen(weight[d]);
-        leaning += g * widen(weight[d]) * normal;
+        mean_g += g * widen(weight[d]);
+        mean_gn += g * widen(weight[d]) * normal;
       }
-      slopes /= D, leaning /= D;
+      mean_g /= D, mean_gn /= D;
       for (int64_t d = 0; d < D; ++d) {
         const float normal = (widen(sum[first + d]) - mean) * scale;
-        const float slope = widen(gradient[first + d]) * widen(weight[d]) - slopes - normal * leaning;
-        d_residual[first + d] = narrow<T>(scale * slope);
+        const float d_sum = widen(gradient[first + d]) * widen(weight[d]) - mean_g - normal * mean_gn;
+        d_residual[first + d] = narrow<T>(scale * d_sum);
       }
-      if (!dropout.keys) continue;  // the same gradient for both
+      if (!dropout.keys) continue;  // d_x and d_residual are the same tensor
       const MaskRow mask(dropout, uint64_t(dropout.keys[i]));
       for (int64_t d = 0; d < D; ++d) d_x[first + d] = narrow<T>(widen(d_residual[first + d]) * mask[d]);
     }

@@ -1,4 +1,4 @@
-"""Elementwise parts of a layer in one pass each: keyed dropout, and dropout + residual + LayerNorm."""
+"""Computes elementwise parts of a layer in one pass over memory: keyed dropout, and dropout + residual + LayerNorm."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from ftsys.kernels.native.library import DTYPES, Library
 from ftsys.kernels.native.structures import Norm, dropout_of
 
 _BLOCKS = 32
-"""Parts in which `elementwise.cpp` sums over rows."""
+"""Number of partial sums over rows in `elementwise.cpp`; the same constant is there."""
 
 
 def takes(*tensors: torch.Tensor) -> bool:
-    """Whether the kernels are made for these tensors: real ones on a CPU, of one dtype of theirs."""
+    """Return True if the kernels support these tensors: on a CPU, all float32 or all bfloat16, not fake tensors."""
     dtype = tensors[0].dtype
     return dtype in DTYPES and all(
         tensor.dtype == dtype and tensor.device.type == "cpu" and type(tensor) in _REAL for tensor in tensors
@@ -20,11 +20,14 @@ def takes(*tensors: torch.Tensor) -> bool:
 
 
 _REAL = (torch.Tensor, torch.nn.Parameter)
-"""Not torch's fake tensors, which have no memory."""
+"""Tensor classes that own memory, unlike torch's fake tensors."""
 
 
 def keyed_dropout(library: Library, x: torch.Tensor, keys: torch.Tensor, site: int, rate: float) -> torch.Tensor:
-    """As `ftsys.kernels.dropout.keyed_dropout`, with the same masks."""
+    """Apply dropout with the same masks as `ftsys.kernels.dropout.keyed_dropout`.
+
+    `x` is (*keys.shape, D), float32 or bfloat16; `keys` are int64.
+    """
     y: torch.Tensor = _KeyedDropout.apply(x, (library, keys.contiguous(), site, rate))
     return y
 
@@ -56,7 +59,10 @@ def add_norm(
     site: int,
     rate: float,
 ) -> torch.Tensor:
-    """norm(residual + dropout(x)), all of one shape (..., D), with a key for each row; None: nothing is dropped."""
+    """Return norm(residual + dropout(x)), for tensors of one shape (..., D), float32 or bfloat16.
+
+    `keys` (...) int64 has one dropout key per row; None means no dropout.
+    """
     where = (library, norm.eps, keys if keys is None else keys.contiguous(), site, rate)
     y: torch.Tensor = _AddNorm.apply(x, residual, norm.weight, norm.bias, where)
     return y

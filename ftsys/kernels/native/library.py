@@ -1,7 +1,7 @@
-"""Compiles the kernels on first use, keeps the result in the cache folder, and calls them with tensors.
+"""Compiles the C++ kernels on first use, stores the library in the cache folder, and calls it with tensors.
 
-The sources need no headers but C++'s own, so a compiler takes two seconds. They share torch's OpenMP runtime, which is
-in the process already: a second one would have threads of its own, and the two would wait for each other's cores.
+The sources include only headers of standard C++, so compilation takes two seconds. The library uses the OpenMP runtime
+that torch has already loaded: a second runtime would start its own threads, which would compete for the same cores.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ import torch
 from ftsys.cache import cache_folder
 
 NATIVE = "native"
-"""What engine.kernels calls them."""
+"""Name of these kernels in `engine.kernels`."""
 
 SOURCES = ("attention.cpp", "elementwise.cpp", "optimizer.cpp")
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
@@ -29,16 +29,18 @@ _FOLDER = Path(__file__).parent
 
 
 class Library:
-    """The kernels' functions, by the names that the sources give them."""
+    """Calls the functions of the compiled library by name."""
 
     def __init__(self, path: Path) -> None:
-        """Load what the compiler left at `path`. Raises OSError."""
+        """Load the library at `path`. Raises OSError."""
         _share_openmp()
         self._library = ctypes.CDLL(str(path))
 
     def call(self, name: str, *arguments: Any, dtype: torch.dtype, returns: Any = None) -> Any:
-        """Call `name` for tensors of `dtype` with tensors, structures and whole numbers."""
-        function = self._library[f"{name}_{DTYPES[dtype]}"]  # a fresh object for each call
+        """Call function `name` for `dtype`; arguments are tensors, ctypes structures or integers."""
+        function = self._library[
+            f"{name}_{DTYPES[dtype]}"
+        ]  # a new object per call, so `restype` is not shared between threads
         function.restype = returns
         return function(*map(_as_c, arguments))
 
@@ -52,13 +54,13 @@ def _as_c(value: Any) -> Any:
 
 
 def native() -> Library | None:
-    """The kernels, or None where this machine cannot make them; `why_not_native` says why."""
+    """Return the kernels, or None if this machine cannot compile them; `why_not_native` gives the reason."""
     found = _found()
     return None if isinstance(found, str) else found
 
 
 def why_not_native() -> str | None:
-    """The reason why there are no native kernels here, or None where there are."""
+    """Return the reason why this machine has no native kernels, or None if it has them."""
     found = _found()
     return found if isinstance(found, str) else None
 
@@ -67,7 +69,7 @@ _given_up: list[str] = []
 
 
 def give_up(reason: str) -> None:
-    """Go without them from now on in this process, for `reason`."""
+    """Switch the native kernels off in this process, for `reason`."""
     _given_up.append(reason)
 
 
@@ -91,7 +93,10 @@ def _load() -> Library | str:
 
 
 def _compiled(compiler: str) -> Path:
-    """The library's file. No lock: several processes may compile at once, and each puts a whole file in place."""
+    """Return the library's file; compile it if needed.
+
+    There is no lock: several processes may compile at once, and each one moves a complete file into place.
+    """
     target = cache_folder() / "native" / f"{_fingerprint(compiler)}.so"
     if target.exists():
         return target
@@ -108,18 +113,18 @@ def _compiled(compiler: str) -> Path:
 
 
 def _fingerprint(compiler: str) -> str:
-    """Changes with the sources, the flags, the compiler and the processor: a cache folder may be shared by nodes."""
-    told = [*FLAGS, *(path.read_text() for path in sorted(_FOLDER.iterdir()) if path.suffix in (".cpp", ".h"))]
-    told.append(subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True).stdout)
-    described = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.split("\t")[0] in _CPU_LINES]
-    return hashlib.sha256("\n".join([*told, *sorted(set(described))]).encode()).hexdigest()[:24]
+    """Return a hash of sources, flags, compiler and processor, because nodes may share a cache folder."""
+    inputs = [*FLAGS, *(path.read_text() for path in sorted(_FOLDER.iterdir()) if path.suffix in (".cpp", ".h"))]
+    inputs.append(subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True).stdout)
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.split("\t")[0] in _CPU_LINES]
+    return hashlib.sha256("\n".join([*inputs, *sorted(set(cpu))]).encode()).hexdigest()[:24]
 
 
 _CPU_LINES = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU part")
 
 
 def _share_openmp() -> None:
-    """Make torch's own OpenMP runtime visible to what is loaded next."""
+    """Make the symbols of torch's OpenMP runtime visible to libraries loaded later."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     loaded = sorted({line.split()[-1] for line in lines if "libgomp" in line})
     ctypes.CDLL(loaded[0] if loaded else "libgomp.so.1", mode=ctypes.RTLD_GLOBAL)

@@ -1,4 +1,4 @@
-"""AdamW on masters, and gradients' norms, in one pass over memory each."""
+"""Computes AdamW steps on float32 master weights, and sums of squares for gradient norms, in one pass each."""
 
 import ctypes
 from typing import Any
@@ -11,11 +11,11 @@ from ftsys.kernels.native.library import Library
 from ftsys.kernels.native.structures import AdamW
 
 _PART = 4096
-"""Numbers whose squares are summed together; as in `optimizer.cpp`."""
+"""Numbers per partial sum of squares; the same constant is `CHUNK` in `optimizer.cpp`."""
 
 
 def takes_weight(master: Tensor, parameter: Tensor, gradient: Tensor) -> bool:
-    """Whether the kernel is made for this weight: whole in memory, its gradient of its own dtype."""
+    """Return True if the kernel supports this weight: contiguous, and its gradient has the weight's dtype."""
     return takes(parameter, gradient) and all(tensor.is_contiguous() for tensor in (master, parameter, gradient))
 
 
@@ -29,9 +29,11 @@ def adamw(
     gradient_scale: float,
     awake: Tensor | None,
 ) -> None:
-    """One step of float32 `master` and its `state`, rounded into `parameter`.
+    """Do one AdamW step on float32 `master` and its `state` in place, and round the result into `parameter`.
 
-    `awake` (rows,), bool: rows of a matrix that are updated; those that have a gradient now are marked first.
+    `state` has "step", "exp_avg" and "exp_avg_sq" (float32), `group` has "lr", "betas", "eps" and "weight_decay", all
+    as in torch.optim.AdamW. The gradient is multiplied by `gradient_scale`. `awake` is bool (rows,): only rows marked
+    in it are updated, and a row with a gradient other than 0 is marked first. None updates all rows.
     """
     beta1, beta2 = group["betas"]
     step = float(state["step"])
@@ -54,7 +56,10 @@ def adamw(
 
 
 def sum_of_squares(library: Library, values: Tensor) -> float:
-    """In parts of float32 sums, added in double precision: the same for any number of threads."""
+    """Return the sum of squares of `values`, float32 or bfloat16.
+
+    Partial sums are float32 and added in double precision, so the result does not depend on the number of threads.
+    """
     values = values.contiguous()
     parts = torch.empty(-(-values.numel() // _PART), dtype=torch.float32)
     found = library.call("sum_of_squares", values, values.numel(), parts, dtype=values.dtype, returns=ctypes.c_double)

@@ -1,4 +1,4 @@
-"""What the kernels are told beside tensors, laid out as their sources say."""
+"""Defines the ctypes structures that the kernels take as arguments; each has the layout of its C++ structure."""
 
 import ctypes
 
@@ -8,7 +8,7 @@ from ftsys.kernels.dropout import check_width, mask_tables, site_offset, thresho
 
 
 class Dropout(ctypes.Structure):
-    """A dropout's keys and site; see `common.h`."""
+    """Holds keys, tables and rate of a dropout; see `Dropout` in `common.h`."""
 
     _fields_ = (
         ("keys", ctypes.c_void_p),
@@ -21,7 +21,10 @@ class Dropout(ctypes.Structure):
 
 
 def dropout_of(keys: torch.Tensor | None, site: int, rate: float, width: int) -> Dropout:
-    """`keys` (int64, contiguous, kept alive by the caller), one a row of `width` elements; None: nothing is dropped."""
+    """Return the dropout of rows of `width` elements; `keys` (one per row) None or `rate` 0 means no dropout.
+
+    `keys` must be int64 and contiguous, and the caller must keep them alive during the call.
+    """
     if keys is None or rate == 0:
         return Dropout()
     check_width(width)
@@ -30,7 +33,7 @@ def dropout_of(keys: torch.Tensor | None, site: int, rate: float, width: int) ->
 
 
 class Shape(ctypes.Structure):
-    """Sequences and heads of an attention; see `attention.cpp`. `bounds` are int32 (sequences + 1)."""
+    """Holds sequences and heads of an attention; see `attention.cpp`. `bounds` are int32 (sequences + 1,)."""
 
     _fields_ = (
         ("bounds", ctypes.c_void_p),
@@ -43,13 +46,13 @@ class Shape(ctypes.Structure):
 
 
 class Norm(ctypes.Structure):
-    """Rows of a LayerNorm; see `elementwise.cpp`."""
+    """Holds the shape of a LayerNorm; see `Norm` in `elementwise.cpp`."""
 
     _fields_ = (("rows", ctypes.c_int64), ("width", ctypes.c_int64), ("epsilon", ctypes.c_float))
 
 
 class AdamW(ctypes.Structure):
-    """One step's numbers; see `optimizer.cpp`."""
+    """Holds the scalars of one AdamW step; see `AdamW` in `optimizer.cpp`."""
 
     _fields_ = tuple(
         (name, ctypes.c_float)

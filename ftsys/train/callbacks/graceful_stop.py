@@ -68,9 +68,9 @@ class GracefulStop(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Agree once more, for a signal that came during the last evaluation or save."""
-        self.ask(args)
+        self.agree(args)
 
-    def ask(self, args: TrainingArguments) -> bool:
+    def agree(self, args: TrainingArguments) -> bool:
         """Return True if any rank was told to stop. Collective.
 
         Raises:
@@ -94,9 +94,9 @@ class GracefulStop(TrainerCallback):
         self.agreed = self.agreed or bool(highest)
         return self.agreed
 
-    def leave_if_asked(self, args: TrainingArguments) -> None:
+    def exit_if_requested(self, args: TrainingArguments) -> None:
         """Raise StoppedEarly on every rank if any rank was told to stop. Collective."""
-        if self.ask(args):
+        if self.agree(args):
             raise self.interruption.error()
 
 

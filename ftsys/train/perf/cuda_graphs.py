@@ -55,14 +55,16 @@ class GpuRecorder:
         A pass that synchronizes cannot be recorded, and torch cannot be used after a failed attempt.
         """
         before = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 results = passes()
             finally:
                 torch.cuda.set_sync_debug_mode(before)
-        waits = next((f"{each.filename}:{each.lineno}" for each in told if "synchronizing" in str(each.message)), None)
+        waits = next(
+            (f"{each.filename}:{each.lineno}" for each in caught if "synchronizing" in str(each.message)), None
+        )
         return results, None if waits is None else f"the pass waits for the GPU in {waits}"
 
     def recorded(self, passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:

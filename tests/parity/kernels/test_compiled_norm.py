@@ -1,4 +1,4 @@
-"""What torch.compile makes of a region is the region: the same masks, values and gradients."""
+"""Tests that a compiled region has the masks, values and gradients of the eager one."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The attention kernels against the slow reference in float64, for every pattern, and the choice between them."""
+"""Tests the attention kernels against the slow reference in float64, for every pattern, and the choice of a kernel."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def random_states(lengths: list[int], heads: int) -> torch.Tensor:
 def assert_equals_the_reference(
     name: str, lengths: list[int], pattern: Pattern, tables: list[torch.Tensor], groups: int = HEADS
 ) -> None:
-    """Output and the gradients of queries, keys, values and `tables`."""
+    """Return the output and the gradients of queries, keys, values and `tables`."""
     inputs = [random_states(lengths, heads) for heads in (HEADS, groups, groups)]
     gradient = torch.randn(sum(lengths), HEADS, HEAD_SIZE, dtype=torch.float64)
     results: list[list[torch.Tensor]] = []
@@ -73,7 +73,7 @@ def test_relative_terms_equal_the_reference(name: str, given: str, causal: bool)
 
 
 def test_the_reference_adds_what_the_relative_terms_define() -> None:
-    """By hand for one head: with queries and keys of zeros the scores are the bias alone."""
+    """Compare with a result by hand for one head: with queries and keys of zeros, the scores are the bias."""
     length = 3
     bias_HO = torch.randn(1, 2 * length - 1, dtype=torch.float64)
     zeros, eye = torch.zeros(length, 1, 3, dtype=torch.float64), torch.eye(length, dtype=torch.float64)[:, None]
@@ -96,7 +96,7 @@ def test_what_a_pattern_hides(causal: bool, window: int | None) -> None:
 
 
 def test_attention_dropout_drops_at_its_rate() -> None:
-    """With uniform weights over L keys and values of one, the output is the kept share divided by 1 - rate."""
+    """With uniform weights over L keys and values of one, the output is the kept fraction divided by 1 - rate."""
     length, rate = 64, 0.25
     layout = PackedLayout(torch.tensor([0, length, length + 8]).int(), length)
     zeros = torch.zeros(length + 8, 4, 8)
@@ -117,7 +117,7 @@ def test_a_kernel_is_taken_by_name_or_refused_with_the_names_there_are() -> None
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shift", [0.0, 100.0, -100.0])
 def test_scores_far_from_zero_neither_overflow_nor_vanish(dtype: torch.dtype, shift: float) -> None:
-    """Scores of +-100 and more, whose exponentials float32 cannot hold: the row's largest is taken off then."""
+    """Use scores of +-100 and more, whose exponentials overflow float32 unless the row's maximum is subtracted."""
     lengths = [5, 24, 7]
     query, key, value = (torch.randn(sum(lengths), HEADS, HEAD_SIZE, dtype=dtype) for _ in range(3))
     key[..., 0], query[..., 0] = 10.0, shift / 10.0

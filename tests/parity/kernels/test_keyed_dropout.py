@@ -1,4 +1,4 @@
-"""Dropout in whole models: an example's masks are its own, however it is packed and whichever kernel computes."""
+"""Tests dropout in whole models: an example has the same masks in every pack and with every kernel."""
 
 import itertools
 
@@ -31,7 +31,7 @@ def _model(variant: str, kernel: str = "grouped") -> tuple[PreTrainedModel, Pack
 
 
 def _logits(model: PreTrainedModel, view: PackedView, examples: list[int], step: int = 5) -> torch.Tensor:
-    """(S, C), of the examples in this order in one pack."""
+    """Return the logits (S, C) of the examples, packed in this order."""
     generator = torch.Generator().manual_seed(1)
     rows = [torch.randint(2, 60, (length,), generator=generator) for length in LENGTHS]
     ids, lengths = torch.cat([rows[e] for e in examples]), torch.tensor([LENGTHS[e] for e in examples])

@@ -1,7 +1,7 @@
-"""Other people's flash attention: what is told to it, against the slow reference, by doubles where there is no GPU.
+"""Tests the arguments of other libraries' flash attention against the slow reference, with fakes for the libraries.
 
-The doubles take the real functions' arguments and compute, in float64 and one sequence after another, what these say
-they compute. tests/gpu runs the real ones.
+The fakes take the real functions' arguments and compute their documented result in float64, one sequence after another.
+tests/gpu runs the real functions.
 """
 
 import inspect
@@ -53,7 +53,7 @@ def varlen_double(*given: Any, **named: Any) -> Tensor:
 
 
 class Package:
-    """A double of flash-attn that notes the dropout it is told."""
+    """A fake of flash-attn that records the dropout rate."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.rates: list[float] = []
@@ -99,7 +99,7 @@ def test_a_library_is_told_what_the_reference_computes(
 
 @pytest.mark.parametrize("groups", [2, 4])
 def test_torchs_own_takes_what_it_is_told(groups: int) -> None:
-    """The real function, with tensors that have a shape and a device but no numbers."""
+    """Call the real function with fake tensors, which have a shape and a device but no data."""
     if groups == 2 and not library_attention.varlen_shares_keys():
         pytest.skip(f"torch {torch.__version__} has no shared keys there")
     with FakeTensorMode(), torch.device("meta"):
@@ -135,7 +135,7 @@ def test_only_half_precision_on_a_gpu_is_theirs() -> None:
 
 
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch, found: list[str]) -> None:
-    """As on a machine that has all three kernels; `found` gets the name of each that computes."""
+    """Simulate a machine that has all three kernels; `found` gets the name of each kernel that is called."""
 
     def note(name: str) -> Any:
         def computes(*told: Any) -> Tensor:

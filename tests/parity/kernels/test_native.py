@@ -1,4 +1,4 @@
-"""The C++ kernels against slow float64: attention, dropout, dropout + residual + LayerNorm; and machines without."""
+"""Tests the C++ kernels against slow float64 code, and machines that cannot compile them."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ LENGTHS = ([1], [7, 16, 1, 17, 64], [130, 15, 15], [33] * 4)
 
 
 def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Relative, in the 2-norm."""
+    """Return the relative distance in the 2-norm."""
     found, expected = found.detach().double(), expected.detach().double()
     return float((found - expected).norm() / expected.norm().clamp_min(1e-9))
 
@@ -55,7 +55,7 @@ def test_attention_equals_the_reference_with_the_same_masks(dtype: torch.dtype, 
             found.append([output, *torch.autograd.grad(output, inputs, gradient.to(precision))])
         assert "Native" in str(output.grad_fn)
         for actual, expected in zip(found[1], found[0], strict=True):
-            # Of a single token, the probability is 1 and queries and keys have no gradient but rounding.
+            # For a single token, the probability is 1, so the gradients of queries and keys are rounding errors.
             assert distance(actual, expected) < TOLERANCE[dtype] or expected.norm() < 1e-9
 
 
@@ -109,7 +109,7 @@ def test_add_norm_equals_its_definition(dtype: torch.dtype, width: int, rate: fl
     slow = exact(residual + (keyed_dropout(x, row_keys, 3, rate) if rate else x))
     wanted = [slow, *torch.autograd.grad(slow, [x, residual, exact.weight, exact.bias], gradient.double())]
     for actual, expected in zip(found, wanted, strict=True):
-        if width > 1 or (actual is not found[1] and actual is not found[2]):  # a norm of one number has no slope
+        if width > 1 or (actual is not found[1] and actual is not found[2]):  # a norm of one number has no gradient
             assert distance(actual, expected) < (2 * TOLERANCE[dtype] if expected.norm() > 1e-9 else 1e-3)
 
 
@@ -125,7 +125,7 @@ def test_dropout_has_the_masks_of_the_slow_one(dtype: torch.dtype) -> None:
 
 
 def test_a_whole_model_computes_as_without_them() -> None:
-    """float32, dropout on: the same masks, so the same losses and gradients but for rounding."""
+    """Use float32 with dropout: the masks are the same, so losses and gradients are equal up to rounding."""
     shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
     model = BertForSequenceClassification(BertConfig(vocab_size=50, max_position_embeddings=40, **shape)).train()
     ids, places = torch.randint(5, 50, (60,)), torch.cat([torch.arange(25), torch.arange(35)])
@@ -138,7 +138,9 @@ def test_a_whole_model_computes_as_without_them() -> None:
     assert sum(isinstance(module, FusedAddNorm) for module in model.modules()) == 4
     assert sum(isinstance(module, FirstTokensAttention) for module in model.modules()) == 1
     for actual, expected in zip(found[1], found[0], strict=True):
-        assert distance(actual, expected) < 1e-4 or expected.norm() < 1e-9  # a key's bias has no gradient but rounding
+        assert (
+            distance(actual, expected) < 1e-4 or expected.norm() < 1e-9
+        )  # the gradient of a key's bias is a rounding error
 
 
 def test_the_number_of_threads_changes_nothing() -> None:
@@ -156,7 +158,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
 
 
 def test_heads_that_it_is_not_made_for_are_refused_where_it_is_demanded() -> None:
-    assert choose_kernel("auto", head_size=24) == "native"  # its kernels of other kinds take any size
+    assert choose_kernel("auto", head_size=24) == "native"  # its other kernels support any size
     with pytest.raises(ConfigError, match="heads have 24 elements, and it takes multiples of 16"):
         choose_kernel("native", head_size=24)
 

@@ -1,4 +1,4 @@
-"""The Triton attention against the slow float64 reference: on a GPU where there is one, else by its interpreter."""
+"""Tests the Triton attention against the slow float64 reference, on a GPU or else with Triton's interpreter."""
 
 import pytest
 import torch

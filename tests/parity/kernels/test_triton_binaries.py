@@ -1,4 +1,4 @@
-"""The Triton attention as machine code of real GPUs, which needs none to be made: it compiles, and it fits."""
+"""Tests that the Triton attention compiles for real GPUs and fits their shared memory; no GPU is needed."""
 
 import os
 from typing import Any
@@ -35,9 +35,9 @@ TYPES = {
 
 
 def compiled(kernel: Any, capability: int, state: str, width: int, drops: bool, hides: bool) -> Any:
-    filled = triton_attention.filled_size(width)
-    block = triton_attention.rows_of_block(filled, 2 if state == "*bf16" else 4)
-    constants = {"DROPS": drops, "CAUSAL": hides, "WINDOWED": hides, "WIDTH": width, "SIZE": filled, "BLOCK": block}
+    padded = triton_attention.padded_size(width)
+    block = triton_attention.rows_of_block(padded, 2 if state == "*bf16" else 4)
+    constants = {"DROPS": drops, "CAUSAL": hides, "WINDOWED": hides, "WIDTH": width, "SIZE": padded, "BLOCK": block}
     types = {name: kind for kind, names in TYPES.items() for name in names} | dict.fromkeys(constants, "constexpr")
     signature = {name: types.get(name, state) for name in kernel.arg_names}
     target = GPUTarget("cuda", capability, 32)

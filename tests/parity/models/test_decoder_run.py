@@ -1,4 +1,4 @@
-"""A decoder classifier under the Trainer: packed and padded batches train it alike, and they agree on what pads."""
+"""Tests a decoder classifier under the Trainer: packed and padded batches give the same training and padding token."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Predicted peaks against torch's memory tracker on fake tensors: every family, both precisions, with recomputation."""
+"""Tests predicted memory peaks against torch's memory tracker on fake tensors, for every family and precision."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A packed batch against the padded single-process reference, in float64: loss and every gradient to 1e-9."""
+"""Tests packed batches against the padded reference in float64: loss and all gradients agree to 1e-9."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_loss_and_gradients_equal_the_padded_reference(variant: str, problem: st
 
 
 def targets(problem: str, count: int) -> torch.Tensor:
-    """Labels of `count` rows as transformers' own loss of the problem takes them."""
+    """Return labels of `count` rows, in the form of transformers' loss for the problem."""
     labels, _ = PROBLEMS[problem]
     if problem == "regression":
         return torch.arange(count) % 3 + 0.5
@@ -63,7 +63,7 @@ def targets(problem: str, count: int) -> torch.Tensor:
 def packed_loss(
     model: PreTrainedModel, view: PackedView, rows: list[torch.Tensor], labels: torch.Tensor, problem: str
 ) -> torch.Tensor:
-    """By the project's own loss; ftsys has no multi-label tasks, so there the model's loss of the packed logits."""
+    """Return ftsys' loss, or for multi-label problems, which ftsys lacks, the model's loss of the packed logits."""
     inputs = packed_inputs(view, rows)
     if problem == "multi-label":
         return model(**inputs, labels=labels).loss

@@ -1,4 +1,4 @@
-"""Activations computed again in the backward pass: the same gradients, dropout's masks included."""
+"""Tests that activation checkpointing gives the same gradients, with the same dropout masks."""
 
 import itertools
 
@@ -17,7 +17,7 @@ LENGTHS = [9, 1, 24, 14, 3]
 
 
 def gradients(model: PreTrainedModel, view: PackedView, step: int) -> dict[str, torch.Tensor]:
-    """Gradients of one packed batch in training mode, dropout keyed by the step."""
+    """Return the gradients of one packed batch in training mode, with dropout keyed by the step."""
     rows, lengths = sequences(LENGTHS), torch.tensor(LENGTHS)
     positions = torch.cat([torch.arange(length) for length in LENGTHS])
     bounds = torch.tensor(list(itertools.accumulate(LENGTHS, initial=0)), dtype=torch.int32)
@@ -30,7 +30,7 @@ def gradients(model: PreTrainedModel, view: PackedView, step: int) -> dict[str, 
 
 
 def recomputing(model: PreTrainedModel) -> list[int]:
-    """Switch recomputation on; returns a list that grows by one whenever a layer is computed."""
+    """Switch activation checkpointing on; return a list that gets one element per computation of a layer."""
     calls: list[int] = []
     recompute_layers(model)
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""What the packed view leaves as it was, what it refuses, and that it holds under activation checkpointing."""
+"""Tests what the packed view does not change, the models it refuses, and activation checkpointing."""
 
 import copy
 import pickle
@@ -49,7 +49,7 @@ def test_padded_batches_go_through_the_same_model_as_before(variant: str) -> Non
     "variant", ["bert", "roberta", "xlm-roberta", "camembert", "ernie", "electra", "data2vec-text", "deberta-v3"]
 )
 def test_behind_the_last_attention_only_first_tokens_are_computed(variant: str) -> None:
-    """The head reads no other. Padded batches, which other heads may share, are computed whole."""
+    """The head reads first tokens only. Padded batches are computed completely."""
     ours, view = packed_model(stock_model(variant, 2), variant)
     rows: list[int] = []
     for layer in ours.base_model.encoder.layer:
@@ -60,7 +60,7 @@ def test_behind_the_last_attention_only_first_tokens_are_computed(variant: str) 
 
 
 def test_a_layer_with_more_behind_its_attention_is_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DeBERTa-v2's convolution reads its neighbours, and stands behind the first layer, which may be the last."""
+    """DeBERTa-v2's convolution follows the first layer, which may also be the last, and reads neighbouring rows."""
     model_type, settings = VARIANTS["deberta-v2"]
     monkeypatch.setitem(VARIANTS, "one layer", (model_type, {**settings, "num_hidden_layers": 1}))
     with all_in_float64():
@@ -111,7 +111,7 @@ def test_two_views_and_copies_compute_the_same(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_layers_may_be_computed_again_in_the_backward_pass(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two packed batches are under way before either goes back; the first is not the last one that ran forward."""
+    """Run two forward passes before the backward pass of the first, so its layout is not the most recent one."""
     calls: list[int] = []
     padded = KERNELS["padded"]
     monkeypatch.setitem(KERNELS, "padded", lambda *args: calls.append(1) or padded(*args))  # type: ignore[func-returns-value]
@@ -125,7 +125,7 @@ def test_layers_may_be_computed_again_in_the_backward_pass(variant: str, monkeyp
 
 
 def gradients_of_two_batches(variant: str, recomputed: bool) -> dict[str, torch.Tensor]:
-    """With dropout at the model's own rates."""
+    """Use the model's own dropout rates."""
     model = small_model(variant, 2).train()
     view = PackedView(model)
     if recomputed:
@@ -138,7 +138,7 @@ def gradients_of_two_batches(variant: str, recomputed: bool) -> dict[str, torch.
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:
-    """As transformers does it, or by hand for the two that have no such setting there."""
+    """Switch activation checkpointing on by transformers, or by hand for the two families without this setting."""
     if model.supports_gradient_checkpointing:
         recompute_layers(model)
         return
@@ -164,7 +164,7 @@ def test_bf16_is_as_near_to_the_truth_as_the_stock_model_is(variant: str, weight
 
 @pytest.mark.parametrize("variant", DECODERS)
 def test_a_decoder_pools_at_the_last_token_whatever_it_is(variant: str) -> None:
-    """transformers looks for the last token that is not the padding token, and misses one that is."""
+    """transformers uses the last token that is not the padding token, so it skips a real last token with that id."""
     with all_in_float64():
         stock = stock_model(variant, 2)
         ours, view = packed_model(stock, variant)

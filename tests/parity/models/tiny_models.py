@@ -1,4 +1,4 @@
-"""Tiny models of every packed family, and one batch of rows as the stock stack and as the packed view compute it."""
+"""Builds tiny models of every packed family, and computes one batch by the stock model and by the packed view."""
 
 import itertools
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ SMALL = {
     "n_heads": 4,
     "hidden_dim": 32,
     "pad_token_id": PAD,
-    # Wide enough that attention is far from uniform and every term of a score is felt.
+    # Large enough that attention is far from uniform, so that each term of a score has an effect.
     "initializer_range": 0.3,
 }
 _DEBERTA = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
@@ -73,9 +73,9 @@ COUNTS_FROM_PAD = {
 
 @contextmanager
 def all_in_float64() -> Iterator[None]:
-    """transformers computes norms, rotary angles and softmax in float32 whatever the model's type: here it does not.
+    """Prevent transformers from computing norms, rotary angles and softmax in float32 for a float64 model.
 
-    A parity of 1e-9 can be asked for only where nothing in between is rounded to float32, on either side.
+    Agreement to 1e-9 is possible only if neither side rounds an intermediate result to float32.
     """
     double = torch.float64
     with (
@@ -87,7 +87,7 @@ def all_in_float64() -> Iterator[None]:
 
 
 def small_model(variant: str, labels: int, problem: str | None = None) -> PreTrainedModel:
-    """A two-layer model of the variant in float64, dropout at its defaults."""
+    """Return a two-layer model of the variant in float64, with its default dropout."""
     torch.manual_seed(0)
     model_type, own = VARIANTS[variant]
     known = AutoConfig.for_model(model_type).to_dict()
@@ -98,25 +98,25 @@ def small_model(variant: str, labels: int, problem: str | None = None) -> PreTra
 
 
 def longest_row(variant: str) -> int:
-    """As many tokens as the model has positions for."""
+    """Return the number of positions of the model."""
     return POSITIONS - PAD - 1 if variant in COUNTS_FROM_PAD else POSITIONS
 
 
 def sequences(lengths: list[int]) -> list[torch.Tensor]:
-    """Rows of random tokens, none of them the padding token."""
+    """Return rows of random tokens without the padding token."""
     generator = torch.Generator().manual_seed(1)
     return [torch.randint(2, 60, (length,), generator=generator) for length in lengths]
 
 
 def switch_dropout_off(model: PreTrainedModel) -> None:
-    """Set the rates to nothing; the model stays in training mode."""
+    """Set all dropout rates to 0; the model stays in training mode."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
 
 
 def stock_model(variant: str, labels: int, problem: str | None = None) -> PreTrainedModel:
-    """The reference: transformers' own eager attention, in training mode, without dropout."""
+    """Return the reference: transformers' eager attention, in training mode, without dropout."""
     model = small_model(variant, labels, problem)
     model.set_attn_implementation("eager")
     switch_dropout_off(model)
@@ -124,7 +124,7 @@ def stock_model(variant: str, labels: int, problem: str | None = None) -> PreTra
 
 
 def packed_model(stock: PreTrainedModel, variant: str) -> tuple[PreTrainedModel, PackedView]:
-    """The same model, with a packed view."""
+    """Return the same model with a packed view."""
     model = small_model(variant, stock.config.num_labels, stock.config.problem_type)
     model.load_state_dict(stock.state_dict())
     switch_dropout_off(model)
@@ -132,7 +132,7 @@ def packed_model(stock: PreTrainedModel, variant: str) -> tuple[PreTrainedModel,
 
 
 def padded_inputs(model: PreTrainedModel, rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The stock padded batch; second halves are of token type 1 where the model has types."""
+    """Return the stock padded batch; second halves have token type 1 if the model has types."""
     longest = max(len(row) for row in rows)
     ids = torch.full((len(rows), longest), PAD)
     mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
@@ -145,7 +145,7 @@ def padded_inputs(model: PreTrainedModel, rows: list[torch.Tensor]) -> dict[str,
 
 
 def packed_inputs(view: PackedView, rows: list[torch.Tensor]) -> dict[str, Any]:
-    """The same rows as the view feeds them."""
+    """Return the same rows as the view's inputs."""
     lengths = [len(row) for row in rows]
     types = torch.cat([(torch.arange(length) >= length // 2).long() for length in lengths])
     cumulative = torch.tensor(list(itertools.accumulate(lengths, initial=0)), dtype=torch.int32)
@@ -154,10 +154,10 @@ def packed_inputs(view: PackedView, rows: list[torch.Tensor]) -> dict[str, Any]:
 
 
 def padded_logits(model: PreTrainedModel, rows: list[torch.Tensor]) -> torch.Tensor:
-    """(S, C) of the padded batch."""
+    """Return the logits (S, C) of the padded batch."""
     return model(**padded_inputs(model, rows)).logits
 
 
 def packed_logits(model: PreTrainedModel, view: PackedView, rows: list[torch.Tensor]) -> torch.Tensor:
-    """(S, C) of the packed batch."""
+    """Return the logits (S, C) of the packed batch."""
     return model(**packed_inputs(view, rows)).logits

@@ -1,7 +1,7 @@
-"""Recorded passes against the same passes computed each time: losses, gradients, weights. Recording by a double.
+"""Tests recorded passes against eager passes: losses, gradients, weights. A fake recorder stands in for CUDA graphs.
 
-The double runs what was recorded when it is replayed, on the memory that the recording read, as a CUDA graph does;
-tests/gpu has the real one. That nothing in a pass asks the device for a number is tested for itself.
+At a replay, the fake runs the recorded function on the memory of the recording, as a CUDA graph does; tests/gpu has the
+real one. Another test checks that no pass synchronizes with the device.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 
 
 class Double:
-    """Nothing is run until the replay, whose results lie where the recording said they would."""
+    """Run nothing until the replay, which writes its results to the tensors that the recording returned."""
 
     def __init__(self, waits: str | None = None) -> None:
         self.waits = waits
@@ -67,7 +67,7 @@ def test_a_training_by_recordings_is_the_same(tmp_path: Path, monkeypatch: pytes
 
 
 class Counted:
-    """Passes that add one to a gradient, and a batch's first token to the other; a third weight gets none."""
+    """Passes that add 1 to one gradient and a batch's first token to another; a third weight gets no gradient."""
 
     def __init__(self) -> None:
         self.model = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(2)) for _ in range(3)])
@@ -99,7 +99,7 @@ def test_what_is_replayed_is_the_batch_at_hand_and_gradients_add_up() -> None:
         assert gradients[1] is not None
         assert gradients[0].tolist() == [4.0, 4.0]
         assert gradients[1].tolist() == [3.0 + 5 + step + 14] * 2
-        assert gradients[2] is None  # an optimizer would decay it if it were zero
+        assert gradients[2] is None  # the optimizer would apply weight decay if it were zero
         counted.model.zero_grad(set_to_none=True)
     assert list(graphs.recorded) == [(40, 11, 24)]
 
@@ -164,7 +164,7 @@ def test_where_passes_cannot_be_recorded_a_script_is_told(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_no_pass_asks_the_device_for_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
-    """Tensors without numbers refuse to tell one; the attention, Triton's on a GPU, is left out."""
+    """Fake tensors raise an error if a value is read; the attention, on a GPU in Triton, is left out."""
 
     def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *told: Any) -> torch.Tensor:
         return query + key + value

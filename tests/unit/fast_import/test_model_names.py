@@ -1,4 +1,4 @@
-"""The cache of the names that transformers' models define."""
+"""Tests the cache of the names that transformers' models define."""
 
 from pathlib import Path
 from typing import Any

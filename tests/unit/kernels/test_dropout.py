@@ -1,4 +1,4 @@
-"""Keyed dropout: the rate, independence in every direction, no repeats, and the same mask wherever an example is."""
+"""Tests keyed dropout: its rate, independence of masks, no repeats, and the same mask in every pack."""
 
 import math
 

@@ -20,7 +20,7 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
 def curves(repository: Path) -> list[dict[str, Any]]:
     """The curves of two fresh processes, run at the same time."""
     program = (  # as ranks start, without what transformers imports for other models
-        "from ftsys.fast_import.hooks import install_import_hooks; install_import_hooks(); "
+        "from ftsys.fast_import.hooks import begin_fast_import; begin_fast_import(); "
         "from tests.unit.train.golden_curve import main; main()"
     )
     command = [sys.executable, "-c", program]

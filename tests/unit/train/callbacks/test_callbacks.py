@@ -1,4 +1,4 @@
-"""What the Trainer's events become: metrics.jsonl with several lives, progress, status.json. No training here."""
+"""Tests the callbacks: metrics.jsonl with several attempts, progress, status.json; without training."""
 
 import io
 import json
@@ -23,7 +23,7 @@ IDENTITY = {"seed": 1}
 
 
 class Clock:
-    """Seconds that a test moves on by hand."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -210,7 +210,7 @@ def test_a_newer_life_is_noticed_while_training(tmp_path: Path) -> None:
 
 
 def test_in_the_stock_trainer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The order in which transformers sends events, and what its logs are called, are what the callbacks count on."""
+    """Check the order of transformers' events and the names of its logs, on which the callbacks rely."""
     torch = pytest.importorskip("torch")
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     model = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=16, **sizes))

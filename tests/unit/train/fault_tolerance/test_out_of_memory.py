@@ -1,4 +1,4 @@
-"""Out of memory: planned, used, and the smaller micro-batch that fits."""
+"""Tests the explanation of an out-of-memory error and the smaller micro-batch that it suggests."""
 
 import dataclasses
 from typing import Any
@@ -21,7 +21,7 @@ def planned(micro_tokens: int, total: int) -> Plan:
 
 
 def halves(tokens: int) -> Plan:
-    """A GiB for the weights, and one for each 1,000 tokens."""
+    """Predict 1 GiB for the weights and 1 GiB per 1,000 tokens."""
     return planned(tokens, GIB + tokens * GIB // 1000)
 
 

@@ -1,4 +1,4 @@
-"""Memory that is freed and asked for again is still there: counted in page faults, in a process of its own."""
+"""Tests that freed memory is reused without page faults, in a separate process."""
 
 import os
 import platform
