@@ -63,7 +63,7 @@ def _matthews(labels_S: "npt.NDArray[Any]", predictions_S: "npt.NDArray[Any]") -
     from sklearn.metrics import matthews_corrcoef
 
     if _constant(labels_S) or _constant(predictions_S):
-        return 0.0  # scikit-learn returns the same value, but with a warning that helps nobody
+        return 0.0  # scikit-learn returns the same value, but with a warning that a user cannot act on
     return float(matthews_corrcoef(labels_S, predictions_S))
 
 

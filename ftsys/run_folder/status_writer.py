@@ -1,4 +1,4 @@
-"""Writes status.json for one attempt: while it runs, and when it ends for whatever reason."""
+"""Writes status.json for one attempt: while it runs, and when it ends, for any reason."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -47,12 +47,12 @@ def evaluation_results(task: Task, results: RunResults) -> dict[str, float]:
 
 
 def _of_split(metrics: Mapping[str, float], speed: Mapping[str, float]) -> dict[str, float]:
-    judged = {name: value for name, value in metrics.items() if name not in _NO_METRIC}
-    if len(judged) > 1 and all(value is not None for value in judged.values()):
-        judged["combined_score"] = sum(judged.values()) / len(judged)
+    scores = {name: value for name, value in metrics.items() if name not in _NO_METRIC}
+    if len(scores) > 1 and all(value is not None for value in scores.values()):
+        scores["combined_score"] = sum(scores.values()) / len(scores)
     rest = {"loss": metrics["loss"]} if "loss" in metrics else {}
     return {
-        f"eval_{name}": value for name, value in {**judged, **rest, "samples": metrics["examples"], **speed}.items()
+        f"eval_{name}": value for name, value in {**scores, **rest, "samples": metrics["examples"], **speed}.items()
     }
 
 

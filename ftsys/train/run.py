@@ -43,9 +43,9 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
             return DONE
         store, seconds = _prepare(run, task)  # finds wrong input before the folder is claimed and anything is removed
         claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else CHECK_ONLY)
-        journal = StatusWriter(folder, claim.attempt)
-        with journal.ending():
-            _train(run, task, store, seconds, claim, journal, interruption)
+        status_writer = StatusWriter(folder, claim.attempt)
+        with status_writer.ending():
+            _train(run, task, store, seconds, claim, status_writer, interruption)
     if table:
         show(run, task, folder, first_attempt=claim.first_attempt)
     return DONE
@@ -83,25 +83,25 @@ def _train(
     store: Store,
     prepare_seconds: float,
     claim: Claim,
-    journal: StatusWriter,
+    status_writer: StatusWriter,
     interruption: Interruption,
 ) -> None:
     if this_machine(os.environ).device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it found no GPU
-    journal.write(None, "")
+    status_writer.write(None, "")
     from ftsys.distributed import leave_process_group
     from ftsys.train.fault_tolerance.watchdog import Watchdog
     from ftsys.train.finish import finish
     from ftsys.train.session import open_session, train_session
 
-    journal.phase = "train"
-    watchdog = Watchdog(journal, interruption, run.train.watchdog_seconds)
+    status_writer.phase = "train"
+    watchdog = Watchdog(status_writer, interruption, run.train.watchdog_seconds)
     try:
         with watchdog.watching():
             session = open_session(run, task, store, claim, watchdog)
             session.timing["prepare_s"] = prepare_seconds
             train_session(session)
-            journal.phase = "finish"
+            status_writer.phase = "finish"
             finish(session)
     except StoppedEarly:
         leave_process_group()  # all ranks get here: otherwise a rank sometimes aborts, and 75 is lost

@@ -41,7 +41,7 @@ class Watchdog:
 
     def __init__(
         self,
-        journal: StatusWriter,
+        status_writer: StatusWriter,
         interruption: Interruption,
         hung_after: float,
         leave: Callable[[int], Any] = os._exit,
@@ -50,10 +50,10 @@ class Watchdog:
 
         The run hangs if no rank makes progress for `hung_after` seconds; 0 switches this check off.
         """
-        self.journal, self.interruption, self._leave = journal, interruption, leave
+        self.status_writer, self.interruption, self._leave = status_writer, interruption, leave
         self._hung_heartbeats = hung_after / HEARTBEAT_SECONDS
         self.rank, self.ranks = 0, 1
-        self._doing: Message = {"phase": journal.phase, "step": 0, "position": 0, "activity": 0}
+        self._doing: Message = {"phase": status_writer.phase, "step": 0, "position": 0, "activity": 0}
         self._seen: dict[int, Message] = {}
         self._left: dict[int, Message] = {}
         self._stacks: dict[int, str] = {}
@@ -65,7 +65,7 @@ class Watchdog:
     def begin(self, rank: int, ranks: int) -> None:
         """Start to watch; the process group must be initialized. Collective. Raises LaunchError."""
         self.rank, self.ranks = rank, ranks
-        self.journal.attempt = broadcast_object(self.journal.attempt)
+        self.status_writer.attempt = broadcast_object(self.status_writer.attempt)
         self._heartbeat.connect(rank, ranks)
         self._begun = True
 
@@ -183,7 +183,7 @@ class Watchdog:
                 print("\x1b[?25h", file=sys.stderr)  # a progress bar hides the cursor
             print(f"error: {reason}", file=sys.stderr, flush=True)
             try:
-                self.journal.write_for_rank_0(exit_status, reason)
+                self.status_writer.write_for_rank_0(exit_status, reason)
             except FtsysError as error:
                 print(f"error: {error}", file=sys.stderr, flush=True)
         with contextlib.suppress(OSError, ValueError):  # a closed terminal or pipe
