@@ -35,32 +35,32 @@ class PackedLayout:
 
     @cached_property
     def sequences(self) -> int:
-        """Number of sequences, S."""
+        """Return the number of sequences, S."""
         return self.cu_seqlens.numel() - 1
 
     @cached_property
     def lengths_S(self) -> torch.Tensor:
-        """Number of tokens of each sequence, int64 (S,)."""
+        """Return the number of tokens of each sequence, int64 (S,)."""
         return self.cu_seqlens.diff().long()
 
     @cached_property
     def first_tokens_S(self) -> torch.Tensor:
-        """Index of each sequence's first token, int64 (S,)."""
+        """Return the index of each sequence's first token, int64 (S,)."""
         return self.cu_seqlens[:-1].long()
 
     @cached_property
     def last_tokens_S(self) -> torch.Tensor:
-        """Index of each sequence's last token, int64 (S,)."""
+        """Return the index of each sequence's last token, int64 (S,)."""
         return self.cu_seqlens[1:].long() - 1
 
     @cached_property
     def is_rectangular(self) -> bool:
-        """True if all sequences have length L; then packed and padded rows are the same memory."""
+        """Return True if all sequences have length L; then packed and padded rows are the same memory."""
         return int(self.cu_seqlens[-1]) == self.sequences * self.max_seqlen
 
     @cached_property
     def padded_rows_T(self) -> torch.Tensor:
-        """Row of each packed token in the padded (S * L, ...) array, int64 (T,)."""
+        """Return the row of each packed token in the padded (S * L, ...) array, int64 (T,)."""
         starts_S = torch.arange(self.sequences, device=self.cu_seqlens.device) * self.max_seqlen
         shift_S = starts_S - self.first_tokens_S
         tokens = torch.arange(int(self.cu_seqlens[-1]), device=self.cu_seqlens.device)
@@ -68,12 +68,12 @@ class PackedLayout:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """Groups of sequences of similar length, for the kernel that pads each group."""
+        """Return groups of sequences of similar length, for the kernel that pads each group."""
         return make_groups(self.cu_seqlens)
 
     @cached_property
     def padding_SL(self) -> torch.Tensor:
-        """True for padded rows without a token, bool (S, L)."""
+        """Return a mask of the padded rows without a token, bool (S, L)."""
         return torch.arange(self.max_seqlen, device=self.cu_seqlens.device) >= self.lengths_S[:, None]
 
     def score_bias(self, dtype: torch.dtype, pattern: Pattern = PLAIN) -> torch.Tensor | None:

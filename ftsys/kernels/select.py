@@ -41,14 +41,14 @@ class _Call:
 
     @property
     def sees_all(self) -> bool:
-        """True if there is one key head per query head, no key is hidden, and there are no relative terms."""
+        """Return True if there is one key head per query head, no key is hidden, and there are no relative terms."""
         query, key, _ = self.states
         hides = self.pattern.hidden_LL(self.layout.max_seqlen, query.device) is not None
         return query.shape == key.shape and not hides and self.pattern.relative is None
 
     @property
     def is_keyed(self) -> bool:
-        """True if no dropout mask comes from torch's generator."""
+        """Return True if no dropout mask comes from torch's generator."""
         return self.dropout.rate == 0 or self.dropout.keys_T is not None
 
 

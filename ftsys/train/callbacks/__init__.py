@@ -1,1 +1,1 @@
-"""Callbacks of the Trainer, one a file."""
+"""Provides the Trainer's callbacks of a run."""

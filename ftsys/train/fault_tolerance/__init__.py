@@ -1,1 +1,1 @@
-"""Ends or saves a run when a signal, a dead rank, a hang or a lack of memory comes."""
+"""Ends or saves a run after a signal, a dead rank, a hang or an out-of-memory error."""

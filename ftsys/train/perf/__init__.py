@@ -1,1 +1,1 @@
-"""Speed: CUDA graphs, freed memory, throughput and the matrix-product rate."""
+"""Measures and raises training speed: CUDA graphs, malloc settings, throughput, matrix-product rate."""
