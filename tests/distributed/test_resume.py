@@ -108,8 +108,8 @@ def test_deepspeed_starts_from_float32_weights_and_no_step(
     assert found == {"steps": {2.0}, "rounded": []}
 
 
-def stop_at_an_epochs_end(store: Path, scratch: Path, life: int, in_evaluation: bool) -> dict[str, Any]:
-    """The first life gets a signal in the last step of the epoch, or in the evaluation after it; the second goes on."""
+def stop_at_an_epochs_end(store: Path, scratch: Path, attempt: int, in_evaluation: bool) -> dict[str, Any]:
+    """The first attempt gets a signal in the last step of the epoch, or in the evaluation after it; the second goes on."""
     import os
     import signal
 
@@ -138,13 +138,13 @@ def stop_at_an_epochs_end(store: Path, scratch: Path, life: int, in_evaluation: 
     stopping = GracefulStop(interruption)
     every_epoch = {"eval_strategy": "epoch", "save_strategy": "epoch"}
     hooks = run_hooks(stopping)
-    checkpointer = RunFolderCheckpointer(Attempt(scratch / "checkpoints", "identity", life, keep=2), hooks)
+    checkpointer = RunFolderCheckpointer(Attempt(scratch / "checkpoints", "identity", attempt, keep=2), hooks)
     parts = {"checkpointer": checkpointer, "hooks": hooks}
     trainer = make_trainer(store, scratch, max_steps=STEPS, micro_tokens=30, **every_epoch, **parts)
     trainer.add_callback(stopping)
-    if life == 1:
+    if attempt == 1:
         trainer.add_callback(Signal())
-    found = newest_checkpoint(scratch / "checkpoints", "identity", life)
+    found = newest_checkpoint(scratch / "checkpoints", "identity", attempt)
     with interruption.watching():
         train_until_stopped(trainer, checkpointer, stopping, None if found is None else str(found.path))
     evaluated = [line["step"] for line in trainer.state.log_history if "eval_loss" in line]
@@ -156,8 +156,8 @@ def test_a_stop_at_the_end_of_an_epoch_loses_no_evaluation(
     world: Callable[[int], World], tmp_path: Path, in_evaluation: bool
 ) -> None:
     store = make_store(tmp_path / "stores")
-    lives = (world(2).run(stop_at_an_epochs_end, store, tmp_path, life, in_evaluation) for life in (1, 2))
-    first, second = lives
+    attempts = (world(2).run(stop_at_an_epochs_end, store, tmp_path, attempt, in_evaluation) for attempt in (1, 2))
+    first, second = attempts
     assert first == [{"stopped": True, "step": 5, "evaluated": []}] * 2
     assert second == [{"stopped": False, "step": STEPS, "evaluated": [5, STEPS]}] * 2
 
@@ -172,13 +172,13 @@ def fail_on_rank_0(store: Path, scratch: Path) -> tuple[str, int]:
 
     stopping = GracefulStop(Interruption())
 
-    class NewerLife(TrainerCallback):
+    class NewerAttempt(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 2 and args.process_index == 0:
-                stopping.fail(RunFolderError("a newer life has begun"))
+                stopping.fail(RunFolderError("a newer attempt has begun"))
 
     trainer = make_trainer(store, scratch)
-    trainer.add_callback(NewerLife())
+    trainer.add_callback(NewerAttempt())
     trainer.add_callback(stopping)
     try:
         trainer.train()
@@ -189,17 +189,17 @@ def fail_on_rank_0(store: Path, scratch: Path) -> tuple[str, int]:
 
 def test_an_error_of_rank_0_ends_all_ranks_with_its_status(world: Callable[[int], World], tmp_path: Path) -> None:
     found = world(2).run(fail_on_rank_0, make_store(tmp_path / "stores"), tmp_path)
-    assert found == [("a newer life has begun", 77), ("another rank ended the run", 77)]
+    assert found == [("a newer attempt has begun", 77), ("another rank ended the run", 77)]
 
 
-def test_three_lives_on_three_worlds_follow_one_curve(world: Callable[[int], World], tmp_path: Path) -> None:
+def test_three_attempts_on_three_worlds_follow_one_curve(world: Callable[[int], World], tmp_path: Path) -> None:
     """2 ranks at ZeRO 2, then 3 at ZeRO 0, then 1 at ZeRO 1: fifty steps with dropout on."""
     store = make_store(tmp_path / "stores")
     options = {"max_steps": 50, "save_steps": 17, "micro_tokens": 60, "dropout": 0.1}
     whole = world(2).run(train_part, store, tmp_path / "whole", dict(options), None, False)[0]
     losses: dict[int, float] = {}
     for ranks, stage, stop in ((2, 2, 17), (3, 0, 34), (1, 1, None)):
-        cut = (store, tmp_path / "lives", options | {"stage": stage}, stop, bool(losses))
+        cut = (store, tmp_path / "attempts", options | {"stage": stage}, stop, bool(losses))
         losses |= world(ranks).run(train_part, *cut)[0]["losses"]
     assert sorted(losses) == list(range(1, 51))
     assert losses == pytest.approx(whole["losses"], rel=1e-4)

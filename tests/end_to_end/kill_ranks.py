@@ -2,7 +2,7 @@
 
     python -m tests.end_to_end.kill_ranks 200 --record
 
-Each life of two ranks loses a random rank at a random moment, saves included, until one life gets through; then the
+Each attempt of two ranks loses a random rank at a random moment, saves included, until one attempt gets through; then the
 next run begins. `--record` writes the counts to benchmarks/results/.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.end_to_end.lives import copy_project, finish, make_project, start, warm_up
+from tests.end_to_end.attempts import copy_project, finish, make_project, start, warm_up
 
 RANKS = 2
 LEAVE_SECONDS, LAUNCHER_SECONDS = 15.0, 5.0
@@ -39,7 +39,7 @@ class Tally:
 
 
 def measure_whole(project: Path, words: Sequence[str]) -> tuple[bytes, float]:
-    """The uninterrupted run's weights, and how many seconds a life takes."""
+    """The uninterrupted run's weights, and how many seconds an attempt takes."""
     finish(copy_project(project, "first"), RANKS, words)  # prepares the store
     folder, begin = copy_project(project, "whole"), time.monotonic()
     return finish(folder, RANKS, words), time.monotonic() - begin
@@ -62,23 +62,23 @@ def kill_until(count: int, project: Path, seed: int = 0, words: Sequence[str] = 
 def _one_life_killed(
     folder: Path, words: Sequence[str], chance: random.Random, life_seconds: float, tally: Tally
 ) -> bool:
-    """Start a life and kill one of its ranks at a random moment; False when it was through before that."""
-    life, victim = start(folder, RANKS, words), chance.randrange(RANKS)
-    process = life.ranks[victim]
+    """Start an attempt and kill one of its ranks at a random moment; False when it was through before that."""
+    attempt, victim = start(folder, RANKS, words), chance.randrange(RANKS)
+    process = attempt.ranks[victim]
     process.join(chance.uniform(0.0, life_seconds))
     if process.exitcode is not None:
-        statuses = life.statuses()
-        assert statuses == [0] * RANKS, f"{statuses}\n{life.log()}"
+        statuses = attempt.statuses()
+        assert statuses == [0] * RANKS, f"{statuses}\n{attempt.log()}"
         return False
     assert process.pid is not None
     phase = _phase(folder)
     os.kill(process.pid, signal.SIGKILL)
-    killed_at, other = time.monotonic(), life.ranks[1 - victim]
+    killed_at, other = time.monotonic(), attempt.ranks[1 - victim]
     other.join(LAUNCHER_SECONDS)
     tally.left_unasked += other.exitcode is not None
     other.terminate()
-    statuses = life.statuses(LEAVE_SECONDS - LAUNCHER_SECONDS)
-    assert None not in statuses, f"rank {statuses.index(None)} is still there after {LEAVE_SECONDS} s\n{life.log()}"
+    statuses = attempt.statuses(LEAVE_SECONDS - LAUNCHER_SECONDS)
+    assert None not in statuses, f"rank {statuses.index(None)} is still there after {LEAVE_SECONDS} s\n{attempt.log()}"
     tally.kills += 1
     tally.phases[phase] += 1
     tally.slowest_leave_s = max(tally.slowest_leave_s, time.monotonic() - killed_at)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.commands import losses, read_json
-from tests.end_to_end.lives import RUN_FILE, copy_project, make_project, start, warm_up
+from tests.end_to_end.attempts import RUN_FILE, copy_project, make_project, start, warm_up
 
 SPLITS = {"1 x 2": (1, 320), "2 x 1": (2, 4096), "2 x 2": (2, 160)}
 """Ranks x micro-batches, and the ranks and batch.micro_tokens that have the planner come to it."""
@@ -17,8 +17,8 @@ def test_the_planners_splits_give_the_same_losses(tmp_path: Path, minilm_folder:
     found = {}
     for name, (ranks, micro_tokens) in SPLITS.items():
         folder = copy_project(project, name.replace(" ", ""))
-        life = start(folder, ranks, ["--batch.micro_tokens", str(micro_tokens), "--data.max_length", "40"])
-        assert life.statuses() == [0] * ranks, life.log()
+        attempt = start(folder, ranks, ["--batch.micro_tokens", str(micro_tokens), "--data.max_length", "40"])
+        assert attempt.statuses() == [0] * ranks, attempt.log()
         plan = read_json(folder / "run/plan.json")
         assert f"{plan['ranks']} x {plan['predicted']['micro_batches']}" == name
         assert plan["global_size"] == 16

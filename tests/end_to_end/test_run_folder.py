@@ -140,7 +140,7 @@ def test_a_signal_ends_with_75_and_the_same_command_goes_on(tmp_path: Path, mini
     again = ftsys("train", run_file, "--train.resume", "auto", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "resuming from" in again.stderr
-    for checkpoint in (tmp_path / "run/checkpoints").iterdir():  # of the first life and of this one
+    for checkpoint in (tmp_path / "run/checkpoints").iterdir():  # of the first attempt and of this one
         assert read_json(checkpoint / "plan.json")["plan"] == read_json(tmp_path / "run/plan.json")
     assert losses(tmp_path / "run")[0] == pytest.approx(0.69, abs=0.2)
     assert len(losses(tmp_path / "run")) == 30

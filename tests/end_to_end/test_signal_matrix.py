@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.lives import copy_project, finish, make_project, start, warm_up
+from tests.end_to_end.attempts import copy_project, finish, make_project, start, warm_up
 
 SIGNALS = ("TERM", "USR1", "INT")
 TARGETS = ("one", "all")
@@ -74,28 +74,28 @@ def test_a_signal_ends_every_rank_with_everything_whole(
     project: Path, undisturbed: dict[int, bytes], name: str, target: str, phase: str, ranks: int
 ) -> None:
     folder = copy_project(project, f"{name}-{target}-{phase.replace(' ', '-')}-{ranks}")
-    life = start(folder, ranks, prepare=(linger, phase))
+    attempt = start(folder, ranks, prepare=(linger, phase))
     rank = ranks - 1
     for number in range(ranks) if phase == "prepare" else [rank]:
-        _wait_for(folder / f"reached-{number}", life)
-    for process in life.ranks if target == "all" else [life.ranks[rank]]:
+        _wait_for(folder / f"reached-{number}", attempt)
+    for process in attempt.ranks if target == "all" else [attempt.ranks[rank]]:
         assert process.pid is not None
         os.kill(process.pid, getattr(signal, f"SIG{name}"))
     if phase == "prepare" and target == "one":  # they do not know each other yet: the launcher tells them
-        life.ranks[rank].join(LEAVE_SECONDS)
-        for process in life.ranks:
+        attempt.ranks[rank].join(LEAVE_SECONDS)
+        for process in attempt.ranks:
             process.terminate()
-    statuses = life.statuses(LEAVE_SECONDS)
-    assert statuses == [75] * ranks, f"{statuses}\n{life.log()}"
-    assert "Traceback" not in life.log()
+    statuses = attempt.statuses(LEAVE_SECONDS)
+    assert statuses == [75] * ranks, f"{statuses}\n{attempt.log()}"
+    assert "Traceback" not in attempt.log()
     assert _whole(folder)
     assert finish(folder, ranks) == undisturbed[ranks]
 
 
-def _wait_for(path: Path, life: Any) -> None:
+def _wait_for(path: Path, attempt: Any) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} never came\n{life.log()}"
+        assert time.monotonic() < deadline, f"{path.name} never came\n{attempt.log()}"
         time.sleep(0.005)
 
 

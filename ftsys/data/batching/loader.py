@@ -23,7 +23,7 @@ Split = StoreSplit | TokenizedSplit
 
 PlanOfEpoch = Callable[[int], EpochPlan]
 
-SHARE = "ftsys_share"
+LOCAL_BATCH = "ftsys_local_batch"
 """The only key of a training item. The Trainer needs a dictionary, and would read other keys as its own."""
 
 
@@ -49,7 +49,7 @@ class BatchSettings:
 
 
 @dataclass(frozen=True)
-class Share:
+class LocalBatch:
     """One rank's local batch of a step, ready to compute, and figures of the whole step."""
 
     micro_batches: list[Batch]
@@ -104,7 +104,7 @@ class _StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, k)]
 
 
-class _Steps(Dataset[dict[str, Share]]):
+class _Steps(Dataset[dict[str, LocalBatch]]):
     """Maps (epoch, k) to the local batch of that step. Its length is the number of examples, as the Trainer expects."""
 
     def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None) -> None:
@@ -136,10 +136,10 @@ class _Steps(Dataset[dict[str, Share]]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, name: tuple[int, int]) -> dict[str, Share]:
+    def __getitem__(self, name: tuple[int, int]) -> dict[str, LocalBatch]:
         local = self._local_plan(*name)
         return {
-            SHARE: Share(
+            LOCAL_BATCH: LocalBatch(
                 [self.make_batch(part) for part in local.micro_batches],
                 np.concatenate(local.micro_batches),
                 local.step_examples,
@@ -158,7 +158,7 @@ class _Steps(Dataset[dict[str, Share]]):
             yield from self._local_plan(0, k).micro_batches
 
 
-class StepLoader(DataLoader[dict[str, Share]]):
+class StepLoader(DataLoader[dict[str, LocalBatch]]):
     """Yields one item per optimizer step. It is a `DataLoader`, so that the Trainer's own resume can skip steps."""
 
     def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None = None) -> None:
@@ -172,7 +172,7 @@ class StepLoader(DataLoader[dict[str, Share]]):
         self.batch_sampler.set_epoch(epoch)
 
 
-def _only(items: list[dict[str, Share]]) -> dict[str, Share]:
+def _only(items: list[dict[str, LocalBatch]]) -> dict[str, LocalBatch]:
     (item,) = items
     return item
 

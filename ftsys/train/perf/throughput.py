@@ -5,13 +5,13 @@ import time
 
 import torch
 
-from ftsys.data.batching.loader import Share
+from ftsys.data.batching.loader import LocalBatch
 
 
 class Meter:
     """Sums up the steps between two log lines.
 
-    The figures are those of all ranks, because each rank's `Share` has the totals of its whole step.
+    The figures are those of all ranks, because each rank's `LocalBatch` has the totals of its whole step.
     """
 
     def __init__(self) -> None:
@@ -35,15 +35,15 @@ class Meter:
         if self._start is not None:
             self._start += seconds
 
-    def add(self, share: Share, own_tokens: int) -> None:
+    def add(self, local_batch: LocalBatch, own_tokens: int) -> None:
         """Count one step; `own_tokens` is the number of real tokens of this rank."""
-        self._tokens += share.step_tokens
-        self._imbalance += share.imbalance
+        self._tokens += local_batch.step_tokens
+        self._imbalance += local_batch.imbalance
         self._steps += 1
-        self.total_tokens += share.step_tokens
-        self.total_examples += share.step_examples
+        self.total_tokens += local_batch.step_tokens
+        self.total_examples += local_batch.step_examples
         self.own_tokens += own_tokens
-        self.computed_tokens += sum(batch.computed_tokens for batch in share.micro_batches)
+        self.computed_tokens += sum(batch.computed_tokens for batch in local_batch.micro_batches)
 
     def drain(self) -> dict[str, float]:
         """Return and reset the figures: tokens per second, mean imbalance of the ranks, peak memory in bytes."""

@@ -18,7 +18,7 @@ from ftsys.train.trainer.evaluation_loop import Evaluator
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.master_adamw import masters_of, with_masters
 from ftsys.train.trainer.packing import Packing
-from ftsys.train.trainer.training_step import StepEngine, share_of
+from ftsys.train.trainer.training_step import StepEngine, local_batch_of
 
 
 @dataclass(frozen=True)
@@ -143,24 +143,26 @@ class ComposedTrainer(transformers.Trainer):
         return norm
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Run forward and backward passes of this rank's share of a step, or of a stock batch."""
-        share = share_of(inputs)
-        if share is None:
+        """Run forward and backward passes of this rank's local batch of a step, or of a stock batch."""
+        local_batch = local_batch_of(inputs)
+        if local_batch is None:
             return super().training_step(model, inputs, num_items_in_batch)
-        return self.parts.step.run(self, model, share)
+        return self.parts.step.run(self, model, local_batch)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 6 x parameters outside the embeddings x this rank's real tokens."""
-        share = share_of(inputs)
-        return super().floating_point_ops(inputs) if share is None else self.parts.step.floating_point_ops(self, share)
+        local_batch = local_batch_of(inputs)
+        if local_batch is None:
+            return super().floating_point_ops(inputs)
+        return self.parts.step.floating_point_ops(self, local_batch)
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
         """Count the real tokens of the whole step, on every rank: without padding `all` and `non_padding` are one."""
-        share = share_of(inputs)
-        if share is None:
+        local_batch = local_batch_of(inputs)
+        if local_batch is None:
             super()._track_num_input_tokens(inputs)
         elif self.args.include_num_input_tokens_seen != "no":
-            self.state.num_input_tokens_seen += share.step_tokens
+            self.state.num_input_tokens_seen += local_batch.step_tokens
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log skipped steps as well, and for a store throughput, balance of the ranks, and memory."""

@@ -1,7 +1,7 @@
-"""Computes a rank's share of an optimizer step: its micro-batches packed, its loss scaled in one place.
+"""Computes a rank's local batch of an optimizer step: its micro-batches packed, its loss scaled in one place.
 
-A training item is a rank's whole share of an optimizer step, so the Trainer's loop runs with accumulation 1, and this
-engine alone decides how the share is cut into micro-batches and how losses are scaled.
+A training item is a rank's whole part of an optimizer step, its local batch. So the Trainer's loop runs with
+accumulation 1, and this engine alone scales losses.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainingArguments
 
 from ftsys.data.batching.collate import Batch, PackedBatch, to_device
-from ftsys.data.batching.loader import SHARE, Share
+from ftsys.data.batching.loader import LOCAL_BATCH, LocalBatch
 from ftsys.distributed import all_gather_object
 from ftsys.kernels.native.library import give_up, native, why_not_native
 from ftsys.models.inputs import dropout_keys, model_inputs
@@ -51,28 +51,28 @@ class StepEngine:
         if setting(trainer.args, "cuda_graphs"):
             check_recordable(trainer)
 
-    def run(self, trainer: Trainer, model: nn.Module, share: Share) -> torch.Tensor:
-        """Run the passes of this rank's share; returns the share's part of the step's mean loss, times the ranks.
+    def run(self, trainer: Trainer, model: nn.Module, local_batch: LocalBatch) -> torch.Tensor:
+        """Run the passes of this rank's local batch; returns its part of the step's mean loss, times the ranks.
 
         Averaged over the ranks, as gradients and the logged loss are, that is the mean over the global batch.
         """
-        self._begin_step(trainer, model, share)
-        scale, device = trainer.args.world_size / share.step_examples, trainer.args.device
-        total, last = torch.zeros((), device=device), len(share.micro_batches) - 1
-        for index, batch in enumerate(share.micro_batches):
+        self._begin_step(trainer, model, local_batch)
+        scale, device = trainer.args.world_size / local_batch.step_examples, trainer.args.device
+        total, last = torch.zeros((), device=device), len(local_batch.micro_batches) - 1
+        for index, batch in enumerate(local_batch.micro_batches):
             with _synchronized(trainer, model, is_last=index == last):
                 total += self.forward_backward(trainer, model, to_device(batch, device), scale)
-        self.meter.add(share, self._own_tokens(share))
+        self.meter.add(local_batch, self._own_tokens(local_batch))
         split = self._data_path.training_split
         filtered = trainer.args.logging_nan_inf_filter or (split is not None and not split.stock_semantics)
         return loss_to_log(trainer, total) if filtered else total
 
-    def _begin_step(self, trainer: Trainer, model: nn.Module, share: Share) -> None:
+    def _begin_step(self, trainer: Trainer, model: nn.Module, local_batch: LocalBatch) -> None:
         model.train()
         if callable(getattr(trainer.optimizer, "train", None)):
             trainer.optimizer.train()
         self.meter.begin_step()
-        self._settle_buckets(trainer, model, share.micro_batches[0])
+        self._settle_buckets(trainer, model, local_batch.micro_batches[0])
         _seed_dropout(trainer)
         self.guard.begin_step()
         if setting(trainer.args, "cuda_graphs"):
@@ -120,13 +120,13 @@ class StepEngine:
 
     # Counts
 
-    def _own_tokens(self, share: Share) -> int:
-        assert self._data_path.training_split is not None  # the share was made of it
-        return int(self._data_path.training_split.lengths[share.example_ids].sum())
+    def _own_tokens(self, local_batch: LocalBatch) -> int:
+        assert self._data_path.training_split is not None  # the local batch was made of it
+        return int(self._data_path.training_split.lengths[local_batch.example_ids].sum())
 
-    def floating_point_ops(self, trainer: Trainer, share: Share) -> int:
+    def floating_point_ops(self, trainer: Trainer, local_batch: LocalBatch) -> int:
         """Return 6 x parameters outside the embeddings x this rank's real tokens."""
-        return 6 * parameters_outside_embeddings(trainer.model) * self._own_tokens(share)
+        return 6 * parameters_outside_embeddings(trainer.model) * self._own_tokens(local_batch)
 
     def figures(self, logs: dict[str, float]) -> dict[str, float]:
         """Return figures to add to a line of the training log: skipped steps; for a store also speed and memory."""
@@ -137,9 +137,9 @@ class StepEngine:
         return speed | self.guard.drain()
 
 
-def share_of(inputs: dict[str, Any]) -> Share | None:
-    """Return the share that a training item holds; None for a stock batch."""
-    return inputs[SHARE] if SHARE in inputs else None  # noqa: SIM401  # a user's batch may have no `get`
+def local_batch_of(inputs: dict[str, Any]) -> LocalBatch | None:
+    """Return the local batch that a training item holds; None for a stock batch."""
+    return inputs[LOCAL_BATCH] if LOCAL_BATCH in inputs else None  # noqa: SIM401  # a user's batch may have no `get`
 
 
 def parameters_outside_embeddings(model: nn.Module) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from ftsys.data.batching.collate import PackedBatch
-from ftsys.data.batching.loader import SHARE
+from ftsys.data.batching.loader import LOCAL_BATCH
 from ftsys.errors import ConfigError
 from ftsys.kernels import select
 from ftsys.kernels.dropout import mask_tables
@@ -174,7 +174,7 @@ def test_no_pass_asks_the_device_for_a_number(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(select, "_why_not", lambda name, device: None)
     trainer = make_trainer(make_store(tmp_path), tmp_path)
     item = next(iter(trainer.get_train_dataloader()))
-    (batch,) = item[SHARE].micro_batches
+    (batch,) = item[LOCAL_BATCH].micro_batches
     keys_T = dropout_keys(batch, 3, 0)
     assert keys_T is not None
     mask_tables.cache_clear()

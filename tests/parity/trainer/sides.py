@@ -97,7 +97,7 @@ def model(dropout: float = 0.0, **more: Any) -> BertForSequenceClassification:
 
 
 def accuracy(found: Any) -> dict[str, float]:
-    """Share of rows whose largest logit is the label's."""
+    """LocalBatch of rows whose largest logit is the label's."""
     return {"accuracy": float((np.asarray(found.predictions).argmax(-1) == np.asarray(found.label_ids)).mean())}
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ftsys.data.batching.collate import NO_EXAMPLE, PackedBatch, PaddedBatch, filled_up
-from ftsys.data.batching.loader import SHARE, BatchMaker, BatchSettings, EvaluationLoader, StepLoader
+from ftsys.data.batching.loader import LOCAL_BATCH, BatchMaker, BatchSettings, EvaluationLoader, StepLoader
 from ftsys.data.batching.plan import plan_epoch
 from ftsys.data.store.reader import Ragged, Store, StoreSplit
 from tests.distributed.tiny_run import ROWS, make_store
@@ -57,7 +57,7 @@ def test_the_ranks_share_each_step_of_the_plan(split: StoreSplit, ranks: int) ->
     plan = plan_epoch(split.lengths, 3, 1, global_size=10)
     assert [len(loader) for loader in loaders] == [len(plan)] * ranks
     for k, items in enumerate(zip(*loaders, strict=True)):
-        shares = [item[SHARE] for item in items]
+        shares = [item[LOCAL_BATCH] for item in items]
         assert sorted(np.concatenate([share.example_ids for share in shares])) == sorted(plan.step(k))
         assert len({len(share.micro_batches) for share in shares}) == 1
 

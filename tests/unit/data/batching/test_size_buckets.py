@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ftsys.data.batching.collate import NO_EXAMPLE, PackedBatch
-from ftsys.data.batching.loader import SHARE, BatchSettings, StepLoader
+from ftsys.data.batching.loader import LOCAL_BATCH, BatchSettings, StepLoader
 from ftsys.data.batching.plan import plan_epoch
 from ftsys.data.batching.size_buckets import MAX_SIZES, SizeBuckets, few_sizes
 from ftsys.data.store.reader import Store
@@ -46,7 +46,7 @@ def test_eight_sizes_cost_an_epoch_less_than_two_hundredths() -> None:
 def test_a_static_batch_is_its_examples_and_one_filler(tmp_path: Path) -> None:
     split = Store.open(make_store(tmp_path)).splits["train"]
     settings = BatchSettings(10, None, "random", 400, 3, 0, 1, True, static_shapes=True)
-    batches = [item[SHARE].micro_batches[0] for item in StepLoader(split, settings)]
+    batches = [item[LOCAL_BATCH].micro_batches[0] for item in StepLoader(split, settings)]
     static = [batch for batch in batches if isinstance(batch, PackedBatch) and batch.is_static]
     assert len(static) >= 3
     for batch in static:
@@ -76,6 +76,6 @@ def test_the_sizes_are_those_of_the_run_whatever_epoch_a_life_begins_with(tmp_pa
     split = Store.open(make_store(tmp_path)).splits["train"]
     loader = StepLoader(split, BatchSettings(10, None, "random", 400, 3, 0, 1, True, static_shapes=True))
     loader.set_epoch(first)
-    sizes = {batch.computed_tokens for item in loader for batch in item[SHARE].micro_batches if batch.is_static}
+    sizes = {batch.computed_tokens for item in loader for batch in item[LOCAL_BATCH].micro_batches if batch.is_static}
     fresh = StepLoader(split, BatchSettings(10, None, "random", 400, 3, 0, 1, True, static_shapes=True))
     assert sizes <= set(fresh.dataset.make_batch.buckets.tokens)

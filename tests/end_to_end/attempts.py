@@ -1,4 +1,4 @@
-"""Runs of real processes that start in a second, for tests that need hundreds of lives.
+"""Runs of real processes that start in a second, for tests that need hundreds of attempts.
 
 Each rank is `ftsys train` in a process of its own, forked from a server that has imported everything. Ranks find each
 other as under torchrun, by environment variables. Signals, deaths and exit statuses are the operating system's own.
@@ -67,7 +67,7 @@ def make_project(folder: Path, minilm: Path, run_file: str = RUN_FILE) -> Path:
 
 
 @dataclass
-class Life:
+class Attempt:
     """One start of a run: its ranks' processes, in order."""
 
     ranks: list[ForkServerProcess]
@@ -88,7 +88,7 @@ class Life:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("rank-*.log")))
 
 
-def start(folder: Path, ranks: int, words: Sequence[str] = (), prepare: tuple[Prepare, str] | None = None) -> Life:
+def start(folder: Path, ranks: int, words: Sequence[str] = (), prepare: tuple[Prepare, str] | None = None) -> Attempt:
     """Start `ftsys train run.toml WORDS` in `folder`, as `ranks` processes."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -102,7 +102,7 @@ def start(folder: Path, ranks: int, words: Sequence[str] = (), prepare: tuple[Pr
         processes.append(_context.Process(target=_be_a_rank, args=(folder, rank, world, list(words), prepare)))
     for process in processes:
         process.start()
-    return Life(processes, folder)
+    return Attempt(processes, folder)
 
 
 def _be_a_rank(
@@ -121,10 +121,10 @@ def _be_a_rank(
 
 
 def finish(folder: Path, ranks: int, words: Sequence[str] = ()) -> bytes:
-    """Start until nothing is left to do, which takes one life; returns the trained weights' bytes."""
-    life = start(folder, ranks, words)
-    statuses = life.statuses()
-    assert statuses == [0] * ranks, f"{statuses}\n{life.log()}"
+    """Start until nothing is left to do, which takes one attempt; returns the trained weights' bytes."""
+    attempt = start(folder, ranks, words)
+    statuses = attempt.statuses()
+    assert statuses == [0] * ranks, f"{statuses}\n{attempt.log()}"
     return (folder / "run/model/model.safetensors").read_bytes()
 
 
