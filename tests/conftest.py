@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before any test module imports the libraries that read them once. Nothing here may wait for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# No test measures time: an example may take long on a busy machine.
+settings.register_profile("ftsys", deadline=None)
+settings.load_profile("ftsys")
 
 
 @pytest.fixture(scope="session", autouse=True)

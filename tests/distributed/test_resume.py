@@ -109,7 +109,7 @@ def test_deepspeed_starts_from_float32_weights_and_no_step(
 
 
 def stop_at_an_epochs_end(store: Path, scratch: Path, attempt: int, in_evaluation: bool) -> dict[str, Any]:
-    """The first attempt gets a signal in the last step of the epoch, or in the evaluation after it; the second goes on."""
+    """Signal the first attempt in the last step of the epoch, or in the evaluation after it; the second continues."""
     import os
     import signal
 

@@ -1,9 +1,9 @@
-"""Random `kill -9` of ranks, as often as asked: every run must end with the uninterrupted run's weights, bit for bit.
+"""Kills random ranks with SIGKILL: every run must end with the uninterrupted run's weights, bit for bit.
 
     python -m tests.end_to_end.kill_ranks 200 --record
 
-Each attempt of two ranks loses a random rank at a random moment, saves included, until one attempt gets through; then the
-next run begins. `--record` writes the counts to benchmarks/results/.
+Each attempt of two ranks loses a random rank at a random moment, saves included, until one attempt gets through; then
+the next run begins. `--record` writes the counts to benchmarks/results/.
 """
 
 import argparse

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.kill_ranks import kill_until
 from tests.end_to_end.attempts import finish, make_project, warm_up
+from tests.end_to_end.kill_ranks import kill_until
 
 LONG = [pytest.mark.long, pytest.mark.timeout(7200)]
 

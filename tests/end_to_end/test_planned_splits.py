@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import losses, read_json
 from tests.end_to_end.attempts import RUN_FILE, copy_project, make_project, start, warm_up
+from tests.end_to_end.commands import losses, read_json
 
 SPLITS = {"1 x 2": (1, 320), "2 x 1": (2, 4096), "2 x 2": (2, 160)}
 """Ranks x micro-batches, and the ranks and batch.micro_tokens that have the planner come to it."""

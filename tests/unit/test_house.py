@@ -7,13 +7,13 @@ import pytest
 from tools.figures import Figures, measure
 from tools.house import main
 
-# The most that each figure may be. A limit only goes down: to 0 circles and questions, and 15 files a folder.
+# The most that each figure may be. A limit only goes down.
 LIMITS = {
     "imports against the floor plan": 0,
-    "circles of files": 2,
-    "files in the largest folder": 16,
-    "docstrings of modules that open with a question": 61,
-    "docstrings of classes and functions that open with a question": 214,
+    "circles of files": 0,
+    "files in the largest folder": 15,
+    "docstrings of modules that open with a question": 0,
+    "docstrings of classes and functions that open with a question": 0,
     "lines of a file, largest": 300,
     "lines of a function, median": 7,
     "lines of a function, 90th percentile": 18,
