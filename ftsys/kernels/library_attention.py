@@ -50,7 +50,7 @@ def varlen_attention(
     from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, half a second
 
     if dropout.rate > 0:
-        raise ValueError("torch's variable-length attention has no dropout")
+        raise ValueError("torch's variable-length attention drops nothing")
     shared = {"enable_gqa": True} if key_TGK.shape[1] != query_THK.shape[1] else {}
     bounds, longest = layout.cu_seqlens, layout.max_seqlen
     output: Tensor = varlen_attn(
