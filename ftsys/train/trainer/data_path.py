@@ -27,7 +27,7 @@ class DataPath:
         """Ask `packing` which data is packed."""
         self._packing = packing
         self.training_split: Split | None = None
-        """Training items are shares of its steps; None for data that goes the stock way."""
+        """The split that training items are made of; None while data goes the stock way."""
         self._evaluating = False
         self._step_examples: tuple[int | None] | None = None
         """Set while training: the Trainer's accumulation is 1 then, and its batch arithmetic would be wrong."""
