@@ -1,9 +1,10 @@
 """Makes ranks wait for each other in background threads, through the process group's key-value store.
 
-Collectives cannot be used there: they would mix with those of the training.
+Collectives cannot be used there: they would mix with those of the training. Values are JSON, because the store has no
+authentication: whatever another process writes there is data, and never code.
 """
 
-import pickle
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -31,29 +32,34 @@ class StoreBarrier:
     def run(self, name: str, work: Callable[[], Value], conclude: Callable[[list[Value]], object]) -> None:
         """Run `work` on every rank, then `conclude` on rank 0 with its results by rank; returns once that is done.
 
-        `name` must be new, and the same on every rank. An exception of either is raised on every rank: itself where it
-        was raised, as an FtsysError elsewhere.
+        `name` must be new, and the same on every rank; results are JSON values. An exception of either is raised on
+        every rank: itself where it was raised, as an FtsysError elsewhere.
         """
         value, error = _attempt(work)
         if rank() > 0:
-            self._write(f"{name}/{rank()}", (value, _for_other_ranks(error)))
-            error = error or self._read(name)
+            self._write(f"{name}/{rank()}", value, error)
+            error = error or self._read(name)[1]
         else:
-            others = [self._read(f"{name}/{number}") for number in range(1, world_size())]
-            error = error or next((theirs for _, theirs in others if theirs is not None), None)
+            others, unread = _attempt(lambda: [self._read(f"{name}/{number}") for number in range(1, world_size())])
+            error = error or unread or next((theirs for _, theirs in others if theirs is not None), None)
             if error is None:
                 _, error = _attempt(lambda: conclude([value, *(found for found, _ in others)]))
-            self._write(name, _for_other_ranks(error))
+            self._write(name, None, error)
             self._delete([f"{name}/{number}" for number in range(1, world_size())])
         if error is not None:
             raise error
 
-    def _write(self, key: str, value: Any) -> None:
+    def _write(self, key: str, value: Any, error: Exception | None) -> None:
         if self._store is not None:
-            self._store.set(key, pickle.dumps(value))
+            self._store.set(key, json.dumps([value, _error_as_text(error)]))
 
-    def _read(self, key: str) -> Any:
-        return pickle.loads(self._store.get(key))
+    def _read(self, key: str) -> tuple[Any, FtsysError | None]:
+        """Return the value and the error of the rank that wrote `key`. Raises FtsysError for anything else."""
+        try:
+            value, failed = json.loads(self._store.get(key))
+            return value, None if failed is None else _error_from_text(*failed)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise FtsysError(f"the process group's store holds no message of a rank at {key!r}: {error}") from error
 
     def _delete(self, keys: list[str]) -> None:
         for key in keys:
@@ -67,8 +73,15 @@ def _attempt(work: Callable[[], Value]) -> tuple[Any, Exception | None]:
         return None, error
 
 
-def _for_other_ranks(error: Exception | None) -> FtsysError | None:
-    """Return the error that other ranks raise: an FtsysError itself, any other as text."""
-    if error is None or isinstance(error, FtsysError):
-        return error
-    return FtsysError(f"rank {rank()} failed: {type(error).__name__}: {error}")
+def _error_as_text(error: Exception | None) -> tuple[str, str] | None:
+    """Return the class name and the message that other ranks raise: an FtsysError's own, or those of an FtsysError."""
+    if error is None:
+        return None
+    if isinstance(error, FtsysError):
+        return type(error).__name__, str(error)
+    return FtsysError.__name__, f"rank {rank()} failed: {type(error).__name__}: {error}"
+
+
+def _error_from_text(name: str, message: str) -> FtsysError:
+    """Return the error of a class of `ftsys.errors`; an FtsysError where there is no class of this name."""
+    return {kind.__name__: kind for kind in FtsysError.__subclasses__()}.get(name, FtsysError)(str(message))
