@@ -5,7 +5,7 @@ files of all models to learn which names they define. `begin_fast_import` change
 
 - Garbage collection is off until `end_fast_import`, because imports create millions of objects that stay.
 - transformers gets the answer that datasets and scipy are not installed, which it imports for a type check and for
-  object detection; accelerate gets the same answer for DeepSpeed until DeepSpeed is imported.
+  object detection; accelerate gets the same answer for DeepSpeed, unless DeepSpeed is already imported.
 - The names that transformers' models define come from a cache file.
 
 Each saves 0.15 s or more of a start on its own (`benchmarks/LOG.md` has the figures). Only public functions of
