@@ -17,6 +17,7 @@ BENCHMARKS = {
     "save": "checkpoints: how long a step waits, a save takes, a resume takes",
     "scaling": "several ranks on this machine; the load balance of thousands, simulated",
     "memory": "predicted memory against measured memory",
+    "launches": "kernel launches and waits that one step asks of a GPU, counted without one",
     "gpu": "every benchmark that needs a GPU, within nine minutes",
 }
 """Name -> what the benchmark measures. Each is a module of this package with a `main`, imported on request."""

@@ -1,0 +1,57 @@
+"""Tests the launches of one optimizer step: what is counted, and the budgets that a step must keep."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ftsys.bench import launches
+from ftsys.bench.launch_parts.gpu_paths import TRITON_KERNELS, gpu_paths
+from ftsys.bench.launch_parts.steps import our_step, stock_step
+from ftsys.cli import main
+from ftsys.kernels import select
+from ftsys.kernels.native.library import native
+
+TWO_LAYERS = {**launches.MODELS["bert-base"], "num_hidden_layers": 2}
+
+
+def test_an_unknown_model_is_one_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "launches", "--models", "bert-bass"]) == 2
+    assert "--models 'bert-bass' is not a model of this benchmark" in capsys.readouterr().err
+
+
+def test_the_paths_of_a_gpu_are_taken_in_the_block_only() -> None:
+    before, library = sys.modules.get(TRITON_KERNELS), native()
+    with gpu_paths():
+        assert native() is None
+        assert select.choose_kernel("triton", "cpu") == "triton"
+        assert sys.modules[TRITON_KERNELS] is not before
+    assert sys.modules.get(TRITON_KERNELS) is before
+    assert native() is library
+
+
+def test_layers_add_as_many_launches_each() -> None:
+    counts = [
+        {name: phase.launches for name, phase in our_step({**TWO_LAYERS, "num_hidden_layers": layers}).items()}
+        for layers in (1, 2, 3)
+    ]
+    for phase in ("forward", "backward"):
+        first, second, third = (count[phase] for count in counts)
+        assert third - second == second - first > 0
+
+
+def test_the_stock_step_is_counted_with_fused_attention() -> None:
+    counts = stock_step(TWO_LAYERS)
+    assert 60 < counts["forward"].launches < 130
+    assert counts["clip"].launches + counts["update"].launches < 30
+
+
+def test_table_and_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(launches.MODELS, "minilm", TWO_LAYERS)
+    assert main(["bench", "launches", "--models", "minilm", "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "minilm: launches of one optimizer step" in shown
+    assert "by count, not by clock" in shown
+    assert len(list(tmp_path.glob("launches-*.json"))) == 1
