@@ -1,4 +1,4 @@
-"""Has a machine without a GPU take the paths that a GPU takes: torch's operations, and Triton's kernels as stand-ins."""
+"""Makes a machine without a GPU take the paths of a GPU: torch's operations, and stand-ins for Triton's kernels."""
 
 import sys
 from collections import Counter

@@ -29,7 +29,7 @@ from ftsys.models.inputs import dropout_keys, model_inputs
 from ftsys.models.packed import PackedView
 from ftsys.train.trainer.loss import loss_per_example
 from ftsys.train.trainer.master_adamw import MasterAdamW
-from ftsys.train.trainer.nonfinite_steps import judged
+from ftsys.train.trainer.nonfinite_steps import nan_gradient_if_nonfinite
 
 PHASES = ("forward", "backward", "clip", "update")
 LENGTHS = (53, 40, 60, 59) * 8
@@ -80,12 +80,14 @@ def our_step(config: Mapping[str, Any]) -> Step:
 
         def forward() -> Tensor:
             logits_SC = model(**model_inputs(batch, view, dropout_keys(batch, 1, 2))).logits
-            return judged(loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S).sum() * 0.1)
+            losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S)
+            return nan_gradient_if_nonfinite(losses_S.sum() * 0.1)
 
-        return _passes(model, forward, kernels) | _our_update(config)
+        return _passes(model, forward, kernels) | our_update(config)
 
 
-def _our_update(config: Mapping[str, Any]) -> Step:
+def our_update(config: Mapping[str, Any]) -> Step:
+    """Clipping and update of bf16 weights with float32 masters."""
     model = _weightless(config)
     optimizer = MasterAdamW(_groups(model), lr=1e-4)
     optimizer.lower(torch.bfloat16)

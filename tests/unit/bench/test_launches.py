@@ -7,7 +7,7 @@ import pytest
 
 from ftsys.bench import launches
 from ftsys.bench.launch_parts.gpu_paths import TRITON_KERNELS, gpu_paths
-from ftsys.bench.launch_parts.steps import our_step, stock_step
+from ftsys.bench.launch_parts.steps import our_step, our_update, stock_step
 from ftsys.cli import main
 from ftsys.kernels import select
 from ftsys.kernels.native.library import native
@@ -46,12 +46,17 @@ def test_the_stock_step_is_counted_with_fused_attention() -> None:
     assert counts["clip"].launches + counts["update"].launches < 30
 
 
-def test_table_and_record(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_table_and_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(launches.MODELS, "minilm", TWO_LAYERS)
     assert main(["bench", "launches", "--models", "minilm", "--output", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "minilm: launches of one optimizer step" in shown
     assert "by count, not by clock" in shown
     assert len(list(tmp_path.glob("launches-*.json"))) == 1
+
+
+@pytest.mark.parametrize(("model", "budget"), [("minilm", 20), ("bert-base", 40)])
+def test_clipping_and_update_keep_their_budget_and_ask_nothing(model: str, budget: int) -> None:
+    counts = our_update(launches.MODELS[model])
+    assert counts["clip"].launches + counts["update"].launches <= budget
+    assert [phase.waits for phase in counts.values()] == [0, 0]

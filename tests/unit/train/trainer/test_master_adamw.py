@@ -9,17 +9,17 @@ from torch import nn
 
 from ftsys.kernels.native.library import native, why_not_native
 from ftsys.train.checkpoint.state_dict import export_state, import_state
-from ftsys.train.trainer import master_adamw
+from ftsys.train.trainer import master_adamw, multi_tensor
 from ftsys.train.trainer.master_adamw import MasterAdamW
 
 ROWS, WIDTH = 64, 8
 
 
-@pytest.fixture(autouse=True, params=["native", "pieces"])
-def small_pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(master_adamw, "PIECE", 40)
+@pytest.fixture(autouse=True, params=["native", "multi-tensor"])
+def small_buckets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multi_tensor, "BUCKET", 40)
     monkeypatch.setattr(master_adamw, "MANY_ROWS", ROWS)
-    if request.param == "pieces":
+    if request.param == "multi-tensor":
         monkeypatch.setattr(master_adamw, "native", lambda: None)
     elif native() is None:
         pytest.skip(f"no native kernels: {why_not_native()}")
@@ -61,6 +61,29 @@ def test_in_float32_it_is_torchs_adamw_with_clipping(decay: float, largest_norm:
         reference.step()
     for name, parameter in theirs.named_parameters():
         torch.testing.assert_close(ours.get_parameter(name), parameter, rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_after_a_norm_that_is_not_finite_changes_nothing() -> None:
+    model = _model()
+    optimizer = MasterAdamW(_groups(model, 0.1), lr=1e-2)
+    optimizer.lower(torch.bfloat16)
+    for bad in (None, float("nan"), float("inf")):
+        _backward(model, 0)
+        if bad is not None:
+            model[2].bias.grad[1] = bad
+        before = copy.deepcopy((export_state(model, optimizer), model.state_dict()))
+        norm = optimizer.clip(1.0)
+        optimizer.step()
+        after = export_state(model, optimizer), model.state_dict()
+        assert bool(norm.isfinite()) is (bad is None)
+        assert _equal(before, after) is (bad is not None)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Compare weights, optimizer states, counts of steps, and the model's own parameters."""
+    (state, live), (other_state, other_live) = one, other
+    tensors = all(torch.equal(state.weights[name], other_state.weights[name]) for name in state.weights)
+    return tensors and state.numbers == other_state.numbers and all(torch.equal(live[n], other_live[n]) for n in live)
 
 
 def test_small_updates_are_not_lost_to_rounding() -> None:
