@@ -23,9 +23,9 @@ from ftsys.run_folder.predictions import scores_from_logits, write_predictions, 
 from ftsys.run_folder.results import model_card, write_results
 from ftsys.tasks import Task
 from ftsys.train.checkpoint.state_dict import export_state
+from ftsys.train.optimizer.master_adamw import masters_of
 from ftsys.train.perf.matmul_rate import matmul_rate
 from ftsys.train.session import Session
-from ftsys.train.trainer.master_adamw import masters_of
 from ftsys.train.trainer.predictions import EvaluationStopped, Predictions
 from ftsys.train.trainer.trainer import Trainer
 from ftsys.train.trainer.training_step import parameters_outside_embeddings

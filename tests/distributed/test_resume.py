@@ -19,8 +19,8 @@ def train_part(store: Path, scratch: Path, options: dict[str, Any], stop: int | 
 
     from ftsys.train.checkpoint.catalog import newest_checkpoint
     from ftsys.train.checkpoint.state_dict import export_state
+    from ftsys.train.optimizer.master_adamw import masters_of
     from ftsys.train.trainer.checkpointers.run_folder import Attempt, RunFolderCheckpointer
-    from ftsys.train.trainer.master_adamw import masters_of
 
     class StopAt(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

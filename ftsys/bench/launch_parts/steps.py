@@ -27,8 +27,8 @@ from ftsys.data.batching.collate import PackedBatch
 from ftsys.kernels.select import TRITON
 from ftsys.models.inputs import dropout_keys, model_inputs
 from ftsys.models.packed import PackedView
+from ftsys.train.optimizer.master_adamw import MasterAdamW
 from ftsys.train.trainer.loss import loss_per_example
-from ftsys.train.trainer.master_adamw import MasterAdamW
 from ftsys.train.trainer.nonfinite_steps import nan_gradient_if_nonfinite
 
 PHASES = ("forward", "backward", "clip", "update")
@@ -39,7 +39,7 @@ HEAD_SIZE, VOCABULARY, LARGEST_NORM = 8, 512, 1.0
 
 @dataclass
 class Phase:
-    """What one phase asks of a GPU."""
+    """Counts of one phase: kernel launches, waits of the host, and bytes that the host sends."""
 
     launches: int = 0
     waits: int = 0
@@ -47,7 +47,7 @@ class Phase:
 
     @classmethod
     def of(cls, counter: LaunchCounter, kernels: Mapping[str, int]) -> "Phase":
-        """`kernels` has the launches that torch's dispatcher does not see."""
+        """Return the counter's figures, with the launches in `kernels`, which torch's dispatcher does not see."""
         launches = counter.launches.total() + sum(kernels.values())
         return cls(launches, counter.waits.total(), counter.host_bytes)
 

@@ -17,8 +17,8 @@ from transformers.initialization import no_init_weights
 from ftsys.data.batching.collate import PackedBatch
 from ftsys.kernels import dropout
 from ftsys.models import packed
+from ftsys.train.optimizer.master_adamw import MasterAdamW
 from ftsys.train.trainer.loss import loss_per_example
-from ftsys.train.trainer.master_adamw import MasterAdamW
 
 _PARTS = {
     "Parameter": "weights",

@@ -9,6 +9,7 @@ from torch import nn
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
 from ftsys.data.batching.loader import EvaluationLoader, is_split
+from ftsys.train.optimizer.master_adamw import masters_of, with_masters
 from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.checkpointers.interface import Checkpointer
 from ftsys.train.trainer.checkpointers.restore import Restoration, restore_rng_state, weights_come_later
@@ -16,7 +17,6 @@ from ftsys.train.trainer.checkpointers.stock_layout import StockLayoutCheckpoint
 from ftsys.train.trainer.data_path import DataPath
 from ftsys.train.trainer.evaluation_loop import Evaluator
 from ftsys.train.trainer.hooks import RunHooks
-from ftsys.train.trainer.master_adamw import masters_of, with_masters
 from ftsys.train.trainer.packing import Packing
 from ftsys.train.trainer.training_step import StepEngine, local_batch_of
 

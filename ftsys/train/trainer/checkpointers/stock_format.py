@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from ftsys.train.checkpoint.files import SAFETENSORS_NAMES
-from ftsys.train.trainer.master_adamw import MasterAdamW
+from ftsys.train.optimizer.master_adamw import MasterAdamW
 
 _STOCK_STATE_METHODS = (
     "_save_optimizer_and_scheduler", "_save_scaler", "_save_rng_state", "_load_optimizer_and_scheduler", "_load_scaler",

@@ -34,9 +34,9 @@ from ftsys.train.checkpoint.rng_state import gather_rng_states
 from ftsys.train.checkpoint.state_dict import export_state, import_state
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.writer import Entries, put_in_place, write_facts, write_tensors
+from ftsys.train.optimizer.master_adamw import masters_of
 from ftsys.train.trainer.checkpointers.restore import MODEL, RNG_STATES, is_ours, note_callback_states, scaler_state
 from ftsys.train.trainer.checkpointers.stock_format import same_tensors, why_stock_format
-from ftsys.train.trainer.master_adamw import masters_of
 
 _LOG = logging.getLogger("ftsys")
 PICKLED_ARGUMENTS, ARGUMENTS = "training_args.bin", "training_args.json"

@@ -9,8 +9,8 @@ from torch import nn
 
 from ftsys.kernels.native.library import native, why_not_native
 from ftsys.train.checkpoint.state_dict import export_state, import_state
-from ftsys.train.trainer import master_adamw, multi_tensor
-from ftsys.train.trainer.master_adamw import MasterAdamW
+from ftsys.train.optimizer import master_adamw, multi_tensor
+from ftsys.train.optimizer.master_adamw import MasterAdamW
 
 ROWS, WIDTH = 64, 8
 

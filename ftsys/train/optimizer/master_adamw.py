@@ -18,7 +18,7 @@ from torch import Tensor
 from ftsys.kernels.native.layers import takes
 from ftsys.kernels.native.library import Library, native
 from ftsys.kernels.native.optimizer import adamw, sum_of_squares, takes_weight
-from ftsys.train.trainer.multi_tensor import Clipping, Weight, gradient_norm, mixed, update
+from ftsys.train.optimizer.multi_tensor import Clipping, Weight, gradient_norm, mixed, update
 
 MANY_ROWS = 4096
 """A weight with at least this many rows is updated by rows: it is a vocabulary, of which a step touches a part."""

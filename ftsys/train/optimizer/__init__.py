@@ -1,0 +1,1 @@
+"""Runs AdamW on float32 masters of low-precision weights."""
