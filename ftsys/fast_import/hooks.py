@@ -5,11 +5,11 @@ files of all models to learn which names they define. `begin_fast_import` change
 
 - Garbage collection is off until `end_fast_import`, because imports create millions of objects that stay.
 - transformers gets the answer that datasets and scipy are not installed, which it imports for a type check and for
-  object detection; accelerate gets the same answer for DeepSpeed, unless DeepSpeed is already imported.
+  object detection.
 - The names that transformers' models define come from a cache file.
 
 Each saves 0.15 s or more of a start on its own (`benchmarks/LOG.md` has the figures). Only public functions of
-transformers and accelerate are replaced, and nothing of torch. A function that another version lacks is skipped.
+transformers are replaced, and nothing of torch. A function that another version lacks is skipped.
 
 This is for processes that are ranks only: a user's own script must get an unchanged transformers. The environment
 variable FTSYS_FAST_IMPORT=0 switches all of it off.
@@ -58,15 +58,7 @@ def _after_import_utils(module: Any) -> None:
     _replace(module, "define_import_structure", names_from_cache)
 
 
-def _after_unwrapping(module: Any) -> None:
-    """Hide DeepSpeed from accelerate while it is not imported: then no model is wrapped in its engine."""
-    _replace(module, "is_deepspeed_available", lambda available: lambda: "deepspeed" in sys.modules and available())
-
-
-HOOKS: dict[str, Callable[[Any], None]] = {
-    "accelerate.utils.other": _after_unwrapping,
-    "transformers.utils.import_utils": _after_import_utils,
-}
+HOOKS: dict[str, Callable[[Any], None]] = {"transformers.utils.import_utils": _after_import_utils}
 """Functions that change a module right after its import, by the module's name."""
 
 
