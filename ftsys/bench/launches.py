@@ -52,10 +52,10 @@ def bench_launches(models: Sequence[str]) -> Findings:
 
 
 def _row(found: Findings, name: str, step: Any) -> dict[str, Cell]:
-    row: dict[str, Cell] = {"launches": float(sum(phase.launches for phase in step.values()))}
-    row |= {phase: float(counts.launches) for phase, counts in step.items()}
-    row["waits"] = float(sum(phase.waits for phase in step.values()))
-    row["host bytes"] = float(sum(phase.host_bytes for phase in step.values()))
+    row: dict[str, Cell] = {"launches": sum(phase.launches for phase in step.values())}
+    row |= {phase: counts.launches for phase, counts in step.items()}
+    row["waits"] = sum(phase.waits for phase in step.values())
+    row["host bytes"] = sum(phase.host_bytes for phase in step.values())
     for column, count in row.items():
         found.measurements[f"{name}: {column}"] = Measurement.of([count], column.partition(" ")[2] or "count")
     return row
