@@ -110,9 +110,9 @@ def _trainer_mistake(name: str, value: Any) -> str:
     if name in REFUSED_TRAINER_FIELDS:
         return f"has no use here ({REFUSED_TRAINER_FIELDS[name]}): leave it out"
     if name not in KNOWN_TRAINER_FIELDS:
-        return f"is no field of transformers' TrainingArguments: {_hint(name)}"
+        return f"is not a field of transformers' TrainingArguments: {_hint(name)}"
     if not _is_plain(value):
-        return "is no plain value: write text, a finite number, true, false, or a list or table of those"
+        return "is not a plain value: write text, a finite number, true, false, or a list or table of those"
     if name in _KINDS:
         kinds, write = _KINDS[name]
         fits = isinstance(value, kinds) and not isinstance(value, bool)

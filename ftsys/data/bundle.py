@@ -88,7 +88,7 @@ class Bundle:
             found = cls(folder, **fields) if fields["format"] == BUNDLE_FORMAT else None
         except OSError as error:
             raise DataError(
-                f"{path}: cannot be read ({error.strerror}): {str(folder)!r} is no bundle. "
+                f"{path}: cannot be read ({error.strerror}): {str(folder)!r} is not a bundle. "
                 "Name a folder that `ftlaunch bundle` made."
             ) from error
         except (ValueError, TypeError, KeyError) as error:

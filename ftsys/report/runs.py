@@ -54,7 +54,7 @@ def find_runs(given: Sequence[Path]) -> list[RunSummary]:
     for folder in given:
         below = [folder] if _is_run(folder) else sorted(path for path in _below(folder) if _is_run(path))
         if not below:
-            wrong.append(f"{str(folder)!r} is no run folder and holds none: name the output_dir of a run.")
+            wrong.append(f"{str(folder)!r} is not a run folder and holds none: name the output_dir of a run.")
         for path in below:
             try:
                 runs.append(read_run(path))

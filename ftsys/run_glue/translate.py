@@ -110,7 +110,7 @@ def _missing(flags: Flags) -> Iterator[str]:
         yield f"--task_name, --dataset_name and --train_file exclude each other, and {said} is there: write one."
     name = str(flags.get("task_name") or "").lower()
     if name and name not in TASKS:
-        yield f"--task_name {name!r} is none of the script's tasks: {did_you_mean(name, TASKS)}."
+        yield f"--task_name {name!r} is not one of the script's tasks: {did_you_mean(name, TASKS)}."
     if flags.get("glue_dir") and not name:
         yield "--glue_dir needs --task_name, which says which of its tasks is meant."
     if flags.get("dataset_config_name") and not flags.get("dataset_name"):

@@ -178,7 +178,9 @@ def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
         "the model is fed padded batches": not packed,
     }
     ask = "Leave it out, or see docs/reference/models.md for what it needs."
-    return [f"engine.cuda_graphs=True cannot be had here: {reason}. {ask}" for reason, holds in wrong.items() if holds]
+    return [
+        f"engine.cuda_graphs=True is not available here: {reason}. {ask}" for reason, holds in wrong.items() if holds
+    ]
 
 
 def _of_the_run(run: RunConfig) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def _arithmetic(plan: Plan) -> list[str]:
     if plan.predicted is not None:
         count = plan.predicted["micro_batches"]
         lines.append(f"accumulation  {count} micro-batch{'es' if count > 1 else ''} a step where examples are longest")
-    return [*lines, f"steps         {_steps(plan)}", f"warm-up       {_or_unknown(plan.warmup_steps)} steps"]
+    return [*lines, f"steps         {_steps(plan)}", f"warm-up       {_warmup(plan)}"]
 
 
 def _global_batch(plan: Plan) -> str:
@@ -47,8 +47,10 @@ def _global_batch(plan: Plan) -> str:
 
 def _steps(plan: Plan) -> str:
     length = f"{plan.epochs:g} epochs" if plan.epochs is not None else "max_steps"
-    return f"{_or_unknown(plan.steps_per_epoch)} an epoch, {_or_unknown(plan.total_steps)} in all ({length})"
+    if plan.steps_per_epoch is None or plan.total_steps is None:
+        return f"unknown, until the training rows are counted ({length})"
+    return f"{plan.steps_per_epoch:,} an epoch, {plan.total_steps:,} in all ({length})"
 
 
-def _or_unknown(count: int | None) -> str:
-    return "not yet counted" if count is None else f"{count:,}"
+def _warmup(plan: Plan) -> str:
+    return "unknown, as the steps are" if plan.warmup_steps is None else f"{plan.warmup_steps:,} steps"
