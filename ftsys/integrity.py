@@ -124,7 +124,7 @@ class SealedJson:
     def parse(self, data: bytes) -> tuple[dict[str, Any], bool]:
         """Return the fields without the checksum, and True if `data` is exactly what `seal` makes of them.
 
-        Raises ValueError for data that is no JSON object, and RecursionError for one that is nested too deeply.
+        Raises ValueError for data that is not a JSON object, and RecursionError for one that is nested too deeply.
         """
         fields = json.loads(data)
         if not isinstance(fields, dict):

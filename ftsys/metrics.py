@@ -130,7 +130,7 @@ def check_metric_names(names: Sequence[str], regression: bool, num_labels: int |
         if metric is None:
             near = nearest(name, fitting) or nearest(name, METRICS)
             hint = f"Did you mean {near!r}?" if near else f"Known for {kind}: {', '.join(fitting)}."
-            messages.append(f"task.metrics names {name!r}, which is no metric. {hint}")
+            messages.append(f"task.metrics names {name!r}, which is not a metric. {hint}")
         elif metric.regression != regression:
             other = "regression" if metric.regression else "classification"
             messages.append(
@@ -138,7 +138,7 @@ def check_metric_names(names: Sequence[str], regression: bool, num_labels: int |
             )
         elif metric.two_classes and num_labels is not None and num_labels != 2:
             messages.append(
-                f"task.metrics names {name!r}, which judges two classes, but the task has {num_labels}. "
+                f"task.metrics names {name!r}, which is for two classes, but the task has {num_labels}. "
                 "Use 'macro_f1' or 'accuracy'."
             )
     ConfigError.raise_if(messages)

@@ -40,7 +40,7 @@ def glue_folder() -> Path:
     if not named:
         pytest.skip("FTSYS_GLUE_DIR names no folder with GLUE's files")
     folder = Path(named)
-    assert folder.is_dir(), f"FTSYS_GLUE_DIR={named!r} is no folder"
+    assert folder.is_dir(), f"FTSYS_GLUE_DIR={named!r} is not a folder"
     return folder
 
 

@@ -86,13 +86,13 @@ def _message(key: str, value: Any, unknown: bool) -> str:
     if unknown:
         return unknown_key_message(key, value)
     if key in SECTIONS:
-        return f"{key}={value!r} is no table: write its keys under [{key}]."
+        return f"{key}={value!r} is not a table: write its keys under [{key}]."
     return f"{key}={value!r} cannot be used: write {_what_to_write(known_keys()[key])}{_quotes_hint(value)}."
 
 
 def _quotes_hint(value: Any) -> str:
     looks_plain = isinstance(value, str) and (value in ("true", "false") or value.lstrip("+-").isdigit())
-    return " (without quotes: it is no text)" if looks_plain else ""
+    return " (without quotes: it is not text)" if looks_plain else ""
 
 
 def _what_to_write(field: FieldInfo) -> str:
@@ -103,11 +103,11 @@ def unknown_key_message(key: str, value: Any) -> str:
     """Return the message about an unknown key, with the most similar known key."""
     found = _nearest_key(key)
     if found:
-        return f"{key}={value!r} is no known key: did you mean {found}?"
+        return f"{key}={value!r} is not a known key: did you mean {found}?"
     section = key.rpartition(".")[0]
     siblings = [candidate for candidate in known_keys() if section and candidate.startswith(f"{section}.")]
     where = ", ".join(siblings or RunTree.model_fields)
-    return f"{key}={value!r} is no known key: known ones are {where}; other TrainingArguments go under [trainer]."
+    return f"{key}={value!r} is not a known key: known ones are {where}; other TrainingArguments go under [trainer]."
 
 
 def _nearest_key(key: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Loads a run file with overrides from the command line, and tells the origin of each value."""
+"""Loads a run file with overrides from the command line, and records the origin of each value."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ def read_run_file(path: str | Path) -> Tree:
         text = f"run file {str(path)!r} is not UTF-8 text (byte {error.start}): save it as UTF-8."
         raise ConfigError(text) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"run file {str(path)!r} is no TOML: {error}. Correct that line.") from error
+        raise ConfigError(f"run file {str(path)!r} is not valid TOML: {error}. Correct that line.") from error
 
 
 def parse_overrides(overrides: Sequence[str]) -> Tree:
@@ -83,10 +83,13 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
         argument = rest.pop(0)
         key, equals, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not key:
-            mistakes.append(f"{argument!r} is no override: write --section.key value.")
+            mistakes.append(f"{argument!r} is not an override: write --section.key value.")
             continue
         if not equals:
             if not rest or rest[0].startswith("--"):
+                if "." not in key and key not in known_keys():
+                    mistakes.append(f"{argument!r} is not an option: see --help. An override is --section.key VALUE.")
+                    continue
                 hint = f"write {argument} VALUE (or {argument}=VALUE if it begins with --)"
                 mistakes.append(f"{argument!r} has no value: {hint}.")
                 continue

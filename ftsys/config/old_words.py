@@ -26,7 +26,7 @@ def todays_word(key: str, value: Any) -> Any:
     if is_main_rank() and _TOLD not in os.environ:
         os.environ[_TOLD] = "1"
         words = " and ".join(f'{key} = "{word}"' for key, word in TODAY.items())
-        print(f'note: "{OLD_WORD}" is an old word: write {words} today.', file=sys.stderr, flush=True)
+        print(f'note: "{OLD_WORD}" is the former name: write {words} instead.', file=sys.stderr, flush=True)
     return TODAY[key]
 
 

@@ -26,7 +26,7 @@ def task_mistakes(run: RunTree) -> Iterator[Mistake]:
     row = KNOWN_TASKS.get(name)
     if row is None and not _describes_itself(run):
         text = (
-            f"task.name={name!r} is no known task: {did_you_mean(name, KNOWN_TASKS)}, "
+            f"task.name={name!r} is not a known task: {did_you_mean(name, KNOWN_TASKS)}, "
             "or describe a task of your own with task.columns and task.labels (or task.regression = true)."
         )
         yield Mistake(text, ("task.name",))
@@ -111,10 +111,10 @@ def _metric_mistakes(run: RunTree, name: str) -> Iterator[Mistake]:
     for metric in filter(None, run.task.metrics):
         if metric not in allowed:
             kind = "a regression" if regression else "classes"
-            text = f"task.metrics names {metric!r}, which is no metric for {kind}: {did_you_mean(metric, allowed)}."
+            text = f"task.metrics names {metric!r}, which is not a metric for {kind}: {did_you_mean(metric, allowed)}."
             yield Mistake(text, ("task.metrics",))
         elif METRICS[metric].two_classes and classes > 2:
-            text = f"task.metrics names {metric!r}, which judges two classes, but the task has {classes}: "
+            text = f"task.metrics names {metric!r}, which is for two classes, but the task has {classes}: "
             yield Mistake(text + 'write "macro_f1" or "accuracy".', ("task.metrics",))
 
 

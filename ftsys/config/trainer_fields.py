@@ -79,7 +79,7 @@ REFUSED_TRAINER_FIELDS: dict[str, str] = {
     "label_names": "the labels of a batch are always called `labels`, for any task.label_column",
     "logging_dir": "TensorBoard's files are in the run folder",
     "logging_nan_inf_filter": "a loss that is not finite is always shown",
-    "overwrite_output_dir": "`--overwrite` on the command line starts a run anew",
+    "overwrite_output_dir": "`--overwrite` on the command line starts a run from the beginning",
     "remove_unused_columns": "a store has none",
     "save_safetensors": "safetensors is the only format",
     "warmup_ratio": "transformers 5 reads a trainer.warmup_steps below 1 as a fraction of all steps",
@@ -110,9 +110,9 @@ def _trainer_mistake(name: str, value: Any) -> str:
     if name in REFUSED_TRAINER_FIELDS:
         return f"has no use here ({REFUSED_TRAINER_FIELDS[name]}): leave it out"
     if name not in KNOWN_TRAINER_FIELDS:
-        return f"is no field of transformers' TrainingArguments: {_hint(name)}"
+        return f"is not a field of transformers' TrainingArguments: {_hint(name)}"
     if not _is_plain(value):
-        return "is no plain value: write text, a finite number, true, false, or a list or table of those"
+        return "is not a plain value: write text, a finite number, true, false, or a list or table of those"
     if name in _KINDS:
         kinds, write = _KINDS[name]
         fits = isinstance(value, kinds) and not isinstance(value, bool)

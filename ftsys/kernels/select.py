@@ -151,7 +151,7 @@ def choose_kernel(requested: str, device: str = "cpu", head_size: int | None = N
         raise ConfigError(f"engine.kernels={requested!r} is not a kernel. Use 'auto' or one of {sorted(KERNELS)}.")
     reason = _why_not(requested, device) or (head_size and _why_not_heads(requested, head_size))
     if reason is not None:
-        raise ConfigError(f"engine.kernels={requested!r} cannot be had here: {reason}. Use 'auto'.")
+        raise ConfigError(f"engine.kernels={requested!r} is not available here: {reason}. Use 'auto'.")
     return requested
 
 

@@ -33,7 +33,9 @@ def model_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ConfigError(f"{str(folder)!r} has no config.json: it is no model folder. Correct model.name.") from None
+        raise ConfigError(
+            f"{str(folder)!r} has no config.json: it is not a model folder. Correct model.name."
+        ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}). Download or save the model again.") from error
     if not isinstance(config, dict):

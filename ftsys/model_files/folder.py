@@ -197,7 +197,7 @@ def _cached_folder(name: str) -> Path | None:
 def _download(name: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
-        HfHubHTTPError,
+        HTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -213,7 +213,7 @@ def _download(name: str) -> Path:
             f"model.name={name!r}: neither a folder here nor a model on the Hub that you may read. "
             "Correct the name, or log in."
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ConfigError(
             f"model.name={name!r}: not in the Hub's cache here and cannot be downloaded ({type(error).__name__}). "
             "Run `ftsys prepare` where there is internet, name a folder, or use 'bundled'."

@@ -43,7 +43,7 @@ def main(words: Sequence[str]) -> int:
     if (options.run_file is None) == (options.glue_dir is None):
         raise ConfigError(f"name a run file or a folder of GLUE's files, one of the two: {_USAGE}")
     if options.glue_dir is not None:
-        ConfigError.raise_if(f"{word!r} needs a run file beside it." for word in overrides)
+        ConfigError.raise_if(f"{word!r} needs a run file." for word in overrides)
         assets = of_glue_folder(options.glue_dir)
     else:
         assets = of_run(load_run(options.run_file, overrides))
@@ -61,7 +61,7 @@ def of_run(run: RunConfig) -> Assets:
     task = resolve_task(run)
     if not is_glue(task):
         raise ConfigError(
-            f"task.name={task.name!r} with the columns {list(task.columns)} is none of GLUE's tasks "
+            f"task.name={task.name!r} with the columns {list(task.columns)} is not one of GLUE's tasks "
             f"({', '.join(GLUE)}), so no script loads it by name: your own files and folders need no cache."
         )
     if run.bundle is not None:

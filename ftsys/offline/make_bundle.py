@@ -77,7 +77,7 @@ def make_bundle(run: RunConfig, task: Task, target: Path, progress: Progress | N
 def _refuse_another(target: Path) -> None:
     """Raise ConfigError if `target` exists and is neither an empty folder nor a bundle."""
     if target.exists() and not (target / BUNDLE_NAME).exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ConfigError(f"{str(target)!r} is there and is no bundle: name a folder that does not exist yet.")
+        raise ConfigError(f"{str(target)!r} is there and is not a bundle: name a folder that does not exist yet.")
 
 
 def _there(target: Path) -> Bundle | None:

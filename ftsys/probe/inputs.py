@@ -47,7 +47,7 @@ def _model_facts(run: RunConfig) -> dict[str, Any]:
         folder = Path(run.bundle) / "model" if run.bundle is not None else find_model_folder(run.model.name)
         if folder is None:
             return {
-                "error": f"model.name={run.model.name!r} is no folder here and not in the Hub's cache",
+                "error": f"model.name={run.model.name!r} is not a folder here and not in the Hub's cache",
                 "folder": None,
             }
         check_model_folder(str(folder))

@@ -54,12 +54,12 @@ def find_runs(given: Sequence[Path]) -> list[RunSummary]:
     for folder in given:
         below = [folder] if _is_run(folder) else sorted(path for path in _below(folder) if _is_run(path))
         if not below:
-            wrong.append(f"{str(folder)!r} is no run folder and holds none: name the output_dir of a run.")
+            wrong.append(f"{str(folder)!r} is not a run folder and holds none: name the output_dir of a run.")
         for path in below:
             try:
                 runs.append(read_run(path))
             except (OSError, ValueError, TypeError, AttributeError, RunFolderError) as error:
-                wrong.append(f"{str(path)!r} cannot be read ({error}): start its run again to write it anew.")
+                wrong.append(f"{str(path)!r} cannot be read ({error}): start its run again to write it again.")
     ConfigError.raise_if(wrong)
     return runs
 

@@ -31,7 +31,7 @@ class ModelFlags:
     model_revision: str = _flag("main", "Only main is supported: for another revision, give its folder as the model.")
     token: str | None = _flag(None, "Not supported: set the environment variable HF_TOKEN.")
     trust_remote_code: bool = _flag(False, "Only False is supported: code from a model's repository is never run.")
-    ignore_mismatched_sizes: bool = _flag(False, "No effect: a head of another size is always initialized anew.")
+    ignore_mismatched_sizes: bool = _flag(False, "No effect: a head of another size is always newly initialized.")
 
 
 @dataclasses.dataclass
@@ -73,7 +73,9 @@ def read_flags(arguments: Sequence[str]) -> tuple[Flags, list[str]]:
     try:
         given, others = parser.parse_known_args(list(arguments))
     except _ParseError as error:
-        raise ConfigError(f"{str(error).rstrip('.')}. `ftsys run-glue --help` tells what each flag takes.") from None
+        raise ConfigError(
+            f"{str(error).rstrip('.')}. `ftsys run-glue --help` lists the flags and their values."
+        ) from None
     ConfigError.raise_if(_unknown(argument, known) for argument in others)
     flags = {name: _plain(name, value) for name, value in vars(given).items() if name not in _LAUNCHERS}
     return _with_current_names(flags)
@@ -134,7 +136,7 @@ def _unknown(argument: str, known: Sequence[str]) -> str:
         )
     name = argument.partition("=")[0]
     near = nearest(name, known)
-    return f"{name!r} is no flag of run-glue: {f'did you mean {near}' if near else 'leave it out'}."
+    return f"{name!r} is not a flag of run-glue: {f'did you mean {near}' if near else 'leave it out'}."
 
 
 def _arguments_from_json(path: Path) -> list[str]:
@@ -144,7 +146,7 @@ def _arguments_from_json(path: Path) -> list[str]:
     except OSError as error:
         raise ConfigError(f"{str(path)!r} cannot be read ({error.strerror}): give the path of a JSON file.") from error
     except ValueError as error:
-        raise ConfigError(f"{str(path)!r} is no JSON ({error}): correct it.") from error
+        raise ConfigError(f"{str(path)!r} is not JSON ({error}): correct it.") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{str(path)!r} holds {type(tree).__name__}, not an object: write {{FLAG: VALUE, ...}}.")
     arguments: list[str] = []
@@ -164,7 +166,7 @@ def _plain(name: str, value: Any) -> Any:
         try:
             return json.loads(value)
         except ValueError as error:
-            raise ConfigError(f"--{name} {value!r} is no JSON ({error}): correct it.") from error
+            raise ConfigError(f"--{name} {value!r} is not JSON ({error}): correct it.") from error
     return value
 
 

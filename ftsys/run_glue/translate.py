@@ -97,7 +97,7 @@ def _unsupported(flags: Flags) -> Iterator[str]:
         yield "--fp16 and --bf16 exclude each other: write one of the two."
     for flag in ("save_steps", "eval_steps"):
         if isinstance(flags.get(flag), float) and not flags[flag].is_integer():
-            yield f"--{flag} {flags[flag]!r} cannot be honoured: write a whole number of steps, not a share of them."
+            yield f"--{flag} {flags[flag]!r} cannot be honoured: write a whole number of steps, not a fraction of them."
 
 
 def _missing(flags: Flags) -> Iterator[str]:
@@ -110,7 +110,7 @@ def _missing(flags: Flags) -> Iterator[str]:
         yield f"--task_name, --dataset_name and --train_file exclude each other, and {said} is there: write one."
     name = str(flags.get("task_name") or "").lower()
     if name and name not in TASKS:
-        yield f"--task_name {name!r} is none of the script's tasks: {did_you_mean(name, TASKS)}."
+        yield f"--task_name {name!r} is not one of the script's tasks: {did_you_mean(name, TASKS)}."
     if flags.get("glue_dir") and not name:
         yield "--glue_dir needs --task_name, which says which of its tasks is meant."
     if flags.get("dataset_config_name") and not flags.get("dataset_name"):

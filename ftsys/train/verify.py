@@ -26,7 +26,9 @@ def verify(path: str) -> int:
     elif (folder / CHECKPOINTS).is_dir():
         found = {each: verify_checkpoint(each) for each in sorted((folder / CHECKPOINTS).glob("step-*"))}
     else:
-        raise ConfigError(f"{path!r} is no store, bundle, checkpoint or run folder with checkpoints: name one that is.")
+        raise ConfigError(
+            f"{path!r} is not a store, bundle, checkpoint or run folder with checkpoints: name one that is."
+        )
     if not found:
         raise ConfigError(f"{path!r} holds no checkpoint: nothing can be verified.")
     for each, damage in found.items():

@@ -35,7 +35,7 @@ class WorldRequest:
         """
         for name, value in (("--nodes", nodes), ("--gpus-per-node", gpus_per_node)):
             if value is not None and value < 1:
-                raise ConfigError(f"{name} {value} computes nothing: give 1 or more.")
+                raise ConfigError(f"{name} {value} is too small: give 1 or more.")
         ranks = gpus_per_node if gpus_per_node is not None else launch.gpus_per_node
         return cls(nodes or (launch.nodes if launch.nodes > 1 else None), None if ranks == "auto" else ranks)
 

@@ -33,7 +33,9 @@ def choose_backend(
     if requested == "slurm":
         _require_slurm(job, has_srun)
     if requested == "hostfile" and hostfile is None:
-        raise LaunchError(f"{source} = 'hostfile' needs the hosts: write --hostfile FILE, a line `name slots=N` each.")
+        raise LaunchError(
+            f"{source} = 'hostfile' needs --hostfile FILE: a text file with a line `name slots=N` for each host."
+        )
     if requested != "hostfile" and hostfile is not None:
         raise LaunchError(
             f"{source} = {requested!r} reads no hostfile, but --hostfile {hostfile!r} was given: drop one."

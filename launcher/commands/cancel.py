@@ -22,5 +22,5 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
         print(f"job {number} has ended already ({found})")
         return DONE
     cancel(number)
-    print(f"job {number} was told to end: ranks that train save a checkpoint first")
+    print(f"job {number} will end: ranks that are training save a checkpoint first")
     return DONE

@@ -49,7 +49,7 @@ def _add_restart_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="S",
         default=seconds,
-        help="how long before the time limit the run is told to save a checkpoint (default: %(default)s)",
+        help="seconds before the time limit at which the run saves a checkpoint (default: %(default)s)",
     )
     add(
         "--max-restarts",

@@ -87,8 +87,8 @@ def precision_of(run: RunConfig, world: World, settled: Mapping[str, Any]) -> De
         chosen: Precision = settled["precision"]
         return Decision(chosen, f"the DeepSpeed file {run.engine.deepspeed!r} says {chosen}")
     if world.bf16_supported:
-        return Decision("bf16", f"this {world.device} computes bf16")
-    return Decision("fp32", f"this {world.device} computes bf16 slowly or not at all")
+        return Decision("bf16", f"the {_device_word(world)} computes bf16")
+    return Decision("fp32", f"the {_device_word(world)} computes bf16 slowly or not at all")
 
 
 def checkpointing_of(run: RunConfig) -> Decision[bool]:
@@ -104,7 +104,7 @@ def micro_tokens_of(run: RunConfig, world: World) -> Decision[int]:
     asked = run.batch.micro_tokens
     if asked == "auto":
         usual = usual_micro_tokens(run, world)
-        return Decision(usual, f"{usual} on {world.device}, at least data.max_length = {run.data.max_length}")
+        return Decision(usual, f"{usual} on a {_device_word(world)}, at least data.max_length = {run.data.max_length}")
     return Decision(asked, f"batch.micro_tokens = {asked}")
 
 
@@ -131,6 +131,10 @@ def compiled(
     saved = total_steps * seconds * COMPILED_SAVES
     told = f"{total_steps:,} steps of {seconds * 1e3:,.0f} ms would save {saved:,.0f} s, compiling takes"
     return Decision(saved > COMPILE_SECONDS, f"{told} {COMPILE_SECONDS:.0f} s; both assumed, not measured")
+
+
+def _device_word(world: World) -> str:
+    return "GPU" if world.device == "cuda" else "CPU"
 
 
 def usual_micro_tokens(run: RunConfig, world: World) -> int:
@@ -198,7 +202,7 @@ def notes_on(run: RunConfig, world: World, precision: str) -> list[str]:
         base, more = divmod(size, world.ranks)
         notes.append(f"{size} examples over {world.ranks} ranks: {more} rank(s) have {base + 1}, the others {base}")
     if precision == "bf16" and not world.bf16_supported:
-        notes.append(f"this {world.device} has no bf16 arithmetic of its own: expect it to be slower than fp32")
+        notes.append(f"the {_device_word(world)} has no bf16 arithmetic of its own: expect it to be slower than fp32")
     if world.device == "cpu" and run.engine.offload != "none":
         notes.append(f"engine.offload = {run.engine.offload!r} gains nothing where the device is the CPU itself")
     return notes

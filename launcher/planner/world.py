@@ -38,7 +38,7 @@ class World:
         """Raise ConfigError for counts below 1."""
         for name in ("ranks", "nodes", "local_ranks"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"a world of {name}={getattr(self, name)!r} computes nothing: give 1 or more.")
+                raise ConfigError(f"{name}={getattr(self, name)!r} is too small: give 1 or more.")
 
 
 def this_machine(

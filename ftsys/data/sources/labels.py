@@ -59,7 +59,7 @@ class LabelReader:
         if _is_missing(value) or value in _UNLABELLED:
             return f"the label is missing ({value!r}); only test splits may lack labels. Label the row or remove it."
         return (
-            f"label {value!r} is none of task {self._task.name!r}: write a name ({names}) or an id from 0 to "
+            f"label {value!r} is not a label of task {self._task.name!r}: write a name ({names}) or an id from 0 to "
             f"{len(self._task.labels) - 1}, or correct task.labels."
         )
 

@@ -129,7 +129,7 @@ def _open(source: Any, task: Task) -> Source:
         )
     if not path.is_dir():
         raise DataError(
-            f"data.source={name!r} is no folder.{question(name, ('hub', 'synthetic'))} Write 'hub', "
+            f"data.source={name!r} is not a folder.{question(name, ('hub', 'synthetic'))} Write 'hub', "
             "'hub:NAME_OR_PATH', 'synthetic', a folder of GLUE's TSV files, or a file for each split."
         )
     return _of_files(glue_splits(path, task), task)

@@ -28,7 +28,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest, intact = _SEALED.parse(path.read_bytes())
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing: the checkpoint was never completed") from error
+        raise CheckpointError(f"{path} is missing: {str(folder)!r} is not a complete checkpoint") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not intact:

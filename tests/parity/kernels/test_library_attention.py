@@ -187,7 +187,7 @@ def test_auto_takes_what_knows_the_example(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", ["varlen", "flash_attn", "triton"])
 def test_a_gpus_kernel_is_refused_on_a_cpu(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"engine.kernels='{name}' cannot be had here: it runs on a GPU"):
+    with pytest.raises(ConfigError, match=f"engine.kernels='{name}' is not available here: it runs on a GPU"):
         choose_kernel(name)
 
 
@@ -209,7 +209,7 @@ def test_what_a_gpu_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     with pytest.raises(ConfigError, match=r"the GPU has compute capability 7\.5, below 8\.0"):
         choose_kernel("varlen", "cuda")
-    with pytest.raises(ConfigError, match="'flash_attn' cannot be had here: flash-attn is not installed"):
+    with pytest.raises(ConfigError, match="'flash_attn' is not available here: flash-attn is not installed"):
         choose_kernel("flash_attn", "cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     library_attention.why_not_varlen.cache_clear()

@@ -170,14 +170,14 @@ def test_a_machine_without_a_compiler_says_so_and_goes_without(monkeypatch: pyte
         assert choose_kernel("auto") == "grouped"
         assert "there is no C++ compiler" in str(why_not_fast("cpu"))
         with pytest.raises(
-            ConfigError, match=r"engine.kernels='native' cannot be had here: there is no C\+\+ compiler"
+            ConfigError, match=r"engine.kernels='native' is not available here: there is no C\+\+ compiler"
         ):
             choose_kernel("native")
     finally:
         library._load.cache_clear()
     with pytest.raises(ConfigError, match="it runs on a CPU, not on cuda"):
         choose_kernel("native", "cuda")
-    with pytest.raises(ConfigError, match=r"engine.kernels='triton' cannot be had here: it runs on a GPU"):
+    with pytest.raises(ConfigError, match=r"engine.kernels='triton' is not available here: it runs on a GPU"):
         choose_kernel("triton")
 
 

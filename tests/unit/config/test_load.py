@@ -113,10 +113,12 @@ def test_override_values(write: Writer, words: list[str], read: Callable[[RunCon
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--overwite"], "'--overwite' is not an option: see --help"),
+        (["--output_dir"], "'--output_dir' has no value"),
         (["--train.seed"], "'--train.seed' has no value: write --train.seed VALUE"),
         (["--train.seed", "--train.epochs", "1"], "'--train.seed' has no value"),
-        (["train.seed=1"], "'train.seed=1' is no override: write --section.key value"),
-        (["--train.seed", "1", "2"], "'2' is no override"),
+        (["train.seed=1"], "'train.seed=1' is not an override: write --section.key value"),
+        (["--train.seed", "1", "2"], "'2' is not an override"),
     ],
 )
 def test_words_that_are_no_overrides(write: Writer, words: list[str], said: str) -> None:
@@ -140,11 +142,14 @@ def test_both_of_a_pair_in_one_place_are_refused(write: Writer) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[train]\nlerning_rate = 3\n", "train.lerning_rate=3 is no known key: did you mean train.learning_rate?"),
-        ("[trian]\nseed = 3\n", "trian={'seed': 3} is no known key: did you mean train?"),
-        ("[batch]\nseed = 3\n", "batch.seed=3 is no known key: did you mean train.seed?"),
-        ("[engine]\nPrecision = 'bf16'\n", "engine.Precision='bf16' is no known key: did you mean engine.precision?"),
-        ("[launch]\nzzzzz = 1\n", "launch.zzzzz=1 is no known key: known ones are launch.nodes, "),
+        ("[train]\nlerning_rate = 3\n", "train.lerning_rate=3 is not a known key: did you mean train.learning_rate?"),
+        ("[trian]\nseed = 3\n", "trian={'seed': 3} is not a known key: did you mean train?"),
+        ("[batch]\nseed = 3\n", "batch.seed=3 is not a known key: did you mean train.seed?"),
+        (
+            "[engine]\nPrecision = 'bf16'\n",
+            "engine.Precision='bf16' is not a known key: did you mean engine.precision?",
+        ),
+        ("[launch]\nzzzzz = 1\n", "launch.zzzzz=1 is not a known key: known ones are launch.nodes, "),
         ("[train]\nseed = '4'\n", "train.seed='4' cannot be used: write a whole number from 0 to 4294967295 (without "),
         ("[train]\nseed = true\n", "train.seed=True cannot be used: write a whole number"),
         ("[train]\nseed = -1\n", "train.seed=-1 cannot be used: write a whole number"),
@@ -187,8 +192,8 @@ def test_both_of_a_pair_in_one_place_are_refused(write: Writer) -> None:
         ),
         ("[trainer]\nwarmup_steps = 'x'\n", "trainer.warmup_steps='x' cannot be used: write a number of steps, or"),
         ("[trainer]\nmax_grad_norm = -1\n", "trainer.max_grad_norm=-1 cannot be used: write a number, 0 (no clipping)"),
-        ("[trainer]\nrun_name = 2024-01-01\n", "trainer.run_name=datetime.date(2024, 1, 1) is no plain value"),
-        ("[trainer]\nlogging_steps = inf\n", "trainer.logging_steps=inf is no plain value"),
+        ("[trainer]\nrun_name = 2024-01-01\n", "trainer.run_name=datetime.date(2024, 1, 1) is not a plain value"),
+        ("[trainer]\nlogging_steps = inf\n", "trainer.logging_steps=inf is not a plain value"),
     ],
 )
 def test_each_mistake_is_one_clear_message(write: Writer, text: str, said: str) -> None:
@@ -201,7 +206,7 @@ def test_a_budget_of_just_one_example_is_enough(write: Writer) -> None:
 
 
 def test_a_section_that_is_no_table() -> None:
-    with pytest.raises(ConfigError, match=r"train=3 is no table: write its keys under \[train\]"):
+    with pytest.raises(ConfigError, match=r"train=3 is not a table: write its keys under \[train\]"):
         build_run({"output_dir": "x", "task": {"name": "mrpc"}, "train": 3})
 
 
@@ -245,7 +250,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 
 def test_broken_toml_names_its_line(write: Writer) -> None:
-    assert "is no TOML" in (message := mistakes(write(MINIMAL + "[train]\nseed = = 3\n"))[0])
+    assert "is not valid TOML" in (message := mistakes(write(MINIMAL + "[train]\nseed = = 3\n"))[0])
     assert "line 5" in message
 
 

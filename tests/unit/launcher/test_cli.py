@@ -28,7 +28,7 @@ def test_the_lines_of_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "is split\n"
         "precision     fp32            engine.precision = 'fp32'\n"
         "order         random          packed batches hold no padding\n"
-        "micro_tokens  4096            4096 on cpu, at least data.max_length = 128\n"
+        "micro_tokens  4096            4096 on a CPU, at least data.max_length = 128\n"
         "recomputation off             activations are kept unless a GPU's memory asks for less\n"
         "\n"
         "global batch  32 examples a step, 10 or 11 a rank, in as many micro-batches as the tokens need\n"
@@ -56,7 +56,7 @@ def test_a_plan_of_unknown_length(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", MRPC, "--cpu", "--batch.global_tokens", "4096"]) == 0
     lines = capsys.readouterr().out
     assert "global batch  at most 4,096 tokens a step\n" in lines
-    assert "steps         not yet counted an epoch, not yet counted in all (3 epochs)\n" in lines
+    assert "steps         unknown until the training rows are counted (3 epochs)\n" in lines
 
 
 def test_a_runs_deepspeed_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,8 +97,8 @@ def test_a_users_own_file_is_checked_by_plan_and_config(tmp_path: Path, capsys: 
         (["plan", "no.toml"], "error: run file 'no.toml' does not exist"),
         (["plan", MRPC, "--cpu", "--engine.precision", "fp16"], "error: engine.precision='fp16' cannot be computed on"),
         (["plan", MRPC, "--cpu", "--gpus-per-node", "64"], "error: batch.global_size=32 has fewer examples in a step"),
-        (["plan", MRPC, "--nodes", "0"], "error: a world of ranks=0 computes nothing"),
-        (["plan", MRPC, "--train.sed", "0"], "error: train.sed=0 is no known key: did you mean train.seed?"),
+        (["plan", MRPC, "--nodes", "0"], "error: ranks=0 is too small"),
+        (["plan", MRPC, "--train.sed", "0"], "error: train.sed=0 is not a known key: did you mean train.seed?"),
         (["config", MRPC, "--engine.backend", "ddp"], "error: this run's backend is 'ddp'"),
         (["config"], "error: no run file was given"),
         (["config", MRPC, "--cpu", "--output", "/no/such/folder/x.json"], "error: '/no/such/folder/x.json' cannot be"),

@@ -134,7 +134,7 @@ def test_something_else_is_not_overwritten(run: RunConfig, tmp_path: Path) -> No
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="is there and is no bundle"):
+    with pytest.raises(ConfigError, match="is there and is not a bundle"):
         make_bundle(run, resolve_task(run), mine)
     bundled(run, tmp_path / "bundle")
     other = build_run(_tree(tmp_path, train={"seed": 7}))
@@ -215,7 +215,7 @@ def test_an_edited_run_file_trains(run: RunConfig, tmp_path: Path) -> None:
         (lambda folder: (folder / "model/vocab.txt").unlink(), r"vocab\.txt: cannot be read"),
         (lambda folder: (folder / "model/vocab.txt").write_text("short"), r"vocab\.txt: 5 bytes instead of"),
         (lambda folder: (folder / "model/more.bin").touch(), r"more\.bin: is not in bundle\.json"),
-        (lambda folder: (folder / "bundle.json").unlink(), "is no bundle"),
+        (lambda folder: (folder / "bundle.json").unlink(), "is not a bundle"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), "holds no bundle's list"),
         (
             lambda folder: flip_in(folder / "bundle.json", '"data.max_length": 64', '"data.max_length": 65'),

@@ -165,8 +165,8 @@ def test_the_command_says_what_it_put_where(
         (["RUN", "--glue-dir", "FILES"], "one of the two"),
         (["--glue-dir", "FILES", "--train.seed", "3"], "'--train.seed' needs a run file"),
         (["--glue-dir", "NOWHERE"], "holds no folder of a GLUE task"),
-        (["RUN", "--data.source", "synthetic", "--task.name", "paraphrase"], "is none of GLUE's tasks"),
-        (["RUN", "--task.columns", "['a', 'b']"], "with the columns ['a', 'b'] is none of GLUE's tasks"),
+        (["RUN", "--data.source", "synthetic", "--task.name", "paraphrase"], "is not one of GLUE's tasks"),
+        (["RUN", "--task.columns", "['a', 'b']"], "with the columns ['a', 'b'] is not one of GLUE's tasks"),
         (["--glue-dir", "EMPTY"], "train.tsv is empty"),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_folder_without_runs_and_a_damaged_one_are_named_together(tmp_path: Pa
     with pytest.raises(ConfigError) as caught:
         find_runs([tmp_path / "empty", damaged, tmp_path / "missing"])
     assert len(caught.value.messages) == 3
-    assert "is no run folder" in caught.value.messages[0]
+    assert "is not a run folder" in caught.value.messages[0]
     assert "cannot be read" in caught.value.messages[1]
 
 
@@ -78,4 +78,4 @@ def test_the_command_prints_the_table_or_json(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_folder_that_is_not_there_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "missing")]) == 2
-    assert "is no run folder" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err

@@ -68,14 +68,14 @@ def test_one_json_file_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--task_nam", "mrpc"], r"'--task_nam' is no flag of run-glue: did you mean --task_name\."),
+        (["--task_nam", "mrpc"], r"'--task_nam' is not a flag of run-glue: did you mean --task_name\."),
         (["--evaluaton_strategy=epoch"], "did you mean --evaluation_strategy"),
         (["--seed", "many"], "--seed.*invalid int value: 'many'"),
         (["--fp16", "maybe"], "--fp16.*got maybe but expected one of"),
         (["--lr_scheduler_type", "zigzag"], "--lr_scheduler_type.*'?zigzag"),
         (["--learning_rate"], "--learning_rate.*expected one argument"),
         (["mrpc"], "'mrpc' belongs to no flag"),
-        (["--lr_scheduler_kwargs", "{num: 2}"], "--lr_scheduler_kwargs '{num: 2}' is no JSON"),
+        (["--lr_scheduler_kwargs", "{num: 2}"], "--lr_scheduler_kwargs '{num: 2}' is not JSON"),
         (["--warmup_ratio", "2"], r"warmup_ratio=2 cannot be used"),
         (["--warmup_ratio", "0.1", "--warmup_steps", "5"], "'warmup_ratio' and 'warmup_steps'"),
         (["--save_safetensors", "False"], "save_safetensors=False cannot be used"),
@@ -89,7 +89,7 @@ def test_wrong_words_are_named(words: list[str], said: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("[1]", "holds list, not an object"), ("{", "is no JSON"), ('{"sed": 1}', "'--sed' is no flag.*--seed")],
+    [("[1]", "holds list, not an object"), ("{", "is not JSON"), ('{"sed": 1}', "'--sed' is not a flag.*--seed")],
 )
 def test_wrong_files_are_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "flags.json"

@@ -66,7 +66,7 @@ def test_the_fingerprint_of_a_dataset_follows_its_content_only() -> None:
 
 
 def test_bad_datasets_name_the_row_and_the_split() -> None:
-    with pytest.raises(DataError, match=r"split 'train', row 2: label 7 is none of task 'pets'"):
+    with pytest.raises(DataError, match=r"split 'train', row 2: label 7 is not a label of task 'pets'"):
         read(opened(pets([0, 7])))
     with pytest.raises(DataError, match=r"splits 'training', and task 'pets' reads.*Did you mean 'train'"):
         opened(DatasetDict(training=pets([0])))

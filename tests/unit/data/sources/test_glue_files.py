@@ -203,7 +203,7 @@ def test_a_label_that_is_none_of_the_tasks_is_named_with_its_line(tmp_path: Path
     path = tmp_path / "RTE/dev.tsv"
     path.write_text(path.read_text().replace("not_entailment", "neutral"))
     with pytest.raises(
-        DataError, match=r"RTE/dev\.tsv, line 2: label 'neutral' is none of task 'rte': .*'not_entailment'"
+        DataError, match=r"RTE/dev\.tsv, line 2: label 'neutral' is not a label of task 'rte': .*'not_entailment'"
     ):
         opened(tmp_path, "rte")
 

@@ -41,7 +41,7 @@ def test_the_command_line_wins_over_the_run_file() -> None:
 
 @pytest.mark.parametrize(("nodes", "ranks", "said"), [(0, None, "--nodes 0"), (None, -1, "--gpus-per-node -1")])
 def test_counts_that_compute_nothing(nodes: int | None, ranks: int | None, said: str) -> None:
-    with pytest.raises(ConfigError, match=f"{said} computes nothing"):
+    with pytest.raises(ConfigError, match=f"{said} is too small"):
         WorldRequest.read(nodes, ranks, LaunchSection())
 
 

@@ -36,7 +36,7 @@ def test_what_is_asked_for_is_chosen(asked: str, hostfile: str | None, environ: 
     [
         ("slurm", None, {}, True, "SLURM_JOB_ID is not set: start with sbatch or salloc"),
         ("slurm", None, JOB, False, "needs srun, which is not found here"),
-        ("hostfile", None, {}, False, "launch.backend = 'hostfile' needs the hosts: write --hostfile FILE"),
+        ("hostfile", None, {}, False, "launch.backend = 'hostfile' needs --hostfile FILE: a text file"),
         ("local", "hosts", {}, False, "reads no hostfile, but --hostfile 'hosts' was given"),
         ("auto", None, {"SLURM_JOB_ID": "17; rm x"}, True, "SLURM_JOB_ID='17; rm x' is not a job number"),
     ],

@@ -208,9 +208,9 @@ def test_a_world_of_nobody(name: str) -> None:
 def test_each_choice_gives_its_reason() -> None:
     without_model = {
         "activation_checkpointing": "activations are kept unless a GPU's memory asks for less",
-        "micro_tokens": "16384 on cuda, at least data.max_length = 128",
+        "micro_tokens": "16384 on a GPU, at least data.max_length = 128",
         "zero_stage": "an encoder's weights, gradients and optimizer state fit one device, so nothing is split",
-        "precision": "this cuda computes bf16 slowly or not at all",
+        "precision": "the GPU computes bf16 slowly or not at all",
         "backend": "4 ranks without ZeRO",
         "order": "packed batches hold no padding",
         "compile": "the length of the run is not known",
@@ -221,7 +221,7 @@ def test_each_choice_gives_its_reason() -> None:
     assert make_plan(run_of(), small_gpus, model=BERT_LARGE).reasons == without_model | {
         "activation_checkpointing": "activations fit",
         "zero_stage": needs,
-        "precision": "this cuda computes bf16 slowly or not at all; fp16 is what fits",
+        "precision": "the GPU computes bf16 slowly or not at all; fp16 is what fits",
         "fit": f"ZeRO 1: {needs}",
         "backend": "ZeRO 1 is DeepSpeed's",
     }
@@ -273,14 +273,14 @@ def test_short_runs_stay_eager(
         ({}, CPU, "the run is on cpu"),
         ({}, GPUS, "it has 8 ranks"),
         ({"engine": {"backend": "deepspeed"}}, ONE_GPU, "DeepSpeed moves weights"),
-        ({"engine": {"precision": "fp16"}}, ONE_GPU, "fp16 scales each loss anew"),
+        ({"engine": {"precision": "fp16"}}, ONE_GPU, "fp16 scales each loss by another factor"),
         ({"engine": {"activation_checkpointing": True}}, ONE_GPU, "activations are computed again"),
         ({"batch": {"global_tokens": 4096}}, ONE_GPU, "batch.global_tokens makes batches of many sizes"),
     ],
 )
 def test_passes_that_cannot_be_recorded_are_refused(sections: dict[str, Any], world: World, why: str) -> None:
     asked = {**sections, "engine": {"cuda_graphs": True, **sections.get("engine", {})}}
-    with pytest.raises(ConfigError, match=f"engine.cuda_graphs=True cannot be had here: {why}"):
+    with pytest.raises(ConfigError, match=f"engine.cuda_graphs=True is not available here: {why}"):
         make_plan(run_of(**asked), world, 3668)
 
 

@@ -143,7 +143,7 @@ def test_cancel(folder: Path, stand_in: Commands, capsys: pytest.CaptureFixture[
     stand_in("squeue", "echo 'RUNNING|node1|0:10|None'")
     stand_in("scancel", "")
     assert main(["cancel", "runs/x"]) == 0
-    assert capsys.readouterr().out == "job 17 was told to end: ranks that train save a checkpoint first\n"
+    assert capsys.readouterr().out == "job 17 will end: ranks that are training save a checkpoint first\n"
     assert (folder / "scancel.called").read_text() == "17\n"
     stand_in("squeue", "echo 'COMPLETED|node1|0:10|None'")
     assert main(["cancel", "runs/x"]) == 0

@@ -148,7 +148,7 @@ def test_the_newest_whole_one_is_taken(tmp_path: Path) -> None:
     assert taken.path == good
     assert len(said) == 3
     assert "step-2000000" in said[0]
-    assert "never completed" in said[0]
+    assert "not a complete checkpoint" in said[0]
     assert f"{bad / 'weights.safetensors'} is damaged" in said[1]
     assert f"resuming from {good}: step 100000 of attempt 1" in said[2]
 
