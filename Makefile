@@ -37,7 +37,7 @@ help:
 	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite"
 	@echo "make check      format, lint, types, unit tests: what to run before a commit"
-	@echo "make house      figures of the floor plan: sizes, folders, upward imports, circles; ARGS=--verbose lists the places"
+	@echo "make house      figures of the code's layout: sizes, folders, imports against the order, cycles; ARGS=--verbose lists the places"
 	@echo "make format     rewrite the sources in the project's format"
 	@echo "make test-long  the tests that take minutes"
 	@echo "make test-triton  the GPU's attention kernel in Triton's interpreter and as machine code; part of make test"
@@ -99,7 +99,7 @@ test: $(STAMP_DEV)
 test-long: $(STAMP_DEV)
 	$(PYTEST) -m "long and not gpu and not cluster" $(ARGS)
 
-# Beside the environment, not in it: DeepSpeed would load it, whose exit then prints pages into every log.
+# Next to the environment, not in it: DeepSpeed would load it, whose exit then prints pages into every log.
 $(STAMP_TRITON): $(STAMP_DEV)
 	$(PIP) install --target $(VENV)/triton triton==$(TRITON_VERSION)
 	touch $@

@@ -59,7 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         if name == "train":
             sub.add_argument(
-                "--overwrite", action="store_true", help="remove the former run from the run folder and start anew"
+                "--overwrite",
+                action="store_true",
+                help="remove the former run from the run folder and start from the beginning",
             )
             sub.add_argument("--no-table", action="store_true", help="do not print the table of metrics at the end")
         if name == "bundle":

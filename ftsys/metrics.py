@@ -138,7 +138,7 @@ def check_metric_names(names: Sequence[str], regression: bool, num_labels: int |
             )
         elif metric.two_classes and num_labels is not None and num_labels != 2:
             messages.append(
-                f"task.metrics names {name!r}, which judges two classes, but the task has {num_labels}. "
+                f"task.metrics names {name!r}, which is for two classes, but the task has {num_labels}. "
                 "Use 'macro_f1' or 'accuracy'."
             )
     ConfigError.raise_if(messages)

@@ -3,7 +3,7 @@
 # It starts node.sh on every node and forwards the warning before the time limit. RUN_DIR/status.json decides what
 # follows: a run that stopped early with a checkpoint goes back into the queue and continues.
 #
-#   FTSYS_VENV=FOLDER       virtual environment; default: the active one at sbatch, else .venv beside slurm/
+#   FTSYS_VENV=FOLDER       virtual environment; default: the active one at sbatch, else .venv next to slurm/
 #   FTSYS_DEVICE=cpu        compute on CPUs, even if the allocation has GPUs
 #   FTSYS_MAX_RESTARTS=N    how often the job may go back into the queue (default 10)
 #   FTSYS_CACHE=FOLDER      folder of stores and models, on a shared disk

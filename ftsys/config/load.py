@@ -1,4 +1,4 @@
-"""Loads a run file with overrides from the command line, and tells the origin of each value."""
+"""Loads a run file with overrides from the command line, and records the origin of each value."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -87,6 +87,9 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
             continue
         if not equals:
             if not rest or rest[0].startswith("--"):
+                if "." not in key and key not in known_keys():
+                    mistakes.append(f"{argument!r} is not an option: see --help. An override is --section.key VALUE.")
+                    continue
                 hint = f"write {argument} VALUE (or {argument}=VALUE if it begins with --)"
                 mistakes.append(f"{argument!r} has no value: {hint}.")
                 continue

@@ -114,7 +114,7 @@ def _metric_mistakes(run: RunTree, name: str) -> Iterator[Mistake]:
             text = f"task.metrics names {metric!r}, which is not a metric for {kind}: {did_you_mean(metric, allowed)}."
             yield Mistake(text, ("task.metrics",))
         elif METRICS[metric].two_classes and classes > 2:
-            text = f"task.metrics names {metric!r}, which judges two classes, but the task has {classes}: "
+            text = f"task.metrics names {metric!r}, which is for two classes, but the task has {classes}: "
             yield Mistake(text + 'write "macro_f1" or "accuracy".', ("task.metrics",))
 
 

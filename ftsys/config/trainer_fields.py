@@ -79,7 +79,7 @@ REFUSED_TRAINER_FIELDS: dict[str, str] = {
     "label_names": "the labels of a batch are always called `labels`, for any task.label_column",
     "logging_dir": "TensorBoard's files are in the run folder",
     "logging_nan_inf_filter": "a loss that is not finite is always shown",
-    "overwrite_output_dir": "`--overwrite` on the command line starts a run anew",
+    "overwrite_output_dir": "`--overwrite` on the command line starts a run from the beginning",
     "remove_unused_columns": "a store has none",
     "save_safetensors": "safetensors is the only format",
     "warmup_ratio": "transformers 5 reads a trainer.warmup_steps below 1 as a fraction of all steps",

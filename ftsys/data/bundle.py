@@ -95,7 +95,7 @@ class Bundle:
             raise DataError(f"{path}: is damaged, it holds no bundle's list. Copy the bundle again.") from error
         if found is None:
             raise DataError(
-                f"{path}: bundle format {fields['format']!r}, this version reads {BUNDLE_FORMAT}. Make the bundle anew."
+                f"{path}: bundle format {fields['format']!r}, this version reads {BUNDLE_FORMAT}. Make the bundle again."
             )
         if not intact:
             raise DataError(f"{path}: is damaged, its bytes are not those that were written. Copy the bundle again.")
@@ -176,7 +176,7 @@ def store_of_bundle(run: "RunConfig", task: Task) -> Store:
     if store.fingerprint != bundle.store or store.tokenizer.fingerprint != tokenizer:
         raise DataError(
             f"{store.path}: is not the store that {BUNDLE_NAME} names, or was made with another tokenizer than the one "
-            f"in {str(bundle.model_folder)!r}. Make the bundle anew."
+            f"in {str(bundle.model_folder)!r}. Make the bundle again."
         )
     check_fit(store.tokenizer, bundle.model_folder)
     return store

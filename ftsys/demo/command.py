@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_run_file() -> Path:
-    """Find the demo's run file in the checkout or beside an installed wheel. Raises ConfigError if it is in neither."""
+    """Find the run file in the checkout or in the installed package. Raises ConfigError if it is in neither."""
     checkout = Path(__file__).parents[2] / RUN_FILE
     installed = Path(sysconfig.get_path("data")) / "share" / "ftsys" / RUN_FILE
     for path in (checkout, installed):

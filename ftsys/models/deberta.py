@@ -125,7 +125,7 @@ class PackedSelfAttention(DisentangledSelfAttention):
 
 
 class PackedConv(ConvLayer):
-    """Computes the convolution beside the first layer of some v2 models, without mixing neighbouring sequences."""
+    """Computes the convolution parallel to the first layer of some v2 models, without mixing neighbour sequences."""
 
     layout_slot: LayoutSlot
 

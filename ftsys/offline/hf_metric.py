@@ -24,7 +24,7 @@ Args:
     predictions: (S,) class ids, or numbers for stsb.
     references: (S,) the right ones.
 Returns:
-    A dict: "accuracy", "f1", "matthews_correlation", or "pearson" and "spearmanr", as the task is judged.
+    A dict: "accuracy", "f1", "matthews_correlation", or "pearson" and "spearmanr", the metrics of the task.
 """
 
 

@@ -4,7 +4,7 @@ It reads one line of JSON from standard input, the question (`ftsys.probe.protoc
 facts to standard output as one line of JSON, {"probe": 0, "group": "machine", "facts": {...}}, as soon as the group is
 known, so that a later hang does not lose it.
 
-The probe makes no judgement, downloads nothing and leaves nothing behind. To test shared folders, it writes files of a
+The probe decides nothing, downloads nothing and leaves nothing behind. To test shared folders, it writes files of a
 few bytes named .ftsys-doctor-*, and removes them at its end. One probe runs on each node. If a run has one node and
 several ranks, a second probe runs on that node, which only takes part in the all-reduce.
 """

@@ -58,7 +58,7 @@ def read_owner(output_dir: Path | str, forgive: bool = False) -> dict[str, Any] 
             return None
         raise RunFolderError(
             f"{str(path)!r} cannot be read ({error}), so the run that owns this folder is unknown. "
-            "Name another output_dir, or start anew with --overwrite."
+            "Name another output_dir, or start from the beginning with --overwrite."
         ) from error
 
 

@@ -147,7 +147,7 @@ def _record(identity: Identity, attempt: int, first_attempt: int) -> dict[str, A
 
 def _refuse_another(folder: Path, owner: dict[str, Any] | None, identity: Identity) -> None:
     """Raise RunFolderError if the folder holds another run, or results without an owner."""
-    remedy = "Name another output_dir, or start anew in this one with --overwrite."
+    remedy = "Name another output_dir, or start from the beginning in this one with --overwrite."
     if owner is None:
         if (folder / RESULTS).exists():
             raise RunFolderError(f"run folder {str(folder)!r} holds results.json of an unknown run. {remedy}")

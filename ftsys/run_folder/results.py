@@ -59,7 +59,7 @@ def read_results(output_dir: Path | str) -> dict[str, Any] | None:
     except (ValueError, TypeError) as error:
         raise RunFolderError(
             f"{str(path)!r} is damaged ({error}). Remove it to go on from the last checkpoint, "
-            "or start anew with --overwrite."
+            "or start from the beginning with --overwrite."
         ) from error
 
 

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run_file_text(request: Request, run: RunConfig, ranks: int) -> str:
-    """Return the run file that is equivalent to the flags, with a comment that tells its use; defaults are left out."""
+    """Return the run file that is equivalent to the flags, with a comment on how to use it; defaults are left out."""
     head = "# The same as a run file. Save it as RUN.toml and start: ftsys train RUN.toml"
     if not request.train:
         head = "# The task, the data and the model as a run file; nothing is trained."

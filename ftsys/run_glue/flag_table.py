@@ -35,7 +35,7 @@ WITHOUT_EFFECT = {
     "disable_tqdm": _OWN_BARS,
     "eval_accumulation_steps": _BY_TOKENS,
     "fp16_full_eval": "evaluation computes in the format of training",
-    "ignore_mismatched_sizes": "a head of another size is always initialized anew",
+    "ignore_mismatched_sizes": "a head of another size is always newly initialized",
     "logging_nan_inf_filter": "a loss that is not finite is always shown",
     "overwrite_cache": "a store belongs to its text and is never stale",
     "pad_to_max_length": "batches are packed, no padding is computed",

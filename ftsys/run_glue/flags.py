@@ -31,7 +31,7 @@ class ModelFlags:
     model_revision: str = _flag("main", "Only main is supported: for another revision, give its folder as the model.")
     token: str | None = _flag(None, "Not supported: set the environment variable HF_TOKEN.")
     trust_remote_code: bool = _flag(False, "Only False is supported: code from a model's repository is never run.")
-    ignore_mismatched_sizes: bool = _flag(False, "No effect: a head of another size is always initialized anew.")
+    ignore_mismatched_sizes: bool = _flag(False, "No effect: a head of another size is always newly initialized.")
 
 
 @dataclasses.dataclass

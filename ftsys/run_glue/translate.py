@@ -97,7 +97,7 @@ def _unsupported(flags: Flags) -> Iterator[str]:
         yield "--fp16 and --bf16 exclude each other: write one of the two."
     for flag in ("save_steps", "eval_steps"):
         if isinstance(flags.get(flag), float) and not flags[flag].is_integer():
-            yield f"--{flag} {flags[flag]!r} cannot be honoured: write a whole number of steps, not a share of them."
+            yield f"--{flag} {flags[flag]!r} cannot be honoured: write a whole number of steps, not a fraction of them."
 
 
 def _missing(flags: Flags) -> Iterator[str]:

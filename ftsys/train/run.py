@@ -39,7 +39,13 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
         claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=CHECK_ONLY)
         if claim.finished:
             _say_done(folder)
-            show(run, task, folder, claim.first_attempt, note="this run is finished; --overwrite starts it anew")
+            show(
+                run,
+                task,
+                folder,
+                claim.first_attempt,
+                note="this run is finished; --overwrite starts it from the beginning",
+            )
             return DONE
         store, seconds = _prepare(run, task)  # finds wrong input before the folder is claimed and anything is removed
         claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else CHECK_ONLY)

@@ -172,7 +172,7 @@ def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
         f"the run is on {plan.device}": plan.device != "cuda",
         f"it has {plan.ranks} ranks": plan.ranks > 1,
         "DeepSpeed moves weights and gradients between passes": plan.backend == "deepspeed",
-        "fp16 scales each loss anew": plan.precision == "fp16",
+        "fp16 scales each loss by another factor": plan.precision == "fp16",
         "activations are computed again": plan.activation_checkpointing,
         "batch.global_tokens makes batches of many sizes": plan.global_tokens is not None,
         "the model is fed padded batches": not packed,

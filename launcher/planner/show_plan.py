@@ -35,7 +35,7 @@ def _arithmetic(plan: Plan) -> list[str]:
     if plan.predicted is not None:
         count = plan.predicted["micro_batches"]
         lines.append(f"accumulation  {count} micro-batch{'es' if count > 1 else ''} a step where examples are longest")
-    return [*lines, f"steps         {_steps(plan)}", f"warm-up       {_warmup(plan)}"]
+    return [*lines, f"steps         {_steps(plan)}", f"warm-up       {_warm_up(plan.warmup_steps)}"]
 
 
 def _global_batch(plan: Plan) -> str:
@@ -47,10 +47,11 @@ def _global_batch(plan: Plan) -> str:
 
 def _steps(plan: Plan) -> str:
     length = f"{plan.epochs:g} epochs" if plan.epochs is not None else "max_steps"
-    if plan.steps_per_epoch is None or plan.total_steps is None:
-        return f"unknown, until the training rows are counted ({length})"
-    return f"{plan.steps_per_epoch:,} an epoch, {plan.total_steps:,} in all ({length})"
+    if plan.total_steps is None:
+        return f"unknown until the training rows are counted ({length})"
+    each = "" if plan.steps_per_epoch is None else f"{plan.steps_per_epoch:,} an epoch, "
+    return f"{each}{plan.total_steps:,} in all ({length})"
 
 
-def _warmup(plan: Plan) -> str:
-    return "unknown, as the steps are" if plan.warmup_steps is None else f"{plan.warmup_steps:,} steps"
+def _warm_up(steps: int | None) -> str:
+    return "unknown" if steps is None else f"{steps:,} steps"

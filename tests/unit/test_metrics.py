@@ -232,7 +232,7 @@ def test_names_that_are_wrong_are_reported_together() -> None:
     assert len(messages) == 4
     assert "'acuracy'" in messages[0]
     assert "Did you mean 'accuracy'?" in messages[0]
-    assert "'f1', which judges two classes, but the task has 3" in messages[1]
+    assert "'f1', which is for two classes, but the task has 3" in messages[1]
     assert "'pearson', which is for regression, but the task is classification" in messages[2]
     assert "'zzz', which is not a metric. Known for classification: accuracy, f1" in messages[3]
 

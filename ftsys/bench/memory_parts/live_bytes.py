@@ -1,4 +1,4 @@
-"""Counts the bytes of live tensors after every operation, and tells what they are; for real and fake tensors.
+"""Counts the bytes of live tensors after every operation, and sorts them by kind; for real and fake tensors.
 
 torch's own MemTracker does the same for a plain model and optimizer, but does not support DeepSpeed's engine. A test
 checks that both agree where both can measure.

@@ -19,7 +19,7 @@ MAX_ROWS_PER_BATCH = 1 << 16
 MAX_TOKENS_PER_BATCH = 1 << 24
 """Bounds the writer's memory (32 MiB of uint16) and keeps Arrow's int32 list offsets far below their limit."""
 
-ADVICE = "Make room, or set data.store to a folder on another disk."
+ADVICE = "Free disk space, or set data.store to a folder on another disk."
 """Advice in every message about a store that cannot be written."""
 
 _END_OF_STREAM = struct.pack("<Ii", 0xFFFFFFFF, 0)

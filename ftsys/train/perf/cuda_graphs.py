@@ -105,7 +105,7 @@ def check_recordable(trainer: transformers.Trainer) -> None:
         f"they run on {args.device.type}": args.device.type != "cuda",
         f"there are {args.world_size} ranks": args.world_size > 1,
         "DeepSpeed moves weights and gradients between them": trainer.is_deepspeed_enabled,
-        "fp16 scales each loss anew": accelerator.scaler is not None,
+        "fp16 scales each loss by another factor": accelerator.scaler is not None,
         "activations are computed again": getattr(trainer.model, "is_gradient_checkpointing", False),
     }
     ConfigError.raise_if(

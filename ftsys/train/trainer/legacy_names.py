@@ -56,8 +56,8 @@ def _without_effect(why: str, *values: Any) -> Old:
 
 def _warmup_ratio(value: float) -> Today:
     if not 0 <= value <= 1:
-        raise ValueError("a share of all steps lies between 0 and 1")
-    # A warmup_steps below 1 is a share of all steps; 1 itself would be one step.
+        raise ValueError("a fraction of all steps lies between 0 and 1")
+    # A warmup_steps below 1 is a fraction of all steps; 1 itself would be one step.
     return {"warmup_steps": min(float(value), math.nextafter(1.0, 0.0))} if value else {}
 
 
@@ -100,7 +100,7 @@ OLD_ARGUMENTS: dict[str, Old] = {
     "push_to_hub_organization": _without_effect('the organization is part of hub_model_id="ORGANIZATION/NAME"', None),
     "ray_scope": _without_effect('give it to the search: trainer.hyperparameter_search(scope="...")', "last", None),
     "save_safetensors": _without_effect(_SAFETENSORS, True, None),
-    "sharded_ddp": _without_effect("fsdp or deepspeed share weights out", "", False, None, []),
+    "sharded_ddp": _without_effect("fsdp or deepspeed shard weights", "", False, None, []),
     "split_batches": _nested("accelerator_config", "split_batches"),
     "torchdynamo": Old(lambda value: {"torch_compile_backend": value} if value else {}, "write torch_compile_backend"),
     "tpu_metrics_debug": _switch('write debug="tpu_metrics_debug"', debug="tpu_metrics_debug"),
@@ -108,7 +108,7 @@ OLD_ARGUMENTS: dict[str, Old] = {
     "use_ipex": _without_effect("torch itself does what ipex did", False, None),
     "use_legacy_prediction_loop": _without_effect("there is one evaluation loop", False, None),
     "use_mps_device": _without_effect("an mps device is used where there is one", True, False, None),
-    "warmup_ratio": Old(_warmup_ratio, "write warmup_steps, which below 1 is a share of all steps"),
+    "warmup_ratio": Old(_warmup_ratio, "write warmup_steps, which below 1 is a fraction of all steps"),
     "xpu_backend": _renamed("ddp_backend"),
 }
 """Arguments of transformers 4's TrainingArguments that transformers 5 has no longer."""

@@ -24,7 +24,7 @@ NAMED_EXAMPLES = 20
 
 
 class NonFiniteGuard:
-    """Judges each step by its gradient's norm, counts skipped steps, and names the examples of a bad one."""
+    """Checks each step by its gradient's norm, counts skipped steps, and names the examples of a bad one."""
 
     def __init__(self) -> None:
         self.skipped_in_a_row = 0

@@ -106,7 +106,7 @@ class StepEngine:
     def _settle_buckets(self, trainer: Trainer, model: nn.Module, batch: Batch) -> None:
         """Make DDP lay out its gradient buckets before the first step, by a pass whose gradients are zero.
 
-        DDP lays them out anew after its first backward pass. With three ranks or more, a gradient's place in a bucket
+        DDP lays them out again after its first backward pass. With three ranks or more, a gradient's place in a bucket
         decides the order in which the ranks' parts are added, so a resumed run would differ from an uninterrupted one.
         """
         if model is self._settled or not isinstance(model, DistributedDataParallel):

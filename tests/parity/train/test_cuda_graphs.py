@@ -141,7 +141,7 @@ def test_a_second_training_records_anew(tmp_path: Path, monkeypatch: pytest.Monk
         ({"device": "cpu"}, "they run on cpu"),
         ({"world_size": 2}, "there are 2 ranks"),
         ({"deepspeed": True}, "DeepSpeed moves weights and gradients between them"),
-        ({"scaler": object()}, "fp16 scales each loss anew"),
+        ({"scaler": object()}, "fp16 scales each loss by another factor"),
         ({"recomputes": True}, "activations are computed again"),
     ],
 )

@@ -113,6 +113,8 @@ def test_override_values(write: Writer, words: list[str], read: Callable[[RunCon
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--overwite"], "'--overwite' is not an option: see --help"),
+        (["--output_dir"], "'--output_dir' has no value"),
         (["--train.seed"], "'--train.seed' has no value: write --train.seed VALUE"),
         (["--train.seed", "--train.epochs", "1"], "'--train.seed' has no value"),
         (["train.seed=1"], "'train.seed=1' is not an override: write --section.key value"),

@@ -56,7 +56,7 @@ def test_a_plan_of_unknown_length(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", MRPC, "--cpu", "--batch.global_tokens", "4096"]) == 0
     lines = capsys.readouterr().out
     assert "global batch  at most 4,096 tokens a step\n" in lines
-    assert "steps         unknown, until the training rows are counted (3 epochs)\n" in lines
+    assert "steps         unknown until the training rows are counted (3 epochs)\n" in lines
 
 
 def test_a_runs_deepspeed_file(capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,8 +161,8 @@ def test_model_and_data_that_are_not_there(tmp_path: Path, monkeypatch: pytest.M
     task = {"name": "mood", "columns": ["text"], "labels": ["a", "b"]}
     source = {"train": str(tmp_path / "gone.csv")}
     facts = input_facts(tree(tmp_path, task=task, data={"source": source}, model={"name": "nobody/never-heard-of"}))
-    assert (
-        facts["model"]["error"] == "model.name='nobody/never-heard-of' is not a folder here and not in the Hub's cache"
+    assert facts["model"]["error"] == (
+        "model.name='nobody/never-heard-of' is not a folder here and not in the Hub's cache"
     )
     assert "gone.csv" in facts["data"]["error"]
     assert facts["hub"] is False

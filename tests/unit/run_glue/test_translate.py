@@ -106,7 +106,7 @@ def test_what_is_to_be_done() -> None:
         ({"model_name_or_path": None}, "--model_name_or_path is missing"),
         ({"do_train": False}, "there is nothing to do"),
         ({"task_name": "mrcp"}, "--task_name 'mrcp' is not one of the script's tasks: did you mean 'mrpc'"),
-        ({"task_name": "ax"}, "--task_name 'ax' is not one"),
+        ({"task_name": "ax"}, "--task_name 'ax' is not one of"),
         ({"task_name": None}, "exclude each other, and none of them is there"),
         ({"train_file": "a.csv"}, "--task_name and --train_file is there: write one"),
         ({"task_name": None, "train_file": "a.csv", "do_eval": True}, "--do_eval needs --validation_file"),

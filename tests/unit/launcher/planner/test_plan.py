@@ -273,7 +273,7 @@ def test_short_runs_stay_eager(
         ({}, CPU, "the run is on cpu"),
         ({}, GPUS, "it has 8 ranks"),
         ({"engine": {"backend": "deepspeed"}}, ONE_GPU, "DeepSpeed moves weights"),
-        ({"engine": {"precision": "fp16"}}, ONE_GPU, "fp16 scales each loss anew"),
+        ({"engine": {"precision": "fp16"}}, ONE_GPU, "fp16 scales each loss by another factor"),
         ({"engine": {"activation_checkpointing": True}}, ONE_GPU, "activations are computed again"),
         ({"batch": {"global_tokens": 4096}}, ONE_GPU, "batch.global_tokens makes batches of many sizes"),
     ],
