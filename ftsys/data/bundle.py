@@ -95,7 +95,8 @@ class Bundle:
             raise DataError(f"{path}: is damaged, it holds no bundle's list. Copy the bundle again.") from error
         if found is None:
             raise DataError(
-                f"{path}: bundle format {fields['format']!r}, this version reads {BUNDLE_FORMAT}. Make the bundle again."
+                f"{path}: bundle format {fields['format']!r}, this version reads {BUNDLE_FORMAT}. "
+                "Make the bundle again."
             )
         if not intact:
             raise DataError(f"{path}: is damaged, its bytes are not those that were written. Copy the bundle again.")

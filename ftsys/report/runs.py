@@ -59,7 +59,7 @@ def find_runs(given: Sequence[Path]) -> list[RunSummary]:
             try:
                 runs.append(read_run(path))
             except (OSError, ValueError, TypeError, AttributeError, RunFolderError) as error:
-                wrong.append(f"{str(path)!r} cannot be read ({error}): start its run again to write it again.")
+                wrong.append(f"{str(path)!r} cannot be read ({error}): start its run again, which writes a new one.")
     ConfigError.raise_if(wrong)
     return runs
 

@@ -83,7 +83,9 @@ def read_status(output_dir: Path | str) -> Status | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise RunFolderError(f"{str(path)!r} is damaged ({error}). Start the run again to write it again.") from error
+        raise RunFolderError(
+            f"{str(path)!r} is damaged ({error}). Start the run again, which writes a new one."
+        ) from error
 
 
 def read_status_after_crash(output_dir: Path | str) -> dict[str, Any]:
