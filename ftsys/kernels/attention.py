@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ftsys.kernels.dropout import NO_DROPOUT, AttentionDropout
+from ftsys.kernels.dropout import NO_DROPOUT, AttentionDropout, Windows
 from ftsys.kernels.layout import PackedLayout, pad_rows, unpad_rows
 from ftsys.kernels.pattern import PLAIN, Pattern
 from ftsys.kernels.relative import padded_relative_scores
@@ -102,13 +102,20 @@ def padded_attention(
     bias = layout.score_bias(scores_SHLL.dtype, pattern)
     if bias is not None:
         scores_SHLL = scores_SHLL + bias
-    keys_TH = dropout.keys_TH(heads)
-    keys_SHL = None if keys_TH is None else pad_rows(keys_TH, layout).transpose(1, 2)
-    weights_SHLL = dropout.of(scores_SHLL.softmax(-1), keys_SHL)
+    weights_SHLL = dropout.by_windows(scores_SHLL.softmax(-1), _padded_windows(dropout.windows_TH(heads), layout))
     weights_SGRL = weights_SHLL.to(value_TGK.dtype).view(sequences, groups, -1, longest)
     output_SHLK = (weights_SGRL @ _by_head(value_TGK, layout)).view(sequences, heads, longest, head_size)
     rows_TD = unpad_rows(output_SHLK.transpose(1, 2).flatten(2), layout)
     return rows_TD.view(-1, heads, head_size)
+
+
+def _padded_windows(starts: Windows | None, layout: PackedLayout) -> Windows | None:
+    """Pad the windows of packed tokens (T, H) to (S, H, L)."""
+    if starts is None:
+        return None
+    both_TH = pad_rows(torch.cat(starts, 1), layout).transpose(1, 2)
+    first, second = both_TH.chunk(2, 1)
+    return first, second
 
 
 def _by_head(rows_THK: Tensor, layout: PackedLayout) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ftsys.cache import cache_folder
-from ftsys.kernels.dropout import check_width, mask_tables, threshold, windows
+from ftsys.kernels.dropout import Windows, check_width, mask_tables, threshold
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -27,22 +27,20 @@ def why_not_compiled(device: str) -> str | None:
     return None if importlib.util.find_spec("triton") is not None else "Triton is not installed"
 
 
-def add_norm(
-    x: Tensor, residual: Tensor, norm: torch.nn.LayerNorm, keys: Tensor | None, site: int, rate: float
-) -> Tensor:
+def add_norm(x: Tensor, residual: Tensor, norm: torch.nn.LayerNorm, starts: Windows | None, rate: float) -> Tensor:
     """Return norm(residual + dropout(x)), for tensors of one shape (..., D) and any floating dtype.
 
-    `keys` (...) int64 has one dropout key per row; None means no dropout. The masks are those of
-    `ftsys.kernels.dropout.keyed_dropout`. The function is compiled once per rate, dtype and width, for all numbers of
-    rows from 2 on.
+    `starts` (...) are the dropout windows of each row; None means no dropout. The masks are those of
+    `ftsys.kernels.dropout.windowed_dropout`. The function is compiled once per rate, dtype and width, for all numbers
+    of rows from 2 on.
     """
     width = x.shape[-1]
     rows, others = x.reshape(-1, width), residual.reshape(-1, width)
-    if keys is None:
+    if starts is None:
         drawn: tuple[Tensor, ...] = ()
     else:
         check_width(width)
-        drawn = (*windows(keys.flatten(), site), *mask_tables(x.device))
+        drawn = (starts[0].flatten(), starts[1].flatten(), *mask_tables(x.device))
     for tensor in (rows, others, *drawn[:2]):
         if len(rows) > 1:  # torch.compile treats a size of 1 as a constant
             torch._dynamo.maybe_mark_dynamic(tensor, 0)

@@ -8,9 +8,11 @@ The key of a token is hashed once per site, not once per element. The hash selec
 tables of uniform 16-bit numbers. The sum of the two windows modulo 2**16 is uniform again, and its elements are
 compared with the dropout rate. The windows of two tokens are equal in both tables with probability 2**-40; numbers of
 tokens that differ in one window are independent. Reading rows of a table is many times faster than drawing each
-element. The mask is computed again in the backward pass instead of being saved.
+element. `ftsys.kernels.batch_windows` hashes the keys for all sites of a batch at once. The mask is saved for the
+backward pass, one byte per element.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -32,6 +34,10 @@ _STEP_STRIDE = 0x2545_F491_4F6C_DD1D
 _MIX = ((30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB))
 
 
+Windows = tuple[torch.Tensor, torch.Tensor]
+"""The start of each key's window in the first and in the second table, int32 of the keys' shape."""
+
+
 def mix(keys: torch.Tensor) -> torch.Tensor:
     """Return splitmix64's finalizer of int64 numbers, treated as unsigned: each input bit changes all output bits."""
     for shift, factor in _MIX:
@@ -39,10 +45,17 @@ def mix(keys: torch.Tensor) -> torch.Tensor:
     return keys ^ _shifted(keys, 31)
 
 
+def _mix_number(number: int) -> int:
+    """Return what `mix` makes of one number, computed on the host: a device would have to be sent the number first."""
+    number &= (1 << 64) - 1
+    for shift, factor in _MIX:
+        number = (number ^ number >> shift) * factor & (1 << 64) - 1
+    return _signed(number ^ number >> 31)
+
+
 def _shifted(keys: torch.Tensor, shift: int) -> torch.Tensor:
-    return (keys >> shift) & (
-        (1 << (64 - shift)) - 1
-    )  # torch's right shift of int64 copies the sign bit, so these bits are cleared
+    # torch's right shift of int64 copies the sign bit, so these bits are cleared.
+    return (keys >> shift) & ((1 << (64 - shift)) - 1)
 
 
 def _signed(value: int) -> int:
@@ -54,8 +67,13 @@ def token_keys(seed: int, step: int, example_ids: torch.Tensor, positions: torch
 
     `seed` is below 2**32. `step` counts optimizer steps from 0. `positions` count from 0 in each sequence.
     """
-    run_and_step = torch.tensor(_signed(seed * _SITE_STRIDE + step * _STEP_STRIDE + 1), device=positions.device)
-    return mix(mix(mix(run_and_step) + example_ids.to(torch.int64)) + positions)
+    run_and_step = _mix_number(seed * _SITE_STRIDE + step * _STEP_STRIDE + 1)
+    return mix(mix(example_ids.to(torch.int64) + run_and_step) + positions)
+
+
+def head_keys(keys_T: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return one key per token and head, int64 (T, H)."""
+    return mix(keys_T[:, None] + torch.arange(1, heads + 1, device=keys_T.device))
 
 
 def uniform_rows(keys: torch.Tensor, site: int, width: int) -> torch.Tensor:
@@ -64,19 +82,23 @@ def uniform_rows(keys: torch.Tensor, site: int, width: int) -> torch.Tensor:
     Raises:
         ValueError: `width` is larger than WIDEST.
     """
+    return rows_of(windows(keys + site_offset(site)), width)
+
+
+def windows(keys: torch.Tensor) -> Windows:
+    """Return the windows of `keys`, to which the offset of their site has been added."""
+    hashed, last = mix(keys), (1 << WINDOWS_LOG2) - 1
+    return (hashed & last).int(), ((hashed >> WINDOWS_LOG2) & last).int()
+
+
+def rows_of(starts: Windows, width: int) -> torch.Tensor:
+    """Return the uniform numbers of windows, int16 (*starts.shape, width). Raises ValueError as `uniform_rows`."""
     check_width(width)
-    first_windows, second_windows = windows(keys.flatten(), site)
-    first, second = mask_tables(keys.device)
+    first, second = mask_tables(starts[0].device)
     shape = (1 << WINDOWS_LOG2, width)
-    rows = first.as_strided(shape, (1, 1)).index_select(0, first_windows)
-    rows += second.as_strided(shape, (1, 1)).index_select(0, second_windows)
-    return rows.view(*keys.shape, width)
-
-
-def windows(keys: torch.Tensor, site: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the start of each key's window in the first and in the second table, int64 of the keys' shape."""
-    hashed, last = mix(keys + site_offset(site)), (1 << WINDOWS_LOG2) - 1
-    return hashed & last, _shifted(hashed, WINDOWS_LOG2) & last
+    rows = first.as_strided(shape, (1, 1)).index_select(0, starts[0].flatten())
+    rows += second.as_strided(shape, (1, 1)).index_select(0, starts[1].flatten())
+    return rows.view(*starts[0].shape, width)
 
 
 def site_offset(site: int) -> int:
@@ -104,47 +126,45 @@ def threshold(rate: float) -> tuple[int, float]:
     return round(rate * LEVELS) - LEVELS // 2, 0.0 if rate == 1 else 1 / (1 - rate)
 
 
-def scaled_mask(keys: torch.Tensor, site: int, width: int, rate: float, dtype: torch.dtype) -> torch.Tensor:
-    """Return 0 for dropped and 1 / (1 - rate) for kept elements, in `dtype`; shape (*keys.shape, width)."""
-    rows = uniform_rows(keys, site, width)
-    lowest, factor = threshold(rate)
-    if lowest <= -LEVELS // 2:
-        return torch.ones_like(rows, dtype=dtype)
-    if lowest > LEVELS // 2 - 1:
-        return torch.zeros_like(rows, dtype=dtype)
-    kept = rows.clamp_(lowest - 1, lowest).sub_(lowest - 1)  # 0 or 1
-    scale = torch.tensor(factor, dtype=dtype)
-    if (
-        dtype.itemsize == 2
-    ):  # multiplying 0 or 1 by the scale's bit pattern is many times faster than a comparison and a conversion
-        return kept.mul_(scale.view(torch.int16).item()).view(dtype)
-    return kept.to(dtype).mul_(scale)
+def kept_mask(starts: Windows, width: int, rate: float) -> torch.Tensor:
+    """Return True for kept elements, bool (*starts.shape, width)."""
+    rows, (lowest, _) = rows_of(starts, width), threshold(rate)
+    if lowest > LEVELS // 2 - 1:  # no int16 number
+        return torch.zeros_like(rows, dtype=torch.bool)
+    return rows >= lowest
 
 
-class _KeyedDropout(torch.autograd.Function):
-    """Computes x * mask; the backward pass computes the mask again."""
+def scaled(x: torch.Tensor, mask: torch.Tensor, factor: float) -> torch.Tensor:
+    """Return x * mask * factor in one operation, the product in float32 where `x` has 16 bits."""
+    return torch.ops.aten.native_dropout_backward(x, mask, factor)
+
+
+class _Dropout(torch.autograd.Function):
+    """Computes x * mask / (1 - rate) and saves the mask."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, keys: torch.Tensor, site: int, rate: float) -> torch.Tensor:
-        ctx.save_for_backward(keys)
-        ctx.site, ctx.rate = site, rate
-        return x * scaled_mask(keys, site, x.shape[-1], rate, x.dtype)
+    def forward(ctx: Any, x: torch.Tensor, first: torch.Tensor, second: torch.Tensor, rate: float) -> torch.Tensor:
+        mask, ctx.factor = kept_mask((first, second), x.shape[-1], rate), threshold(rate)[1]
+        ctx.save_for_backward(mask)
+        return scaled(x, mask, ctx.factor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        (keys,) = ctx.saved_tensors
-        gradient = gradients[0]
-        mask = scaled_mask(keys, ctx.site, gradient.shape[-1], ctx.rate, gradient.dtype)
-        return gradient * mask, None, None, None
+        return scaled(gradients[0], ctx.saved_tensors[0], ctx.factor), None, None, None
 
 
-def keyed_dropout(x: torch.Tensor, keys: torch.Tensor, site: int, rate: float) -> torch.Tensor:
-    """Apply dropout to `x` (*keys.shape, width), any floating dtype, with the masks of `keys` (int64) at `site`.
+def windowed_dropout(x: torch.Tensor, starts: Windows, rate: float) -> torch.Tensor:
+    """Apply dropout to `x` (*starts.shape, width), any floating dtype, with the masks of these windows.
 
     Each element is kept with probability p = 1 - rate, exact to 2**-17, and divided by p.
     """
-    kept: torch.Tensor = _KeyedDropout.apply(x, keys, site, rate)
+    kept: torch.Tensor = _Dropout.apply(x, *starts, rate)
     return kept
+
+
+def keyed_dropout(x: torch.Tensor, keys: torch.Tensor, site: int, rate: float) -> torch.Tensor:
+    """Apply `windowed_dropout` to `x` (*keys.shape, width) with the masks of `keys` (int64) at `site`."""
+    return windowed_dropout(x, windows(keys + site_offset(site)), rate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,18 +178,30 @@ class AttentionDropout:
     rate: float = 0.0
     site: int = 0
     keys_T: torch.Tensor | None = None
+    known: Callable[[int, int], Windows] | None = None
+    """Returns the windows (T, H) of a site and a number of heads, where they are hashed for all layers at once."""
 
     def keys_TH(self, heads: int) -> torch.Tensor | None:
         """Return one key per token and head, int64 (T, H); None without keyed dropout."""
+        return None if self.keys_T is None or self.rate == 0 else head_keys(self.keys_T, heads)
+
+    def windows_TH(self, heads: int) -> Windows | None:
+        """Return the windows of each token and head, int32 (T, H); None without keyed dropout."""
         if self.keys_T is None or self.rate == 0:
             return None
-        return mix(self.keys_T[:, None] + torch.arange(1, heads + 1, device=self.keys_T.device))
+        if self.known is not None:
+            return self.known(self.site, heads)
+        return windows(head_keys(self.keys_T, heads) + site_offset(self.site))
 
     def of(self, weights: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
         """Apply dropout to `weights` (..., L) with one key (...) per row, or by torch's generator if `keys` is None."""
-        if keys is None:
+        return self.by_windows(weights, None if keys is None else windows(keys + site_offset(self.site)))
+
+    def by_windows(self, weights: torch.Tensor, starts: Windows | None) -> torch.Tensor:
+        """Apply dropout to `weights` (..., L) with one window (...) per row, or by torch's generator if None."""
+        if starts is None:
             return torch.nn.functional.dropout(weights, self.rate, training=self.rate > 0)
-        return keyed_dropout(weights, keys.contiguous(), self.site, self.rate)
+        return windowed_dropout(weights, starts, self.rate)
 
 
 NO_DROPOUT = AttentionDropout()

@@ -8,6 +8,7 @@ backward pass is written by hand.
 Formulas, with E = exp(scores), r its row sums, M the dropout mask (0 or 1 / (1 - rate)), * elementwise:
     O = ((E * M) V) / r          D = rowsum(dO * O)          dV = (E * M)^T (dO / r)
     dS = E * (((dO / r) V^T) * M - D / r)         dQ = dS K         dK = dS^T Q
+The factor of M is applied together with 1 / r, in whose dtype it is not rounded to 16 bits.
 The row sum D comes from FlashAttention (Dao et al., 2022, appendix B); it avoids a pass over the probabilities.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ftsys.kernels.dropout import AttentionDropout, scaled_mask
+from ftsys.kernels.dropout import AttentionDropout, kept_mask, site_offset, threshold, windows
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.length_groups import Group
 
@@ -62,7 +63,7 @@ class _Grouped(torch.autograd.Function):
             exps, sums = _exponentials(query @ key.transpose(2, 3), group)
             mask = _mask(keys_TH, group, dropout, exps.dtype)
             weights = exps if mask is None else exps * mask
-            outputs = (weights @ value).div_(sums.to(weights.dtype) if weights.dtype == sums.dtype else sums)
+            outputs = (weights @ value).div_(_kept_sums(sums, dropout))
             _unpad_into(output_THK, outputs, group)
             saved += [query, key, value, exps, sums]
         ctx.save_for_backward(output_THK, keys_TH, *saved)
@@ -80,7 +81,7 @@ class _Grouped(torch.autograd.Function):
         for index, group in enumerate(ctx.groups):
             query, key, value, exps, sums = saved[5 * index : 5 * index + 5]
             mask = _mask(keys_TH, group, ctx.dropout, exps.dtype)
-            d_output = (_padded(gradient_THK, group, zeros=True) / sums).to(exps.dtype)
+            d_output = (_padded(gradient_THK, group, zeros=True) / _kept_sums(sums, ctx.dropout)).to(exps.dtype)
             row_sums = (_padded(sums_TH1, group, zeros=True) / sums).to(exps.dtype)
             scores = d_output @ value.transpose(2, 3)
             scores = (scores if mask is None else scores.mul_(mask)).sub_(row_sums).mul_(exps)
@@ -126,11 +127,17 @@ def _exponentials(scores: torch.Tensor, group: Group) -> tuple[torch.Tensor, tor
     return exps, exps.sum(-1, keepdim=True, dtype=_sum_dtype(exps.dtype))
 
 
+def _kept_sums(sums: torch.Tensor, dropout: AttentionDropout) -> torch.Tensor:
+    """Return the row sums less the share that is dropped: dividing by them scales what is kept, in their dtype."""
+    return sums if dropout.rate == 0 else sums / threshold(dropout.rate)[1]
+
+
 def _mask(
     keys_TH: torch.Tensor | None, group: Group, dropout: AttentionDropout, dtype: torch.dtype
 ) -> torch.Tensor | None:
+    """Return 1 for kept probabilities and 0 for others, (S, H, L, L); None without dropout."""
     if keys_TH is None:
         return None
-    keys_RH = keys_TH.index_select(0, group.tokens_R)
-    keys_SHL = keys_RH.view(group.sequences, group.longest, -1).transpose(1, 2).contiguous()
-    return scaled_mask(keys_SHL, dropout.site, group.longest, dropout.rate, dtype)
+    keys_RH = keys_TH.index_select(0, group.tokens_R) + site_offset(dropout.site)
+    keys_SHL = keys_RH.view(group.sequences, group.longest, -1).transpose(1, 2)
+    return kept_mask(windows(keys_SHL), group.longest, dropout.rate).to(dtype)

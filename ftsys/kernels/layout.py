@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ftsys.kernels.batch_windows import BatchWindows, KnownSites
 from ftsys.kernels.length_groups import Group, make_groups
 from ftsys.kernels.pattern import PLAIN, Pattern
 
@@ -29,6 +30,8 @@ class PackedLayout:
     """One int64 key per token (see `ftsys.kernels.dropout`); None: dropout uses torch's generator."""
     compiled: bool = False
     """True if `ftsys.kernels.compiled_norm` computes dropout, residual and LayerNorm."""
+    known_sites: KnownSites = field(default_factory=KnownSites, repr=False)
+    """The model's dropout sites, shared by its batches."""
     calls: Counter[int] = field(default_factory=Counter, init=False, repr=False)
     """Calls of each dropout site in this batch's forward pass, for models whose layers share a module."""
     _score_biases: dict[Any, torch.Tensor | None] = field(default_factory=dict, init=False, repr=False)
@@ -52,6 +55,17 @@ class PackedLayout:
     def last_tokens_S(self) -> torch.Tensor:
         """Return the index of each sequence's last token, int64 (S,)."""
         return self.cu_seqlens[1:].long() - 1
+
+    @cached_property
+    def dropout_keys_S(self) -> torch.Tensor | None:
+        """The dropout key of each sequence's first token, int64 (S,)."""
+        return None if self.dropout_keys_T is None else self.dropout_keys_T.index_select(0, self.first_tokens_S)
+
+    @cached_property
+    def dropout_windows(self) -> BatchWindows:
+        """The windows of `dropout_keys_T`, for the kernels that hash no keys themselves."""
+        assert self.dropout_keys_T is not None
+        return BatchWindows(self.dropout_keys_T, self.known_sites)
 
     @cached_property
     def is_rectangular(self) -> bool:

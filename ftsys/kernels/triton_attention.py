@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ftsys.kernels.dropout import AttentionDropout, check_width, mask_tables, threshold, windows
+from ftsys.kernels.dropout import AttentionDropout, check_width, mask_tables, threshold
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import PLAIN, Pattern
 
@@ -46,6 +46,13 @@ def _rows(base, places, length, row_stride, columns, WIDTH: tl.constexpr):
     """Load the rows at `places` of a sequence, (BLOCK, SIZE), with zeros after its end and after WIDTH columns."""
     inside = (places[:, None] < length) & (columns[None, :] < WIDTH)
     return tl.load(base + places[:, None] * row_stride + columns[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _bounds(bounds, sequence):
+    """Return a sequence's first token, int64 as its product with a row's size may pass 2**31, and its length."""
+    start = tl.load(bounds + sequence)
+    return start.to(tl.int64), tl.load(bounds + sequence + 1) - start
 
 
 @triton.jit
@@ -77,8 +84,7 @@ def _forward(
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     sequence, head = tl.program_id(0) // heads, tl.program_id(0) % heads
-    start = tl.load(bounds + sequence)
-    length = tl.load(bounds + sequence + 1) - start
+    start, length = _bounds(bounds, sequence)
     begin = tl.program_id(1) * BLOCK
     if begin >= length:
         return
@@ -130,8 +136,7 @@ def _key_gradients(
     SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     sequence, group = tl.program_id(0) // groups, tl.program_id(0) % groups
-    start = tl.load(bounds + sequence)
-    length = tl.load(bounds + sequence + 1) - start
+    start, length = _bounds(bounds, sequence)
     begin = tl.program_id(1) * BLOCK
     if begin >= length:
         return
@@ -171,13 +176,12 @@ def _key_gradients(
 
 @triton.jit
 def _query_gradients(
-    query, key, value, gradient, logs, sums, d_query, bounds, one, other, first, second, heads, groups, scale, lowest,
-    kept, reach, DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr,
+    query, key, value, output, gradient, logs, sums, d_query, bounds, one, other, first, second, heads, groups, scale,
+    lowest, kept, reach, DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr,
     SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     sequence, head = tl.program_id(0) // heads, tl.program_id(0) % heads
-    start = tl.load(bounds + sequence)
-    length = tl.load(bounds + sequence + 1) - start
+    start, length = _bounds(bounds, sequence)
     begin = tl.program_id(1) * BLOCK
     if begin >= length:
         return
@@ -187,7 +191,9 @@ def _query_gradients(
     here, row = places < length, (start + places) * heads + head
     q = _rows(query + shift, places, length, stride, columns, WIDTH)
     g = _rows(gradient + shift, places, length, stride, columns, WIDTH)
-    log_M, sum_M = tl.load(logs + row, mask=here, other=0.0), tl.load(sums + row, mask=here, other=0.0)
+    o = _rows(output + shift, places, length, stride, columns, WIDTH)
+    log_M, sum_M = tl.load(logs + row, mask=here, other=0.0), tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
+    tl.store(sums + row, sum_M, mask=here)
     if DROPS:
         one_M, other_M = tl.load(one + row, mask=here, other=0), tl.load(other + row, mask=here, other=0)
     of_query = tl.zeros((BLOCK, SIZE), tl.float32)
@@ -260,12 +266,13 @@ class _Flash(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, output, logs_TH = ctx.saved_tensors
         gradient = gradients[0].contiguous()
-        sums_TH = (gradient.float() * output).sum(-1)
+        sums_TH = torch.empty_like(logs_TH)
         d_query, d_key, d_value = (torch.empty_like(states) for states in (query, key, value))
         grid, shared, constants = _launch(query, key, *ctx.where)
-        given = (query, key, value, gradient, logs_TH, sums_TH)
-        _key_gradients[grid(key)](*given, d_key, d_value, *shared, **constants)
-        _query_gradients[grid(query)](*given, d_query, *shared, **constants)
+        given, rest = (query, key, value), (gradient, logs_TH, sums_TH)
+        # This one first: it writes the row sums of gradient * output, which the other reads.
+        _query_gradients[grid(query)](*given, output, *rest, d_query, *shared, **constants)
+        _key_gradients[grid(key)](*given, *rest, d_key, d_value, *shared, **constants)
         return d_query, d_key, d_value, None
 
 
@@ -282,12 +289,11 @@ def _launch(
     Sequences times heads is the grid's first dimension, because the second one is limited to 65,535.
     """
     heads, size = query.shape[1:]
-    keys_TH, drops = dropout.keys_TH(heads), dropout.rate > 0
+    starts, drops = dropout.windows_TH(heads), dropout.rate > 0
     one = other = first = second = query
-    if keys_TH is not None:
+    if starts is not None:
         check_width(layout.max_seqlen)
-        one, other = (window.int() for window in windows(keys_TH, dropout.site))
-        first, second = mask_tables(query.device)
+        (one, other), (first, second) = starts, mask_tables(query.device)
     padded = padded_size(size)
     block = rows_of_block(padded, query.element_size())
     blocks, reach = triton.cdiv(layout.max_seqlen, block), pattern.window or 0

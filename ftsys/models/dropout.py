@@ -8,7 +8,7 @@ changes.
 import torch
 from torch import nn
 
-from ftsys.kernels.dropout import AttentionDropout, keyed_dropout
+from ftsys.kernels.dropout import AttentionDropout, Windows, windowed_dropout
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers
 from ftsys.kernels.native.library import NATIVE, Library, native
@@ -40,7 +40,7 @@ class KeyedDropout(nn.Dropout):
         site, library = site_of(self, layout), library_of(layout, input)
         if library is not None:
             return layers.keyed_dropout(library, input, keys, site, self.p)
-        return keyed_dropout(input, keys, site, self.p)
+        return windowed_dropout(input, windows_at(site, keys, layout), self.p)
 
     def keys_of(self, rows: torch.Tensor, layout: PackedLayout | None) -> torch.Tensor | None:
         """Return one int64 key per row of `rows`; None if rows are not tokens or nothing is dropped."""
@@ -49,9 +49,17 @@ class KeyedDropout(nn.Dropout):
         count = rows.numel() // rows.shape[-1]
         if count == len(layout.dropout_keys_T):
             return layout.dropout_keys_T.view(rows.shape[:-1])
-        if count == layout.sequences:
-            return layout.dropout_keys_T[layout.first_tokens_S].view(rows.shape[:-1])
+        if count == layout.sequences and layout.dropout_keys_S is not None:
+            return layout.dropout_keys_S.view(rows.shape[:-1])
         return None
+
+
+def windows_at(site: int, keys: torch.Tensor, layout: PackedLayout) -> Windows:
+    """Return the windows at `site` of the tokens or first tokens that `keys` are of, in the shape of `keys`."""
+    first, second = layout.dropout_windows.of_tokens(site)
+    if keys.numel() != first.numel():
+        first, second = (starts.index_select(0, layout.first_tokens_S) for starts in (first, second))
+    return first.view(keys.shape), second.view(keys.shape)
 
 
 def library_of(layout: PackedLayout, *tensors: torch.Tensor) -> Library | None:
@@ -73,7 +81,8 @@ def attention_dropout(module: nn.Module, layout: PackedLayout, rate: float) -> A
     """Return the dropout of the attention probabilities of `module`, for the kernels; `rate` is 0 in evaluation."""
     if rate == 0 or layout.dropout_keys_T is None:
         return AttentionDropout(rate)
-    return AttentionDropout(rate, site_of(module, layout), layout.dropout_keys_T)
+    windows_of = layout.dropout_windows.of_heads
+    return AttentionDropout(rate, site_of(module, layout), layout.dropout_keys_T, windows_of)
 
 
 def site_of(module: nn.Module, layout: PackedLayout) -> int:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ftsys.kernels import compiled_norm
 from ftsys.kernels.native import layers
-from ftsys.models.dropout import KeyedDropout, library_of, site_of
+from ftsys.models.dropout import KeyedDropout, library_of, site_of, windows_at
 from ftsys.models.layout_slot import LayoutSlot
 
 _PARTS = {"dense": nn.Linear, "dropout": KeyedDropout, "LayerNorm": nn.LayerNorm}
@@ -36,7 +36,8 @@ class FusedAddNorm(nn.Module):
             return norm(input_tensor + self.dropout(x))
         site = 0 if keys is None else site_of(self.dropout, layout)
         if library is None or layout.compiled:
-            return compiled_norm.add_norm(x, input_tensor, norm, keys, site, self.dropout.p)
+            starts = None if keys is None else windows_at(site, keys, layout)
+            return compiled_norm.add_norm(x, input_tensor, norm, starts, self.dropout.p)
         return layers.add_norm(library, x, input_tensor, norm, keys, site, self.dropout.p)
 
 

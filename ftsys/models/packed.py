@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from ftsys.errors import ConfigError
+from ftsys.kernels.batch_windows import KnownSites
 from ftsys.kernels.layout import PackedLayout
 from ftsys.models.attention_interface import ATTENTION_NAME, register_attention
 from ftsys.models.dropout import install_keyed_dropout
@@ -37,6 +38,7 @@ class PackedView:
         if reason is not None:
             raise ConfigError(f"the model cannot be packed: {reason}. Feed it padded batches.")
         self.kernel, self.compiled = kernel, compiled
+        self._known_sites = KnownSites()
         self.family = FAMILIES[model.config.model_type]
         self.token_types = getattr(model.config, "type_vocab_size", 0) if self.family.has_token_types else 0
         self.first_position, self.longest = _position_table(model)
@@ -66,7 +68,7 @@ class PackedView:
                 f"a sequence of {max_seqlen} tokens is longer than the model's {self.longest} positions. "
                 f"Set data.max_length to {self.longest} or less."
             )
-        layout = PackedLayout(cu_seqlens, max_seqlen, self.kernel, dropout_keys_T, self.compiled)
+        layout = PackedLayout(cu_seqlens, max_seqlen, self.kernel, dropout_keys_T, self.compiled, self._known_sites)
         inputs: dict[str, Any] = {
             "input_ids": input_ids_T[None],
             "position_ids": (position_ids_T + self.first_position if self.first_position else position_ids_T)[None],

@@ -138,9 +138,9 @@ def _stock_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
 
 
 def _passes(model: nn.Module, forward: Callable[[], Tensor], kernels: Counter[str]) -> Step:
-    """Count the second step's passes: the first one fills caches. `kernels` counts what is launched beside torch."""
+    """Count the third step's passes: the first two fill caches. `kernels` counts what is launched beside torch."""
     found: Step = {}
-    for _ in range(2):
+    for _ in range(3):
         model.zero_grad()
         kernels.clear()
         with LaunchCounter("cpu") as counter:

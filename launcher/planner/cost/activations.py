@@ -1,7 +1,8 @@
 """Predicts the bytes that a forward pass saves for its backward pass, layer by layer, and what the latter adds. Pure.
 
 Each term is a tensor that autograd saves: the inputs of matrix products, of norms and of activations, and attention's
-probabilities for all pairs of tokens in a sequence. Dropout saves no mask: packed batches regenerate it from a key.
+probabilities for all pairs of tokens in a sequence. Dropout's masks take a byte per element; kernels that compute
+scores in blocks, the grouped one and the native ones regenerate theirs from a key and save none.
 The rules for autocast are those of torch's lists of operations for each device.
 """
 
@@ -11,7 +12,9 @@ from typing import Literal
 from launcher.planner.model_shape import Layer, ModelShape
 
 _KEY = 8
-"""Bytes of the key that generates one row of a dropout mask."""
+"""Bytes of the key, or of the two windows, that generate one row of a dropout mask."""
+_MASK = 1
+"""Bytes of an element of a saved dropout mask."""
 _LOG = 4
 """Bytes of a row's log-sum-exp, which kernels save in place of attention scores."""
 _HEAD_SIZES = {"native": range(16, 1 << 14, 16), "triton": (16, 32, 64, 128)}
@@ -126,10 +129,10 @@ def _attention(layer: Layer, numbers: Arithmetic, length: int) -> int:
     elements = layer.hidden * copies + queries + 2 * keys + queries
     if layer.attention == "disentangled":
         elements += layer.position_products * queries
-    total = elements * numbers.compute + layer.heads * length * _pair(layer, numbers)
+    total = elements * numbers.compute + layer.heads * length * _pair(layer, numbers) + _hidden_mask(layer, numbers)
     if _keeps_no_scores(layer, numbers):
         total += layer.heads * _LOG
-    elif layer.attention_dropout:
+    if layer.attention_dropout and numbers.kernel != "native":
         total += layer.heads * _KEY
     if layer.head_norms:
         total += (queries + keys) * (4 + numbers.compute)
@@ -142,7 +145,8 @@ def _pair(layer: Layer, numbers: Arithmetic) -> int:
         return 0
     grouped = numbers.kernel in ("grouped", "native") and layer.attention in ("dense", "rotary") and not layer.rms_norm
     again = layer.attention_dropout > 0 or numbers.compute != numbers.probabilities
-    return numbers.probabilities + (numbers.compute if again and not grouped else 0)
+    mask = _MASK if layer.attention_dropout > 0 and not grouped else 0
+    return numbers.probabilities + mask + (numbers.compute if again and not grouped else 0)
 
 
 def _keeps_no_scores(layer: Layer, numbers: Arithmetic) -> bool:
@@ -156,7 +160,12 @@ def _inner_block(layer: Layer, numbers: Arithmetic) -> int:
     separate = layer.gated and layer.projections > 1
     copies = 2 if separate and numbers.casts_inputs else 1
     saved = 4 if layer.gated else 1 + _SAVED_BY_ACTIVATION.get(layer.activation, 1)
-    return (layer.hidden * copies + layer.inner * saved) * numbers.compute
+    return (layer.hidden * copies + layer.inner * saved) * numbers.compute + _hidden_mask(layer, numbers)
+
+
+def _hidden_mask(layer: Layer, numbers: Arithmetic) -> int:
+    """Bytes per token of the mask of dropout behind a projection."""
+    return 0 if layer.hidden_dropout == 0 or numbers.kernel == "native" else layer.hidden * _MASK
 
 
 def _norm(layer: Layer, numbers: Arithmetic) -> int:

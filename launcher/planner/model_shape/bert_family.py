@@ -77,6 +77,7 @@ def distilbert(config: Config, outputs: int) -> ModelShape:
         key_heads=heads,
         activation=str(config.get("activation", "gelu")),
         attention_dropout=share_of(config, "attention_dropout", 0.1),
+        hidden_dropout=share_of(config, "dropout", 0.1),
     )
     layers, positions = size_of(config, "n_layers", 6), size_of(config, "max_position_embeddings", 512)
 
@@ -134,6 +135,7 @@ def albert(config: Config, outputs: int) -> ModelShape:
         key_heads=heads,
         activation=str(config.get("hidden_act", "gelu_new")),
         attention_dropout=share_of(config, "attention_probs_dropout_prob", 0.0),
+        hidden_dropout=share_of(config, "hidden_dropout_prob", 0.0),
     )
     size, width = hidden, size_of(config, "embedding_size", 128)
     layers, groups = size_of(config, "num_hidden_layers", 12), size_of(config, "num_hidden_groups", 1)

@@ -59,6 +59,7 @@ def shape_of_layer(config: Config, **changes: Any) -> Layer:
         "key_heads": heads,
         "activation": str(config.get("hidden_act", "gelu")),
         "attention_dropout": share_of(config, "attention_probs_dropout_prob", 0.1),
+        "hidden_dropout": share_of(config, "hidden_dropout_prob", 0.1),
     }
     return Layer(**(sizes | changes))
 

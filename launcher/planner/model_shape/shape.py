@@ -45,6 +45,8 @@ class Layer:
     """True where the inner activation is multiplied by a second projection."""
     activation: str = "gelu"
     attention_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    """Dropout behind the attention and behind the inner block."""
     position_products: int = 0
     """Disentangled attention: number of position products, 0 to 2."""
     positions: int = 0

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from ftsys.kernels import compiled_norm
-from ftsys.kernels.dropout import keyed_dropout, token_keys
+from ftsys.kernels.dropout import Windows, keyed_dropout, site_offset, token_keys, windows
 from ftsys.models.packed import PackedView
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
@@ -19,6 +19,10 @@ Found = list[torch.Tensor]
 
 def keys(count: int) -> torch.Tensor:
     return token_keys(3, 4, torch.zeros(count, dtype=torch.int64), torch.arange(count))
+
+
+def starts(row_keys: torch.Tensor | None, site: int) -> Windows | None:
+    return None if row_keys is None else windows(row_keys + site_offset(site))
 
 
 def with_gradients(y: torch.Tensor, *leaves: torch.Tensor) -> Found:
@@ -31,7 +35,7 @@ def test_a_compiled_region_is_the_float64_one(rows: int, dropped: bool) -> None:
     torch.manual_seed(rows)
     x, residual = (torch.randn(1, rows, 48, dtype=torch.float64, requires_grad=True) for _ in range(2))
     norm, row_keys = nn.LayerNorm(48).double(), keys(rows)[None] if dropped else None
-    compiled = compiled_norm.add_norm(x, residual, norm, row_keys, 7, 0.3)
+    compiled = compiled_norm.add_norm(x, residual, norm, starts(row_keys, 7), 0.3)
     slow = norm(residual + (x if row_keys is None else keyed_dropout(x, row_keys, 7, 0.3)))
     leaves = (x, residual, norm.weight, norm.bias)
     for actual, expected in zip(with_gradients(compiled, *leaves), with_gradients(slow, *leaves), strict=True):
@@ -40,11 +44,11 @@ def test_a_compiled_region_is_the_float64_one(rows: int, dropped: bool) -> None:
 
 def test_one_compiled_function_serves_all_numbers_of_rows() -> None:
     norm = nn.LayerNorm(24)
-    compiled_norm.add_norm(torch.randn(1, 8, 24), torch.randn(1, 8, 24), norm, keys(8)[None], 1, 0.25)
+    compiled_norm.add_norm(torch.randn(1, 8, 24), torch.randn(1, 8, 24), norm, starts(keys(8)[None], 1), 0.25)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     for rows in (9, 2, 500):
         x = torch.randn(1, rows, 24)
-        compiled_norm.add_norm(x, x, norm, keys(rows)[None], rows, 0.25)
+        compiled_norm.add_norm(x, x, norm, starts(keys(rows)[None], rows), 0.25)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
 
 

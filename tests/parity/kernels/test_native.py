@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from ftsys.errors import ConfigError
 from ftsys.kernels.attention import Attention, reference_attention
-from ftsys.kernels.dropout import AttentionDropout, keyed_dropout, scaled_mask
+from ftsys.kernels.dropout import AttentionDropout, keyed_dropout
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers, library
 from ftsys.kernels.native.attention import native_first_tokens
@@ -119,7 +119,7 @@ def test_dropout_has_the_masks_of_the_slow_one(dtype: torch.dtype) -> None:
     assert library_ is not None
     x = torch.ones(31, 77, dtype=dtype, requires_grad=True)
     y = layers.keyed_dropout(library_, x, row_keys, 9, 0.3)
-    mask = scaled_mask(row_keys, 9, 77, 0.3, torch.float64)
+    mask = keyed_dropout(torch.ones(31, 77, dtype=torch.float64), row_keys, 9, 0.3)
     assert distance(y, mask) < TOLERANCE[dtype]
     assert distance(torch.autograd.grad(y.sum(), x)[0], mask) < TOLERANCE[dtype]
 

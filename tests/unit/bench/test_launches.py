@@ -55,6 +55,14 @@ def test_table_and_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
     assert len(list(tmp_path.glob("launches-*.json"))) == 1
 
 
+def test_a_layer_keeps_its_budget_and_hashes_no_key() -> None:
+    """The keys are hashed once per batch: another layer adds its own operations, and no question to the device."""
+    one, two = (our_step({**TWO_LAYERS, "num_hidden_layers": layers}) for layers in (1, 2))
+    assert two["forward"].launches - one["forward"].launches <= 26
+    assert two["backward"].launches - one["backward"].launches <= 31
+    assert [two[phase].waits for phase in ("forward", "backward")] == [0, 0]
+
+
 @pytest.mark.parametrize(("model", "budget"), [("minilm", 20), ("bert-base", 40)])
 def test_clipping_and_update_keep_their_budget_and_ask_nothing(model: str, budget: int) -> None:
     counts = our_update(launches.MODELS[model])

@@ -84,12 +84,15 @@ def test_minilm_on_two_cpu_ranks_as_it_was_measured() -> None:
 
 def test_the_bytes_of_one_layer_by_hand() -> None:
     """BERT-base in float32: input, q, k, v and context (5 D), two norms' inputs (2 D), the inner block's input (D),
-    gelu's input and output (2 I), softmax and what is dropped of it (2 H L), a key of 8 bytes a head."""
+    gelu's input and output (2 I), softmax and what is dropped of it (2 H L), 8 bytes a head for its mask's windows, and
+    a byte for each element of a saved mask (two hidden ones, and that of the probabilities)."""
     batch = MicroBatch(256, 128)
     numbers = arithmetic(BERT, "fp32", "cuda", low_precision_weights=False, kernel="padded")
-    assert saved_bytes(BERT, batch, numbers).layer == 256 * (4 * (8 * 768 + 2 * 3072 + 2 * 12 * 128) + 8 * 12)
+    assert saved_bytes(BERT, batch, numbers).layer == 256 * (
+        4 * (8 * 768 + 2 * 3072 + 2 * 12 * 128) + 8 * 12 + 2 * 768 + 12 * 128
+    )
     grouped = arithmetic(BERT, "fp32", "cpu", low_precision_weights=False, kernel="grouped")
-    assert saved_bytes(BERT, batch, grouped).layer == 256 * (4 * (8 * 768 + 2 * 3072 + 12 * 128) + 8 * 12)
+    assert saved_bytes(BERT, batch, grouped).layer == 256 * (4 * (8 * 768 + 2 * 3072 + 12 * 128) + 8 * 12 + 2 * 768)
     native = arithmetic(BERT, "fp32", "cpu", low_precision_weights=False)
     assert saved_bytes(BERT, batch, native).layer == 256 * (4 * (8 * 768 + 2 * 3072) + 4 * 12)
 
