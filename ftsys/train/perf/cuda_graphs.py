@@ -58,13 +58,13 @@ class GpuRecorder:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
+            caught.clear()  # that call warns that the mode is a prototype, in words like those of a wait
             try:
                 results = passes()
             finally:
+                told = [*caught]
                 torch.cuda.set_sync_debug_mode(before)
-        waits = next(
-            (f"{each.filename}:{each.lineno}" for each in caught if "synchronizing" in str(each.message)), None
-        )
+        waits = next((f"{each.filename}:{each.lineno}" for each in told if "synchronizing" in str(each.message)), None)
         return results, None if waits is None else f"the pass waits for the GPU in {waits}"
 
     def recorded(self, passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:

@@ -1,6 +1,7 @@
 """Defines `TrainingArguments`: transformers' own with this project's settings, and with the names of transformers 4."""
 
 import inspect
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ import transformers
 from transformers.utils import is_torch_xla_available
 
 from ftsys.train.trainer.legacy_names import KEPT_AS_ATTRIBUTES, OLD_ARGUMENTS, todays
+
+_LOG = logging.getLogger(__name__)
 
 
 class _TakesOldNames(type):
@@ -99,6 +102,23 @@ def are_cpu_ranks(environment: Mapping[str, str]) -> bool:
     """Return True where a launcher started several processes and there is no accelerator."""
     several = int(environment.get("WORLD_SIZE", "1")) > 1
     return several and not torch.accelerator.is_available() and not is_torch_xla_available()
+
+
+def use_one_gpu(arguments: transformers.TrainingArguments) -> None:
+    """Make one process that sees several GPUs use the first one, and log how to use them all.
+
+    transformers would wrap the model in `nn.DataParallel`, which cannot split packed batches and whose parameter names
+    begin with "module.", also in the saved model.
+    """
+    seen = arguments.n_gpu
+    if seen > 1:
+        arguments._n_gpu = 1
+        _LOG.warning(
+            "this process sees %d GPUs and trains on the first one. To use all of them, start one process for each: "
+            "ftlaunch run, or torchrun --nproc-per-node %d",
+            seen,
+            seen,
+        )
 
 
 def setting(arguments: transformers.TrainingArguments, name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from ftsys.train.trainer.arguments import TrainingArguments, are_cpu_ranks
+from ftsys.train.trainer.arguments import TrainingArguments, are_cpu_ranks, use_one_gpu
 from ftsys.train.trainer.checkpointers.interface import Checkpointer
 from ftsys.train.trainer.composed import ComposedTrainer
 from ftsys.train.trainer.hooks import RunHooks
@@ -50,6 +50,8 @@ class Trainer(ComposedTrainer):
             warnings.warn(
                 "each process trains alone on all the data: give TrainingArguments use_cpu=True", stacklevel=2
             )
+        if getattr(model, "hf_device_map", None) is None:  # else the model itself lies on several GPUs
+            use_one_gpu(args)
         super().__init__(model, args, *stock, checkpointer=checkpointer, hooks=hooks, **named)
         self._keep_logging_dir()
 
