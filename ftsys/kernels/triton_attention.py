@@ -50,7 +50,7 @@ def _rows(base, places, length, row_stride, columns, WIDTH: tl.constexpr):
 
 @triton.jit
 def _bounds(bounds, sequence):
-    """Return a sequence's first token, int64 as its product with a row's size may pass 2**31, and its length."""
+    """Return a sequence's first token, int64 because its product with a row's size may pass 2**31, and its length."""
     start = tl.load(bounds + sequence)
     return start.to(tl.int64), tl.load(bounds + sequence + 1) - start
 
@@ -191,8 +191,8 @@ def _query_gradients(
     here, row = places < length, (start + places) * heads + head
     q = _rows(query + shift, places, length, stride, columns, WIDTH)
     g = _rows(gradient + shift, places, length, stride, columns, WIDTH)
-    o = _rows(output + shift, places, length, stride, columns, WIDTH)
-    log_M, sum_M = tl.load(logs + row, mask=here, other=0.0), tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
+    o, log_M = _rows(output + shift, places, length, stride, columns, WIDTH), tl.load(logs + row, mask=here, other=0.0)
+    sum_M = tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
     tl.store(sums + row, sum_M, mask=here)
     if DROPS:
         one_M, other_M = tl.load(one + row, mask=here, other=0), tl.load(other + row, mask=here, other=0)
@@ -265,12 +265,10 @@ class _Flash(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, output, logs_TH = ctx.saved_tensors
-        gradient = gradients[0].contiguous()
         sums_TH = torch.empty_like(logs_TH)
         d_query, d_key, d_value = (torch.empty_like(states) for states in (query, key, value))
         grid, shared, constants = _launch(query, key, *ctx.where)
-        given, rest = (query, key, value), (gradient, logs_TH, sums_TH)
-        # This one first: it writes the row sums of gradient * output, which the other reads.
+        given, rest = (query, key, value), (gradients[0].contiguous(), logs_TH, sums_TH)  # the first writes sums
         _query_gradients[grid(query)](*given, output, *rest, d_query, *shared, **constants)
         _key_gradients[grid(key)](*given, *rest, d_key, d_value, *shared, **constants)
         return d_query, d_key, d_value, None
@@ -289,8 +287,7 @@ def _launch(
     Sequences times heads is the grid's first dimension, because the second one is limited to 65,535.
     """
     heads, size = query.shape[1:]
-    starts, drops = dropout.windows_TH(heads), dropout.rate > 0
-    one = other = first = second = query
+    starts, drops, one, other, first, second = dropout.windows_TH(heads), dropout.rate > 0, *[query] * 4
     if starts is not None:
         check_width(layout.max_seqlen)
         (one, other), (first, second) = starts, mask_tables(query.device)
