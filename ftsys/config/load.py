@@ -19,7 +19,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a run file, apply the overrides and check the result.
 
     `overrides` are command-line arguments: `--section.key value` or `--section.key=value`. A value is written as in
-    TOML; anything that is no TOML value is taken as plain text. Precedence: defaults < file < command line. Relative
+    TOML; anything that is not a TOML value is taken as plain text. Precedence: defaults < file < command line. Relative
     paths in values start at the current folder, those of a bundle at the run file's folder. Raises ConfigError with
     every mistake at once.
     """
