@@ -77,6 +77,8 @@ class DataPath:
                 f"gradient_accumulation_steps={accumulation!r} under DeepSpeed, which would count them itself: give "
                 "global_batch_size instead."
             )
+        if data is not None:
+            self._packing.attach_view(trainer, data)  # `model_init` has made another model since the construction
         return data
 
     @contextlib.contextmanager

@@ -3,7 +3,9 @@
 A data set of the user's own is packed where that changes nothing but the speed; else the reason is logged once.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -35,9 +37,23 @@ class Packing:
         """All such reasons so far, each once."""
         self.eager_because: str | None = None
         """Why no rank compiles what `compile_regions` asks for: the first rank's reason that cannot."""
+        self._users = 0
         self._base = base
         self._viewed: nn.Module | None = None
         self._read: dict[tuple[Any, ...], tuple[Any, TokenizedSplit]] = {}
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the view on the model while the body runs; after the outermost use the model is as it was before."""
+        if self.view is not None:
+            self.view.install()
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self.view is not None and not self._users:
+                self.view.remove()
 
     def attach_view(self, trainer: Trainer, split: Split) -> None:
         """Make the view of the Trainer's model, once for each model: `model_init` makes several. Collective.
@@ -49,6 +65,8 @@ class Packing:
         if self._viewed is model:
             return
         name_pad_token(model, pad_id)
+        if self.view is not None:
+            self.view.remove()  # from the model before
         self.padded_because = why_not_packable(model) if setting(trainer.args, "packing") else "packing=False"
         self.view, self._viewed = None, model
         if self.padded_because is None:
