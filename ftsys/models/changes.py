@@ -82,5 +82,3 @@ def _change(module: nn.Module, own_class: type[nn.Module], names: set[str], tabl
     if not attributes and not entries and type(module) is own_class:
         return None
     return _Change(module, own_class, attributes, entries)
-
-

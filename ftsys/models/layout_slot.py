@@ -59,7 +59,9 @@ class LayoutSlot:
     def switch_attention(self, model: PreTrainedModel, packed: str) -> None:
         """Have packed batches use the attention registered as `packed`, all others the one that the model has now."""
         self._packed_attention = packed
-        configs = {id(module.config): module.config for module in model.modules() if isinstance(module, PreTrainedModel)}
+        configs = {
+            id(module.config): module.config for module in model.modules() if isinstance(module, PreTrainedModel)
+        }
         self._own_attention = [(config, config._attn_implementation) for config in configs.values()]
 
     def use_own_attention(self) -> None:

@@ -74,7 +74,7 @@ class PackedView:
         self._installed = True
 
     def remove(self) -> None:
-        """Take off what `install` put on the model, where no other view needs it. The model is then as it was before."""
+        """Take off what `install` put on the model, where no other view needs it: it is then as it was before."""
         if not self._installed:
             return
         self._installed = False

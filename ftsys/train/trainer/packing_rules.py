@@ -27,6 +27,9 @@ EVALUATION_HOOKS = (
     *_BOTH, "prediction_step", "evaluation_loop", "_get_eval_sampler", "get_eval_dataloader", "get_test_dataloader",
 )  # fmt: skip
 
+_UNSETTLED = ("deberta-v2",)
+"""Types of models whose own loss leaves a missing `problem_type` as it is."""
+
 
 def why_padded(trainer: Trainer, base: type[Trainer], training: bool) -> str | None:
     """Return the first reason why `trainer` pads every data set, in training or in evaluation; None when it packs.
@@ -150,7 +153,7 @@ def with_labels_for(split: TokenizedSplit, config: PreTrainedConfig, loss_is_mod
     else:
         _check_classes(split, classes)
         found = split
-    if loss_is_models and split.labelled and config.problem_type is None:
+    if loss_is_models and split.labelled and config.problem_type is None and config.model_type not in _UNSETTLED:
         config.problem_type = problem
     return found
 
