@@ -31,7 +31,11 @@ def state(made: PreTrainedModel) -> dict[str, Any]:
 
 def _state(module: nn.Module) -> tuple[Any, ...]:
     # A hook's key is a number that no two hooks of a process share.
-    tables = {name: len(value) if "hooks" in name else sorted(value) for name, value in vars(module).items() if isinstance(value, dict)}
+    tables = {
+        name: len(value) if "hooks" in name else sorted(value)
+        for name, value in vars(module).items()
+        if isinstance(value, dict)
+    }
     plain = {name: str(value) for name, value in vars(module).items() if isinstance(value, bool | int | str | float)}
     return type(module), sorted(vars(module)), tables, plain
 

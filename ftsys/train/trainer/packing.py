@@ -18,6 +18,7 @@ from ftsys.kernels.compiled_norm import why_not_compiled
 from ftsys.kernels.select import choose_kernel
 from ftsys.models.inputs import check_pad_token, name_pad_token
 from ftsys.models.packed import PackedView, head_size, why_not_packable
+from ftsys.models.padding import padding_side
 from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.packing_rules import check_fits, why_padded, with_labels_for
 
@@ -31,6 +32,8 @@ class Packing:
         """Pad data where a subclass of `base` overrides a method: only the methods of `base` support packing."""
         self.view: PackedView | None = None
         """Feeds packed batches to the model; None where it is fed padded ones."""
+        self.padding_side = "right"
+        """The side on which a split of a store is padded, where the model is fed padded batches."""
         self.padded_because: str | None = None
         """Why the data that was last asked about is not packed."""
         self.padded_reasons: list[str] = []
@@ -58,8 +61,8 @@ class Packing:
     def attach_view(self, trainer: Trainer, split: Split) -> None:
         """Make the view of the Trainer's model, once for each model: `model_init` makes several. Collective.
 
-        `padded_because` is set where the model cannot be packed. Raises ConfigError where padded batches would be
-        padded with another token than the model expects.
+        `padded_because` is set where the model cannot be packed, and `padding_side` is then found. Raises ConfigError
+        where padding would change a row's logits, by another token than the model expects or on either side.
         """
         model, pad_id = trainer.model, split.tokenizer.pad_id
         if self._viewed is model:
@@ -73,6 +76,7 @@ class Packing:
             self.view = self._view_of(model, trainer.args)
         else:
             check_pad_token(model, pad_id)
+            self.padding_side = padding_side(model, split)
 
     def _view_of(self, model: nn.Module, args: TrainingArguments) -> PackedView:
         device = args.device.type
