@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from transformers import DataCollatorWithPadding, PreTrainedConfig, Trainer, default_data_collator
+from transformers import DataCollatorWithPadding, PreTrainedConfig, Trainer, TrainingArguments, default_data_collator
 from transformers.training_args import OptimizerNames
 
+from ftsys.config.trainer_fields import KNOWN_TRAINER_FIELDS
 from ftsys.data.store.in_memory import NotPackable, TokenizedSplit
 from ftsys.errors import ConfigError, DataError
 from ftsys.models.packed import why_not_packable
@@ -64,6 +65,9 @@ def _collator_reasons(trainer: Trainer) -> Iterator[str]:
 def _argument_reasons(trainer: Trainer) -> Iterator[str]:
     """Yield reasons that hold in training and in evaluation."""
     args = trainer.args
+    for field in dataclasses.fields(TrainingArguments):
+        if field.name not in KNOWN_TRAINER_FIELDS and getattr(args, field.name) != field.default:
+            yield f"{field.name}={getattr(args, field.name)!r} is an argument that this version of ftsys does not know"
     if trainer.compute_loss_func is not None:
         yield "compute_loss_func forms the loss of a whole batch"
     if args.n_gpu > 1:
