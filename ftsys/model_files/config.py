@@ -1,7 +1,6 @@
 """Finds and reads a model's config.json on this machine; needs no Hugging Face library and no network."""
 
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
+from ftsys.untrusted import json_object
 
 BUNDLED = "bundled"
 """The name of the model that the `demo` extra carries."""
@@ -31,16 +31,13 @@ def model_config(folder: Path) -> dict[str, Any]:
     """Read the config.json of a model folder. Raises ConfigError if it is missing or not a JSON object."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_bytes())
+        return json_object(path.read_bytes())
     except FileNotFoundError:
         raise ConfigError(
             f"{str(folder)!r} has no config.json: it is not a model folder. Correct model.name."
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}). Download or save the model again.") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path}: holds {type(config).__name__}, not an object. Download or save the model again.")
-    return config
 
 
 def local_config(name: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Finds, downloads and checks the folder of a model, without loading the model."""
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ftsys.errors import ConfigError
 from ftsys.integrity import sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.config import BUNDLED, bundled_folder, model_config
+from ftsys.untrusted import shards_of_index
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 BUNDLED_HUB_NAME = f"sentence-transformers/{BUNDLED_MODEL}"
@@ -155,7 +155,11 @@ def _missing_shards(folder: Path) -> list[str]:
 
 
 def _shards(index: Path) -> list[str]:
-    return sorted(set(json.loads(index.read_bytes()).get("weight_map", {}).values()))
+    """Return the names in the index of split weights. Raises ConfigError for a damaged one, and for a path in it."""
+    try:
+        return shards_of_index(index.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{index}: cannot be used ({error}). Copy or download the model again.") from error
 
 
 def _hub_folder(name: str) -> Path:

@@ -161,6 +161,7 @@ def load_model(folder: Path, task: Task, seed: int) -> tuple[PreTrainedModel, li
         problem_type="regression" if task.regression else "single_label_classification",
         dtype=torch.float32,
         output_loading_info=True,
+        trust_remote_code=False,
         ignore_mismatched_sizes=True,
     )
     mismatched = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]

@@ -185,7 +185,7 @@ def _load_by_transformers(folder: Path, max_length: int, digest: str) -> TextTok
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:  # raised by its loaders for unusable files
         raise ConfigError(
             f"{str(folder)!r}: its tokenizer cannot be loaded ({str(error).strip()[:300]}). "

@@ -24,8 +24,9 @@ from ftsys.train.checkpoint.catalog import (
 from ftsys.train.checkpoint.files import write_json, write_safetensors
 from ftsys.train.checkpoint.manifest import write_manifest
 from ftsys.train.checkpoint.training_state import FullState
+from ftsys.untrusted import FileEntry
 
-Entries = dict[str, dict[str, Any]]
+Entries = dict[str, FileEntry]
 """Lines of a manifest: size and sha256 by file name."""
 
 
