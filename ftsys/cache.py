@@ -22,8 +22,7 @@ def executable_cache(name: str) -> Path:
     OSError if it cannot be made.
     """
     folder = cache_folder() / f"{name}-{os.getuid()}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_private(folder, folder.lstat())
     return folder
 

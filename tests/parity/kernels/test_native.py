@@ -203,7 +203,7 @@ def test_processes_that_compile_at_once_leave_one_whole_library(tmp_path: Path) 
     environment = {**os.environ, "FTSYS_CACHE": str(tmp_path)}
     ranks = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(2)]
     assert [rank.wait() for rank in ranks] == [0, 0]
-    assert [path.suffix for path in (tmp_path / "native").iterdir()] == [".so"]
+    assert [path.suffix for path in (tmp_path / f"native-{os.getuid()}").iterdir()] == [".so"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
