@@ -11,6 +11,7 @@ from typing import Any
 
 from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError
+from ftsys.untrusted import parse_json
 
 Flags = dict[str, Any]
 
@@ -142,7 +143,7 @@ def _unknown(argument: str, known: Sequence[str]) -> str:
 def _arguments_from_json(path: Path) -> list[str]:
     """Read a JSON file's keys and values as command-line arguments. Raises ConfigError if it holds no object."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = parse_json(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{str(path)!r} cannot be read ({error.strerror}): give the path of a JSON file.") from error
     except ValueError as error:
@@ -164,7 +165,7 @@ def _plain(name: str, value: Any) -> Any:
         return value.value
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            return json.loads(value)
+            return parse_json(value)
         except ValueError as error:
             raise ConfigError(f"--{name} {value!r} is not JSON ({error}): correct it.") from error
     return value

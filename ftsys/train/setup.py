@@ -14,6 +14,7 @@ from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, compute, predictions_from_logits
 from ftsys.model_files.config import model_config
+from ftsys.model_files.load_errors import model_load_errors
 from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Task
 from ftsys.train.planning import rank_world
@@ -148,23 +149,36 @@ def load_model(folder: Path, task: Task, seed: int) -> tuple[PreTrainedModel, li
     The head's weights depend on `seed` alone, so every rank makes the same.
 
     Raises:
-        ConfigError: the model's type has no sequence classifier.
+        ConfigError: the model's type has no sequence classifier, or transformers cannot load the folder.
     """
     check_has_classifier(model_config(folder).get("model_type"))
     set_seed(seed)
     names = dict(enumerate(task.labels)) if task.labels else {0: "score"}
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        num_labels=task.num_outputs,
-        id2label=names,
-        label2id={name: index for index, name in names.items()},
-        problem_type="regression" if task.regression else "single_label_classification",
-        dtype=torch.float32,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )
+    with model_load_errors(folder):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            num_labels=task.num_outputs,
+            id2label=names,
+            label2id={name: index for index, name in names.items()},
+            problem_type="regression" if task.regression else "single_label_classification",
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+        )
+    _refuse_without_weights(folder, model, set(info["missing_keys"]))
     mismatched = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
     return model, sorted([*info["missing_keys"], *mismatched])
+
+
+def _refuse_without_weights(folder: Path, model: PreTrainedModel, missing: set[str]) -> None:
+    """Raise ConfigError if the folder has no weight of the encoder: training would start from random numbers."""
+    encoder = {name for name, _ in model.named_parameters() if name.startswith(f"{model.base_model_prefix}.")}
+    if encoder and encoder <= missing:
+        raise ConfigError(
+            f"{str(folder)!r}: its weights hold none of the encoder's {len(encoder)} parameters, such as "
+            f"{min(encoder)!r}. They are of another model, or have other names: save the model with transformers."
+        )
 
 
 def metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ftsys.config import RunConfig, lowest_stage
 from ftsys.errors import ConfigError
+from ftsys.untrusted import parse_json
 from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS, PERSISTENT_ELEMENTS
 from launcher.planner.plan import Plan
 
@@ -227,7 +228,7 @@ def user_json_of(run: RunConfig) -> Json | None:
 def read_user_json(path: str | Path) -> Json:
     """Read a user's DeepSpeed file. Raises ConfigError, with line and column for invalid JSON."""
     try:
-        config = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        config = parse_json(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"engine.deepspeed={str(path)!r} does not exist: give the path of a JSON file.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -235,6 +236,8 @@ def read_user_json(path: str | Path) -> Json:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ConfigError(f"engine.deepspeed={str(path)!r} is not JSON ({error.msg}, {where}): correct it.") from error
+    except ValueError as error:
+        raise ConfigError(f"engine.deepspeed={str(path)!r} cannot be used ({error}): correct it.") from error
     if not isinstance(config, dict):
         kind = type(config).__name__
         raise ConfigError(f"engine.deepspeed={str(path)!r} holds a {kind}, not an object: write {{...}}.")

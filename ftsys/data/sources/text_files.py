@@ -5,7 +5,6 @@ All text is UTF-8.
 """
 
 import csv
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Any
 from ftsys.data.sources.numbered_lines import csv_records, numbered_lines, scan
 from ftsys.data.sources.rows import Columns, Rows, check_texts
 from ftsys.errors import DataError
+from ftsys.untrusted import parse_json
 
 _LONGEST_CSV_FIELD = 1 << 24  # characters; without it, an unclosed quote would read the rest of the file as one field
 
@@ -105,7 +105,7 @@ def read_parquet(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
             ]
             yield Rows.from_texts(texts, None if label is None else batch.column(wanted[-1]).to_pylist(), numbers)
             done += batch.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file.path}: broken after row {done} ({error}). Copy or write the file again.") from error
 
 
@@ -154,8 +154,8 @@ def _refuse_fields(fields: list[list[str]], numbers: list[int], expected: int, p
 def _json_object(line: str, number: int, file: TableFile) -> dict[str, Any]:
     place = f"{file.path}, line {number}"
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
+        row = parse_json(line)
+    except ValueError as error:
         raise DataError(f"{place}: not JSON ({error}). Write one JSON object a line.") from error
     if not isinstance(row, dict):
         raise DataError(f"{place}: {line[:60]!r} is not a JSON object. Write one object a line.")
