@@ -88,7 +88,7 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
         **_recomputation(plan),
     }
     if plan.backend == "deepspeed":
-        engine["deepspeed"] = _deepspeed(run, plan)
+        engine["deepspeed"] = deepspeed_settings(run, plan)
     elif plan.ranks > 1:
         # Every weight of a sequence classifier takes part in its loss: searching unused ones costs a pass a step.
         engine["ddp_find_unused_parameters"] = False
@@ -116,7 +116,7 @@ def check_recomputable(model: PreTrainedModel, plan: Plan) -> None:
         raise ConfigError(not_recomputable(model.config.model_type))
 
 
-def _deepspeed(run: RunConfig, plan: Plan) -> dict[str, Any]:
+def deepspeed_settings(run: RunConfig, plan: Plan) -> dict[str, Any]:
     """Return the generated settings, overridden by the user's own. Raises ConfigError with every conflict."""
     user_json = user_json_of(run)
     return deepspeed_config(plan, run) if user_json is None else merged_config(user_json, run, plan)
