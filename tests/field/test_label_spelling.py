@@ -79,7 +79,11 @@ SPELLINGS: list[tuple[tuple[str, ...], object, int | str]] = [
     (POLAR, 1.5, "label 1.5 is not a label"),
     (POLAR, 2, "or an id from 0 to 1"),
     (TRUTH, 1, 1),
-    (TURNED, 1, "label 1 can be the id 1, which is the class 'false' or the truth value True, which is the class 'true'"),
+    (
+        TURNED,
+        1,
+        "label 1 can be the id 1, which is the class 'false' or the truth value True, which is the class 'true'",
+    ),
     (TURNED, "0", "can be the id 0"),
     # missing
     (POLAR, None, MISSING),
@@ -182,7 +186,9 @@ def test_names_that_look_the_same_are_refused_with_their_difference(pair: tuple[
     task = {"name": "mine", "columns": ["text"], "labels": list(pair)}
     with pytest.raises(ConfigError, match="which look the same") as refused:
         build_run({"output_dir": "x", "task": task, "data": {"source": {"train": "t.csv"}}})
-    assert all(repr(name) in str(refused.value) if name.isascii() else ascii(name) in str(refused.value) for name in pair)
+    assert all(
+        repr(name) in str(refused.value) if name.isascii() else ascii(name) in str(refused.value) for name in pair
+    )
 
 
 SCORES: list[tuple[object, float | str]] = [

@@ -86,8 +86,9 @@ class TableFile:
         records = self._records()
         header = self._header(records)
         self.columns.find(header, str(self.path))
-        rows = [row for _, row in islice(records, count)]
-        return {name: [row[index] for row in rows if index < len(row)] for index, name in enumerate(header)}
+        batch = list(islice(records, count))
+        self._check_fields(batch, len(header))
+        return {name: [row[index] for _, row in batch] for index, name in enumerate(header)}
 
     def _records(self) -> Records:
         return self.dialect.records(self.path)
@@ -108,8 +109,7 @@ class TableFile:
         while batch := list(islice(records, rows_per_batch)):
             rows = [row for _, row in batch]
             numbers = [number for number, _ in batch]
-            if set(map(len, rows)) != {len(header)}:
-                self._refuse_fields(rows, numbers, len(header))
+            self._check_fields(batch, len(header))
             if header in rows:
                 raise DataError(
                     f"{self.path}, line {numbers[rows.index(list(header))]}: repeats the header line. Remove it."
@@ -117,10 +117,13 @@ class TableFile:
             labels: list[object] | None = None if label is None else [row[label] for row in rows]
             yield Rows.from_texts([[row[text] for row in rows] for text in texts], labels, numbers)
 
-    def _refuse_fields(self, fields: list[list[str]], numbers: list[int], expected: int) -> None:
-        row, number = next((row, number) for row, number in zip(fields, numbers, strict=True) if len(row) != expected)
+    def _check_fields(self, batch: list[tuple[int, list[str]]], expected: int) -> None:
+        counts = {len(row) for _, row in batch}
+        if counts <= {expected}:
+            return
+        number, row = next((number, row) for number, row in batch if len(row) != expected)
         advice = "Join or split what a stray separator or line break broke, or remove the row."
-        if all(len(each) == expected + 1 for each in fields):
+        if counts == {expected + 1}:
             advice = (
                 "All rows have one field more: the first one may be an index without a name. Name it in the header."
             )
