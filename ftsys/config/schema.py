@@ -259,4 +259,4 @@ class RunTree(Section):
     engine: EngineSection = EngineSection()
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
-    """Fields of transformers' TrainingArguments; passed on unchanged, and tried on a small model before a run starts."""
+    """Fields of transformers' TrainingArguments; passed on unchanged, but tried on a small model first."""
