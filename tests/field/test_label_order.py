@@ -1,4 +1,4 @@
-"""Trained classifiers whose outputs are in another order than the task's classes: mapped by name at every door, or refused.
+"""Trained classifiers whose outputs are in another order than the task has: mapped by name at every door, or refused.
 
 To add a row to `CONFIGS`: the `id2label` of a model's config.json (and more of its keys), the classes of the task, and
 the head's output for each class, or a part of the message that refuses the model. `VARIANTS` of tests/parity has the
@@ -149,6 +149,7 @@ HEADS: list[tuple[tuple[str, ...], str, list[int] | str | None]] = [
     (("no", "yes"), "new", None),
     (("neg", "pos"), "new", None),
     (("neg", "pos", "neutral"), "auto", None),
+    (("neg", "pos", "neutral"), "keep", "has no trained head with 3 output"),
 ]
 
 

@@ -1,8 +1,8 @@
 """`ftsys run-glue` on a file, and `ftsys train` with a run file that describes it: the same store, or the same refusal.
 
-To add a row: the file's name, its content (text is written as UTF-8; a table of pandas by its ending), and what a run file
-says: the text columns, and the classes in order (none: a regression). The fourth part is None, or a part of the message
-with which both refuse the file.
+To add a row: the file's name, its content (text is written as UTF-8, a table of pandas by the name's ending), and the
+values of a run file: the text columns, and the classes in order (none: a regression). The last part is None, or a part
+of the message with which both refuse the file.
 """
 
 import json
