@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
+from ftsys.model_files.values import wrong_values
 from ftsys.untrusted import json_object
 
 BUNDLED = "bundled"
@@ -27,9 +28,24 @@ def bundled_folder() -> Path:
     )
 
 
+class WrongModelConfig(ConfigError):
+    """A config.json is there, but no model can be made from it."""
+
+
 def model_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a model folder. Raises ConfigError if it is missing or not a JSON object."""
+    """Read the config.json of a model folder. Raises ConfigError if it is missing.
+
+    Raises WrongModelConfig if it is not a JSON object, or holds a size that no model can have.
+    """
     path = folder / "config.json"
+    config = _read_config(folder, path)
+    mistakes = list(wrong_values(config))
+    if mistakes:
+        raise WrongModelConfig(f"{path}: {'; '.join(mistakes)}. Download or save the model again.")
+    return config
+
+
+def _read_config(folder: Path, path: Path) -> dict[str, Any]:
     try:
         return json_object(path.read_bytes())
     except FileNotFoundError:
@@ -37,7 +53,7 @@ def model_config(folder: Path) -> dict[str, Any]:
             f"{str(folder)!r} has no config.json: it is not a model folder. Correct model.name."
         ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}). Download or save the model again.") from error
+        raise WrongModelConfig(f"{path}: cannot be read ({error}). Download or save the model again.") from error
 
 
 def local_config(name: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -140,7 +140,13 @@ def longest_sequence(config: dict[str, Any]) -> int | None:
     if not isinstance(positions, int) or positions <= 0 or config.get("position_biased_input") is False:
         return None
     if config.get("model_type") in _PADDED_POSITIONS:
-        positions -= int(config.get("pad_token_id", 1)) + 1
+        padding = config.get("pad_token_id", 1)
+        if padding is None:
+            raise ConfigError(
+                f"config.json has pad_token_id=null, but positions of {config['model_type']!r} are counted from it: "
+                "write the id of the tokenizer's padding token, 1 in RoBERTa's own."
+            )
+        positions -= padding + 1
     return positions
 
 

@@ -28,7 +28,7 @@ from ftsys.data.bundle import (
 from ftsys.data.prepare import ensure_store
 from ftsys.data.store.reader import Store, store_files
 from ftsys.errors import ConfigError, DataError
-from ftsys.files import storage_errors, sync_folder
+from ftsys.files import remove_tree, storage_errors, sync_folder
 from ftsys.integrity import hashed_file, sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.config import BUNDLED
@@ -72,7 +72,7 @@ def make_bundle(run: RunConfig, task: Task, target: Path, progress: Progress | N
             return _same(held, contents), False
         with held:
             for left in target.parent.glob(f"{target.name}.tmp-*"):  # left by processes that were killed
-                shutil.rmtree(left)
+                remove_tree(left)
             return _write(target, contents), True
 
 

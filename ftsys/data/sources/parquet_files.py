@@ -1,12 +1,12 @@
 """Reads rows from Parquet files. The ids of a class label that `datasets` wrote become the names of its classes."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ftsys.data.sources.rows import Columns, Rows, check_texts
 from ftsys.errors import DataError
+from ftsys.untrusted import parse_json
 
 
 def parquet_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[Rows]:
@@ -27,7 +27,7 @@ def parquet_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[
             labels = None if label is None else named(batch.column(wanted[-1]).to_pylist(), names)
             yield Rows.from_texts(texts, labels, numbers)
             done += batch.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: broken after row {done} ({error}). Copy or write the file again.") from error
 
 
@@ -40,7 +40,7 @@ def class_names(path: Path, column: str) -> list[str]:
     """Return the class names that `datasets` wrote into the file for a column; empty if it has none."""
     metadata = open_parquet(path).schema_arrow.metadata or {}
     try:
-        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+        feature = parse_json(metadata[b"huggingface"])["info"]["features"][column]
         return [str(name) for name in feature["names"]] if feature["_type"] == "ClassLabel" else []
     except (KeyError, TypeError, ValueError):  # not written by `datasets`
         return []

@@ -15,7 +15,6 @@ is renamed to `.old` until the new one has its name (writer.py). No pickle is wr
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from ftsys.errors import CheckpointError, RunFolderError
-from ftsys.files import storage_errors
+from ftsys.files import remove_tree, storage_errors
 from ftsys.integrity import damage_of
 from ftsys.train.checkpoint.files import read_json, read_safetensors
 from ftsys.train.checkpoint.manifest import MANIFEST, read_manifest
@@ -133,7 +132,7 @@ def clean_leftovers(root: Path, attempt: int) -> None:
             temporary = TEMPORARY_NAME.fullmatch(path.name)
             replaced = path.suffix == OLD and path.with_suffix("").exists()
             if path.suffix == GONE or replaced or (temporary and int(temporary[1]) <= attempt):
-                shutil.rmtree(path)
+                remove_tree(path)
             elif path.suffix == OLD:
                 path.rename(path.with_suffix(""))
 
@@ -239,5 +238,5 @@ def prune_checkpoints(root: Path, keep: int, best: int | None = None) -> list[Pa
     with storage_errors(root):
         for path in removed:
             gone = path.rename(path.with_name(path.name + GONE))
-            shutil.rmtree(gone)
+            remove_tree(gone)
     return removed

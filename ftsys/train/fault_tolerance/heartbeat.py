@@ -112,11 +112,11 @@ class Heartbeat:
         self._on_heartbeat()
 
     def _drop(self, number: int, reason: str) -> None:
+        if not self._closing.is_set():
+            self._on_lost(number, reason)  # the lost rank is told too: it may have been suspended
         connection = self._connections.pop(number)
         self._selector.unregister(connection.socket)
         connection.socket.close()
-        if not self._closing.is_set():
-            self._on_lost(number, reason)
 
 
 class _Connection:
