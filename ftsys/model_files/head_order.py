@@ -29,10 +29,14 @@ class HeadOrder:
 def head_names(place: str, config: Mapping[str, Any]) -> list[str]:
     """Return the names of a head's outputs in their order, from `id2label`, or from `label2id` if only that has names.
 
-    `place` names the model. Raises ConfigError if both have names and contradict each other.
+    `place` names the model. Raises ConfigError if both have names and contradict each other, and for ids
+    that are no numbers.
     """
-    by_id = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
-    by_name = {int(index): str(name) for name, index in (config.get("label2id") or {}).items()}
+    try:
+        by_id = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
+        by_name = {int(index): str(name) for name, index in (config.get("label2id") or {}).items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{place}: id2label or label2id in its config.json has a wrong id ({error}).") from error
     named = [each for each in (by_id, by_name) if not is_generic(each.values())]
     if len(named) == 2 and by_id != by_name:
         raise ConfigError(

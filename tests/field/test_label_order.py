@@ -34,6 +34,8 @@ CONFIGS: list[tuple[dict[str, Any], tuple[str, ...], tuple[int, ...] | str]] = [
     ({}, ("neg", "pos"), (0, 1)),
     ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"pos": 0, "neg": 1}}, ("neg", "pos"), (1, 0)),
     ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}}, ("a", "b"), "contradicts itself"),
+    ({"id2label": {"zero": "a", "1": "b"}}, ("a", "b"), "has a wrong id"),
+    ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": None}}, ("a", "b"), "has a wrong id"),
     ({"id2label": {"0": "0", "1": "1"}}, ("neg", "pos"), (0, 1)),
     ({"id2label": {"0": "0", "1": "1"}}, ("1", "0"), (1, 0)),
     ({"id2label": {"0": "1 star", "1": "2 stars"}}, ("2 stars", "1 star"), (1, 0)),

@@ -53,6 +53,7 @@ FILES: list[tuple[str, Any, tuple[str, ...], tuple[str, ...], str | None]] = [
     ("t.csv", f",text,label\n0,{FOUR}".replace("\na", "\n1,a"), T, POLAR, None),
     ("t.csv", f"Unnamed: 0,text,label\n0,{FOUR}".replace("\na", "\n1,a"), T, POLAR, None),
     ("t.csv", f"id,text,label\nx7,{FOUR}".replace("\na", "\nx7,a"), T, POLAR, None),
+    ("t.csv", "review_id,text,label\nrow one,the cat,neg\nrow two,a dog,pos\n", T, POLAR, None),
     ("t.csv", f"date,text,label\n2026-01-02,{FOUR}".replace("\na", "\n2026-01-03,a"), T, POLAR, None),
     ("t.csv", "text,label,split\nthe cat,neg,train\na dog,pos,dev\n", T, POLAR, None),
     ("t.csv", "stars,text,label\n5,the cat,neg\n1,a dog,pos\n", T, POLAR, None),
