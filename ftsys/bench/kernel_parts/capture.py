@@ -28,7 +28,7 @@ class Launch:
 
 
 class _Driver:
-    """Stands for the driver of one GPU, as far as compiling needs it; its device's number keeps Triton's caches apart."""
+    """Stands for the driver of one GPU, as far as compiling needs it; its number keeps Triton's caches apart."""
 
     def __init__(self, capability: int) -> None:
         self._capability = capability
