@@ -9,11 +9,18 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-import ftsys.kernels
 from ftsys.kernels import select
 from ftsys.kernels.native import library
 
-TRITON_KERNELS = "ftsys.kernels.triton_attention"
+_ATTENTION = "ftsys.kernels.triton_attention"
+TRITON_KERNELS = (
+    f"{_ATTENTION}.blocks",
+    f"{_ATTENTION}.mask_bits",
+    f"{_ATTENTION}.forward",
+    f"{_ATTENTION}.gradients",
+    f"{_ATTENTION}.launch",
+)
+"""Modules that import Triton, each after those that it imports."""
 
 
 class _Kernel:
@@ -43,19 +50,27 @@ def gpu_paths() -> Iterator[Counter[str]]:
 
 @contextmanager
 def _counting_kernels(launches: Counter[str]) -> Iterator[None]:
-    """Import the kernels' file anew with a stand-in for Triton, and put the real one back afterwards."""
-    real = sys.modules.pop(TRITON_KERNELS, None)
-    vars(ftsys.kernels).pop("triton_attention", None)
+    """Import the kernels' files anew with a stand-in for Triton, and put the real ones back afterwards."""
+    real = {name: module for name in TRITON_KERNELS if (module := _forget(name)) is not None}
     # Only around the import: other libraries must not find the stand-in.
     with patch.dict(sys.modules, _triton(launches)):
-        kernels = import_module(TRITON_KERNELS)
-    sys.modules[TRITON_KERNELS] = kernels
+        counting = {name: import_module(name) for name in TRITON_KERNELS}
+    sys.modules.update(counting)
     try:
         yield
     finally:
-        del sys.modules[TRITON_KERNELS], vars(ftsys.kernels)["triton_attention"]
-        if real is not None:
-            sys.modules[TRITON_KERNELS] = vars(ftsys.kernels)["triton_attention"] = real
+        for name in TRITON_KERNELS:
+            _forget(name)
+        for name, module in real.items():
+            sys.modules[name] = module
+            setattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], module)
+
+
+def _forget(name: str) -> ModuleType | None:
+    """Take a module out of Python's table and out of its package; return it, or None if it was not imported."""
+    package, _, last = name.rpartition(".")
+    vars(import_module(package)).pop(last, None)
+    return sys.modules.pop(name, None)
 
 
 def _why_not_on_gpu(name: str, device: str) -> str | None:

@@ -17,8 +17,10 @@ _MASK = 1
 """Bytes of an element of a saved dropout mask."""
 _LOG = 4
 """Bytes of a row's log-sum-exp, which kernels save in place of attention scores."""
-HEAD_SIZES = {"native": range(16, 1 << 14, 16), "triton": range(1, 129)}
+HEAD_SIZES = {"native": range(16, 1 << 14, 16), "triton": range(1, 257)}
 """Head sizes of the kernels that compute scores in blocks and save none."""
+LARGEST_FLOAT32_HEAD = 128
+"""Largest head of the Triton kernel in float32."""
 _DROPOUT_TABLES = 4 * ((1 << 20) + (1 << 14))
 """Bytes of the two lookup tables that dropout masks are generated from."""
 
@@ -134,6 +136,8 @@ def _attention(layer: Layer, numbers: Arithmetic, length: int) -> int:
         total += layer.heads * _LOG
     if layer.attention_dropout and numbers.kernel != "native":
         total += layer.heads * _KEY
+    if layer.attention_dropout and numbers.kernel == "triton" and _keeps_no_scores(layer, numbers):
+        total += layer.heads * 4 * -(-length // 32)  # one bit for each probability, in words of 32
     if layer.head_norms:
         total += (queries + keys) * (4 + numbers.compute)
     return total
@@ -155,6 +159,8 @@ def _keeps_no_scores(layer: Layer, numbers: Arithmetic) -> bool:
     Triton's takes shared key heads and causal patterns too, which decoders have; here RMS norms stand for those.
     """
     plain = numbers.kernel == "triton" or (not layer.rms_norm and layer.heads == layer.key_heads)
+    if numbers.kernel == "triton" and numbers.compute == 4 and layer.head_size > LARGEST_FLOAT32_HEAD:
+        return False
     supported = layer.attention in ("dense", "rotary") and layer.head_size in HEAD_SIZES.get(numbers.kernel, ())
     return plain and supported
 
