@@ -5,10 +5,8 @@ A kernel that supports only some tensors and patterns passes the others to the n
 selected by "auto", only by its name.
 """
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -23,8 +21,10 @@ from ftsys.kernels.native.attention import LANES, native_attention
 from ftsys.kernels.native.attention import takes as native_takes
 from ftsys.kernels.native.library import NATIVE, why_not_native
 from ftsys.kernels.pattern import PLAIN, Pattern
+from ftsys.kernels.triton_layers import choice
+from ftsys.kernels.triton_layers.choice import TRITON
 
-GROUPED, PADDED, TRITON, VARLEN, FLASH_ATTN = "grouped", "padded", "triton", "varlen", "flash_attn"
+GROUPED, PADDED, VARLEN, FLASH_ATTN = "grouped", "padded", "varlen", "flash_attn"
 BY_SPEED = {"cpu": (NATIVE, GROUPED), "cuda": (TRITON, VARLEN, PADDED)}
 """Kernels that "auto" considers, fastest first; the first available one is used."""
 ON_GPU = (TRITON, VARLEN, FLASH_ATTN)
@@ -163,10 +163,10 @@ def why_not_fast(device: str) -> str | None:
 def _why_not(name: str, device: str) -> str | None:
     if name == NATIVE:
         return why_not_native() if device == "cpu" else f"it runs on a CPU, not on {device}"
+    if name == TRITON:
+        return choice.why_not_triton(device)
     if name in ON_GPU and device == "cpu":
         return "it runs on a GPU"
-    if name == TRITON and not _has_triton():
-        return "Triton is not installed"
     if name == VARLEN:
         return library_attention.why_not_varlen()
     return library_attention.why_not_package() if name == FLASH_ATTN else None
@@ -182,8 +182,3 @@ def _why_not_heads(name: str, size: int) -> str | None:
 
         return None if size <= LARGEST else f"the model's heads have {size} elements, and it takes up to {LARGEST}"
     return None
-
-
-@cache
-def _has_triton() -> bool:  # called in each layer
-    return importlib.util.find_spec("triton") is not None

@@ -17,6 +17,7 @@ from ftsys.models.attention_interface import ATTENTION_NAME, register_attention
 from ftsys.models.dropout import install_keyed_dropout
 from ftsys.models.families import FAMILIES, Family, why_not_packable
 from ftsys.models.fused import install_fused_layers
+from ftsys.models.joint_linear import join_linear_layers
 from ftsys.models.last_layer import skip_unused_rows
 from ftsys.models.layout_slot import LayoutSlot, first_tokens
 
@@ -107,6 +108,7 @@ def _install(model: PreTrainedModel, family: Family) -> LayoutSlot:
     install_fused_layers(model, layout_slot)
     if pooling is first_tokens:
         skip_unused_rows(model)
+    join_linear_layers(model, layout_slot)
     return layout_slot
 
 

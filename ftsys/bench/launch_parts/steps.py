@@ -79,7 +79,7 @@ def our_step(config: Mapping[str, Any]) -> Step:
         view, batch = PackedView(model, TRITON), packed_batch()
 
         def forward() -> Tensor:
-            logits_SC = model(**model_inputs(batch, view, dropout_keys(batch, 1, 2))).logits
+            logits_SC = model(**model_inputs(batch, view, dropout_keys(batch, 1, 2, TRITON))).logits
             losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S)
             return nan_gradient_if_nonfinite(losses_S.sum() * 0.1)
 

@@ -21,12 +21,12 @@ def test_an_unknown_model_is_one_error(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_paths_of_a_gpu_are_taken_in_the_block_only() -> None:
-    before, library = sys.modules.get(TRITON_KERNELS), native()
+    before, library = [sys.modules.get(name) for name in TRITON_KERNELS], native()
     with gpu_paths():
         assert native() is None
         assert select.choose_kernel("triton", "cpu") == "triton"
-        assert sys.modules[TRITON_KERNELS] is not before
-    assert sys.modules.get(TRITON_KERNELS) is before
+        assert all(sys.modules[name] is not module for name, module in zip(TRITON_KERNELS, before, strict=True))
+    assert [sys.modules.get(name) for name in TRITON_KERNELS] == before
     assert native() is library
 
 
