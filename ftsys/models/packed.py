@@ -20,6 +20,7 @@ from ftsys.models.fused import install_fused_layers
 from ftsys.models.joint_linear import join_linear_layers
 from ftsys.models.last_layer import skip_unused_rows
 from ftsys.models.layout_slot import LayoutSlot, first_tokens
+from ftsys.models.rms_norm import install_rms_norms
 
 __all__ = ["FAMILIES", "PackedView", "why_not_packable"]
 
@@ -109,6 +110,7 @@ def _install(model: PreTrainedModel, family: Family) -> LayoutSlot:
     if pooling is first_tokens:
         skip_unused_rows(model)
     join_linear_layers(model, layout_slot)
+    install_rms_norms(model, layout_slot)
     return layout_slot
 
 
