@@ -50,7 +50,8 @@ def test_table_and_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
     monkeypatch.setitem(launches.MODELS, "minilm", TWO_LAYERS)
     assert main(["bench", "launches", "--models", "minilm", "--output", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert "minilm: launches of one optimizer step" in shown
+    assert "minilm in bf16: launches of one optimizer step" in shown
+    assert "minilm in fp16: launches of one optimizer step" in shown
     assert "by count, not by clock" in shown
     assert len(list(tmp_path.glob("launches-*.json"))) == 1
 
