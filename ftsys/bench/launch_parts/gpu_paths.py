@@ -16,12 +16,17 @@ from ftsys.kernels import select
 from ftsys.kernels.native import library
 from ftsys.kernels.triton_layers import choice
 
+_ATTENTION, _LAYERS = "ftsys.kernels.triton_attention", "ftsys.kernels.triton_layers"
 TRITON_KERNELS = (
-    "ftsys.kernels.triton_attention",
-    "ftsys.kernels.triton_layers.masks",
-    "ftsys.kernels.triton_layers.keys",
-    "ftsys.kernels.triton_layers.dropout",
-    "ftsys.kernels.triton_layers.norm",
+    f"{_ATTENTION}.blocks",
+    f"{_ATTENTION}.mask_bits",
+    f"{_ATTENTION}.forward",
+    f"{_ATTENTION}.gradients",
+    f"{_ATTENTION}.launch",
+    f"{_LAYERS}.masks",
+    f"{_LAYERS}.keys",
+    f"{_LAYERS}.dropout",
+    f"{_LAYERS}.norm",
 )
 """Modules that import Triton, each after those that it imports."""
 READ_AS_PLACES = "_head_windows"

@@ -1,9 +1,8 @@
 """Decides where Triton's kernels compute a batch; imports no Triton, which may be missing."""
 
-import importlib.util
-from functools import cache
-
 import torch
+
+from ftsys.kernels import gpu_needs
 
 TRITON = "triton"
 """The name of the attention kernel in Triton. Batches that it computes have their dropouts and norms in Triton, too."""
@@ -14,7 +13,7 @@ def why_not_triton(device: str) -> str | None:
     """Return the reason why Triton's kernels cannot run on `device` ("cpu" or "cuda"), or None."""
     if device == "cpu":
         return "it runs on a GPU"
-    return None if _is_installed() else "Triton is not installed"
+    return gpu_needs.why_not_triton()
 
 
 def in_triton(kernel: str, *tensors: torch.Tensor, device: str | None = None) -> bool:
@@ -25,8 +24,3 @@ def in_triton(kernel: str, *tensors: torch.Tensor, device: str | None = None) ->
     if kernel != TRITON or any(tensor.dtype not in DTYPES for tensor in tensors):
         return False
     return why_not_triton(device or tensors[0].device.type) is None
-
-
-@cache
-def _is_installed() -> bool:  # asked in each layer
-    return importlib.util.find_spec("triton") is not None

@@ -25,7 +25,7 @@ def test_the_paths_of_a_gpu_are_taken_in_the_block_only() -> None:
     with gpu_paths():
         assert native() is None
         assert select.choose_kernel("triton", "cpu") == "triton"
-        assert all(sys.modules[name] is not module for name, module in zip(TRITON_KERNELS, before, strict=True))
+        assert all(sys.modules[name] is not old for name, old in zip(TRITON_KERNELS, before, strict=True))
     assert [sys.modules.get(name) for name in TRITON_KERNELS] == before
     assert native() is library
 
