@@ -141,9 +141,10 @@ def _by_dimensions(parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Ten
 def place_side_by_side(parameters: Sequence[nn.Parameter]) -> None:
     """Move parameters into one block of memory, in their order, if each one is all that its memory holds."""
     if not _lie_side_by_side(parameters) and all(map(_owns_memory, parameters)) and len(parameters) > 1:
-        block = torch.cat([parameter.detach() for parameter in parameters])
-        for parameter, rows in zip(parameters, block.split([len(p) for p in parameters]), strict=True):
-            parameter.data = rows
+        with torch.inference_mode(False):  # evaluation may come first, and weights have to be trainable
+            block = torch.cat([parameter.detach() for parameter in parameters])
+            for parameter, rows in zip(parameters, block.split([len(p) for p in parameters]), strict=True):
+                parameter.data = rows
 
 
 def side_by_side(parameters: Sequence[Tensor]) -> Tensor:

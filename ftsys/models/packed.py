@@ -41,6 +41,7 @@ class PackedView:
             raise ConfigError(f"the model cannot be packed: {reason}. Feed it padded batches.")
         self.kernel, self.compiled = kernel, compiled
         self._known_sites = KnownSites()
+        self._masks: dict[torch.device, torch.Tensor] = {}
         self.family = FAMILIES[model.config.model_type]
         self.token_types = getattr(model.config, "type_vocab_size", 0) if self.family.has_token_types else 0
         self.first_position, self.longest = _position_table(model)
@@ -76,7 +77,7 @@ class PackedView:
             "position_ids": (position_ids_T + self.first_position if self.first_position else position_ids_T)[None],
             # transformers uses a mask of four dimensions as it is, and builds none. The value is 1 because DeBERTa
             # multiplies its embeddings by it.
-            "attention_mask": torch.ones(1, 1, 1, 1, device=input_ids_T.device),
+            "attention_mask": self._visible(input_ids_T.device),
         }
         if self.token_types > 0:
             # A model with one token type has an embedding of a single row, so all types are 0.
@@ -87,6 +88,15 @@ class PackedView:
             return inputs | {"packed": layout}
         ends_S1 = input_ids_T[layout.last_tokens_S][:, None]
         return {"input_ids": ends_S1, "packed": layout, "base_inputs": inputs | dict(self.family.inputs or {})}
+
+    def _visible(self, device: torch.device) -> torch.Tensor:
+        """Return the mask (1, 1, 1, 1) that hides nothing, made once for each device."""
+        if device not in self._masks:
+            with torch.inference_mode(
+                False
+            ):  # evaluation may come first, and training saves the mask for its gradients
+                self._masks[device] = torch.ones(1, 1, 1, 1, device=device)
+        return self._masks[device]
 
 
 def head_size(config: PretrainedConfig) -> int:

@@ -61,6 +61,15 @@ def test_parameters_that_own_their_memory_are_moved_once() -> None:
     assert torch.equal(side_by_side(weights), torch.cat([weight.detach() for weight in weights]))
 
 
+def test_weights_moved_in_inference_mode_can_be_trained() -> None:
+    members, read = layers(), torch.randn(3, 8, dtype=torch.float64)
+    with torch.inference_mode():
+        joint_product(read, members)
+    sum(result.sum() for result in joint_product(read, members)).backward()
+    with torch.no_grad():
+        members[0].weight.add_(members[0].weight.grad)
+
+
 def test_parameters_in_another_owner_s_memory_stay_there() -> None:
     """DeepSpeed's weights are views of a flat tensor that it updates."""
     members, flat = layers(), torch.randn(8 * 16, dtype=torch.float64)
