@@ -75,6 +75,11 @@ def packed_batch() -> PackedBatch:
 
 def our_step(config: Mapping[str, Any], precision: str = "bf16") -> Step:
     """Packed, keyed dropout, layers in Triton; weights in bf16 with float32 masters, or in fp16 by autocast."""
+    return our_passes(config, precision) | our_update(config, precision)
+
+
+def our_passes(config: Mapping[str, Any], precision: str = "bf16") -> Step:
+    """Forward and backward pass of `our_step`."""
     with gpu_paths() as kernels:
         model = fake_model(narrow(config)).train()
         if precision == "bf16":
@@ -88,7 +93,7 @@ def our_step(config: Mapping[str, Any], precision: str = "bf16") -> Step:
                 losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S)
                 return _scaled(nan_gradient_if_nonfinite(losses_S.sum() * 0.1), precision)
 
-        return _passes(model, forward, kernels) | our_update(config, precision)
+        return _passes(model, forward, kernels)
 
 
 def our_update(config: Mapping[str, Any], precision: str = "bf16") -> Step:
