@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ftsys.cache import cache_folder
+from ftsys.cache import executable_cache
 from ftsys.kernels.dropout import Windows, check_width, mask_tables, threshold
 from ftsys.kernels.gpu_needs import why_not_triton
 
@@ -50,7 +50,8 @@ def add_norm(x: Tensor, residual: Tensor, norm: torch.nn.LayerNorm, starts: Wind
 
 @cache
 def _compiled(rate: float, epsilon: float) -> Callable[..., Tensor]:
-    os.environ.setdefault(_CACHE, str(cache_folder() / "inductor"))  # kept between runs
+    if _CACHE not in os.environ:
+        os.environ[_CACHE] = str(executable_cache("inductor"))  # kept between runs
     lowest, factor = threshold(rate)
 
     def dropped_add_norm(
