@@ -55,3 +55,15 @@ def test_a_family_computes_as_in_float64(variant: str) -> None:
     for name, expected in wanted.items():
         # Some gradients are zero but for rounding, such as those of the keys' biases.
         assert (found[name].double() - expected).norm() < 1e-5 * expected.norm() + 1e-7 * largest, name
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_recomputed_layers_have_the_same_gradients(reentrant: bool) -> None:
+    plain = small_model("bert", labels=3).float()
+    again = copy.deepcopy(plain)
+    enable = getattr(again, "activation_checkpointing_enable", None) or again.gradient_checkpointing_enable
+    enable({"use_reentrant": reentrant})
+    found, wanted = results(again, "triton"), results(plain, "triton")
+    assert found.keys() == wanted.keys()
+    for name, expected in wanted.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-6)
