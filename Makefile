@@ -106,8 +106,10 @@ $(STAMP_TRITON): $(STAMP_DEV)
 	touch $@
 
 test-triton: $(STAMP_TRITON)
-	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(PYTEST) -n $(JOBS) tests/parity/kernels/test_triton_attention.py
-	PYTHONPATH=$(VENV)/triton $(PYTEST) -n $(JOBS) tests/parity/kernels/test_triton_binaries.py
+	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(PYTEST) -n $(JOBS) tests/parity/kernels/test_triton_attention.py \
+	  tests/parity/kernels/test_triton_layers.py tests/parity/models/test_triton_view.py
+	PYTHONPATH=$(VENV)/triton $(PYTEST) -n $(JOBS) tests/parity/kernels/test_triton_binaries.py \
+	  tests/parity/kernels/test_triton_layer_binaries.py
 
 test-cluster: $(STAMP_DEV)
 	tests/cluster/install.sh

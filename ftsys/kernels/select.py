@@ -16,15 +16,16 @@ from ftsys.errors import ConfigError
 from ftsys.kernels import library_attention
 from ftsys.kernels.attention import Attention, padded_attention, reference_attention
 from ftsys.kernels.dropout import NO_DROPOUT, AttentionDropout
-from ftsys.kernels.gpu_needs import why_not_triton
 from ftsys.kernels.grouped import grouped_attention
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native.attention import LANES, native_attention
 from ftsys.kernels.native.attention import takes as native_takes
 from ftsys.kernels.native.library import NATIVE, why_not_native
 from ftsys.kernels.pattern import PLAIN, Pattern
+from ftsys.kernels.triton_layers import choice
+from ftsys.kernels.triton_layers.choice import TRITON
 
-GROUPED, PADDED, TRITON, VARLEN, FLASH_ATTN = "grouped", "padded", "triton", "varlen", "flash_attn"
+GROUPED, PADDED, VARLEN, FLASH_ATTN = "grouped", "padded", "varlen", "flash_attn"
 BY_SPEED = {"cpu": (NATIVE, GROUPED), "cuda": (TRITON, VARLEN, PADDED)}
 """Kernels that "auto" considers, fastest first; the first available one is used."""
 ON_GPU = (TRITON, VARLEN, FLASH_ATTN)
@@ -181,10 +182,10 @@ def _why_not(name: str, device: str) -> str | None:
 def _why_not_here(name: str, device: str) -> str | None:
     if name == NATIVE:
         return why_not_native() if device == "cpu" else f"it runs on a CPU, not on {device}"
+    if name == TRITON:
+        return choice.why_not_triton(device)
     if name in ON_GPU and device == "cpu":
         return "it runs on a GPU"
-    if name == TRITON:
-        return why_not_triton()
     if name == VARLEN:
         return library_attention.why_not_varlen()
     return library_attention.why_not_package() if name == FLASH_ATTN else None

@@ -4,23 +4,40 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+import torch
+
 from ftsys.kernels import select
 from ftsys.kernels.native import library
+from ftsys.kernels.triton_layers import choice
 
-_ATTENTION = "ftsys.kernels.triton_attention"
+_ATTENTION, _LAYERS = "ftsys.kernels.triton_attention", "ftsys.kernels.triton_layers"
 TRITON_KERNELS = (
     f"{_ATTENTION}.blocks",
     f"{_ATTENTION}.mask_bits",
     f"{_ATTENTION}.forward",
     f"{_ATTENTION}.gradients",
     f"{_ATTENTION}.launch",
+    f"{_LAYERS}.masks",
+    f"{_LAYERS}.keys",
+    f"{_LAYERS}.dropout",
+    f"{_LAYERS}.norm",
 )
 """Modules that import Triton, each after those that it imports."""
+READ_AS_PLACES = "_head_windows"
+"""The kernel whose results, integers, torch's operations may read as places in a table: they must not be garbage."""
+
+
+class _Constant:
+    """Stands for `triton.language.constexpr`, which marks arguments and wraps constants."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class _Kernel:
@@ -30,7 +47,13 @@ class _Kernel:
         self.name, self._launches = name, launches
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
-        return lambda *args, **kwargs: self._launches.update([self.name])
+        return self._launch
+
+    def _launch(self, *args: Any, **kwargs: Any) -> None:
+        self._launches.update([self.name])
+        if self.name == READ_AS_PLACES:
+            for tensor in (each for each in args if getattr(each, "dtype", None) is torch.int32):
+                tensor.numpy().fill(0)  # by numpy, which torch's dispatcher does not see
 
 
 @contextmanager
@@ -43,6 +66,7 @@ def gpu_paths() -> Iterator[Counter[str]]:
     with (
         patch.object(library, "_given_up", ["operations of a GPU are counted"]),
         patch.object(select, "_why_not", _why_not_on_gpu),
+        patch.object(choice, "why_not_triton", lambda device: None),
         _counting_kernels(launches),
     ):
         yield launches
@@ -77,12 +101,16 @@ def _why_not_on_gpu(name: str, device: str) -> str | None:
     return None if name == select.TRITON else "operations of a GPU are counted"
 
 
+def _jit(launches: Counter[str], function: Any = None, **settings: Any) -> Any:
+    return partial(_jit, launches) if function is None else _Kernel(function.__name__, launches)
+
+
 def _triton(launches: Counter[str]) -> dict[str, ModuleType]:
     """The modules `triton` and `triton.language`, as far as the kernels' file needs them."""
     triton: Any = ModuleType("triton")
     triton.language = ModuleType("triton.language")
-    triton.language.constexpr = object
-    triton.jit = lambda function: _Kernel(function.__name__, launches)
+    triton.language.constexpr = _Constant
+    triton.jit = partial(_jit, launches)
     triton.cdiv = lambda one, other: -(-one // other)
     triton.next_power_of_2 = lambda number: 1 << (number - 1).bit_length()
     return {"triton": triton, "triton.language": triton.language}

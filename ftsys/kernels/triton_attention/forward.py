@@ -17,20 +17,20 @@ from ftsys.kernels.triton_attention.blocks import (
 
 @triton.jit
 def _forward(
-    query, key, value, output, logs, bounds, bits, heads, groups, words, scale, kept, reach,
-    DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr, SIZE: tl.constexpr,
-    OWN: tl.constexpr, VISITED: tl.constexpr,
+    query, key, value, output, logs, bounds, bits, heads, groups, words, query_row, key_row, scale,
+    kept, reach, DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr,
+    SIZE: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr,
 ):  # fmt: skip
     sequence, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     start, length = sequence_bounds(bounds, sequence)
     begin = tl.program_id(1) * OWN
     if begin >= length:
         return
-    stride, key_stride, columns = heads * WIDTH, groups * WIDTH, tl.arange(0, SIZE)
-    shift, key_shift = start * stride + head * WIDTH, start * key_stride + head // (heads // groups) * WIDTH
+    stride, columns = heads * WIDTH, tl.arange(0, SIZE)
+    key_shift = start * key_row + head // (heads // groups) * WIDTH
     places = begin + tl.arange(0, OWN)
     here, rows = places < length, (start + places) * heads + head
-    q = load_rows(query + shift, places, length, stride, columns, WIDTH, SIZE)
+    q = load_rows(query + start * query_row + head * WIDTH, places, length, query_row, columns, WIDTH, SIZE)
     largest = tl.full((OWN,), -1e30, tl.float32)
     sums, total = tl.zeros((OWN,), tl.float32), tl.zeros((OWN, SIZE), tl.float32)
     first_key, end_key = in_reach(begin, length, reach, WINDOWED, OWN, VISITED)
@@ -38,8 +38,8 @@ def _forward(
         end_key = tl.minimum(begin + OWN, length)
     for key_block in range(first_key, end_key, VISITED):
         others = key_block + tl.arange(0, VISITED)
-        k = load_rows(key + key_shift, others, length, key_stride, columns, WIDTH, SIZE)
-        v = load_rows(value + key_shift, others, length, key_stride, columns, WIDTH, SIZE)
+        k = load_rows(key + key_shift, others, length, key_row, columns, WIDTH, SIZE)
+        v = load_rows(value + key_shift, others, length, key_row, columns, WIDTH, SIZE)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         scores = tl.where(seen_keys(places, others, length, reach, CAUSAL, WINDOWED), scores, -1e30)
         # A row without a visible key so far adds ones to `sums`; its first visible score sets `decay` to 0 and removes
@@ -51,5 +51,6 @@ def _forward(
             weights = tl.where(kept_keys(bits, rows, here, key_block, words, VISITED), weights, 0.0)
         total = total * decay[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         largest = higher
-    store_rows(output + shift, total * (kept / sums)[:, None], places, length, stride, columns, WIDTH)
+    at = output + start * stride + head * WIDTH
+    store_rows(at, total * (kept / sums)[:, None], places, length, stride, columns, WIDTH)
     tl.store(logs + rows, largest + tl.log2(sums), mask=here)

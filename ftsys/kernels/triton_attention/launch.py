@@ -50,7 +50,7 @@ def flash_attention(
         ValueError: the longest sequence has MOST_ELEMENTS elements of a query or more, or is longer than a window of
             the dropout tables.
     """
-    elements = layout.max_seqlen * query_THK.shape[1] * query_THK.shape[2]
+    elements = layout.max_seqlen * max(query_THK.shape[1] * query_THK.shape[2], *_rows_apart(query_THK, key_TGK))
     if elements >= MOST_ELEMENTS:
         raise ValueError(f"a sequence of {layout.max_seqlen} tokens has {elements} elements: {MOST_ELEMENTS} or more")
     output: torch.Tensor = _Flash.apply(query_THK, key_TGK, value_TGK, (layout, scale, dropout, pattern))
@@ -62,10 +62,10 @@ class _Flash(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, where: Any) -> torch.Tensor:
-        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        query, key, value = _readable(query, key, value)
         layout, scale, dropout, pattern = where
         bits = mask_bits(dropout, layout, query.shape[1], pattern)
-        output, logs_TH = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
+        output, logs_TH = query.new_empty(query.shape), query.new_empty(query.shape[:2], dtype=torch.float32)
         if len(query):
             grid, shared, constants = _launch(FORWARD, query, key, bits, layout, scale, dropout.rate, pattern)
             _forward[grid(query)](query, key, value, output, logs_TH, *shared, **constants)
@@ -77,7 +77,7 @@ class _Flash(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, output, logs_TH, bits = ctx.saved_tensors
         sums_TH = torch.empty_like(logs_TH)
-        d_query, d_key, d_value = (torch.empty_like(states) for states in (query, key, value))
+        d_query, d_key, d_value = _gradients_like(query, key, value)
         given, rest = (query, key, value), (gradients[0].contiguous(), logs_TH, sums_TH)
         if len(query):  # the first kernel writes the sums that the second one reads
             grid, shared, constants = _launch(QUERY_GRADIENTS, query, key, bits, *ctx.where)
@@ -85,6 +85,32 @@ class _Flash(torch.autograd.Function):
             grid, shared, constants = _launch(KEY_GRADIENTS, query, key, bits, *ctx.where)
             _key_gradients[grid(key)](*given, *rest, d_key, d_value, *shared, **constants)
         return d_query, d_key, d_value, None
+
+
+def _readable(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the states so that their heads lie side by side, and keys as far apart as values; copied if need be."""
+    states = [each if each.stride()[1:] == (each.shape[2], 1) else each.contiguous() for each in (query, key, value)]
+    if states[1].stride() != states[2].stride():
+        states[1:] = states[1].contiguous(), states[2].contiguous()
+    return tuple(states)
+
+
+def _rows_apart(query: torch.Tensor, key: torch.Tensor) -> tuple[int, int]:
+    """Return the number of elements from one token's row to the next one's, of queries and of keys."""
+    return query.stride(0), key.stride(0)
+
+
+def _gradients_like(*states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return tensors for the gradients, with the strides of the states.
+
+    States that are columns of one matrix, as a joint product makes them, have gradients that are columns of one: the
+    product's backward pass then reads it without a copy.
+    """
+    widths = [each.shape[1] * each.shape[2] for each in states]
+    if any(each.stride(0) != sum(widths) for each in states):
+        return tuple(each.new_empty(each.shape) for each in states)
+    columns = states[0].new_empty(len(states[0]), sum(widths)).split(widths, 1)
+    return tuple(each.view(like.shape) for each, like in zip(columns, states, strict=True))
 
 
 def _launch(
@@ -104,7 +130,7 @@ def _launch(
     heads, size = query.shape[1:]
     padded = padded_size(size)
     tile = tile_for(kernel, capability_of(query.device), padded, query.element_size())
-    sizes = (heads, key.shape[1], triton.cdiv(layout.max_seqlen, 32))
+    sizes = (heads, key.shape[1], triton.cdiv(layout.max_seqlen, 32), *_rows_apart(query, key))
     scales = (scale * LOG2_E, *(() if kernel == FORWARD else (scale,)))
     numbers = (*scales, threshold(rate)[1], pattern.window or 0)
     shared = (layout.cu_seqlens, query if bits is None else bits, *sizes, *numbers)

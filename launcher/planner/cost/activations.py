@@ -2,7 +2,7 @@
 
 Each term is a tensor that autograd saves: the inputs of matrix products, of norms and of activations, and attention's
 probabilities for all pairs of tokens in a sequence. Dropout's masks take a byte per element; kernels that compute
-scores in blocks, the grouped one and the native ones regenerate theirs from a key and save none.
+scores in blocks, the grouped one, the native and the Triton ones regenerate theirs from a key and save none.
 The rules for autocast are those of torch's lists of operations for each device.
 """
 
@@ -19,6 +19,8 @@ _LOG = 4
 """Bytes of a row's log-sum-exp, which kernels save in place of attention scores."""
 HEAD_SIZES = {"native": range(16, 1 << 14, 16), "triton": range(1, 257)}
 """Head sizes of the kernels that compute scores in blocks and save none."""
+_HASHES_AGAIN = ("native", "triton")
+"""Kernels with which the mask of dropout behind a projection is hashed again in the backward pass, and not saved."""
 LARGEST_FLOAT32_HEAD = 128
 """Largest head of the Triton kernel in float32."""
 _DROPOUT_TABLES = 4 * ((1 << 20) + (1 << 14))
@@ -175,12 +177,12 @@ def _inner_block(layer: Layer, numbers: Arithmetic) -> int:
 
 def _hidden_mask(layer: Layer, numbers: Arithmetic) -> int:
     """Bytes per token of the mask of dropout behind a projection."""
-    return 0 if layer.hidden_dropout == 0 or numbers.kernel == "native" else layer.hidden * _MASK
+    return 0 if layer.hidden_dropout == 0 or numbers.kernel in _HASHES_AGAIN else layer.hidden * _MASK
 
 
 def _norm(layer: Layer, numbers: Arithmetic) -> int:
-    """Count bytes per token: the input; RMS norms compute in float32 and also save their result before the weight."""
-    if layer.rms_norm:
+    """Count bytes per token: the input; RMS norms, but in Triton, also save their float32 result before the weight."""
+    if layer.rms_norm and numbers.kernel != "triton":
         return layer.hidden * (4 + numbers.residual)
     return layer.hidden * numbers.residual
 

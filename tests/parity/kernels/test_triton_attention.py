@@ -160,3 +160,20 @@ def compare(
     wanted = [exact, *torch.autograd.grad(exact, [query, key, value], given[3].double())]
     for actual, expected in zip(found, wanted, strict=True):
         assert (actual.detach().double() - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("groups", [2, 1])
+def test_states_that_are_columns_of_one_matrix_are_read_there(groups: int) -> None:
+    torch.manual_seed(0)
+    bounds, keys = torch.tensor([0, 3, 12], dtype=torch.int32, device=DEVICE), torch.arange(12, device=DEVICE)
+    widths, layout, dropout = [32, 16 * groups, 16 * groups], PackedLayout(bounds, 9), AttentionDropout(0.1, 3, keys)
+    matrix = torch.randn(12, sum(widths), device=DEVICE, requires_grad=True)
+    columns = [part.unflatten(1, (-1, 16)) for part in matrix.split(widths, 1)]
+    upstream, found = torch.randn(12, 2, 16, device=DEVICE), []
+    for states in (columns, [part.contiguous() for part in columns]):
+        output = flash_attention(states[0], states[1], states[2], layout, 0.25, dropout)
+        gradients = torch.autograd.grad(output, states, upstream, retain_graph=True)
+        found.append([output, *gradients])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    storages = {gradient.untyped_storage().data_ptr() for gradient in found[0][1:]}
+    assert len(storages) == 1  # so the backward pass of a joint product copies nothing
