@@ -10,6 +10,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from ftsys.data.batching.collate import Batch, PackedBatch
 from ftsys.errors import ConfigError
 from ftsys.kernels.dropout import token_keys
+from ftsys.kernels.triton_layers.choice import in_triton
 from ftsys.models.packed import PackedView
 
 
@@ -32,13 +33,19 @@ def model_inputs(batch: Batch, view: PackedView | None, keys_T: torch.Tensor | N
     return inputs
 
 
-def dropout_keys(batch: Batch, seed: int, step: int) -> torch.Tensor | None:
+def dropout_keys(batch: Batch, seed: int, step: int, kernel: str = "padded") -> torch.Tensor | None:
     """Return the dropout keys of a packed batch, int64 (T,); None for a padded batch.
 
-    They depend on the seed, the optimizer step, the example ids and the positions only.
+    They depend on the seed, the optimizer step, the example ids and the positions only; `kernel` is the view's, and
+    says how they are computed.
     """
     if not isinstance(batch, PackedBatch):
         return None
+    if in_triton(kernel, device=batch.input_ids_T.device.type):
+        from ftsys.kernels.triton_layers import keys
+
+        bounds = (batch.cu_seqlens, batch.max_seqlen)
+        return keys.token_keys(seed, step, *bounds, batch.example_ids_S, batch.position_ids_T)
     tokens = batch.input_ids_T.numel()  # given to repeat_interleave, which would otherwise synchronize with the GPU
     example_ids_T = batch.example_ids_S.repeat_interleave(batch.cu_seqlens.diff(), output_size=tokens)
     return token_keys(seed, step, example_ids_T, batch.position_ids_T)

@@ -30,6 +30,7 @@ class LayoutSlot:
         self.recent_layout: PackedLayout | None = None
         """The same as `layout`, but kept until the next forward pass, for recomputation in the backward pass."""
         self.base_inputs: dict[str, Any] | None = None
+        self._twin: tuple[torch.Tensor, torch.Tensor] | None = None
         self.pooling = pooling
         self._own_attention: list[tuple[PretrainedConfig, str | None]] = []
         self._packed_attention = ""
@@ -45,7 +46,19 @@ class LayoutSlot:
         return args, {name: value for name, value in kwargs.items() if name != "base_inputs"}
 
     def _leave(self, model: nn.Module, args: Any, output: Any) -> None:
-        self.layout = self.base_inputs = None
+        self.layout = self.base_inputs = self._twin = None
+
+    def remember(self, hidden: torch.Tensor, twin: torch.Tensor) -> torch.Tensor:
+        """Keep a norm's second result, for the layer that adds `hidden` as a residual; returns `hidden`."""
+        self._twin = (hidden, twin) if self.layout is not None else None
+        return hidden
+
+    def residual_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the twin of `hidden` if it is the newest result of a norm, else `hidden`.
+
+        With a tensor for the residual and another one for matrix products, autograd adds no gradients: the norm does.
+        """
+        return self._twin[1] if self._twin is not None and self._twin[0] is hidden else hidden
 
     def _enter_base(self, base: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Choose the attention, and pass the packed batch on if the model was called with one token per sequence.

@@ -20,8 +20,10 @@ from ftsys.models.changes import Changes, recorded
 from ftsys.models.dropout import install_keyed_dropout
 from ftsys.models.families import FAMILIES, Family, why_not_packable
 from ftsys.models.fused import install_fused_layers
+from ftsys.models.joint_linear import join_linear_layers
 from ftsys.models.last_layer import skip_unused_rows
 from ftsys.models.layout_slot import LayoutSlot, first_tokens
+from ftsys.models.rms_norm import install_rms_norms
 
 __all__ = ["FAMILIES", "PackedView", "why_not_packable"]
 
@@ -50,6 +52,7 @@ class PackedView:
             raise ConfigError(f"the model cannot be packed: {reason}. Feed it padded batches.")
         self.kernel, self.compiled = kernel, compiled
         self._known_sites = KnownSites()
+        self._masks: dict[torch.device, torch.Tensor] = {}
         self.family = FAMILIES[model.config.model_type]
         self.token_types = getattr(model.config, "type_vocab_size", 0) if self.family.has_token_types else 0
         self.first_position, self.longest = _position_table(model)
@@ -112,7 +115,7 @@ class PackedView:
             "position_ids": (position_ids_T + self.first_position if self.first_position else position_ids_T)[None],
             # transformers uses a mask of four dimensions as it is, and builds none. The value is 1 because DeBERTa
             # multiplies its embeddings by it.
-            "attention_mask": torch.ones(1, 1, 1, 1, device=input_ids_T.device),
+            "attention_mask": self._visible(input_ids_T.device),
         }
         if self.token_types > 0:
             # A model with one token type has an embedding of a single row, so all types are 0.
@@ -123,6 +126,15 @@ class PackedView:
             return inputs | {"packed": layout}
         ends_S1 = input_ids_T[layout.last_tokens_S][:, None]
         return {"input_ids": ends_S1, "packed": layout, "base_inputs": inputs | dict(self.family.inputs or {})}
+
+    def _visible(self, device: torch.device) -> torch.Tensor:
+        """Return the mask (1, 1, 1, 1) that hides nothing, made once for each device."""
+        if device not in self._masks:
+            with torch.inference_mode(
+                False
+            ):  # evaluation may come first, and training saves the mask for its gradients
+                self._masks[device] = torch.ones(1, 1, 1, 1, device=device)
+        return self._masks[device]
 
 
 def head_size(config: PretrainedConfig) -> int:
@@ -145,6 +157,8 @@ def _install(model: PreTrainedModel, family: Family) -> LayoutSlot:
     install_fused_layers(model, layout_slot)
     if pooling is first_tokens:
         skip_unused_rows(model)
+    join_linear_layers(model, layout_slot)
+    install_rms_norms(model, layout_slot)
     return layout_slot
 
 

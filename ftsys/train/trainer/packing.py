@@ -15,7 +15,7 @@ from ftsys.data.batching.loader import Split
 from ftsys.data.store.in_memory import NotPackable, TokenizedSplit, read_tokenized
 from ftsys.distributed import all_gather_object
 from ftsys.kernels.compiled_norm import why_not_compiled
-from ftsys.kernels.select import choose_kernel
+from ftsys.kernels.select import choose_kernel, why_not_fast
 from ftsys.models.inputs import check_pad_token, name_pad_token
 from ftsys.models.packed import PackedView, head_size, why_not_packable
 from ftsys.models.padding import padding_side
@@ -103,8 +103,11 @@ class Packing:
     def _ready(self, trainer: Trainer, split: TokenizedSplit, training: bool) -> TokenizedSplit:
         if training and not split.labelled:
             raise NotPackable("the data has no labels")
+        viewed = self._viewed
         self.attach_view(trainer, split)
         assert self.view is not None  # `why_padded` has checked the model
+        if viewed is not self._viewed:
+            _say_slow(trainer.args, self.view)
         self.padded_because = None
         check_fits(split, trainer.model, self.view.longest)
         return split
@@ -129,6 +132,13 @@ class Packing:
             pad_id=_pad_token(trainer),
         )
         return with_labels_for(split, trainer.model.config, loss_is_models=trainer.label_smoother is None)
+
+
+def _say_slow(args: TrainingArguments, view: PackedView) -> None:
+    """Log on the first rank why "auto" did not choose the fastest attention kernel, where it did not."""
+    slow = why_not_fast(args.device.type) if setting(args, "kernels") == "auto" else None
+    if slow and args.process_index == 0:
+        _LOG.warning("ftsys: attention kernel %r, because %s", view.kernel, slow)
 
 
 def _key(trainer: Trainer, data: Any) -> tuple[Any, ...]:
