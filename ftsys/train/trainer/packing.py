@@ -18,7 +18,7 @@ from ftsys.kernels.compiled_norm import why_not_compiled
 from ftsys.kernels.select import choose_kernel, why_not_fast
 from ftsys.models.inputs import check_pad_token, name_pad_token
 from ftsys.models.packed import PackedView, head_size, why_not_packable
-from ftsys.models.padding import padding_side
+from ftsys.train.padding_side import padding_side
 from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.packing_rules import check_fits, why_padded, with_labels_for
 
