@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from ftsys.config import split_overrides
+from ftsys.console.entry import run_program
+from ftsys.console.printer import complain
 from ftsys.errors import FtsysError
 from launcher.commands.parser import COMMANDS, OVERRIDES
 
@@ -24,13 +25,20 @@ def build_parser(used: str = "") -> argparse.ArgumentParser:
     return parser
 
 
+def run() -> int:
+    """Run `main` as the whole process."""
+    return run_program(main)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run `ftlaunch` and return its exit status; errors that a user can correct are printed without a traceback."""
+    from ftsys.config import split_overrides
+
     own, overrides = split_overrides(sys.argv[1:] if words is None else words)
     options = build_parser(own[0] if own else "").parse_args(own)
     try:
         return int(options.command(options, overrides))
     except FtsysError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            complain(line)
         return error.exit_status

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from ftsys.console.printer import show
 from ftsys.errors import FAILED, ConfigError, StorageError
 from ftsys.run_folder.layout import METRICS_LOG, MODEL, PREDICTIONS, RESULTS
 from ftsys.run_folder.status import read_status_after_crash
@@ -71,10 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known, overrides = parser.parse_known_args(arguments)
     devices = Devices(usable_gpus(os.environ), len(os.sched_getaffinity(0)))
     run_file, run_folder = find_run_file(), new_run_folder(known.runs)
-    print(
-        f"Demo: a small paraphrase task, synthetic data, {devices}, deepspeed launcher. Results: {run_folder}",
-        flush=True,
-    )
+    show(f"Demo: a small paraphrase task, synthetic data, {devices}, deepspeed launcher. Results: {run_folder}")
     program = ["train", "--no-table", str(run_file), "--output_dir", str(run_folder), *overrides]
     launched = run_ranks(launch_command(devices, free_port(), program), rank_environment(devices, os.environ))
     status = exit_status(run_folder, launched)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from ftsys.console.printer import plain, say
 from ftsys.ranks import is_main_rank
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Progress:
         if self.enabled and self._bar is not None:
             self._bar.print(text)
         elif self.enabled:
-            print(text, file=self._stream, flush=True)
+            say(text, self._stream)
 
     def skip(self, seconds: float) -> None:
         """Exclude `seconds` that were spent on another task (an evaluation, a save) from the rate."""
@@ -113,7 +114,7 @@ class Progress:
         if self._bar is not None:
             self._bar.draw()
         else:
-            print(self.line(), file=self._stream, flush=True)
+            say(self.line(), self._stream)
 
 
 class SplitProgress:
@@ -179,7 +180,7 @@ class _Bar:
         self._rich.update(self._task, completed=self._progress.done, details=details, refresh=True)
 
     def print(self, text: str) -> None:
-        self._rich.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._rich.console.print(plain(text), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         self._rich.stop()

@@ -6,6 +6,7 @@ import sysconfig
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
+from ftsys.console.printer import show
 from ftsys.errors import DONE, LaunchError
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.commands.planning import plan_run
@@ -85,18 +86,18 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     if not options.gres:
         _check_world(run, job)
     if options.dry_run:
-        print(text, end="")
+        show(text, end="")
         return DONE
     folder = Path(job.run_folder)
     number = submit(text, folder)
-    print(f"job {number}: {job.name}, {job.nodes} node(s); results in {folder}")
+    show(f"job {number}: {job.name}, {job.nodes} node(s); results in {folder}")
     place = shlex.quote(run.output_dir)
     for arguments, what in (
         (f"status {place}", "show its state"),
         (f"logs {place} --follow", "follow its log"),
         (f"cancel {place}", "end it"),
     ):
-        print(f"  ftlaunch {arguments:<{len(place) + 14}}   {what}")
+        show(f"  ftlaunch {arguments:<{len(place) + 14}}   {what}")
     return DONE
 
 

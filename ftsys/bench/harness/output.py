@@ -1,13 +1,13 @@
 """Provides the flags, tables, plots and records that all benchmarks share."""
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
+from ftsys.console.printer import show
 from ftsys.errors import ConfigError
 from ftsys.report.table import Row, print_final
 
@@ -30,11 +30,6 @@ class Findings:
         found = Measurement.of(values, "ratio", higher_is_better=True)
         self.measurements[name], self.ratios[name] = found, found.median
         return found
-
-
-def say(line: str) -> None:
-    """Print a line of progress to standard error; standard output has only results."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def bench_parser(name: str, description: str, repeats: int, models: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -84,7 +79,7 @@ def conclude(name: str, found: Findings, folder: Path | None) -> None:
     tables = list(found.tables.items())
     for title, rows in tables[:-1]:
         print_final(_rows(rows), title=title)
-        print()
+        show()
     title, rows = tables[-1] if tables else (name, {})
     print_final(_rows(rows), title=title, notes=found.notes, places=places)
 
