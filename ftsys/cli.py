@@ -69,6 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
                 help="remove the former run from the run folder and start from the beginning",
             )
             sub.add_argument("--no-table", action="store_true", help="do not print the table of metrics at the end")
+        if name == "predict":
+            text = "the folder to write predictions/ and submission/ to (default: the run folder)"
+            sub.add_argument("--output", type=Path, metavar="FOLDER", help=text)
         if name == "bundle":
             sub.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write the bundle to")
     help_text = "check the bytes of a store, a bundle, a checkpoint or a run folder's checkpoints"
@@ -171,7 +174,7 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
 def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
     from ftsys.train.predict import predict
 
-    return predict(_run(options, overrides))
+    return predict(_run(options, overrides), options.output)
 
 
 RANK_COMMANDS = (_train, _evaluate, _predict)

@@ -86,6 +86,9 @@ REFUSED_TRAINER_FIELDS: dict[str, str] = {
 }
 """Fields that have no meaning in ftsys or that transformers 5 no longer has, with the reason."""
 
+SECRET_TRAINER_FIELDS: dict[str, str] = {"hub_token": "HF_TOKEN"}
+"""Fields that hold a secret, with the environment variable to use instead. A run writes [trainer] into its files."""
+
 _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "lr_scheduler_type": ((str,), 'text, such as "linear"'),
     "max_grad_norm": ((int, float), "a number, 0 (no clipping) or above"),
@@ -100,8 +103,15 @@ def trainer_mistakes(trainer: Mapping[str, Any]) -> Iterator[Mistake]:
     """Yield a mistake for each field of [trainer] that is not allowed or has a wrong type. Imports no transformers."""
     for name, value in trainer.items():
         text = _trainer_mistake(name, value)
-        if text:
+        if name in SECRET_TRAINER_FIELDS:
+            yield Mistake(f"trainer.{name} {secret_advice(SECRET_TRAINER_FIELDS[name])}", (f"trainer.{name}",))
+        elif text:
             yield Mistake(f"trainer.{name}={value!r} {text}.", (f"trainer.{name}",))
+
+
+def secret_advice(variable: str) -> str:
+    """Return the end of a message about a secret. Such a message never repeats the value."""
+    return f"is a secret, and a run's files are readable: set the environment variable {variable} instead."
 
 
 def _trainer_mistake(name: str, value: Any) -> str:

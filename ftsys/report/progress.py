@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0
 """Shortest time between two lines of text, in seconds; the first and the last line are always written."""
 
+RATE_SECONDS = 1.0
+"""Shortest time from which a rate is computed, in seconds: the first rows come at once, from a queue or a cache."""
+
 BAR_SECONDS = 0.1
 """Shortest time between two drawings of the bar, in seconds."""
 
@@ -101,7 +104,7 @@ class Progress:
     def details(self) -> list[str]:
         """Return rate, remaining time (at the end, elapsed time) and other values, as texts."""
         elapsed = self._clock() - self._started
-        rate = (self.done - self.initial) / elapsed if elapsed > 0 else 0.0
+        rate = (self.done - self.initial) / elapsed if elapsed >= RATE_SECONDS else 0.0
         texts = [f"{_short(rate)} {self.unit}/s"] if rate else []
         if self.total is not None and self.done >= self.total:
             texts.append(f"in {_duration(elapsed)}")

@@ -23,7 +23,7 @@ PROGRAMS = ("ftsys", "launcher")
 
 
 def start(*words: str | Path, **streams: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", *map(str, words)], env=environment(), **streams)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen([sys.executable, "-m", *map(str, words)], env=environment(), **streams)  # type: ignore[call-overload]
 
 
 @pytest.fixture(scope="module")
