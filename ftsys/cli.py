@@ -9,8 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ftsys import __version__
 from ftsys.console.entry import run_program
 from ftsys.console.printer import complain, show
+from ftsys.did_you_mean import check_command
 from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, ConfigError, FtsysError
 from ftsys.fast_import.hooks import begin_fast_import
 from ftsys.ranks import is_main_rank, may_complain
@@ -33,6 +35,8 @@ WITH_OWN_PARSER = {
 }
 """Commands that parse their own arguments: the module with their `main`, and their help text."""
 
+COMMANDS = ("prepare", "bundle", "train", "evaluate", "predict", "config", "verify", *WITH_OWN_PARSER)
+
 OTHER_RANKS_WAIT_SECONDS = 3.0
 """On wrong input every rank fails. All but rank 0 wait this long before they exit: a launcher stops the remaining ranks
 as soon as one has exited, and rank 0 must print its message first."""
@@ -48,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Fine-tune pre-trained text encoders on one CPU, one GPU or many, with the same result on each.",
         epilog="Exit status: " + "; ".join(f"{status} {meaning}" for status, meaning in EXIT_STATUSES.items()) + ".",
     )
+    parser.add_argument("--version", action="version", version=f"ftsys {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, help_text, command in (
         ("prepare", "tokenize the data into a store; needs no GPU", _prepare),
@@ -100,12 +105,12 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     arguments = _without_local_rank(sys.argv[1:] if arguments is None else arguments)
     own_parser = bool(arguments) and arguments[0] in WITH_OWN_PARSER
     arguments, overrides = (arguments, []) if own_parser else split_overrides(arguments)
-    options, others = build_parser().parse_known_args(arguments)
-    others += overrides
-    if own_process and options.command in RANK_COMMANDS:
-        begin_fast_import()
     try:
-        return int(options.command(options, others))
+        check_command("ftsys", arguments, COMMANDS)
+        options, others = build_parser().parse_known_args(arguments)
+        if own_process and options.command in RANK_COMMANDS:
+            begin_fast_import()
+        return int(options.command(options, others + overrides))
     except FtsysError as error:
         if may_complain():
             complain(error)

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import FrameType
 
 from ftsys.console.printer import show
-from ftsys.errors import FAILED, StorageError
+from ftsys.errors import FAILED, ConfigError, StorageError
+from ftsys.files import is_full
 from ftsys.run_folder.layout import MODEL, PREDICTIONS, RESULTS
 from ftsys.run_folder.status import read_status_after_crash
 from ftsys.shipped import shipped
@@ -59,7 +60,7 @@ class Devices:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit status. `--section.key value` overrides the demo's run file.
 
-    Raises ConfigError if the run file is missing, and StorageError if no run folder can be made.
+    Raises ConfigError for a wrong override and where no run folder can be made, StorageError for a full disk.
     """
     parser = argparse.ArgumentParser(prog="ftsys demo", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
@@ -71,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     known, overrides = parser.parse_known_args(arguments)
     devices = Devices(usable_gpus(os.environ), len(os.sched_getaffinity(0)))
-    run_file, run_folder = shipped(RUN_FILE), new_run_folder(known.runs)
+    run_file = shipped(RUN_FILE)
+    if overrides:
+        check_overrides(run_file, overrides)
+    run_folder = new_run_folder(known.runs)
     show(f"Demo: a small paraphrase task, synthetic data, {devices}, deepspeed launcher. Results: {run_folder}")
     program = ["train", "--no-table", str(run_file), "--output_dir", str(run_folder), *overrides]
     launched = run_ranks(launch_command(devices, free_port(), program), rank_environment(devices, os.environ))
@@ -81,10 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def check_overrides(run_file: Path, overrides: Sequence[str]) -> None:
+    """Find wrong overrides before a folder is made and ranks are started. Raises ConfigError."""
+    from ftsys.config import load_run
+
+    load_run(run_file, overrides)
+
+
 def new_run_folder(parent: Path) -> Path:
     """Make and return the next of PARENT/demo-001, demo-002, ...; safe for several starts at once.
 
-    Raises StorageError if it cannot be made.
+    Raises ConfigError if it cannot be made, StorageError if the disk is full.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +110,7 @@ def new_run_folder(parent: Path) -> Path:
                 number += 1
     except OSError as error:
         text = f"cannot make a run folder in {str(parent)!r}: {error.strerror}. Name another with --runs FOLDER."
-        raise StorageError(text) from error
+        raise (StorageError if is_full(error) else ConfigError)(text) from error
 
 
 def free_port() -> int:

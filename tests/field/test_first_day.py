@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import ftsys
+from tests.end_to_end.commands import call, ftsys
 from tests.field.conftest import write_own_run, write_rows
 
 BOTH = ["no", "yes"]
@@ -142,6 +142,39 @@ def test_slips_on_the_command_line(words: list[str], message: str, tmp_path: Pat
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     assert "hf_secret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "status", "message"),
+    [
+        ("ftsys", "trian run.toml", 2, "error: 'trian' is not a command of ftsys: did you mean 'train'."),
+        ("ftsys", "run_glue --task_name mrpc", 2, "did you mean 'run-glue'"),
+        ("ftsys", "offline", 2, "did you mean 'offline-assets'"),
+        ("launcher", "rnu run.toml", 2, "error: 'rnu' is not a command of ftlaunch: did you mean 'run'."),
+        ("launcher", "stat run", 2, "did you mean 'status'"),
+        ("ftsys", "--version", 0, "ftsys 0."),
+        ("launcher", "--version", 0, "ftlaunch 0."),
+        ("ftsys", "demo extra", 2, "'extra' is not an override"),
+        ("ftsys", "demo --train.epoch 1", 2, "did you mean train.epochs?"),
+        ("ftsys", "demo --runs run.toml", 2, "error: cannot make a run folder in 'run.toml'"),
+        ("launcher", "sbatch run.toml --cpu --venv /nowhere", 2, "'/nowhere/bin/python' does not exist"),
+        (
+            "launcher",
+            "sbatch run.toml --cpu --dry-run --venv /nowhere",
+            0,
+            "note: '/nowhere/bin/python' does not exist",
+        ),
+    ],
+)
+def test_slips_in_commands(
+    program: str, words: str, status: int, message: str, tmp_path: Path, tiny_model: Path
+) -> None:
+    write_own_run(tmp_path, tiny_model, {"train": BOTH * 4, "validation": BOTH})
+    before = sorted(tmp_path.rglob("*"))
+    done = call("python", "-m", program, *words.split(), cwd=tmp_path)
+    assert (done.returncode, message in done.stdout + done.stderr) == (status, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("flag", ["--hub_token", "--token", "--push_to_hub_token"])

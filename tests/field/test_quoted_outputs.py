@@ -49,7 +49,11 @@ def test_the_plan_of_bert_large(
     command = "ftlaunch plan RUN.toml --gpu a10-24g --gpus-per-node 4 --train-rows 3668"
     assert main(command.split()[1:]) == 0
     output = capsys.readouterr().out
-    assert not_in_order(quoted(repository / "docs/how-to/memory.md", f"$ {command}"), output) == []
+    page = repository / "docs/how-to/memory.md"
+    assert not_in_order(quoted(page, f"$ {command}"), output) == []
+    assert main("plan RUN.toml --gpu-memory 3GiB --gpus-per-node 1".split()) == 2
+    refusal = re.sub(r"\n> ", " ", page.read_text().partition("\n> error: ")[2]).partition("\n")[0]
+    assert capsys.readouterr().err == f"error: {refusal}\n"
 
 
 def test_the_bundle(repository: Path, tmp_path: Path) -> None:
