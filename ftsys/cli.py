@@ -1,6 +1,7 @@
 """Implements the `ftsys` command: parses arguments, calls one function, and turns errors into an exit status."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ftsys import __version__
 from ftsys.console.entry import run_program
-from ftsys.console.printer import complain, show
+from ftsys.console.printer import complain, say, show
 from ftsys.did_you_mean import check_command
 from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, ConfigError, FtsysError
 from ftsys.fast_import.hooks import begin_fast_import
@@ -110,6 +111,8 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
         options, others = build_parser().parse_known_args(arguments)
         if own_process and options.command in RANK_COMMANDS:
             begin_fast_import()
+        if options.command in RANK_COMMANDS or arguments[0] == "run-glue":
+            _join_tasks()
         return int(options.command(options, others + overrides))
     except FtsysError as error:
         if may_complain():
@@ -117,6 +120,15 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
         if not is_main_rank() and error.exit_status == BAD_INPUT:
             time.sleep(OTHER_RANKS_WAIT_SECONDS)
         return error.exit_status
+
+
+def _join_tasks() -> None:
+    """Make this process a rank where srun or mpirun started several, and say so on rank 0."""
+    from ftsys.train.scheduler_world import join_tasks
+
+    line = join_tasks(os.environ)
+    if line and is_main_rank():
+        say(line)
 
 
 def _without_local_rank(arguments: Sequence[str]) -> list[str]:

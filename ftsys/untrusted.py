@@ -14,6 +14,8 @@ from typing_extensions import TypedDict
 
 T = TypeVar("T")
 
+_LONGEST_NAME = 255
+"""In bytes: the limit of Linux's file systems for a name, far above any path in a folder of ours."""
 _TOO_DEEP = "it is nested too deeply"
 
 
@@ -60,15 +62,17 @@ def relative_path(name: str) -> str:
     Raises ValueError for an absolute path, for one with "..", and for a name that no file can have.
     """
     parts = PurePosixPath(name).parts
-    if not parts or name != "/".join(parts) or ".." in parts or name.startswith("/") or "\0" in name or "\\" in name:
-        raise ValueError(f"{name!r} is not the path of a file in this folder")
+    inside = bool(parts) and name == "/".join(parts) and ".." not in parts and not name.startswith("/")
+    possible = "\0" not in name and "\\" not in name and name.isprintable() and len(name.encode()) <= _LONGEST_NAME
+    if not inside or not possible:
+        raise ValueError(f"{name[:80]!r} is not the path of a file in this folder")
     return name
 
 
 def file_name(name: str) -> str:
     """Return `name` if it is the name of a file, without any folder. Raises ValueError."""
     if "/" in name:
-        raise ValueError(f"{name!r} is not the name of a file in this folder")
+        raise ValueError(f"{name[:80]!r} is not the name of a file in this folder")
     return relative_path(name)
 
 

@@ -5,13 +5,13 @@ import time
 from pathlib import Path
 
 from ftsys.config import RunConfig, identity_parts, resolve_task
-from ftsys.console.printer import say
 from ftsys.data.prepare import ensure_store
 from ftsys.data.store.reader import Store
 from ftsys.errors import DONE, StoppedEarly
 from ftsys.metrics import check_metric_names
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
+from ftsys.report.notes import show_notes
 from ftsys.report.progress import SplitProgress
 from ftsys.report.runs import rows_of_run
 from ftsys.report.table import print_final
@@ -73,9 +73,11 @@ def _prepare(run: RunConfig, task: Task) -> tuple[Store, float]:
     start = time.perf_counter()
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
-    for line in check_before_claim(run, task, store):
-        if is_main_rank():
-            say(f"note: {line}")
+    show_notes(*check_before_claim(run, task, store))
+    if run.trainer:
+        from ftsys.train.trial import try_settings
+
+        try_settings(run, task, len(store.splits[str(task.train_split)]))
     return store, time.perf_counter() - start
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ftsys.errors import ConfigError
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 def shipped(name: str, package: Path = _PACKAGE) -> Path:
