@@ -258,4 +258,4 @@ class RunTree(Section):
     engine: EngineSection = EngineSection()
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
-    """Fields of transformers' TrainingArguments; passed on unchanged, but tried on a small model first."""
+    """Fields of transformers' TrainingArguments; passed on, and tried on a small model before a run starts."""
