@@ -183,12 +183,25 @@ class EvaluationLoader:
     All ranks have the same number of packs: a rank with one pack less gets a filler.
     """
 
-    def __init__(self, split: Split, pack_tokens: int, rank: int, ranks: int, packed: bool) -> None:
-        """Plan packs of at most `pack_tokens` real tokens."""
+    def __init__(
+        self,
+        split: Split,
+        pack_tokens: int,
+        rank: int,
+        ranks: int,
+        packed: bool,
+        stock: Callable[[], Any] | None = None,
+    ) -> None:
+        """Plan packs of at most `pack_tokens` real tokens. `stock` makes the loader of `for_callbacks`."""
+        self._stock = stock
         self.dataset = split
         self.packs = plan_evaluation(split.lengths, pack_tokens)
         self.rank, self.ranks = rank, ranks
         self.make_batch = BatchMaker(split, packed)
+
+    def for_callbacks(self) -> Any:
+        """Return what callbacks get: a new loader of stock batches, or this one for a store, which has no other."""
+        return self if self._stock is None else self._stock()
 
     def __len__(self) -> int:
         """Return the number of packs that a rank computes."""

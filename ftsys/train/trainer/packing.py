@@ -13,9 +13,13 @@ from ftsys.data.batching.loader import Split
 from ftsys.data.store.in_memory import NotPackable, TokenizedSplit, read_tokenized
 from ftsys.distributed import all_gather_object
 from ftsys.kernels.compiled_norm import why_not_compiled
-from ftsys.kernels.select import choose_kernel
+from ftsys.kernels.select import PADDED, choose_kernel
 from ftsys.models.inputs import check_pad_token, name_pad_token
 from ftsys.models.packed import PackedView, head_size, why_not_packable
+from ftsys.models.proof.alterations import why_altered
+from ftsys.models.proof.compare import why_unproven
+from ftsys.models.proof.rows import proof_batches, token_budget
+from ftsys.train.deepspeed_setup import whole_weights
 from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.packing_rules import check_fits, why_padded, with_labels_for
 
@@ -35,33 +39,53 @@ class Packing:
         """All such reasons so far, each once."""
         self.eager_because: str | None = None
         """Why no rank compiles what `compile_regions` asks for: the first rank's reason that cannot."""
+        self.in_training = False
+        """True while a loop trains on packed batches, which needs the view that it began with."""
         self._base = base
         self._viewed: nn.Module | None = None
+        self._modules: list[int] = []
+        self._unproven: str | None = None
         self._read: dict[tuple[Any, ...], tuple[Any, TokenizedSplit]] = {}
 
     def attach_view(self, trainer: Trainer, split: Split) -> None:
-        """Make the view of the Trainer's model, once for each model: `model_init` makes several. Collective.
+        """Make the view of the Trainer's model and prove it on rows of `split`, once for each model. Collective.
 
-        `padded_because` is set where the model cannot be packed. Raises ConfigError where padded batches would be
-        padded with another token than the model expects.
+        Once more where modules of the model were replaced, or `model_init` has made another model. `padded_because` is
+        set where the model cannot be packed. Raises ConfigError where padded batches would be padded with another
+        token than the model expects.
         """
         model, pad_id = trainer.model, split.tokenizer.pad_id
-        if self._viewed is model:
-            return
-        name_pad_token(model, pad_id)
-        self.padded_because = why_not_packable(model) if setting(trainer.args, "packing") else "packing=False"
-        self.view, self._viewed = None, model
-        if self.padded_because is None:
-            self.view = self._view_of(model, trainer.args)
-        else:
-            check_pad_token(model, pad_id)
+        if self._viewed is not model or not (self.in_training or self._modules == _modules_of(model)):
+            name_pad_token(model, pad_id)
+            self.view, self._unproven = None, _why_no_view(trainer)
+            if self._unproven is None:
+                self._prove(trainer, split)
+            if self.view is None and not split.stock_semantics:
+                check_pad_token(model, pad_id)
+            self._viewed, self._modules = model, _modules_of(model)
+        self.padded_because = self._unproven
 
-    def _view_of(self, model: nn.Module, args: TrainingArguments) -> PackedView:
-        device = args.device.type
-        if setting(args, "compile_regions"):
-            self.eager_because = next(filter(None, all_gather_object(why_not_compiled(device))), None)
-        compiled = setting(args, "compile_regions") and self.eager_because is None
-        return PackedView(model, choose_kernel(setting(args, "kernels"), device, head_size(model.config)), compiled)
+    def _prove(self, trainer: Trainer, split: Split) -> None:
+        """Make the view, and keep it where the results of a few rows are those of padded batches, on all ranks."""
+        model, args = trainer.model, trainer.args
+        kernel = choose_kernel(setting(args, "kernels"), args.device.type, head_size(model.config))
+        own = split.stock_semantics and split.labelled and trainer.label_smoother is None
+        with whole_weights(model):
+            view, device = PackedView(model, kernel), next(model.parameters()).device
+            if device.type != args.device.type:  # DeepSpeed moves the model later
+                view.kernel = PADDED
+            rows = proof_batches(split, token_budget(model.config, device), device, model.config.pad_token_id)
+            found = why_unproven(model, view, *rows, with_loss=own)
+        view.kernel, view.compiled = kernel, self._may_compile(args)
+        self._unproven = next(filter(None, all_gather_object(found)), None)
+        self.view = view if self._unproven is None else None
+
+    def _may_compile(self, args: TrainingArguments) -> bool:
+        """Return True where `compile_regions` asks for it and all ranks can. Collective."""
+        if not setting(args, "compile_regions"):
+            return False
+        self.eager_because = next(filter(None, all_gather_object(why_not_compiled(args.device.type))), None)
+        return self.eager_because is None
 
     def packed_split(self, trainer: Trainer, data: Any, name: str, training: bool) -> TokenizedSplit | None:
         """Return `data` as a split, ready to be packed; None where it cannot be, and the reason is logged once."""
@@ -82,8 +106,8 @@ class Packing:
         if training and not split.labelled:
             raise NotPackable("the data has no labels")
         self.attach_view(trainer, split)
-        assert self.view is not None  # `why_padded` has checked the model
-        self.padded_because = None
+        if self.view is None:
+            raise NotPackable(str(self.padded_because))
         check_fits(split, trainer.model, self.view.longest)
         return split
 
@@ -107,6 +131,16 @@ class Packing:
             pad_id=_pad_token(trainer),
         )
         return with_labels_for(split, trainer.model.config, loss_is_models=trainer.label_smoother is None)
+
+
+def _why_no_view(trainer: Trainer) -> str | None:
+    if not setting(trainer.args, "packing"):
+        return "packing=False"
+    return why_not_packable(trainer.model) or why_altered(trainer.model)
+
+
+def _modules_of(model: nn.Module) -> list[int]:
+    return [id(module) for module in model.modules()]
 
 
 def _key(trainer: Trainer, data: Any) -> tuple[Any, ...]:

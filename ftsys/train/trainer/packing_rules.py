@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 from transformers import DataCollatorWithPadding, PreTrainedConfig, Trainer, default_data_collator
+from transformers.trainer_pt_utils import LabelSmoother
 from transformers.training_args import OptimizerNames
 
 from ftsys.data.store.in_memory import NotPackable, TokenizedSplit
 from ftsys.errors import ConfigError, DataError
 from ftsys.models.packed import why_not_packable
+from ftsys.models.proof.alterations import why_altered
 from ftsys.train.trainer.arguments import setting
 
 _BOTH = ("compute_loss", "_prepare_inputs", "_prepare_input", "_get_dataloader", "_remove_unused_columns")
@@ -73,6 +75,10 @@ def _argument_reasons(trainer: Trainer) -> Iterator[str]:
         yield "the model is sharded"
     if trainer.is_model_parallel or getattr(trainer.model, "hf_device_map", None) is not None:
         yield "the model lies on several devices"
+    smoother = trainer.label_smoother
+    epsilon = smoother.epsilon if type(smoother) is LabelSmoother else 0
+    if epsilon != args.label_smoothing_factor or type(smoother) not in (LabelSmoother, type(None)):
+        yield "label_smoother or label_smoothing_factor was changed after the Trainer was made"
     if trainer.label_names != ["labels"]:
         yield f"label_names={trainer.label_names!r}"
 
@@ -121,6 +127,9 @@ def _model_reasons(model: nn.Module) -> Iterator[str]:
         yield "the model has adapters"
     if getattr(model, "hf_quantizer", None) is not None:
         yield "the model is quantized"
+    altered = why_altered(model)
+    if altered is not None:
+        yield altered
 
 
 def with_labels_for(split: TokenizedSplit, config: PreTrainedConfig, loss_is_models: bool = True) -> TokenizedSplit:
