@@ -17,6 +17,7 @@ from ftsys.model_files.config import model_config
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Task
+from ftsys.train.head import fit_head
 from ftsys.train.planning import rank_world
 from ftsys.train.trainer.arguments import TrainingArguments
 from ftsys.train.trainer.hooks import RunHooks
@@ -143,13 +144,14 @@ def _greater_is_better(task: Task) -> bool:
     return METRICS[task.metrics[0]].greater_is_better
 
 
-def load_model(folder: Path, task: Task, seed: int) -> tuple[PreTrainedModel, list[str]]:
+def load_model(folder: Path, task: Task, seed: int, head: str = "auto") -> tuple[PreTrainedModel, list[str]]:
     """Return the pre-trained encoder with the task's head, in float32, and the names of freshly initialised weights.
 
-    The head's weights depend on `seed` alone, so every rank makes the same.
+    A new head's weights depend on `seed` alone, so every rank makes the same. `head` is `model.head` of the run file.
 
     Raises:
-        ConfigError: the model's type has no sequence classifier, or transformers cannot load the folder.
+        ConfigError: the model's type has no sequence classifier, transformers cannot load the folder, or its head was
+            trained for other classes.
     """
     check_has_classifier(model_config(folder).get("model_type"))
     set_seed(seed)
@@ -168,7 +170,7 @@ def load_model(folder: Path, task: Task, seed: int) -> tuple[PreTrainedModel, li
         )
     _refuse_without_weights(folder, model, set(info["missing_keys"]))
     mismatched = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
-    return model, sorted([*info["missing_keys"], *mismatched])
+    return model, fit_head(model, folder, task, head, sorted([*info["missing_keys"], *mismatched]))
 
 
 def _refuse_without_weights(folder: Path, model: PreTrainedModel, missing: set[str]) -> None:
