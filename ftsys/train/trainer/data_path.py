@@ -6,6 +6,7 @@ A split of a store always gets one. A data set of the user's own gets one for th
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from transformers import Trainer, TrainingArguments
 from ftsys.data.batching.loader import BatchSettings, EvaluationLoader, Split, StepLoader, is_split
 from ftsys.data.batching.plan import EpochPlan
 from ftsys.data.batching.stock_order import stock_plan
+from ftsys.data.store.in_memory import NotPackable
 from ftsys.distributed import broadcast_object
-from ftsys.errors import ConfigError
+from ftsys.errors import ConfigError, DataError
 from ftsys.train.trainer.arguments import examples_per_step, setting
 from ftsys.train.trainer.packing import Packing
 
@@ -47,7 +49,27 @@ class DataPath:
         self._loop_asks = False
         settings = self._batch_settings(trainer.args)
         in_stock_order = split.stock_semantics and settings.global_size is not None and settings.order == "random"
-        return StepLoader(split, settings, self._stock_plans(trainer, split) if in_stock_order else None)
+        plans = self._stock_plans(trainer, split) if in_stock_order else None
+        may_change = isinstance(trainer.train_dataset, list)
+        return StepLoader(split, settings, plans, partial(self._read_again, trainer) if may_change else None)
+
+    def _read_again(self, trainer: Trainer) -> Split:
+        """Return the rows of a list as they are now. Raises DataError where they cannot be packed any more."""
+        try:
+            found = self._packing.read_again(trainer, trainer.train_dataset, "training")
+        except NotPackable as error:
+            raise DataError(
+                f"the training rows were changed during the training, and cannot be packed any more: {error}. Give "
+                "TrainingArguments(packing=False)."
+            ) from error
+        before = 0 if self.training_split is None else len(self.training_split)
+        if len(found) != before:
+            raise DataError(
+                f"{before} training rows became {len(found)} during the training: give "
+                "TrainingArguments(packing=False), or a list that keeps its length."
+            )
+        self.training_split = found
+        return found
 
     def _stock_plans(self, trainer: Trainer, split: Split) -> Callable[[int], EpochPlan]:
         """Return the function from an epoch to its plan in the order of the stock sampler."""

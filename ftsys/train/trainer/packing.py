@@ -102,6 +102,10 @@ class Packing:
                 _LOG.warning("ftsys: padded batches and the stock data path, because %s", reason)
         return None
 
+    def read_again(self, trainer: Trainer, data: Any, name: str) -> TokenizedSplit:
+        """Return training rows as they are now. Raises NotPackable where they cannot be packed any more."""
+        return self._ready(trainer, self._split_of(trainer, data, name), training=True)
+
     def _ready(self, trainer: Trainer, split: TokenizedSplit, training: bool) -> TokenizedSplit:
         if training and not split.labelled:
             raise NotPackable("the data has no labels")
