@@ -201,7 +201,10 @@ class ComposedTrainer(transformers.Trainer):
         """Evaluate an `EvaluationLoader` by packs, any other loader as transformers does."""
         if isinstance(dataloader, EvaluationLoader):
             return self.parts.evaluator.run(self, dataloader, prediction_loss_only, metric_key_prefix)
-        return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        with self.parts.packing.unpadded(self, training=False):
+            return super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
 
     # Checkpoints
 

@@ -114,8 +114,10 @@ class DataPath:
             self._step_examples = (examples_per_step(args, trainer._train_batch_size),)
             args.gradient_accumulation_steps = 1
             self._sampler_seed = broadcast_object(torch.initial_seed())  # the stock sampler derives its order from it
+        unpadded = self._packing.unpadded(trainer, training=True) if split is None else contextlib.nullcontext()
         try:
-            yield
+            with unpadded:
+                yield
         finally:
             if split is not None and split.stock_semantics:  # dropout has seeded the generator, differently by rank
                 torch.set_rng_state(generator)

@@ -3,12 +3,15 @@
 A data set of the user's own is packed where that changes nothing but the speed; else the reason is logged once.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
+from ftsys.data.batching.collate import PackedBatch, PaddedBatch
 from ftsys.data.batching.loader import Split
 from ftsys.data.store.in_memory import NotPackable, TokenizedSplit, read_tokenized
 from ftsys.distributed import all_gather_object
@@ -19,9 +22,16 @@ from ftsys.models.packed import PackedView, head_size, why_not_packable
 from ftsys.models.proof.alterations import why_altered
 from ftsys.models.proof.compare import why_unproven
 from ftsys.models.proof.rows import proof_batches, token_budget
+from ftsys.models.unpad import UnpaddedForward
 from ftsys.train.deepspeed_setup import whole_weights
 from ftsys.train.trainer.arguments import setting
-from ftsys.train.trainer.packing_rules import check_fits, why_padded, with_labels_for
+from ftsys.train.trainer.packing_rules import (
+    check_fits,
+    why_not_unpadded,
+    why_padded,
+    with_labels_for,
+    without_adapters,
+)
 
 _LOG = logging.getLogger("ftsys")
 
@@ -45,6 +55,8 @@ class Packing:
         self._viewed: nn.Module | None = None
         self._modules: list[int] = []
         self._unproven: str | None = None
+        self._unpadding: tuple[list[int], UnpaddedForward] | None = None
+        self._unpads = False
         self._read: dict[tuple[Any, ...], tuple[Any, TokenizedSplit]] = {}
 
     def attach_view(self, trainer: Trainer, split: Split) -> None:
@@ -96,11 +108,46 @@ class Packing:
             except NotPackable as error:
                 reason = str(error)
         self.padded_because = reason
+        padded = why_not_unpadded(trainer, training) is not None
+        self._note(trainer, f"{'padded batches and ' if padded else ''}the stock data path", reason)
+        return None
+
+    def _note(self, trainer: Trainer, way: str, reason: str) -> None:
         if reason not in self.padded_reasons:
             self.padded_reasons.append(reason)
             if trainer.args.process_index == 0:
-                _LOG.warning("ftsys: padded batches and the stock data path, because %s", reason)
-        return None
+                _LOG.warning("ftsys: %s, because %s", way, reason)
+
+    @contextlib.contextmanager
+    def unpadded(self, trainer: Trainer, training: bool) -> Iterator[None]:
+        """Let the model leave out the padding of stock batches in the body, where its rules and the proof allow it."""
+        if self._unpads or why_not_unpadded(trainer, training) is not None:
+            yield
+            return
+        unpadding, self._unpads = self._unpadding_of(trainer), True
+        try:
+            with unpadding.on(without_adapters(trainer.model)):
+                yield
+        finally:
+            self._unpads = False
+
+    def _unpadding_of(self, trainer: Trainer) -> UnpaddedForward:
+        """Return what unpads the Trainer's model; it proves itself once, at the first batch."""
+        model, args = without_adapters(trainer.model), trainer.args
+        if self._unpadding is None or self._unpadding[0] != _modules_of(trainer.model):
+            view = PackedView(model, choose_kernel(setting(args, "kernels"), args.device.type, head_size(model.config)))
+
+            def prove(packed: PackedBatch, padded: PaddedBatch) -> str | None:
+                # A hook may have come with on_train_begin. Ranks need not agree: either way gives the same gradients,
+                # and a callback may call the model on one rank alone.
+                reason = why_altered(trainer.model) or why_unproven(model, view, packed, padded, with_loss=False)
+                if reason is not None:
+                    self._note(trainer, "padded batches", reason)
+                return reason
+
+            unpadding = UnpaddedForward(view, args.process_index, token_budget(model.config, args.device), prove)
+            self._unpadding = _modules_of(trainer.model), unpadding
+        return self._unpadding[1]
 
     def read_again(self, trainer: Trainer, data: Any, name: str) -> TokenizedSplit:
         """Return training rows as they are now. Raises NotPackable where they cannot be packed any more."""

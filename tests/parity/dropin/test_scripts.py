@@ -1,5 +1,6 @@
 """Habits of scripts: callbacks that iterate over loaders, changed rows and arguments, methods of transformers 4."""
 
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,20 @@ def test_callbacks_get_stock_loaders(tmp_path: Path) -> None:
     assert looks[OURS].seen == looks[STOCK].seen
     assert looks[OURS].batch == looks[STOCK].batch
     assert looks[OURS].trainer.padded_reasons == []
+
+
+def test_a_hook_that_comes_with_the_training_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Hook(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
+            model.classifier.register_forward_hook(lambda *given: None)
+
+    trainer = trainer_of(OURS, tmp_path, {}, {"callbacks": [Hook()]})
+    with caplog.at_level(logging.WARNING, "ftsys"):
+        trainer.train()
+    assert [record.getMessage() for record in caplog.records if record.name == "ftsys"] == [
+        "ftsys: a hook of your own on classifier (Linear) would see packed rows: put it there before train() is called, "
+        "or give packing=False"
+    ]
 
 
 def test_rows_of_a_list_that_a_callback_changes_are_seen(tmp_path: Path) -> None:
