@@ -53,8 +53,8 @@ def test_a_hook_that_comes_with_the_training_is_warned_of(tmp_path: Path, caplog
     with caplog.at_level(logging.WARNING, "ftsys"):
         trainer.train()
     assert [record.getMessage() for record in caplog.records if record.name == "ftsys"] == [
-        "ftsys: a hook of your own on classifier (Linear) would see packed rows: put it there before train() is called, "
-        "or give packing=False"
+        "ftsys: a hook of your own on classifier (Linear) would see packed rows: put it there before "
+        "train() is called, or give packing=False"
     ]
 
 
