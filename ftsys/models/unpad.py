@@ -35,13 +35,15 @@ class UnpaddedForward:
 
     @contextlib.contextmanager
     def on(self, model: nn.Module) -> Iterator[None]:
-        """Unpad the calls of `model` in the body."""
+        """Unpad the calls of `model` in the body. The view is on the model for that long."""
+        self._view.install()
         # Before the view's own hook, which reads the layout from the arguments.
         handle = model.register_forward_pre_hook(self._unpad, with_kwargs=True, prepend=True)
         try:
             yield
         finally:
             handle.remove()
+            self._view.remove()
 
     def _unpad(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         given = {name: value for name, value in kwargs.items() if value is not None}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.config import plain_tree
-from ftsys.config.trainer_known import KNOWN_TRAINER_FIELDS
+from ftsys.config.trainer_known import HONOURED_TRAINER_FIELDS
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
 from ftsys.run_glue.flag_table import ALLOWED_VALUES, RUN_FILE_KEYS, TASKS, WITHOUT_EFFECT
@@ -181,7 +181,7 @@ def _place(tree: Tree, flag: str, value: Any) -> None:
 
 def _is_passed_on(flag: str) -> bool:
     elsewhere = {*ALLOWED_VALUES, *WITHOUT_EFFECT, *READ_HERE, *DEFAULTS}
-    return flag in KNOWN_TRAINER_FIELDS and flag not in elsewhere
+    return flag in HONOURED_TRAINER_FIELDS and flag not in elsewhere
 
 
 READ_HERE = (

@@ -103,7 +103,7 @@ def _check_trained_for(task: Task, model_folder: Path) -> None:
     """Raise ConfigError unless the folder holds a model whose head has the task's classes, in any order."""
     if not (model_folder / "config.json").exists():
         raise ConfigError(f"{str(model_folder)!r} holds no trained model. Run `ftsys train` with this run file first.")
-    names = head_names(model_config(model_folder))
+    names = head_names(f"model {str(model_folder)!r}", model_config(model_folder))
     if len(names) != task.num_outputs or set(map(as_seen, names)) != set(map(as_seen, task.labels or ["score"])):
         raise ConfigError(
             f"the model in {str(model_folder)!r} was trained for labels {names}, task {task.name!r} has "

@@ -45,6 +45,7 @@ class BatchSettings:
     rank: int
     ranks: int
     packed: bool
+    padding_side: str = "right"
     static_shapes: bool = False
     """True to fill packed batches up to the few sizes of `SizeBuckets`."""
 
@@ -63,12 +64,13 @@ class LocalBatch:
 class BatchMaker:
     """Makes batches of one split's rows in the model's layout, packed or padded."""
 
-    def __init__(self, split: Split, packed: bool) -> None:
+    def __init__(self, split: Split, packed: bool, padding_side: str = "right") -> None:
         """Take the padding token and the use of token types from the split's tokenizer facts."""
         self.split, self.packed, facts = split, packed, split.tokenizer
         self.lay_out: Callable[..., Batch] = partial(pack, with_token_types=facts.emits_token_types)
         if not packed:
-            self.lay_out = partial(pad, with_token_types=facts.emits_token_types, pad_id=facts.pad_id)
+            types, pad_id = facts.emits_token_types, facts.pad_id
+            self.lay_out = partial(pad, with_token_types=types, pad_id=pad_id, side=padding_side)
         self.filler = filler_rows(facts.pad_id, split.labels.dtype)
         self.buckets: SizeBuckets | None = None
 
@@ -113,7 +115,7 @@ class _Steps(Dataset[dict[str, LocalBatch]]):
         self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None, reread: Reread | None
     ) -> None:
         self.split, self.settings, self._reread = split, settings, reread
-        self.make_batch = BatchMaker(split, settings.packed)
+        self.make_batch = BatchMaker(split, settings.packed, settings.padding_side)
         self.plan_of_epoch = plan_of_epoch or self._own_plan
         self._plan: tuple[int, EpochPlan] | None = None
         sample = list(self._sample()) if settings.static_shapes and settings.packed else []
@@ -207,6 +209,7 @@ class EvaluationLoader:
         rank: int,
         ranks: int,
         packed: bool,
+        padding_side: str = "right",
         stock: Callable[[], Any] | None = None,
     ) -> None:
         """Plan packs of at most `pack_tokens` real tokens. `stock` makes the loader of `for_callbacks`."""
@@ -214,7 +217,7 @@ class EvaluationLoader:
         self.dataset = split
         self.packs = plan_evaluation(split.lengths, pack_tokens)
         self.rank, self.ranks = rank, ranks
-        self.make_batch = BatchMaker(split, packed)
+        self.make_batch = BatchMaker(split, packed, padding_side)
 
     def for_callbacks(self) -> Any:
         """Return what callbacks get: a new loader of stock batches, or this one for a store, which has no other."""

@@ -45,6 +45,8 @@ def why_unproven(
     with undisturbed(model):
         try:
             stock = _results(model, model_inputs(padded, None) | _labels(model, padded, with_loss), rows)
+        except torch.OutOfMemoryError:
+            raise
         except FAILURES:
             return None
         try:

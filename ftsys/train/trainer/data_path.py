@@ -101,6 +101,8 @@ class DataPath:
                 f"gradient_accumulation_steps={accumulation!r} under DeepSpeed, which would count them itself: give "
                 "global_batch_size instead."
             )
+        if data is not None:
+            self._packing.attach_view(trainer, data)  # `model_init` has made another model since the construction
         return data
 
     @contextlib.contextmanager
@@ -145,6 +147,7 @@ class DataPath:
             rank=args.process_index,
             ranks=args.world_size,
             packed=self._packing.view is not None,
+            padding_side=self._packing.padding_side,
             static_shapes=setting(args, "cuda_graphs"),
         )
 
@@ -175,9 +178,16 @@ class DataPath:
         if split is None:
             return None
         self._evaluation_asks = False
-        micro_tokens, packed = setting(args, "micro_tokens"), self._packing.view is not None
-        shown = stock if split.stock_semantics else None
-        return EvaluationLoader(split, micro_tokens, args.process_index, args.world_size, packed=packed, stock=shown)
+        packing, micro_tokens = self._packing, setting(args, "micro_tokens")
+        return EvaluationLoader(
+            split,
+            micro_tokens,
+            args.process_index,
+            args.world_size,
+            packing.view is not None,
+            packing.padding_side,
+            stock if split.stock_semantics else None,
+        )
 
     def split_to_evaluate(self, trainer: Trainer, data: Any, name: str) -> Split | None:
         """Return the split of packs, or None for the stock data path."""

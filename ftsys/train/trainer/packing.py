@@ -16,9 +16,10 @@ from ftsys.data.batching.loader import Split
 from ftsys.data.store.in_memory import NotPackable, TokenizedSplit, read_tokenized
 from ftsys.distributed import all_gather_object
 from ftsys.kernels.compiled_norm import why_not_compiled
-from ftsys.kernels.select import PADDED, choose_kernel
+from ftsys.kernels.select import PADDED, choose_kernel, why_not_fast
 from ftsys.models.inputs import check_pad_token, name_pad_token
 from ftsys.models.packed import PackedView, head_size, why_not_packable
+from ftsys.models.padding import padding_side
 from ftsys.models.proof.alterations import why_altered
 from ftsys.models.proof.compare import why_unproven
 from ftsys.models.proof.rows import proof_batches, token_budget
@@ -43,6 +44,8 @@ class Packing:
         """Pad data where a subclass of `base` overrides a method: only the methods of `base` support packing."""
         self.view: PackedView | None = None
         """Feeds packed batches to the model; None where it is fed padded ones."""
+        self.padding_side = "right"
+        """The side on which a split of a store is padded, where the model is fed padded batches."""
         self.padded_because: str | None = None
         """Why the data that was last asked about is not packed."""
         self.padded_reasons: list[str] = []
@@ -51,6 +54,7 @@ class Packing:
         """Why no rank compiles what `compile_regions` asks for: the first rank's reason that cannot."""
         self.in_training = False
         """True while a loop trains on packed batches, which needs the view that it began with."""
+        self._users = 0
         self._base = base
         self._viewed: nn.Module | None = None
         self._modules: list[int] = []
@@ -59,21 +63,37 @@ class Packing:
         self._unpads = False
         self._read: dict[tuple[Any, ...], tuple[Any, TokenizedSplit]] = {}
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the view on the model while the body runs; after the outermost use the model is as it was before."""
+        if self.view is not None:
+            self.view.install()
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self.view is not None and not self._users:
+                self.view.remove()
+
     def attach_view(self, trainer: Trainer, split: Split) -> None:
         """Make the view of the Trainer's model and prove it on rows of `split`, once for each model. Collective.
 
         Once more where modules of the model were replaced, or `model_init` has made another model. `padded_because` is
-        set where the model cannot be packed. Raises ConfigError where padded batches would be padded with another
-        token than the model expects.
+        set where the model cannot be packed, and `padding_side` is then found for a store. Raises ConfigError where
+        padding would change the logits of a store's rows, by another token than the model expects or on either side.
         """
         model, pad_id = trainer.model, split.tokenizer.pad_id
         if self._viewed is not model or not (self.in_training or self._modules == _modules_of(model)):
             name_pad_token(model, pad_id)
+            if self.view is not None:
+                self.view.remove()  # from the model before
             self.view, self._unproven = None, _why_no_view(trainer)
             if self._unproven is None:
                 self._prove(trainer, split)
             if self.view is None and not split.stock_semantics:
                 check_pad_token(model, pad_id)
+                self.padding_side = padding_side(model, split)
             self._viewed, self._modules = model, _modules_of(model)
         self.padded_because = self._unproven
 
@@ -90,7 +110,10 @@ class Packing:
             found = why_unproven(model, view, *rows, with_loss=own)
         view.kernel, view.compiled = kernel, self._may_compile(args)
         self._unproven = next(filter(None, all_gather_object(found)), None)
-        self.view = view if self._unproven is None else None
+        if self._unproven is None:
+            self.view = view
+        else:
+            view.remove()
 
     def _may_compile(self, args: TrainingArguments) -> bool:
         """Return True where `compile_regions` asks for it and all ranks can. Collective."""
@@ -156,9 +179,12 @@ class Packing:
     def _ready(self, trainer: Trainer, split: TokenizedSplit, training: bool) -> TokenizedSplit:
         if training and not split.labelled:
             raise NotPackable("the data has no labels")
+        viewed = self._viewed
         self.attach_view(trainer, split)
         if self.view is None:
             raise NotPackable(str(self.padded_because))
+        if viewed is not self._viewed:
+            _say_slow(trainer.args, self.view)
         check_fits(split, trainer.model, self.view.longest)
         return split
 
@@ -192,6 +218,13 @@ def _why_no_view(trainer: Trainer) -> str | None:
 
 def _modules_of(model: nn.Module) -> list[int]:
     return [id(module) for module in model.modules()]
+
+
+def _say_slow(args: TrainingArguments, view: PackedView) -> None:
+    """Log on the first rank why "auto" did not choose the fastest attention kernel, where it did not."""
+    slow = why_not_fast(args.device.type) if setting(args, "kernels") == "auto" else None
+    if slow and args.process_index == 0:
+        _LOG.warning("ftsys: attention kernel %r, because %s", view.kernel, slow)
 
 
 def _key(trainer: Trainer, data: Any) -> tuple[Any, ...]:
