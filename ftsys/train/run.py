@@ -1,6 +1,7 @@
 """Implements `ftsys train`: one rank of one attempt, from the run file to results.json and its exit status on disk."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ftsys.run_folder.status import read_status
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.tasks import Task
 from ftsys.train.fault_tolerance.signals import Interruption
+from ftsys.train.perf.numa import bind_near_gpu
 from launcher.planner.deepspeed_config import user_json_of
 from launcher.planner.plan import make_plan, this_machine
 
@@ -92,8 +94,7 @@ def _train(
     status_writer: StatusWriter,
     interruption: Interruption,
 ) -> None:
-    if this_machine(os.environ).device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it found no GPU
+    _settle_on_device()
     status_writer.write(None, "")
     from ftsys.distributed import leave_process_group
     from ftsys.train.fault_tolerance.watchdog import Watchdog
@@ -113,6 +114,16 @@ def _train(
         leave_process_group()  # all ranks get here: otherwise a rank sometimes aborts, and 75 is lost
         raise
     session.trainer.end()
+
+
+def _settle_on_device() -> None:
+    """Tell DeepSpeed that there is no GPU, about which it warns otherwise; or bind this rank near its GPU."""
+    if this_machine(os.environ).device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        return
+    line = bind_near_gpu(os.environ)
+    if line and (is_main_rank() or "FTSYS_OWN_LOG" in os.environ):
+        print(f"rank {os.environ.get('RANK', '0')}: {line}", file=sys.stderr, flush=True)
 
 
 def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str = "") -> None:
