@@ -1,7 +1,12 @@
-"""Counts the kernel launches of each family's passes, for `launcher.planner.cost.launches`: python -m tools.launch_table."""
+"""Counts the launches of each family's passes, and writes them into `launcher.planner.cost.launches`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+MODULE = Path(__file__).parents[1] / "launcher/planner/cost/launches.py"
+LAYERS = 4
+"""Layers of the model for which the table is exact."""
 
 _FEW_KEY_HEADS = {"hidden_size": 96, "intermediate_size": 192, "num_key_value_heads": 4}
 _RELATIVE = {"relative_attention": True, "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 256}
@@ -35,18 +40,21 @@ def counted(family: str, layers: int) -> tuple[int, int]:
 
 
 def row(family: str) -> tuple[int, int, int, int]:
-    """Return a row of the table: launches outside the layers and of each layer, forward and backward."""
-    one, two = counted(family, 1), counted(family, 2)
-    forward, backward = two[0] - one[0], two[1] - one[1]
-    return one[0] - forward, forward, one[1] - backward, backward
+    """Return a row of the table: launches outside the layers and of each layer, forward and backward.
+
+    The layers of ModernBERT are of three kinds in turn, so a layer is the mean of three.
+    """
+    few, more = counted(family, LAYERS), counted(family, LAYERS + 3)
+    forward, backward = (round((many - some) / 3) for some, many in zip(few, more, strict=True))
+    return few[0] - LAYERS * forward, forward, few[1] - LAYERS * backward, backward
 
 
-def lines() -> Iterator[str]:
-    """Yield the table as lines of Python."""
-    for family in FAMILIES:
-        yield f'    "{family}": Launches{row(family)},'
+def with_rows(text: str) -> str:
+    """Return the text of the planner's module with a table counted anew."""
+    head, _, rest = text.partition("_BY_FAMILY = {\n")
+    rows = "".join(f'    "{family}": Launches{row(family)},\n' for family in FAMILIES)
+    return f"{head}_BY_FAMILY = {{\n{rows}{rest[rest.index('}') :]}"
 
 
 if __name__ == "__main__":
-    for line in lines():
-        print(line, flush=True)
+    MODULE.write_text(with_rows(MODULE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -214,9 +214,10 @@ class EngineSection(Section):
     compile: Switch = "auto"
     """True: torch.compile fuses the operations between matrix products. "auto": on a GPU, if the run is long enough to
     pay for the compilation."""
-    cuda_graphs: Annotated[bool, Write("true or false")] = False
+    cuda_graphs: Switch = "auto"
     """True: forward and backward passes are recorded as CUDA graphs, one for each of a few batch sizes, and replayed.
-    Needs one GPU and `batch.global_size`."""
+    Needs one GPU and `batch.global_size`. "auto": where that is possible, and the host is predicted to take longer for
+    the launches of a step than the GPU for its computation."""
 
 
 class LaunchSection(Section):
