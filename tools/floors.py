@@ -18,6 +18,7 @@ FLOORS = (
         "distributed",
         "metrics",
         "untrusted",
+        "labels",
     ),
     ("config", "fast_import", "model_files"),
     ("run_folder", "report"),

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "scaling": "several ranks on this machine; the load balance of thousands, simulated",
     "memory": "predicted memory against measured memory",
     "launches": "kernel launches and waits that one step asks of a GPU, counted without one",
+    "kernels": "machine code of the GPU kernels: registers, spills, shared memory; compiled without a GPU",
     "gpu": "every benchmark that needs a GPU, within nine minutes",
 }
 """Name -> what the benchmark measures. Each is a module of this package with a `main`, imported on request."""

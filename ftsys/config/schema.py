@@ -113,6 +113,9 @@ class DataSection(Section):
         dict[str, Whole], Write("a table of splits and whole numbers above 0, such as {train = 1000}")
     ] = {}
     """Number of rows to use from the start of each named split. All rows of a split that is not named are used."""
+    quoting: Annotated[Literal["auto", "csv", "none"], Write('"auto", "csv" or "none"')] = "auto"
+    """Quoting of CSV and TSV files: "csv" (quotation marks around a field are removed) or "none" (they belong to the
+    text). "auto": CSV is quoted; a TSV file is read as it can be, and refused if both ways are possible."""
     store: Text = "auto"
     """Folder for the stores of tokenized data. "auto": $FTSYS_CACHE/stores, or ftsys/stores in the user's cache folder
     (usually ~/.cache)."""
@@ -123,6 +126,10 @@ class ModelSection(Section):
 
     name: Annotated[Text, BeforeValidator(partial(todays_word, "model.name"))] = "bundled"
     """Name of a model on the Hub, or a model folder. "bundled": the small model that the `demo` extra installs."""
+    head: Annotated[Literal["auto", "keep", "new"], Write('"auto", "keep" or "new"')] = "auto"
+    """Classification head of a model that was trained for a task before. "auto": kept, with its outputs mapped to
+    `task.labels` by name, and refused if the names differ; "keep": its outputs are taken in the order of `task.labels`;
+    "new": newly initialized."""
 
 
 class BatchSection(Section):
@@ -212,8 +219,7 @@ class EngineSection(Section):
     """Attention kernel. "auto": the fastest one available; "reference": a slow and simple one to compare with; or the
     name of a kernel, which is an error if that kernel is not available."""
     compile: Switch = "auto"
-    """True: torch.compile fuses the operations between matrix products. "auto": on a GPU, if the run is long enough to
-    pay for the compilation."""
+    """True: torch.compile fuses dropout, residual and LayerNorm. "auto": it does not, because ftsys' own kernels do."""
     cuda_graphs: Switch = "auto"
     """True: forward and backward passes are recorded as CUDA graphs, one for each of a few batch sizes, and replayed.
     Needs one GPU and `batch.global_size`. "auto": where that is possible, and the host is predicted to take longer for
@@ -253,4 +259,4 @@ class RunTree(Section):
     engine: EngineSection = EngineSection()
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
-    """Any other field of transformers' TrainingArguments; passed on unchanged."""
+    """Fields of transformers' TrainingArguments; passed on unchanged, and tried on a small model before a run starts."""

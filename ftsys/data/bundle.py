@@ -152,6 +152,7 @@ def asked_of(run: "RunConfig", task: Task) -> dict[str, Any]:
         "data.source": run.data.source,
         "data.max_length": run.data.max_length,
         **({"data.first_rows": run.data.first_rows} if run.data.first_rows else {}),
+        **({} if run.data.quoting == "auto" else {"data.quoting": run.data.quoting}),
         "task.name": task.name,
         "task.columns": list(task.columns),
         "task.labels": list(task.labels),

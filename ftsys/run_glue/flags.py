@@ -32,6 +32,7 @@ class ModelFlags:
     model_revision: str = _flag("main", "Only main is supported: for another revision, give its folder as the model.")
     token: str | None = _flag(None, "Not supported: set the environment variable HF_TOKEN.")
     trust_remote_code: bool = _flag(False, "Only False is supported: code from a model's repository is never run.")
+    head: str = _flag("auto", "A trained head: auto (mapped by the names of its classes), keep (in order) or new.")
     ignore_mismatched_sizes: bool = _flag(False, "No effect: a head of another size is always newly initialized.")
 
 
@@ -43,9 +44,13 @@ class DataFlags:
     glue_dir: str | None = _flag(None, "A folder with GLUE's original TSV files, to use instead of the Hub.")
     dataset_name: str | None = _flag(None, "A data set of the Hub, or a folder in the same form.")
     dataset_config_name: str | None = _flag(None, "The configuration of --dataset_name.")
-    train_file: str | None = _flag(None, "The training file: CSV, TSV, JSON lines or Parquet.")
+    train_file: str | None = _flag(None, "The training file: CSV, TSV, JSON or Parquet.")
     validation_file: str | None = _flag(None, "The validation file, in the same formats.")
     test_file: str | None = _flag(None, "The test file, in the same formats.")
+    text_column_names: str | None = _flag(None, "The one or two text columns, with a comma between; else inferred.")
+    label_column_name: str | None = _flag(None, "The label column; else 'label'.")
+    do_regression: bool | None = _flag(None, "True: labels are numbers to predict; False: classes; else inferred.")
+    quoting: str = _flag("auto", "Quoting of CSV and TSV files: csv, none, or auto (see data.quoting).")
     max_seq_length: int = _flag(128, "The maximum number of tokens of an example; longer ones are truncated.")
     overwrite_cache: bool = _flag(False, "No effect: a store is identified by its text and is never stale.")
     pad_to_max_length: bool = _flag(True, "No effect: batches are packed, without padding.")

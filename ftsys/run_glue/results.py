@@ -54,11 +54,11 @@ def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> RunResults
         store = ensure_store(run, task, progress)
     missing = [name for name in names if name not in store.splits]
     ConfigError.raise_if(f"the source has no split {name!r}; it has {sorted(store.splits)}." for name in missing)
-    model, fresh = load_model(model_folder_of(run), task, run.train.seed)
+    model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head)
     if fresh:
         raise ConfigError(
-            f"--model_name_or_path {run.model.name!r} is not trained for a task ({', '.join(fresh)} would be made "
-            "anew): add --do_train, or name a folder that holds a trained classifier."
+            f"--model_name_or_path {run.model.name!r} is not trained for a task of {task.num_outputs} output(s) "
+            f"({', '.join(fresh)} would be made anew): add --do_train, or name a folder with a trained classifier."
         )
     predicted = predict_splits(run, task, model, store, names, run.output_dir, write=True)
     metrics, speed = ({name: pair[kind] for name, pair in predicted.items()} for kind in (0, 1))

@@ -82,6 +82,10 @@ def _prepare(run: RunConfig, task: Task) -> tuple[Store, float]:
     # The plan itself is made once the model is loaded: this one only finds settings that cannot work here.
     rows = len(store.splits[str(task.train_split)])
     make_plan(run, this_machine(os.environ), train_rows=rows, deepspeed_json=user_json_of(run))
+    if run.trainer:
+        from ftsys.train.trial import try_settings
+
+        try_settings(run, task, rows)
     return store, time.perf_counter() - start
 
 

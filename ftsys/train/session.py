@@ -102,7 +102,7 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     """
     quiet_libraries()
     folder, train_split = watchdog.status_writer.folder, store.splits[str(task.train_split)]
-    model, fresh = load_model(model_folder_of(run), task, run.train.seed)
+    model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head)
     shape, packed = known_shape(model.config.to_dict(), task.num_outputs), why_not_packable(model) is None
     plan = former_plan(run, folder / CHECKPOINTS) or resolve_plan(run, train_split, packed=packed, model=shape)
     check_recomputable(model, plan)

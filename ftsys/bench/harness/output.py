@@ -24,6 +24,8 @@ class Findings:
     tables: dict[str, dict[str, dict[str, Cell]]] = field(default_factory=dict)
     """Title -> name of a row -> column -> figure."""
     notes: list[str] = field(default_factory=list)
+    plots: bool = True
+    """False where bars of the tables' first columns would say nothing."""
 
     def ratio(self, name: str, values: Sequence[float]) -> Measurement:
         """Add a ratio from its value in each round: the median, with the interquartile range as its spread."""
@@ -79,7 +81,7 @@ def conclude(name: str, found: Findings, folder: Path | None) -> None:
     if folder is not None:
         record = write_record(folder, name, found.measurements, found.ratios, found.settings)
         places["record"] = record
-        if found.tables:
+        if found.tables and found.plots:
             places["plot"] = draw(record.with_suffix(".svg"), found.tables) or "none: matplotlib is not installed"
     tables = list(found.tables.items())
     for title, rows in tables[:-1]:

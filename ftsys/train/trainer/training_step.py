@@ -82,7 +82,8 @@ class StepEngine:
 
     def forward_backward(self, trainer: Trainer, model: nn.Module, batch: Batch, scale: float) -> torch.Tensor:
         """Run the passes of one micro-batch, from a CUDA graph where there is one; returns its part of the loss."""
-        keys_T = dropout_keys(batch, trainer.args.seed, trainer.state.global_step)
+        kernel = "padded" if self._packing.view is None else self._packing.view.kernel
+        keys_T = dropout_keys(batch, trainer.args.seed, trainer.state.global_step, kernel)
         if self.graphs is not None and isinstance(batch, PackedBatch) and batch.is_static and keys_T is not None:
             loss, losses_S = self.graphs(batch, keys_T, torch.tensor(scale, device=trainer.args.device))
         else:

@@ -29,18 +29,18 @@ class Launches:
 
 
 _BY_FAMILY = {
-    "bert": Launches(99, 22, 25, 29),
-    "roberta": Launches(108, 22, 26, 29),
-    "electra": Launches(107, 22, 29, 29),
-    "albert": Launches(76, 19, 9, 53),
-    "distilbert": Launches(92, 17, 22, 28),
-    "mpnet": Launches(133, 51, 23, 50),
-    "deberta-v2": Launches(115, 62, 24, 72),
-    "modernbert": Launches(69, 28, 19, 39),
-    "llama": Launches(69, 38, 30, 72),
-    "mistral": Launches(69, 38, 30, 72),
-    "qwen2": Launches(69, 38, 30, 75),
-    "qwen3": Launches(69, 54, 30, 104),
+    "bert": Launches(27, 9, 27, 17),
+    "roberta": Launches(30, 9, 28, 17),
+    "electra": Launches(29, 9, 31, 17),
+    "albert": Launches(25, 17, 9, 45),
+    "distilbert": Launches(24, 12, 22, 20),
+    "mpnet": Launches(59, 39, 23, 40),
+    "deberta-v2": Launches(43, 48, 26, 61),
+    "modernbert": Launches(42, 28, 19, 39),
+    "llama": Launches(36, 24, 16, 37),
+    "mistral": Launches(36, 24, 16, 37),
+    "qwen2": Launches(36, 24, 16, 38),
+    "qwen3": Launches(36, 30, 16, 41),
 }
 LAUNCHES = {**_BY_FAMILY, "xlm-roberta": _BY_FAMILY["roberta"], "camembert": _BY_FAMILY["roberta"]}
 """Family -> launches of its packed passes."""

@@ -52,7 +52,7 @@ def test_slower_gpus_take_longer() -> None:
 @pytest.mark.parametrize(
     ("sections", "gpu", "ranks", "graphs", "why"),
     [
-        ({}, "h100-80g", 1, True, "ms for"),
+        ({"data": {"max_length": 16}}, "h100-80g", 1, True, "ms for"),
         ({}, "t4-16g", 1, False, ""),
         ({"data": {"max_length": 512}, "batch": {"global_size": 128}}, "h100-80g", 1, False, "the host needs"),
         ({}, "h100-80g", 2, False, "it has 2 ranks"),
