@@ -7,10 +7,13 @@ Exit status 1 if a kernel spills registers or needs more shared memory than the 
 import argparse
 import importlib.util
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from ftsys.bench.harness.output import Cell, Findings, add_output_option, conclude, say
+from ftsys.bench.harness.output import Cell, Findings, add_output_option, conclude
 from ftsys.bench.harness.record import Measurement
+from ftsys.console.printer import say
 from ftsys.errors import DONE, FAILED, ConfigError
 from ftsys.kernels.triton_attention.tiles import SHARED_BYTES
 
@@ -53,14 +56,13 @@ def _compiled(capability: int, dtypes: Sequence[str]) -> Iterator[tuple[str, "La
     from ftsys.bench.kernel_parts.cases import cases
     from ftsys.bench.kernel_parts.machine_code import machine_code
 
-    for case in cases():
-        for dtype in dtypes:
-            for drops in (True, False):
-                with compiling_for(capability) as launches:
-                    case.launch(getattr(torch, dtype), drops)
-                for launch in launches:
-                    how = f"{dtype}, {'with' if drops else 'no'} dropout"
-                    yield f"{case.name}, {launch.kernel}, {how}", launch, machine_code(launch.binary)
+    for case, dtype, drops in product(cases(), dtypes, (True, False)):
+        how = f"{dtype}, {'with' if drops else 'no'} dropout"
+        with compiling_for(capability) as launches:
+            case.launch(getattr(torch, dtype), drops)
+        with ThreadPoolExecutor() as pool:  # each waits for a process of its own
+            for launch, code in zip(launches, pool.map(machine_code, [each.binary for each in launches]), strict=True):
+                yield f"{case.name}, {launch.kernel}, {how}", launch, code
 
 
 def _add(found: Findings, table: dict[str, dict[str, Cell]], name: str, launch: "Launch", code: "MachineCode") -> None:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from ftsys.bench.harness.output import Cell, Findings, add_output_option, conclude, say
+from ftsys.bench.harness.output import Cell, Findings, add_output_option, conclude
 from ftsys.bench.harness.record import Measurement
+from ftsys.console.printer import say
 from ftsys.errors import ConfigError
 
 MODELS: dict[str, dict[str, Any]] = {

@@ -258,4 +258,4 @@ class RunTree(Section):
     engine: EngineSection = EngineSection()
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
-    """Any other field of transformers' TrainingArguments; passed on unchanged."""
+    """Fields of transformers' TrainingArguments; passed on, and tried on a small model before a run starts."""

@@ -57,8 +57,10 @@ def name_pad_token(model: nn.Module, pad_id: int) -> None:
     Decoders often have none. transformers' head needs it to find a sequence's last token, and refuses more than one
     sequence without it. It is saved with the model, so that the model gives the same results for padded batches later.
     """
-    if isinstance(model, PreTrainedModel) and getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = pad_id
+    if isinstance(model, PreTrainedModel):
+        for config in (model.config, model.config.get_text_config()):  # where images are read too, heads ask the second
+            if getattr(config, "pad_token_id", None) is None:
+                config.pad_token_id = pad_id
 
 
 def check_pad_token(model: nn.Module, pad_id: int) -> None:
@@ -67,9 +69,11 @@ def check_pad_token(model: nn.Module, pad_id: int) -> None:
     Raises:
         ConfigError: they differ, so the head would take padding for a sequence's last token.
     """
-    if isinstance(model, GenericForSequenceClassification) and model.config.pad_token_id != pad_id:
+    if not isinstance(model, GenericForSequenceClassification):
+        return
+    known = model.config.get_text_config().pad_token_id
+    if known != pad_id:
         raise ConfigError(
-            f"the tokenizer pads with token {pad_id}, the model's config.json has "
-            f"pad_token_id={model.config.pad_token_id!r}: its head would take padding for the last token. "
-            f"Write pad_token_id={pad_id} into config.json."
+            f"the tokenizer pads with token {pad_id}, the model's config.json has pad_token_id={known!r}: its "
+            f"head would take padding for the last token. Write pad_token_id={pad_id} into config.json."
         )

@@ -15,8 +15,8 @@ HEAD = f"""{GENERATED}
 # Machine code of the GPU kernels
 
 By machine code, not by clock: no GPU took part. `ftsys bench kernels` launches each kernel with the code of a run, for
-every kind of GPU, and stops before the launch on the device. So Triton compiles exactly what a run would: the same tiles,
-constants and knowledge of aligned addresses. `cuobjdump`, which Triton's package has, then reads the binary.
+every kind of GPU, and stops before the launch on the device. So Triton compiles exactly what a run would: the same
+tiles, constants and knowledge of aligned addresses. `cuobjdump`, which Triton's package has, then reads the binary.
 
 Each cell has the largest figure over bf16 and fp16, with and without dropout:
 **registers of a thread · shared memory in KiB · matrix instructions · narrow shared loads**.
@@ -26,9 +26,9 @@ Each cell has the largest figure over bf16 and fp16, with and without dropout:
   command fails if a kernel needs more.
 - Matrix instructions are HMMA (one warp computes 16 x 8 x 16 products), HGMMA on 9.0 (four warps, 64 rows) and UTCHMMA
   on 10.0.
-- Narrow shared loads are prone to bank conflicts: loads of less than 16 bytes a thread from shared memory (LDS). Triton
-  swizzles what it reads by LDSM or 16 bytes at a time, so that no two threads of a warp read different rows of one bank.
-  What it reads in smaller parts lies in plain rows, where they may.
+- Narrow shared loads are prone to bank conflicts: loads of less than 16 bytes a thread from shared memory (LDS).
+  Triton swizzles what it reads by LDSM or 16 bytes at a time, so that no two threads of a warp read
+  different rows of one bank. What it reads in smaller parts lies in plain rows, where they may.
 - An instruction in a loop counts once.
 """
 
@@ -62,7 +62,8 @@ def _for_all(worst: dict[tuple[str, str, str], float]) -> str:
     attention = most("narrow global loads", lambda kernel: "mask_bits" not in kernel)
     small = most("times a product is computed", lambda kernel: "head 256" not in kernel)
     return (
-        f"Over all of them: {most('spilled bytes'):.0f} bytes are spilled. The attention kernels have {attention:.0f} loads "
-        f"of one or two bytes from the GPU's memory. The warps of a program compute each product {small:g} time(s) for "
-        f"heads of up to 128, {most('times a product is computed'):g} for 256; instructions of 10.0 do not name their sizes.\n"
+        f"Over all of them: {most('spilled bytes'):.0f} bytes are spilled. The attention kernels have {attention:.0f} "
+        f"loads of one or two bytes from the GPU's memory. The warps of a program compute each product {small:g} "
+        f"time(s) for heads of up to 128, {most('times a product is computed'):g} for 256; the "
+        "instructions of 10.0 do not name their sizes.\n"
     )

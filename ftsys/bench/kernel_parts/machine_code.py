@@ -49,22 +49,21 @@ def machine_code(binary: Any) -> MachineCode:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
-        usage, code = _dump("-res-usage", file.name), _dump("-sass", file.name)
-    return figures_of(usage, code, binary.metadata.shared)
+        return figures_of(_dump(file.name), binary.metadata.shared)
 
 
-def figures_of(usage: str, code: str, shared_bytes: int) -> MachineCode:
-    """Return the figures of a program from cuobjdump's texts: its resource usage, and its instructions (SASS)."""
-    found = _USAGE.search(usage)
-    assert found is not None, usage
-    return _figures(int(found[1]), int(found[2]), shared_bytes, _INSTRUCTION.findall(code))
+def figures_of(text: str, shared_bytes: int) -> MachineCode:
+    """Return the figures of a program from cuobjdump's text: its resource usage, and its instructions (SASS)."""
+    found = _USAGE.search(text)
+    assert found is not None, text
+    return _figures(int(found[1]), int(found[2]), shared_bytes, _INSTRUCTION.findall(text))
 
 
-def _dump(flag: str, path: str) -> str:
+def _dump(path: str) -> str:
     import triton
 
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    return subprocess.run([tool, flag, path], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([tool, "-res-usage", "-sass", path], check=True, capture_output=True, text=True).stdout
 
 
 def _figures(registers: int, stack: int, shared: int, names: list[str]) -> MachineCode:

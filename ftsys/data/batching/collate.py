@@ -88,14 +88,17 @@ def pack(rows: Ragged, with_token_types: bool) -> PackedBatch:
     )
 
 
-def pad(rows: Ragged, with_token_types: bool, pad_id: int) -> PaddedBatch:
-    """Pad rows on the right with `pad_id` to the longest of them, as a stock collator does."""
-    mask_SL = np.arange(int(rows.lengths.max())) < rows.lengths[:, None]
+def pad(rows: Ragged, with_token_types: bool, pad_id: int, side: str = "right") -> PaddedBatch:
+    """Pad rows with `pad_id` to the longest of them, as a stock collator does, on the `side` "right" or "left"."""
+    longest = int(rows.lengths.max())
+    starts_S1 = (longest - rows.lengths if side == "left" else np.zeros_like(rows.lengths))[:, None]
+    places_SL = np.arange(longest) - starts_S1
+    mask_SL = (places_SL >= 0) & (places_SL < rows.lengths[:, None])
     ids_SL = np.full(mask_SL.shape, pad_id, dtype=np.int64)
     ids_SL[mask_SL] = rows.tokens
     types_SL = None
     if with_token_types:
-        second_SL = mask_SL & (np.arange(mask_SL.shape[1]) >= rows.first_lengths[:, None])
+        second_SL = mask_SL & (places_SL >= rows.first_lengths[:, None])
         types_SL = torch.from_numpy(second_SL.astype(np.int64))
     return PaddedBatch(
         torch.from_numpy(ids_SL),

@@ -44,6 +44,7 @@ class BatchSettings:
     rank: int
     ranks: int
     packed: bool
+    padding_side: str = "right"
     static_shapes: bool = False
     """True to fill packed batches up to the few sizes of `SizeBuckets`."""
 
@@ -62,12 +63,13 @@ class LocalBatch:
 class BatchMaker:
     """Makes batches of one split's rows in the model's layout, packed or padded."""
 
-    def __init__(self, split: Split, packed: bool) -> None:
+    def __init__(self, split: Split, packed: bool, padding_side: str = "right") -> None:
         """Take the padding token and the use of token types from the split's tokenizer facts."""
         self.split, self.packed, facts = split, packed, split.tokenizer
         self.lay_out: Callable[..., Batch] = partial(pack, with_token_types=facts.emits_token_types)
         if not packed:
-            self.lay_out = partial(pad, with_token_types=facts.emits_token_types, pad_id=facts.pad_id)
+            types, pad_id = facts.emits_token_types, facts.pad_id
+            self.lay_out = partial(pad, with_token_types=types, pad_id=pad_id, side=padding_side)
         self.filler = filler_rows(facts.pad_id, split.labels.dtype)
         self.buckets: SizeBuckets | None = None
 
@@ -109,7 +111,7 @@ class _Steps(Dataset[dict[str, LocalBatch]]):
 
     def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None) -> None:
         self.split, self.settings = split, settings
-        self.make_batch = BatchMaker(split, settings.packed)
+        self.make_batch = BatchMaker(split, settings.packed, settings.padding_side)
         self.plan_of_epoch = plan_of_epoch or self._own_plan
         self._plan: tuple[int, EpochPlan] | None = None
         sample = list(self._sample()) if settings.static_shapes and settings.packed else []
@@ -183,12 +185,14 @@ class EvaluationLoader:
     All ranks have the same number of packs: a rank with one pack less gets a filler.
     """
 
-    def __init__(self, split: Split, pack_tokens: int, rank: int, ranks: int, packed: bool) -> None:
+    def __init__(
+        self, split: Split, pack_tokens: int, rank: int, ranks: int, packed: bool, padding_side: str = "right"
+    ) -> None:
         """Plan packs of at most `pack_tokens` real tokens."""
         self.dataset = split
         self.packs = plan_evaluation(split.lengths, pack_tokens)
         self.rank, self.ranks = rank, ranks
-        self.make_batch = BatchMaker(split, packed)
+        self.make_batch = BatchMaker(split, packed, padding_side)
 
     def __len__(self) -> int:
         """Return the number of packs that a rank computes."""

@@ -17,6 +17,7 @@ from ftsys.train.trainer.checkpointers.stock_layout import StockLayoutCheckpoint
 from ftsys.train.trainer.data_path import DataPath
 from ftsys.train.trainer.evaluation_loop import Evaluator
 from ftsys.train.trainer.hooks import RunHooks
+from ftsys.train.trainer.noise import noise_by_sequence, without_noise_afterwards
 from ftsys.train.trainer.packing import Packing
 from ftsys.train.trainer.training_step import StepEngine, local_batch_of
 
@@ -54,7 +55,8 @@ class ComposedTrainer(transformers.Trainer):
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         first = next(filter(is_split, (self.train_dataset, *evaluated)), None)
         if first is not None:
-            packing.attach_view(self, first)
+            with packing.in_use():
+                packing.attach_view(self, first)
 
     # Data
 
@@ -87,7 +89,8 @@ class ComposedTrainer(transformers.Trainer):
         Raises CheckpointError for a damaged checkpoint that was named; with True the newest sound one is taken.
         """
         checkpoint = self.parts.checkpointer.checkpoint_to_resume(self, resume_from_checkpoint)
-        output = super().train(checkpoint, trial, ignore_keys_for_eval)
+        with self.parts.packing.in_use(), without_noise_afterwards(self):
+            output = super().train(checkpoint, trial, ignore_keys_for_eval)
         self.parts.checkpointer.finish()
         return output
 
@@ -100,7 +103,7 @@ class ComposedTrainer(transformers.Trainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """Run transformers' loop, over whole steps where they are packed."""
-        with self.parts.data_path.training(self):
+        with self.parts.data_path.training(self), noise_by_sequence(self, self.parts.packing):
             return super()._inner_training_loop(
                 batch_size=batch_size,
                 args=args,
@@ -175,14 +178,14 @@ class ComposedTrainer(transformers.Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Evaluate as transformers does, by packs where the data can be packed."""
-        with self.parts.data_path.evaluating():
+        with self.parts.packing.in_use(), self.parts.data_path.evaluating():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
         """Predict as transformers does; rows come back in the order of the data, whatever the sampling strategy."""
-        with self.parts.data_path.evaluating():
+        with self.parts.packing.in_use(), self.parts.data_path.evaluating():
             return super().predict(test_dataset, ignore_keys, metric_key_prefix)
 
     def evaluation_loop(

@@ -77,6 +77,8 @@ class DataPath:
                 f"gradient_accumulation_steps={accumulation!r} under DeepSpeed, which would count them itself: give "
                 "global_batch_size instead."
             )
+        if data is not None:
+            self._packing.attach_view(trainer, data)  # `model_init` has made another model since the construction
         return data
 
     @contextlib.contextmanager
@@ -117,6 +119,7 @@ class DataPath:
             rank=args.process_index,
             ranks=args.world_size,
             packed=self._packing.view is not None,
+            padding_side=self._packing.padding_side,
             static_shapes=setting(args, "cuda_graphs"),
         )
 
@@ -143,8 +146,10 @@ class DataPath:
         split, args = self.split_to_evaluate(trainer, data, name), trainer.args
         if split is None:
             return None
-        micro_tokens, packed = setting(args, "micro_tokens"), self._packing.view is not None
-        return EvaluationLoader(split, micro_tokens, args.process_index, args.world_size, packed=packed)
+        packing, micro_tokens = self._packing, setting(args, "micro_tokens")
+        return EvaluationLoader(
+            split, micro_tokens, args.process_index, args.world_size, packing.view is not None, packing.padding_side
+        )
 
     def split_to_evaluate(self, trainer: Trainer, data: Any, name: str) -> Split | None:
         """Return the split of packs, or None for the stock data path."""

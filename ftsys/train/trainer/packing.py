@@ -3,7 +3,9 @@
 A data set of the user's own is packed where that changes nothing but the speed; else the reason is logged once.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -16,6 +18,7 @@ from ftsys.kernels.compiled_norm import why_not_compiled
 from ftsys.kernels.select import choose_kernel, why_not_fast
 from ftsys.models.inputs import check_pad_token, name_pad_token
 from ftsys.models.packed import PackedView, head_size, why_not_packable
+from ftsys.train.padding_side import padding_side
 from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.packing_rules import check_fits, why_padded, with_labels_for
 
@@ -29,32 +32,51 @@ class Packing:
         """Pad data where a subclass of `base` overrides a method: only the methods of `base` support packing."""
         self.view: PackedView | None = None
         """Feeds packed batches to the model; None where it is fed padded ones."""
+        self.padding_side = "right"
+        """The side on which a split of a store is padded, where the model is fed padded batches."""
         self.padded_because: str | None = None
         """Why the data that was last asked about is not packed."""
         self.padded_reasons: list[str] = []
         """All such reasons so far, each once."""
         self.eager_because: str | None = None
         """Why no rank compiles what `compile_regions` asks for: the first rank's reason that cannot."""
+        self._users = 0
         self._base = base
         self._viewed: nn.Module | None = None
         self._read: dict[tuple[Any, ...], tuple[Any, TokenizedSplit]] = {}
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the view on the model while the body runs; after the outermost use the model is as it was before."""
+        if self.view is not None:
+            self.view.install()
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self.view is not None and not self._users:
+                self.view.remove()
+
     def attach_view(self, trainer: Trainer, split: Split) -> None:
         """Make the view of the Trainer's model, once for each model: `model_init` makes several. Collective.
 
-        `padded_because` is set where the model cannot be packed. Raises ConfigError where padded batches would be
-        padded with another token than the model expects.
+        `padded_because` is set where the model cannot be packed, and `padding_side` is then found. Raises ConfigError
+        where padding would change a row's logits, by another token than the model expects or on either side.
         """
         model, pad_id = trainer.model, split.tokenizer.pad_id
         if self._viewed is model:
             return
         name_pad_token(model, pad_id)
+        if self.view is not None:
+            self.view.remove()  # from the model before
         self.padded_because = why_not_packable(model) if setting(trainer.args, "packing") else "packing=False"
         self.view, self._viewed = None, model
         if self.padded_because is None:
             self.view = self._view_of(model, trainer.args)
         else:
             check_pad_token(model, pad_id)
+            self.padding_side = padding_side(model, split)
 
     def _view_of(self, model: nn.Module, args: TrainingArguments) -> PackedView:
         device = args.device.type

@@ -33,7 +33,7 @@ CODE = """
     ],
 )
 def test_figures_of_machine_code(instruction: str, products: int | None) -> None:
-    code = figures_of(USAGE, f"{CODE}        /*12d0*/                   {instruction} ;\n", 25_088)
+    code = figures_of(f"{USAGE}{CODE}        /*12d0*/                   {instruction} ;\n", 25_088)
     assert (code.registers, code.spilled_bytes, code.shared_bytes) == (183, 40, 25_088)
     assert (code.narrow_global_loads, code.narrow_shared_loads) == (1, 1)
     assert (code.matrix_instructions, code.warp_products, code.instructions) == (1, products, 7)
