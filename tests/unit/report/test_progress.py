@@ -39,7 +39,7 @@ def test_lines_elsewhere_are_first_every_five_seconds_and_last() -> None:
             clock.now += 0.125
             progress.update(step, loss=1 / step)
     assert stream.getvalue().splitlines() == [
-        "train: 1/100 steps (1%), 8 steps/s, 0:12 left, loss 1",
+        "train: 1/100 steps (1%), loss 1",
         "train: 41/100 steps (41%), 8 steps/s, 0:07 left, loss 0.0244",
         "train: 81/100 steps (81%), 8 steps/s, 0:02 left, loss 0.0123",
         "train: 100/100 steps (100%), 8 steps/s, in 0:12, loss 0.01",
