@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ftsys.kernels.triton_layers.choice import in_triton
+from ftsys.models.instances.subclass import Replacement, become
 from ftsys.models.layout_slot import LayoutSlot
-from ftsys.models.subclass import Replacement, become
 
 
 class FusedRMSNorm(Replacement):

@@ -4,6 +4,7 @@ Shape suffixes: T tokens of the batch, S sequences, L longest sequence.
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -57,9 +58,10 @@ class PaddedBatch:
 
 
 Batch = PackedBatch | PaddedBatch
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
     """Copy every tensor of the batch to `device`, from pinned memory, so that the copy overlaps with computation."""
     if device.type == "cpu":
         return batch

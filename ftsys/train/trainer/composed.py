@@ -1,6 +1,7 @@
 """Overrides methods of transformers' Trainer, and delegates each to a part that the Trainer is composed of."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,19 +62,21 @@ class ComposedTrainer(transformers.Trainer):
     # Data
 
     def get_train_dataloader(self) -> Any:
-        """Return a loader of steps for a store's split, and within `train` for packed data; else the stock one."""
+        """Return a loader of steps for a store's split, and for the loop of `train` over packed data; else stock."""
         loader = self.parts.data_path.step_loader(self)
         return super().get_train_dataloader() if loader is None else loader
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Return a loader of packs for a store's split, and within `evaluate` for packed data; else the stock one."""
-        loader = self.parts.data_path.evaluation_loader(self, eval_dataset)
-        return super().get_eval_dataloader(eval_dataset) if loader is None else loader
+        """Return a loader of packs for a store's split, and for the loop of `evaluate` over packed data; else stock."""
+        stock = partial(super().get_eval_dataloader, eval_dataset)
+        loader = self.parts.data_path.evaluation_loader(self, eval_dataset, stock)
+        return stock() if loader is None else loader
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """Return a loader by the rule of `get_eval_dataloader`."""
-        loader = self.parts.data_path.pack_loader(self, test_dataset, "test")
-        return super().get_test_dataloader(test_dataset) if loader is None else loader
+        stock = partial(super().get_test_dataloader, test_dataset)
+        loader = self.parts.data_path.pack_loader(self, test_dataset, "test", stock)
+        return stock() if loader is None else loader
 
     def get_total_train_batch_size(self, args: Any) -> int:
         """Return the examples of an optimizer step."""
@@ -116,6 +119,8 @@ class ComposedTrainer(transformers.Trainer):
         """Let transformers make the engine and optimizer, then restore the checkpoint's state into them."""
         restoration = Restoration.planned(self, resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, restoration.stock)
+        if not is_split(self.train_dataset) and self.parts.data_path.training_split is not None:
+            self.callback_handler.train_dataloader = super().get_train_dataloader()
         self.parts.step.begin_training(self)
         restoration.apply(self)
         return prepared
@@ -199,7 +204,10 @@ class ComposedTrainer(transformers.Trainer):
         """Evaluate an `EvaluationLoader` by packs, any other loader as transformers does."""
         if isinstance(dataloader, EvaluationLoader):
             return self.parts.evaluator.run(self, dataloader, prediction_loss_only, metric_key_prefix)
-        return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        with self.parts.packing.unpadded(self, training=False):
+            return super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
 
     # Checkpoints
 
