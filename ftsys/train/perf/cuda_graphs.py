@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from ftsys.data.batching.collate import PackedBatch
+from ftsys.data.batching.collate import PackedBatch, tensors_of
 from ftsys.errors import ConfigError, FtsysError
 
 _LOG = logging.getLogger(__name__)
@@ -189,9 +189,3 @@ class PassGraphs:
         recorded.replay()
         loss, losses_S = recorded.results
         return loss.clone(), losses_S.clone()  # the next replay overwrites them
-
-
-def tensors_of(batch: PackedBatch) -> dict[str, Tensor]:
-    """Return the tensors of `batch` by field name."""
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

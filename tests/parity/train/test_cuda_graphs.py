@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from ftsys.data.batching.collate import PackedBatch
+from ftsys.data.batching.collate import PackedBatch, tensors_of
 from ftsys.data.batching.loader import LOCAL_BATCH
 from ftsys.errors import ConfigError
 from ftsys.kernels import select
 from ftsys.kernels.dropout import mask_tables
 from ftsys.models.inputs import dropout_keys
 from ftsys.models.packed import PackedView
-from ftsys.train.perf.cuda_graphs import PassGraphs, Results, check_recordable, tensors_of
+from ftsys.train.perf.cuda_graphs import PassGraphs, Results, check_recordable
 from ftsys.train.trainer import training_step
 from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 
