@@ -98,6 +98,7 @@ test: $(STAMP_DEV)
 
 test-long: $(STAMP_DEV)
 	$(PYTEST) -m "long and not gpu and not cluster" $(ARGS)
+	FTSYS_FUZZ_EXAMPLES=5000 $(PYTEST) tests/fuzz
 
 # Next to the environment, not in it: DeepSpeed would load it, whose exit then prints pages into every log.
 $(STAMP_TRITON): $(STAMP_DEV)

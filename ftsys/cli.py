@@ -95,6 +95,8 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     if own_process and options.command in RANK_COMMANDS:
         begin_fast_import()
     try:
+        if options.command in RANK_COMMANDS or arguments[0] == "run-glue":
+            _join_tasks()
         return int(options.command(options, others))
     except FtsysError as error:
         if is_main_rank() or "FTSYS_OWN_LOG" in os.environ:  # `ftlaunch` gives each rank a log of its own
@@ -102,6 +104,15 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
         if not is_main_rank() and error.exit_status == BAD_INPUT:
             time.sleep(OTHER_RANKS_WAIT_SECONDS)
         return error.exit_status
+
+
+def _join_tasks() -> None:
+    """Make this process a rank where srun or mpirun started several, and say so on rank 0."""
+    from ftsys.train.scheduler_world import join_tasks
+
+    line = join_tasks(os.environ)
+    if line and is_main_rank():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _without_local_rank(arguments: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -81,6 +82,14 @@ def atomic_write_text(path: Path | str, text: str) -> None:
 def atomic_write_json(path: Path | str, value: object) -> None:
     """Replace the content of `path` by `value` as strict JSON (see `json_safe`), atomically. Raises StorageError."""
     atomic_write_text(path, json.dumps(json_safe(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all that is in it, a file, or a link but not its target. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path | str) -> None:

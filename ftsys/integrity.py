@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ftsys.untrusted import FileEntry, json_object
+
 
 class HashedFile:
     """Writes a new file, counts and hashes its bytes, and syncs it to the disk before it closes."""
@@ -35,8 +37,8 @@ class HashedFile:
         self._stream.close()
 
     @property
-    def entry(self) -> dict[str, Any]:
-        """The file's manifest entry: its size in bytes and its sha256 in hexadecimal digits."""
+    def entry(self) -> FileEntry:
+        """The file's manifest entry."""
         return {"bytes": self.size, "sha256": self._hash.hexdigest()}
 
 
@@ -54,18 +56,18 @@ def hashed_file(path: Path) -> Iterator[HashedFile]:
         raise
 
 
-def written_file(path: Path) -> dict[str, Any]:
-    """Sync a file that another library wrote, and return its manifest entry (see `HashedFile.entry`)."""
+def written_file(path: Path) -> FileEntry:
+    """Sync a file that another library wrote, and return its manifest entry."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
-def damage_of(folder: Path, files: Mapping[str, Mapping[str, Any]], contents: bool = True) -> list[str]:
+def damage_of(folder: Path, files: Mapping[str, FileEntry], contents: bool = True) -> list[str]:
     """Compare files with their manifest entries, and return one message for each file that differs.
 
     A file differs if it is missing, has another size or, with `contents`, has other bytes. `files` maps names in
-    `folder` to entries (see `HashedFile.entry`).
+    `folder` to entries.
     """
     found = []
     for name, entry in sorted(files.items()):
@@ -124,10 +126,11 @@ class SealedJson:
     def parse(self, data: bytes) -> tuple[dict[str, Any], bool]:
         """Return the fields without the checksum, and True if `data` is exactly what `seal` makes of them.
 
-        Raises ValueError for data that is not a JSON object, and RecursionError for one that is nested too deeply.
+        Raises ValueError for data that is not a JSON object.
         """
-        fields = json.loads(data)
-        if not isinstance(fields, dict):
-            raise ValueError(f"it holds a JSON {type(fields).__name__}, not an object")
+        fields = json_object(data)
         fields.pop(self.checksum_field, None)
-        return fields, data == self.seal(fields)
+        try:
+            return fields, data == self.seal(fields)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None

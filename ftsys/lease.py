@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from ftsys.untrusted import json_object
+
 _T = TypeVar("_T")
 _RECORD_BYTES = 512  # constant, so that a renewal overwrites the record in place and leaves no rest of a longer one
 
@@ -172,7 +174,8 @@ def generations(base: Path) -> list[tuple[int, Path]]:
     with contextlib.suppress(FileNotFoundError):
         paths = [path for path in base.parent.iterdir() if path.name.startswith(prefix)]
         numbers = [path.name.removeprefix(prefix) for path in paths]
-        return sorted((int(number), path) for number, path in zip(numbers, paths, strict=True) if number.isdigit())
+        found = [pair for pair in zip(numbers, paths, strict=True) if pair[0].isascii() and pair[0].isdigit()]
+        return sorted((int(number), path) for number, path in found)
     return []
 
 
@@ -218,7 +221,6 @@ def _is_dead_here(record: dict[str, object]) -> bool:
 def _parse(content: bytes) -> dict[str, object]:
     """Parse a lease's record; {} if the holder has not written it yet."""
     try:
-        record = json.loads(content)
+        return json_object(content)
     except ValueError:
         return {}
-    return record if isinstance(record, dict) else {}

@@ -1,4 +1,4 @@
-"""Reads this process's rank from the launcher's environment variables."""
+"""Reads this process's rank, and where the others are, from the launcher's environment variables."""
 
 import os
 
@@ -6,3 +6,9 @@ import os
 def is_main_rank() -> bool:
     """Return True on rank 0, by the launcher's RANK, and in a process without a launcher."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def all_on_one_node() -> bool:
+    """Return True if the launcher's variables say that all ranks run on this machine; False if they do not say."""
+    here = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE"))  # torchrun's name and DeepSpeed's
+    return here is not None and here == os.environ.get("WORLD_SIZE")

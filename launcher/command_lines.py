@@ -36,6 +36,11 @@ _MACHINE_NAMES = frozenset(
     "http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
 )
 
+_OF_THE_STEP = tuple(
+    f"SLURM_{name}" for name in ("CPU_BIND", "MEM_BIND", "GPU_BIND", "CPUS_PER_TASK", "TRES_PER_TASK", "DISTRIBUTION")
+)
+"""Variables that describe a step to its tasks, and that srun reads as what is asked of a new step."""
+
 _BEFORE_PYTHON = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
 """Variables that the remote Python needs to find this package. The others follow over its standard input, where `ps`
 does not show them to other users."""
@@ -150,16 +155,29 @@ def forwarded_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name in _MACHINE_NAMES or name.startswith(_RUN_PREFIXES)}
 
 
-def srun_command(python: str, nodes: int, cpus: int | None) -> list[str]:
+def srun_command(python: str, nodes: int, cpus: int | None, within_step: bool) -> list[str]:
     """Return the srun command that starts one agent on each node. `cpus`: CPUs of each; without it a step has one."""
     # Without --kill-on-bad-exit the surviving agents keep their nodes.
     options = ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cpus}"] if cpus else [])]
-    return [*srun_prefix(nodes), *options, *agent_command(python)]
+    return [*srun_prefix(nodes, within_step), *options, *agent_command(python)]
 
 
-def srun_prefix(nodes: int) -> list[str]:
-    """Return an srun command for a step with one task on each node; every task gets the standard input."""
-    return ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--input=all", "--export=ALL"]
+def srun_prefix(nodes: int, within_step: bool) -> list[str]:
+    """Return an srun command for a step with one task on each node; every task gets the standard input.
+
+    `within_step`: it is called in a step, such as `srun --pty bash`, which holds the CPUs, memory and GPUs that the new
+    step needs. They share them then.
+    """
+    tasks = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--input=all", "--export=ALL"]
+    if not within_step:
+        return ["srun", *tasks]
+    unset = [word for name in _OF_THE_STEP for word in ("-u", name)]
+    return ["env", *unset, "srun", "--overlap", *tasks]
+
+
+def is_within_step(environ: Mapping[str, str]) -> bool:
+    """Return True in a process that srun started; the script of a job is in no step."""
+    return environ.get("SLURM_STEP_ID", "").isdecimal()
 
 
 def smallest_cpu_count(text: str) -> int | None:

@@ -21,6 +21,7 @@ from launcher.timeouts import (
     HEARTBEAT_SECONDS,
     PREFLIGHT_SECONDS,
     SECOND_INTERRUPT_SECONDS,
+    WORDS_SECONDS,
 )
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -42,6 +43,7 @@ class Controller:
         self._stopped_at = 0.0
         self.start_failure = ""
         """The reason why ranks could not be started, or why the connection to them was lost; empty otherwise."""
+        self._said: set[str] = set()
         self._give_up_at = float("inf")
         self._heartbeat_at = time.monotonic()
 
@@ -73,6 +75,7 @@ class Controller:
         refused: dict[int, str] = {}
         deadline = time.monotonic() + PREFLIGHT_SECONDS
         while self._nodes - ready.keys() - refused.keys() and self.stop_signal is None:
+            self._say_why_it_takes_long(deadline - PREFLIGHT_SECONDS)
             event = self._next_event(max(0.0, min(CONTROLLER_POLL_SECONDS, deadline - time.monotonic())))
             if event is None and time.monotonic() >= deadline:
                 refused |= self._unanswered(ready.keys() | refused.keys())
@@ -85,9 +88,21 @@ class Controller:
             raise LaunchError("\n".join(dict.fromkeys(refused.values())))
         return ready
 
+    def _say_why_it_takes_long(self, since: float) -> None:
+        """Pass on the words of srun or ssh, once each, where the agents do not answer soon: srun waits in silence."""
+        if time.monotonic() - since < WORDS_SECONDS:
+            return
+        for each in self._connections:
+            words = _last_errors(each) if each.errors else ""
+            if words and words not in self._said:
+                self._said.add(words)
+                say(f"ftlaunch: waiting for {each.place}: {words}")
+
     def _unanswered(self, answered: set[int]) -> dict[int, str]:
         silent = sorted({each.place for each in self._connections if set(each.nodes) - answered})
-        reason = f"no answer from {', '.join(silent)} within {PREFLIGHT_SECONDS:g} s."
+        words = "; ".join(_last_errors(each) for each in self._connections if each.place in silent and each.errors)
+        said = f" It says: {words}." if words else ""
+        reason = f"no answer from {', '.join(silent)} within {PREFLIGHT_SECONDS:g} s.{said}"
         return dict.fromkeys(sorted(self._nodes - answered), reason)
 
     def start(self, launch: LaunchSpec, hosts: Sequence[str]) -> None:

@@ -10,6 +10,9 @@ PREFLIGHT_SECONDS = 60.0
 """Limit for an agent's answer to the preflight order. It covers the ssh or srun connection, Python's start and the
 checks of the machine."""
 
+WORDS_SECONDS = 5.0
+"""Time without the agents' answer after which the words of srun or ssh are passed on, such as why it waits."""
+
 SSH_CONNECT_SECONDS = 10
 """Limit for ssh to connect to a host (ConnectTimeout). So ssh's own error message comes before PREFLIGHT_SECONDS."""
 

@@ -58,6 +58,8 @@ run() {
   signalled="" torchrun=""
   trap stop USR1 TERM
   scratch=${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/ftsys-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}-$node
+  # The name can be guessed and holds code, the compiled ops: a folder that is there already is somebody else's.
+  mkdir -m 700 "$scratch" || refuse "'$scratch' cannot be made, or somebody else made it: remove it on $node."
   trap 'rm -rf "$scratch"' EXIT
   if [ "$FTSYS_DEVICE" = cpu ]; then export CUDA_VISIBLE_DEVICES="" DS_ACCELERATOR=cpu; fi
   # Folder for compiled ops: a new one has no stale lock of another process, and none of ours stays behind.

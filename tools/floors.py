@@ -6,7 +6,20 @@ from tools.imports import PACKAGES, Import
 
 # The rooms of ftsys from the bottom up. A room may import from its own and from lower ones.
 FLOORS = (
-    ("errors", "tasks", "files", "cache", "ranks", "did_you_mean", "integrity", "lease", "distributed", "metrics"),
+    (
+        "errors",
+        "tasks",
+        "files",
+        "cache",
+        "ranks",
+        "did_you_mean",
+        "integrity",
+        "lease",
+        "distributed",
+        "metrics",
+        "untrusted",
+        "labels",
+    ),
     ("config", "fast_import", "model_files"),
     ("run_folder", "report"),
     ("data", "kernels"),
@@ -18,8 +31,8 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {frozenset(("data", "kernels"))}
 PLANNER = "launcher.planner"
-PLANNER_READS = {"ftsys.config", "ftsys.errors", "ftsys.model_files.config"}
-LAUNCHER_READS = {"ftsys.config", "ftsys.tasks", "ftsys.errors", "ftsys.model_files.config", "ftsys.run_folder"}
+PLANNER_READS = {"ftsys.config", "ftsys.errors", "ftsys.model_files.config", "ftsys.untrusted"}
+LAUNCHER_READS = PLANNER_READS | {"ftsys.tasks", "ftsys.run_folder"}
 PLANNING_ROOMS = {"train", "probe", "bench", "cli", "demo", "run_glue"}
 HEAVY = {"torch", "transformers", "datasets", "deepspeed", "pandas", "sklearn", "scipy"}
 STOCK_TRAINER = {"Trainer", "TrainingArguments"}

@@ -67,8 +67,14 @@ def _field_mistakes(tree: Mapping[str, Any]) -> Iterator[Mistake]:
         seen: set[str] = set()
         for detail in error.errors(include_url=False, include_context=False):
             key = _key_of(detail["loc"])
-            if key not in seen:  # a union reports one error for each of its members
-                seen.add(key)
+            if key in seen:  # a union reports one error for each of its members
+                continue
+            seen.add(key)
+            if len(detail["loc"]) == 1 and "." in key:
+                yield Mistake(
+                    f"{key!r} in quotes is one key, not a section and its key: write it without quotes.", (key,)
+                )
+            else:
                 yield Mistake(_message(key, _value_at(tree, key), unknown=detail["type"] == "extra_forbidden"), (key,))
 
 

@@ -38,6 +38,7 @@ def identity_parts(run: RunConfig) -> dict[str, Any]:
         "task": asdict(task_of(run)),
         "data": {"source": run.data.source, "max_length": run.data.max_length} | _cut(run),
         "model": run.model.name,
+        **({} if run.model.head == "auto" else {"head": run.model.head}),
         "batch": run.batch.model_dump(exclude={"micro_tokens"}),
         "train": {key: value for key, value in train.items() if key not in _WITHOUT_EFFECT},
         "trainer": {key: run.trainer[key] for key in RESULT_TRAINER_FIELDS if key in run.trainer},
@@ -45,8 +46,9 @@ def identity_parts(run: RunConfig) -> dict[str, Any]:
 
 
 def _cut(run: RunConfig) -> dict[str, Any]:
-    """Return first_rows, or nothing if all rows are used: older runs, which had no such key, keep their identity."""
-    return {"first_rows": run.data.first_rows} if run.data.first_rows else {}
+    """Return first_rows and quoting if they are set: older runs, which had no such keys, keep their identity."""
+    quoting = {} if run.data.quoting == "auto" else {"quoting": run.data.quoting}
+    return ({"first_rows": run.data.first_rows} if run.data.first_rows else {}) | quoting
 
 
 def run_identity(run: RunConfig) -> str:

@@ -1,6 +1,5 @@
 """Loads a run file with overrides from the command line, and records the origin of each value."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from ftsys.config.build import SECTIONS, accepts_only_text, build_run, known_keys, plain_tree
 from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
+from ftsys.untrusted import parse_toml
 
 DEFAULT, FILE, COMMAND_LINE = "default", "file", "command line"
 _EITHER_OR = (("train.epochs", "train.max_steps"), ("batch.global_size", "batch.global_tokens"))
@@ -62,7 +62,7 @@ def _flatten(tree: Mapping[str, Any]) -> Tree:
 def read_run_file(path: str | Path) -> Tree:
     """Read the plain values of a TOML file. Raises ConfigError, with the line of a TOML error."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+        return parse_toml(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"run file {str(path)!r} does not exist: give the path of a TOML file.") from None
     except OSError as error:
@@ -70,7 +70,7 @@ def read_run_file(path: str | Path) -> Tree:
     except UnicodeDecodeError as error:
         text = f"run file {str(path)!r} is not UTF-8 text (byte {error.start}): save it as UTF-8."
         raise ConfigError(text) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"run file {str(path)!r} is not valid TOML: {error}. Correct that line.") from error
 
 
@@ -102,8 +102,8 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
 def _parse_value(key: str, text: str) -> Any:
     field = known_keys().get(key)
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {text}")
+    except ValueError:
         return text
     value = parsed["value"]
     if isinstance(value, dict):

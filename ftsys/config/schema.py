@@ -113,6 +113,9 @@ class DataSection(Section):
         dict[str, Whole], Write("a table of splits and whole numbers above 0, such as {train = 1000}")
     ] = {}
     """Number of rows to use from the start of each named split. All rows of a split that is not named are used."""
+    quoting: Annotated[Literal["auto", "csv", "none"], Write('"auto", "csv" or "none"')] = "auto"
+    """Quoting of CSV and TSV files: "csv" (quotation marks around a field are removed) or "none" (they belong to the
+    text). "auto": CSV is quoted; a TSV file is read as it can be, and refused if both ways are possible."""
     store: Text = "auto"
     """Folder for the stores of tokenized data. "auto": $FTSYS_CACHE/stores, or ftsys/stores in the user's cache folder
     (usually ~/.cache)."""
@@ -123,6 +126,10 @@ class ModelSection(Section):
 
     name: Annotated[Text, BeforeValidator(partial(todays_word, "model.name"))] = "bundled"
     """Name of a model on the Hub, or a model folder. "bundled": the small model that the `demo` extra installs."""
+    head: Annotated[Literal["auto", "keep", "new"], Write('"auto", "keep" or "new"')] = "auto"
+    """Classification head of a model that was trained for a task before. "auto": kept, with its outputs mapped to
+    `task.labels` by name, and refused if the names differ; "keep": its outputs are taken in the order of `task.labels`;
+    "new": newly initialized."""
 
 
 class BatchSection(Section):

@@ -7,6 +7,7 @@ from ftsys.config.mistake import Mistake
 from ftsys.config.schema import RunTree
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
+from ftsys.labels import look_alikes, visible
 from ftsys.metrics import METRICS
 from ftsys.tasks import GLUE, PARAPHRASE, Task
 
@@ -94,6 +95,12 @@ def _list_mistakes(run: RunTree, name: str) -> Iterator[Mistake]:
             yield Mistake(
                 f"task.{key}={list(names)!r} repeats a name or has an empty one: write each once.", (f"task.{key}",)
             )
+    if pair := look_alikes(section.labels) if len(set(section.labels)) == len(section.labels) else None:
+        text = (
+            f"task.labels names {visible(pair[0])} and {visible(pair[1])}, which look the same: write one of them, and "
+            "correct the files."
+        )
+        yield Mistake(text, ("task.labels",))
     if len(section.columns) > 2:
         text = f"task.columns={list(section.columns)!r} names {len(section.columns)} columns: write one or two."
         yield Mistake(text, ("task.columns",))

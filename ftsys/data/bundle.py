@@ -11,19 +11,22 @@ A run that names a bundle takes model and store from it and sends no request to 
 (source, length, task) must be those that the bundle was made for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from typing_extensions import TypedDict
 
 from ftsys.config.old_words import in_todays_words
 from ftsys.data.hub_offline import switch_hub_off
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import check_fit, tokenizer_fingerprint
 from ftsys.errors import ConfigError, DataError
-from ftsys.integrity import SealedJson, sha256_of
+from ftsys.integrity import SealedJson, damage_of
 from ftsys.model_files.folder import check_model_folder, resolve_model_folder
 from ftsys.tasks import Task
+from ftsys.untrusted import FileEntries, FileName, typed
 
 if TYPE_CHECKING:
     from ftsys.config import RunConfig
@@ -35,18 +38,26 @@ HF_FOLDER = "hf"
 _SEALED = SealedJson("checksum", order="given", indent=1)
 
 
+class _Fields(TypedDict):
+    asked: dict[str, Any]
+    store: FileName
+    files: FileEntries
+    version: str
+    format: int
+
+
 @dataclass(frozen=True)
 class Bundle:
     """The contents of bundle.json.
 
     `asked` has the values that a run must have to use the bundle (see `asked_of`). `store` is the store's fingerprint.
-    `files` maps each file's path in the bundle to {"bytes", "sha256"}. `version` is the version of ftsys that made it.
+    `files` maps each file's path in the bundle to its size and hash. `version` is the version of ftsys that made it.
     """
 
     path: Path
     asked: Mapping[str, Any]
     store: str
-    files: Mapping[str, Mapping[str, Any]]
+    files: FileEntries
     version: str
     format: int = BUNDLE_FORMAT
 
@@ -74,7 +85,7 @@ class Bundle:
         Raises DataError for a folder that is not a bundle, or not a complete one.
         """
         bundle = cls.read(folder)
-        damage = [line for line in bundle.damage(contents=False) if not line.startswith(f"{folder / RUN_NAME}:")]
+        damage = bundle.damage(contents=False, without=(RUN_NAME,))
         if damage:
             raise DataError(f"{damage[0]} ({len(damage)} file(s) of the bundle are damaged). Copy the bundle again.")
         return bundle
@@ -85,14 +96,16 @@ class Bundle:
         path = folder / BUNDLE_NAME
         try:
             fields, intact = _SEALED.parse(path.read_bytes())
-            found = cls(folder, **fields) if fields["format"] == BUNDLE_FORMAT else None
+            found = cls._from_fields(folder, fields) if fields["format"] == BUNDLE_FORMAT else None
         except OSError as error:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror}): {str(folder)!r} is not a bundle. "
                 "Name a folder that `ftlaunch bundle` made."
             ) from error
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: is damaged, it holds no bundle's list. Copy the bundle again.") from error
+            raise DataError(
+                f"{path}: is damaged, it holds no bundle's list ({error}). Copy the bundle again."
+            ) from error
         if found is None:
             raise DataError(
                 f"{path}: bundle format {fields['format']!r}, this version reads {BUNDLE_FORMAT}. "
@@ -102,27 +115,24 @@ class Bundle:
             raise DataError(f"{path}: is damaged, its bytes are not those that were written. Copy the bundle again.")
         return found
 
-    def damage(self, contents: bool = True) -> list[str]:
+    @classmethod
+    def _from_fields(cls, folder: Path, fields: dict[str, Any]) -> "Bundle":
+        """Check the types of the fields and the names of the files. Raises ValueError, TypeError and KeyError."""
+        known = typed(_Fields, fields)
+        return cls(folder, known["asked"], known["store"], known["files"], known["version"], known["format"])
+
+    def damage(self, contents: bool = True, without: Sequence[str] = ()) -> list[str]:
         """Return a message for each file that is missing, has another size or, with `contents`, other bytes.
 
         A file in the folders of model and stores that bundle.json does not list counts too: a library might read it.
+        With `contents`, so does one in the bundle's own folder. The files of `without` are not compared.
         """
-        lines = [line for name, entry in sorted(self.files.items()) if (line := self._damage(name, entry, contents))]
+        lines = damage_of(self.path, {name: self.files[name] for name in self.files if name not in without}, contents)
         inside = [path for part in (MODEL_FOLDER, STORES_FOLDER) for path in (self.path / part).rglob("*")]
+        inside += self.path.iterdir() if contents else ()
         there = {str(path.relative_to(self.path)) for path in inside if not path.is_dir()}
-        return lines + [f"{self.path / name}: is not in {BUNDLE_NAME}" for name in sorted(there - set(self.files))]
-
-    def _damage(self, name: str, entry: Mapping[str, Any], contents: bool) -> str | None:
-        path = self.path / name
-        try:
-            size = path.stat().st_size
-            if size != entry["bytes"]:
-                return f"{path}: {size} bytes instead of {entry['bytes']}"
-            if contents and sha256_of(path) != entry["sha256"]:
-                return f"{path}: is damaged, its sha256 is not the one in {BUNDLE_NAME}"
-        except OSError as error:
-            return f"{path}: cannot be read ({error.strerror})"
-        return None
+        unknown = sorted(there - {*self.files, BUNDLE_NAME, *without})
+        return lines + [f"{self.path / name} is not in {BUNDLE_NAME}" for name in unknown]
 
     def check(self, run: "RunConfig", task: Task) -> None:
         """Raise ConfigError that lists every value of the run that differs from what the bundle was made for."""
@@ -142,6 +152,7 @@ def asked_of(run: "RunConfig", task: Task) -> dict[str, Any]:
         "data.source": run.data.source,
         "data.max_length": run.data.max_length,
         **({"data.first_rows": run.data.first_rows} if run.data.first_rows else {}),
+        **({} if run.data.quoting == "auto" else {"data.quoting": run.data.quoting}),
         "task.name": task.name,
         "task.columns": list(task.columns),
         "task.labels": list(task.labels),

@@ -23,6 +23,7 @@ from ftsys.files import is_full, storage_error, storage_errors
 from ftsys.lease import Lease, LeaseTimes, hold_or_wait
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder, find_model_folder
+from ftsys.report.notes import show_notes
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def _request(run: "RunConfig", task: Task, folder: Path, source: Any = None) -> 
 
     ConfigError.raise_if(length_mistakes(run.data.max_length, model_config(folder)))
     data = run.data if source is None else run.data.model_copy(update={"source": source})
-    return StoreRequest(open_source(data, task), task, folder, run.data.max_length, store_root(run.data.store))
+    opened = open_source(data, task)
+    show_notes(*opened.notes)
+    return StoreRequest(opened, task, folder, run.data.max_length, store_root(run.data.store))
 
 
 def make_or_wait(request: StoreRequest, progress: Progress | None = None, times: LeaseTimes | None = None) -> Store:

@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ftsys.cache import cache_folder
+from ftsys.cache import executable_cache
 from ftsys.kernels.dropout import Windows, check_width, mask_tables, threshold
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -56,7 +56,8 @@ def _compiled(rate: float, epsilon: float, variant: tuple[object, ...]) -> Calla
     torch.compile counts how often it compiled one code object, and with `fullgraph` fails above a limit of eight. So
     each variant is compiled from a code object of its own.
     """
-    os.environ.setdefault(_CACHE, str(cache_folder() / "inductor"))  # kept between runs
+    if _CACHE not in os.environ:
+        os.environ[_CACHE] = str(executable_cache("inductor"))  # kept between runs
     lowest, factor = threshold(rate)
 
     def dropped_add_norm(

@@ -1,7 +1,6 @@
 """Finds and reads a model's config.json on this machine; needs no Hugging Face library and no network."""
 
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
+from ftsys.model_files.values import wrong_values
+from ftsys.untrusted import json_object
 
 BUNDLED = "bundled"
 """The name of the model that the `demo` extra carries."""
@@ -27,20 +28,32 @@ def bundled_folder() -> Path:
     )
 
 
+class WrongModelConfig(ConfigError):
+    """A config.json is there, but no model can be made from it."""
+
+
 def model_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a model folder. Raises ConfigError if it is missing or not a JSON object."""
+    """Read the config.json of a model folder. Raises ConfigError if it is missing.
+
+    Raises WrongModelConfig if it is not a JSON object, or holds a size that no model can have.
+    """
     path = folder / "config.json"
+    config = _read_config(folder, path)
+    mistakes = list(wrong_values(config))
+    if mistakes:
+        raise WrongModelConfig(f"{path}: {'; '.join(mistakes)}. Download or save the model again.")
+    return config
+
+
+def _read_config(folder: Path, path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
+        return json_object(path.read_bytes())
     except FileNotFoundError:
         raise ConfigError(
             f"{str(folder)!r} has no config.json: it is not a model folder. Correct model.name."
         ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}). Download or save the model again.") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path}: holds {type(config).__name__}, not an object. Download or save the model again.")
-    return config
+        raise WrongModelConfig(f"{path}: cannot be read ({error}). Download or save the model again.") from error
 
 
 def local_config(name: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:

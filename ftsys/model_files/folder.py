@@ -1,7 +1,6 @@
 """Finds, downloads and checks the folder of a model, without loading the model."""
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ftsys.errors import ConfigError
 from ftsys.integrity import sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.config import BUNDLED, bundled_folder, model_config
+from ftsys.untrusted import shards_of_index
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 BUNDLED_HUB_NAME = f"sentence-transformers/{BUNDLED_MODEL}"
@@ -140,7 +140,13 @@ def longest_sequence(config: dict[str, Any]) -> int | None:
     if not isinstance(positions, int) or positions <= 0 or config.get("position_biased_input") is False:
         return None
     if config.get("model_type") in _PADDED_POSITIONS:
-        positions -= int(config.get("pad_token_id", 1)) + 1
+        padding = config.get("pad_token_id", 1)
+        if padding is None:
+            raise ConfigError(
+                f"config.json has pad_token_id=null, but positions of {config['model_type']!r} are counted from it: "
+                "write the id of the tokenizer's padding token, 1 in RoBERTa's own."
+            )
+        positions -= padding + 1
     return positions
 
 
@@ -155,7 +161,11 @@ def _missing_shards(folder: Path) -> list[str]:
 
 
 def _shards(index: Path) -> list[str]:
-    return sorted(set(json.loads(index.read_bytes()).get("weight_map", {}).values()))
+    """Return the names in the index of split weights. Raises ConfigError for a damaged one, and for a path in it."""
+    try:
+        return shards_of_index(index.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{index}: cannot be used ({error}). Copy or download the model again.") from error
 
 
 def _hub_folder(name: str) -> Path:

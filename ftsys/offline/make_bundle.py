@@ -28,12 +28,14 @@ from ftsys.data.bundle import (
 from ftsys.data.prepare import ensure_store
 from ftsys.data.store.reader import Store, store_files
 from ftsys.errors import ConfigError, DataError
-from ftsys.files import storage_errors, sync_folder
+from ftsys.files import remove_tree, storage_errors, sync_folder
 from ftsys.integrity import hashed_file, sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
+from ftsys.model_files.config import BUNDLED
 from ftsys.model_files.folder import model_files, resolve_model_folder
 from ftsys.offline.hf_caches import for_bundle
 from ftsys.tasks import Task
+from ftsys.untrusted import FileEntry
 
 _READ_BYTES = 1 << 20
 
@@ -70,7 +72,7 @@ def make_bundle(run: RunConfig, task: Task, target: Path, progress: Progress | N
             return _same(held, contents), False
         with held:
             for left in target.parent.glob(f"{target.name}.tmp-*"):  # left by processes that were killed
-                shutil.rmtree(left)
+                remove_tree(left)
             return _write(target, contents), True
 
 
@@ -86,6 +88,8 @@ def _there(target: Path) -> Bundle | None:
 
 def _contents(run: RunConfig, task: Task, store: Store, scratch: Path) -> _Contents:
     model, place = resolve_model_folder(run.model.name), f"{STORES_FOLDER}/{store.path.name}"
+    if run.model.name != BUNDLED:
+        _refuse_links(model)
     files: dict[str, Path | bytes] = {f"{MODEL_FOLDER}/{name}": model / name for name in model_files(model)}
     files |= {f"{place}/{name}": store.path / name for name in store_files(store)}
     known = {f"{place}/{split.file}": split.sha256 for split in store.index.splits.values()}
@@ -96,6 +100,21 @@ def _contents(run: RunConfig, task: Task, store: Store, scratch: Path) -> _Conte
     files |= {f"{HF_FOLDER}/{name}": source for name, source in cached.items()}
     links = {f"{HF_FOLDER}/{name}": target for name, target in links.items()}
     return _Contents(asked_of(run, task), store.fingerprint, files, known, links)
+
+
+def _refuse_links(model: Path) -> None:
+    """Raise ConfigError if a link in the model folder leads out of it: the bundle would get a copy of any such file.
+
+    A folder of the Hub's cache links to its `blobs`, which is allowed.
+    """
+    folder = model.resolve()
+    roots = [folder, *([folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [])]
+    for path in (model / name for name in model_files(model)):
+        real = path.resolve()
+        if not any(real.is_relative_to(root) for root in roots):
+            raise ConfigError(
+                f"{str(path)!r} is a link to {str(real)!r}, outside the model folder: put a copy of the file there."
+            )
 
 
 def _run_text(run: RunConfig) -> str:
@@ -157,7 +176,7 @@ def _write(target: Path, contents: _Contents) -> Bundle:
     return bundle
 
 
-def _write_file(source: Path | bytes, target: Path) -> dict[str, Any]:
+def _write_file(source: Path | bytes, target: Path) -> FileEntry:
     """Copy a file or write a text, flush it, and return its entry: what was written, hashed on the way."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with _reading(source) as reading, hashed_file(target) as writing:

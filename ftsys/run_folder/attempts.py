@@ -6,7 +6,6 @@ finds the higher number and stops with exit status 77.
 """
 
 import errno
-import json
 import os
 import uuid
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from ftsys.errors import RunFolderError
 from ftsys.files import atomic_write_json, storage_errors, sync_folder
 from ftsys.run_folder.layout import ATTEMPTS
+from ftsys.untrusted import json_object
 
 
 def highest_attempt(output_dir: Path | str) -> int:
@@ -46,7 +46,7 @@ def read_owner(output_dir: Path | str, forgive: bool = False) -> dict[str, Any] 
     if attempt == 0:
         return None
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
+        owner = json_object(path.read_bytes())
         return {
             **owner,
             "attempt": attempt,

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import socket
 import sys
 import time
@@ -17,7 +16,7 @@ from ftsys.errors import (
     RunFolderError,
     StorageError,
 )
-from ftsys.files import atomic_write_json, json_safe, storage_errors
+from ftsys.files import atomic_write_json, json_safe, remove_tree, storage_errors
 from ftsys.run_folder.attempts import highest_attempt, read_owner, take_attempt
 from ftsys.run_folder.layout import (
     ATTEMPTS,
@@ -191,10 +190,7 @@ def _remove_written(folder: Path) -> None:
     """Remove the files that a run writes, then the folders that are empty after that."""
     with storage_errors(folder):
         for path in [path for pattern in WRITTEN for path in folder.glob(pattern)]:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove_tree(path)
         for name in {pattern.split("/")[0] for pattern in WRITTEN if "/" in pattern}:
             if (folder / name).is_dir() and not any((folder / name).iterdir()):
                 (folder / name).rmdir()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.files import json_safe, storage_errors
+from ftsys.untrusted import json_object
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def _same_attempt(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bo
 def _parse(path: Path) -> Iterable[dict[str, Any]]:
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            line = json.loads(text)
+            line = json_object(text)
             yield {**line, "step": int(line["step"]), "attempt": int(line["attempt"])}
         except (ValueError, KeyError, TypeError):
             if text.strip():

@@ -1,13 +1,15 @@
 """Writes and reads results.json, and writes the model card of a finished run."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from ftsys.errors import RunFolderError
 from ftsys.files import atomic_write_json
 from ftsys.run_folder.layout import RESULTS
+from ftsys.untrusted import json_object, typed
 
 RESULT_KEYS = (
     "task",
@@ -47,16 +49,25 @@ def write_results(output_dir: Path | str, results: Mapping[str, Any], attempt: i
     atomic_write_json(Path(output_dir) / RESULTS, ordered)
 
 
+class _Needed(TypedDict):
+    """The keys that readers of a results.json rely on."""
+
+    task: str
+    model: NotRequired[str]
+    metrics: NotRequired[dict[str, dict[str, Any]]]
+    attempt: NotRequired[int]
+
+
 def read_results(output_dir: Path | str) -> dict[str, Any] | None:
     """Read results.json; None if there is no such file. Raises RunFolderError if it is damaged."""
     path = Path(output_dir) / RESULTS
     try:
-        results: dict[str, Any] = {**json.loads(path.read_text(encoding="utf-8"))}
-        int(results.get("attempt", 0))  # a file with another value is damaged too
+        results = json_object(path.read_bytes())
+        typed(_Needed, results)
         return results
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise RunFolderError(
             f"{str(path)!r} is damaged ({error}). Remove it to go on from the last checkpoint, "
             "or start from the beginning with --overwrite."

@@ -5,7 +5,6 @@
 Only the newest attempt writes it. Times are in seconds since 1970.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from ftsys.errors import (
 from ftsys.files import atomic_write_json
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.layout import STATUS
+from ftsys.untrusted import json_object, typed
 
 State = Literal["running", "done", "failed", "refused", "stopped", "hung", "lost"]
 
@@ -79,10 +79,10 @@ def read_status(output_dir: Path | str) -> Status | None:
     """Read status.json; None if there is no such file. Raises RunFolderError if it is damaged."""
     path = Path(output_dir) / STATUS
     try:
-        return Status(**json.loads(path.read_text(encoding="utf-8")))
+        return typed(Status, json_object(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise RunFolderError(
             f"{str(path)!r} is damaged ({error}). Start the run again, which writes a new one."
         ) from error
@@ -94,10 +94,9 @@ def read_status_after_crash(output_dir: Path | str) -> dict[str, Any]:
     For programs that must come to a conclusion in any case: a missing file and a damaged one mean the same to them.
     """
     try:
-        status = json.loads((Path(output_dir) / STATUS).read_text(encoding="utf-8"))
+        return json_object((Path(output_dir) / STATUS).read_bytes())
     except (OSError, ValueError):
         return {}
-    return status if isinstance(status, dict) else {}
 
 
 def exit_of_this_start(folder: Path, before: int) -> int | None:

@@ -27,9 +27,15 @@ class StatusWriter:
             self.write_for_rank_0(exit_status, reason)
 
     def write_for_rank_0(self, exit_status: int | None, reason: str) -> None:
-        """Write status.json as `write` does, on any rank: for the rank that reports the end after rank 0 has died."""
+        """Write status.json as `write` does, on any rank: for the rank that reports the end after rank 0 has died.
+
+        The first end of an attempt is kept.
+        """
         former = read_status_after_crash(self.folder)
-        step = former.get("step", 0) if former.get("attempt") == self.attempt else 0
+        mine = former.get("attempt") == self.attempt
+        if mine and former.get("exit") is not None:
+            return  # a rank that was suspended while the run ended would blame those that left meanwhile
+        step = former.get("step", 0) if mine else 0
         state = "running" if exit_status is None else STATE_OF[exit_status]
         write_status(self.folder, state, exit_status, reason, self.phase, step, self.attempt)
 

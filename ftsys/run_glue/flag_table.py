@@ -9,7 +9,9 @@ TASKS = tuple(name for name in GLUE if name != "ax")
 
 RUN_FILE_KEYS = {
     "model_name_or_path": "model.name",
+    "head": "model.head",
     "max_seq_length": "data.max_length",
+    "quoting": "data.quoting",
     "learning_rate": "train.learning_rate",
     "seed": "train.seed",
     "save_total_limit": "train.save_keep",

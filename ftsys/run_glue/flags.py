@@ -11,6 +11,7 @@ from typing import Any
 
 from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError
+from ftsys.untrusted import parse_json
 
 Flags = dict[str, Any]
 
@@ -31,6 +32,7 @@ class ModelFlags:
     model_revision: str = _flag("main", "Only main is supported: for another revision, give its folder as the model.")
     token: str | None = _flag(None, "Not supported: set the environment variable HF_TOKEN.")
     trust_remote_code: bool = _flag(False, "Only False is supported: code from a model's repository is never run.")
+    head: str = _flag("auto", "A trained head: auto (mapped by the names of its classes), keep (in order) or new.")
     ignore_mismatched_sizes: bool = _flag(False, "No effect: a head of another size is always newly initialized.")
 
 
@@ -42,9 +44,13 @@ class DataFlags:
     glue_dir: str | None = _flag(None, "A folder with GLUE's original TSV files, to use instead of the Hub.")
     dataset_name: str | None = _flag(None, "A data set of the Hub, or a folder in the same form.")
     dataset_config_name: str | None = _flag(None, "The configuration of --dataset_name.")
-    train_file: str | None = _flag(None, "The training file: CSV, TSV, JSON lines or Parquet.")
+    train_file: str | None = _flag(None, "The training file: CSV, TSV, JSON or Parquet.")
     validation_file: str | None = _flag(None, "The validation file, in the same formats.")
     test_file: str | None = _flag(None, "The test file, in the same formats.")
+    text_column_names: str | None = _flag(None, "The one or two text columns, with a comma between; else inferred.")
+    label_column_name: str | None = _flag(None, "The label column; else 'label'.")
+    do_regression: bool | None = _flag(None, "True: labels are numbers to predict; False: classes; else inferred.")
+    quoting: str = _flag("auto", "Quoting of CSV and TSV files: csv, none, or auto (see data.quoting).")
     max_seq_length: int = _flag(128, "The maximum number of tokens of an example; longer ones are truncated.")
     overwrite_cache: bool = _flag(False, "No effect: a store is identified by its text and is never stale.")
     pad_to_max_length: bool = _flag(True, "No effect: batches are packed, without padding.")
@@ -142,7 +148,7 @@ def _unknown(argument: str, known: Sequence[str]) -> str:
 def _arguments_from_json(path: Path) -> list[str]:
     """Read a JSON file's keys and values as command-line arguments. Raises ConfigError if it holds no object."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = parse_json(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{str(path)!r} cannot be read ({error.strerror}): give the path of a JSON file.") from error
     except ValueError as error:
@@ -164,7 +170,7 @@ def _plain(name: str, value: Any) -> Any:
         return value.value
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            return json.loads(value)
+            return parse_json(value)
         except ValueError as error:
             raise ConfigError(f"--{name} {value!r} is not JSON ({error}): correct it.") from error
     return value

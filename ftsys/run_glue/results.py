@@ -54,7 +54,7 @@ def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> RunResults
         store = ensure_store(run, task, progress)
     missing = [name for name in names if name not in store.splits]
     ConfigError.raise_if(f"the source has no split {name!r}; it has {sorted(store.splits)}." for name in missing)
-    model, fresh = load_model(model_folder_of(run), task, run.train.seed)
+    model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head)
     if fresh:
         raise ConfigError(
             f"--model_name_or_path {run.model.name!r} is not trained for a task ({', '.join(fresh)} would be made "

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
 from ftsys.run_glue.flag_table import ALLOWED_VALUES, RUN_FILE_KEYS, TASKS, WITHOUT_EFFECT
 from ftsys.run_glue.flags import DEFAULTS, Flags
-from ftsys.run_glue.infer_task import InferredTask, infer_from_file, infer_from_hub
+from ftsys.run_glue.infer_task import LABEL, InferredTask, Wishes, infer_from_file, infer_from_hub
 from ftsys.tasks import GLUE, Task
 
 OWN_NAME = "own"
@@ -39,30 +40,36 @@ class Request:
 
 @dataclass(frozen=True)
 class _Data:
-    """Task and source of a run file, and the task's row with the names of its splits."""
+    """Task and source of a run file, the task's row with the names of its splits, and notes on what was inferred."""
 
     task: dict[str, Any]
     source: Any
     row: Task
+    notes: tuple[str, ...] = ()
 
 
 def translate(
     flags: Flags,
     ranks: int,
-    infer_file: InferFromFile = infer_from_file,
-    infer_hub: InferFromHub = infer_from_hub,
+    infer_file: InferFromFile | None = None,
+    infer_hub: InferFromHub | None = None,
 ) -> Request:
     """Translate `flags` (from `read_flags`) for `ranks` ranks. Defaults are those of the script and of transformers.
 
     Raises ConfigError that names every flag that is not supported, and DataError for data from which no task follows.
     """
-    mistakes = [*_unsupported(flags), *_missing(flags)]
+    mistakes = [*_unsupported(flags), *_missing(flags), *_needless(flags)]
     strategy = str(flags.get("eval_strategy", "no"))
     evaluates = bool(flags.get("do_eval")) or strategy != "no"
     if not (flags.get("do_train") or evaluates or flags.get("do_predict")):
         mistakes.append("there is nothing to do: write --do_train, --do_eval, --do_predict or several of them.")
     ConfigError.raise_if(mistakes)
-    data = _data(flags, infer_file, infer_hub)
+    wishes = Wishes.of(flags)
+    data = _data(
+        flags,
+        infer_file or partial(infer_from_file, wishes=wishes),
+        infer_hub or partial(infer_from_hub, wishes=wishes),
+    )
     tree: Tree = {"task": data.task, "data": {"source": data.source, "max_length": DEFAULTS["max_seq_length"]}}
     tree |= {"model": {}, "batch": {}, "train": {"learning_rate": 5e-5, "seed": 42}, "engine": {}, "trainer": {}}
     for flag, value in flags.items():
@@ -80,7 +87,10 @@ def translate(
         overwrite=bool(flags.get("overwrite_output_dir") or flags.get("overwrite")),
         name=str(flags["task_name"]).lower() if flags.get("task_name") else "None",
         logging_dir=flags.get("logging_dir"),
-        notes=tuple(f"--{flag} changes nothing: {WITHOUT_EFFECT[flag]}" for flag in flags if flag in WITHOUT_EFFECT),
+        notes=(
+            *data.notes,
+            *(f"--{flag} changes nothing: {WITHOUT_EFFECT[flag]}" for flag in flags if flag in WITHOUT_EFFECT),
+        ),
     )
 
 
@@ -119,8 +129,15 @@ def _missing(flags: Flags) -> Iterator[str]:
         for flag, asked in (("validation_file", "do_eval"), ("test_file", "do_predict")):
             if flags.get(asked) and not flags.get(flag):
                 yield f"--{asked} needs --{flag}, for --train_file has rows to train on alone."
-    elif flags.get("validation_file") or flags.get("test_file"):
+    if not flags.get("train_file") and (flags.get("validation_file") or flags.get("test_file")):
         yield "--validation_file and --test_file need --train_file, which says what the columns and labels are."
+
+
+def _needless(flags: Flags) -> Iterator[str]:
+    """Yield a message for each flag about data of one's own if the task is a known one."""
+    for flag in ("text_column_names", "label_column_name", "do_regression") if flags.get("task_name") else ():
+        if flags.get(flag) is not None:
+            yield f"--{flag} describes data of your own, and --task_name names a known task: leave one of them out."
 
 
 def _data(flags: Flags, infer_file: InferFromFile, infer_hub: InferFromHub) -> _Data:
@@ -143,10 +160,14 @@ def _own_task(name: str, inferred: InferredTask, source: Any) -> _Data:
     if name in GLUE:
         name = f"{OWN_NAME}-{name}"  # the name of a known task would select that task's columns
     metrics = ("mse",) if inferred.regression else ("accuracy",)
-    row = Task(name, inferred.columns, inferred.labels, metrics, regression=inferred.regression)
+    label_column = inferred.label_column
+    row = Task(
+        name, inferred.columns, inferred.labels, metrics, regression=inferred.regression, label_column=label_column
+    )
     task: dict[str, Any] = {"name": name, "columns": list(inferred.columns), "metrics": list(metrics)}
     task |= {"regression": True} if inferred.regression else {"labels": list(inferred.labels)}
-    return _Data(task, source, row)
+    task |= {} if label_column == LABEL else {"label_column": label_column}
+    return _Data(task, source, row, inferred.notes)
 
 
 def _place(tree: Tree, flag: str, value: Any) -> None:

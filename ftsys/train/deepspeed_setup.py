@@ -10,12 +10,14 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ftsys.errors import LaunchError
+from launcher.planner.deepspeed_notes import compile_advice, compiled_ops
 
 SHARED_MEMORY_OP = "deepspeed_shm_comm"
 CPU_ADAM_OP = "cpu_adam"
@@ -66,6 +68,29 @@ def prepare_deepspeed(needed_ops: Sequence[str] = (), say: Callable[[str], objec
         deepspeed.ops.__compatible_ops__[SHARED_MEMORY_OP] = False
 
 
+def prepare_for_config(config: Mapping[str, Any], say: Callable[[str], object] = print) -> None:
+    """Make DeepSpeed safe to initialize with this JSON, and say which of its ops have to be compiled.
+
+    A process without a launcher becomes the only rank of its world: DeepSpeed would look for MPI. Raises LaunchError
+    when a dead process left the lock of an op that the JSON needs.
+    """
+    if "RANK" not in os.environ:
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT="0")  # a store of one process takes any free port
+    ops = compiled_ops(config)
+    prepare_deepspeed(ops, say)
+    if missing := [op for op in ops if not _is_built(op)]:
+        advice = compile_advice(config)
+        say(f"DeepSpeed compiles {', '.join(missing)}, which takes minutes{f'; {advice}' if advice else ''}")
+
+
+def _is_built(op: str) -> bool:
+    """Return True for an op that was compiled before, here or at DeepSpeed's installation."""
+    from deepspeed.git_version_info import installed_ops
+
+    return bool(installed_ops.get(op)) or any(_in_extensions(f"{op}/{op}.so"))
+
+
 def quiet_deepspeed() -> None:
     """Keep only warnings that a user can act on in DeepSpeed's log, and send it to stderr: stdout holds results.
 
@@ -87,14 +112,22 @@ def _worth_saying(record: logging.LogRecord) -> bool:
 
 def compile_locks() -> list[CompileLock]:
     """Return all locks in the folder where torch compiles extensions, each with its holder on this machine."""
-    from torch._appdirs import user_cache_dir
-
-    # The same folder as torch.utils.cpp_extension, which would create it and import setuptools.
-    own = os.environ.get("TORCH_EXTENSIONS_DIR")
-    root, pattern = (Path(own), "*/lock") if own else (Path(user_cache_dir(appname="torch_extensions")), "*/*/lock")
-    found = sorted(root.glob(pattern))
+    found = sorted(_in_extensions("*/lock"))
     holders = _holders({str(path.resolve()) for path in found}) if found else {}
     return [CompileLock(path, holders.get(str(path.resolve()))) for path in found]
+
+
+def _in_extensions(pattern: str) -> Iterator[Path]:
+    """Yield the paths that match `pattern` below the folder of one build, such as py311_cpu.
+
+    The folder is that of torch.utils.cpp_extension, which would create it and import setuptools.
+    """
+    from torch._appdirs import user_cache_dir
+
+    own = os.environ.get("TORCH_EXTENSIONS_DIR")
+    if own:
+        return Path(own).glob(pattern)
+    return Path(user_cache_dir(appname="torch_extensions")).glob(f"*/{pattern}")
 
 
 def _holders(paths: set[str]) -> dict[str, int]:

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from ftsys.config import RunConfig
+from ftsys.config import RunConfig, identity_parts
 from ftsys.data.batching.plan import plan_epoch
 from ftsys.data.store.reader import StoreSplit
 from ftsys.distributed import all_gather_object
-from ftsys.errors import FtsysError
+from ftsys.errors import ConfigError, FtsysError
 from ftsys.integrity import damage_of
 from ftsys.run_folder.layout import PLAN
 from ftsys.train.checkpoint.catalog import Checkpoint, complete_checkpoints
 from ftsys.train.checkpoint.files import read_json
+from ftsys.train.scheduler_world import ALONE
 from launcher.planner.deepspeed_config import user_json_of
 from launcher.planner.model_shape import ModelShape
 from launcher.planner.plan import Plan, World, make_plan, this_machine
@@ -98,6 +99,19 @@ def _asked(run: RunConfig) -> dict[str, Any]:
     """Return the settings that a plan is made from. World, model and data are not among them: they identify the run."""
     asked = run.model_dump(mode="json", include={"batch", "engine", "launch", "trainer"})
     return {**json.loads(json.dumps(asked)), "deepspeed": user_json_of(run), "format": Plan.format}
+
+
+def check_same_run(run: RunConfig) -> None:
+    """Raise ConfigError on every rank where ranks were given different runs. Collective."""
+    runs = all_gather_object(identity_parts(run) | {"output_dir": run.output_dir})
+    for rank, other in enumerate(runs):
+        found = [key for key, value in runs[0].items() if other[key] != value]
+        if found:
+            told = ", ".join(f"{key} {runs[0][key]!r} on rank 0 and {other[key]!r} on rank {rank}" for key in found)
+            raise ConfigError(
+                f"the ranks of one world have different runs: {told}. Give all the same run file and overrides; "
+                f"tasks of srun or mpirun that are runs of their own need {ALONE}=alone."
+            )
 
 
 def check_planned_alike(plan: Plan) -> None:

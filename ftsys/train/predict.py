@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from ftsys.config import RunConfig, resolve_task
 from ftsys.errors import DONE, ConfigError
 from ftsys.fast_import.hooks import end_fast_import
+from ftsys.labels import as_seen
 from ftsys.model_files.config import model_config
+from ftsys.model_files.head_order import head_names
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress
@@ -98,13 +100,12 @@ def _print_metrics(
 
 
 def _check_trained_for(task: Task, model_folder: Path) -> None:
-    """Raise ConfigError unless the folder holds a model whose head has the task's outputs, in the task's order."""
+    """Raise ConfigError unless the folder holds a model whose head has the task's classes, in any order."""
     if not (model_folder / "config.json").exists():
         raise ConfigError(f"{str(model_folder)!r} holds no trained model. Run `ftsys train` with this run file first.")
-    names = model_config(model_folder).get("id2label", {})
-    labels = [names[key] for key in sorted(names, key=int)]
-    if labels != (list(task.labels) or ["score"]):
+    names = head_names(model_config(model_folder))
+    if len(names) != task.num_outputs or set(map(as_seen, names)) != set(map(as_seen, task.labels or ["score"])):
         raise ConfigError(
-            f"the model in {str(model_folder)!r} was trained for labels {labels}, task {task.name!r} has "
+            f"the model in {str(model_folder)!r} was trained for labels {names}, task {task.name!r} has "
             f"{list(task.labels)}. Give the run file that it was trained with."
         )

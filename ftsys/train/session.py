@@ -37,17 +37,19 @@ from ftsys.train.fault_tolerance.out_of_memory import memory_explained
 from ftsys.train.fault_tolerance.watchdog import Watchdog
 from ftsys.train.planning import (
     check_planned_alike,
+    check_same_run,
     former_plan,
     plan_document,
     plan_with_micro_tokens,
     resolve_plan,
 )
-from ftsys.train.setup import check_recomputable, load_model, metrics_of, training_arguments
+from ftsys.train.setup import check_recomputable, deepspeed_settings, load_model, metrics_of, training_arguments
 from ftsys.train.trainer.checkpointers.run_folder import Attempt, RunFolderCheckpointer
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.predictions import EvaluationStopped
 from ftsys.train.trainer.trainer import Trainer
-from launcher.planner.deepspeed_config import to_text
+from launcher.planner.deepspeed_config import to_text, user_json_of
+from launcher.planner.deepspeed_notes import notes_on_json
 from launcher.planner.model_shape import known_shape
 from launcher.planner.plan import Plan
 
@@ -100,13 +102,14 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     """
     quiet_libraries()
     folder, train_split = watchdog.status_writer.folder, store.splits[str(task.train_split)]
-    model, fresh = load_model(model_folder_of(run), task, run.train.seed)
+    model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head)
     shape, packed = known_shape(model.config.to_dict(), task.num_outputs), why_not_packable(model) is None
     plan = former_plan(run, folder / CHECKPOINTS) or resolve_plan(run, train_split, packed=packed, model=shape)
     check_recomputable(model, plan)
     if plan.backend == "deepspeed":
-        _prepare_deepspeed(plan)
+        _prepare_deepspeed(run, plan)
     arguments = training_arguments(run, plan, task)
+    check_same_run(run)
     check_planned_alike(plan)
     stopping, progress = GracefulStop(watchdog.interruption), ProgressCallback()
     hooks = run_hooks(stopping, progress)
@@ -204,13 +207,13 @@ def train_until_stopped(
         checkpointer.save_before_leaving(trainer)
 
 
-def _prepare_deepspeed(plan: Plan) -> None:
-    from ftsys.train.deepspeed_setup import CPU_ADAM_OP, prepare_deepspeed
+def _prepare_deepspeed(run: RunConfig, plan: Plan) -> None:
+    from ftsys.train.deepspeed_setup import prepare_for_config
 
-    if "RANK" not in os.environ:  # one process and no launcher: DeepSpeed would look for MPI
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT="0")  # a store of one process takes any free port
-    prepare_deepspeed([CPU_ADAM_OP] if plan.offload != "none" and plan.device == "cuda" else [], say=say)
+    user_json = user_json_of(run)
+    for note in notes_on_json(user_json, run, plan) if user_json is not None else ():
+        say(f"note: {note}")
+    prepare_for_config(deepspeed_settings(run, plan), say)
 
 
 def _write_plan(session: Session) -> None:

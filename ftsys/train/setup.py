@@ -14,8 +14,10 @@ from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, compute, predictions_from_logits
 from ftsys.model_files.config import model_config
+from ftsys.model_files.load_errors import model_load_errors
 from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Task
+from ftsys.train.head import fit_head
 from ftsys.train.planning import rank_world
 from ftsys.train.trainer.arguments import TrainingArguments
 from ftsys.train.trainer.hooks import RunHooks
@@ -87,7 +89,7 @@ def _engine(run: RunConfig, plan: Plan) -> dict[str, Any]:
         **_recomputation(plan),
     }
     if plan.backend == "deepspeed":
-        engine["deepspeed"] = _deepspeed(run, plan)
+        engine["deepspeed"] = deepspeed_settings(run, plan)
     elif plan.ranks > 1:
         # Every weight of a sequence classifier takes part in its loss: searching unused ones costs a pass a step.
         engine["ddp_find_unused_parameters"] = False
@@ -115,7 +117,7 @@ def check_recomputable(model: PreTrainedModel, plan: Plan) -> None:
         raise ConfigError(not_recomputable(model.config.model_type))
 
 
-def _deepspeed(run: RunConfig, plan: Plan) -> dict[str, Any]:
+def deepspeed_settings(run: RunConfig, plan: Plan) -> dict[str, Any]:
     """Return the generated settings, overridden by the user's own. Raises ConfigError with every conflict."""
     user_json = user_json_of(run)
     return deepspeed_config(plan, run) if user_json is None else merged_config(user_json, run, plan)
@@ -142,29 +144,43 @@ def _greater_is_better(task: Task) -> bool:
     return METRICS[task.metrics[0]].greater_is_better
 
 
-def load_model(folder: Path, task: Task, seed: int) -> tuple[PreTrainedModel, list[str]]:
+def load_model(folder: Path, task: Task, seed: int, head: str = "auto") -> tuple[PreTrainedModel, list[str]]:
     """Return the pre-trained encoder with the task's head, in float32, and the names of freshly initialised weights.
 
-    The head's weights depend on `seed` alone, so every rank makes the same.
+    A new head's weights depend on `seed` alone, so every rank makes the same. `head` is `model.head` of the run file.
 
     Raises:
-        ConfigError: the model's type has no sequence classifier.
+        ConfigError: the model's type has no sequence classifier, transformers cannot load the folder, or its head was
+            trained for other classes.
     """
     check_has_classifier(model_config(folder).get("model_type"))
     set_seed(seed)
     names = dict(enumerate(task.labels)) if task.labels else {0: "score"}
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        num_labels=task.num_outputs,
-        id2label=names,
-        label2id={name: index for index, name in names.items()},
-        problem_type="regression" if task.regression else "single_label_classification",
-        dtype=torch.float32,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )
+    with model_load_errors(folder):
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            num_labels=task.num_outputs,
+            id2label=names,
+            label2id={name: index for index, name in names.items()},
+            problem_type="regression" if task.regression else "single_label_classification",
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+        )
+    _refuse_without_weights(folder, model, set(info["missing_keys"]))
     mismatched = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
-    return model, sorted([*info["missing_keys"], *mismatched])
+    return model, fit_head(model, folder, task, head, sorted([*info["missing_keys"], *mismatched]))
+
+
+def _refuse_without_weights(folder: Path, model: PreTrainedModel, missing: set[str]) -> None:
+    """Raise ConfigError if the folder has no weight of the encoder: training would start from random numbers."""
+    encoder = {name for name, _ in model.named_parameters() if name.startswith(f"{model.base_model_prefix}.")}
+    if encoder and encoder <= missing:
+        raise ConfigError(
+            f"{str(folder)!r}: its weights hold none of the encoder's {len(encoder)} parameters, such as "
+            f"{min(encoder)!r}. They are of another model, or have other names: save the model with transformers."
+        )
 
 
 def metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from ftsys.errors import LaunchError
-from launcher.command_lines import agent_command, missing_program, smallest_cpu_count, srun_command, ssh_command
+from launcher.command_lines import (
+    agent_command,
+    is_within_step,
+    missing_program,
+    smallest_cpu_count,
+    srun_command,
+    ssh_command,
+)
 from launcher.hostfile import check_host_name
 from launcher.protocol import Message, ReportReader, encode_order, write_all
 from launcher.timeouts import SCONTROL_SECONDS
@@ -140,7 +147,7 @@ def slurm_agents(
 ) -> list[AgentConnection]:
     """Return one srun connection to the agents on every node of the allocation."""
     cpus = smallest_cpu_count(environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
-    command = srun_command(sys.executable, len(hosts), cpus)
+    command = srun_command(sys.executable, len(hosts), cpus, is_within_step(environ))
     return [AgentConnection(f"srun on {len(hosts)} nodes", tuple(range(len(hosts))), command, events)]
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ftsys.config import RunConfig
 from ftsys.errors import ConfigError
 from launcher.planner.deepspeed_config import deepspeed_config, merged_config, to_text, user_json_of
+from launcher.planner.deepspeed_notes import notes_on_json
 from launcher.planner.gpus import GPUS, gpu_named, parse_memory
 from launcher.planner.model_shape.of_run import shape_of_run
 from launcher.planner.plan import Plan, make_plan
@@ -69,6 +70,7 @@ def plan_run(run: RunConfig, world: World, train_rows: int | None = None) -> tup
     user_json = user_json_of(run)
     plan = make_plan(run, world, train_rows, deepspeed_json=user_json, model=shape_of_run(run)[0])
     if user_json is not None:
-        return plan, to_text(merged_config(user_json, run, plan))
+        notes = (*plan.notes, *notes_on_json(user_json, run, plan))
+        return replace(plan, notes=notes), to_text(merged_config(user_json, run, plan))
     wanted = plan.backend == "deepspeed" or world.launcher == "deepspeed"
     return plan, to_text(deepspeed_config(plan, run)) if wanted else ""

@@ -1,6 +1,7 @@
 """Starts a probe on each node, in the same way as `ftlaunch run` starts its agents, and collects the facts."""
 
 import json
+import os
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.config import plain_tree
-from launcher.command_lines import remote_shell_line, srun_prefix, ssh_prefix
+from launcher.command_lines import is_within_step, remote_shell_line, srun_prefix, ssh_prefix
 from launcher.doctor.facts import CheckRequest, ClusterFacts, ProbeOutput
 from launcher.doctor.run_on_nodes import CommandResult, run_together
 from launcher.timeouts import PROBE_LEAST_SECONDS, PROBE_START_SECONDS
@@ -52,7 +53,16 @@ def _commands(request: CheckRequest, environ: Mapping[str, str]) -> list[tuple[l
     numbers = tuple(range(len(request.hosts)))
     if request.backend == "slurm":
         # Without killing on a bad exit: a probe that fails must not end the others.
-        return [([*srun_prefix(len(request.nodes)), "--kill-on-bad-exit=0", *_probe_command()], numbers)]
+        return [
+            (
+                [
+                    *srun_prefix(len(request.nodes), is_within_step(os.environ)),
+                    "--kill-on-bad-exit=0",
+                    *_probe_command(),
+                ],
+                numbers,
+            )
+        ]
     if request.backend == "hostfile":
         folder = str(Path.cwd())
         lines = [remote_shell_line(_probe_command(number), folder, environ) for number in numbers]

@@ -11,11 +11,15 @@ from typing import Any
 
 from ftsys.config import RunConfig, lowest_stage
 from ftsys.errors import ConfigError
+from ftsys.untrusted import parse_json
 from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS, PERSISTENT_ELEMENTS
 from launcher.planner.plan import Plan
 
 AUTO = "auto"
 """Value of a key that a DeepSpeed file leaves to the run."""
+
+_FILLED_LATE = frozenset({"scheduler.params.warmup_num_steps", "scheduler.params.total_num_steps"})
+"""Keys that the Trainer fills once it has counted the steps. DeepSpeed's own default for the warm-up is 1,000 steps."""
 
 _SECTIONS = ("bf16", "fp16", "zero_optimization", "optimizer", "scheduler")
 
@@ -126,11 +130,15 @@ def owned_values(plan: Plan, run: RunConfig) -> dict[str, tuple[Any, str]]:
         ),
         "scheduler.params.warmup_max_lr": (run.train.learning_rate, "train.learning_rate"),
     }
+    if plan.precision == "bf16":  # without the check a step with a NaN in its gradient changes the weights
+        owned["bf16.check_grad_overflow"] = (True, "train.max_nonfinite_steps")
     if plan.global_size is not None:
         owned["train_batch_size"] = (plan.global_size, "batch.global_size")
         owned["train_micro_batch_size_per_gpu"] = (plan.largest_rank_examples, "batch.global_size")
     if plan.warmup_steps is not None:
-        owned["scheduler.params.warmup_num_steps"] = (plan.warmup_steps, "trainer.warmup_steps")
+        # DeepSpeed 0.19.6 and later refuse 0, and transformers writes 1 for it.
+        owner = "trainer.warmup_steps" if plan.warmup_steps else "trainer.warmup_steps = 0, and DeepSpeed takes no 0"
+        owned["scheduler.params.warmup_num_steps"] = (max(1, plan.warmup_steps), owner)
     if plan.total_steps is not None:
         owned["scheduler.params.total_num_steps"] = (plan.total_steps, "train.epochs or train.max_steps")
     return owned
@@ -151,13 +159,13 @@ def conflicts(user_json: Mapping[str, Any], run: RunConfig, plan: Plan) -> list[
         if name in user_json and user_json[name] != AUTO and not isinstance(user_json[name], Mapping)
     ]
     for key, (ours, owner) in owned_values(plan, run).items():
-        for theirs in _values_at(user_json, key.split(".")):
+        for theirs in values_at(user_json, key.split(".")):
             if theirs != AUTO and not _same(theirs, ours):
                 found.append(_conflict(key, theirs, ours, owner))
     return found
 
 
-def _values_at(tree: Any, path: list[str]) -> Iterator[Any]:
+def values_at(tree: Any, path: list[str]) -> Iterator[Any]:
     """Yield the value at a path; nothing where the path does not exist."""
     for name in path:
         if not isinstance(tree, Mapping) or name not in tree:
@@ -206,6 +214,8 @@ def _overlaid(ours: Mapping[str, Any], theirs: Mapping[str, Any], known: Mapping
             merged[key] = value
         elif key not in ours and dotted in known:
             merged[key] = known[dotted]
+        elif dotted in _FILLED_LATE:
+            merged[key] = AUTO
         # Drop any other "auto", so that DeepSpeed takes its own default.
     return merged
 
@@ -218,7 +228,7 @@ def user_json_of(run: RunConfig) -> Json | None:
 def read_user_json(path: str | Path) -> Json:
     """Read a user's DeepSpeed file. Raises ConfigError, with line and column for invalid JSON."""
     try:
-        config = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        config = parse_json(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"engine.deepspeed={str(path)!r} does not exist: give the path of a JSON file.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -226,6 +236,8 @@ def read_user_json(path: str | Path) -> Json:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ConfigError(f"engine.deepspeed={str(path)!r} is not JSON ({error.msg}, {where}): correct it.") from error
+    except ValueError as error:
+        raise ConfigError(f"engine.deepspeed={str(path)!r} cannot be used ({error}): correct it.") from error
     if not isinstance(config, dict):
         kind = type(config).__name__
         raise ConfigError(f"engine.deepspeed={str(path)!r} holds a {kind}, not an object: write {{...}}.")

@@ -49,9 +49,16 @@ GPUS: dict[str, Gpu] = {
     for gpu in (
         _gpu("h200-141g", 139.8, (989, 67), (4800, 450), host=64.0),
         _gpu("h100-80g", 79.1, (989, 67), (3350, 450), host=64.0),
+        _gpu("h100nvl-94g", 93.1, (835, 60), (3900, 300), host=64.0),
+        _gpu("h100pcie-80g", 79.1, (756, 51), (2000, 64), host=64.0),
+        _gpu("gh200-96g", 94.5, (989, 67), (4000, 450), host=450.0),
+        _gpu("gb200-186g", 184.0, (2500, 80), (8000, 900), host=450.0),
+        _gpu("b200-180g", 178.3, (2250, 80), (8000, 900), host=64.0),
         _gpu("a100-80g", 79.1, (312, 19.5), (2039, 300)),
         _gpu("a100-40g", 39.4, (312, 19.5), (1555, 300)),
         _gpu("l40s-48g", 44.3, (362, 91.6), (864, 32)),
+        _gpu("l40-48g", 44.3, (181, 90.5), (864, 32)),
+        _gpu("l4-24g", 22.0, (121, 30.3), (300, 32)),
         _gpu("a10-24g", 22.0, (125, 31.2), (600, 32)),
         _gpu("rtx4090-24g", 23.5, (165, 82.6), (1008, 32)),
         _gpu("v100-32g", 31.7, (125, 15.7), (900, 150), bf16=0, host=16.0),
@@ -59,21 +66,32 @@ GPUS: dict[str, Gpu] = {
         _gpu("t4-16g", 14.6, (65, 8.1), (320, 16), bf16=0, host=16.0),
     )
 }
-"""Source: NVIDIA's data sheets; SXM boards where a GPU comes in several forms."""
+"""Source: NVIDIA's data sheets; SXM boards where the name does not say another form."""
 
 _DRIVER_NAMES = {
     "h200-141g": r"H200",
-    "h100-80g": r"H100.*(80GB|HBM3)",
-    "a100-80g": r"A100.*80GB",
-    "a100-40g": r"A100.*40GB",
+    "h100-80g": r"H100 80GB HBM3",
+    "h100nvl-94g": r"H100 NVL",
+    "h100pcie-80g": r"H100 PCIe",
+    "gh200-96g": r"GH200 480GB",
+    "gb200-186g": r"GB200",
+    "b200-180g": r"B200",
+    "a100-80g": r"A100(-SXM4-80GB|-SXM-80GB| 80GB PCIe|-PCIE-80GB)",
+    "a100-40g": r"A100-(SXM4|SXM|PCIE)-40GB",
     "l40s-48g": r"L40S",
-    "a10-24g": r"\bA10\b",
-    "rtx4090-24g": r"RTX 4090\b(?! ?D)",
-    "v100-32g": r"V100.*32GB",
-    "v100-16g": r"V100.*16GB",
-    "t4-16g": r"\bT4\b",
+    "l40-48g": r"L40",
+    "l4-24g": r"L4",
+    "a10-24g": r"A10",
+    "rtx4090-24g": r"RTX 4090",
+    "v100-32g": r"V100-\w+-32GB",
+    "v100-16g": r"V100-\w+-16GB",
+    "t4-16g": r"T4",
 }
-"""Name of a row in `GPUS` -> pattern for the driver's name of the GPU."""
+"""Name of a row in `GPUS` -> pattern of the whole name that the driver gives the GPU, without its maker.
+
+The whole name: "A10-24Q" is a virtual GPU and "A100-SXM4-40GB MIG 1g.5gb" a seventh of one, with less memory.
+"""
+_MAKER = r"(?:(?:NVIDIA|Tesla|GeForce) )*"
 
 
 def gib(size: float) -> str:
@@ -90,7 +108,7 @@ def gpu_named(name: str) -> Gpu:
 
 def gpu_of(model: str) -> Gpu | None:
     """Return the table's row for a driver's name such as "NVIDIA A100-SXM4-40GB"; None where there is none."""
-    return next((GPUS[name] for name, pattern in _DRIVER_NAMES.items() if re.search(pattern, model)), None)
+    return next((GPUS[name] for name, pattern in _DRIVER_NAMES.items() if re.fullmatch(_MAKER + pattern, model)), None)
 
 
 def seen_models(root: Path = Path("/")) -> list[str]:

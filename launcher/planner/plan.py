@@ -7,6 +7,7 @@ from typing import Any
 
 from ftsys.config import RunConfig
 from ftsys.errors import ConfigError
+from ftsys.untrusted import json_object, typed
 from launcher.planner.choices import (
     Backend,
     Order,
@@ -91,12 +92,15 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
-        """Read the text that `to_json` wrote. Raises ConfigError for another format."""
-        values = json.loads(text)
-        if values.get("format") != PLAN_FORMAT:
+        """Read the text that `to_json` wrote. Raises ConfigError for another format and for anything else."""
+        try:
+            values = json_object(text)
             found = values.get("format")
-            raise ConfigError(f"plan has format {found!r}, this version reads {PLAN_FORMAT}: make the plan again.")
-        return cls(**{**values, "notes": tuple(values["notes"])})
+            if found == PLAN_FORMAT:
+                return typed(cls, values)
+        except ValueError as error:
+            raise ConfigError(f"the text is no plan ({error}): make the plan again.") from error
+        raise ConfigError(f"plan has format {found!r}, this version reads {PLAN_FORMAT}: make the plan again.")
 
 
 def make_plan(

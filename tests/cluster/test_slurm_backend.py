@@ -73,3 +73,11 @@ def test_more_nodes_than_the_job_has(cluster: Cluster, submit: Callable[..., str
     assert cluster.end_of(number)["ExitCode"] == "2:0"
     assert cluster.log(number) == "error: 3 nodes were requested, but there is only 2 in the SLURM allocation.\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_within_a_step_that_holds_the_cores(cluster: Cluster, tmp_path: Path) -> None:
+    """As from the shell of `srun --pty bash`: the agents' step shares what the shell's step holds."""
+    environ = doubles(tmp_path, SIGNED)
+    inner = f"{shlex.join([sys.executable, '-m', 'launcher', 'run', 'run.toml', '--cpu'])} > inner.log 2>&1"
+    cluster.call("srun", "-N1", "-n1", "-c2", f"--chdir={tmp_path}", "bash", "-c", inner, environ=environ, check=False)
+    assert (tmp_path / "sign-0").exists(), (tmp_path / "inner.log").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from ftsys.errors import ConfigError
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.status_writer import StatusWriter
+from ftsys.train.fault_tolerance import heartbeat
 from ftsys.train.fault_tolerance.signals import Interruption
 from ftsys.train.fault_tolerance.watchdog import Watchdog
 
@@ -126,6 +128,27 @@ def test_a_dead_rank_ends_the_others(world: Any, tmp_path: Path) -> None:
 
 def test_rank_0_is_missed_too_and_rank_1_speaks_for_it(world: Any, tmp_path: Path) -> None:
     assert world(3).run(a_rank_vanishes, tmp_path, 0) == [None, 1, 1]
+    assert "rank 0 died" in _status(tmp_path)["reason"]
+
+
+def rank_0_is_suspended(folder: Path) -> int | None:
+    from torch import distributed
+
+    heartbeat.SILENT_HEARTBEATS = 2
+    pids: list[int] = [0] * distributed.get_world_size()
+    distributed.all_gather_object(pids, os.getpid())
+    watchdog, leaving = _watchdog(folder)
+    if distributed.get_rank() == 1:
+        os.kill(pids[0], signal.SIGSTOP)
+        leaving.told.wait(PATIENCE)
+        os.kill(pids[0], signal.SIGCONT)
+    leaving.told.wait(PATIENCE)
+    watchdog._heartbeat.close()
+    return leaving.status
+
+
+def test_a_rank_0_that_was_suspended_blames_no_other(world: Any, tmp_path: Path) -> None:
+    assert world(3).run(rank_0_is_suspended, tmp_path) == [1, 1, 1]
     assert "rank 0 died" in _status(tmp_path)["reason"]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ftsys.data.sources.dialect import UNQUOTED
 from ftsys.data.sources.rows import Columns
 from ftsys.data.sources.text_files import TableFile, check_file
 from ftsys.did_you_mean import question
@@ -123,9 +124,8 @@ def _find(home: Path, task: Task, split: str) -> TableFile | None:
     candidates = [(layout, name) for layout in LAYOUTS[task.name] for name in layout.files.get(split, ())]
     for layout, name in candidates:
         if (home / name).exists():
-            return TableFile(
-                home / name, Columns(layout.texts, layout.label, split not in task.test_splits), layout.header
-            )
+            columns = Columns(layout.texts, layout.label, split not in task.test_splits)
+            return TableFile(home / name, columns, layout.header, UNQUOTED)
     if split in task.test_splits:
         return None
     raise DataError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftsys.data.sources.parquet_files import named
 from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, check_texts
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
@@ -25,12 +26,11 @@ class DatasetSplit:
 
     dataset: "Dataset"
     columns: Columns
-    labels: tuple[str, ...]
     place: str
     unit: str = "row"
 
     def read(self, rows_per_batch: int) -> Iterator[Rows]:
-        """Yield all rows in order. The ids of a `ClassLabel` with the task's class names are mapped by name."""
+        """Yield all rows in order. The ids of a `ClassLabel` become the names of its classes."""
         wanted = self._wanted()
         names = self._class_names()
         done = 0
@@ -42,7 +42,7 @@ class DatasetSplit:
             ]
             labels = None
             if self.columns.label in wanted:
-                labels = [names.get(each, each) for each in table.column(self.columns.label).to_pylist()]
+                labels = named(table.column(self.columns.label).to_pylist(), names)
             yield Rows.from_texts(texts, labels, lines)
             done += table.num_rows
 
@@ -76,10 +76,9 @@ class DatasetSplit:
     def _tables(self, wanted: list[str], rows_per_batch: int) -> Iterator["pa.Table"]:
         return iter(self.dataset.select_columns(wanted).with_format("arrow").iter(rows_per_batch))
 
-    def _class_names(self) -> dict[object, str]:
-        """Map ids to names if the data set has the task's class names, in any order; otherwise map nothing."""
-        names = getattr(self.dataset.features.get(self.columns.label), "names", None)
-        return dict(enumerate(names)) if names and set(names) == set(self.labels) else {}
+    def _class_names(self) -> dict[int, str]:
+        """Map ids to names if the label is a `ClassLabel`; otherwise map nothing."""
+        return dict(enumerate(getattr(self.dataset.features.get(self.columns.label), "names", None) or ()))
 
 
 def hub_splits(repository: str, task: Task) -> dict[str, DatasetSplit]:
@@ -95,7 +94,7 @@ def dataset_splits(data: "Dataset | DatasetDict", task: Task, place: str = "the 
     """Open the splits of a data set in memory; a `Dataset` is the training split. DataError if none is the task's."""
     splits = data if isinstance(data, Mapping) else {task.splits[0]: data}
     found = {
-        split: DatasetSplit(splits[split], Columns.of(task, split), task.labels, f"{place}, split {split!r}")
+        split: DatasetSplit(splits[split], Columns.of(task, split), f"{place}, split {split!r}")
         for split in task.splits
         if split in splits
     }

@@ -1,20 +1,23 @@
-"""Turns labels as files have them (class names, ids, scores; text or numbers) into ids and scores.
+"""Turns the labels of a split (class names, numbers, ids, scores) into arrays of ids and scores.
 
-An error names the row of the first label that cannot be read.
+`ftsys.labels` decides which class a label means. An error names the row of the first label that cannot be read.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 
 import numpy as np
 
-from ftsys.errors import DataError
+from ftsys.errors import ConfigError, DataError
+from ftsys.labels import UNKNOWN, ClassNames, is_missing, look_alikes, number_of, visible
 from ftsys.tasks import GLUE, Task
-
-_UNLABELLED = (-1, "-1", "-1.0")
 
 Where = Callable[[int], str]
 """Maps a row's index within its batch to its place for a message, such as 'train.tsv, line 12'."""
+
+UNLABELLED = -1
+_KINDS = (str, int, float, bool, Decimal, type(None))
 
 
 class LabelReader:
@@ -28,7 +31,10 @@ class LabelReader:
         self._task = task
         self._required = required
         self._unlabelled: bool | None = None
-        self._ids = {} if task.regression else _class_ids(task, required)
+        check_names(task.labels)
+        self._names = ClassNames(task.labels)
+        # A table for each type: to Python 1, 1.0 and True are the same key.
+        self._ids: dict[type, _Ids] = {kind: _Ids(self._id) for kind in _KINDS}
 
     def read(self, raw: Sequence[object] | None, rows: int, where: Where) -> np.ndarray:
         """Return (rows,) labels: int64 ids (-1: unlabelled), or float64 scores (NaN: unlabelled) for regression.
@@ -42,45 +48,47 @@ class LabelReader:
         return labels
 
     def _classes(self, values: Sequence[object], where: Where) -> np.ndarray:
-        try:
-            return np.array([self._ids[value] for value in values], np.int64)
-        except (KeyError, TypeError):  # TypeError: a list or a dict, which cannot be looked up
-            bad = next(index for index, value in enumerate(values) if not self._is_known(value))
-        raise DataError(f"{where(bad)}: {self._complaint(values[bad])}")
+        kinds = set(map(type, values))
+        if len(kinds) == 1 and (table := self._ids.get(kinds.pop())) is not None:
+            labels = np.fromiter(map(table.__getitem__, values), np.int64, len(values))
+        else:
+            labels = np.array(
+                [self._ids[type(value)][value] if type(value) in self._ids else UNKNOWN for value in values]
+            )
+        bad = np.flatnonzero(labels == UNKNOWN)
+        if bad.size:
+            raise DataError(f"{where(int(bad[0]))}: {self._complaint(values[bad[0]])}")
+        return labels
 
-    def _is_known(self, value: object) -> bool:
-        try:
-            return value in self._ids
-        except TypeError:
-            return False
+    def _id(self, value: object) -> int:
+        found = self._names.find(value)
+        if found == UNKNOWN and not self._required and _is_unlabelled(value):
+            return UNLABELLED
+        return found
 
     def _complaint(self, value: object) -> str:
-        names = ", ".join(repr(name) for name in self._task.labels)
-        if _is_missing(value) or value in _UNLABELLED:
-            return f"the label is missing ({value!r}); only test splits may lack labels. Label the row or remove it."
-        return (
-            f"label {value!r} is not a label of task {self._task.name!r}: write a name ({names}) or an id from 0 to "
-            f"{len(self._task.labels) - 1}, or correct task.labels."
-        )
+        if _is_unlabelled(value):
+            return (
+                f"the label is missing ({value!r}); only test splits may lack labels. Label the row or remove it."
+                f"{self._names.missing_hint()}"
+            )
+        return self._names.complaint(value, self._task.name)
 
     def _scores(self, values: Sequence[object], where: Where) -> np.ndarray:
         return np.array([self._score(value, index, where) for index, value in enumerate(values)], np.float64)
 
     def _score(self, value: object, index: int, where: Where) -> float:
-        if _is_missing(value):
-            if self._required:
-                raise DataError(
-                    f"{where(index)}: the score is missing ({value!r}); only test splits may lack scores. "
-                    "Add it or remove the row."
-                )
-            return math.nan
-        try:
-            score = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # TypeError is caught
-        except (TypeError, ValueError):
-            score = math.nan
-        if not math.isfinite(score):
-            raise DataError(f"{where(index)}: score {value!r} is not a finite number. Correct it or remove the row.")
-        return math.nan if self._stands_for_unlabelled(score) else score
+        number = float(value) if type(value) is float else number_of(value)
+        if number is not None and math.isfinite(number):
+            return math.nan if self._stands_for_unlabelled(float(number)) else float(number)
+        if not is_missing(value):
+            raise DataError(f"{where(index)}: {_no_number(value)}. Correct it or remove the row.")
+        if self._required:
+            raise DataError(
+                f"{where(index)}: the score is missing ({value!r}); only test splits may lack scores. "
+                "Add it or remove the row."
+            )
+        return math.nan
 
     def _stands_for_unlabelled(self, score: float) -> bool:
         """Return True for -1 in a test split of GLUE, where no score is negative. In other tasks -1 is a score."""
@@ -99,19 +107,31 @@ class LabelReader:
             )
 
 
-def _class_ids(task: Task, required: bool) -> dict[object, int]:
-    """Map every accepted spelling of a label to its id. Names come before ids: with labels ("1", "2"), 1 is class 0."""
-    ids: dict[object, int] = {}
-    for index in range(len(task.labels)):
-        ids |= {index: index, str(index): index, f"{index}.0": index}  # pandas writes "1.0" in a column with gaps
-    for index, name in enumerate(task.labels):
-        ids[name] = index
-        if name.isascii() and name.isdigit():
-            ids |= {int(name): index, f"{int(name)}.0": index}
-    if not required:
-        ids |= {key: -1 for key in (*_UNLABELLED, None, "") if key not in ids}
-    return ids
+class _Ids(dict[object, int]):
+    """The id of each value that was read before; reads a new value once. NaN equals nothing, so it is not kept."""
+
+    def __init__(self, read: Callable[[object], int]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, value: object) -> int:
+        found = self._read(value)
+        if value == value:
+            self[value] = found
+        return found
 
 
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+def check_names(names: Sequence[str]) -> None:
+    """Raise ConfigError if two names of classes look the same."""
+    if pair := look_alikes(names):
+        raise ConfigError(f"task.labels has two names that look the same: {visible(pair[0])} and {visible(pair[1])}.")
+
+
+def _is_unlabelled(value: object) -> bool:
+    return is_missing(value) or number_of(value) == UNLABELLED
+
+
+def _no_number(value: object) -> str:
+    comma = isinstance(value, str) and number_of(value.replace(",", ".", 1)) is not None
+    hint = ": it has a decimal comma, write a point" if comma else ""
+    return f"score {value!r} is not a finite number{hint}"

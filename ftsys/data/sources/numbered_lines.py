@@ -8,34 +8,71 @@ import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ftsys.errors import DataError
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20
+_LONGEST_CSV_FIELD = 1 << 24  # characters; without it, an unclosed quote would read the rest of the file as one field
+_FIELD_STARTS = (b'\n"', b'\t"')
+_OTHER_FORMATS = (
+    ((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text", "Convert it: iconv -f UTF-16 -t UTF-8 (Excel: save as CSV UTF-8)"),
+    ((b"PK\x03\x04",), "an Excel or ZIP file", "Save the table as CSV UTF-8"),
+    ((b"\x1f\x8b",), "compressed with gzip", "Unpack it"),
+    ((b"PAR1",), "a Parquet file", "Rename it to .parquet"),
+)
 
 
-def scan(path: Path) -> tuple[str, int]:
-    """Return the hex SHA-256 of a file's bytes and its number of lines; blank lines at the end are not counted."""
+class Scan(NamedTuple):
+    """Facts of a file's bytes: hex SHA-256, number of lines, and whether a field after a tab may begin with a quote.
+
+    Blank lines at the end are not counted.
+    """
+
+    sha256: str
+    lines: int
+    quotes: bool
+
+
+def scan(path: Path) -> Scan:
+    """Read the facts of a file; once per process while the file does not change."""
     status = path.stat()
     return _scan(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @lru_cache(maxsize=256)
-def _scan(path: Path, _size: int, _mtime_ns: int, _inode: int) -> tuple[str, int]:
+def _scan(path: Path, _size: int, _mtime_ns: int, _inode: int) -> Scan:
     digest = hashlib.sha256()
     breaks = pending = 0  # pending: line breaks after the last byte that is not one
-    unfinished = False
+    unfinished = quotes = False
+    last = b"\n"
     with path.open("rb") as stream:
+        _skip_bom(stream)
+        digest.update(_BOM[: stream.tell()])
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
+            quotes = quotes or any(start in chunk for start in _FIELD_STARTS) or last + chunk[:1] in _FIELD_STARTS
+            last = chunk[-1:]
             body = chunk.rstrip(b"\r\n")
             if body:
                 breaks += pending + body.count(b"\n")
                 pending, unfinished = 0, True
             pending += chunk.count(b"\n", len(body))
-    return digest.hexdigest(), breaks + unfinished
+    return Scan(digest.hexdigest(), breaks + unfinished, quotes)
+
+
+def check_text(path: Path) -> None:
+    """Raise DataError for a file that is obviously no UTF-8 text, by its first bytes."""
+    with path.open("rb") as stream:
+        start = stream.read(_CHUNK)
+    for marks, kind, advice in _OTHER_FORMATS:
+        if start.startswith(marks):
+            raise DataError(f"{path} is {kind} (it begins with the bytes {start[:4]!r}). {advice}.")
+    if not any(start[1:8:2]) or not any(start[0:8:2]):  # names in the header have no zero bytes
+        raise DataError(f"{path}: every other byte is zero, as in UTF-16 text. Convert it: iconv -f UTF-16LE -t UTF-8.")
+    if b"\r" in start and b"\n" not in start:
+        raise DataError(f"{path}: a carriage return (CR) alone ends its lines. Save it with LF or CRLF.")
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -53,11 +90,13 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+def csv_records(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield (number of the line on which the record starts, fields)."""
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CSV_FIELD))
     with path.open("rb") as stream:
         _skip_bom(stream)
-        reader = csv.reader((_decode(raw, number, path) for number, raw in enumerate(stream, 1)), strict=True)
+        lines = (_decode(raw, number, path) for number, raw in enumerate(stream, 1))
+        reader = csv.reader(lines, strict=True, delimiter=delimiter)
         blank = 0
         while True:
             start = reader.line_num + 1
@@ -65,7 +104,8 @@ def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
                 record = next(reader, None)
             except csv.Error as error:
                 raise DataError(
-                    f"{path}, line {start}: broken CSV ({error}). Correct the quoting of this row."
+                    f"{path}, line {start}: broken CSV ({error}). Correct the quoting of this row; if quotes belong to "
+                    'the text, write data.quoting = "none".'
                 ) from error
             if record is None:
                 return
@@ -87,4 +127,7 @@ def _decode(raw: bytes, number: int, path: Path) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         bad = raw[error.start : error.start + 8]
-        raise DataError(f"{path}, line {number}: not UTF-8 text (bytes {bad!r}). Convert the file to UTF-8.") from error
+        raise DataError(
+            f"{path}, line {number}: not UTF-8 text (bytes {bad!r}). Convert the file to UTF-8; if it comes from "
+            "Windows: iconv -f WINDOWS-1252 -t UTF-8."
+        ) from error

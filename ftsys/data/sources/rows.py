@@ -116,12 +116,12 @@ def check_texts(values: Sequence[object], column: str, place: str, unit: str, li
 
 
 def _missing_columns(missing: Sequence[str], header: Sequence[str], label: str) -> str:
-    if len(header) == 1 and (separator := next((mark for mark in (";", "\t") if mark in header[0]), None)):
-        return (
-            f"its one column is {header[0]!r}: the fields seem to be separated by {separator!r}. Save it with commas."
-        )
     found = ", ".join(repr(name) for name in header)
     names = ", ".join(repr(name) for name in missing)
     hint = question(missing[0], header)
-    key = "task.label_column" if list(missing) == [label] else "task.columns"
-    return f"no column {names}; the columns there are {found}.{hint} Set {key} to what is there."
+    of_label = list(missing) == [label]
+    key, flag = ("task.label_column", "label") if of_label else ("task.columns", "text")
+    return (
+        f"no column {names}; the columns there are {found}.{hint} Set {key} (run-glue: --{flag}_column_name"
+        f"{'' if of_label else 's'}) to what is there. If these are the words of a row, the header line is missing."
+    )

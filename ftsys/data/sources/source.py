@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ftsys.config.old_words import todays_word
+from ftsys.data.sources.dialect import AUTO
 from ftsys.data.sources.first_rows import FirstRows
 from ftsys.data.sources.glue_files import glue_splits
 from ftsys.data.sources.hub import GLUE_REPOSITORY, dataset_splits, hub_splits, is_dataset
@@ -21,7 +22,7 @@ from ftsys.tasks import Task
 
 __all__ = ["ROWS_PER_BATCH", "DataLike", "Source", "TextBatch", "open_source"]
 
-_LAYOUT_VERSION = 1
+_LAYOUT_VERSION = 2
 """Increase this number when the same bytes are read as other rows, so that no older store is used for them."""
 
 
@@ -50,6 +51,12 @@ class Source:
     def items(self) -> Iterable[tuple[str, SourceSplit]]:
         """Return each split with its name."""
         return self._splits.items()
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes on what was guessed of the files' form, for the user."""
+        files = (split.split if isinstance(split, FirstRows) else split for split in self._splits.values())
+        return [note for file in files if (note := getattr(file, "note", ""))]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -104,17 +111,18 @@ def open_source(data: DataLike, task: Task) -> Source:
     Checks each split's columns and first row, so that most mistakes are found before the work begins. Raises DataError
     for a source that is missing, empty, or of another kind than its name says.
     """
-    source = _cut(_open(todays_word("data.source", data.source), task), getattr(data, "first_rows", {}))
+    source = _open(todays_word("data.source", data.source), task, getattr(data, "quoting", AUTO))
+    source = _cut(source, getattr(data, "first_rows", {}))
     for split in source.splits:
         next(source.batches(split, rows_per_batch=1))
     return source
 
 
-def _open(source: Any, task: Task) -> Source:
+def _open(source: Any, task: Task, quoting: str) -> Source:
     if is_dataset(source):
         return _of_datasets(dataset_splits(source, task), task)
     if isinstance(source, Mapping):
-        return _of_files(_named_files(source, task), task)
+        return _of_files(_named_files(source, task, quoting), task)
     name = str(source)
     if name == "synthetic":
         return _synthetic(task)
@@ -149,7 +157,7 @@ def _of_datasets(splits: Mapping[str, Any], task: Task) -> Source:
     return Source(task, splits, {name: split.place for name, split in splits.items()})
 
 
-def _named_files(source: Mapping[str, str | Path], task: Task) -> dict[str, TableFile]:
+def _named_files(source: Mapping[str, str | Path], task: Task, quoting: str) -> dict[str, TableFile]:
     unknown = [split for split in source if split not in task.splits]
     if unknown or not source:
         wrong = f"the split {unknown[0]!r}" if unknown else "no split at all"
@@ -158,7 +166,10 @@ def _named_files(source: Mapping[str, str | Path], task: Task) -> dict[str, Tabl
             f"{question(unknown[0], task.splits) if unknown else ''} Rename it."
         )
     ordered = [split for split in task.splits if split in source]
-    files = {split: TableFile(Path(source[split]).expanduser(), Columns.of(task, split)) for split in ordered}
+    files = {
+        split: TableFile(Path(source[split]).expanduser(), Columns.of(task, split), quoting=quoting)
+        for split in ordered
+    }
     for file in files.values():
         check_file(file.path)
     return files

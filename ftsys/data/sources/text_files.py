@@ -1,181 +1,149 @@
-"""Reads rows from CSV, TSV, JSON lines and Parquet files with named columns, in bounded memory.
+"""Reads rows from CSV, TSV, JSON and Parquet files with named columns, in bounded memory. All text is UTF-8."""
 
-TSV is read as GLUE writes it: a line is a row, a tab ends a field, and quotes are data. CSV follows the usual quoting.
-All text is UTF-8.
-"""
-
-import csv
-import json
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from ftsys.data.sources.numbered_lines import csv_records, numbered_lines, scan
-from ftsys.data.sources.rows import Columns, Rows, check_texts
+from ftsys.data.sources.dialect import AUTO, Dialect, Records, dialect_of
+from ftsys.data.sources.json_files import is_array, json_items, json_rows
+from ftsys.data.sources.numbered_lines import check_text, scan
+from ftsys.data.sources.parquet_files import open_parquet, parquet_rows
+from ftsys.data.sources.rows import Columns, Rows
 from ftsys.errors import DataError
+from ftsys.labels import as_seen
 
-_LONGEST_CSV_FIELD = 1 << 24  # characters; without it, an unclosed quote would read the rest of the file as one field
+_PARQUET, _JSON, _TABLES = (".parquet",), (".json", ".jsonl"), (".csv", ".tsv")
+_ENDINGS = (*_TABLES, *_JSON, *_PARQUET)
 
 
 @dataclass(frozen=True)
 class TableFile:
-    """One split in a file of its own. `header` names the fields of a file without a header line."""
+    """One split in a file of its own. `header` names the fields of a file without a header line.
+
+    `quoting` of CSV and TSV is "csv", "none" or "auto".
+    """
 
     path: Path
     columns: Columns
     header: tuple[str, ...] | None = None
+    quoting: str = AUTO
+
+    @property
+    def ending(self) -> str:
+        """The end of the file's name in lower case, such as ".csv"."""
+        return self.path.suffix.lower()
 
     @property
     def unit(self) -> str:
         """The unit of `Rows.lines`: 'line' or 'row'."""
-        return "row" if self.path.suffix.lower() == ".parquet" else "line"
+        return "row" if self.ending in _PARQUET or (self.ending in _JSON and is_array(self.path)) else "line"
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        """The separator and the quoting of a CSV or TSV file."""
+        texts = self.columns.texts
+        return dialect_of(
+            self.path, (*texts, self.columns.label) if self.columns.label_required else texts, self.quoting
+        )
+
+    @property
+    def note(self) -> str:
+        """A note on what was guessed of the file's form; empty if nothing was."""
+        return self.dialect.note if self.ending in _TABLES else ""
 
     def read(self, rows_per_batch: int) -> Iterator[Rows]:
         """Yield all rows in the file's order. Raises DataError with file and line for anything that cannot be read."""
-        return _reader(self.path)(self, rows_per_batch)
+        if self.ending in _PARQUET:
+            return parquet_rows(self.path, self.columns, rows_per_batch)
+        if self.ending in _JSON:
+            return json_rows(self.path, self.columns, rows_per_batch)
+        return self._table_rows(rows_per_batch)
 
     def rows(self) -> int | None:
-        """Return the number of rows; None for CSV, whose fields may contain line breaks: only parsing it tells."""
-        suffix = self.path.suffix.lower()
-        if suffix == ".parquet":
-            return int(_open_parquet(self.path).metadata.num_rows)
-        if suffix == ".csv":
-            return None
-        has_header_line = suffix == ".tsv" and self.header is None
-        return scan(self.path)[1] - has_header_line
+        """Return the number of rows; None if only parsing tells: quoted fields and JSON arrays may have line breaks."""
+        if self.ending in _PARQUET:
+            return int(open_parquet(self.path).metadata.num_rows)
+        if self.ending in _JSON:
+            return None if is_array(self.path) else scan(self.path).lines
+        return None if self.dialect.quoted else scan(self.path).lines - (self.header is None)
 
     def sha256(self) -> str:
-        """Return a hex digest of the file's bytes; computed once per process while the file does not change."""
-        return scan(self.path)[0]
+        """Return a hex digest of bytes and quoting; computed once per process while the file does not change."""
+        digest = scan(self.path).sha256
+        return digest if self.quoting == AUTO else hashlib.sha256(f"{self.quoting} {digest}".encode()).hexdigest()
+
+    def sample(self, count: int) -> dict[str, list[object]]:
+        """Return the first `count` rows of all columns, by the column's name."""
+        if self.ending in _PARQUET:
+            batch = next(open_parquet(self.path).iter_batches(count), None)
+            return {} if batch is None else {name: batch.column(name).to_pylist() for name in batch.schema.names}
+        if self.ending in _JSON:
+            objects = [row for _, row in islice(json_items(self.path), count)]
+            return {name: [row.get(name) for row in objects] for row in objects[:1] for name in row}
+        records = self._records()
+        header = self._header(records)
+        self.columns.find(header, str(self.path))
+        batch = list(islice(records, count))
+        self._check_fields(batch, len(header))
+        return {name: [row[index] for _, row in batch] for index, name in enumerate(header)}
+
+    def _records(self) -> Records:
+        return self.dialect.records(self.path)
+
+    def _header(self, records: Records) -> Sequence[str]:
+        """Return the names of the fields: the first record. Those that look like a wanted name have its spelling."""
+        header = self.header or next(records, (1, []))[1]
+        if not header:
+            raise DataError(f"{self.path} has no header line, only blank ones. Copy or download it again.")
+        wanted = {as_seen(name): name for name in (*self.columns.texts, self.columns.label)}
+        return [name if name in wanted.values() else wanted.get(as_seen(name), name) for name in header]
+
+    def _table_rows(self, rows_per_batch: int) -> Iterator[Rows]:
+        """Yield the wanted columns; the first record is the header unless `header` is given."""
+        records = self._records()
+        header = self._header(records)
+        texts, label = self.columns.find(header, str(self.path))
+        while batch := list(islice(records, rows_per_batch)):
+            rows = [row for _, row in batch]
+            numbers = [number for number, _ in batch]
+            self._check_fields(batch, len(header))
+            if header in rows:
+                raise DataError(
+                    f"{self.path}, line {numbers[rows.index(list(header))]}: repeats the header line. Remove it."
+                )
+            labels: list[object] | None = None if label is None else [row[label] for row in rows]
+            yield Rows.from_texts([[row[text] for row in rows] for text in texts], labels, numbers)
+
+    def _check_fields(self, batch: list[tuple[int, list[str]]], expected: int) -> None:
+        counts = {len(row) for _, row in batch}
+        if counts <= {expected}:
+            return
+        number, row = next((number, row) for number, row in batch if len(row) != expected)
+        advice = "Join or split what a stray separator or line break broke, or remove the row."
+        if counts == {expected + 1}:
+            advice = (
+                "All rows have one field more: the first one may be an index without a name. Name it in the header."
+            )
+        raise DataError(
+            f"{self.path}, line {number}: {len(row)} fields instead of {expected} (it starts with "
+            f"{self.dialect.separator.join(row)[:60]!r}). {advice}"
+        )
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError unless `path` is a file that is not empty and has a known ending."""
-    _reader(path)
+    """Raise DataError unless `path` is a file that is not empty, has a known ending, and begins like such a file."""
+    if path.suffix.lower() not in _ENDINGS:
+        raise DataError(
+            f"{path}: a file that ends in {path.suffix!r} cannot be read. Give it as one of {', '.join(_ENDINGS)}."
+        )
     if not path.exists():
         raise DataError(f"{path}: no such file. Correct data.source.")
     if not path.is_file():
         raise DataError(f"{path} is not a file. Name a file for each split in data.source.")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty. Copy or download it again, or correct data.source.")
-
-
-def read_tsv(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
-    """Yield rows of tab-separated text without quoting, as `csv.QUOTE_NONE`."""
-    return _table(((number, line.split("\t")) for number, line in numbered_lines(file.path)), file, rows_per_batch)
-
-
-def read_csv(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
-    """Yield rows of comma-separated text; a quoted field may contain commas, quotes and line breaks."""
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CSV_FIELD))
-    return _table(csv_records(file.path), file, rows_per_batch)
-
-
-def read_jsonl(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
-    """Yield rows of JSON lines: one object per line, with a key for each column."""
-    lines = numbered_lines(file.path)
-    while batch := list(islice(lines, rows_per_batch)):
-        objects = [_json_object(line, number, file) for number, line in batch]
-        numbers = [number for number, _ in batch]
-        texts = [
-            check_texts([row[name] for row in objects], name, str(file.path), "line", numbers)
-            for name in file.columns.texts
-        ]
-        _check_encodable(texts, numbers, file.path)
-        yield Rows.from_texts(texts, [row.get(file.columns.label) for row in objects], numbers)
-
-
-def read_parquet(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
-    """Yield rows of a Parquet file; memory is bounded by the size of its row groups."""
-    import pyarrow
-
-    parquet = _open_parquet(file.path)
-    header = parquet.schema_arrow.names
-    _, label = file.columns.find(header, str(file.path))
-    wanted = [*file.columns.texts] + ([] if label is None else [file.columns.label])
-    done = 0
-    try:
-        for batch in parquet.iter_batches(rows_per_batch, columns=wanted):
-            numbers = range(done + 1, done + batch.num_rows + 1)
-            texts = [
-                check_texts(batch.column(name).to_pylist(), name, str(file.path), "row", numbers)
-                for name in file.columns.texts
-            ]
-            yield Rows.from_texts(texts, None if label is None else batch.column(wanted[-1]).to_pylist(), numbers)
-            done += batch.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{file.path}: broken after row {done} ({error}). Copy or write the file again.") from error
-
-
-_READERS: dict[str, Callable[[TableFile, int], Iterator[Rows]]] = {
-    ".csv": read_csv,
-    ".tsv": read_tsv,
-    ".json": read_jsonl,
-    ".jsonl": read_jsonl,
-    ".parquet": read_parquet,
-}
-
-
-def _reader(path: Path) -> Callable[[TableFile, int], Iterator[Rows]]:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(
-            f"{path}: a file that ends in {path.suffix!r} cannot be read. Give it as one of {', '.join(_READERS)}."
-        )
-    return reader
-
-
-def _table(records: Iterator[tuple[int, list[str]]], file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
-    """Yield the wanted columns of numbered records; the first record is the header unless `file.header` is given."""
-    header = file.header or next(records, (1, []))[1]
-    if not header:
-        raise DataError(f"{file.path} has no header line, only blank ones. Copy or download it again.")
-    texts, label = file.columns.find(header, str(file.path))
-    while batch := list(islice(records, rows_per_batch)):
-        rows = [row for _, row in batch]
-        numbers = [number for number, _ in batch]
-        if set(map(len, rows)) != {len(header)}:
-            _refuse_fields(rows, numbers, len(header), file.path)
-        labels: list[object] | None = None if label is None else [row[label] for row in rows]
-        yield Rows.from_texts([[row[text] for row in rows] for text in texts], labels, numbers)
-
-
-def _refuse_fields(fields: list[list[str]], numbers: list[int], expected: int, path: Path) -> None:
-    row, number = next((row, number) for row, number in zip(fields, numbers, strict=True) if len(row) != expected)
-    start = repr(("\t" if path.suffix.lower() == ".tsv" else ",").join(row)[:60])
-    raise DataError(
-        f"{path}, line {number}: {len(row)} fields instead of {expected} (it starts with {start}). Join or split "
-        "what a stray separator or line break broke, or remove the row."
-    )
-
-
-def _json_object(line: str, number: int, file: TableFile) -> dict[str, Any]:
-    place = f"{file.path}, line {number}"
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error}). Write one JSON object a line.") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{place}: {line[:60]!r} is not a JSON object. Write one object a line.")
-    file.columns.find(list(row), place)
-    return row
-
-
-def _check_encodable(texts: list[list[str]], numbers: list[int], path: Path) -> None:
-    """Raise DataError for half a surrogate pair, which JSON can express but no tokenizer accepts."""
-    for column in texts:
-        for text, number in zip(column, numbers, strict=True):
-            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise DataError(f"{path}, line {number}: half a surrogate pair in {text[:60]!r}. Write it as UTF-8.")
-
-
-def _open_parquet(path: Path) -> Any:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file ({error}). Copy or write it again.") from error
+    if path.suffix.lower() not in _PARQUET:
+        check_text(path)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ftsys.errors import DataError
 from ftsys.integrity import SealedJson
+from ftsys.untrusted import FileName, typed
 
 STORE_FORMAT = 1
 """Increase this number when the layout or the meaning of a column changes; it is part of the fingerprint."""
@@ -53,7 +54,7 @@ class BatchTable:
 class SplitIndex:
     """One Arrow file. `lengths[n]` is the number of examples of n tokens; `size` is in bytes."""
 
-    file: str
+    file: FileName
     rows: int
     labelled: bool
     tokens: int
@@ -97,27 +98,26 @@ class StoreIndex:
             fields, intact = _SEALED.parse(path.read_bytes())
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Prepare the store again.") from error
-        except (ValueError, RecursionError):
+        except ValueError:
             intact = False
         if not intact:
             raise damaged(path, "its bytes are not those that were written")
-        if fields["format"] != STORE_FORMAT:
+        if fields.get("format") != STORE_FORMAT:
             raise DataError(
-                f"{path}: store format {fields['format']!r}, this version reads {STORE_FORMAT}. "
+                f"{path}: store format {fields.get('format')!r}, this version reads {STORE_FORMAT}. "
                 "Delete the folder and prepare the store again."
             )
-        return cls._from_fields(fields)
+        try:
+            return cls._from_fields(fields)
+        except ValueError as error:
+            raise damaged(path, f"it is no store's index ({error})") from error
 
     @classmethod
     def _from_fields(cls, fields: dict[str, Any]) -> "StoreIndex":
-        splits = [SplitIndex(**{**split, "batches": BatchTable(**split["batches"])}) for split in fields["splits"]]
-        return cls(
-            **{
-                **fields,
-                "tokenizer": TokenizerFacts(**fields["tokenizer"]),
-                "splits": {split.name: split for split in splits},
-            }
-        )
+        """Check the types of all values and the names of the files. Raises ValueError."""
+        splits = typed(list[SplitIndex], fields.get("splits"))
+        index = typed(StoreIndex, {**fields, "splits": {}})
+        return dataclasses.replace(index, splits={split.name: split for split in splits})
 
 
 def damaged(path: Path, what: str) -> DataError:

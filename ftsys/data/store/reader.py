@@ -54,6 +54,7 @@ class StoreSplit:
         self._shift = index.rows_per_batch.bit_length() - 1  # a power of two: row >> shift is the record batch
         self._map_file(folder / split.file, np.dtype(index.token_type), self.label_type)
         self._iota = np.arange(4096)
+        self._longest = len(split.lengths) - 1  # a store that was not hashed at its opening may be damaged
 
     def _map_file(self, path: Path, token_type: np.dtype[Any], label_type: np.dtype[Any]) -> None:
         with path.open("rb") as stream:
@@ -91,13 +92,19 @@ class StoreSplit:
         at_S = rows_S + self._offsets_at[batch_S]
         start_S = self._offsets[at_S]
         length_S = self._offsets[at_S + 1] - start_S
+        if rows_S.size and length_S.view(np.uint32).max() > self._longest:  # unsigned: a negative length is huge
+            raise self._damaged(rows_S[length_S.view(np.uint32).argmax()])
         cu_seqlens = np.zeros(rows_S.size + 1, np.int32)
         np.add.accumulate(length_S, out=cu_seqlens[1:])
         position_T = self._up_to(int(cu_seqlens[-1])) - cu_seqlens[:-1].repeat(length_S)
         token_T = (start_S + self._tokens_at[batch_S]).repeat(length_S)
         token_T += position_T
+        try:
+            tokens_T = self._tokens[token_T]
+        except IndexError as error:
+            raise self._damaged(rows_S[start_S.view(np.uint32).argmax()]) from error
         return Ragged(
-            self._tokens[token_T],
+            tokens_T,
             length_S,
             self._first[rows_S + self._first_at[batch_S]].astype(np.int32),
             self._labels[rows_S + self._labels_at[batch_S]],
@@ -105,6 +112,10 @@ class StoreSplit:
             position_T,
             cu_seqlens,
         )
+
+    def _damaged(self, row: np.int64) -> DataError:
+        path = self._folder / self._split.file
+        return damaged(path, f"the tokens of row {row} lie outside the file or are more than {self._longest}")
 
     def _up_to(self, count: int) -> npt.NDArray[np.int64]:
         if count > self._iota.size:
@@ -133,6 +144,8 @@ class StoreSplit:
             np.subtract(
                 self._offsets[at + 1 : at + rows + 1], self._offsets[at : at + rows], out=out_N[first : first + rows]
             )
+        if self.rows and out_N.view(np.uint32).max() > self._longest:
+            raise self._damaged(out_N.view(np.uint32).argmax())
         out_N.flags.writeable = False
         return out_N
 

@@ -20,6 +20,7 @@ from ftsys.data.tokenize.plain_bert import is_plain_bert, special_token, tokeniz
 from ftsys.errors import ConfigError
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import TOKENIZER_FILES, longest_sequence
+from ftsys.model_files.load_errors import tokenizer_load_errors
 
 _UNBOUNDED = 10**9  # transformers writes 1e30 for "no limit"
 
@@ -53,9 +54,11 @@ def load_tokenizer(folder: Path, max_length: int) -> TextTokenizer:
     Raises ConfigError if the folder has no tokenizer, or one that cannot be used.
     """
     digest = tokenizer_fingerprint(folder)
-    if is_plain_bert(folder):
-        return _load_directly(folder, max_length, digest)
-    return _load_by_transformers(folder, max_length, digest)
+    with tokenizer_load_errors(folder):
+        load = _load_directly if is_plain_bert(folder) else _load_by_transformers
+        tokenizer = load(folder, max_length, digest)
+        tokenizer.flatten(tokenizer.tokenize(["a"], ["b"]))  # some damage shows only here
+        return tokenizer
 
 
 def tokenizer_fingerprint(folder: Path) -> str:
@@ -184,13 +187,7 @@ def _load_directly(folder: Path, max_length: int, digest: str) -> FastTokenizer:
 def _load_by_transformers(folder: Path, max_length: int, digest: str) -> TextTokenizer:
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError, ImportError) as error:  # raised by its loaders for unusable files
-        raise ConfigError(
-            f"{str(folder)!r}: its tokenizer cannot be loaded ({str(error).strip()[:300]}). "
-            "Put the model's own tokenizer files there."
-        ) from error
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     facts = TokenizerFacts(
         fingerprint=digest,
         pad_id=_pad_id(tokenizer),

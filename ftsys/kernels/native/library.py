@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ftsys.cache import cache_folder
+from ftsys.cache import check_private, executable_cache
 
 NATIVE = "native"
 """Name of these kernels in `engine.kernels`."""
@@ -32,9 +32,14 @@ class Library:
     """Calls the functions of the compiled library by name."""
 
     def __init__(self, path: Path) -> None:
-        """Load the library at `path`. Raises OSError."""
+        """Load the library at `path`. Raises OSError, and ConfigError for a file that another user can write."""
         _share_openmp()
-        self._library = ctypes.CDLL(str(path))
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            check_private(path, os.fstat(file))
+            self._library = ctypes.CDLL(f"/proc/self/fd/{file}")  # the file that was checked, whatever has its name now
+        finally:
+            os.close(file)
 
     def call(self, name: str, *arguments: Any, dtype: torch.dtype, returns: Any = None) -> Any:
         """Call function `name` for `dtype`; arguments are tensors, ctypes structures or integers."""
@@ -97,15 +102,15 @@ def _compiled(compiler: str) -> Path:
 
     There is no lock: several processes may compile at once, and each one moves a complete file into place.
     """
-    target = cache_folder() / "native" / f"{_fingerprint(compiler)}.so"
+    target = executable_cache("native") / f"{_fingerprint(compiler)}.so"
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")
     sources = [str(_FOLDER / name) for name in SOURCES]
     try:
         command = [compiler, *FLAGS, "-x", "c++", *sources, "-o", str(partial)]
         subprocess.run(command, check=True, capture_output=True, text=True)
+        partial.chmod(0o700)  # the umask may let a group write
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

@@ -15,18 +15,20 @@ is renamed to `.old` until the new one has its name (writer.py). No pickle is wr
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import TypedDict
+
 from ftsys.errors import CheckpointError, RunFolderError
-from ftsys.files import storage_errors
+from ftsys.files import remove_tree, storage_errors
 from ftsys.integrity import damage_of
 from ftsys.train.checkpoint.files import read_json, read_safetensors
-from ftsys.train.checkpoint.manifest import read_manifest
+from ftsys.train.checkpoint.manifest import MANIFEST, read_manifest
 from ftsys.train.checkpoint.training_state import FullState, joined
+from ftsys.untrusted import FileEntries, typed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +45,24 @@ def part_of_file(name: str) -> re.Pattern[str]:
     return re.compile(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(dot + ending)}")
 
 
+class _Facts(TypedDict):
+    step: int
+    attempt: int
+    identity: str
+    files: FileEntries
+
+
+def _facts_of(folder: Path) -> _Facts:
+    """Read what a manifest says about the whole checkpoint. Raises CheckpointError, also if it lists no state."""
+    try:
+        facts = typed(_Facts, read_manifest(folder))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / MANIFEST} is not a checkpoint's manifest: {error}") from error
+    if STATE not in facts["files"]:
+        raise CheckpointError(f"{folder / MANIFEST} does not list {STATE}: it is not a checkpoint's manifest")
+    return facts
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A complete checkpoint folder, as its manifest describes it."""
@@ -51,16 +71,16 @@ class Checkpoint:
     step: int
     attempt: int
     identity: str
-    files: dict[str, dict[str, Any]]
+    files: FileEntries
 
     @classmethod
     def open(cls, path: Path) -> Checkpoint:
         """Read a folder's manifest and no other file. Raises CheckpointError when it is missing or damaged."""
-        manifest = read_manifest(path)
+        facts = _facts_of(path)
         found = COMPLETE_NAME.fullmatch(path.name)
-        if found and int(found[1]) != manifest["step"]:
-            raise CheckpointError(f"{path} holds step {manifest['step']}: it was renamed; give it its own name back")
-        return cls(path, *(manifest[key] for key in ("step", "attempt", "identity", "files")))
+        if found and int(found[1]) != facts["step"]:
+            raise CheckpointError(f"{path} holds step {facts['step']}: it was renamed; give it its own name back")
+        return cls(path, facts["step"], facts["attempt"], facts["identity"], facts["files"])
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -112,7 +132,7 @@ def clean_leftovers(root: Path, attempt: int) -> None:
             temporary = TEMPORARY_NAME.fullmatch(path.name)
             replaced = path.suffix == OLD and path.with_suffix("").exists()
             if path.suffix == GONE or replaced or (temporary and int(temporary[1]) <= attempt):
-                shutil.rmtree(path)
+                remove_tree(path)
             elif path.suffix == OLD:
                 path.rename(path.with_suffix(""))
 
@@ -218,5 +238,5 @@ def prune_checkpoints(root: Path, keep: int, best: int | None = None) -> list[Pa
     with storage_errors(root):
         for path in removed:
             gone = path.rename(path.with_name(path.name + GONE))
-            shutil.rmtree(gone)
+            remove_tree(gone)
     return removed

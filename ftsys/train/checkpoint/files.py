@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import CheckpointError
 from ftsys.integrity import hashed_file
+from ftsys.untrusted import FileEntry, parse_json, shards_of_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ SAFETENSORS_NAMES = {
 ALIGNMENT = 8
 
 
-def write_json(path: Path, value: Any) -> dict[str, Any]:
+def write_json(path: Path, value: Any) -> FileEntry:
     """Write JSON with sorted keys; returns its manifest entry. Raises CheckpointError for what is not JSON."""
     try:
         text = json.dumps(value, sort_keys=True, indent=1, allow_nan=True)
@@ -36,12 +37,12 @@ def write_json(path: Path, value: Any) -> dict[str, Any]:
 def read_json(path: Path) -> Any:
     """Return a JSON file's value. Raises CheckpointError when it cannot be read."""
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; take another checkpoint") from error
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
     """Write CPU tensors in the safetensors format; returns the file's manifest entry.
 
     The library is not used, so that bytes are hashed while they are written instead of read again, they reach the disk
@@ -87,7 +88,10 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     index = index_of(path)
     if path.exists() or not index.exists():
         return load_file(path)
-    shards = sorted(set(read_json(index)["weight_map"].values()))
+    try:
+        shards = shards_of_index(index.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{index} cannot be read: {error}; take another checkpoint") from error
     return {name: tensor for shard in shards for name, tensor in load_file(path.with_name(shard)).items()}
 
 

@@ -29,12 +29,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest, intact = _SEALED.parse(path.read_bytes())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: {str(folder)!r} is not a complete checkpoint") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not intact:
         raise CheckpointError(f"{path} is damaged: it does not match its own checksum")
-    if manifest["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {manifest['format']}, this version reads up to {FORMAT}: use the newer ftsys"
-        )
+    found = manifest.get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise CheckpointError(f"{path} has format {found!r}, this version reads up to {FORMAT}: use the newer ftsys")
     return manifest

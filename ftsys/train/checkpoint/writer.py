@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftsys.files import storage_errors, sync_folder
+from ftsys.files import remove_tree, storage_errors, sync_folder
 from ftsys.train.checkpoint.catalog import (
     OLD,
     OPTIMIZER,
@@ -24,8 +24,9 @@ from ftsys.train.checkpoint.catalog import (
 from ftsys.train.checkpoint.files import write_json, write_safetensors
 from ftsys.train.checkpoint.manifest import write_manifest
 from ftsys.train.checkpoint.training_state import FullState
+from ftsys.untrusted import FileEntry
 
-Entries = dict[str, dict[str, Any]]
+Entries = dict[str, FileEntry]
 """Lines of a manifest: size and sha256 by file name."""
 
 
@@ -146,9 +147,9 @@ def write_facts(
 def put_in_place(partial: Path, final: Path) -> None:
     """Rename a finished folder to `final`; a folder of that name is moved aside first. Raises OSError."""
     old = final.with_name(final.name + OLD)
-    if final.exists():
+    if final.exists() or final.is_symlink():  # a link may lead nowhere
         final.rename(old)
     partial.rename(final)
     sync_folder(final.parent)
-    if old.exists():
-        shutil.rmtree(old)
+    if old.exists() or old.is_symlink():
+        remove_tree(old)

@@ -5,6 +5,7 @@ second, even if they wait in a collective. A rank whose machine is disconnected 
 SILENT_HEARTBEATS. Messages are lines of JSON. Each rank has one thread for this, which never uses a GPU.
 """
 
+import hmac
 import json
 import os
 import secrets
@@ -13,10 +14,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ftsys.distributed import broadcast_object
 from ftsys.errors import LaunchError
+from ftsys.ranks import all_on_one_node
+from ftsys.untrusted import json_object
 
 HEARTBEAT_SECONDS = 1.0
 """Time between two heartbeats of a rank."""
@@ -28,7 +31,9 @@ They are counted, not timed, so that a run may be suspended (SIGSTOP) and resume
 """
 
 CONNECT_SECONDS = 60.0
+LOOPBACK = "127.0.0.1"
 _LARGEST_MESSAGE = 1 << 20
+_LONGEST_HELLO = 1000
 
 Message = dict[str, Any]
 
@@ -56,7 +61,7 @@ class Heartbeat:
     def connect(self, rank: int, ranks: int) -> None:
         """Connect the ranks and start the thread. Collective. Raises LaunchError if a rank cannot reach rank 0."""
         if ranks > 1:
-            listener = socket.create_server(("", 0)) if rank == 0 else None
+            listener = _listener() if rank == 0 else None
             port = listener.getsockname()[1] if listener else 0
             port, token = broadcast_object((port, secrets.token_hex(16)))
             if listener is not None:
@@ -107,20 +112,21 @@ class Heartbeat:
         self._on_heartbeat()
 
     def _drop(self, number: int, reason: str) -> None:
+        if not self._closing.is_set():
+            self._on_lost(number, reason)  # the lost rank is told too: it may have been suspended
         connection = self._connections.pop(number)
         self._selector.unregister(connection.socket)
         connection.socket.close()
-        if not self._closing.is_set():
-            self._on_lost(number, reason)
 
 
 class _Connection:
     """Sends and receives messages over one TCP connection; `silent` counts own heartbeats since its last message."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, received: bytes = b"") -> None:
+        """`received` are bytes of the connection that have been read already."""
         self.socket = connection
         self.silent = 0
-        self._pending = b""
+        self._pending = received
         self._sending = threading.Lock()
         connection.settimeout(HEARTBEAT_SECONDS)
 
@@ -143,46 +149,106 @@ class _Connection:
         self.silent = 0
         *whole, self._pending = (self._pending + data).split(b"\n")
         try:
-            messages = [json.loads(text) for text in whole]
+            messages = [json_object(text) for text in whole]
         except ValueError:
             return [], True
         return messages, not data or len(self._pending) > _LARGEST_MESSAGE
 
 
+def _listener() -> socket.socket:
+    """Listen on the address that the ranks reach: loopback if all are on this machine, else the one of MASTER_ADDR.
+
+    Where MASTER_ADDR is not an address of this machine, as behind a translation of addresses, listen on all.
+    """
+    if all_on_one_node():
+        return socket.create_server((LOOPBACK, 0))
+    try:
+        address = socket.gethostbyname(os.environ.get("MASTER_ADDR", ""))
+        # Many machines resolve their own name to a loopback address, which no other machine reaches.
+        return socket.create_server(("" if address.startswith("127.") else address, 0))
+    except OSError:
+        return socket.create_server(("", 0))
+
+
 def _accepted(listener: socket.socket, ranks: int, token: str) -> dict[int, _Connection]:
-    """Return a connection to each rank above 0; close connections that do not send this run's token."""
+    """Return a connection to each rank above 0; close connections that do not send this run's token.
+
+    All connections are read at once, so that a stranger who sends nothing holds up no rank.
+    """
     connections: dict[int, _Connection] = {}
     deadline = time.monotonic() + CONNECT_SECONDS
-    while len(connections) < ranks - 1:
-        listener.settimeout(max(0.1, deadline - time.monotonic()))
-        try:
-            connection, _ = listener.accept()
-        except TimeoutError:
-            missing = sorted(set(range(1, ranks)) - set(connections))
-            raise LaunchError(
-                f"rank(s) {missing} did not reach rank 0 within {CONNECT_SECONDS:g} s: "
-                "open the ports between the machines to each other."
-            ) from None
-        connection.settimeout(5.0)
-        hello = _hello(connection)
-        if hello.get("token") == token:
-            connections[int(hello["rank"])] = _Connection(connection)
-        else:
-            connection.close()
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        while len(connections) < ranks - 1:
+            left = deadline - time.monotonic()
+            ready = selector.select(left) if left > 0 else []
+            if not ready:
+                _close_strangers(selector, listener)
+                _refuse_missing(sorted(set(range(1, ranks)) - set(connections)))
+            for key, _ in ready:
+                if key.fileobj is listener:
+                    opened = listener.accept()[0]
+                    opened.setblocking(False)
+                    selector.register(opened, selectors.EVENT_READ, bytearray())
+                elif (hello := _hello(selector, key)) is not None:
+                    _take(connections, hello, ranks, token)
+        _close_strangers(selector, listener)
     return connections
 
 
-def _hello(connection: socket.socket) -> Message:
+def _refuse_missing(missing: list[int]) -> NoReturn:
+    raise LaunchError(
+        f"rank(s) {missing} did not reach rank 0 within {CONNECT_SECONDS:g} s: "
+        "open the ports between the machines to each other."
+    )
+
+
+def _close_strangers(selector: selectors.BaseSelector, listener: socket.socket) -> None:
+    for key in list(selector.get_map().values()):
+        if isinstance(key.fileobj, socket.socket) and key.fileobj is not listener:
+            key.fileobj.close()
+
+
+_Hello = tuple[socket.socket, bytes, bytes]
+"""A connection, its first line, and what came after it."""
+
+
+def _hello(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> _Hello | None:
+    """Read more of a connection's first line and return it when it is whole; close a connection that ends before."""
+    connection, received = key.fileobj, key.data
+    assert isinstance(connection, socket.socket)
     try:
-        with connection.makefile("rb", buffering=0) as stream:  # unbuffered: reads no byte after the line
-            message = json.loads(stream.readline(1000))
-    except (OSError, ValueError):
-        return {}
-    return message if isinstance(message, dict) else {}
+        data = connection.recv(_LONGEST_HELLO)
+    except OSError:
+        data = b""
+    received += data
+    line, newline, rest = bytes(received).partition(b"\n")
+    if not newline and data and len(received) < _LONGEST_HELLO:
+        return None
+    selector.unregister(connection)
+    if newline:
+        return connection, line, rest
+    connection.close()
+    return None
+
+
+def _take(connections: dict[int, _Connection], hello: _Hello, ranks: int, token: str) -> None:
+    """Keep a connection whose first line has this run's token and names a rank; close any other."""
+    connection, line, rest = hello
+    try:
+        said = json_object(line)
+    except ValueError:
+        said = {}
+    rank = said.get("rank")
+    known = hmac.compare_digest(str(said.get("token")).encode(), token.encode())
+    if known and isinstance(rank, int) and 0 < rank < ranks:
+        connections[rank] = _Connection(connection, rest)
+    else:
+        connection.close()
 
 
 def _connected(rank: int, port: int, token: str) -> _Connection:
-    host = os.environ.get("MASTER_ADDR", "localhost")
+    host = LOOPBACK if all_on_one_node() else os.environ.get("MASTER_ADDR", "localhost")
     try:
         opened = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
     except OSError as error:

@@ -11,6 +11,7 @@ import torch
 import transformers
 from transformers.utils import is_torch_xla_available
 
+from ftsys.train.dropin_deepspeed import prepare_for_script
 from ftsys.train.trainer.legacy_names import KEPT_AS_ATTRIBUTES, OLD_ARGUMENTS, todays
 
 _LOG = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
         """
         if are_cpu_ranks(os.environ):
             self.use_cpu = True
+        prepare_for_script(self, os.environ)
         super().__post_init__()
 
     @property

@@ -9,6 +9,8 @@ from typing import Any
 import transformers
 from transformers.integrations.integration_utils import TensorBoardCallback
 
+from ftsys.train.dropin_deepspeed import fill_silent_keys, prepare_for_script
+from ftsys.train.scheduler_world import ALONE, tasks_started
 from ftsys.train.trainer.arguments import TrainingArguments, are_cpu_ranks, use_one_gpu
 from ftsys.train.trainer.checkpointers.interface import Checkpointer
 from ftsys.train.trainer.composed import ComposedTrainer
@@ -50,8 +52,16 @@ class Trainer(ComposedTrainer):
             warnings.warn(
                 "each process trains alone on all the data: give TrainingArguments use_cpu=True", stacklevel=2
             )
+        if args.world_size == 1 and (started := tasks_started(os.environ)) is not None:
+            warnings.warn(
+                f"{started[0].program} started {started[1]} tasks, and each trains alone on all the data: for one "
+                f"world of ranks start the script with torchrun; where that is meant, set {ALONE}=alone",
+                stacklevel=2,
+            )
         if getattr(model, "hf_device_map", None) is None:  # else the model itself lies on several GPUs
             use_one_gpu(args)
+        prepare_for_script(args, os.environ)  # again, for transformers' own class of arguments
+        fill_silent_keys(args)
         super().__init__(model, args, *stock, checkpointer=checkpointer, hooks=hooks, **named)
         self._keep_logging_dir()
 

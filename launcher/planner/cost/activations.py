@@ -17,7 +17,7 @@ _MASK = 1
 """Bytes of an element of a saved dropout mask."""
 _LOG = 4
 """Bytes of a row's log-sum-exp, which kernels save in place of attention scores."""
-_HEAD_SIZES = {"native": range(16, 1 << 14, 16), "triton": (16, 32, 64, 128)}
+HEAD_SIZES = {"native": range(16, 1 << 14, 16), "triton": range(1, 129)}
 """Head sizes of the kernels that compute scores in blocks and save none."""
 _DROPOUT_TABLES = 4 * ((1 << 20) + (1 << 14))
 """Bytes of the two lookup tables that dropout masks are generated from."""
@@ -150,9 +150,13 @@ def _pair(layer: Layer, numbers: Arithmetic) -> int:
 
 
 def _keeps_no_scores(layer: Layer, numbers: Arithmetic) -> bool:
-    """Return True where the kernel saves no scores; layers that it does not support go to another kernel."""
-    plain = layer.attention in ("dense", "rotary") and not layer.rms_norm and layer.heads == layer.key_heads
-    return plain and layer.head_size in _HEAD_SIZES.get(numbers.kernel, ())
+    """Return True where the kernel saves no scores; layers that it does not support go to another kernel.
+
+    Triton's takes shared key heads and causal patterns too, which decoders have; here RMS norms stand for those.
+    """
+    plain = numbers.kernel == "triton" or (not layer.rms_norm and layer.heads == layer.key_heads)
+    supported = layer.attention in ("dense", "rotary") and layer.head_size in HEAD_SIZES.get(numbers.kernel, ())
+    return plain and supported
 
 
 def _inner_block(layer: Layer, numbers: Arithmetic) -> int:

@@ -22,6 +22,8 @@ _ALL_REDUCED_AT_ONCE = 500_000_000
 ALL_GATHERED_AT_MOST = 500_000_000
 """Elements up to which ZeRO 3 keeps weights gathered until the backward pass: it frees weights whose next use is more
 than 10^9 elements away, and the way there and back counts every element twice."""
+WIDENED_ELEMENTS = 1 << 27
+"""Elements whose gradients the update of master weights copies to float32 at once, on a GPU."""
 _NORM_BYTES = 8
 """Bytes of a number in DeepSpeed's gradient norm: float64, on a copy of one parameter at a time."""
 
@@ -137,12 +139,14 @@ def _gathered_last(tensors: Sequence[Tensor]) -> int:
     return bucket
 
 
-def plain_step(sizes: Sizes, weight: int, reduced: bool, several: bool) -> EngineStep:
+def plain_step(sizes: Sizes, weight: int, reduced: bool, several: bool, widened: bool) -> EngineStep:
     """Predict torch without DeepSpeed; 16-bit weights have float32 master weights.
 
-    `reduced`: DDP, whose buckets hold a second copy of all gradients.
+    `reduced`: DDP, whose buckets hold a second copy of all gradients. `widened`: the update copies 16-bit gradients to
+    float32, bucket by bucket.
     """
     gradients = weight * sizes.elements
+    copied = 4 * min(sizes.elements, max(WIDENED_ELEMENTS, sizes.largest)) if widened else 0
     collected = Parts(gradients=gradients if several else 0)
     return EngineStep(
         held=Parts(
@@ -154,7 +158,7 @@ def plain_step(sizes: Sizes, weight: int, reduced: bool, several: bool) -> Engin
         later=(
             # A new gradient is allocated next to the sum that it is added to; the largest is the embeddings'.
             ("backward", Parts(gradients=gradients, buffers=weight * sizes.largest if several else 0)),
-            ("step", Parts(gradients=gradients)),
+            ("step", Parts(gradients=gradients, buffers=copied)),
         ),
     )
 

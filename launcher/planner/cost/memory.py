@@ -94,7 +94,9 @@ def engine_step(shape: ModelShape, setting: Setting, several: bool) -> EngineSte
     sizes, on_cpu = sizes_of(shape, setting.ranks), setting.device == "cpu"
     weight = 2 if setting.low_weights else 4
     if setting.backend != "deepspeed":
-        return plain_step(sizes, weight, setting.backend == "ddp" and setting.ranks > 1, several)
+        reduced = setting.backend == "ddp" and setting.ranks > 1
+        # On a CPU the kernel of the update widens each number by itself.
+        return plain_step(sizes, weight, reduced, several, widened=weight == 2 and not on_cpu)
     if setting.zero_stage == 0:
         return zero0_step(sizes, weight, several)
     if setting.zero_stage == 3:

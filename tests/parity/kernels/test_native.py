@@ -24,6 +24,7 @@ from ftsys.models.packed import PackedView
 
 pytestmark = pytest.mark.skipif(native() is None, reason=f"no native kernels: {why_not_native()}")
 
+NOBODY = 65534
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 6e-3}
 LENGTHS = ([1], [7, 16, 1, 17, 64], [130, 15, 15], [33] * 4)
 
@@ -202,4 +203,25 @@ def test_processes_that_compile_at_once_leave_one_whole_library(tmp_path: Path) 
     environment = {**os.environ, "FTSYS_CACHE": str(tmp_path)}
     ranks = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(2)]
     assert [rank.wait() for rank in ranks] == [0, 0]
-    assert [path.suffix for path in (tmp_path / "native").iterdir()] == [".so"]
+    assert [path.suffix for path in (tmp_path / f"native-{os.getuid()}").iterdir()] == [".so"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
+def test_a_planted_library_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTSYS_CACHE", str(tmp_path))
+    planted = library._compiled("g++")
+    os.chown(planted, NOBODY, NOBODY)
+    with pytest.raises(ConfigError, match=f"holds code that would be run, but it belongs to user {NOBODY}"):
+        library._load.__wrapped__()
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_the_umask_does_not_open_the_library_to_others(
+    umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTSYS_CACHE", str(tmp_path))
+    before = os.umask(umask)
+    try:
+        assert isinstance(library._load.__wrapped__(), library.Library)
+    finally:
+        os.umask(before)

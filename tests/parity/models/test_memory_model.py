@@ -72,6 +72,34 @@ def test_bf16_with_masters(length: int) -> None:
     assert predicted.parts.weights * 6 == predicted.parts.optimizer
 
 
+def test_the_update_on_a_gpu_widens_gradients() -> None:
+    """With few tokens the peak is in the update; without the C++ kernel it copies all gradients to float32."""
+    batch, config = MicroBatch(64, 16), config_of("bert") | {"vocab_size": 30_000}
+    measured = fake_step_bytes(config, "bf16", False, batch.tokens, batch.length)
+    setting = Setting("none", 0, "bf16", "none", False, 1, "cuda", kernel="padded")
+    predicted = predicted_memory(model_shape(config, 2), batch, 1, setting)
+    assert predicted.moment == "step"
+    assert predicted.total == pytest.approx(measured["total"], rel=TOLERANCE)
+
+
+def test_limits_that_the_prediction_takes_from_other_code() -> None:
+    from ftsys.train.optimizer.multi_tensor import BUCKET
+    from launcher.planner.cost.activations import HEAD_SIZES
+    from launcher.planner.cost.engine_memory import WIDENED_ELEMENTS
+
+    assert BUCKET == WIDENED_ELEMENTS
+    triton_attention = pytest.importorskip("ftsys.kernels.triton_attention", reason="Triton is not installed")
+    assert max(HEAD_SIZES["triton"]) == triton_attention.LARGEST
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "bert", "modernbert"])
+def test_attention_on_a_gpu_keeps_no_scores(family: str) -> None:
+    """The kernel of GPUs takes shared key heads and causal patterns: saved bytes do not depend on the length."""
+    shape, setting = model_shape(config_of(family), 2), Setting("none", 0, "bf16", "none", False, 1, "cuda")
+    short, long = (predicted_memory(shape, MicroBatch(8192, length), 1, setting) for length in (64, 512))
+    assert long.parts.activations == pytest.approx(short.parts.activations, rel=0.02)
+
+
 def test_recomputation_is_worth_it_where_there_are_many_tokens() -> None:
     batch, config = MicroBatch(4096, 128), {**config_of("bert"), "num_hidden_layers": 8}
     kept, recomputed = (fake_step_bytes(config, "fp32", again, 4096, 128)["total"] for again in (False, True))

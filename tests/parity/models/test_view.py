@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
@@ -210,3 +211,13 @@ def test_a_type_of_model_without_a_classifier_is_refused(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(ConfigError, match="model type 'clip' has no sequence classifier in transformers 5"):
         load_model(tmp_path, GLUE["mrpc"], seed=0)
+
+
+def test_weights_without_any_of_the_encoder_are_refused(tmp_path: Path) -> None:
+    model = small_model("bert", 2)
+    model.config.save_pretrained(tmp_path)
+    save_file({"classifier.bias": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"hold none of the encoder's [0-9]+ parameters, such as 'bert"):
+        load_model(tmp_path, GLUE["mrpc"], seed=0)
+    save_file(model.base_model.state_dict(), tmp_path / "model.safetensors")  # without a head, and without the prefix
+    assert load_model(tmp_path, GLUE["mrpc"], seed=0)[1] == ["classifier.bias", "classifier.weight"]

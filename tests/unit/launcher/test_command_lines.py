@@ -129,13 +129,13 @@ def test_what_of_the_environment_goes_along() -> None:
 
 
 def test_srun() -> None:
-    command = srun_command("python", 3, 64)
+    command = srun_command("python", 3, 64, within_step=False)
     assert command[0] == "srun"
     assert {"--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "--cpus-per-task=64"} <= set(
         command
     )
     assert command[-3:] == ["python", "-m", "launcher.agent"]
-    assert not any(word.startswith("--cpus") for word in srun_command("python", 3, None))
+    assert not any(word.startswith("--cpus") for word in srun_command("python", 3, None, within_step=False))
 
 
 @pytest.mark.parametrize(("text", "count"), [("64(x2),32", 32), ("2", 2), ("8(x3)", 8), ("", None)])

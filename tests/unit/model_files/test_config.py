@@ -56,7 +56,8 @@ def test_what_is_nowhere_is_said(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [(None, "has no config.json"), ("{", "cannot be read"), ("[1]", "holds list, not an object")]
+    ("text", "said"),
+    [(None, "has no config.json"), ("{", "cannot be read"), ("[1]", "a JSON list, not an object")],
 )
 def test_a_config_that_is_none(tmp_path: Path, text: str | None, said: str) -> None:
     if text is not None:

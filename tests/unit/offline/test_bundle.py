@@ -20,6 +20,7 @@ from ftsys.data.prepare import ensure_store
 from ftsys.errors import ConfigError, DataError
 from ftsys.model_files.folder import TOKENIZER_FILES, model_files
 from ftsys.offline.make_bundle import make_bundle
+from ftsys.untrusted import FileEntry
 
 ROWS = "text,label\n" + "a good day,up\na bad day,down\n" * 4
 
@@ -93,7 +94,7 @@ def test_a_second_call_verifies_and_changes_nothing(run: RunConfig, tmp_path: Pa
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "bundle").rglob("*")} == before
     weights = tmp_path / "bundle/model/model.safetensors"
     flip_a_byte(weights)
-    with pytest.raises(DataError, match=r"model\.safetensors: is damaged"):
+    with pytest.raises(DataError, match=r"model\.safetensors is damaged"):
         make_bundle(run, resolve_task(run), tmp_path / "bundle")
 
 
@@ -117,7 +118,7 @@ def as_earlier_versions_made_it(bundle: Bundle) -> Bundle:
     path = bundle.path / "run.toml"
     text = path.read_text().replace('"synthetic"', '"embedded"').replace('"bundled"', '"embedded"')
     path.write_text(text)
-    entry = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    entry = FileEntry(bytes=path.stat().st_size, sha256=hashlib.sha256(text.encode()).hexdigest())
     asked = {**bundle.asked, "model.name": "embedded", "data.source": "embedded"}
     old = replace(bundle, asked=asked, files={**bundle.files, "run.toml": entry})
     (bundle.path / "bundle.json").write_bytes(old.to_bytes())
@@ -144,6 +145,19 @@ def test_something_else_is_not_overwritten(run: RunConfig, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="copy that folder instead"):
         make_bundle(theirs, resolve_task(theirs), tmp_path / "another")
     assert (mine / "thesis.txt").read_text() == "years of work"
+    assert not (tmp_path / "another").exists()
+
+
+def test_a_link_out_of_the_model_folder_is_not_copied(run: RunConfig, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("key")
+    vocab = tmp_path / "my-model/vocab.txt"
+    vocab.rename(tmp_path / "my-model/own-vocab.txt")
+    vocab.symlink_to("own-vocab.txt")
+    bundled(run, tmp_path / "bundle")
+    (tmp_path / "my-model/added_tokens.json").symlink_to(secret)
+    with pytest.raises(ConfigError, match=r"added_tokens.json' is a link to '.*secret', outside the model folder"):
+        make_bundle(run, resolve_task(run), tmp_path / "another")
     assert not (tmp_path / "another").exists()
 
 
@@ -212,9 +226,9 @@ def test_an_edited_run_file_trains(run: RunConfig, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda folder: (folder / "model/vocab.txt").unlink(), r"vocab\.txt: cannot be read"),
-        (lambda folder: (folder / "model/vocab.txt").write_text("short"), r"vocab\.txt: 5 bytes instead of"),
-        (lambda folder: (folder / "model/more.bin").touch(), r"more\.bin: is not in bundle\.json"),
+        (lambda folder: (folder / "model/vocab.txt").unlink(), r"vocab\.txt cannot be read"),
+        (lambda folder: (folder / "model/vocab.txt").write_text("short"), r"vocab\.txt has 5 bytes instead of"),
+        (lambda folder: (folder / "model/more.bin").touch(), r"more\.bin is not in bundle\.json"),
         (lambda folder: (folder / "bundle.json").unlink(), "is not a bundle"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), "holds no bundle's list"),
         (
@@ -278,4 +292,4 @@ def test_verify_and_the_commands_words(
     assert capsys.readouterr().out == "bundle: whole\n"
     flip_a_byte(tmp_path / "bundle/run.toml")
     assert main(["verify", "bundle"]) == 2
-    assert "bundle: bundle/run.toml: is damaged, its sha256" in capsys.readouterr().out
+    assert "bundle: bundle/run.toml is damaged: its sha256" in capsys.readouterr().out

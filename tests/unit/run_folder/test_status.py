@@ -74,3 +74,15 @@ def test_the_last_status_keeps_the_step_of_its_own_attempt_only(tmp_path: Path) 
         status = read_status(tmp_path)
         assert status is not None
         assert (status.exit, status.reason, status.step) == (1, "ValueError: boom", step)
+
+
+def test_the_first_end_of_an_attempt_is_kept(tmp_path: Path) -> None:
+    attempt = claim_run_folder(tmp_path, IDENTITY, overwrite=False).attempt
+    writer = StatusWriter(tmp_path, attempt)
+    for exit_status, reason in ((None, ""), (1, "rank 0 died"), (1, "rank 1 died"), (0, ""), (None, "")):
+        writer.write_for_rank_0(exit_status, reason)
+    status = read_status(tmp_path)
+    assert status is not None
+    assert (status.state, status.reason) == ("failed", "rank 0 died")
+    StatusWriter(tmp_path, claim_run_folder(tmp_path, IDENTITY, overwrite=False).attempt).write_for_rank_0(None, "")
+    assert read_status_after_crash(tmp_path)["state"] == "running"

@@ -215,18 +215,18 @@ def test_a_file_tells_its_task(tmp_path: Path, name: str, text: str, shape: Infe
     ("name", "text", "said"),
     [
         ("a.txt", "x", "a file that ends in '.txt' cannot be read"),
-        ("a.csv", "x,y\na,b\n", "no column 'label'; the columns there are x, y"),
-        ("a.csv", "label\n1\n0\n", "no column but 'label'"),
-        ("a.csv", "x,label\na,1\nb,1\n", r"its labels are \[1\], and a task has two classes"),
-        ("a.csv", 'x,label\n"a,1\n', "is not what its name says|its labels are"),
-        ("a.json", "[1]\n", "is not what its name says"),
+        ("a.csv", "x,y\na,b\n", "no column 'label'; the columns there are 'x', 'y'"),
+        ("a.csv", "label\n1\n0\n", "no column with text beside 'label'"),
+        ("a.csv", "x,label\na,1\nb,1\n", r"its labels are \['1'\], and a task has two classes"),
+        ("a.csv", 'x,label\n"a,1\n', "line 2: broken CSV"),
+        ("a.json", "[1]\n", "line 1: '.1.' is not a JSON object"),
     ],
 )
 def test_a_file_that_tells_no_task_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=said):
         infer_from_file(tmp_path / name)
-    with pytest.raises(DataError, match=r"no\.csv: cannot be read"):
+    with pytest.raises(DataError, match=r"no\.csv: no such file"):
         infer_from_file(tmp_path / "no.csv")
 
 

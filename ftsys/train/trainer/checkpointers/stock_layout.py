@@ -13,7 +13,6 @@ and the reason is logged once.
 
 import json
 import logging
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from ftsys.distributed import decided_by_rank_0
 from ftsys.errors import CheckpointError
-from ftsys.files import storage_errors, sync_folder
+from ftsys.files import remove_tree, storage_errors, sync_folder
 from ftsys.integrity import damage_of, written_file
 from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.catalog import OLD, STATE, WEIGHTS, Checkpoint
@@ -150,10 +149,10 @@ def _begin(unfinished: Path) -> None:
     """Make an empty folder on rank 0, and clean up what an interrupted save left."""
     with storage_errors(unfinished):
         for left in unfinished.parent.glob(f"{UNFINISHED}{PREFIX_CHECKPOINT_DIR}-*"):
-            shutil.rmtree(left)
+            remove_tree(left)
         for aside in unfinished.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*{OLD}"):
             if aside.with_suffix("").exists():
-                shutil.rmtree(aside)
+                remove_tree(aside)
             else:
                 aside.rename(aside.with_suffix(""))
         unfinished.mkdir(parents=True)

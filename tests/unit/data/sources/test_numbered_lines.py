@@ -17,4 +17,4 @@ def test_lines_are_counted_across_the_chunks_they_are_read_in(
 ) -> None:
     monkeypatch.setattr(numbered_lines, "_CHUNK", chunk)
     (tmp_path / "t").write_bytes(content.encode())
-    assert numbered_lines.scan(tmp_path / "t") == (hashlib.sha256(content.encode()).hexdigest(), lines)
+    assert numbered_lines.scan(tmp_path / "t")[:2] == (hashlib.sha256(content.encode()).hexdigest(), lines)

@@ -23,10 +23,11 @@ class Data:
     """The part of the run file's [data] that sources read."""
 
     source: Any
+    quoting: str = "auto"
 
 
-def opened(source: Any, task: Task = PAIR) -> Source:
-    return open_source(Data(source), task)
+def opened(source: Any, quoting: str = "auto") -> Source:
+    return open_source(Data(source, quoting), PAIR)
 
 
 def read(source: Source, split: str = "train", rows_per_batch: int = 8192) -> tuple[list[str], list[str], list[float]]:
@@ -50,7 +51,7 @@ def test_tsv_keeps_every_character(
     lines = ["\t".join(row) for row in [("left", "right", "label"), *rows]]
     text = end.join(lines) + last.replace("\n", end)
     (tmp_path / "t.tsv").write_bytes(text.encode("utf-8-sig" if bom else "utf-8"))
-    source = opened({"train": tmp_path / "t.tsv"})
+    source = opened({"train": tmp_path / "t.tsv"}, "none")
     first, second, labels = read(source, rows_per_batch=rows_per_batch)
     assert list(zip(first, second, (PAIR.labels[int(each)] for each in labels), strict=True)) == rows
     assert source.rows("train") == len(rows)

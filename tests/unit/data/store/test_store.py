@@ -259,3 +259,40 @@ def test_a_store_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("ftsys.data.store.index.STORE_FORMAT", 99)
     with pytest.raises(DataError, match="store format 1, this version reads 99"):
         Store.open(path)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("value", [2**31 - 1, -(2**31), 10**6, -1])
+def test_damaged_offsets_of_a_large_store_are_refused(tmp_path: Path, value: int) -> None:
+    """A store above VERIFY_AT_OPEN bytes is not hashed when it is opened."""
+    path = write(tmp_path, {"train": some_rows(20)})
+    table = Store.open(path).index.splits["train"].batches
+
+    def damage(data: bytearray) -> None:
+        at = table.list_offsets[1] + 4 * 3  # the end of row 10, and the start of row 11
+        data[at : at + 4] = np.int32(value).tobytes()
+
+    changed(path / "train.arrow", damage)
+    split = Store.open(path, verify=False).splits["train"]
+    for rows in ([10], [11], [1, 10, 5], list(range(20))):
+        with pytest.raises(DataError, match=r"train.arrow: damaged, the tokens of row 1[01] lie outside"):
+            split.gather(rows)
+    with pytest.raises(DataError, match=r"the tokens of row 1[01] lie outside"):
+        _ = split.lengths
+    assert split.gather([9, 12]).lengths.size == 2
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_offsets_that_are_shifted_out_of_the_file_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, {"train": some_rows(20)})
+    table = Store.open(path).index.splits["train"].batches
+
+    def damage(data: bytearray) -> None:
+        at = table.list_offsets[1]
+        offsets = np.frombuffer(data, np.int32, 9, at) + 10**8  # every length stays right
+        data[at : at + 36] = offsets.tobytes()
+
+    changed(path / "train.arrow", damage)
+    split = Store.open(path, verify=False).splits["train"]
+    with pytest.raises(DataError, match=r"train.arrow: damaged, the tokens of row 9 lie outside"):
+        split.gather([0, 9, 1])

@@ -261,3 +261,32 @@ def test_loaded_tensors_never_write_to_the_file(tmp_path: Path) -> None:
     assert verify_checkpoint(path) == []
     shutil.rmtree(path)
     assert state.weights["a.weight"].sum() == 54
+
+
+def test_a_link_to_a_checkpoint_is_read_and_pruned_but_its_target_stays(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "checkpoints", tmp_path / "elsewhere"
+    save(elsewhere, 1)
+    save(root, 5)
+    (root / "step-000001").symlink_to(elsewhere / "step-000001")
+    (root / "step-000002").symlink_to(tmp_path / "nowhere")
+    (root / "step-000003.old").symlink_to(elsewhere / "step-000001")
+    (root / "step-000004.gone").symlink_to(elsewhere / "step-000001")
+    assert [checkpoint.step for checkpoint in complete_checkpoints(root)] == [1, 5]
+    prune_checkpoints(root, keep=1)
+    clean_leftovers(root, 1)
+    save(root, 6)
+    prune_checkpoints(root, keep=1)
+    assert [checkpoint.step for checkpoint in complete_checkpoints(root)] == [6]
+    assert verify_checkpoint(elsewhere / "step-000001") == []
+
+
+def test_a_checkpoint_is_saved_where_a_link_has_its_name(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "checkpoints", tmp_path / "elsewhere"
+    save(elsewhere, 1)
+    root.mkdir()
+    (root / "step-000001").symlink_to(elsewhere / "step-000001")
+    (root / "step-000002").symlink_to(tmp_path / "nowhere")
+    assert verify_checkpoint(save(root, 2)) == []
+    path = save(root, 1)
+    assert not path.is_symlink()
+    assert verify_checkpoint(path) == verify_checkpoint(elsewhere / "step-000001") == []

@@ -53,7 +53,8 @@ def test_weights_and_optimizer(setting: Setting, weights: int, optimizer: int) -
     [
         # With hardly any tokens, torch's step peaks when the gradients are allocated next to everything else.
         (PLAIN, 16 * N),
-        (replace(PLAIN, precision="bf16"), 16 * N),
+        # Below 2^27 elements the update of bf16 weights widens all gradients at once, on a GPU.
+        (replace(PLAIN, precision="bf16"), 20 * N),
         (replace(PLAIN, backend="ddp", ranks=2), 20 * N),
         # DeepSpeed without ZeRO widens all gradients at once.
         (zero(0), 20 * N),

@@ -1,0 +1,57 @@
+"""Reads rows from Parquet files. The ids of a class label that `datasets` wrote become the names of its classes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ftsys.data.sources.rows import Columns, Rows, check_texts
+from ftsys.errors import DataError
+from ftsys.untrusted import parse_json
+
+
+def parquet_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[Rows]:
+    """Yield rows of a Parquet file; memory is bounded by the size of its row groups."""
+    import pyarrow
+
+    parquet = open_parquet(path)
+    _, label = columns.find(parquet.schema_arrow.names, str(path))
+    wanted = [*columns.texts] + ([] if label is None else [columns.label])
+    names = dict(enumerate(class_names(path, columns.label)))
+    done = 0
+    try:
+        for batch in parquet.iter_batches(rows_per_batch, columns=wanted):
+            numbers = range(done + 1, done + batch.num_rows + 1)
+            texts = [
+                check_texts(batch.column(name).to_pylist(), name, str(path), "row", numbers) for name in columns.texts
+            ]
+            labels = None if label is None else named(batch.column(wanted[-1]).to_pylist(), names)
+            yield Rows.from_texts(texts, labels, numbers)
+            done += batch.num_rows
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: broken after row {done} ({error}). Copy or write the file again.") from error
+
+
+def named(labels: list[object], names: dict[int, str]) -> list[object]:
+    """Replace the ids of a `ClassLabel` by its names; other values (-1: unlabelled) stay."""
+    return [names.get(each, each) for each in labels] if names else labels  # type: ignore[call-overload]  # any key
+
+
+def class_names(path: Path, column: str) -> list[str]:
+    """Return the class names that `datasets` wrote into the file for a column; empty if it has none."""
+    metadata = open_parquet(path).schema_arrow.metadata or {}
+    try:
+        feature = parse_json(metadata[b"huggingface"])["info"]["features"][column]
+        return [str(name) for name in feature["names"]] if feature["_type"] == "ClassLabel" else []
+    except (KeyError, TypeError, ValueError):  # not written by `datasets`
+        return []
+
+
+def open_parquet(path: Path) -> Any:
+    """Open a Parquet file, whose head is read. Raises DataError if it is none."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a Parquet file ({error}). Copy or write it again.") from error

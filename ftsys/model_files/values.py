@@ -1,0 +1,68 @@
+"""Checks the values of a model's config.json that decide its sizes, before anything is allocated.
+
+Names of all families are checked by one table: a name means the same in each of them. Other keys are left to
+transformers.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+LARGEST_SIZE = 2**31 - 1
+MOST_LAYERS = 10_000
+"""Far above the deepest model; a damaged number is larger."""
+
+_LAYERS = frozenset("num_hidden_layers n_layers n_layer num_layers encoder_layers decoder_layers".split())
+_SIZES = frozenset(
+    "hidden_size dim d_model n_embd embedding_size vocab_size num_attention_heads n_heads n_head num_heads "
+    "num_key_value_heads head_dim intermediate_size hidden_dim d_inner d_ff ffn_dim max_position_embeddings "
+    "n_positions n_ctx".split()
+)
+_NEEDED = frozenset("hidden_size num_hidden_layers num_attention_heads vocab_size".split())
+_SHARES = frozenset(
+    "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout dropout attention_dropout embedding_dropout "
+    "mlp_dropout classifier_dropout_prob seq_classif_dropout pooler_dropout resid_pdrop embd_pdrop attn_pdrop "
+    "dropout_rate".split()
+)
+
+
+def wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a message for each value of a config.json that no model can have."""
+    for name, value in config.items():
+        if value is None and name not in _NEEDED:
+            continue
+        wanted = _wanted(name, value)
+        if wanted is not None:
+            yield f"{name}={_short(value)} is not {wanted}"
+
+
+def _wanted(name: str, value: Any) -> str | None:
+    """Return the description of the values that a key may have, or None if `value` is one of them."""
+    right, wanted = True, ""
+    if name in _LAYERS:
+        right, wanted = _is_whole(value, 0, MOST_LAYERS), f"a whole number from 0 to {MOST_LAYERS}"
+    elif name in _SIZES:
+        right, wanted = _is_whole(value, 1, LARGEST_SIZE), f"a whole number from 1 to {LARGEST_SIZE}"
+    elif name == "type_vocab_size":
+        right, wanted = _is_whole(value, 0, LARGEST_SIZE), f"a whole number from 0 to {LARGEST_SIZE}"
+    elif name in _SHARES:
+        right, wanted = _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
+    elif name == "pad_token_id":
+        right, wanted = _is_whole(value, -1, LARGEST_SIZE), "the id of a token"
+    elif name == "model_type":
+        right, wanted = isinstance(value, str), "text"
+    elif name in ("id2label", "label2id"):
+        right, wanted = isinstance(value, dict), "an object"
+    return None if right else wanted
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,0 +1,195 @@
+"""Lists every reader of a file with a real file for it: the targets of the fuzzing tests."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import save
+
+from ftsys.config.load import load_run
+from ftsys.data.bundle import _SEALED as BUNDLE_FILE
+from ftsys.data.bundle import BUNDLE_NAME, Bundle
+from ftsys.data.sources.source import open_source
+from ftsys.data.store.index import _SEALED as INDEX_FILE
+from ftsys.data.store.index import INDEX_NAME, StoreIndex
+from ftsys.data.tokenize.plain_bert import is_plain_bert
+from ftsys.integrity import SealedJson
+from ftsys.model_files.config import model_config
+from ftsys.model_files.folder import check_model_folder
+from ftsys.run_folder.attempts import read_owner
+from ftsys.run_folder.layout import ATTEMPTS
+from ftsys.run_folder.metrics_log import read_metrics
+from ftsys.run_folder.results import read_results
+from ftsys.run_folder.status import read_status, read_status_after_crash
+from ftsys.tasks import Task
+from ftsys.train.checkpoint.catalog import Checkpoint
+from ftsys.train.checkpoint.manifest import _SEALED as MANIFEST_FILE
+from ftsys.train.checkpoint.manifest import MANIFEST
+from launcher.planner.deepspeed_config import read_user_json
+from launcher.planner.plan import Plan
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader of the file `name` in a folder.
+
+    `content` is a real file. `beside` are other files that it needs. With `sealed`, the edits are made to the JSON and
+    the checksum is made right again: a stranger can do that, damage cannot.
+    """
+
+    name: str
+    content: bytes
+    read: Callable[[Path], object]
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    sealed: SealedJson | None = None
+
+
+def json_bytes(value: object) -> bytes:
+    return json.dumps(value, indent=1).encode()
+
+
+RUN = b"""output_dir = "out"
+[task]
+name = "mood"
+columns = ["text"]
+labels = ["down", "up"]
+[data]
+source = { train = "train.csv", validation = "dev.csv" }
+max_length = 64
+[train]
+epochs = 2.0
+learning_rate = 2e-5
+[batch]
+global_size = 16
+[trainer]
+weight_decay = 0.01
+"""
+STATUS = {"state": "done", "exit": 0, "reason": "", "phase": "done", "step": 7, "attempt": 1, "time": 1.5}
+RESULTS = {"task": "mrpc", "model": "m", "metrics": {"validation": {"f1": 0.5, "examples": 8}}, "attempt": 1}
+OWNER = {"identity": {"task": "mrpc"}, "first_attempt": 1, "host": "a", "pid": 7, "command": ["x"], "time": 1.0}
+LINE = {"step": 1, "epoch": 0.5, "time": 1.0, "attempt": 1, "loss": 0.25, "split": "validation"}
+TOKENIZER = {"fingerprint": "f", "pad_id": 0, "vocab_size": 9, "emits_token_types": True, "max_length": 8}
+SPLIT = {"file": "train.arrow", "rows": 1, "labelled": True, "tokens": 3, "lengths": [0, 0, 0, 1], "size": 1}
+INDEX = {
+    "fingerprint": "f" * 64,
+    "source": "s" * 64,
+    "tokenizer": TOKENIZER,
+    "token_type": "uint16",
+    "label_type": "int64",
+    "rows_per_batch": 4,
+    "splits": [{**SPLIT, "sha256": "0", "batches": {}}],
+    "format": 1,
+}
+FILES = {"model/config.json": {"bytes": 1, "sha256": "0"}}
+BUNDLE = {"asked": {"model.name": "m"}, "store": "f" * 64, "files": FILES, "version": "1", "format": 1}
+CHECKPOINT = {
+    "format": 1,
+    "step": 1,
+    "attempt": 1,
+    "identity": "i",
+    "files": {"state.json": FILES["model/config.json"]},
+}
+CONFIG = {
+    "model_type": "bert",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "vocab_size": 90,
+    "hidden_dropout_prob": 0.1,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "id2label": {"0": "a", "1": "b"},
+}
+WEIGHTS = {
+    "metadata": {},
+    "weight_map": {"w": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"},
+}
+DEEPSPEED = {"zero_optimization": {"stage": "auto"}, "train_batch_size": "auto", "bf16": {"enabled": True}}
+ROWS = [("a good day, yes", "up"), ('a "bad" day', "down"), ("ein schöner Tag", "up"), ("", "down")]
+TASK = Task(name="mood", columns=("text",), labels=("down", "up"), metrics=("accuracy",), train_split="train")
+
+
+def delimited(delimiter: str) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows([("text", "label"), *ROWS])
+    return text.getvalue().encode()
+
+
+def parquet() -> bytes:
+    sink = pa.BufferOutputStream()
+    text, label = zip(*ROWS, strict=True)
+    pq.write_table(pa.table({"text": list(text), "label": list(label)}), sink)
+    return bytes(sink.getvalue())
+
+
+def parquet_without_utf8() -> bytes:
+    """Return a Parquet file whose text column holds bytes that are no UTF-8."""
+    sink = pa.BufferOutputStream()
+    text = pa.array([b"a good day", b"\xff\xfe"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": text, "label": ["up", "down"]}), sink)
+    return bytes(sink.getvalue())
+
+
+def read_rows(path: Path) -> int:
+    """Read all rows of a data file as `ftsys prepare` does."""
+
+    source = open_source(SimpleNamespace(source={"train": str(path)}), TASK)
+    return sum(len(batch.first) for batch in source.batches("train"))
+
+
+@cache
+def readers() -> Mapping[str, Reader]:
+    lines = b"\n".join(json.dumps(line).encode() for line in (LINE, {**LINE, "step": 2})) + b"\n"
+    rows = b"\n".join(json.dumps({"text": text, "label": label}).encode() for text, label in ROWS)
+    config, empty = {"config.json": json_bytes(CONFIG)}, {"tokenizer_config.json": b"{}"}
+    tokenizer = json_bytes({"model": {"type": "WordPiece", "vocab": {"a": 0}}, "added_tokens": [], "normalizer": None})
+    return {
+        "run file": Reader("run.toml", RUN, load_run),
+        "status": Reader("status.json", json_bytes(STATUS), lambda path: read_status(path.parent)),
+        "status after a crash": Reader(
+            "status.json", json_bytes(STATUS), lambda path: read_status_after_crash(path.parent)
+        ),
+        "results": Reader("results.json", json_bytes(RESULTS), lambda path: read_results(path.parent)),
+        "owner": Reader(f"{ATTEMPTS}/000001.json", json_bytes(OWNER), lambda path: read_owner(path.parents[1])),
+        "metrics log": Reader("metrics.jsonl", lines, read_metrics),
+        "store's index": Reader(INDEX_NAME, INDEX_FILE.seal(INDEX), lambda path: StoreIndex.read(path.parent)),
+        "sealed index": Reader(
+            INDEX_NAME, json_bytes(INDEX), lambda path: StoreIndex.read(path.parent), sealed=INDEX_FILE
+        ),
+        "bundle": Reader(BUNDLE_NAME, BUNDLE_FILE.seal(BUNDLE), lambda path: Bundle.read(path.parent)),
+        "sealed bundle": Reader(
+            BUNDLE_NAME, json_bytes(BUNDLE), lambda path: Bundle.open(path.parent), sealed=BUNDLE_FILE
+        ),
+        "manifest": Reader(MANIFEST, MANIFEST_FILE.seal(CHECKPOINT), lambda path: Checkpoint.open(path.parent)),
+        "sealed manifest": Reader(
+            MANIFEST, json_bytes(CHECKPOINT), lambda path: Checkpoint.open(path.parent), sealed=MANIFEST_FILE
+        ),
+        "config.json": Reader("config.json", json_bytes(CONFIG), lambda path: model_config(path.parent)),
+        "index of weights": Reader(
+            "model.safetensors.index.json",
+            json_bytes(WEIGHTS),
+            lambda path: check_model_folder(str(path.parent)),
+            beside=config,
+        ),
+        "weights": Reader(
+            "model.safetensors",
+            save({"w": np.ones(3, np.float32)}),
+            lambda path: check_model_folder(str(path.parent)),
+            beside=config,
+        ),
+        "tokenizer.json": Reader("tokenizer.json", tokenizer, lambda path: is_plain_bert(path.parent), config | empty),
+        "DeepSpeed file": Reader("ds.json", json_bytes(DEEPSPEED), read_user_json),
+        "plan": Reader("plan.json", json_bytes({"format": 1}), lambda path: Plan.from_json(path.read_text("latin-1"))),
+        "CSV": Reader("train.csv", delimited(","), read_rows),
+        "TSV": Reader("train.tsv", delimited("\t"), read_rows),
+        "JSON lines": Reader("train.jsonl", rows, read_rows),
+        "Parquet": Reader("train.parquet", parquet(), read_rows),
+    }

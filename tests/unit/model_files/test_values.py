@@ -1,0 +1,96 @@
+"""Tests that a value of config.json from which no model can be made is refused before anything is allocated."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ftsys.errors import ConfigError
+from ftsys.model_files.config import WrongModelConfig, model_config
+from ftsys.model_files.folder import longest_sequence
+from ftsys.model_files.load_errors import model_load_errors, tokenizer_load_errors
+
+WRONG = [
+    ("num_hidden_layers", 10**9, "from 0 to 10000"),
+    ("num_hidden_layers", -3, "from 0 to 10000"),
+    ("n_layers", 2.5, "from 0 to 10000"),
+    ("n_layer", "12", "from 0 to 10000"),
+    ("num_attention_heads", 0, "from 1 to"),
+    ("num_attention_heads", None, "from 1 to"),
+    ("hidden_size", 10**18, "from 1 to"),
+    ("hidden_size", True, "from 1 to"),
+    ("vocab_size", [1], "from 1 to"),
+    ("max_position_embeddings", "512", "from 1 to"),
+    ("type_vocab_size", -1, "from 0 to"),
+    ("hidden_dropout_prob", "x", "a number from 0 to 1"),
+    ("dropout", 5, "a number from 0 to 1"),
+    ("classifier_dropout", float("nan"), "a number from 0 to 1"),
+    ("pad_token_id", "x", "the id of a token"),
+    ("pad_token_id", -2, "the id of a token"),
+    ("model_type", ["bert"], "text"),
+    ("id2label", 7, "an object"),
+    ("label2id", [], "an object"),
+]
+RIGHT = [
+    {"num_hidden_layers": 0},
+    {"num_key_value_heads": None, "classifier_dropout": None, "model_type": None},
+    {"pad_token_id": -1, "hidden_dropout_prob": 0, "attention_dropout": 1.0},
+    {"unknown_size": -7, "id2label": {"0": "a"}},
+]
+
+
+@pytest.mark.parametrize(("key", "value", "wanted"), WRONG)
+def test_a_wrong_value_is_named(tmp_path: Path, key: str, value: object, wanted: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({key: value}))
+    with pytest.raises(WrongModelConfig, match=f"config.json: {key}=.* is not .*{wanted}"):
+        model_config(tmp_path)
+
+
+@pytest.mark.parametrize("config", RIGHT)
+def test_a_right_value_is_taken(tmp_path: Path, config: dict[str, object]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert model_config(tmp_path) == config
+
+
+def test_positions_that_are_counted_from_a_missing_padding_token_are_refused() -> None:
+    roberta = {"model_type": "roberta", "max_position_embeddings": 514}
+    assert longest_sequence({**roberta, "pad_token_id": 1}) == 512
+    assert longest_sequence({**roberta, "model_type": "bert", "pad_token_id": None}) == 514
+    with pytest.raises(ConfigError, match=r"pad_token_id=null.*'roberta'"):
+        longest_sequence({**roberta, "pad_token_id": None})
+
+
+@pytest.mark.parametrize("error", [KeyError("nope"), ZeroDivisionError("by zero"), RuntimeError("size\n mismatch")])
+def test_what_transformers_raises_for_a_folder_is_explained(error: Exception) -> None:
+    match = rf"'/m': its model cannot be loaded .{type(error).__name__}: "
+    with pytest.raises(ConfigError, match=match) as caught, model_load_errors(Path("/m")):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+def test_an_error_that_explains_itself_is_passed_on() -> None:
+    with pytest.raises(ConfigError, match="a label is missing"), model_load_errors(Path("/m")):
+        raise ConfigError("a label is missing")
+
+
+class Panic(BaseException):
+    """As the Rust library raises it: no Exception."""
+
+
+Panic.__module__ = "pyo3_runtime"
+
+
+@pytest.mark.parametrize(
+    "error", [Exception("expected u32"), Panic("no entry found"), RecursionError("depth"), KeyError("a")]
+)
+def test_what_the_tokenizers_library_raises_is_explained(error: BaseException) -> None:
+    match = "'/m': its tokenizer cannot be loaded"
+    with pytest.raises(ConfigError, match=match) as caught, tokenizer_load_errors(Path("/m")):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), MemoryError(), AssertionError()])
+def test_what_is_no_loaders_error_is_passed_on(error: BaseException) -> None:
+    with pytest.raises(type(error)), tokenizer_load_errors(Path("/m")):
+        raise error

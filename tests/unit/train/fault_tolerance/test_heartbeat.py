@@ -1,0 +1,98 @@
+"""Tests that no stranger on the network holds up a rank, and that ranks of one machine use its loopback address."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ftsys.errors import LaunchError
+from ftsys.train.fault_tolerance import heartbeat
+from ftsys.train.fault_tolerance.heartbeat import _accepted, _Connection, _listener
+
+TOKEN = "right"
+STRANGERS = {
+    "silent": b"",
+    "slow": b'{"rank"',
+    "deep": b"[" * 900 + b"\n",
+    "long": b"x" * 5_000,
+    "no JSON": b"GET / HTTP/1.1\r\n\r\n",
+    "a list": b"[1]\n",
+    "wrong token": json.dumps({"rank": 1, "token": "wrong"}).encode() + b"\n",
+    "no token": b'{"rank": 1}\n',
+    "token of another type": b'{"rank": 1, "token": ["right"]}\n',
+    "no rank": b'{"token": "right"}\n',
+    "rank 0": b'{"rank": 0, "token": "right"}\n',
+    "rank too high": b'{"rank": 2, "token": "right"}\n',
+    "rank of another type": b'{"rank": {}, "token": "right"}\n',
+}
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    with _listener() as made:
+        yield made
+
+
+def opened(listener: socket.socket) -> socket.socket:
+    return socket.create_connection(listener.getsockname(), timeout=10)
+
+
+@pytest.mark.parametrize("said", STRANGERS.values(), ids=STRANGERS)
+def test_a_stranger_holds_up_no_rank(listener: socket.socket, said: bytes) -> None:
+    found: dict[int, _Connection] = {}
+    with opened(listener) as stranger, opened(listener) as rank:
+        stranger.sendall(said)
+        accepting = threading.Thread(target=lambda: found.update(_accepted(listener, 2, TOKEN)))
+        accepting.start()
+        rank.sendall(b'{"rank": 1, ')
+        rank.sendall(json.dumps({"token": TOKEN})[1:].encode() + b'\n{"kind": "heartbeat"}\n{"kind"')
+        accepting.join(10)
+        assert list(found) == [1]
+        rank.sendall(b': "second"}\n')
+        assert found[1].socket.getpeername() == rank.getsockname()
+        assert found[1].receive() == ([{"kind": "heartbeat"}, {"kind": "second"}], False)
+    found[1].socket.close()
+
+
+def test_a_missing_rank_is_named(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "CONNECT_SECONDS", 0.2)
+    with opened(listener), pytest.raises(LaunchError, match=r"rank\(s\) \[1, 2\] did not reach rank 0"):
+        _accepted(listener, 3, TOKEN)
+
+
+def test_deep_json_closes_a_connection_and_raises_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"[" * 50_000 + b"\n")
+        connection = _Connection(ours)
+        messages, ended = connection.receive()
+        assert messages == []
+        assert ended
+
+
+@pytest.mark.parametrize(
+    ("local", "world", "master", "address"),
+    [
+        ("2", "2", "10.99.99.99", "127.0.0.1"),  # one machine: whatever MASTER_ADDR says
+        ("1", "2", "localhost", "0.0.0.0"),  # a loopback name reaches no other machine
+        ("1", "2", "127.0.1.1", "0.0.0.0"),
+        ("1", "2", "192.0.2.1", "0.0.0.0"),  # not an address of this machine
+        ("1", "2", "no.such.host.invalid", "0.0.0.0"),
+        (None, "2", "localhost", "0.0.0.0"),
+    ],
+)
+def test_it_listens_where_the_ranks_are(
+    monkeypatch: pytest.MonkeyPatch, local: str | None, world: str, master: str, address: str
+) -> None:
+    monkeypatch.delenv("LOCAL_SIZE", raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if local is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.setenv("MASTER_ADDR", master)
+    with _listener() as listener:
+        assert listener.getsockname()[0] == address
