@@ -221,9 +221,10 @@ class EngineSection(Section):
     compile: Switch = "auto"
     """True: torch.compile fuses the operations between matrix products. "auto": on a GPU, if the run is long enough to
     pay for the compilation."""
-    cuda_graphs: Annotated[bool, Write("true or false")] = False
+    cuda_graphs: Switch = "auto"
     """True: forward and backward passes are recorded as CUDA graphs, one for each of a few batch sizes, and replayed.
-    Needs one GPU and `batch.global_size`."""
+    Needs one GPU and `batch.global_size`. "auto": wherever that is possible and a step needs less than half of the
+    GPU's memory."""
 
 
 class LaunchSection(Section):

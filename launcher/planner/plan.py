@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from ftsys.config import RunConfig
 from ftsys.errors import ConfigError
@@ -145,8 +145,7 @@ def make_plan(
         **_of_the_run(run),
         **counts,
     )
-    ConfigError.raise_if(_why_no_graphs(plan, packed) if plan.cuda_graphs else [])
-    return plan
+    return _with_graphs(plan, run.engine.cuda_graphs, packed)
 
 
 def _reasons(
@@ -170,8 +169,25 @@ def _of_the_world(world: World) -> dict[str, Any]:
     return {"ranks": world.ranks, "nodes": world.nodes, "local_ranks": world.local_ranks, "device": world.device}
 
 
+def _with_graphs(plan: Plan, asked: bool | Literal["auto"], packed: bool) -> Plan:
+    """Return the plan with `cuda_graphs` settled, and its reason; "auto" records passes wherever that is possible.
+
+    Raises ConfigError where they are asked for and impossible.
+    """
+    wrong = _why_no_graphs(plan, packed)
+    if asked is True:
+        ask = "Leave it out, or see docs/reference/models.md for what it needs."
+        ConfigError.raise_if(f"engine.cuda_graphs=True is not available here: {reason}. {ask}" for reason in wrong)
+    unwise = wrong or _why_unwise(plan)
+    if asked == "auto":
+        value, why = not unwise, unwise[0] if unwise else "one GPU and packed batches: a pass becomes one launch"
+    else:
+        value, why = asked, f"engine.cuda_graphs = {str(asked).lower()}"
+    return replace(plan, cuda_graphs=value, reasons={**plan.reasons, "cuda_graphs": why})
+
+
 def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
-    """Return a message for each property of the plan that rules out CUDA graphs."""
+    """Return each property of the plan that rules out CUDA graphs."""
     wrong = {
         f"the run is on {plan.device}": plan.device != "cuda",
         f"it has {plan.ranks} ranks": plan.ranks > 1,
@@ -181,10 +197,15 @@ def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
         "batch.global_tokens makes batches of many sizes": plan.global_tokens is not None,
         "the model is fed padded batches": not packed,
     }
-    ask = "Leave it out, or see docs/reference/models.md for what it needs."
-    return [
-        f"engine.cuda_graphs=True is not available here: {reason}. {ask}" for reason, holds in wrong.items() if holds
-    ]
+    return [reason for reason, holds in wrong.items() if holds]
+
+
+def _why_unwise(plan: Plan) -> list[str]:
+    """Recorded passes keep their memory apart from that of other passes, so a step may need twice as much."""
+    predicted = plan.predicted or {}
+    memory, needed = predicted.get("device_memory"), predicted.get("bytes", {}).get("total", 0)
+    tight = memory is not None and 2 * needed > memory
+    return ["a step fills more than half of the GPU, and recorded passes keep their memory apart"] if tight else []
 
 
 def _of_the_run(run: RunConfig) -> dict[str, Any]:
@@ -195,7 +216,6 @@ def _of_the_run(run: RunConfig) -> dict[str, Any]:
         "max_grad_norm": float(run.trainer.get("max_grad_norm", 1.0)),
         "seed": run.train.seed,
         "kernels": run.engine.kernels,
-        "cuda_graphs": run.engine.cuda_graphs,
         "global_size": run.batch.global_size,
         "global_tokens": run.batch.global_tokens,
         "epochs": run.train.epochs,

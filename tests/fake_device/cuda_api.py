@@ -14,6 +14,7 @@ import torch._dynamo
 import transformers.trainer  # imported before torch sees a GPU: torch's own imports would look for more of CUDA
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
+from tests.fake_device.graphs import FakeGraph, capture
 from tests.fake_device.memory import on_gpu, tensors_in
 from tests.fake_device.modes import GpuSide, Ledger, PythonSide
 
@@ -26,6 +27,7 @@ class FakeStream:
     """A stream that runs in order with all others."""
 
     cuda_stream = 0
+
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     def wait_stream(self, other: Any) -> None: ...
@@ -115,6 +117,8 @@ def _answers(ledger: Ledger, count: int) -> dict[str, Any]:
         "get_sync_debug_mode": lambda: 0,
         "set_sync_debug_mode": lambda mode: None,
         "graph_pool_handle": lambda: (0, 0),
+        "CUDAGraph": lambda: FakeGraph(ledger),
+        "graph": capture,
     }
 
 
@@ -123,7 +127,9 @@ def _grouped(by_c: Callable[..., Any], ledger: Ledger) -> Callable[..., Any]:
 
     def group(lists: Any, with_indices: bool = False) -> dict[Any, Any]:
         found = by_c(lists, with_indices)
-        return {(ledger.device if any(map(on_gpu, tensors_in(of))) else key[0], key[1]): of for key, of in found.items()}
+        return {
+            (ledger.device if any(map(on_gpu, tensors_in(of))) else key[0], key[1]): of for key, of in found.items()
+        }
 
     return group
 

@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.fake_device.graphs import Tape
 from tests.fake_device.memory import GPU, HOST, PINNED, on_gpu, put, side_of, tensors_in
 
 _MOVES = (Tensor.to, Tensor.cuda, Tensor.cpu)
-_GET_DEVICE, _IS_CUDA, _IS_CPU = (
-    getattr(Tensor, name).__get__ for name in ("device", "is_cuda", "is_cpu")
-)
+_GET_DEVICE, _IS_CUDA, _IS_CPU = (getattr(Tensor, name).__get__ for name in ("device", "is_cuda", "is_cpu"))
 _READS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_consecutive"}
 """Operations whose result the host needs before it goes on."""
 _TAKES_BOTH = {"copy_", "_to_copy", "index", "index_put_", "_index_put_impl_", "set_", "_record_function_enter_new"}
@@ -33,6 +32,8 @@ class Ledger:
     waits: list[str] = field(default_factory=list)
     """Of each wait, its reason and the line of this project's code that led to it."""
     launches: Counter[str] = field(default_factory=Counter)
+    tape: Tape | None = None
+    """The operations of the CUDA graph that is being captured."""
     index: int = 0
     """Number of the GPU that this process uses."""
 
@@ -147,7 +148,11 @@ class GpuSide(TorchDispatchMode):
         if gpu:
             self._check(name, args, given)
         with torch._C.DisableTorchFunction():  # an operation that C++ calls is no call of Python's
+            if self._ledger.tape is not None:
+                self._ledger.tape.before(func, args, kwargs)
             result = func(*args, **kwargs)
+            if self._ledger.tape is not None:
+                self._ledger.tape.after(func, args, kwargs, result)
         if gpu:
             self._mark(func, name, args, result)
         return result

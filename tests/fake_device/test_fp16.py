@@ -58,16 +58,16 @@ def train_under_deepspeed(store: Path, scratch: Path, stage: int, spoil: bool) -
     return {
         "losses": [line["loss"] for line in lines],
         "skipped": [line.get("skipped_steps") for line in lines],
-        "scale": trainer.model_wrapped.optimizer.cur_scale if stage == 0 else trainer.model_wrapped.optimizer.loss_scale,
+        "scale": trainer.model_wrapped.optimizer.cur_scale
+        if stage == 0
+        else trainer.model_wrapped.optimizer.loss_scale,
     }
 
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_deepspeeds_scaler_skips_the_bad_step(world: Callable[[int], World], tmp_path: Path, stage: int) -> None:  # noqa: F811
     store = make_store(tmp_path / "stores")
-    plain, spoiled = (
-        world(2).run(train_under_deepspeed, store, tmp_path, stage, spoil)[0] for spoil in (False, True)
-    )
+    plain, spoiled = (world(2).run(train_under_deepspeed, store, tmp_path, stage, spoil)[0] for spoil in (False, True))
     assert plain["skipped"] == [None] * 6
     assert spoiled["skipped"] == [None, 1, None, None, None, None]
     assert spoiled["losses"][0] == plain["losses"][0]

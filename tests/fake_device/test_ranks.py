@@ -51,7 +51,9 @@ def train_on_cpu(store: Path, scratch: Path, options: dict[str, Any]) -> dict[st
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_ranks_wait_for_nothing_and_learn_the_same(
-    world: Callable[[int], World], tmp_path: Path, precision: str  # noqa: F811
+    world: Callable[[int], World],
+    tmp_path: Path,
+    precision: str,  # noqa: F811
 ) -> None:
     store, options = make_store(tmp_path / "stores"), {"precision": precision, "kernels": "padded"}
     first, second = world(2).run(train_on_gpu, store, tmp_path / "gpu", options, None)
@@ -61,7 +63,9 @@ def test_two_ranks_wait_for_nothing_and_learn_the_same(
     assert not first["broadcasts"]
     for name, weight in on_cpu.items():
         assert torch.equal(first["weights"][name], second["weights"][name]), name
-        torch.testing.assert_close(first["weights"][name], weight, rtol=1e-4, atol=1e-5 if precision == "fp32" else 1e-2)
+        torch.testing.assert_close(
+            first["weights"][name], weight, rtol=1e-4, atol=1e-5 if precision == "fp32" else 1e-2
+        )
 
 
 def test_all_ranks_stop_after_the_same_step(world: Callable[[int], World], tmp_path: Path) -> None:  # noqa: F811

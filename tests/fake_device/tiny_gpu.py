@@ -21,14 +21,17 @@ class WaitsOfSteps(TrainerCallback):
 
     def __init__(self, ledger: Ledger, stopping: GracefulStop) -> None:
         self.of_step: list[list[str]] = []
+        self.launches: list[int] = []
         self.stopping = stopping
         self._ledger = ledger
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._ledger.waits.clear()
+        self._ledger.launches.clear()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.of_step.append(list(self._ledger.waits))
+        self.launches.append(self._ledger.launches.total())
 
 
 def gpu_trainer(store: Path, scratch: Path, ledger: Ledger, **options: Any) -> tuple[Any, WaitsOfSteps]:

@@ -58,7 +58,7 @@ def test_defaults_are_those_of_the_design(write: Writer) -> None:
         "deepspeed": "",
         "kernels": "auto",
         "compile": "auto",
-        "cuda_graphs": False,
+        "cuda_graphs": "auto",
     }
     assert run.launch.model_dump() == {"nodes": 1, "gpus_per_node": "auto", "backend": "auto"}
     assert run.trainer == {}

@@ -53,9 +53,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_read_late_or_at_once_is_the_same(store: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    at_once, late = (
-        train_spoiled(store, tmp_path / str(every), logging_steps=every, **options) for every in (1, 100)
-    )
+    at_once, late = (train_spoiled(store, tmp_path / str(every), logging_steps=every, **options) for every in (1, 100))
     for name, weight in at_once.model.state_dict().items():
         assert torch.equal(weight, late.model.state_dict()[name]), name
     assert late.lr_scheduler.state_dict() == at_once.lr_scheduler.state_dict()
@@ -71,5 +69,5 @@ def test_the_rate_of_the_step_behind_a_bad_one_is_its_own(store: Path, tmp_path:
 
 
 def test_too_many_bad_steps_end_the_run_one_step_late(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(FtsysError, match="step 3: .* makes 3 steps in a row"):
+    with pytest.raises(FtsysError, match=r"step 3: .* makes 3 steps in a row"):
         train_spoiled(store, tmp_path, always=True, logging_steps=100, max_nonfinite_steps=2)
