@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import torch
 import torch._dynamo
-import transformers.trainer  # imported before torch sees a GPU: torch's own imports would look for more of CUDA
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from tests.fake_device.graphs import FakeGraph, capture
@@ -20,7 +19,7 @@ from tests.fake_device.modes import GpuSide, Ledger, PythonSide
 
 MEMORY = 80 << 30
 QUEUED_BEHIND = 50
-"""Launches behind an event from which on the device is taken to be busy while the host waits for the event."""
+"""Operations behind an event from which on the device is taken to be busy while the host waits for the event."""
 
 
 class FakeStream:
@@ -54,7 +53,7 @@ def _event_class(ledger: Ledger) -> type:
             self._at: int | None = None
 
         def record(self, stream: Any = None) -> None:
-            self._at = ledger.launches.total()
+            self._at = ledger.work
 
         def query(self) -> bool:
             return True
@@ -62,7 +61,7 @@ def _event_class(ledger: Ledger) -> type:
         def wait(self, stream: Any = None) -> None: ...
 
         def synchronize(self) -> None:
-            if self._at is not None and ledger.launches.total() - self._at < QUEUED_BEHIND:
+            if self._at is not None and ledger.work - self._at < QUEUED_BEHIND:
                 ledger.wait("event of this step")
 
     return FakeEvent

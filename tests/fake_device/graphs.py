@@ -38,6 +38,11 @@ class Tape:
         if not func.is_view and func._schema.name.partition("::")[2] not in _NOT_RUN:
             self._run.append((func, args, kwargs, result))
 
+    @property
+    def operations(self) -> int:
+        """Number of operations that a replay runs."""
+        return len(self._run)
+
     def undo(self) -> None:
         """Put back what the capture has changed."""
         for tensor, values in reversed(self._before):
@@ -62,6 +67,7 @@ class FakeGraph:
         with torch.no_grad(), torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
             self.tape.replay()
         self.ledger.launches["graph"] += 1
+        self.ledger.work += self.tape.operations
 
 
 @contextmanager

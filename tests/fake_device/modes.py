@@ -32,6 +32,8 @@ class Ledger:
     waits: list[str] = field(default_factory=list)
     """Of each wait, its reason and the line of this project's code that led to it."""
     launches: Counter[str] = field(default_factory=Counter)
+    work: int = 0
+    """Operations that the GPU was given so far, a graph's own ones included."""
     tape: Tape | None = None
     """The operations of the CUDA graph that is being captured."""
     index: int = 0
@@ -195,3 +197,4 @@ class GpuSide(TorchDispatchMode):
             return
         if not func.is_view and "empty" not in name and name != "detach":
             self._ledger.launches[name] += 1
+            self._ledger.work += 1

@@ -53,7 +53,7 @@ def train_on_cpu(store: Path, scratch: Path, options: dict[str, Any]) -> dict[st
 def test_two_ranks_wait_for_nothing_and_learn_the_same(
     world: Callable[[int], World],
     tmp_path: Path,
-    precision: str,  # noqa: F811
+    precision: str,
 ) -> None:
     store, options = make_store(tmp_path / "stores"), {"precision": precision, "kernels": "padded"}
     first, second = world(2).run(train_on_gpu, store, tmp_path / "gpu", options, None)

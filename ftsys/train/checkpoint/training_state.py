@@ -15,7 +15,6 @@ from ftsys.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import torch
     from torch import Tensor
 
 _SLICE = re.compile(r"(.+)\[(\d+):(\d+)\]")

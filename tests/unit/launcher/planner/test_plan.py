@@ -214,6 +214,7 @@ def test_each_choice_gives_its_reason() -> None:
         "backend": "4 ranks without ZeRO",
         "order": "packed batches hold no padding",
         "compile": "the length of the run is not known",
+        "cuda_graphs": "it has 4 ranks",
     }
     small_gpus = World(ranks=4, local_ranks=4, device="cuda", device_memory=4 * GIB)
     assert make_plan(run_of(), small_gpus).reasons == without_model
