@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from tests.distributed.conftest import world  # noqa: F401  # a fixture
 from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 from tests.distributed.worlds import World
 from tests.fake_device.cuda_api import fake_gpu
@@ -65,7 +64,7 @@ def train_under_deepspeed(store: Path, scratch: Path, stage: int, spoil: bool) -
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_deepspeeds_scaler_skips_the_bad_step(world: Callable[[int], World], tmp_path: Path, stage: int) -> None:  # noqa: F811
+def test_deepspeeds_scaler_skips_the_bad_step(world: Callable[[int], World], tmp_path: Path, stage: int) -> None:
     store = make_store(tmp_path / "stores")
     plain, spoiled = (world(2).run(train_under_deepspeed, store, tmp_path, stage, spoil)[0] for spoil in (False, True))
     assert plain["skipped"] == [None] * 6

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.distributed.conftest import world  # noqa: F401  # a fixture
 from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 from tests.distributed.worlds import World
 
@@ -68,7 +67,7 @@ def test_two_ranks_wait_for_nothing_and_learn_the_same(
         )
 
 
-def test_all_ranks_stop_after_the_same_step(world: Callable[[int], World], tmp_path: Path) -> None:  # noqa: F811
+def test_all_ranks_stop_after_the_same_step(world: Callable[[int], World], tmp_path: Path) -> None:
     found = world(2).run(train_on_gpu, make_store(tmp_path / "stores"), tmp_path, {}, 2)
     assert [(each["steps"], each["agreed"]) for each in found] == [(4, True)] * 2  # one step later than on a CPU
     (last,) = {each["steps"] for each in world(2).run(train_on_gpu, make_store(tmp_path / "again"), tmp_path, {}, 5)}

@@ -1,4 +1,4 @@
-"""One optimizer step of ours with recorded passes, as a GPU would get it: what is left beside the graph's one launch."""
+"""One optimizer step of ours with recorded passes, as a GPU would get it: what is left beside the graph's launch."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping

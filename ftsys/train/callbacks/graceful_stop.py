@@ -54,7 +54,7 @@ class GracefulStop(TrainerCallback):
         self._start_agreement(args)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop training if any rank was told to stop: on GPUs before the step before ended, else before this one did."""
+        """Stop training if any rank was told to stop: in this step, or on GPUs by the end of the step before."""
         if self._pending is None:
             self._start_agreement(args)
         if self._finish_agreement() if args.device.type == "cpu" else self._finish_former_agreement():
