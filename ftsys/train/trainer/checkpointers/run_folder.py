@@ -17,11 +17,11 @@ from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.background import BackgroundSaver, bytes_of, fits_in_memory
 from ftsys.train.checkpoint.catalog import Checkpoint, prune_checkpoints
 from ftsys.train.checkpoint.shard import export_shard
-from ftsys.train.checkpoint.staging import StagingBuffers
 from ftsys.train.checkpoint.state_dict import import_state
 from ftsys.train.checkpoint.store_barrier import StoreBarrier
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.writer import Draft, Entries, abandon, begin, complete, write_shard
+from ftsys.train.perf.staging import StagingBuffers
 from ftsys.train.trainer.checkpointers.restore import note_callback_states, scaler_state
 from ftsys.train.trainer.hooks import RunHooks
 
