@@ -33,4 +33,4 @@ def test_a_training_by_graphs_is_the_same_in_few_launches(tmp_path: Path, precis
     tolerance = 1e-4 if precision == "fp32" else 5e-2
     for name, weight in plain[0].model.state_dict().items():
         torch.testing.assert_close(recorded[0].model.state_dict()[name], weight, rtol=tolerance, atol=tolerance)
-    assert recorded[1] <= 60 < plain[1]
+    assert recorded[1] < plain[1] / 3

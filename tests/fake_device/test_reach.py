@@ -6,7 +6,7 @@ from pathlib import Path
 REACHED = {
     "ftsys/kernels/select.py": 'test_whole_run.py: the kernels for "cuda"',
     "ftsys/train/checkpoint/rng_state.py": "test_whole_run.py: a save in the stock layout is on the CPU's tests",
-    "ftsys.train.perf.staging.py": "test_whole_run.py: background saves and a resume",
+    "ftsys/train/perf/staging.py": "test_whole_run.py: background saves and a resume",
     "ftsys/train/fault_tolerance/out_of_memory.py": "tests/unit: the error is made up there",
     "ftsys/train/perf/cuda_graphs.py": "test_graphs.py",
     "ftsys/train/perf/host_copies.py": "test_waits.py",
