@@ -40,7 +40,7 @@ help:
 	@echo "make house      figures of the code's layout: sizes, folders, imports against the order, cycles; ARGS=--verbose lists the places"
 	@echo "make format     rewrite the sources in the project's format"
 	@echo "make test-long  the tests that take minutes"
-	@echo "make test-triton  the GPU's attention kernel in Triton's interpreter and as machine code; part of make test"
+	@echo "make test-triton  the GPU's attention kernels in Triton's interpreter and as machine code; part of make test"
 	@echo "make test-cluster  virtual hosts and a SLURM cluster on this machine: needs root; installs Debian's sshd and slurm"
 	@echo "make docs       the documentation: writes its generated pages, builds the site into build/site"
 	@echo "make bench      the benchmarks"
@@ -106,8 +106,10 @@ $(STAMP_TRITON): $(STAMP_DEV)
 	touch $@
 
 test-triton: $(STAMP_TRITON)
-	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(PYTEST) tests/parity/kernels/test_triton_attention.py
-	PYTHONPATH=$(VENV)/triton $(PYTEST) tests/parity/kernels/test_triton_binaries.py
+	TRITON_INTERPRET=1 PYTHONPATH=$(VENV)/triton $(PYTEST) -n $(JOBS) tests/parity/kernels/test_triton_attention.py \
+	  tests/parity/kernels/test_triton_layers.py tests/parity/models/test_triton_view.py
+	PYTHONPATH=$(VENV)/triton $(PYTEST) -n $(JOBS) tests/parity/kernels/test_triton_binaries.py \
+	  tests/parity/kernels/test_triton_layer_binaries.py
 
 test-cluster: $(STAMP_DEV)
 	tests/cluster/install.sh

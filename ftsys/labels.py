@@ -101,20 +101,22 @@ class ClassNames:
         return classes.pop() if len(classes) == 1 else UNKNOWN
 
     def readings(self, value: object) -> dict[str, int]:
-        """Return the classes that a value may mean besides its text, by the kind of reading."""
+        """Return the classes that a value may mean besides its text, each with a clause for a message."""
         number, truth = number_of(value), truth_of(value)
         found: dict[str, int] = {}
         if number is not None:
-            found |= {f"the number {self.names[index]!r}": index for index in sorted(self._by_number.get(number, ()))}
+            same = sorted(self._by_number.get(number, ()))
+            found |= {f"as a number it is the class {self.names[index]!r}": index for index in same}
         if truth is not None:
-            found |= {
-                f"the truth value {self.names[index]!r}": index for index in sorted(self._by_truth.get(truth, ()))
-            }
+            found |= self._truths(truth)
         if number is not None and self.have_ids and 0 <= number < len(self.names) and number == int(number):
-            found[f"the id {int(number)}"] = int(number)
-            if number in (0, 1):
-                found |= {f"the truth value {bool(number)}": index for index in self._by_truth.get(bool(number), ())}
+            found[f"as an id it is the class {self.names[int(number)]!r}"] = int(number)
+            found |= self._truths(bool(number)) if number in (0, 1) else {}
         return found
+
+    def _truths(self, truth: bool) -> dict[str, int]:
+        same = sorted(self._by_truth.get(truth, ()))
+        return {f"as a truth value it is the class {self.names[index]!r}": index for index in same}
 
     def find_without_case(self, value: str) -> int:
         """Return the id as `find`, or else the id of the only class that differs in upper and lower case alone."""
@@ -131,8 +133,7 @@ class ClassNames:
             )
         readings = self.readings(value)
         if len(readings) > 1:
-            ways = " or ".join(f"{kind}, which is the class {self.names[index]!r}" for kind, index in readings.items())
-            return f"label {value!r} can be {ways}: write the class's name."
+            return f"label {value!r} is ambiguous: {', '.join(readings)}. Write the name of the class."
         if isinstance(value, bool):
             return (
                 f"label {value!r} is a truth value, and no class of task {task!r} is named {str(value).lower()!r}: "
@@ -144,21 +145,21 @@ class ClassNames:
         shown = visible(value) if isinstance(value, str) else repr(value)
         ids = f" or an id from 0 to {len(self.names) - 1}" if self.have_ids else ""
         return (
-            f"label {shown} is not a label of task {task!r}: {self._hint(str(value))}write a name ({self.listed()})"
-            f"{ids}, or correct task.labels."
+            f"label {shown} is not a label of task {task!r}: write a name ({self.listed()}){ids}, or correct "
+            f"task.labels.{self._hint(str(value))}"
         )
 
     def _hint(self, text: str) -> str:
-        """Return what probably happened to a label on its way, or nothing."""
+        """Return a sentence on what probably happened to a label on its way, or nothing."""
         same = [name for name in self.names if _folded(name) == _folded(text)]
         if same:
-            return f"it differs from {visible(same[0])} only in upper and lower case: "
+            return f" It differs from {visible(same[0])} only in upper and lower case."
         if text.strip() in _MISSING_TO_PANDAS:
-            return "it is how other programs write a missing value: "
+            return " Other programs write a missing value like this."
         if _DECIMAL_COMMA.fullmatch(text.strip()):
-            return f"it has a decimal comma, and {text.strip().replace(',', '.')} is the number: "
+            return f" It has a decimal comma; the number is {text.strip().replace(',', '.')}."
         near = nearest(text, self.names)
-        return f"did you mean {visible(near)}? If not, " if near else ""
+        return f" Did you mean {visible(near)}?" if near else ""
 
     def missing_hint(self) -> str:
         """Return a sentence on classes whose names other programs take for a missing value; empty if there are none."""

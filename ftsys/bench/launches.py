@@ -1,15 +1,17 @@
 """Kernel launches, waits and bytes from the host that one optimizer step asks of a GPU, counted without one.
 
-By count, not by clock: torch's dispatcher sees the operations of a step in bf16 on a machine without a GPU. An
+By count, not by clock: torch's dispatcher sees the operations of a step on a machine without a GPU. An
 operation that computes is one launch, so a library call that launches several kernels counts once, for all peers alike.
 """
 
 import argparse
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
-from ftsys.bench.harness.output import Cell, Findings, add_output_option, conclude, say
+from ftsys.bench.harness.output import Cell, Findings, add_output_option, conclude
 from ftsys.bench.harness.record import Measurement
+from ftsys.console.printer import say
 from ftsys.errors import ConfigError
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -31,8 +33,14 @@ MODELS: dict[str, dict[str, Any]] = {
 BATCH = "32 sequences of 53 tokens in the mean, dropout at the model's own rates, clipping, two groups of weight decay"
 
 
-def bench_launches(models: Sequence[str]) -> Findings:
-    """Count one step of each peer for each of `models`. Raises ConfigError for a model that is not in `MODELS`."""
+PRECISIONS = ("bf16", "fp16")
+
+
+def bench_launches(models: Sequence[str], precisions: Sequence[str] = PRECISIONS) -> Findings:
+    """Count one step of each peer, for each of `models` in each of `precisions`.
+
+    Raises ConfigError for a model that is not in `MODELS`.
+    """
     from ftsys.bench.launch_parts.steps import PEERS
 
     ConfigError.raise_if(
@@ -40,14 +48,15 @@ def bench_launches(models: Sequence[str]) -> Findings:
         for name in models
         if name not in MODELS
     )
-    found = Findings(notes=["by count, not by clock: no GPU took part"], settings={"batch": BATCH, "precision": "bf16"})
-    for model in models:
-        say(f"{model}: counting")
-        table = found.tables[f"{model}: launches of one optimizer step"] = {}
+    found = Findings(notes=["by count, not by clock: no GPU took part"], settings={"batch": BATCH})
+    for model, precision in product(models, precisions):
+        name = f"{model} in {precision}"
+        say(f"{name}: counting")
+        table = found.tables[f"{name}: launches of one optimizer step"] = {}
         for peer, count in PEERS.items():
-            table[peer] = _row(found, f"{model}, {peer}", count(MODELS[model]))
+            table[peer] = _row(found, f"{name}, {peer}", count(MODELS[model], precision))
         for peer in list(table)[1:]:
-            found.ratios[f"{model}: launches of ours / {peer}"] = table["ours"]["launches"] / table[peer]["launches"]
+            found.ratios[f"{name}: launches of ours / {peer}"] = table["ours"]["launches"] / table[peer]["launches"]
     return found
 
 
@@ -65,8 +74,9 @@ def main(words: Sequence[str]) -> int:
     """`ftsys bench launches`: count, print, record, plot."""
     parser = argparse.ArgumentParser(prog="ftsys bench launches", description=__doc__, allow_abbrev=False)
     parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
+    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
     parser.add_argument("--name", default="launches", help="the record's name")
     add_output_option(parser)
     options = parser.parse_args(words)
-    conclude(options.name, bench_launches(options.models), options.output)
+    conclude(options.name, bench_launches(options.models, options.precisions), options.output)
     return 0

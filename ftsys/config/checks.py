@@ -22,7 +22,7 @@ def cross_mistakes(run: RunTree) -> Iterator[Mistake]:
     yield from _budgets(run)
     yield from _engine_mistakes(run)
     yield from task_mistakes(run)
-    yield from trainer_mistakes(run.trainer)
+    yield from trainer_mistakes(run)
 
 
 def _either_or(run: RunTree) -> Iterator[Mistake]:

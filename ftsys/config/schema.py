@@ -219,8 +219,7 @@ class EngineSection(Section):
     """Attention kernel. "auto": the fastest one available; "reference": a slow and simple one to compare with; or the
     name of a kernel, which is an error if that kernel is not available."""
     compile: Switch = "auto"
-    """True: torch.compile fuses the operations between matrix products. "auto": on a GPU, if the run is long enough to
-    pay for the compilation."""
+    """True: torch.compile fuses dropout, residual and LayerNorm. "auto": it does not, because ftsys' own kernels do."""
     cuda_graphs: Switch = "auto"
     """True: forward and backward passes are recorded as CUDA graphs, one for each of a few batch sizes, and replayed.
     Needs one GPU and `batch.global_size`. "auto": wherever that is possible and a step needs less than half of the
@@ -260,4 +259,4 @@ class RunTree(Section):
     engine: EngineSection = EngineSection()
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
-    """Any other field of transformers' TrainingArguments; passed on unchanged."""
+    """Fields of transformers' TrainingArguments; passed on, and tried on a small model before a run starts."""

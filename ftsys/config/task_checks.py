@@ -142,6 +142,12 @@ def _source_mistakes(run: RunTree, row: Task | None) -> Iterator[Mistake]:
         yield Mistake(text, ("data.source", "task.name"))
     if isinstance(source, dict):
         yield from _split_mistakes(source, row)
+    elif run.data.quoting != "auto":
+        text = (
+            f"data.quoting={run.data.quoting!r} is for a table of CSV or TSV files, and data.source={source!r} is "
+            "none: leave quoting out."
+        )
+        yield Mistake(text, ("data.quoting", "data.source"))
     splits = task_of(run).splits
     for split in run.data.first_rows:
         if split not in splits:

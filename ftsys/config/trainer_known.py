@@ -1,28 +1,37 @@
-"""Lists the fields of transformers' TrainingArguments, so that a misspelt one is found without importing transformers.
+"""Lists the fields of TrainingArguments that [trainer] passes on, so that a misspelt one is found without transformers.
 
-A test compares the list with the installed version.
+Together with `OWNED_TRAINER_FIELDS` and `REFUSED_TRAINER_FIELDS` these are all fields of transformers. A test compares
+them with the installed version: a field of a newer version has to be put into one of the three tables first.
 """
 
-KNOWN_TRAINER_FIELDS = frozenset(
-    """
-    accelerator_config activation_checkpointing activation_checkpointing_kwargs adam_beta1 adam_beta2 adam_epsilon
-    auto_find_batch_size average_tokens_across_devices batch_eval_metrics bf16 bf16_full_eval data_seed
-    dataloader_drop_last dataloader_in_order dataloader_multiprocessing_context dataloader_num_workers
-    dataloader_persistent_workers dataloader_pin_memory dataloader_prefetch_factor ddp_backend ddp_broadcast_buffers
-    ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout debug deepspeed disable_tqdm do_eval
-    do_predict do_train enable_jit_checkpoint eval_accumulation_steps eval_delay eval_do_concat_batches eval_on_start
-    eval_steps eval_strategy eval_use_gather_object fp16 fp16_full_eval fsdp fsdp_config full_determinism
-    gradient_accumulation_steps gradient_checkpointing gradient_checkpointing_kwargs greater_is_better hub_always_push
-    hub_model_id hub_private_repo hub_revision hub_strategy hub_token ignore_data_skip include_for_metrics
-    include_num_input_tokens_seen label_names label_smoothing_factor learning_rate length_column_name
-    liger_kernel_config load_best_model_at_end local_rank log_level log_level_replica log_on_each_node
-    logging_first_step logging_nan_inf_filter logging_steps logging_strategy lr_scheduler_kwargs lr_scheduler_type
-    max_grad_norm max_steps metric_for_best_model neftune_noise_alpha num_train_epochs optim optim_args
-    optim_target_modules output_dir parallelism_config per_device_eval_batch_size per_device_train_batch_size
-    prediction_loss_only project push_to_hub remove_unused_columns report_to restore_callback_states_from_checkpoint
-    resume_from_checkpoint run_name save_on_each_node save_only_model save_steps save_strategy save_total_limit seed
-    skip_memory_metrics tf32 torch_compile torch_compile_backend torch_compile_mode torch_empty_cache_steps
-    trackio_bucket_id trackio_space_id trackio_static_space_id train_sampling_strategy use_cache use_cpu
-    use_liger_kernel warmup_steps weight_decay
-    """.split()
-)
+_OPTIMIZER = "the optimizer; under DeepSpeed its generated file"
+_SCHEDULE = "the learning rate of each step"
+_LOG = "transformers' own log"
+_LINES = "the lines of metrics.jsonl"
+_BEST = "the checkpoint that is kept as the best"
+_DDP = "torch's DDP, where ranks are joined by it"
+_TRACKER = "the trackers of report_to"
+
+HONOURED_TRAINER_FIELDS: dict[str, str] = {
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args"), _OPTIMIZER),
+    **dict.fromkeys(("optim_target_modules", "weight_decay", "max_grad_norm"), _OPTIMIZER),
+    **dict.fromkeys(("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"), _SCHEDULE),
+    **dict.fromkeys(("log_level", "log_level_replica", "log_on_each_node"), _LOG),
+    **dict.fromkeys(("logging_first_step", "logging_steps", "logging_strategy"), _LINES),
+    **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), _BEST),
+    **dict.fromkeys(("ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters"), _DDP),
+    **dict.fromkeys(("ddp_static_graph", "ddp_timeout"), _DDP),
+    **dict.fromkeys(("report_to", "run_name", "project", "trackio_bucket_id", "trackio_space_id"), _TRACKER),
+    "trackio_static_space_id": _TRACKER,
+    "debug": "transformers' search for numbers that are not finite",
+    "eval_delay": "the first evaluation",
+    "eval_on_start": "an evaluation before the first step",
+    "full_determinism": "torch's deterministic algorithms",
+    "include_num_input_tokens_seen": "a count of real tokens in metrics.jsonl",
+    "label_smoothing_factor": "the training loss; evaluations report the loss without it",
+    "neftune_noise_alpha": "noise on the embeddings: by each sequence's own length where batches are packed, by the "
+    "padded length where they are padded",
+    "skip_memory_metrics": "transformers' memory figures in the log",
+    "tf32": "torch's matrix products on a GPU",
+}
+"""By the field: what it acts on."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ftsys.kernels.dropout import Windows, head_keys, site_offset, windows
+from ftsys.kernels.triton_layers.choice import in_triton
 
 TOKENS = 0
 """In place of a number of heads: one key per token."""
@@ -35,9 +36,9 @@ class KnownSites:
 class BatchWindows:
     """The windows of a batch's tokens at each site."""
 
-    def __init__(self, keys_T: Tensor, known: KnownSites) -> None:
-        """`keys_T` is int64 (T,); `known` is shared by all batches of a model."""
-        self._keys_T, self._known = keys_T, known
+    def __init__(self, keys_T: Tensor, known: KnownSites, kernel: str = "padded") -> None:
+        """`keys_T` is int64 (T,); `known` is shared by all batches of a model; `kernel` is that of `PackedLayout`."""
+        self._keys_T, self._known, self._kernel = keys_T, known, kernel
         self._found: dict[tuple[int, int], Windows] | None = None
 
     def of_tokens(self, site: int) -> Windows:
@@ -61,6 +62,8 @@ class BatchWindows:
         return self._keys_T if heads == TOKENS else head_keys(self._keys_T, heads)
 
     def _hash_known(self) -> dict[tuple[int, int], Windows]:
+        if in_triton(self._kernel, device=self._keys_T.device.type):
+            return self._hash_in_triton()
         kinds = [(heads, self._keys(heads)) for heads in self._known.by_heads]
         shifted = [keys + self._offsets_for(heads, keys) for heads, keys in kinds]
         first, second = windows(torch.cat([each.flatten() for each in shifted]))
@@ -70,6 +73,17 @@ class BatchWindows:
         for (heads, _), each, one, other in parts:
             starts = zip(one.view(each.shape), other.view(each.shape), strict=True)
             found |= {(heads, site): pair for site, pair in zip(self._known.by_heads[heads], starts, strict=True)}
+        return found
+
+    def _hash_in_triton(self) -> dict[tuple[int, int], Windows]:
+        from ftsys.kernels.triton_layers.keys import head_windows
+
+        found: dict[tuple[int, int], Windows] = {}
+        for heads, sites in self._known.by_heads.items():
+            if heads != TOKENS:  # Triton's other kernels hash a token's key themselves
+                offsets_N = self._known.offsets(heads, self._keys_T.device)
+                pairs = zip(*head_windows(self._keys_T, offsets_N, heads), strict=True)
+                found |= {(heads, site): pair for site, pair in zip(sites, pairs, strict=True)}
         return found
 
     def _offsets_for(self, heads: int, keys: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ All layers share one compiled function. Bias and GELU stay separate torch operat
 itself, so nothing is left to fuse GELU with.
 """
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ftsys.cache import executable_cache
 from ftsys.kernels.dropout import Windows, check_width, mask_tables, threshold
+from ftsys.kernels.gpu_needs import why_not_triton
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -24,7 +24,7 @@ def why_not_compiled(device: str) -> str | None:
     if device == "cpu":
         compiler = os.environ.get("CXX", "g++")
         return None if shutil.which(compiler) else f"there is no C++ compiler (CXX={compiler!r})"
-    return None if importlib.util.find_spec("triton") is not None else "Triton is not installed"
+    return why_not_triton()
 
 
 def add_norm(x: Tensor, residual: Tensor, norm: torch.nn.LayerNorm, starts: Windows | None, rate: float) -> Tensor:

@@ -31,7 +31,7 @@ _TABLE_SEED = 20_26_11
 _SITE_STRIDE = 0x5851_F42D_4C95_7F2D
 _STEP_STRIDE = 0x2545_F491_4F6C_DD1D
 # splitmix64's finalizer (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
-_MIX = ((30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB))
+MIX = ((30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB))
 
 
 Windows = tuple[torch.Tensor, torch.Tensor]
@@ -40,7 +40,7 @@ Windows = tuple[torch.Tensor, torch.Tensor]
 
 def mix(keys: torch.Tensor) -> torch.Tensor:
     """Return splitmix64's finalizer of int64 numbers, treated as unsigned: each input bit changes all output bits."""
-    for shift, factor in _MIX:
+    for shift, factor in MIX:
         keys = (keys ^ _shifted(keys, shift)) * _signed(factor)
     return keys ^ _shifted(keys, 31)
 
@@ -48,7 +48,7 @@ def mix(keys: torch.Tensor) -> torch.Tensor:
 def _mix_number(number: int) -> int:
     """Return what `mix` makes of one number, computed on the host: a device would have to be sent the number first."""
     number &= (1 << 64) - 1
-    for shift, factor in _MIX:
+    for shift, factor in MIX:
         number = (number ^ number >> shift) * factor & (1 << 64) - 1
     return _signed(number ^ number >> 31)
 
@@ -67,8 +67,12 @@ def token_keys(seed: int, step: int, example_ids: torch.Tensor, positions: torch
 
     `seed` is below 2**32. `step` counts optimizer steps from 0. `positions` count from 0 in each sequence.
     """
-    run_and_step = _mix_number(seed * _SITE_STRIDE + step * _STEP_STRIDE + 1)
-    return mix(mix(example_ids.to(torch.int64) + run_and_step) + positions)
+    return mix(mix(example_ids.to(torch.int64) + run_key(seed, step)) + positions)
+
+
+def run_key(seed: int, step: int) -> int:
+    """Return the number that is added to each example id before it is hashed, as an int64."""
+    return _mix_number(seed * _SITE_STRIDE + step * _STEP_STRIDE + 1)
 
 
 def head_keys(keys_T: torch.Tensor, heads: int) -> torch.Tensor:

@@ -72,7 +72,7 @@ class PackedLayout:
     def dropout_windows(self) -> BatchWindows:
         """The windows of `dropout_keys_T`, for the kernels that hash no keys themselves."""
         assert self.dropout_keys_T is not None
-        return BatchWindows(self.dropout_keys_T, self.known_sites)
+        return BatchWindows(self.dropout_keys_T, self.known_sites, self.kernel)
 
     @cached_property
     def is_rectangular(self) -> bool:

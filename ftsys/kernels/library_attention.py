@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from ftsys.kernels.dropout import AttentionDropout
+from ftsys.kernels.gpu_needs import why_not_capability
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.pattern import Pattern
 
 STEP, LARGEST = 8, 256
 """Head sizes of both libraries: multiples of STEP up to LARGEST."""
-CAPABILITY = (8, 0)
-"""Lowest compute capability of both libraries: Ampere."""
 
 
 def takes(query_THK: Tensor, key_TGK: Tensor, value_TGK: Tensor, pattern: Pattern) -> bool:
@@ -108,7 +107,7 @@ def why_not_varlen() -> str | None:
         return f"torch {torch.__version__} has no torch.nn.attention.varlen"
     if not torch.backends.cuda.is_flash_attention_available():
         return f"torch {torch.__version__} was built without flash attention"
-    return _why_not_device()
+    return why_not_capability()
 
 
 @cache
@@ -120,13 +119,7 @@ def why_not_package() -> str | None:
         importlib.import_module("flash_attn")
     except ImportError as error:  # built for another version of torch
         return f"flash-attn cannot be imported ({error})"
-    return _why_not_device()
-
-
-def _why_not_device() -> str | None:
-    found = torch.cuda.get_device_capability()
-    needed = ".".join(map(str, CAPABILITY))
-    return None if found >= CAPABILITY else f"the GPU has compute capability {found[0]}.{found[1]}, below {needed}"
+    return why_not_capability()
 
 
 def why_not_heads(size: int) -> str | None:

@@ -5,14 +5,13 @@ A kernel that supports only some tensors and patterns passes the others to the n
 selected by "auto", only by its name.
 """
 
-import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from torch import Tensor
 
+from ftsys.distributed import all_gather_object, world_size
 from ftsys.errors import ConfigError
 from ftsys.kernels import library_attention
 from ftsys.kernels.attention import Attention, padded_attention, reference_attention
@@ -23,11 +22,15 @@ from ftsys.kernels.native.attention import LANES, native_attention
 from ftsys.kernels.native.attention import takes as native_takes
 from ftsys.kernels.native.library import NATIVE, why_not_native
 from ftsys.kernels.pattern import PLAIN, Pattern
+from ftsys.kernels.triton_layers import choice
+from ftsys.kernels.triton_layers.choice import TRITON
 
-GROUPED, PADDED, TRITON, VARLEN, FLASH_ATTN = "grouped", "padded", "triton", "varlen", "flash_attn"
+GROUPED, PADDED, VARLEN, FLASH_ATTN = "grouped", "padded", "varlen", "flash_attn"
 BY_SPEED = {"cpu": (NATIVE, GROUPED), "cuda": (TRITON, VARLEN, PADDED)}
 """Kernels that "auto" considers, fastest first; the first available one is used."""
 ON_GPU = (TRITON, VARLEN, FLASH_ATTN)
+_elsewhere: dict[str, str] = {}
+"""Why another rank cannot run a kernel: then no rank uses it."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,9 @@ def _takes_triton(call: _Call) -> bool:
 
 
 def _triton_takes_states(states: tuple[Tensor, Tensor, Tensor]) -> bool:
-    from ftsys.kernels import triton_attention
+    from ftsys.kernels.triton_attention import launch
 
-    return triton_attention.takes(*states)
+    return launch.takes(*states)
 
 
 def _takes_varlen(call: _Call) -> bool:
@@ -108,9 +111,9 @@ def _takes_flash_attn(call: _Call) -> bool:
 
 
 def _triton(*arguments: Any) -> Tensor:
-    from ftsys.kernels import triton_attention
+    from ftsys.kernels.triton_attention import launch
 
-    return triton_attention.flash_attention(*arguments)
+    return launch.flash_attention(*arguments)
 
 
 def _for_plain(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -141,10 +144,13 @@ KERNELS: dict[str, Attention] = {
 def choose_kernel(requested: str, device: str = "cpu", head_size: int | None = None) -> str:
     """Return the kernel's name: `requested`, or for "auto" the fastest one available on `device` ("cpu" or "cuda").
 
+    Collective: all ranks get the same kernel, which every rank can run.
+
     Raises:
-        ConfigError: `requested` is not a kernel, this machine cannot run it, or it does not support heads of
-            `head_size` elements (not checked if None).
+        ConfigError: `requested` is not a kernel, a rank cannot run it, or it does not support heads of `head_size`
+            elements (not checked if None).
     """
+    _agree([*BY_SPEED[device], requested] if requested in ON_GPU else BY_SPEED[device], device)
     if requested == "auto":
         return next(name for name in BY_SPEED[device] if _why_not(name, device) is None)
     if requested not in KERNELS:
@@ -160,13 +166,26 @@ def why_not_fast(device: str) -> str | None:
     return _why_not(BY_SPEED[device][0], device)
 
 
+def _agree(names: Sequence[str], device: str) -> None:
+    """Give up kernels that another rank cannot run, also those that a chosen kernel passes calls to. Collective."""
+    if world_size() == 1:
+        return
+    for rank, lacking in enumerate(all_gather_object({name: _why_not(name, device) for name in names})):
+        for name in filter(lacking.get, lacking):
+            _elsewhere.setdefault(name, f"on rank {rank}, {lacking[name]}")
+
+
 def _why_not(name: str, device: str) -> str | None:
+    return _why_not_here(name, device) or _elsewhere.get(name)
+
+
+def _why_not_here(name: str, device: str) -> str | None:
     if name == NATIVE:
         return why_not_native() if device == "cpu" else f"it runs on a CPU, not on {device}"
+    if name == TRITON:
+        return choice.why_not_triton(device)
     if name in ON_GPU and device == "cpu":
         return "it runs on a GPU"
-    if name == TRITON and not _has_triton():
-        return "Triton is not installed"
     if name == VARLEN:
         return library_attention.why_not_varlen()
     return library_attention.why_not_package() if name == FLASH_ATTN else None
@@ -178,12 +197,8 @@ def _why_not_heads(name: str, size: int) -> str | None:
     if name in (VARLEN, FLASH_ATTN):
         return library_attention.why_not_heads(size)
     if name == TRITON:
-        from ftsys.kernels.triton_attention import LARGEST
+        from ftsys.kernels.triton_attention.tiles import LARGEST
 
-        return None if size <= LARGEST else f"the model's heads have {size} elements, and it takes up to {LARGEST}"
+        largest = max(LARGEST.values())
+        return None if size <= largest else f"the model's heads have {size} elements, and it takes up to {largest}"
     return None
-
-
-@cache
-def _has_triton() -> bool:  # called in each layer
-    return importlib.util.find_spec("triton") is not None

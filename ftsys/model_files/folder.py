@@ -12,6 +12,7 @@ from ftsys.errors import ConfigError
 from ftsys.integrity import sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.config import BUNDLED, bundled_folder, model_config
+from ftsys.model_files.unpaddable import check_paddable
 from ftsys.untrusted import shards_of_index
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
@@ -75,9 +76,9 @@ def _own_folder(name: str) -> Path | None:
 
 
 def check_model_folder(name: str) -> Path:
-    """Find a model's folder and check configuration and weights. Raises ConfigError that says what is missing."""
+    """Find a model's folder and check configuration and weights. Raises ConfigError that says what is wrong."""
     folder = resolve_model_folder(name)
-    model_config(folder)
+    check_paddable(model_config(folder).get("model_type"))
     if not any((folder / file).is_file() for file in _WEIGHTS):
         raise ConfigError(
             f"model.name={name!r}: no weights in {str(folder)!r}, looked for {', '.join(_WEIGHTS)}. "

@@ -26,17 +26,22 @@ class HeadOrder:
         return self.outputs == tuple(range(len(self.outputs)))
 
 
-def head_names(config: Mapping[str, Any]) -> list[str]:
+def head_names(place: str, config: Mapping[str, Any]) -> list[str]:
     """Return the names of a head's outputs in their order, from `id2label`, or from `label2id` if only that has names.
 
-    Raises ConfigError if both have names and contradict each other.
+    `place` names the model. Raises ConfigError if both have names and contradict each other, and for ids
+    that are no numbers.
     """
-    by_id = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
-    by_name = {int(index): str(name) for name, index in (config.get("label2id") or {}).items()}
+    try:
+        by_id = {int(index): str(name) for index, name in (config.get("id2label") or {}).items()}
+        by_name = {int(index): str(name) for name, index in (config.get("label2id") or {}).items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{place}: id2label or label2id in its config.json has a wrong id ({error}).") from error
     named = [each for each in (by_id, by_name) if not is_generic(each.values())]
     if len(named) == 2 and by_id != by_name:
         raise ConfigError(
-            f"the model's config.json contradicts itself: id2label is {by_id}, label2id means {by_name}. Correct it."
+            f"{place}: its config.json contradicts itself: id2label is {by_id}, and by label2id it would be "
+            f"{dict(sorted(by_name.items()))}. Correct one of them."
         )
     names = named[0] if named else by_id or by_name
     return [names[index] for index in sorted(names)]
@@ -53,7 +58,7 @@ def head_order(place: str, config: Mapping[str, Any], task: Task) -> HeadOrder:
     Outputs without names (LABEL_0, ...) are taken in the task's order. Raises ConfigError if the names are not the
     task's, and for a head that was trained for several labels at once.
     """
-    names, own_order = head_names(config), HeadOrder(tuple(range(task.num_outputs)))
+    names, own_order = head_names(place, config), HeadOrder(tuple(range(task.num_outputs)))
     if config.get("problem_type") == "multi_label_classification" and not task.regression:
         raise _other_head(place, "several labels at once (multi_label_classification)", task)
     if task.regression:

@@ -5,6 +5,7 @@ It replaces the classes of modules, as `ftsys.models.mpnet` explains. Written fo
 `PackedPositions`, also when activation checkpointing recomputes a layer in the backward pass.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from ftsys.kernels.layout import PackedLayout, pad_rows, unpad_rows
 from ftsys.kernels.pattern import PLAIN, Pattern, RelativeTerms
 from ftsys.kernels.select import KERNELS
 from ftsys.models.dropout import attention_dropout
+from ftsys.models.joint_linear import JointLinear
 from ftsys.models.layout_slot import LayoutSlot
 
 
@@ -115,12 +117,13 @@ class PackedSelfAttention(DisentangledSelfAttention):
         return RelativeTerms(keys_HOK=keys, queries_HOK=queries)
 
     def _table(self, linear: nn.Module, rows_RD: torch.Tensor, positions: PackedPositions) -> torch.Tensor:
-        rows_RHK = self._by_head(linear, rows_RD)
+        # The content's projections are joined with each other, and not for rows of positions.
+        rows_RHK = self._by_head(linear.alone if isinstance(linear, JointLinear) else linear, rows_RD)
         if positions.row_O is not None:
             rows_RHK = rows_RHK.index_select(0, positions.row_O)
         return rows_RHK.transpose(0, 1)
 
-    def _by_head(self, linear: nn.Module, rows_TD: torch.Tensor) -> torch.Tensor:
+    def _by_head(self, linear: Callable[[torch.Tensor], torch.Tensor], rows_TD: torch.Tensor) -> torch.Tensor:
         return linear(rows_TD).unflatten(-1, (self.num_attention_heads, self.attention_head_size))
 
 

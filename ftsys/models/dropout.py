@@ -12,6 +12,7 @@ from ftsys.kernels.dropout import AttentionDropout, Windows, windowed_dropout
 from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers
 from ftsys.kernels.native.library import NATIVE, Library, native
+from ftsys.kernels.triton_layers.choice import in_triton
 from ftsys.models.layout_slot import LayoutSlot
 
 _SITE = "_ftsys_site"
@@ -40,6 +41,10 @@ class KeyedDropout(nn.Dropout):
         site, library = site_of(self, layout), library_of(layout, input)
         if library is not None:
             return layers.keyed_dropout(library, input, keys, site, self.p)
+        if in_triton(layout.kernel, input):
+            from ftsys.kernels.triton_layers import dropout as triton_dropout
+
+            return triton_dropout.keyed_dropout(input, triton_dropout.RowDropout(keys, site, self.p))
         return windowed_dropout(input, windows_at(site, keys, layout), self.p)
 
     def keys_of(self, rows: torch.Tensor, layout: PackedLayout | None) -> torch.Tensor | None:

@@ -1,4 +1,4 @@
-"""Fuses dropout, residual and LayerNorm of unmodified layers, with the native kernels or with torch.compile.
+"""Fuses dropout, residual and norm of unmodified layers, by C++ on a CPU, by Triton on a GPU, or by torch.compile.
 
 Classes are replaced on the instances, as for dropout, so nothing that is saved changes. A batch, dtype or device that
 the kernels do not support runs the same operations one by one.
@@ -7,11 +7,14 @@ the kernels do not support runs the same operations one by one.
 import inspect
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ftsys.kernels import compiled_norm
+from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers
+from ftsys.kernels.triton_layers.choice import in_triton
 from ftsys.models.dropout import KeyedDropout, library_of, site_of, windows_at
+from ftsys.models.joint_linear import is_watched
 from ftsys.models.layout_slot import LayoutSlot
 
 _PARTS = {"dense": nn.Linear, "dropout": KeyedDropout, "LayerNorm": nn.LayerNorm}
@@ -26,9 +29,13 @@ class FusedAddNorm(nn.Module):
     dropout: KeyedDropout
     LayerNorm: nn.LayerNorm
 
-    def forward(self, hidden_states: torch.Tensor, input_tensor: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
         """Return (1, T, D) of (1, T, D') and the residual (1, T, D); other leading dimensions work as well."""
-        x, layout, norm = self.dense(hidden_states), self.layout_slot.recent_layout, self.LayerNorm
+        layout, norm = self.layout_slot.recent_layout, self.LayerNorm
+        if layout is not None and adds_in_triton(layout, self.dropout, hidden_states, input_tensor, norm.weight):
+            x, bias = _without_bias(self.dense, hidden_states)
+            return add_norm_in_triton(layout, self.layout_slot, x, input_tensor, self.dropout, norm, bias)
+        x = self.dense(hidden_states)
         keys = self.dropout.keys_of(x, layout)
         drawn = self.training and self.dropout.p > 0 and keys is None
         library = None if layout is None else library_of(layout, x, input_tensor, norm.weight, norm.bias)
@@ -39,6 +46,38 @@ class FusedAddNorm(nn.Module):
             starts = None if keys is None else windows_at(site, keys, layout)
             return compiled_norm.add_norm(x, input_tensor, norm, starts, self.dropout.p)
         return layers.add_norm(library, x, input_tensor, norm, keys, site, self.dropout.p)
+
+
+def adds_in_triton(layout: PackedLayout, dropout: KeyedDropout, *tensors: Tensor) -> bool:
+    """Return True if Triton computes dropout + residual + norm of these tensors, the residual (..., D) second."""
+    drawn = dropout.training and dropout.p > 0 and dropout.keys_of(tensors[1], layout) is None
+    return not drawn and not layout.compiled and in_triton(layout.kernel, *tensors)
+
+
+def add_norm_in_triton(
+    layout: PackedLayout,
+    layout_slot: LayoutSlot,
+    x: Tensor,
+    residual: Tensor,
+    dropout: KeyedDropout,
+    norm: nn.LayerNorm,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Return norm(residual + dropout(x + bias)), for `x` and `residual` (..., D) that `adds_in_triton`."""
+    from ftsys.kernels.triton_layers.dropout import RowDropout
+    from ftsys.kernels.triton_layers.norm import NormOf, add_norm
+
+    keys = dropout.keys_of(x, layout)
+    drop = None if keys is None else RowDropout(keys, site_of(dropout, layout), dropout.p)
+    how = NormOf(norm.eps, drop, dtype=torch.float32 if torch.is_autocast_enabled(x.device.type) else None)
+    return layout_slot.remember(*add_norm(x, norm.weight, how, layout_slot.residual_of(residual), norm.bias, bias))
+
+
+def _without_bias(dense: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the layer's result without its bias, and the bias; with it, and None, if the module has to be called."""
+    if type(dense) is not nn.Linear or dense.bias is None or is_watched(dense):
+        return dense(x), None
+    return nn.functional.linear(x, dense.weight), dense.bias
 
 
 def install_fused_layers(model: nn.Module, layout_slot: LayoutSlot) -> None:

@@ -4,7 +4,6 @@ After the attention of the last layer, only the first tokens' rows are computed,
 attention is like BERT's and runs in C++, its queries are computed for first tokens only, too.
 """
 
-from types import new_class
 from typing import Any
 
 import torch
@@ -16,14 +15,13 @@ from ftsys.kernels.native.attention import native_first_tokens, takes
 from ftsys.kernels.native.library import NATIVE
 from ftsys.models.dropout import KeyedDropout, attention_dropout
 from ftsys.models.fused import FusedAddNorm
+from ftsys.models.subclass import Replacement, become
 
 _PARTS = {"query": nn.Linear, "key": nn.Linear, "value": nn.Linear, "dropout": KeyedDropout}
 """Submodules by which an attention like BERT's is recognized, whatever the name of its class."""
-_SUBCLASSES: dict[type, type] = {}
-"""Subclasses made by `_first_tokens_class`, by the model's own class."""
 
 
-class FirstTokensAttention(nn.Module):
+class FirstTokensAttention(Replacement):
     """Computes BERT's attention with the queries of first tokens only: (1, T, D) to (1, S, D), in C++."""
 
     query: nn.Linear
@@ -46,11 +44,6 @@ class FirstTokensAttention(nn.Module):
         dropped = attention_dropout(self, layout, rate)
         output_SHK = native_first_tokens(query_SHK, key_THK, value_THK, layout, self.scaling, dropped)
         return output_SHK.flatten(1)[None], None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by the model's own class: pickle finds a class by name, and this one has the same name."""
-        _, stock = type(self).__bases__  # as `_first_tokens_class` made it
-        return _unpickled, (stock,), self.__dict__
 
 
 class RowsOfHead:
@@ -101,17 +94,4 @@ def _install_first_tokens_attention(attention: nn.Module | None) -> None:
     if attention is None or {name: type(part) for name, part in attention.named_children()} != _PARTS:
         return
     if hasattr(attention, "scaling") and hasattr(attention, "attention_head_size"):
-        attention.__class__ = _first_tokens_class(type(attention))
-
-
-def _first_tokens_class(stock: type) -> type:
-    """Return a subclass of `stock`: transformers selects by class the modules whose attention weights it returns."""
-    if stock not in _SUBCLASSES:
-        _SUBCLASSES[stock] = new_class(stock.__name__, (FirstTokensAttention, stock))
-    return _SUBCLASSES[stock]
-
-
-def _unpickled(stock: type) -> nn.Module:
-    """Return an empty instance, which pickle and deepcopy then fill."""
-    empty: nn.Module = object.__new__(_first_tokens_class(stock))
-    return empty
+        become(attention, FirstTokensAttention)

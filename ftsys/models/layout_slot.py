@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ftsys.kernels.layout import PackedLayout, pad_rows
 
@@ -30,7 +30,10 @@ class LayoutSlot:
         self.recent_layout: PackedLayout | None = None
         """The same as `layout`, but kept until the next forward pass, for recomputation in the backward pass."""
         self.base_inputs: dict[str, Any] | None = None
+        self._twin: tuple[torch.Tensor, torch.Tensor] | None = None
         self.pooling = pooling
+        self._own_attention: list[tuple[PretrainedConfig, str | None]] = []
+        self._packed_attention = ""
         model.register_forward_pre_hook(self._enter, with_kwargs=True)
         # Also after an exception: a padded batch that follows must not use this batch's layout.
         model.register_forward_hook(self._leave, always_call=True)
@@ -43,11 +46,41 @@ class LayoutSlot:
         return args, {name: value for name, value in kwargs.items() if name != "base_inputs"}
 
     def _leave(self, model: nn.Module, args: Any, output: Any) -> None:
-        self.layout = self.base_inputs = None
+        self.layout = self.base_inputs = self._twin = None
+
+    def remember(self, hidden: torch.Tensor, twin: torch.Tensor) -> torch.Tensor:
+        """Keep a norm's second result, for the layer that adds `hidden` as a residual; returns `hidden`."""
+        self._twin = (hidden, twin) if self.layout is not None else None
+        return hidden
+
+    def residual_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the twin of `hidden` if it is the newest result of a norm, else `hidden`.
+
+        With a tensor for the residual and another one for matrix products, autograd adds no gradients: the norm does.
+        """
+        return self._twin[1] if self._twin is not None and self._twin[0] is hidden else hidden
 
     def _enter_base(self, base: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        """Pass the packed batch to the base model if the model itself was called with one token per sequence."""
+        """Choose the attention, and pass the packed batch on if the model was called with one token per sequence.
+
+        The configuration keeps the choice after a packed batch, because layers may be recomputed in the backward pass.
+        """
+        for config, own in self._own_attention:
+            config._attn_implementation = own if self.layout is None else self._packed_attention
         return None if self.base_inputs is None else ((), kwargs | self.base_inputs)
+
+    def switch_attention(self, model: PreTrainedModel, packed: str) -> None:
+        """Have packed batches use the attention registered as `packed`, all others the one that the model has now."""
+        self._packed_attention = packed
+        configs = {
+            id(module.config): module.config for module in model.modules() if isinstance(module, PreTrainedModel)
+        }
+        self._own_attention = [(config, config._attn_implementation) for config in configs.values()]
+
+    def use_own_attention(self) -> None:
+        """Give the model back its own attention."""
+        for config, own in self._own_attention:
+            config._attn_implementation = own
 
     def _pool(self, module: nn.Module, args: Any, output: Any) -> Any:
         if self.layout is not None:

@@ -59,7 +59,8 @@ class PackedSelfAttention(MPNetSelfAttention):
         if not isinstance(position_bias, PackedBias):
             return super().forward(hidden_states, attention_mask, position_bias, output_attentions, **kwargs)
         by_head = (self.num_attention_heads, self.attention_head_size)
-        query, key, value = (linear(hidden_states[0]).unflatten(-1, by_head) for linear in (self.q, self.k, self.v))
+        rows_TD = hidden_states[0]
+        query, key, value = (linear(rows_TD).unflatten(-1, by_head) for linear in (self.q, self.k, self.v))
         scale = self.attention_head_size**-0.5
         layout = position_bias.layout
         dropout = attention_dropout(self, layout, self.dropout.p if self.training else 0.0)

@@ -1,9 +1,11 @@
 """Makes an unmodified Hugging Face encoder run on packed batches, which have no padding tokens.
 
 The changes are made to the instance, not to its weights or its class: an attention function that knows each sequence's
-bounds, and hooks that give the head one row per sequence as (S, 1, D). Padded batches work as before.
+bounds, and hooks that give the head one row per sequence as (S, 1, D). Padded batches work as before, with the model's
+own attention. A view can be taken off again: then the model is as it was.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,22 +16,33 @@ from ftsys.errors import ConfigError
 from ftsys.kernels.batch_windows import KnownSites
 from ftsys.kernels.layout import PackedLayout
 from ftsys.models.attention_interface import ATTENTION_NAME, register_attention
+from ftsys.models.changes import Changes, recorded
 from ftsys.models.dropout import install_keyed_dropout
 from ftsys.models.families import FAMILIES, Family, why_not_packable
 from ftsys.models.fused import install_fused_layers
+from ftsys.models.joint_linear import join_linear_layers
 from ftsys.models.last_layer import skip_unused_rows
 from ftsys.models.layout_slot import LayoutSlot, first_tokens
+from ftsys.models.rms_norm import install_rms_norms
 
 __all__ = ["FAMILIES", "PackedView", "why_not_packable"]
 
-_SLOT = "_ftsys_slot"
+_INSTALLATION = "_ftsys_installation"
+
+
+@dataclass
+class _Installation:
+    """Holds what is on a model while it has views. An attribute of the model: a copy of the model has its own."""
+
+    slot: LayoutSlot
+    changes: Changes
 
 
 class PackedView:
     """Builds the inputs of `model` for packed batches; in all other respects the model stays unmodified."""
 
     def __init__(self, model: PreTrainedModel, kernel: str = "padded", compiled: bool = False) -> None:
-        """Install the hooks on `model`, only once if it has several views; `compiled` is that of `PackedLayout`.
+        """Install the view on `model`, only once if it has several views; `compiled` is that of `PackedLayout`.
 
         Raises:
             ConfigError: the model does not support packed batches; the message has `why_not_packable`'s reason.
@@ -39,11 +52,39 @@ class PackedView:
             raise ConfigError(f"the model cannot be packed: {reason}. Feed it padded batches.")
         self.kernel, self.compiled = kernel, compiled
         self._known_sites = KnownSites()
+        self._masks: dict[torch.device, torch.Tensor] = {}
         self.family = FAMILIES[model.config.model_type]
         self.token_types = getattr(model.config, "type_vocab_size", 0) if self.family.has_token_types else 0
         self.first_position, self.longest = _position_table(model)
-        if not hasattr(model, _SLOT):
-            setattr(model, _SLOT, _install(model, self.family))
+        self._model, self._installed = model, False
+        self.install()
+
+    @property
+    def slot(self) -> LayoutSlot:
+        """Return the slot that holds the layout of the model's current batch, while the view is installed."""
+        slot: LayoutSlot = getattr(self._model, _INSTALLATION).slot
+        return slot
+
+    def install(self) -> None:
+        """Put hooks, attention and module classes on the model, where this view has not done so yet."""
+        if self._installed:
+            return
+        if not hasattr(self._model, _INSTALLATION):
+            with recorded(self._model) as changes:
+                slot = _install(self._model, self.family)
+            setattr(self._model, _INSTALLATION, _Installation(slot, changes))
+        getattr(self._model, _INSTALLATION).changes.users += 1
+        self._installed = True
+
+    def remove(self) -> None:
+        """Take off what `install` put on the model, where no other view needs it: it is then as it was before."""
+        if not self._installed:
+            return
+        self._installed = False
+        installation = getattr(self._model, _INSTALLATION)
+        if installation.changes.leave():
+            installation.slot.use_own_attention()
+            delattr(self._model, _INSTALLATION)
 
     def inputs(
         self,
@@ -76,7 +117,7 @@ class PackedView:
             "position_ids": (position_ids_T + self.first_position if self.first_position else position_ids_T)[None],
             # transformers uses a mask of four dimensions as it is, and builds none. The value is 1 because DeBERTa
             # multiplies its embeddings by it.
-            "attention_mask": torch.ones(1, 1, 1, 1, device=input_ids_T.device),
+            "attention_mask": self._visible(input_ids_T.device),
         }
         if self.token_types > 0:
             # A model with one token type has an embedding of a single row, so all types are 0.
@@ -87,6 +128,15 @@ class PackedView:
             return inputs | {"packed": layout}
         ends_S1 = input_ids_T[layout.last_tokens_S][:, None]
         return {"input_ids": ends_S1, "packed": layout, "base_inputs": inputs | dict(self.family.inputs or {})}
+
+    def _visible(self, device: torch.device) -> torch.Tensor:
+        """Return the mask (1, 1, 1, 1) that hides nothing, made once for each device."""
+        if device not in self._masks:
+            with torch.inference_mode(
+                False
+            ):  # evaluation may come first, and training saves the mask for its gradients
+                self._masks[device] = torch.ones(1, 1, 1, 1, device=device)
+        return self._masks[device]
 
 
 def head_size(config: PretrainedConfig) -> int:
@@ -104,11 +154,13 @@ def _install(model: PreTrainedModel, family: Family) -> LayoutSlot:
         family.install(model, layout_slot)
     else:
         register_attention()
-        model.set_attn_implementation(ATTENTION_NAME)
+        layout_slot.switch_attention(model, ATTENTION_NAME)
     install_keyed_dropout(model, layout_slot)
     install_fused_layers(model, layout_slot)
     if pooling is first_tokens:
         skip_unused_rows(model)
+    join_linear_layers(model, layout_slot)
+    install_rms_norms(model, layout_slot)
     return layout_slot
 
 

@@ -19,8 +19,13 @@ _SMI_SECONDS = 8.0
 
 
 def device_facts(probe: Probe) -> dict[str, Any]:
-    """Return whether the CPU supports bf16, the GPUs that torch can use, and the driver's report about them."""
+    """Return whether the CPU supports bf16, the GPUs that torch can use, and the driver's report about them.
+
+    With a GPU also "triton": the reason why Triton's kernels cannot run on the first one, or None.
+    """
     import torch
+
+    from ftsys.kernels.gpu_needs import why_not_triton
 
     facts: dict[str, Any] = {
         "torch": torch.__version__,
@@ -32,6 +37,7 @@ def device_facts(probe: Probe) -> dict[str, Any]:
     if torch.cuda.is_available():
         facts["bf16"] = torch.cuda.is_bf16_supported(False)
         facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else None
+        facts["triton"] = why_not_triton()
         facts["gpus"] = [_gpu_facts(index, probe) for index in range(torch.cuda.device_count())]
     return facts
 

@@ -26,23 +26,39 @@ RUN_FILE_KEYS = {
 }
 """Flags whose value becomes the value of a run file's key."""
 
+SECRETS = ("hub_token", "token")
+"""Flags that hold a secret. They are refused without repeating it."""
+
 _BY_TOKENS = "evaluation packs batch.micro_tokens tokens into a batch"
+_NO_WORKERS = "a store is read from memory-mapped files, without workers"
 _OWN_BARS = "ftsys shows progress itself"
 
 WITHOUT_EFFECT = {
     "auto_find_batch_size": "the micro-batch is counted in tokens and follows from the device's memory",
     "average_tokens_across_devices": "a step's loss is the mean over its examples, for any number of ranks",
     "bf16_full_eval": "evaluation computes in the format of training",
+    "dataloader_in_order": _NO_WORKERS,
+    "dataloader_multiprocessing_context": _NO_WORKERS,
+    "dataloader_num_workers": _NO_WORKERS,
+    "dataloader_persistent_workers": _NO_WORKERS,
+    "dataloader_pin_memory": _NO_WORKERS,
+    "dataloader_prefetch_factor": _NO_WORKERS,
     "ddp_backend": "nccl or gloo follows from the device",
     "disable_tqdm": _OWN_BARS,
+    "enable_jit_checkpoint": "a signal makes ftsys save and stop anyway",
     "eval_accumulation_steps": _BY_TOKENS,
+    "eval_use_gather_object": _BY_TOKENS,
     "fp16_full_eval": "evaluation computes in the format of training",
+    "hub_strategy": "nothing is uploaded",
     "ignore_mismatched_sizes": "a head of another size is always newly initialized",
     "logging_nan_inf_filter": "a loss that is not finite is always shown",
     "overwrite_cache": "a store belongs to its text and is never stale",
     "pad_to_max_length": "batches are packed, no padding is computed",
     "per_device_eval_batch_size": _BY_TOKENS,
     "remove_unused_columns": "a store has none",
+    "save_on_each_node": "all nodes share the run folder",
+    "torch_empty_cache_steps": "the micro-batch is counted in tokens and follows from the device's memory",
+    "use_cache": "a classifier generates no text",
 }
 """Flags that are accepted and ignored, with the reason. None of them changes a result in the script either."""
 
@@ -51,9 +67,11 @@ _PUSH = "upload afterwards: hf upload NAME OUTPUT_DIR"
 _COMPILE = "engine.compile takes no further choice"
 
 ALLOWED_VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
+    "accelerator_config": ((None, "", {}), "the run's own plan makes the batches"),
     "batch_eval_metrics": ((False,), "metrics are computed from all rows at once"),
     "cache_dir": ((None,), "set the environment variable HF_HUB_CACHE"),
     "dataloader_drop_last": ((False,), "every example is seen once an epoch"),
+    "eval_do_concat_batches": ((True,), "metrics are computed from all rows at once"),
     "fsdp": ((None, "", False, [], {}), _FSDP),
     "fsdp_config": ((None, {}), _FSDP),
     "gradient_checkpointing_kwargs": ((None, {"use_reentrant": False}), "use_reentrant is always False"),
@@ -67,11 +85,15 @@ ALLOWED_VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
     "include_for_metrics": ((None, []), "the task's metrics take predictions and labels"),
     "label_names": ((None, ["labels"], ["label"]), "the label's column is named label"),
     "length_column_name": ((None, "length"), "a store knows its lengths"),
+    "liger_kernel_config": ((None, {}), "--kernels chooses the kernels"),
     "master_weights": ((False,), "--bf16 decides it"),
     "model_revision": (("main", None), "download that revision, and give its folder as --model_name_or_path"),
     "packing": ((True,), "batches are packed wherever the model can take them"),
     "parallelism_config": ((None,), _FSDP),
+    "prediction_loss_only": ((False,), "metrics are computed from predictions"),
     "push_to_hub": ((False,), _PUSH),
+    "restore_callback_states_from_checkpoint": ((False,), "the callbacks of a run are its own"),
+    "save_only_model": ((False,), "a checkpoint holds all that a resume needs"),
     "save_strategy": (("no", "steps", "epoch"), 'write "steps" or "epoch"; the best checkpoint is kept anyway'),
     "token": ((None,), "set the environment variable HF_TOKEN"),
     "torch_compile_backend": ((None,), _COMPILE),
@@ -79,6 +101,7 @@ ALLOWED_VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
     "train_sampling_strategy": (("random", "group_by_length"), "examples are taken in random order, or by length"),
     "trust_remote_code": ((False,), "no code of a model is run"),
     "use_fast_tokenizer": ((True,), "the tokenizers library is the only one"),
+    "use_liger_kernel": ((False,), "--kernels chooses the kernels"),
     "use_legacy_prediction_loop": ((False,), "there is one evaluation loop"),
 }
 """Flags of which only some values are supported, with the reason or the advice for all other values."""

@@ -11,10 +11,12 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ftsys.errors import LaunchError
 from launcher.planner.deepspeed_notes import compile_advice, compiled_ops
@@ -66,6 +68,22 @@ def prepare_deepspeed(needed_ops: Sequence[str] = (), say: Callable[[str], objec
     quiet_deepspeed()
     if SHARED_MEMORY_OP not in needed_ops:
         deepspeed.ops.__compatible_ops__[SHARED_MEMORY_OP] = False
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Gather the weights of a model whose parts ZeRO 3 has spread over the ranks; any other model is left alone.
+
+    Collective where weights are spread.
+    """
+    spread = [weight for weight in model.parameters() if hasattr(weight, "ds_id")]
+    if not spread:
+        yield
+        return
+    from deepspeed.zero import GatheredParameters
+
+    with GatheredParameters(spread):
+        yield
 
 
 def prepare_for_config(config: Mapping[str, Any], say: Callable[[str], object] = print) -> None:

@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from ftsys.errors import ConfigError
 from ftsys.model_files.config import model_config
-from ftsys.model_files.head_order import head_order
+from ftsys.model_files.head_order import head_names, head_order, is_generic
 from ftsys.report.notes import show_notes
 from ftsys.tasks import Task
 
@@ -21,17 +21,33 @@ def fit_head(model: PreTrainedModel, folder: Path, task: Task, choice: str, fres
     """
     if choice == "new":
         return sorted({*fresh, *_make_anew(model)})
+    place = f"model {str(folder)!r}"
     name, layer = _output_layer(model, task.num_outputs)
     of_head = _head_weights(model) if layer is None else [f"{name}.weight"]
-    if choice == "keep" or not set(fresh).isdisjoint(of_head):
+    is_new = not set(fresh).isdisjoint(of_head)
+    if choice == "keep" and is_new:
+        raise ConfigError(
+            f'model.head = "keep", but {place} has no trained head with {task.num_outputs} output(s). '
+            'Write model.head = "auto", which makes a new one.'
+        )
+    if choice == "keep" or is_new:
+        show_notes(*_other_size(place, folder, task) if is_new else ())
         return fresh
-    order = head_order(f"model {str(folder)!r}", model_config(folder), task)
+    order = head_order(place, model_config(folder), task)
     if layer is not None and not order.is_the_tasks:
         _reorder(layer, order.outputs)
     elif not order.is_the_tasks:
         raise ConfigError(f"{order.note}, which is impossible: a {type(model).__name__} ends in no linear layer.")
     show_notes(*filter(None, [order.note]))
     return fresh
+
+
+def _other_size(place: str, folder: Path, task: Task) -> list[str]:
+    """Return a note if the model's configuration names another number of outputs than the task has."""
+    names = head_names(place, model_config(folder))
+    if is_generic(names) or len(names) == task.num_outputs:
+        return []
+    return [f"{place}: its configuration names {names}, the task has {task.num_outputs} output(s): the head is new"]
 
 
 def _reorder(layer: nn.Linear, outputs: tuple[int, ...]) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, EvalPrediction, PreTrainedModel, set_seed
-from transformers.integrations import get_reporting_integration_callbacks
 
 from ftsys.config import EngineSection, RunConfig
 from ftsys.data.store.reader import Store
@@ -33,20 +32,29 @@ def training_arguments(run: RunConfig, plan: Plan, task: Task) -> TrainingArgume
     """Return the Trainer's arguments; making them also joins the process group.
 
     Raises:
-        ConfigError: a value of [trainer] that transformers refuses, or a report target that is not installed.
+        ConfigError: a value that transformers refuses.
     """
+    return made_arguments(TrainingArguments, argument_values(run, plan, task))
+
+
+def argument_values(run: RunConfig, plan: Plan, task: Task) -> dict[str, Any]:
+    """Return the values of TrainingArguments: what the plan decides, and over it the fields of [trainer]."""
     defaults: dict[str, Any] = {"logging_steps": STEPS_BETWEEN_LOGS, "report_to": "none"}
     decided = _schedule(run) | _engine(run, plan) | _batch(plan)
     if task.evaluation_splits:
-        decided |= {"metric_for_best_model": _best_metric(task), "greater_is_better": _greater_is_better(task)}
+        best = str(run.trainer.get("metric_for_best_model", _best_metric(task)))
+        decided |= {"metric_for_best_model": best, "greater_is_better": _greater_is_better(best)}
     else:
         decided["eval_strategy"] = "no"  # a source of training rows alone: there is nothing to evaluate on
+    return {"output_dir": run.output_dir, **defaults, **decided, **run.trainer}
+
+
+def made_arguments(kind: type[TrainingArguments], values: dict[str, Any]) -> TrainingArguments:
+    """Return arguments of class `kind`. Raises ConfigError for a value that transformers refuses."""
     try:
-        arguments = TrainingArguments(output_dir=run.output_dir, **(defaults | decided | dict(run.trainer)))
-        get_reporting_integration_callbacks(arguments.report_to)
+        return kind(**values)
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"transformers refuses the run's settings: {error}") from error
-    return arguments
 
 
 def _schedule(run: RunConfig) -> dict[str, Any]:
@@ -140,8 +148,13 @@ def _best_metric(task: Task) -> str:
     return f"{task.evaluation_splits[0]}_{task.metrics[0]}" if several else task.metrics[0]
 
 
-def _greater_is_better(task: Task) -> bool:
-    return METRICS[task.metrics[0]].greater_is_better
+def _greater_is_better(name: str) -> bool:
+    """Return the direction of a metric by its name, which may begin with "eval_" and a split's name; of a loss, False.
+
+    The longest name of a metric at its end is meant: "macro_f1" is not "f1".
+    """
+    found = [metric for metric in METRICS if name == metric or name.endswith(f"_{metric}")]
+    return bool(found) and METRICS[max(found, key=len)].greater_is_better
 
 
 def load_model(folder: Path, task: Task, seed: int, head: str = "auto") -> tuple[PreTrainedModel, list[str]]:

@@ -1,6 +1,6 @@
 """Runs all checks of the doctor, in the order in which their findings are shown. Pure."""
 
-from launcher.doctor.devices import gpus, plan
+from launcher.doctor.devices import gpus, kernels, plan
 from launcher.doctor.facts import ClusterFacts
 from launcher.doctor.files import disk, folders, inputs, locks
 from launcher.doctor.findings import Finding
@@ -13,6 +13,7 @@ CHECKS = (
     packages,
     sources,
     gpus,
+    kernels,
     plan,
     look_ups,
     rendezvous,

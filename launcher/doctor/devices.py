@@ -1,6 +1,6 @@
-"""Checks the devices of the nodes: GPUs, number formats, and the run's plan for them."""
+"""Checks the devices of the nodes: GPUs, their kernels, number formats, and the run's plan for them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ftsys.errors import ConfigError
@@ -106,6 +106,31 @@ def plan(cluster: ClusterFacts) -> Iterator[Finding]:
         return
     yield ok("plan", f"{made.ranks} {made.device} rank(s), {made.backend}, ZeRO {made.zero_stage}, {made.precision}")
     yield from _precision(cluster, made)
+
+
+def kernels(cluster: ClusterFacts) -> Iterator[Finding]:
+    """Check that each GPU node can compile the Triton kernels. Ranks agree: one that cannot slows all of them down."""
+    known = {node: facts["triton"] for node, facts in cluster.by_node("device").items() if "triton" in facts}
+    lacking = {node: reason for node, reason in known.items() if reason is not None}
+    if not cluster.on_gpus or not known:
+        return
+    if not lacking:
+        yield ok("kernels", f"Triton can compile the GPU kernels on {names(list(known))}")
+        return
+    demanded = cluster.run.engine.kernels == "triton"
+    finding, effect = (error, "the run is refused") if demanded else (warning, "no rank uses the Triton kernels")
+    yield finding("kernels", f"{effect}: {by_value(lacking)}", _how_to_get_triton(list(lacking.values())))
+
+
+def _how_to_get_triton(reasons: Sequence[str]) -> str:
+    """Return the advice for the reasons that `ftsys.kernels.gpu_needs.why_not_triton` gives."""
+    if any("capability" in reason for reason in reasons):
+        return 'use GPUs of compute capability 8.0 or higher, or write engine.kernels = "padded".'
+    if any("header" in reason for reason in reasons):
+        return "install Python's header files there (python3-dev on Debian and Ubuntu)."
+    if any("compiler" in reason for reason in reasons):
+        return "install gcc there, or name a C compiler in the variable CC."
+    return "install Triton there: it comes with torch's CUDA build for Linux."
 
 
 def _plan(cluster: ClusterFacts) -> Plan:

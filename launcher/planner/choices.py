@@ -12,12 +12,6 @@ from launcher.planner.cost.activations import Precision
 from launcher.planner.decision import Decision
 from launcher.planner.world import World
 
-COMPILE_SECONDS, COMPILED_SAVES = 40.0, 0.1
-"""Seconds of compilation before the first step, and the fraction of a step that fused elementwise operations save.
-
-Both are assumptions, not measured on a GPU.
-"""
-
 CPU_MICRO_TOKENS, CUDA_MICRO_TOKENS = 4_096, 16_384
 """Real tokens of a micro-batch by default."""
 
@@ -117,20 +111,12 @@ def order_of(run: RunConfig, packed: bool) -> Decision[Order]:
     return Decision("length_grouped", "padded batches of similar lengths hold less padding")
 
 
-def compiled(
-    run: RunConfig, world: World, total_steps: int | None, predicted: Mapping[str, Any] | None
-) -> Decision[bool]:
-    """Choose torch.compile where the seconds it saves in all steps exceed the seconds that compilation takes."""
-    asked, seconds = run.engine.compile, (predicted or {}).get("seconds")
+def compiled(run: RunConfig) -> Decision[bool]:
+    """Choose torch.compile only where it is asked for: ftsys' own kernels fuse the same operations."""
+    asked = run.engine.compile
     if asked != "auto":
         return Decision(asked, f"engine.compile = {str(asked).lower()}")
-    if world.device == "cpu":
-        return Decision(False, "a CPU has faster kernels of ftsys' own")
-    if total_steps is None or seconds is None:
-        return Decision(False, "the length of the run is not known")
-    saved = total_steps * seconds * COMPILED_SAVES
-    told = f"{total_steps:,} steps of {seconds * 1e3:,.0f} ms would save {saved:,.0f} s, compiling takes"
-    return Decision(saved > COMPILE_SECONDS, f"{told} {COMPILE_SECONDS:.0f} s; both assumed, not measured")
+    return Decision(False, "ftsys' own kernels fuse the same operations")
 
 
 def _device_word(world: World) -> str:

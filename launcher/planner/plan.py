@@ -129,7 +129,7 @@ def make_plan(
         step = choices_that_fit(run, world, step, fitting(run, world, model, settled))
         backend = backend_of(run, world, step.zero_stage.value)
     counts = _counts(run, world, train_rows, steps_per_epoch)
-    order, compiles = order_of(run, packed), compiled(run, world, counts["total_steps"], step.predicted)
+    order, compiles = order_of(run, packed), compiled(run)
     plan = Plan(
         backend=backend.value,
         zero_stage=step.zero_stage.value,

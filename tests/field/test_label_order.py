@@ -1,4 +1,4 @@
-"""Trained classifiers whose outputs are in another order than the task's classes: mapped by name at every door, or refused.
+"""Trained classifiers whose outputs are in another order than the task has: mapped by name at every door, or refused.
 
 To add a row to `CONFIGS`: the `id2label` of a model's config.json (and more of its keys), the classes of the task, and
 the head's output for each class, or a part of the message that refuses the model. `VARIANTS` of tests/parity has the
@@ -34,6 +34,8 @@ CONFIGS: list[tuple[dict[str, Any], tuple[str, ...], tuple[int, ...] | str]] = [
     ({}, ("neg", "pos"), (0, 1)),
     ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"pos": 0, "neg": 1}}, ("neg", "pos"), (1, 0)),
     ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}}, ("a", "b"), "contradicts itself"),
+    ({"id2label": {"zero": "a", "1": "b"}}, ("a", "b"), "has a wrong id"),
+    ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": None}}, ("a", "b"), "has a wrong id"),
     ({"id2label": {"0": "0", "1": "1"}}, ("neg", "pos"), (0, 1)),
     ({"id2label": {"0": "0", "1": "1"}}, ("1", "0"), (1, 0)),
     ({"id2label": {"0": "1 star", "1": "2 stars"}}, ("2 stars", "1 star"), (1, 0)),
@@ -149,6 +151,7 @@ HEADS: list[tuple[tuple[str, ...], str, list[int] | str | None]] = [
     (("no", "yes"), "new", None),
     (("neg", "pos"), "new", None),
     (("neg", "pos", "neutral"), "auto", None),
+    (("neg", "pos", "neutral"), "keep", "has no trained head with 3 output"),
 ]
 
 

@@ -36,9 +36,9 @@ SPELLINGS: list[tuple[tuple[str, ...], object, int | str]] = [
     ((NFC, "th\u00e9"), NFD, 0),
     ((NFD, "th\u00e9"), NFC, 0),
     (("New York", "Rome"), "New\u00a0 York", 0),
-    (POLAR, "Pos", "differs from 'pos' only in upper and lower case"),
-    (POLAR, "p\u043es", "('p\\u043es') is not a label of task 'mine': did you mean 'pos'?"),
-    (POLAR, "posi", "did you mean 'pos'?"),
+    (POLAR, "Pos", "It differs from 'pos' only in upper and lower case"),
+    (POLAR, "p\u043es", "('p\\u043es') is not a label of task 'mine': write"),
+    (POLAR, "posi", "Did you mean 'pos'?"),
     (("None", "some"), "None", 0),
     (("nan", "NA", "null"), "NA", 1),
     (("True", "False"), "True", 0),
@@ -60,8 +60,8 @@ SPELLINGS: list[tuple[tuple[str, ...], object, int | str]] = [
     (("0.5", "1.0"), Decimal("1"), 1),
     (("0.5", "1.0"), 0.5, 0),
     (("1", "01"), "01", 1),
-    (("1", "01"), 1, "can be the number '1', which is the class '1' or the number '01'"),
-    (("1", "2"), "1,0", "it has a decimal comma, and 1.0 is the number"),
+    (("1", "01"), 1, "is ambiguous: as a number it is the class '1', as a number it is the class '01'"),
+    (("1", "2"), "1,0", "It has a decimal comma; the number is 1.0."),
     (("1", "2"), "1_0", "is not a label"),
     # as a truth value
     (TURNED, True, 0),
@@ -71,7 +71,7 @@ SPELLINGS: list[tuple[tuple[str, ...], object, int | str]] = [
     (("False", "True"), True, 1),
     (("0", "1"), True, "label True is a truth value, and no class of task 'mine' is named 'true'"),
     (POLAR, True, "label True is a truth value"),
-    (("true", "True"), True, "label True can be the truth value 'true'"),
+    (("true", "True"), True, "label True is ambiguous: as a truth value it is the class 'true'"),
     (("true", "True"), "True", 1),
     # as an id
     (POLAR, 1, 1),
@@ -82,16 +82,16 @@ SPELLINGS: list[tuple[tuple[str, ...], object, int | str]] = [
     (
         TURNED,
         1,
-        "label 1 can be the id 1, which is the class 'false' or the truth value True, which is the class 'true'",
+        "label 1 is ambiguous: as an id it is the class 'false', as a truth value it is the class 'true'. Write",
     ),
-    (TURNED, "0", "can be the id 0"),
+    (TURNED, "0", "label '0' is ambiguous"),
     # missing
     (POLAR, None, MISSING),
     (POLAR, math.nan, MISSING),
     (POLAR, " ", MISSING),
     (POLAR, -1, MISSING),
     (POLAR, "-1.0", MISSING),
-    (POLAR, "nan", "it is how other programs write a missing value"),
+    (POLAR, "nan", "Other programs write a missing value like this."),
     (("None", "some"), None, "pandas reads the class 'None' as a missing value, unless keep_default_na is False"),
     # neither text nor a number
     (POLAR, datetime.date(2026, 1, 2), "it is of type date, neither text nor a number"),
@@ -153,7 +153,7 @@ WRITTEN: list[tuple[tuple[str, ...], Any, list[int] | str]] = [
     ((NFC, "th\u00e9"), pd.Series([NFD, NFC, "th\u00e9"]), [0, 0, 1]),
     (("None", "some"), pd.Series(["None", "some", "None"]), [0, 1, 0]),
     (("no", "yes"), pd.Series([0, None, 1]), MISSING),
-    (TURNED, pd.Series([1, 0, 1]), "can be the id 1"),
+    (TURNED, pd.Series([1, 0, 1]), "label .?1.? is ambiguous"),
 ]
 WRITERS = {
     "csv": lambda table, path: table.to_csv(path, index=False),

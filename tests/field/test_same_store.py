@@ -1,8 +1,8 @@
 """`ftsys run-glue` on a file, and `ftsys train` with a run file that describes it: the same store, or the same refusal.
 
-To add a row: the file's name, its content (text is written as UTF-8; a table of pandas by its ending), and what a run file
-says: the text columns, and the classes in order (none: a regression). The fourth part is None, or a part of the message
-with which both refuse the file.
+To add a row: the file's name, its content (text is written as UTF-8, a table of pandas by the name's ending), and the
+values of a run file: the text columns, and the classes in order (none: a regression). The last part is None, or a part
+of the message with which both refuse the file.
 """
 
 import json
@@ -53,6 +53,7 @@ FILES: list[tuple[str, Any, tuple[str, ...], tuple[str, ...], str | None]] = [
     ("t.csv", f",text,label\n0,{FOUR}".replace("\na", "\n1,a"), T, POLAR, None),
     ("t.csv", f"Unnamed: 0,text,label\n0,{FOUR}".replace("\na", "\n1,a"), T, POLAR, None),
     ("t.csv", f"id,text,label\nx7,{FOUR}".replace("\na", "\nx7,a"), T, POLAR, None),
+    ("t.csv", "review_id,text,label\nrow one,the cat,neg\nrow two,a dog,pos\n", T, POLAR, None),
     ("t.csv", f"date,text,label\n2026-01-02,{FOUR}".replace("\na", "\n2026-01-03,a"), T, POLAR, None),
     ("t.csv", "text,label,split\nthe cat,neg,train\na dog,pos,dev\n", T, POLAR, None),
     ("t.csv", "stars,text,label\n5,the cat,neg\n1,a dog,pos\n", T, POLAR, None),

@@ -6,6 +6,7 @@ from pathlib import Path
 from tools.docs.api import api_page
 from tools.docs.commands import commands_page
 from tools.docs.exit_statuses import exit_statuses_page
+from tools.docs.machine_code import machine_code_page
 from tools.docs.picture import DARK, LIGHT, speed_picture
 from tools.docs.records import records_page
 from tools.docs.run_file import run_file_page
@@ -20,6 +21,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/run-glue-flags.md": run_glue_flags_page,
     "reference/api.md": api_page,
     "benchmarks/records.md": records_page,
+    "benchmarks/machine-code.md": machine_code_page,
     "images/speed-light.svg": lambda: speed_picture(LIGHT),
     "images/speed-dark.svg": lambda: speed_picture(DARK),
 }

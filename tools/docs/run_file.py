@@ -11,6 +11,8 @@ from pydantic.fields import FieldInfo
 
 from ftsys.config import known_keys, schema
 from ftsys.config.schema import RunTree, Write
+from ftsys.config.trainer_fields import OWNED_TRAINER_FIELDS, REFUSED_TRAINER_FIELDS
+from ftsys.config.trainer_known import HONOURED_TRAINER_FIELDS
 from tools.docs.markdown import GENERATED, sentence
 
 HEAD = f"""{GENERATED}
@@ -42,7 +44,17 @@ def run_file_page() -> str:
             section = found
             pieces.append(_section_head(section, is_table="." in key))
         pieces.append(_entry(key, field, texts[key]))
-    return "\n".join(pieces)
+    return "\n".join([*pieces, *_trainer_tables()])
+
+
+def _trainer_tables() -> Iterator[str]:
+    """Yield a table of the fields that [trainer] passes on, and one of the others with the reason."""
+    yield "| Passed on | Acts on |\n| --- | --- |"
+    yield from (f"| `{name}` | {text} |" for name, text in sorted(HONOURED_TRAINER_FIELDS.items()))
+    yield "\n| Refused | Because |\n| --- | --- |"
+    others = {name: f"`{key}` decides it" for name, key in OWNED_TRAINER_FIELDS.items()} | REFUSED_TRAINER_FIELDS
+    yield from (f"| `{name}` | {text} |" for name, text in sorted(others.items()))
+    yield ""
 
 
 def field_texts() -> dict[str, str]:

@@ -56,6 +56,6 @@ def our_step_with_graphs(config: Mapping[str, Any]) -> Step:
 
 def _replayed(graphs: PassGraphs, batch: PackedBatch) -> None:
     graphs.begin_step()
-    keys_T = dropout_keys(batch, 1, 2)
+    keys_T = dropout_keys(batch, 1, 2, TRITON)
     assert keys_T is not None
     graphs(batch, keys_T, torch.full((), 0.1))

@@ -1,6 +1,7 @@
 """One optimizer step of each peer, phase by phase, as a GPU would get it: launches, waits, bytes from the host.
 
 The passes run on the CPU with a narrow model: how many operations there are depends on the layers, not on their width.
+Autocast to fp16 is counted in bf16, which a CPU computes many times faster, and which has the same operations.
 Clipping and update run on tensors of full size without memory, because multi-tensor kernels take a limited number of
 elements in a launch.
 """
@@ -20,7 +21,7 @@ from torch.nn.utils import clip_grad
 from torch.optim import optimizer as optimizer_module
 from transformers.initialization import no_init_weights
 
-from ftsys.bench.launch_parts.counter import LaunchCounter
+from ftsys.bench.launch_parts.counter import LaunchCounter, multi_tensor_launches
 from ftsys.bench.launch_parts.gpu_paths import gpu_paths
 from ftsys.bench.memory_parts.fake_step import fake_model
 from ftsys.data.batching.collate import PackedBatch
@@ -72,69 +73,89 @@ def packed_batch() -> PackedBatch:
     return PackedBatch(ids, positions, torch.zeros_like(ids), bounds, max(LENGTHS), labels, torch.arange(sequences))
 
 
-def our_step(config: Mapping[str, Any]) -> Step:
-    """Packed, bf16 weights with float32 masters, keyed dropout, the attention in Triton."""
+def our_step(config: Mapping[str, Any], precision: str = "bf16") -> Step:
+    """Packed, keyed dropout, layers in Triton; weights in bf16 with float32 masters, or in fp16 by autocast."""
+    return our_passes(config, precision) | our_update(config, precision)
+
+
+def our_passes(config: Mapping[str, Any], precision: str = "bf16") -> Step:
+    """Forward and backward pass of `our_step`."""
     with gpu_paths() as kernels:
-        model = fake_model(narrow(config)).to(torch.bfloat16).train()
+        model = fake_model(narrow(config)).train()
+        if precision == "bf16":
+            model.to(torch.bfloat16)
         view, batch = PackedView(model, TRITON), packed_batch()
 
         def forward() -> Tensor:
-            logits_SC = model(**model_inputs(batch, view, dropout_keys(batch, 1, 2))).logits
-            losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S)
-            return nan_gradient_if_nonfinite(losses_S.sum() * 0.1)
+            keys_T = dropout_keys(batch, 1, 2, TRITON)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "fp16"):
+                logits_SC = model(**model_inputs(batch, view, keys_T)).logits
+                losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S)
+                return _scaled(nan_gradient_if_nonfinite(losses_S.sum() * 0.1), precision)
 
-        return _passes(model, forward, kernels) | our_update(config)
+        return _passes(model, forward, kernels)
 
 
-def our_update(config: Mapping[str, Any]) -> Step:
-    """Clipping and update of bf16 weights with float32 masters."""
+def our_update(config: Mapping[str, Any], precision: str = "bf16") -> Step:
+    """Clipping and update: of bf16 weights with float32 masters; in fp16, as `stock_step`."""
     model = _weightless(config)
+    if precision == "fp16":
+        return _stock_update(model, torch.optim.AdamW(_groups(model), lr=1e-4, fused=True), precision)
     optimizer = MasterAdamW(_groups(model), lr=1e-4)
     optimizer.lower(torch.bfloat16)
     return _update(model, lambda: optimizer.clip(LARGEST_NORM), optimizer)
 
 
-def stock_step(config: Mapping[str, Any]) -> Step:
-    """transformers' Trainer: padded, bf16 autocast, fused AdamW."""
+def stock_step(config: Mapping[str, Any], precision: str = "bf16") -> Step:
+    """transformers' Trainer: padded, autocast, fused AdamW."""
     model = _weightless(config)
     optimizer = torch.optim.AdamW(_groups(model), lr=1e-4, fused=True)
-    return _stock_passes(config) | _stock_update(model, optimizer)
+    return _stock_passes(config, precision) | _stock_update(model, optimizer, precision)
 
 
-def accelerate_step(config: Mapping[str, Any]) -> Step:
+def accelerate_step(config: Mapping[str, Any], precision: str = "bf16") -> Step:
     """accelerate's plain loop: the same passes, and torch's default AdamW."""
     model = _weightless(config)
     optimizer = torch.optim.AdamW(_groups(model), lr=1e-4, foreach=True)
-    return _stock_passes(config) | _stock_update(model, optimizer)
+    return _stock_passes(config, precision) | _stock_update(model, optimizer, precision)
 
 
-PEERS: dict[str, Callable[[Mapping[str, Any]], Step]] = {
+PEERS: dict[str, Callable[[Mapping[str, Any], str], Step]] = {
     "ours": our_step,
     "stock Trainer": stock_step,
     "accelerate": accelerate_step,
 }
 
 
-def _stock_passes(config: Mapping[str, Any]) -> Step:
+def _stock_passes(config: Mapping[str, Any], precision: str) -> Step:
     model, longest = fake_model(narrow(config)).train(), max(LENGTHS)
     mask = torch.arange(longest) < torch.tensor(LENGTHS)[:, None]
     given = {"input_ids": mask.long() * 5, "attention_mask": mask.long(), "labels": torch.zeros(len(LENGTHS)).long()}
 
     def forward() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            loss: Tensor = model(**given).loss
-        return loss
+            return _scaled(model(**given).loss, precision)
 
     with _library_attention() as kernels:
         return _passes(model, forward, kernels)
 
 
-def _stock_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
+def _stock_update(model: nn.Module, optimizer: torch.optim.Optimizer, precision: str) -> Step:
     with (
         patch.object(optimizer_module, "_get_fused_kernels_supported_devices", lambda: ["meta"]),
         patch.object(clip_grad, "_has_foreach_support", lambda tensors, device: True),
     ):
-        return _update(model, lambda: nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM), optimizer)
+        step = _update(model, lambda: nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM), optimizer)
+    if precision == "fp16":
+        # torch's GradScaler inverts its scale in two types, clears a flag, divides all gradients, adapts the scale.
+        divided = multi_tensor_launches([parameter.numel() for parameter in model.parameters()], 1)
+        step["clip"].launches += 4 + divided + 1
+    return step
+
+
+def _scaled(loss: Tensor, precision: str) -> Tensor:
+    """Multiply the loss as torch's GradScaler does in fp16."""
+    return loss * 1024.0 if precision == "fp16" else loss
 
 
 def _passes(model: nn.Module, forward: Callable[[], Tensor], kernels: Counter[str]) -> Step:

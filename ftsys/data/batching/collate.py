@@ -6,6 +6,7 @@ Shape suffixes: T tokens of the batch, S sequences, L longest sequence.
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -61,9 +62,10 @@ class PaddedBatch:
 
 
 Batch = PackedBatch | PaddedBatch
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
     """Copy every tensor of the batch to `device` at once, from pinned memory.
 
     On a GPU the copy runs on a stream of its own: it is made while the device still computes the batch before.
@@ -128,14 +130,17 @@ def pack(rows: Ragged, with_token_types: bool) -> PackedBatch:
     )
 
 
-def pad(rows: Ragged, with_token_types: bool, pad_id: int) -> PaddedBatch:
-    """Pad rows on the right with `pad_id` to the longest of them, as a stock collator does."""
-    mask_SL = np.arange(int(rows.lengths.max())) < rows.lengths[:, None]
+def pad(rows: Ragged, with_token_types: bool, pad_id: int, side: str = "right") -> PaddedBatch:
+    """Pad rows with `pad_id` to the longest of them, as a stock collator does, on the `side` "right" or "left"."""
+    longest = int(rows.lengths.max())
+    starts_S1 = (longest - rows.lengths if side == "left" else np.zeros_like(rows.lengths))[:, None]
+    places_SL = np.arange(longest) - starts_S1
+    mask_SL = (places_SL >= 0) & (places_SL < rows.lengths[:, None])
     ids_SL = np.full(mask_SL.shape, pad_id, dtype=np.int64)
     ids_SL[mask_SL] = rows.tokens
     types_SL = None
     if with_token_types:
-        second_SL = mask_SL & (np.arange(mask_SL.shape[1]) >= rows.first_lengths[:, None])
+        second_SL = mask_SL & (places_SL >= rows.first_lengths[:, None])
         types_SL = torch.from_numpy(second_SL.astype(np.int64))
     return PaddedBatch(
         torch.from_numpy(ids_SL),

@@ -22,6 +22,7 @@ Split = StoreSplit | TokenizedSplit
 """
 
 PlanOfEpoch = Callable[[int], EpochPlan]
+Reread = Callable[[], Split]
 
 LOCAL_BATCH = "ftsys_local_batch"
 """The only key of a training item. The Trainer needs a dictionary, and would read other keys as its own."""
@@ -44,6 +45,7 @@ class BatchSettings:
     rank: int
     ranks: int
     packed: bool
+    padding_side: str = "right"
     static_shapes: bool = False
     """True to fill packed batches up to the few sizes of `SizeBuckets`."""
 
@@ -62,12 +64,13 @@ class LocalBatch:
 class BatchMaker:
     """Makes batches of one split's rows in the model's layout, packed or padded."""
 
-    def __init__(self, split: Split, packed: bool) -> None:
+    def __init__(self, split: Split, packed: bool, padding_side: str = "right") -> None:
         """Take the padding token and the use of token types from the split's tokenizer facts."""
         self.split, self.packed, facts = split, packed, split.tokenizer
         self.lay_out: Callable[..., Batch] = partial(pack, with_token_types=facts.emits_token_types)
         if not packed:
-            self.lay_out = partial(pad, with_token_types=facts.emits_token_types, pad_id=facts.pad_id)
+            types, pad_id = facts.emits_token_types, facts.pad_id
+            self.lay_out = partial(pad, with_token_types=types, pad_id=pad_id, side=padding_side)
         self.filler = filler_rows(facts.pad_id, split.labels.dtype)
         self.buckets: SizeBuckets | None = None
 
@@ -89,15 +92,16 @@ class BatchMaker:
 class _StepSampler(Sampler[list[tuple[int, int]]]):
     """Yields steps as (epoch, k), so that a resume skips a few integers and no data."""
 
-    def __init__(self, steps_of_epoch: Callable[[int], int]) -> None:
-        self.steps_of_epoch = steps_of_epoch
+    def __init__(self, steps: "_Steps") -> None:
+        self.steps = steps
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+        self.steps.read_again()
 
     def __len__(self) -> int:
-        return self.steps_of_epoch(self.epoch)
+        return len(self.steps.plan(self.epoch))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for k in range(len(self)):
@@ -107,14 +111,21 @@ class _StepSampler(Sampler[list[tuple[int, int]]]):
 class _Steps(Dataset[dict[str, LocalBatch]]):
     """Maps (epoch, k) to the local batch of that step. Its length is the number of examples, as the Trainer expects."""
 
-    def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None) -> None:
-        self.split, self.settings = split, settings
-        self.make_batch = BatchMaker(split, settings.packed)
+    def __init__(
+        self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None, reread: Reread | None
+    ) -> None:
+        self.split, self.settings, self._reread = split, settings, reread
+        self.make_batch = BatchMaker(split, settings.packed, settings.padding_side)
         self.plan_of_epoch = plan_of_epoch or self._own_plan
         self._plan: tuple[int, EpochPlan] | None = None
         sample = list(self._sample()) if settings.static_shapes and settings.packed else []
         if sample:
             self.make_batch.buckets = SizeBuckets.of(split.lengths, sample)
+
+    def read_again(self) -> None:
+        """Take the rows as they are now, where they may have changed."""
+        if self._reread is not None:
+            self.split = self.make_batch.split = self._reread()
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return the epoch's plan; it is computed once."""
@@ -161,11 +172,19 @@ class _Steps(Dataset[dict[str, LocalBatch]]):
 class StepLoader(DataLoader[dict[str, LocalBatch]]):
     """Yields one item per optimizer step. It is a `DataLoader`, so that the Trainer's own resume can skip steps."""
 
-    def __init__(self, split: Split, settings: BatchSettings, plan_of_epoch: PlanOfEpoch | None = None) -> None:
-        """Use `plan_of_epoch` in place of the plan that the settings describe, if it is given."""
-        steps = _Steps(split, settings, plan_of_epoch)
-        sampler = _StepSampler(lambda epoch: len(steps.plan(epoch)))
-        super().__init__(steps, batch_sampler=sampler, collate_fn=_only)
+    def __init__(
+        self,
+        split: Split,
+        settings: BatchSettings,
+        plan_of_epoch: PlanOfEpoch | None = None,
+        reread: Reread | None = None,
+    ) -> None:
+        """Use `plan_of_epoch` in place of the plan that the settings describe, if it is given.
+
+        `reread`, for rows that may change, returns the same number of rows as a split at the beginning of each epoch.
+        """
+        steps = _Steps(split, settings, plan_of_epoch, reread)
+        super().__init__(steps, batch_sampler=_StepSampler(steps), collate_fn=_only)
 
     def set_epoch(self, epoch: int) -> None:
         """Continue with the plan of `epoch`."""
@@ -183,12 +202,26 @@ class EvaluationLoader:
     All ranks have the same number of packs: a rank with one pack less gets a filler.
     """
 
-    def __init__(self, split: Split, pack_tokens: int, rank: int, ranks: int, packed: bool) -> None:
-        """Plan packs of at most `pack_tokens` real tokens."""
+    def __init__(
+        self,
+        split: Split,
+        pack_tokens: int,
+        rank: int,
+        ranks: int,
+        packed: bool,
+        padding_side: str = "right",
+        stock: Callable[[], Any] | None = None,
+    ) -> None:
+        """Plan packs of at most `pack_tokens` real tokens. `stock` makes the loader of `for_callbacks`."""
+        self._stock = stock
         self.dataset = split
         self.packs = plan_evaluation(split.lengths, pack_tokens)
         self.rank, self.ranks = rank, ranks
-        self.make_batch = BatchMaker(split, packed)
+        self.make_batch = BatchMaker(split, packed, padding_side)
+
+    def for_callbacks(self) -> Any:
+        """Return what callbacks get: a new loader of stock batches, or this one for a store, which has no other."""
+        return self if self._stock is None else self._stock()
 
     def __len__(self) -> int:
         """Return the number of packs that a rank computes."""

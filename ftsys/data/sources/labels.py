@@ -75,12 +75,17 @@ class LabelReader:
         return self._names.complaint(value, self._task.name)
 
     def _scores(self, values: Sequence[object], where: Where) -> np.ndarray:
-        return np.array([self._score(value, index, where) for index, value in enumerate(values)], np.float64)
+        scores = _plain_scores(values)
+        if scores is None:
+            scores = np.array([self._score(value, index, where) for index, value in enumerate(values)], np.float64)
+        if not self._required and self._task.name in GLUE:
+            scores[scores == UNLABELLED] = math.nan  # no score of GLUE is negative; in other tasks -1 is a score
+        return scores
 
     def _score(self, value: object, index: int, where: Where) -> float:
         number = float(value) if type(value) is float else number_of(value)
         if number is not None and math.isfinite(number):
-            return math.nan if self._stands_for_unlabelled(float(number)) else float(number)
+            return float(number)
         if not is_missing(value):
             raise DataError(f"{where(index)}: {_no_number(value)}. Correct it or remove the row.")
         if self._required:
@@ -89,10 +94,6 @@ class LabelReader:
                 "Add it or remove the row."
             )
         return math.nan
-
-    def _stands_for_unlabelled(self, score: float) -> bool:
-        """Return True for -1 in a test split of GLUE, where no score is negative. In other tasks -1 is a score."""
-        return not self._required and score == -1 and self._task.name in GLUE
 
     def _refuse_mixture(self, labels: np.ndarray, where: Where) -> None:
         missing = np.isnan(labels) if self._task.regression else labels < 0
@@ -125,6 +126,20 @@ def check_names(names: Sequence[str]) -> None:
     """Raise ConfigError if two names of classes look the same."""
     if pair := look_alikes(names):
         raise ConfigError(f"task.labels has two names that look the same: {visible(pair[0])} and {visible(pair[1])}.")
+
+
+def _plain_scores(values: Sequence[object]) -> np.ndarray | None:
+    """Return the scores at once if all are finite numbers in their usual spelling, else None."""
+    kinds = set(map(type, values))
+    if kinds == {str} and ("_" in (text := "".join(map(str, values))) or not text.isascii()):
+        return None  # float() takes 1_000 and the digits of other scripts
+    if kinds != {str} and not kinds <= {int, float}:
+        return None
+    try:
+        scores = np.fromiter(map(float, values), np.float64, len(values))  # type: ignore[arg-type]  # of these kinds
+    except (ValueError, OverflowError):
+        return None
+    return scores if np.isfinite(scores).all() else None
 
 
 def _is_unlabelled(value: object) -> bool:

@@ -105,7 +105,7 @@ def csv_records(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[st
             except csv.Error as error:
                 raise DataError(
                     f"{path}, line {start}: broken CSV ({error}). Correct the quoting of this row; if quotes belong to "
-                    'the text, write data.quoting = "none".'
+                    'the text, write data.quoting = "none" (run-glue: --quoting none).'
                 ) from error
             if record is None:
                 return

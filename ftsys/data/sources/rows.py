@@ -49,7 +49,8 @@ class Columns:
         wanted = (*self.texts, self.label) if self.label_required else self.texts
         missing = [name for name in wanted if name not in header]
         if missing:
-            raise DataError(f"{place}: {_missing_columns(missing, header, self.label)}")
+            hint = " If these are the words of a row, the header line is missing." if missing == [*wanted] else ""
+            raise DataError(f"{place}: {_missing_columns(missing, header, self.label)}{hint}")
         twice = [name for name in (*self.texts, self.label) if header.count(name) > 1]
         if twice:
             raise DataError(f"{place}: column {twice[0]!r} is there more than once; rename or remove one of them.")
@@ -123,5 +124,5 @@ def _missing_columns(missing: Sequence[str], header: Sequence[str], label: str) 
     key, flag = ("task.label_column", "label") if of_label else ("task.columns", "text")
     return (
         f"no column {names}; the columns there are {found}.{hint} Set {key} (run-glue: --{flag}_column_name"
-        f"{'' if of_label else 's'}) to what is there. If these are the words of a row, the header line is missing."
+        f"{'' if of_label else 's'}) to what is there."
     )

@@ -128,9 +128,13 @@ def setting(arguments: transformers.TrainingArguments, name: str) -> Any:
     return getattr(arguments, name, getattr(TrainingArguments, name))
 
 
-def examples_per_step(arguments: transformers.TrainingArguments) -> int | None:
-    """Return the examples of a global batch under our or the stock arguments; None when it is counted in tokens."""
+def examples_per_step(arguments: transformers.TrainingArguments, device_batch: int | None = None) -> int | None:
+    """Return the examples of a global batch under our or the stock arguments; None when it is counted in tokens.
+
+    `device_batch` is a Trainer's own batch per device: it is settled when the Trainer is made.
+    """
     if setting(arguments, "global_batch_tokens") is not None:
         return None
-    stock = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    device_batch = device_batch or arguments.per_device_train_batch_size
+    stock = device_batch * arguments.gradient_accumulation_steps * arguments.world_size
     return setting(arguments, "global_batch_size") or stock

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ftsys.train.trainer.checkpointers.stock_layout import StockLayoutCheckpoint
 from ftsys.train.trainer.data_path import DataPath
 from ftsys.train.trainer.evaluation_loop import Evaluator
 from ftsys.train.trainer.hooks import RunHooks
+from ftsys.train.trainer.noise import noise_by_sequence, without_noise_afterwards
 from ftsys.train.trainer.packing import Packing
 from ftsys.train.trainer.training_step import StepEngine, local_batch_of
 
@@ -59,24 +61,27 @@ class ComposedTrainer(transformers.Trainer):
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         first = next(filter(is_split, (self.train_dataset, *evaluated)), None)
         if first is not None:
-            packing.attach_view(self, first)
+            with packing.in_use():
+                packing.attach_view(self, first)
 
     # Data
 
     def get_train_dataloader(self) -> Any:
-        """Return a loader of steps for a store's split, and within `train` for packed data; else the stock one."""
+        """Return a loader of steps for a store's split, and for the loop of `train` over packed data; else stock."""
         loader = self.parts.data_path.step_loader(self)
         return super().get_train_dataloader() if loader is None else loader
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Return a loader of packs for a store's split, and within `evaluate` for packed data; else the stock one."""
-        loader = self.parts.data_path.evaluation_loader(self, eval_dataset)
-        return super().get_eval_dataloader(eval_dataset) if loader is None else loader
+        """Return a loader of packs for a store's split, and for the loop of `evaluate` over packed data; else stock."""
+        stock = partial(super().get_eval_dataloader, eval_dataset)
+        loader = self.parts.data_path.evaluation_loader(self, eval_dataset, stock)
+        return stock() if loader is None else loader
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """Return a loader by the rule of `get_eval_dataloader`."""
-        loader = self.parts.data_path.pack_loader(self, test_dataset, "test")
-        return super().get_test_dataloader(test_dataset) if loader is None else loader
+        stock = partial(super().get_test_dataloader, test_dataset)
+        loader = self.parts.data_path.pack_loader(self, test_dataset, "test", stock)
+        return stock() if loader is None else loader
 
     def get_total_train_batch_size(self, args: Any) -> int:
         """Return the examples of an optimizer step."""
@@ -92,7 +97,8 @@ class ComposedTrainer(transformers.Trainer):
         Raises CheckpointError for a damaged checkpoint that was named; with True the newest sound one is taken.
         """
         checkpoint = self.parts.checkpointer.checkpoint_to_resume(self, resume_from_checkpoint)
-        output = super().train(checkpoint, trial, ignore_keys_for_eval)
+        with self.parts.packing.in_use(), without_noise_afterwards(self):
+            output = super().train(checkpoint, trial, ignore_keys_for_eval)
         self.parts.checkpointer.finish()
         return output
 
@@ -105,7 +111,7 @@ class ComposedTrainer(transformers.Trainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """Run transformers' loop, over whole steps where they are packed."""
-        with self.parts.data_path.training(self):
+        with self.parts.data_path.training(self), noise_by_sequence(self, self.parts.packing):
             return super()._inner_training_loop(
                 batch_size=batch_size,
                 args=args,
@@ -118,6 +124,8 @@ class ComposedTrainer(transformers.Trainer):
         """Let transformers make the engine and optimizer, then restore the checkpoint's state into them."""
         restoration = Restoration.planned(self, resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, restoration.stock)
+        if not is_split(self.train_dataset) and self.parts.data_path.training_split is not None:
+            self.callback_handler.train_dataloader = super().get_train_dataloader()
         self.parts.step.begin_training(self)
         restoration.apply(self)
         return prepared
@@ -187,14 +195,14 @@ class ComposedTrainer(transformers.Trainer):
     ) -> dict[str, float]:
         """Evaluate as transformers does, by packs where the data can be packed."""
         self.parts.step.guard.settle(self)
-        with self.parts.data_path.evaluating():
+        with self.parts.packing.in_use(), self.parts.data_path.evaluating():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
         """Predict as transformers does; rows come back in the order of the data, whatever the sampling strategy."""
-        with self.parts.data_path.evaluating():
+        with self.parts.packing.in_use(), self.parts.data_path.evaluating():
             return super().predict(test_dataset, ignore_keys, metric_key_prefix)
 
     def evaluation_loop(
@@ -208,7 +216,10 @@ class ComposedTrainer(transformers.Trainer):
         """Evaluate an `EvaluationLoader` by packs, any other loader as transformers does."""
         if isinstance(dataloader, EvaluationLoader):
             return self.parts.evaluator.run(self, dataloader, prediction_loss_only, metric_key_prefix)
-        return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        with self.parts.packing.unpadded(self, training=False):
+            return super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
 
     # Checkpoints
 

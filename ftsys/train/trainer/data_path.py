@@ -1,11 +1,12 @@
 """Makes the loaders of training steps and evaluation packs.
 
-A split of a store always gets one. A data set of the user's own gets one within `train`, `evaluate` and `predict`,
-where it can be packed; a loader asked for elsewhere, for example to look at a batch, is the stock one.
+A split of a store always gets one. A data set of the user's own gets one for the loop of `train`, `evaluate` and
+`predict`, where it can be packed. A loader that anything else asks for, as a callback does, is the stock one.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from transformers import Trainer, TrainingArguments
 from ftsys.data.batching.loader import BatchSettings, EvaluationLoader, Split, StepLoader, is_split
 from ftsys.data.batching.plan import EpochPlan
 from ftsys.data.batching.stock_order import stock_plan
+from ftsys.data.store.in_memory import NotPackable
 from ftsys.distributed import broadcast_object
-from ftsys.errors import ConfigError
+from ftsys.errors import ConfigError, DataError
 from ftsys.train.trainer.arguments import examples_per_step, setting
 from ftsys.train.trainer.packing import Packing
 
@@ -30,7 +32,8 @@ class DataPath:
         """The split that training items are made of; None while data goes the stock way."""
         self.filters_logged_loss = False
         """True if the logged loss leaves out steps whose loss is not finite (`logging_nan_inf_filter`)."""
-        self._evaluating = False
+        self._loop_asks = self._evaluation_asks = False
+        """True until the loop has got its loader: others ask by the same method."""
         self._step_examples: tuple[int | None] | None = None
         """Set while training: the Trainer's accumulation is 1 then, and its batch arithmetic would be wrong."""
         self._sampler_seed = 0
@@ -38,20 +41,41 @@ class DataPath:
     # Training
 
     def step_loader(self, trainer: Trainer) -> StepLoader | None:
-        """Return a loader of steps for a store's split, and within `training` for packed data; else None."""
+        """Return a loader of steps for a store's split, and once within `training` for packed data; else None."""
         if is_split(trainer.train_dataset):
             self.training_split = trainer.train_dataset
             self._packing.attach_view(trainer, self.training_split)
         split = self.training_split
-        if split is None:
+        if split is None or (split.stock_semantics and not self._loop_asks):
             return None
+        self._loop_asks = False
         settings = self._batch_settings(trainer.args)
         in_stock_order = split.stock_semantics and settings.global_size is not None and settings.order == "random"
-        return StepLoader(split, settings, self._stock_plans(trainer.args, split) if in_stock_order else None)
+        plans = self._stock_plans(trainer, split) if in_stock_order else None
+        may_change = isinstance(trainer.train_dataset, list)
+        return StepLoader(split, settings, plans, partial(self._read_again, trainer) if may_change else None)
 
-    def _stock_plans(self, args: TrainingArguments, split: Split) -> Callable[[int], EpochPlan]:
+    def _read_again(self, trainer: Trainer) -> Split:
+        """Return the rows of a list as they are now. Raises DataError where they cannot be packed any more."""
+        try:
+            found = self._packing.read_again(trainer, trainer.train_dataset, "training")
+        except NotPackable as error:
+            raise DataError(
+                f"the training rows were changed during the training, and cannot be packed any more: {error}. Give "
+                "TrainingArguments(packing=False)."
+            ) from error
+        before = 0 if self.training_split is None else len(self.training_split)
+        if len(found) != before:
+            raise DataError(
+                f"{before} training rows became {len(found)} during the training: give "
+                "TrainingArguments(packing=False), or a list that keeps its length."
+            )
+        self.training_split = found
+        return found
+
+    def _stock_plans(self, trainer: Trainer, split: Split) -> Callable[[int], EpochPlan]:
         """Return the function from an epoch to its plan in the order of the stock sampler."""
-        step_examples = self.step_examples(args)
+        args, step_examples = trainer.args, self.step_examples(trainer.args)
         assert step_examples is not None
 
         def plan(epoch: int) -> EpochPlan:
@@ -61,7 +85,7 @@ class DataPath:
                 epoch,
                 step_examples,
                 shuffled=args.train_sampling_strategy != "sequential",
-                dropped_below=args.per_device_train_batch_size * args.world_size if args.dataloader_drop_last else 0,
+                dropped_below=trainer._train_batch_size * args.world_size if args.dataloader_drop_last else 0,
             )
 
         return plan
@@ -79,6 +103,8 @@ class DataPath:
                 f"gradient_accumulation_steps={accumulation!r} under DeepSpeed, which would count them itself: give "
                 "global_batch_size instead."
             )
+        if data is not None:
+            self._packing.attach_view(trainer, data)  # `model_init` has made another model since the construction
         return data
 
     @contextlib.contextmanager
@@ -88,18 +114,22 @@ class DataPath:
         accumulation, self.training_split = args.gradient_accumulation_steps, split
         self.filters_logged_loss = args.logging_nan_inf_filter
         generator = torch.get_rng_state()
+        self._loop_asks = self._packing.in_training = split is not None
         if split is not None:
-            self._step_examples = (examples_per_step(args),)
+            self._step_examples = (examples_per_step(args, trainer._train_batch_size),)
             args.gradient_accumulation_steps = 1
             args.logging_nan_inf_filter = False  # `loss_to_log` filters on the device; transformers waits for it twice
             self._sampler_seed = broadcast_object(torch.initial_seed())  # the stock sampler derives its order from it
+        unpadded = self._packing.unpadded(trainer, training=True) if split is None else contextlib.nullcontext()
         try:
-            yield
+            with unpadded:
+                yield
         finally:
             if split is not None and split.stock_semantics:  # dropout has seeded the generator, differently by rank
                 torch.set_rng_state(generator)
             args.gradient_accumulation_steps, args.logging_nan_inf_filter = accumulation, self.filters_logged_loss
             self._step_examples = None
+            self._loop_asks = self._packing.in_training = False
             self.training_split = None if split is None or split.stock_semantics else split
 
     def step_examples(self, args: TrainingArguments) -> int | None:
@@ -121,6 +151,7 @@ class DataPath:
             rank=args.process_index,
             ranks=args.world_size,
             packed=self._packing.view is not None,
+            padding_side=self._packing.padding_side,
             static_shapes=setting(args, "cuda_graphs"),
         )
 
@@ -129,32 +160,44 @@ class DataPath:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Mark the inside of `evaluate` and `predict`, where a data set of the user's own may be packed."""
-        before, self._evaluating = self._evaluating, True
+        before, self._evaluation_asks = self._evaluation_asks, True
         try:
             yield
         finally:
-            self._evaluating = before
+            self._evaluation_asks = before
 
-    def evaluation_loader(self, trainer: Trainer, data: Any) -> EvaluationLoader | None:
-        """Return a loader of packs; None for the stock loader. `data` is as of `Trainer.get_eval_dataloader`."""
+    def evaluation_loader(self, trainer: Trainer, data: Any, stock: Callable[[], Any]) -> EvaluationLoader | None:
+        """Return a loader of packs; None for the stock loader. `data` is as of `Trainer.get_eval_dataloader`.
+
+        `stock` makes the loader that callbacks get in its place.
+        """
         sets, name = trainer.eval_dataset, "eval"
         if isinstance(data, str) and isinstance(sets, dict):
             data, name = sets[data], data
-        return self.pack_loader(trainer, sets if data is None else data, name)
+        return self.pack_loader(trainer, sets if data is None else data, name, stock)
 
-    def pack_loader(self, trainer: Trainer, data: Any, name: str) -> EvaluationLoader | None:
+    def pack_loader(self, trainer: Trainer, data: Any, name: str, stock: Callable[[], Any]) -> EvaluationLoader | None:
         """Return a loader of this rank's packs of `data`, which the messages call `name`; None for the stock loader."""
         split, args = self.split_to_evaluate(trainer, data, name), trainer.args
         if split is None:
             return None
-        micro_tokens, packed = setting(args, "micro_tokens"), self._packing.view is not None
-        return EvaluationLoader(split, micro_tokens, args.process_index, args.world_size, packed=packed)
+        self._evaluation_asks = False
+        packing, micro_tokens = self._packing, setting(args, "micro_tokens")
+        return EvaluationLoader(
+            split,
+            micro_tokens,
+            args.process_index,
+            args.world_size,
+            packing.view is not None,
+            packing.padding_side,
+            stock if split.stock_semantics else None,
+        )
 
     def split_to_evaluate(self, trainer: Trainer, data: Any, name: str) -> Split | None:
         """Return the split of packs, or None for the stock data path."""
         if is_split(data):
             self._packing.attach_view(trainer, data)
             return data
-        if data is None or not self._evaluating:
+        if data is None or not self._evaluation_asks:
             return None
         return self._packing.packed_split(trainer, data, name, training=False)

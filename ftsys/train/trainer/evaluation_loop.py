@@ -39,7 +39,7 @@ class Evaluator:
     ) -> EvalLoopOutput:
         """Return predictions in data set order; rank 0 computes the metrics for all ranks. Collective."""
         start, split = time.perf_counter(), loader.dataset
-        trainer.callback_handler.eval_dataloader = loader
+        trainer.callback_handler.eval_dataloader = loader.for_callbacks()
         found = self._predict(trainer, loader)
         self.predictions[split.name] = found
         self._predicted_at[split.name] = self._weights_of(trainer)

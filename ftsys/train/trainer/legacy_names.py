@@ -3,6 +3,8 @@
 A name is accepted with one warning that gives today's name, or refused where transformers 5 cannot do the same.
 """
 
+import functools
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -118,6 +120,56 @@ KEPT_AS_ATTRIBUTES = ("logging_dir", "overwrite_output_dir")
 
 OLD_TRAINER_ARGUMENTS: dict[str, Old] = {"tokenizer": _renamed("processing_class")}
 """The same for the constructor of Trainer."""
+
+
+NEW_PARAMETERS = {
+    "compute_loss": "num_items_in_batch",
+    "create_optimizer": "model",
+    "log": "start_time",
+    "training_step": "num_items_in_batch",
+}
+"""Methods of Trainer that scripts override, and the parameter that they did not have in transformers 4."""
+
+
+def accept_old_methods(kind: type) -> None:
+    """Let the methods that the class `kind` overrides have their parameters of transformers 4.
+
+    What they lack is left out when they are called; one warning for each names it.
+    """
+    for name, parameter in NEW_PARAMETERS.items():
+        method = vars(kind).get(name)
+        if inspect.isfunction(method) and not _takes(method, parameter):
+            setattr(kind, name, _without(method, parameter))
+            if is_main_rank():
+                warnings.warn(
+                    f"{kind.__name__}.{name} is a method of transformers 4: give it the parameter {parameter}=None.",
+                    FutureWarning,
+                    stacklevel=3,
+                )
+
+
+def is_old(method: Any) -> bool:
+    """Return True for a method that `accept_old_methods` has changed."""
+    return hasattr(method, "without_parameter")
+
+
+def _takes(method: Callable[..., Any], parameter: str) -> bool:
+    parameters = inspect.signature(method).parameters
+    return parameter in parameters or any(
+        each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL) for each in parameters.values()
+    )
+
+
+def _without(method: Callable[..., Any], parameter: str) -> Callable[..., Any]:
+    most = len(inspect.signature(method).parameters)
+
+    @functools.wraps(method)
+    def called(*positional: Any, **named: Any) -> Any:
+        named.pop(parameter, None)
+        return method(*positional[:most], **named)
+
+    called.without_parameter = parameter  # type: ignore[attr-defined]  # read by `is_old`
+    return called
 
 
 def todays(

@@ -3,21 +3,36 @@
 A data set of the user's own is packed where that changes nothing but the speed; else the reason is logged once.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
+from ftsys.data.batching.collate import PackedBatch, PaddedBatch
 from ftsys.data.batching.loader import Split
 from ftsys.data.store.in_memory import NotPackable, TokenizedSplit, read_tokenized
 from ftsys.distributed import all_gather_object
 from ftsys.kernels.compiled_norm import why_not_compiled
-from ftsys.kernels.select import choose_kernel
+from ftsys.kernels.select import PADDED, choose_kernel, why_not_fast
 from ftsys.models.inputs import check_pad_token, name_pad_token
 from ftsys.models.packed import PackedView, head_size, why_not_packable
+from ftsys.models.proof.alterations import why_altered
+from ftsys.models.proof.compare import why_unproven
+from ftsys.models.proof.rows import proof_batches, token_budget
+from ftsys.models.unpad import UnpaddedForward
+from ftsys.train.deepspeed_setup import whole_weights
+from ftsys.train.padding_side import padding_side
 from ftsys.train.trainer.arguments import setting
-from ftsys.train.trainer.packing_rules import check_fits, why_padded, with_labels_for
+from ftsys.train.trainer.packing_rules import (
+    check_fits,
+    why_not_unpadded,
+    why_padded,
+    with_labels_for,
+    without_adapters,
+)
 
 _LOG = logging.getLogger("ftsys")
 
@@ -29,39 +44,83 @@ class Packing:
         """Pad data where a subclass of `base` overrides a method: only the methods of `base` support packing."""
         self.view: PackedView | None = None
         """Feeds packed batches to the model; None where it is fed padded ones."""
+        self.padding_side = "right"
+        """The side on which a split of a store is padded, where the model is fed padded batches."""
         self.padded_because: str | None = None
         """Why the data that was last asked about is not packed."""
         self.padded_reasons: list[str] = []
         """All such reasons so far, each once."""
         self.eager_because: str | None = None
         """Why no rank compiles what `compile_regions` asks for: the first rank's reason that cannot."""
+        self.in_training = False
+        """True while a loop trains on packed batches, which needs the view that it began with."""
+        self._users = 0
         self._base = base
         self._viewed: nn.Module | None = None
+        self._modules: list[int] = []
+        self._unproven: str | None = None
+        self._unpadding: tuple[list[int], UnpaddedForward] | None = None
+        self._unpads = False
         self._read: dict[tuple[Any, ...], tuple[Any, TokenizedSplit]] = {}
 
-    def attach_view(self, trainer: Trainer, split: Split) -> None:
-        """Make the view of the Trainer's model, once for each model: `model_init` makes several. Collective.
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the view on the model while the body runs; after the outermost use the model is as it was before."""
+        if self.view is not None:
+            self.view.install()
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self.view is not None and not self._users:
+                self.view.remove()
 
-        `padded_because` is set where the model cannot be packed. Raises ConfigError where padded batches would be
-        padded with another token than the model expects.
+    def attach_view(self, trainer: Trainer, split: Split) -> None:
+        """Make the view of the Trainer's model and prove it on rows of `split`, once for each model. Collective.
+
+        Once more where modules of the model were replaced, or `model_init` has made another model. `padded_because` is
+        set where the model cannot be packed, and `padding_side` is then found for a store. Raises ConfigError where
+        padding would change the logits of a store's rows, by another token than the model expects or on either side.
         """
         model, pad_id = trainer.model, split.tokenizer.pad_id
-        if self._viewed is model:
-            return
-        name_pad_token(model, pad_id)
-        self.padded_because = why_not_packable(model) if setting(trainer.args, "packing") else "packing=False"
-        self.view, self._viewed = None, model
-        if self.padded_because is None:
-            self.view = self._view_of(model, trainer.args)
-        else:
-            check_pad_token(model, pad_id)
+        if self._viewed is not model or not (self.in_training or self._modules == _modules_of(model)):
+            name_pad_token(model, pad_id)
+            if self.view is not None:
+                self.view.remove()  # from the model before
+            self.view, self._unproven = None, _why_no_view(trainer)
+            if self._unproven is None:
+                self._prove(trainer, split)
+            if self.view is None and not split.stock_semantics:
+                check_pad_token(model, pad_id)
+                self.padding_side = padding_side(model, split)
+            self._viewed, self._modules = model, _modules_of(model)
+        self.padded_because = self._unproven
 
-    def _view_of(self, model: nn.Module, args: TrainingArguments) -> PackedView:
-        device = args.device.type
-        if setting(args, "compile_regions"):
-            self.eager_because = next(filter(None, all_gather_object(why_not_compiled(device))), None)
-        compiled = setting(args, "compile_regions") and self.eager_because is None
-        return PackedView(model, choose_kernel(setting(args, "kernels"), device, head_size(model.config)), compiled)
+    def _prove(self, trainer: Trainer, split: Split) -> None:
+        """Make the view, and keep it where the results of a few rows are those of padded batches, on all ranks."""
+        model, args = trainer.model, trainer.args
+        kernel = choose_kernel(setting(args, "kernels"), args.device.type, head_size(model.config))
+        own = split.stock_semantics and split.labelled and trainer.label_smoother is None
+        with whole_weights(model):
+            view, device = PackedView(model, kernel), next(model.parameters()).device
+            if device.type != args.device.type:  # DeepSpeed moves the model later
+                view.kernel = PADDED
+            rows = proof_batches(split, token_budget(model.config, device), device, model.config.pad_token_id)
+            found = why_unproven(model, view, *rows, with_loss=own)
+        view.kernel, view.compiled = kernel, self._may_compile(args)
+        self._unproven = next(filter(None, all_gather_object(found)), None)
+        if self._unproven is None:
+            self.view = view
+        else:
+            view.remove()
+
+    def _may_compile(self, args: TrainingArguments) -> bool:
+        """Return True where `compile_regions` asks for it and all ranks can. Collective."""
+        if not setting(args, "compile_regions"):
+            return False
+        self.eager_because = next(filter(None, all_gather_object(why_not_compiled(args.device.type))), None)
+        return self.eager_because is None
 
     def packed_split(self, trainer: Trainer, data: Any, name: str, training: bool) -> TokenizedSplit | None:
         """Return `data` as a split, ready to be packed; None where it cannot be, and the reason is logged once."""
@@ -72,18 +131,60 @@ class Packing:
             except NotPackable as error:
                 reason = str(error)
         self.padded_because = reason
+        padded = why_not_unpadded(trainer, training) is not None
+        self._note(trainer, f"{'padded batches and ' if padded else ''}the stock data path", reason)
+        return None
+
+    def _note(self, trainer: Trainer, way: str, reason: str) -> None:
         if reason not in self.padded_reasons:
             self.padded_reasons.append(reason)
             if trainer.args.process_index == 0:
-                _LOG.warning("ftsys: padded batches and the stock data path, because %s", reason)
-        return None
+                _LOG.warning("ftsys: %s, because %s", way, reason)
+
+    @contextlib.contextmanager
+    def unpadded(self, trainer: Trainer, training: bool) -> Iterator[None]:
+        """Let the model leave out the padding of stock batches in the body, where its rules and the proof allow it."""
+        if self._unpads or why_not_unpadded(trainer, training) is not None:
+            yield
+            return
+        unpadding, self._unpads = self._unpadding_of(trainer), True
+        try:
+            with unpadding.on(without_adapters(trainer.model)):
+                yield
+        finally:
+            self._unpads = False
+
+    def _unpadding_of(self, trainer: Trainer) -> UnpaddedForward:
+        """Return what unpads the Trainer's model; it proves itself once, at the first batch."""
+        model, args = without_adapters(trainer.model), trainer.args
+        if self._unpadding is None or self._unpadding[0] != _modules_of(trainer.model):
+            view = PackedView(model, choose_kernel(setting(args, "kernels"), args.device.type, head_size(model.config)))
+
+            def prove(packed: PackedBatch, padded: PaddedBatch) -> str | None:
+                # A hook may have come with on_train_begin. Ranks need not agree: either way gives the same gradients,
+                # and a callback may call the model on one rank alone.
+                reason = why_altered(trainer.model) or why_unproven(model, view, packed, padded, with_loss=False)
+                if reason is not None:
+                    self._note(trainer, "padded batches", reason)
+                return reason
+
+            unpadding = UnpaddedForward(view, args.process_index, token_budget(model.config, args.device), prove)
+            self._unpadding = _modules_of(trainer.model), unpadding
+        return self._unpadding[1]
+
+    def read_again(self, trainer: Trainer, data: Any, name: str) -> TokenizedSplit:
+        """Return training rows as they are now. Raises NotPackable where they cannot be packed any more."""
+        return self._ready(trainer, self._split_of(trainer, data, name), training=True)
 
     def _ready(self, trainer: Trainer, split: TokenizedSplit, training: bool) -> TokenizedSplit:
         if training and not split.labelled:
             raise NotPackable("the data has no labels")
+        viewed = self._viewed
         self.attach_view(trainer, split)
-        assert self.view is not None  # `why_padded` has checked the model
-        self.padded_because = None
+        if self.view is None:
+            raise NotPackable(str(self.padded_because))
+        if viewed is not self._viewed:
+            _say_slow(trainer.args, self.view)
         check_fits(split, trainer.model, self.view.longest)
         return split
 
@@ -107,6 +208,23 @@ class Packing:
             pad_id=_pad_token(trainer),
         )
         return with_labels_for(split, trainer.model.config, loss_is_models=trainer.label_smoother is None)
+
+
+def _why_no_view(trainer: Trainer) -> str | None:
+    if not setting(trainer.args, "packing"):
+        return "packing=False"
+    return why_not_packable(trainer.model) or why_altered(trainer.model)
+
+
+def _modules_of(model: nn.Module) -> list[int]:
+    return [id(module) for module in model.modules()]
+
+
+def _say_slow(args: TrainingArguments, view: PackedView) -> None:
+    """Log on the first rank why "auto" did not choose the fastest attention kernel, where it did not."""
+    slow = why_not_fast(args.device.type) if setting(args, "kernels") == "auto" else None
+    if slow and args.process_index == 0:
+        _LOG.warning("ftsys: attention kernel %r, because %s", view.kernel, slow)
 
 
 def _key(trainer: Trainer, data: Any) -> tuple[Any, ...]:

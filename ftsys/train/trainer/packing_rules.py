@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from transformers import DataCollatorWithPadding, PreTrainedConfig, Trainer, default_data_collator
+from transformers import DataCollatorWithPadding, PreTrainedConfig, Trainer, TrainingArguments, default_data_collator
+from transformers.trainer_pt_utils import LabelSmoother
 from transformers.training_args import OptimizerNames
 
+from ftsys.config.trainer_fields import KNOWN_TRAINER_FIELDS
 from ftsys.data.store.in_memory import NotPackable, TokenizedSplit
 from ftsys.errors import ConfigError, DataError
 from ftsys.models.packed import why_not_packable
+from ftsys.models.proof.alterations import why_altered
 from ftsys.train.trainer.arguments import setting
 
 _BOTH = ("compute_loss", "_prepare_inputs", "_prepare_input", "_get_dataloader", "_remove_unused_columns")
@@ -26,6 +29,9 @@ TRAINING_HOOKS = (
 EVALUATION_HOOKS = (
     *_BOTH, "prediction_step", "evaluation_loop", "_get_eval_sampler", "get_eval_dataloader", "get_test_dataloader",
 )  # fmt: skip
+
+_UNSETTLED = ("deberta-v2",)
+"""Types of models whose own loss leaves a missing `problem_type` as it is."""
 
 
 def why_padded(trainer: Trainer, base: type[Trainer], training: bool) -> str | None:
@@ -47,6 +53,26 @@ def why_padded(trainer: Trainer, base: type[Trainer], training: bool) -> str | N
     )
 
 
+def why_not_unpadded(trainer: Trainer, training: bool) -> str | None:
+    """Return the first reason why the model also computes the padding of stock batches; None where it leaves it out.
+
+    Data, collator and loss are no reasons: outside the model, nothing of it is seen.
+    """
+    model, reasons = without_adapters(trainer.model), ["packing=False"]
+    if setting(trainer.args, "packing"):
+        reasons = [*_device_reasons(trainer), *_output_reasons(model)]
+    if trainer.is_deepspeed_enabled:
+        reasons.append("DeepSpeed runs the model")
+    if training and trainer.neftune_noise_alpha is not None:
+        reasons.append("NEFTune scales its noise by the padded length")
+    return next(iter(reasons), None) or why_altered(trainer.model)
+
+
+def without_adapters(model: Any) -> Any:
+    """Return the transformers model within a model of peft; any other model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def _collator_reasons(trainer: Trainer) -> Iterator[str]:
     collator = trainer.data_collator
     if type(collator) is DataCollatorWithPadding:
@@ -61,8 +87,23 @@ def _collator_reasons(trainer: Trainer) -> Iterator[str]:
 def _argument_reasons(trainer: Trainer) -> Iterator[str]:
     """Yield reasons that hold in training and in evaluation."""
     args = trainer.args
+    for field in dataclasses.fields(TrainingArguments):
+        if field.name not in KNOWN_TRAINER_FIELDS and getattr(args, field.name) != field.default:
+            yield f"{field.name}={getattr(args, field.name)!r} is an argument that this version of ftsys does not know"
     if trainer.compute_loss_func is not None:
         yield "compute_loss_func forms the loss of a whole batch"
+    yield from _device_reasons(trainer)
+    smoother = trainer.label_smoother
+    epsilon = smoother.epsilon if type(smoother) is LabelSmoother else 0
+    if epsilon != args.label_smoothing_factor or type(smoother) not in (LabelSmoother, type(None)):
+        yield "label_smoother or label_smoothing_factor was changed after the Trainer was made"
+    if trainer.label_names != ["labels"]:
+        yield f"label_names={trainer.label_names!r}"
+
+
+def _device_reasons(trainer: Trainer) -> Iterator[str]:
+    """Yield what compiles, shards or spreads the model."""
+    args = trainer.args
     if args.n_gpu > 1:
         yield f"one process drives {args.n_gpu} GPUs: start it with torchrun to have a process for each"
     if args.torch_compile:
@@ -73,8 +114,6 @@ def _argument_reasons(trainer: Trainer) -> Iterator[str]:
         yield "the model is sharded"
     if trainer.is_model_parallel or getattr(trainer.model, "hf_device_map", None) is not None:
         yield "the model lies on several devices"
-    if trainer.label_names != ["labels"]:
-        yield f"label_names={trainer.label_names!r}"
 
 
 def _training_reasons(trainer: Trainer) -> Iterator[str]:
@@ -106,19 +145,32 @@ def _model_reasons(model: nn.Module) -> Iterator[str]:
     if reason is not None:
         yield reason
         return
-    config, kind = model.config, type(model)
+    kind = type(model)
     if not kind.__module__.startswith("transformers.models."):
         yield f"{kind.__name__} is a class of your own, and its loss may be too"
     if "forward" in vars(model) and "_original_forward" not in vars(model):  # accelerate's autocast keeps the original
         yield "the model's forward was replaced"
     if "_loss_function" in vars(model):
         yield "the model's loss function was replaced"
+    if getattr(model, "_hf_peft_config_loaded", False):
+        yield "the model has adapters"
+    yield from _output_reasons(model)
+    altered = why_altered(model)
+    if altered is not None:
+        yield altered
+
+
+def _output_reasons(model: nn.Module) -> Iterator[str]:
+    """Yield what a packed model does not return, or cannot compute."""
+    reason = why_not_packable(model)
+    if reason is not None:
+        yield reason
+        return
+    config = model.config
     if config.output_hidden_states or config.output_attentions:
         yield "the model returns hidden states or attentions"
     if not config.return_dict:
         yield "the model returns tuples"
-    if getattr(model, "_hf_peft_config_loaded", False):
-        yield "the model has adapters"
     if getattr(model, "hf_quantizer", None) is not None:
         yield "the model is quantized"
 
@@ -150,7 +202,7 @@ def with_labels_for(split: TokenizedSplit, config: PreTrainedConfig, loss_is_mod
     else:
         _check_classes(split, classes)
         found = split
-    if loss_is_models and split.labelled and config.problem_type is None:
+    if loss_is_models and split.labelled and config.problem_type is None and config.model_type not in _UNSETTLED:
         config.problem_type = problem
     return found
 

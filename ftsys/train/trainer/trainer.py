@@ -15,7 +15,7 @@ from ftsys.train.trainer.arguments import TrainingArguments, are_cpu_ranks, use_
 from ftsys.train.trainer.checkpointers.interface import Checkpointer
 from ftsys.train.trainer.composed import ComposedTrainer
 from ftsys.train.trainer.hooks import RunHooks
-from ftsys.train.trainer.legacy_names import OLD_TRAINER_ARGUMENTS, todays
+from ftsys.train.trainer.legacy_names import OLD_TRAINER_ARGUMENTS, accept_old_methods, is_old, todays
 
 _NAMES = (
     "model", "args", "data_collator", "train_dataset", "eval_dataset", "processing_class", "model_init",
@@ -27,6 +27,11 @@ _NAMES = (
 
 class Trainer(ComposedTrainer):
     """Constructor and methods are transformers' own; data sets may be splits of a store as well."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Let a subclass override methods with their parameters of transformers 4."""
+        super().__init_subclass__(**more)
+        accept_old_methods(cls)
 
     def __init__(
         self,
@@ -63,6 +68,8 @@ class Trainer(ComposedTrainer):
         prepare_for_script(args, os.environ)  # again, for transformers' own class of arguments
         fill_silent_keys(args)
         super().__init__(model, args, *stock, checkpointer=checkpointer, hooks=hooks, **named)
+        if is_old(type(self).compute_loss):  # it returns the mean of a batch, which is to be divided by accumulation
+            self.model_accepts_loss_kwargs = False
         self._keep_logging_dir()
 
     def end(self) -> None:

@@ -5,6 +5,7 @@ accumulation 1, and this engine alone scales losses.
 """
 
 import contextlib
+import logging
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from ftsys.data.batching.loader import LOCAL_BATCH, LocalBatch
 from ftsys.distributed import all_gather_object
 from ftsys.kernels.native.library import give_up, native, why_not_native
 from ftsys.models.inputs import dropout_keys, model_inputs
+from ftsys.models.proof.alterations import why_altered
 from ftsys.train.perf.cuda_graphs import GpuRecorder, PassGraphs, check_recordable
 from ftsys.train.perf.malloc import keep_freed_memory
 from ftsys.train.perf.throughput import Meter
@@ -28,6 +30,8 @@ from ftsys.train.trainer.data_path import DataPath
 from ftsys.train.trainer.loss import loss_per_example
 from ftsys.train.trainer.nonfinite_steps import NonFiniteGuard, loss_to_log, nan_gradient_if_nonfinite
 from ftsys.train.trainer.packing import Packing
+
+_LOG = logging.getLogger("ftsys")
 
 
 class StepEngine:
@@ -41,6 +45,7 @@ class StepEngine:
         self._multiplied: tuple[nn.Module, int] | None = None
         self._packing, self._data_path = packing, data_path
         self._settled: nn.Module | None = None
+        self._looked_for_hooks = False
         if args.device.type == "cpu":
             keep_freed_memory()
             _agree_on_native()
@@ -48,6 +53,7 @@ class StepEngine:
     def begin_training(self, trainer: Trainer) -> None:
         """Forget the former training of this Trainer. Raises ConfigError where passes cannot be recorded."""
         self.guard.begin_training(trainer)
+        self._looked_for_hooks = False
         self.graphs = None  # its memory and settings may be others now
         if setting(trainer.args, "cuda_graphs"):
             check_recordable(trainer)
@@ -73,6 +79,7 @@ class StepEngine:
         if callable(getattr(trainer.optimizer, "train", None)):
             trainer.optimizer.train()
         self.meter.begin_step()
+        self._warn_of_hooks(trainer)
         self._settle_buckets(trainer, model, local_batch.micro_batches[0])
         _seed_dropout(trainer)
         self.guard.begin_step()
@@ -83,7 +90,8 @@ class StepEngine:
 
     def forward_backward(self, trainer: Trainer, model: nn.Module, batch: Batch, scale: float) -> torch.Tensor:
         """Run the passes of one micro-batch, from a CUDA graph where there is one; returns its part of the loss."""
-        keys_T = dropout_keys(batch, trainer.args.seed, trainer.state.global_step)
+        kernel = "padded" if self._packing.view is None else self._packing.view.kernel
+        keys_T = dropout_keys(batch, trainer.args.seed, trainer.state.global_step, kernel)
         if self.graphs is not None and isinstance(batch, PackedBatch) and batch.is_static and keys_T is not None:
             loss, losses_S = self.graphs(batch, keys_T, torch.full((), scale, device=trainer.args.device))
         else:
@@ -103,6 +111,15 @@ class StepEngine:
         by_engine = {"scale_wrt_gas": False} if _under_deepspeed(trainer) else {}
         trainer.accelerator.backward(loss, **by_engine)
         return loss.detach(), losses_S.detach()
+
+    def _warn_of_hooks(self, trainer: Trainer) -> None:
+        """Warn of hooks and methods that were put on the model after the decision to pack, as in on_train_begin."""
+        if self._looked_for_hooks:
+            return
+        self._looked_for_hooks = True
+        altered = why_altered(trainer.model)
+        if altered is not None and self._packing.view is not None:
+            _LOG.warning("ftsys: %s: put it there before train() is called, or give packing=False", altered)
 
     def _settle_buckets(self, trainer: Trainer, model: nn.Module, batch: Batch) -> None:
         """Make DDP lay out its gradient buckets before the first step, by a pass whose gradients are zero.

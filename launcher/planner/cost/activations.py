@@ -2,7 +2,7 @@
 
 Each term is a tensor that autograd saves: the inputs of matrix products, of norms and of activations, and attention's
 probabilities for all pairs of tokens in a sequence. Dropout's masks take a byte per element; kernels that compute
-scores in blocks, the grouped one and the native ones regenerate theirs from a key and save none.
+scores in blocks, the grouped one, the native and the Triton ones regenerate theirs from a key and save none.
 The rules for autocast are those of torch's lists of operations for each device.
 """
 
@@ -17,8 +17,12 @@ _MASK = 1
 """Bytes of an element of a saved dropout mask."""
 _LOG = 4
 """Bytes of a row's log-sum-exp, which kernels save in place of attention scores."""
-HEAD_SIZES = {"native": range(16, 1 << 14, 16), "triton": range(1, 129)}
+HEAD_SIZES = {"native": range(16, 1 << 14, 16), "triton": range(1, 257)}
 """Head sizes of the kernels that compute scores in blocks and save none."""
+_HASHES_AGAIN = ("native", "triton")
+"""Kernels with which the mask of dropout behind a projection is hashed again in the backward pass, and not saved."""
+LARGEST_FLOAT32_HEAD = 128
+"""Largest head of the Triton kernel in float32."""
 _DROPOUT_TABLES = 4 * ((1 << 20) + (1 << 14))
 """Bytes of the two lookup tables that dropout masks are generated from."""
 
@@ -134,6 +138,8 @@ def _attention(layer: Layer, numbers: Arithmetic, length: int) -> int:
         total += layer.heads * _LOG
     if layer.attention_dropout and numbers.kernel != "native":
         total += layer.heads * _KEY
+    if layer.attention_dropout and numbers.kernel == "triton" and _keeps_no_scores(layer, numbers):
+        total += layer.heads * 4 * -(-length // 32)  # one bit for each probability, in words of 32
     if layer.head_norms:
         total += (queries + keys) * (4 + numbers.compute)
     return total
@@ -155,6 +161,8 @@ def _keeps_no_scores(layer: Layer, numbers: Arithmetic) -> bool:
     Triton's takes shared key heads and causal patterns too, which decoders have; here RMS norms stand for those.
     """
     plain = numbers.kernel == "triton" or (not layer.rms_norm and layer.heads == layer.key_heads)
+    if numbers.kernel == "triton" and numbers.compute == 4 and layer.head_size > LARGEST_FLOAT32_HEAD:
+        return False
     supported = layer.attention in ("dense", "rotary") and layer.head_size in HEAD_SIZES.get(numbers.kernel, ())
     return plain and supported
 
@@ -169,12 +177,12 @@ def _inner_block(layer: Layer, numbers: Arithmetic) -> int:
 
 def _hidden_mask(layer: Layer, numbers: Arithmetic) -> int:
     """Bytes per token of the mask of dropout behind a projection."""
-    return 0 if layer.hidden_dropout == 0 or numbers.kernel == "native" else layer.hidden * _MASK
+    return 0 if layer.hidden_dropout == 0 or numbers.kernel in _HASHES_AGAIN else layer.hidden * _MASK
 
 
 def _norm(layer: Layer, numbers: Arithmetic) -> int:
-    """Count bytes per token: the input; RMS norms compute in float32 and also save their result before the weight."""
-    if layer.rms_norm:
+    """Count bytes per token: the input; RMS norms, but in Triton, also save their float32 result before the weight."""
+    if layer.rms_norm and numbers.kernel != "triton":
         return layer.hidden * (4 + numbers.residual)
     return layer.hidden * numbers.residual
 

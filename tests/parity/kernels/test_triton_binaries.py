@@ -1,55 +1,110 @@
-"""Tests that the Triton attention compiles for real GPUs and fits their shared memory; no GPU is needed."""
+"""Tests the Triton attention as machine code for real GPUs, compiled as a launch compiles it; no GPU is needed.
+
+`ftsys bench kernels` does the same for all GPUs, head sizes and dtypes; these are those that were nearest to a limit.
+"""
 
 import os
+import re
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton is not installed (make test runs this file with it)")
 if os.environ.get("TRITON_INTERPRET"):
     pytest.skip("the interpreter compiles nothing (make test runs this file without it, too)", allow_module_level=True)
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from ftsys.bench.kernel_parts.capture import Launch, compiling_for
+from ftsys.bench.kernel_parts.cases import attention
+from ftsys.bench.kernel_parts.machine_code import machine_code
+from ftsys.bench.kernels import times_computed
+from ftsys.kernels.pattern import PLAIN, Pattern
+from ftsys.kernels.triton_attention.tiles import SHARED_BYTES
 
-from ftsys.kernels import triton_attention
-
-SHARED_BYTES = {80: 163 << 10, 89: 99 << 10, 90: 227 << 10}
-"""What a program may use, by compute capability: A100, RTX 40, H100 and H200 (CUDA programming guide, table 27)."""
-KERNELS = (triton_attention._forward, triton_attention._key_gradients, triton_attention._query_gradients)
+BF16, LOCAL = torch.bfloat16, Pattern(causal=True, window=20)
 CASES = [
-    ("*bf16", 64, True, False),
-    ("*bf16", 96, False, True),
-    ("*bf16", 128, True, False),
-    ("*fp32", 128, True, True),
-    ("*fp32", 12, False, False),
+    *((80, size, BF16, PLAIN) for size in (32, 64, 128)),
+    *((90, size, BF16, PLAIN) for size in (32, 64, 96, 128)),
+    *((100, size, BF16, PLAIN) for size in (64, 128)),
+    (86, 128, torch.float16, PLAIN),
+    (89, 96, BF16, LOCAL),
+    (89, 256, BF16, PLAIN),
+    (90, 256, BF16, PLAIN),
 ]
-TYPES = {
-    "*i32": ("bounds", "one", "other"),
-    "*i16": ("first", "second"),
-    "*fp32": ("logs", "sums"),
-    "i32": ("heads", "groups", "lowest", "reach"),
-    "fp32": ("scale", "kept"),
-}
 
 
-def compiled(kernel: Any, capability: int, state: str, width: int, drops: bool, hides: bool) -> Any:
-    padded = triton_attention.padded_size(width)
-    block = triton_attention.rows_of_block(padded, 2 if state == "*bf16" else 4)
-    constants = {"DROPS": drops, "CAUSAL": hides, "WINDOWED": hides, "WIDTH": width, "SIZE": padded, "BLOCK": block}
-    types = {name: kind for kind, names in TYPES.items() for name in names} | dict.fromkeys(constants, "constexpr")
-    signature = {name: types.get(name, state) for name in kernel.arg_names}
-    target = GPUTarget("cuda", capability, 32)
-    return triton.compile(ASTSource(kernel, signature, constants), target, {"num_warps": triton_attention.WARPS})
+def launches_of(capability: int, size: int, dtype: torch.dtype = BF16, pattern: Pattern = PLAIN) -> list[Launch]:
+    with compiling_for(capability) as launches:
+        attention(size, dtype, True, pattern)
+    return launches
 
 
-@pytest.mark.parametrize("capability", list(SHARED_BYTES))
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
-def test_it_compiles_and_fits_shared_memory(kernel: Any, capability: int) -> None:
-    for case in CASES:
-        binary = compiled(kernel, capability, *case)
-        assert binary.asm["cubin"]
-        assert binary.metadata.shared <= SHARED_BYTES[capability], case
-    if capability == 90:
-        assert "wgmma" in compiled(kernel, capability, *CASES[0]).asm["ptx"]  # Hopper's own matrix units
+@pytest.mark.parametrize(("capability", "size", "dtype", "pattern"), CASES, ids=lambda value: str(value)[:14])
+def test_nothing_is_spilled_or_computed_twice(capability: int, size: int, dtype: torch.dtype, pattern: Pattern) -> None:
+    launches = launches_of(capability, size, dtype, pattern)
+    assert [each.kernel for each in launches] == ["mask_bits", "forward", "query_gradients", "key_gradients"]
+    for launch in launches:
+        code = machine_code(launch.binary)
+        assert code.spilled_bytes == 0, launch.kernel
+        assert code.shared_bytes <= SHARED_BYTES[capability], launch.kernel
+        if launch.kernel != "mask_bits":
+            assert code.matrix_instructions > 0
+            assert code.narrow_global_loads == 0  # masks are read as bits
+            assert size == 256 or times_computed(launch, code) in (1.0, None)
+
+
+def test_hopper_and_blackwell_use_their_own_matrix_units() -> None:
+    for capability, instruction in ((90, "wgmma.mma_async"), (100, "tcgen05.mma")):
+        for launch in launches_of(capability, 64)[1:]:
+            assert instruction in launch.binary.asm["ptx"], launch.kernel
+
+
+def test_float32_fits_the_smallest_shared_memory() -> None:
+    for launch in launches_of(89, 128, torch.float32):
+        assert machine_code(launch.binary).shared_bytes <= SHARED_BYTES[89], launch.kernel
+
+
+def test_they_are_compiled_as_a_launch_compiles_them() -> None:
+    """Triton must know of the addresses of torch's tensors that they are multiples of 16."""
+    forward = launches_of(90, 64)[1].binary
+    pointers = re.findall(r"%(\w+): !tt\.ptr<\w+> ?(\{[^}]*\})?", forward.asm["ttir"].partition(") attributes")[0])
+    declared = {name: attributes for name, attributes in pointers if name in ("query", "key", "value", "bits", "logs")}
+    assert len(declared) == 5
+    assert all("tt.divisibility = 16" in attributes for attributes in declared.values())
+    assert not re.search(r"ld\.global[.\w]*\.b16", forward.asm["ptx"])  # rows are read 16 bytes at a time
+
+
+@pytest.mark.parametrize("kernel", range(4))
+def test_places_after_2_to_the_31_elements_are_computed_in_64_bits(kernel: int) -> None:
+    """A batch's token times a row's size may pass 2**31: what comes from a sequence's start is widened first."""
+    binary = launches_of(80, 64)[kernel].binary
+    assert narrow_products_of_starts(binary.asm["ttir"]) == []
+
+
+def narrow_products_of_starts(ir: str) -> list[str]:
+    """Return the 32-bit products and pointer offsets made of a number loaded from `bounds`; lengths may be in them."""
+    pointers, starts, found = {"%bounds"}, set[str](), []
+    for name, operation, rest in re.findall(r"^\s*(%\w+) = ([\w.]+)(.*)$", ir, re.MULTILINE):
+        read = set(re.findall(r"%\w+", rest))
+        if read & pointers:
+            (starts if operation == "tt.load" else pointers).add(name)
+        elif read & starts and operation not in ("arith.subi", "arith.extsi"):  # a length, and a widened start
+            starts.add(name)
+            if operation in ("arith.muli", "tt.addptr"):
+                found.append(f"{name} = {operation}{rest}")
+    return found
+
+
+def test_the_check_of_places_finds_a_narrow_one() -> None:
+    ir = """
+    %at = tt.addptr %bounds, %0 : !tt.ptr<i32>, i32
+    %start = tt.load %at : !tt.ptr<i32>
+    %1 = arith.muli %start, %stride : i32
+    """
+    assert len(narrow_products_of_starts(ir)) == 1
+    assert narrow_products_of_starts(ir.replace("%1 = arith.muli %start", "%1 = arith.extsi %start")) == []
+
+
+def test_a_launch_of_other_kernels_is_captured_with_its_arguments() -> None:
+    launch: Any = launches_of(80, 64)[1]
+    assert (launch.arguments["OWN"], launch.arguments["num_warps"]) == (64, 4)

@@ -83,13 +83,13 @@ def test_the_update_on_a_gpu_widens_gradients() -> None:
 
 
 def test_limits_that_the_prediction_takes_from_other_code() -> None:
+    from ftsys.kernels.triton_attention.tiles import LARGEST
     from ftsys.train.optimizer.multi_tensor import BUCKET
-    from launcher.planner.cost.activations import HEAD_SIZES
+    from launcher.planner.cost.activations import HEAD_SIZES, LARGEST_FLOAT32_HEAD
     from launcher.planner.cost.engine_memory import WIDENED_ELEMENTS
 
     assert BUCKET == WIDENED_ELEMENTS
-    triton_attention = pytest.importorskip("ftsys.kernels.triton_attention", reason="Triton is not installed")
-    assert max(HEAD_SIZES["triton"]) == triton_attention.LARGEST
+    assert {2: max(HEAD_SIZES["triton"]), 4: LARGEST_FLOAT32_HEAD} == LARGEST
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "bert", "modernbert"])

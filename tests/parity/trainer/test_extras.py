@@ -1,8 +1,10 @@
-"""What needs a package of its own, run with both Trainers where it is installed: LoRA by peft, a search by optuna."""
+"""What needs a package of its own, run with both Trainers: LoRA by peft, a search by optuna."""
 
 from pathlib import Path
 from typing import Any
 
+import optuna
+import peft
 import pytest
 import torch
 from safetensors import safe_open
@@ -12,7 +14,6 @@ from tests.parity.trainer.sides import OURS, STOCK, Row, check, model, trainer_o
 
 
 def with_adapters() -> dict[str, Any]:
-    peft = pytest.importorskip("peft", reason="peft is not installed: it is not a requirement")
     torch.manual_seed(0)
     settings = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
     return {"model": peft.get_peft_model(model(), settings)}
@@ -46,7 +47,6 @@ def test_adapters_go_on_from_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_search_finds_the_same_best_run(tmp_path: Path) -> None:
-    optuna = pytest.importorskip("optuna", reason="optuna is not installed: it is not a requirement")
     optuna.logging.disable_default_handler()
     found, names = {}, {}
     for side in (STOCK, OURS):

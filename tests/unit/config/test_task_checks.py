@@ -106,6 +106,9 @@ OTHER: list[dict[str, Any]] = [
     {"batch": {"global_size": 8}},
     {"batch": {"order": "length_grouped"}},
     {"model": {"name": "bert-base-uncased"}},
+    {"model": {"head": "new"}},
+    {"data": {"source": {"train": "t.tsv"}}},
+    {"data": {"source": {"train": "t.tsv"}, "quoting": "none"}},
     {"task": {"name": "rte"}},
     {"task": {"name": "mrpc", "label_column": "y"}},
     {"trainer": {"weight_decay": 0.01}},
@@ -123,6 +126,11 @@ def test_what_decides_results_changes_the_identity() -> None:
     trees: list[dict[str, Any]] = [{"data": {"max_length": 64}}, {"data": {"source": "/data/glue"}}, {}, *OTHER]
     found = {run_identity(build_run({"output_dir": "x", "task": {"name": "mrpc"}, **tree})) for tree in trees}
     assert len(found) == len(trees)
+
+
+def test_quoting_is_refused_for_what_is_no_file() -> None:
+    with pytest.raises(ConfigError, match=r"data\.quoting='csv' is for a table of CSV or TSV files"):
+        build_run({"output_dir": "x", "task": {"name": "mrpc"}, "data": {"source": "hub", "quoting": "csv"}})
 
 
 def test_the_identity_is_the_same_in_every_process() -> None:

@@ -42,7 +42,7 @@ def test_round_trip(tmp_path: Path, change: dict[str, Any]) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 @given(name=TEXT, key=TEXT, value=PLAIN)
 def test_round_trip_of_any_value(tmp_path: Path, name: str, key: str, value: Any) -> None:
-    trainer = {"liger_kernel_config": {key: value}}  # a field that holds a table of any kind
+    trainer = {"lr_scheduler_kwargs": {key: value}}  # a field that holds a table of any kind
     loaded_back({"output_dir": "o", "task": {"name": "mrpc"}, "model": {"name": name}, "trainer": trainer}, tmp_path)
 
 

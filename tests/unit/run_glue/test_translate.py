@@ -1,12 +1,14 @@
 """Tests the translation of the example script's flags into a run file, and the refused flags."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from ftsys.config import build_run, load_run, resolve_task
-from ftsys.config.trainer_known import KNOWN_TRAINER_FIELDS
+from ftsys.config.trainer_known import HONOURED_TRAINER_FIELDS
 from ftsys.errors import ConfigError, DataError
 from ftsys.run_glue.command import run_file_text
 from ftsys.run_glue.flag_table import ALLOWED_VALUES, RUN_FILE_KEYS, WITHOUT_EFFECT
@@ -148,8 +150,12 @@ def test_every_argument_has_one_place() -> None:
         for other in tables[index + 1 :]:
             assert table & other == set()
     owned = ("local_rank", "label_names")  # what launchers write, and a key of ALLOWED_VALUES
-    passed_on = KNOWN_TRAINER_FIELDS - set().union(*tables) - set(DEFAULTS) - set(owned)
+    elsewhere = set().union(*tables) | set(DEFAULTS) | set(owned)
+    installed = {field.name for field in fields(transformers.TrainingArguments) if field.init}
+    assert installed - elsewhere - set(HONOURED_TRAINER_FIELDS) == set()
+    passed_on = set(HONOURED_TRAINER_FIELDS) - elsewhere
     values: dict[str, Any] = dict.fromkeys(passed_on, 1)
+    values["metric_for_best_model"] = "accuracy"
     text = ("lr_scheduler_type", "optim", "run_name")
     build_run(asked(**values | dict.fromkeys(text, "a")).tree)  # refuses a field that another section decides
 

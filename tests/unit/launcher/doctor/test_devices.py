@@ -88,3 +88,27 @@ def test_gpus_that_torch_does_not_see() -> None:
     found = bad(cluster(harm, gpus=1))
     assert "the driver lists 1 GPU(s), torch 2.13.0+cpu sees none: it is built for CPUs" in found[0].value
     assert bad(cluster(harm, gpus=1, cpu=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("Triton needs a C compiler, and there is neither gcc nor clang", "install gcc there"),
+        ("Triton needs Python's header files, and /usr/include/Python.h does not exist", "python3-dev"),
+        ("the GPU has compute capability 7.5, below 8.0", "compute capability 8.0 or higher"),
+        ("Triton is not installed", "torch's CUDA build"),
+    ],
+)
+def test_a_node_that_cannot_compile_the_kernels(reason: str, advice: str) -> None:
+    def harm(nodes: dict[str, Groups]) -> None:
+        for facts in nodes.values():
+            facts["device"]["triton"] = None
+        nodes["node2"]["device"]["triton"] = reason
+
+    (found,) = bad(cluster(harm, gpus=1))
+    assert (found.severity, found.what) == ("warning", "kernels")
+    assert found.value == f"no rank uses the Triton kernels: {reason} on node2"
+    assert advice in found.advice
+    (found,) = bad(cluster(harm, gpus=1, run=run_of(engine={"kernels": "triton"})))
+    assert (found.severity, found.value.partition(":")[0]) == ("error", "the run is refused")
+    assert bad(cluster(harm, gpus=1, cpu=True)) == []

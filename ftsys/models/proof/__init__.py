@@ -1,0 +1,1 @@
+"""Shows before a run that packed batches give a model's own results, or explains why they would not."""
