@@ -13,6 +13,7 @@ REACHED = {
     "ftsys/train/perf/matmul_rate.py": "test_whole_run.py",
     "ftsys/train/perf/throughput.py": "test_whole_run.py",
     "ftsys/train/planning.py": "test_whole_run.py: the plan of this world",
+    "ftsys/train/trial.py": "test_whole_run.py: the trial of its trainer section",
     "ftsys/kernels/library_attention.py": "not reached: torch's and flash-attn's kernels exist in CUDA only; tests/gpu",
 }
 _ASKS = re.compile(r"torch\.(backends\.)?cuda\.|\"cuda\"|\.is_cuda")

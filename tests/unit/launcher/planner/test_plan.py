@@ -213,7 +213,7 @@ def test_each_choice_gives_its_reason() -> None:
         "precision": "the GPU computes bf16 slowly or not at all",
         "backend": "4 ranks without ZeRO",
         "order": "packed batches hold no padding",
-        "compile": "own kernels fuse the same operations",
+        "compile": "ftsys' own kernels fuse the same operations",
         "cuda_graphs": "it has 4 ranks",
     }
     small_gpus = World(ranks=4, local_ranks=4, device="cuda", device_memory=4 * GIB)
