@@ -62,17 +62,28 @@ class MaxOverRanks:
     """The maximum of one integer over all ranks, reduced in the background. Collective: every rank makes one."""
 
     def __init__(self, value: int, device: torch.device) -> None:
-        """Start the all-reduce of `value` (int32) in a tensor on `device`."""
-        self._value = torch.tensor([value], dtype=torch.int32, device=device)
+        """Start the all-reduce of `value` (int32) in a tensor on `device`; a single rank needs neither."""
+        self._own = value
         self._work = None
         if world_size() > 1:
-            self._work = distributed.all_reduce(self._value, distributed.ReduceOp.MAX, async_op=True)
+            # Filled on the device: a copy of a number from the host would wait for the device.
+            self._reduced = torch.full((1,), value, dtype=torch.int32, device=device)
+            self._work = distributed.all_reduce(self._reduced, distributed.ReduceOp.MAX, async_op=True)
 
     def wait(self) -> int:
         """Wait for the all-reduce and return the maximum."""
-        if self._work is not None:
-            self._work.wait()
-        return int(self._value.item())
+        reduced = self.reduced()
+        return self._own if reduced is None else int(reduced.item())
+
+    def reduced(self) -> Tensor | None:
+        """Return the maximum, int32 (1,), on the device; None for a single rank, whose own number it is.
+
+        Under NCCL only the device waits for the other ranks, under gloo the host.
+        """
+        if self._work is None:
+            return None
+        self._work.wait()
+        return self._reduced
 
 
 def all_gather_rows(rows: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def stages() -> list[Stage]:
         _bench("step-minilm", at_32, (*recorded, "--models", "minilm", *long_blocks), (*against, *tiny), 80),
     ]
     if GPU_TESTS.is_dir() and importlib.util.find_spec("pytest") is not None:
-        tests = (sys.executable, "-m", "pytest", "-q", os.path.relpath(GPU_TESTS))
+        tests = (sys.executable, "-m", "pytest", "-q", os.path.relpath(GPU_TESTS), "--gpu-seconds", "60")
         found.insert(1, Stage("tests", tests, (*tests, "--collect-only"), 60))
     return found
 

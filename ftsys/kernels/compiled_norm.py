@@ -44,12 +44,18 @@ def add_norm(x: Tensor, residual: Tensor, norm: torch.nn.LayerNorm, starts: Wind
     for tensor in (rows, others, *drawn[:2]):
         if len(rows) > 1:  # torch.compile treats a size of 1 as a constant
             torch._dynamo.maybe_mark_dynamic(tensor, 0)
-    function = _compiled(rate if drawn else 0.0, norm.eps)
+    variant = (x.dtype, residual.dtype, norm.weight.dtype, width, torch.is_grad_enabled())
+    function = _compiled(rate if drawn else 0.0, norm.eps, variant)
     return function(rows, others, norm.weight, norm.bias, *drawn).view(x.shape)
 
 
 @cache
-def _compiled(rate: float, epsilon: float) -> Callable[..., Tensor]:
+def _compiled(rate: float, epsilon: float, variant: tuple[object, ...]) -> Callable[..., Tensor]:
+    """Return a compiled function for one `variant` of its inputs, and for all numbers of rows.
+
+    torch.compile counts how often it compiled one code object, and with `fullgraph` fails above a limit of eight. So
+    each variant is compiled from a code object of its own.
+    """
     if _CACHE not in os.environ:
         os.environ[_CACHE] = str(executable_cache("inductor"))  # kept between runs
     lowest, factor = threshold(rate)
@@ -70,4 +76,5 @@ def _compiled(rate: float, epsilon: float) -> Callable[..., Tensor]:
             x = torch.where(drawn >= lowest, x * factor, 0.0)
         return torch.nn.functional.layer_norm(residual + x, x.shape[-1:], weight, bias, epsilon)
 
+    dropped_add_norm.__code__ = dropped_add_norm.__code__.replace()
     return torch.compile(dropped_add_norm, fullgraph=True)

@@ -32,9 +32,16 @@ class PackedLayout:
     """True if `ftsys.kernels.compiled_norm` computes dropout, residual and LayerNorm."""
     known_sites: KnownSites = field(default_factory=KnownSites, repr=False)
     """The model's dropout sites, shared by its batches."""
+    known_tokens: int | None = None
+    """T where the host knows it; None: it is read from `cu_seqlens`, for which the host waits for a GPU."""
     calls: Counter[int] = field(default_factory=Counter, init=False, repr=False)
     """Calls of each dropout site in this batch's forward pass, for models whose layers share a module."""
     _score_biases: dict[Any, torch.Tensor | None] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def tokens(self) -> int:
+        """Return the number of packed tokens, T."""
+        return int(self.cu_seqlens[-1]) if self.known_tokens is None else self.known_tokens
 
     @cached_property
     def sequences(self) -> int:
@@ -70,15 +77,15 @@ class PackedLayout:
     @cached_property
     def is_rectangular(self) -> bool:
         """Return True if all sequences have length L; then packed and padded rows are the same memory."""
-        return int(self.cu_seqlens[-1]) == self.sequences * self.max_seqlen
+        return self.tokens == self.sequences * self.max_seqlen
 
     @cached_property
     def padded_rows_T(self) -> torch.Tensor:
         """Return the row of each packed token in the padded (S * L, ...) array, int64 (T,)."""
         starts_S = torch.arange(self.sequences, device=self.cu_seqlens.device) * self.max_seqlen
         shift_S = starts_S - self.first_tokens_S
-        tokens = torch.arange(int(self.cu_seqlens[-1]), device=self.cu_seqlens.device)
-        return tokens + torch.repeat_interleave(shift_S, self.lengths_S)
+        tokens = torch.arange(self.tokens, device=self.cu_seqlens.device)
+        return tokens + torch.repeat_interleave(shift_S, self.lengths_S, output_size=self.tokens)
 
     @cached_property
     def groups(self) -> list[Group]:

@@ -108,7 +108,9 @@ class PackedView:
                 f"a sequence of {max_seqlen} tokens is longer than the model's {self.longest} positions. "
                 f"Set data.max_length to {self.longest} or less."
             )
-        layout = PackedLayout(cu_seqlens, max_seqlen, self.kernel, dropout_keys_T, self.compiled, self._known_sites)
+        layout = PackedLayout(
+            cu_seqlens, max_seqlen, self.kernel, dropout_keys_T, self.compiled, self._known_sites, len(input_ids_T)
+        )
         inputs: dict[str, Any] = {
             "input_ids": input_ids_T[None],
             "position_ids": (position_ids_T + self.first_position if self.first_position else position_ids_T)[None],

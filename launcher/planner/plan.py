@@ -171,7 +171,7 @@ def _of_the_world(world: World) -> dict[str, Any]:
 
 
 def _graphs(asked: bool | Literal["auto"], plan: Plan, packed: bool) -> Decision[bool]:
-    """Choose CUDA graphs where the host takes longer to launch a step's kernels than the GPU to compute it.
+    """Choose CUDA graphs where possible, unless the GPU is predicted to compute longer than the host launches.
 
     Raises ConfigError where they are asked for and cannot be had.
     """
@@ -181,11 +181,12 @@ def _graphs(asked: bool | Literal["auto"], plan: Plan, packed: bool) -> Decision
         ConfigError.raise_if(f"engine.cuda_graphs=True is not available here: {reason}. {ask}" for reason in wrong)
     if asked != "auto":
         return Decision(asked, f"engine.cuda_graphs = {str(asked).lower()}")
-    if wrong:
-        return Decision(False, wrong[0])
+    unwise = wrong or _why_unwise(plan)
+    if unwise:
+        return Decision(False, unwise[0])
     predicted = plan.predicted or {}
     if "launches" not in predicted:
-        return Decision(False, "the model or the GPU is not known, so a step's time is not either")
+        return Decision(True, "one GPU and packed batches: a pass becomes one launch")
     launching, computing = predicted["launching_seconds"], predicted["computing_seconds"]
     told = f"the host needs {launching * 1e3:.1f} ms for {predicted['launches']:,} launches a step, the GPU"
     return Decision(launching > computing, f"{told} {computing * 1e3:.1f} ms to compute it; predicted, not measured")
@@ -203,6 +204,14 @@ def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
         "the model is fed padded batches": not packed,
     }
     return [reason for reason, holds in wrong.items() if holds]
+
+
+def _why_unwise(plan: Plan) -> list[str]:
+    """Recorded passes keep their memory apart from that of other passes, so a step may need twice as much."""
+    predicted = plan.predicted or {}
+    memory, needed = predicted.get("device_memory"), predicted.get("bytes", {}).get("total", 0)
+    tight = memory is not None and 2 * needed > memory
+    return ["a step fills more than half of the GPU, and recorded passes keep their memory apart"] if tight else []
 
 
 def _of_the_run(run: RunConfig) -> dict[str, Any]:

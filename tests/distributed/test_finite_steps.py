@@ -118,4 +118,6 @@ def test_too_many_in_a_row_end_the_run_on_every_rank(
     for found in world(ranks).run(train_spoiled, store, tmp_path, options, "always"):
         assert found["error"].startswith("step 4: ")
         assert "3 steps in a row (train.max_nonfinite_steps = 2)" in found["error"]
-        assert found["steps"] == 3
+        assert found["steps"] == (
+            4 if stage is None else 3
+        )  # torch's own optimizer skips by itself, read one step late

@@ -59,6 +59,7 @@ def deepspeed_settings(stage: int, precision: str) -> dict[str, Any]:
         "gradient_clipping": 1.0,
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16", "initial_scale_power": 8, "hysteresis": 1},
         "zero_optimization": {"stage": stage},
     }
 
@@ -79,6 +80,7 @@ def make_trainer(store: Path, scratch: Path, **options: Any) -> Any:
     settings: dict[str, Any] = {
         "use_cpu": True,
         "bf16": precision == "bf16" and stage is not None,
+        "fp16": precision == "fp16",
         "master_weights": precision == "bf16" and stage is None,
         "learning_rate": 1e-3,
         "max_steps": 5,

@@ -4,6 +4,8 @@ Shape suffixes: T tokens of the batch, S sequences, L longest sequence.
 """
 
 from dataclasses import dataclass, fields, replace
+from functools import cache
+from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +16,8 @@ from ftsys.data.store.reader import Ragged
 NO_EXAMPLE = -1
 """The example id of a filler sequence, which is computed but has no effect on losses, gradients or results."""
 
+ALIGNMENT = 256
+"""Bytes: each tensor of a batch starts at a multiple of it, as torch's allocator would place it on a GPU."""
 FILL_DIVISOR = 32
 """Fillers add at most 1/32 to a packed batch's tokens."""
 
@@ -62,15 +66,51 @@ AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
 def to_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
-    """Copy every tensor of the batch to `device`, from pinned memory, so that the copy overlaps with computation."""
+    """Copy every tensor of the batch to `device` at once, from pinned memory.
+
+    On a GPU the copy runs on a stream of its own: it is made while the device still computes the batch before.
+    """
     if device.type == "cpu":
         return batch
-    moved = {
-        field.name: value.pin_memory().to(device, non_blocking=True)
-        for field in fields(batch)
-        if isinstance(value := getattr(batch, field.name), torch.Tensor)
-    }
-    return replace(batch, **moved)
+    tensors = tensors_of(batch)
+    ends = list(accumulate(_aligned(value.nbytes) for value in tensors.values()))
+    places = dict(zip(tensors, [0, *ends], strict=False))
+    staged = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=True)
+    for name, value in tensors.items():
+        _part(staged, places[name], value).copy_(value)
+    arrived = _sent(staged, device)
+    return replace(batch, **{name: _part(arrived, places[name], value) for name, value in tensors.items()})
+
+
+def tensors_of(batch: Batch) -> dict[str, torch.Tensor]:
+    """Return the tensors of `batch` by field name."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _part(flat: torch.Tensor, start: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the bytes of `flat` from `start` as a tensor with the dtype and shape of `like`."""
+    return flat[start : start + like.nbytes].view(like.dtype).view(like.shape)
+
+
+def _sent(staged: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if device.type != "cuda":
+        return staged.to(device, non_blocking=True)
+    stream, computing = _copy_stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(stream):
+        arrived = staged.to(device, non_blocking=True)
+    computing.wait_stream(stream)
+    arrived.record_stream(computing)  # else its memory could be reused before the kernels that read it have run
+    return arrived
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 def pack(rows: Ragged, with_token_types: bool) -> PackedBatch:

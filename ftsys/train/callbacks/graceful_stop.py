@@ -1,4 +1,7 @@
-"""Stops all ranks after the same step, or between the same two phases of a run, once one of them was told to stop."""
+"""Stops all ranks after the same step, or between the same two phases of a run, once one of them was told to stop.
+
+On GPUs the ranks' agreement is read one step after it was made, so that no host waits for its device.
+"""
 
 from typing import Any
 
@@ -7,6 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ftsys.distributed import MaxOverRanks
 from ftsys.errors import FtsysError
 from ftsys.train.fault_tolerance.signals import Interruption
+from ftsys.train.perf.host_copies import HostCopy
 
 FAILING = 1000
 """Added to the exit status of a rank's error.
@@ -27,6 +31,8 @@ class GracefulStop(TrainerCallback):
         self.evaluation_owed = False
         self._failure: FtsysError | None = None
         self._pending: MaxOverRanks | None = None
+        self._unread: HostCopy | None = None
+        """The agreement of the step before, on GPUs."""
 
     def fail(self, error: FtsysError) -> None:
         """End the run on all ranks with `error`, at the next agreement.
@@ -48,10 +54,10 @@ class GracefulStop(TrainerCallback):
         self._start_agreement(args)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Wait for the all-reduce, and stop training if any rank was told to stop."""
+        """Stop training if any rank was told to stop: in this step, or on GPUs by the end of the step before."""
         if self._pending is None:
             self._start_agreement(args)
-        if self._finish_agreement():
+        if self._finish_agreement() if args.device.type == "cpu" else self._finish_former_agreement():
             ends_epoch = args.eval_strategy == "epoch" and float(state.epoch or 0.5).is_integer()
             self.evaluation_owed = control.should_evaluate or ends_epoch  # the next attempt starts with it
             control.should_training_stop = control.should_save = True
@@ -78,6 +84,9 @@ class GracefulStop(TrainerCallback):
         """
         if self._pending is not None:  # an exception ended the step between the two callbacks
             self._finish_agreement()
+        unread, self._unread = self._unread, None
+        if unread is not None:
+            self._take(int(unread.read()))
         self._start_agreement(args)
         return self._finish_agreement()
 
@@ -88,7 +97,19 @@ class GracefulStop(TrainerCallback):
     def _finish_agreement(self) -> bool:
         assert self._pending is not None
         pending, self._pending = self._pending, None
-        highest = pending.wait()
+        return self._take(pending.wait())
+
+    def _finish_former_agreement(self) -> bool:
+        """Read the step before, and have the device send this one; a single rank has nothing to send."""
+        assert self._pending is not None
+        reduced = self._pending.reduced()
+        if reduced is None:
+            return self._finish_agreement()
+        self._pending = None
+        former, self._unread = self._unread, HostCopy(reduced)
+        return self.agreed if former is None else self._take(int(former.read()))
+
+    def _take(self, highest: int) -> bool:
         if highest >= FAILING:
             raise self._failure or _failure_elsewhere(highest - FAILING)
         self.agreed = self.agreed or bool(highest)

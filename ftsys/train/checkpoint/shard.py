@@ -14,17 +14,24 @@ from ftsys.train.checkpoint import deepspeed_layout
 from ftsys.train.checkpoint.optimizer_layout import Layout, Piece, persistent_buffers, shape_of
 from ftsys.train.checkpoint.param_groups import read_groups
 from ftsys.train.checkpoint.state_dict import layout_of, moments_of, numbers_of
-from ftsys.train.checkpoint.training_state import FullState, StagingBuffers, label
+from ftsys.train.checkpoint.training_state import FullState, label
 from ftsys.train.checkpoint.transfer import widened
+from ftsys.train.perf.staging import StagingBuffers
 
 
 def export_shard(model: Any, optimizer: Any = None, buffers: StagingBuffers | None = None) -> FullState:
     """Return this rank's shard as copies on the CPU; rank 0's also has all that is not a tensor. Every rank calls it.
 
-    Arguments as for `export_state`; the copies are made in `buffers`. Raises CheckpointError for an engine
-    whose state cannot be read.
+    Arguments as for `export_state`. The copies are made in `buffers`, which says how to wait for those of a GPU;
+    without `buffers` they are complete. Raises CheckpointError for an engine whose state cannot be read.
     """
-    layout, buffers = layout_of(model, optimizer), buffers or StagingBuffers()
+    if buffers is None:
+        own = StagingBuffers()
+        state = export_shard(model, optimizer, own)
+        own.wait()
+        return state
+    layout = layout_of(model, optimizer)
+    buffers.begin()
     state = FullState(moments={key: {} for owner in layout.owners for key in moments_of(owner)})
     with torch.no_grad():
         for piece in layout.shard_of(rank(), world_size()):
@@ -68,9 +75,7 @@ def _copy_unowned(layout: Layout, name: str, state: FullState, buffers: StagingB
 
 def _copied(flat: Tensor, kind: str, key: str, shape: torch.Size, buffers: StagingBuffers) -> Tensor:
     """Return a copy on the CPU in a staging buffer, 16-bit floats widened to float32; exact."""
-    target = buffers.take(kind, key, shape, widened(flat[:0]).dtype)
-    target.view(-1).copy_(flat)
-    return target
+    return buffers.copy(flat, kind, key, shape, widened(flat[:0]).dtype)
 
 
 def _add_facts(layout: Layout, state: FullState) -> None:

@@ -15,7 +15,6 @@ from ftsys.errors import CheckpointError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import torch
     from torch import Tensor
 
 _SLICE = re.compile(r"(.+)\[(\d+):(\d+)\]")
@@ -39,26 +38,6 @@ class FullState:
     """Counters of the engine: its steps and the fp16 loss scale."""
     shapes: dict[str, list[int]] = field(default_factory=dict)
     """Shapes of the whole parameters, where this is a rank's shard."""
-
-
-class StagingBuffers:
-    """CPU memory that one save after another is copied into: allocating it takes longer than filling it."""
-
-    def __init__(self) -> None:
-        self._tensors: dict[tuple[str, str], Tensor] = {}
-
-    def take(self, kind: str, name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        """Return an uninitialized CPU tensor; the same one for the same `kind` and `name` while shape and dtype fit."""
-        import torch
-
-        kept = self._tensors.get((kind, name))
-        if kept is None or kept.shape != shape or kept.dtype != dtype:
-            kept = self._tensors[kind, name] = torch.empty(shape, dtype=dtype)
-        return kept
-
-    def clear(self) -> None:
-        """Free the memory."""
-        self._tensors.clear()
 
 
 def label(name: str, start: int, count: int, whole: int) -> str:

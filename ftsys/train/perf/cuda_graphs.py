@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from ftsys.data.batching.collate import PackedBatch
+from ftsys.data.batching.collate import PackedBatch, tensors_of
 from ftsys.errors import ConfigError, FtsysError
 
 _LOG = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class GpuRecorder:
         """Record `passes` into a graph.
 
         Raises:
-            FtsysError: torch cannot record them; the message has the first cause. The process cannot go on after it.
+            FtsysError: torch cannot record them; the message has the first cause.
         """
         graph = torch.cuda.CUDAGraph()
         try:
@@ -82,7 +82,7 @@ class GpuRecorder:
             raise
         except RuntimeError as error:
             raise FtsysError(
-                f"a pass could not be recorded: {_innermost(error)}. Leave out engine.cuda_graphs"
+                f"a pass could not be recorded: {_innermost(error)}. Set engine.cuda_graphs = false"
             ) from error
         return graph.replay, results
 
@@ -153,8 +153,9 @@ class PassGraphs:
         self._met[size] += 1
         if self._met[size] > WATCHED and self.eager_because is None:
             if size not in self.recorded:
-                self.recorded[size] = self._record(batch, keys_T, scale)
-            return self._replayed(self.recorded[size], batch, keys_T, scale)
+                self._record(size, batch, keys_T, scale)
+            if size in self.recorded:
+                return self._replayed(self.recorded[size], batch, keys_T, scale)
         results = self._computed(partial(self._passes, batch, keys_T, scale), self._met[size] == WATCHED)
         self._keep_gradients()
         return results
@@ -176,22 +177,26 @@ class PassGraphs:
         found = {parameter: parameter.grad for parameter in self.model.parameters() if parameter.grad is not None}
         self._gradients = found | self._gradients
 
-    def _record(self, batch: PackedBatch, keys_T: Tensor, scale: Tensor) -> _Recorded:
+    def _record(self, size: Size, batch: PackedBatch, keys_T: Tensor, scale: Tensor) -> None:
+        """Record the size; where that fails, say so and record nothing more."""
         own = replace(batch, **{name: value.clone() for name, value in tensors_of(batch).items()})
         keys, scaled_by = keys_T.clone(), scale.clone()
-        return _Recorded(own, keys, scaled_by, *self._recorder.recorded(partial(self._passes, own, keys, scaled_by)))
+        try:
+            recorded = self._recorder.recorded(partial(self._passes, own, keys, scaled_by))
+        except FtsysError as error:
+            self.eager_because = str(error)
+            _LOG.warning("cuda_graphs: passes are not recorded, because %s", error)
+            for parameter in self.model.parameters():  # a gradient from the recording has no memory of its own
+                parameter.grad = self._gradients.get(parameter)
+        else:
+            self.recorded[size] = _Recorded(own, keys, scaled_by, *recorded)
 
     def _replayed(self, recorded: _Recorded, batch: PackedBatch, keys_T: Tensor, scale: Tensor) -> Results:
-        for name, own in tensors_of(recorded.batch).items():
-            own.copy_(getattr(batch, name), non_blocking=True)
-        recorded.keys_T.copy_(keys_T)
+        own, given = tensors_of(recorded.batch) | {"keys": recorded.keys_T}, tensors_of(batch) | {"keys": keys_T}
+        for dtype in {tensor.dtype for tensor in own.values()}:  # one launch copies all tensors of a type
+            names = [name for name in own if own[name].dtype == dtype]
+            torch._foreach_copy_([own[name] for name in names], [given[name] for name in names])
         recorded.scale.copy_(scale)
         recorded.replay()
         loss, losses_S = recorded.results
         return loss.clone(), losses_S.clone()  # the next replay overwrites them
-
-
-def tensors_of(batch: PackedBatch) -> dict[str, Tensor]:
-    """Return the tensors of `batch` by field name."""
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

@@ -1,5 +1,6 @@
 """Overrides methods of transformers' Trainer, and delegates each to a part that the Trainer is composed of."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
 from ftsys.data.batching.loader import EvaluationLoader, is_split
+from ftsys.models.families import why_not_packable
 from ftsys.train.optimizer.master_adamw import masters_of, with_masters
 from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.checkpointers.interface import Checkpointer
@@ -53,6 +55,9 @@ class ComposedTrainer(transformers.Trainer):
         # gradient by ranks x accumulation (its issue 47688). Encoders with a classification head do not.
         if type(self.model).__name__.endswith("ForSequenceClassification"):
             self.model_accepts_loss_kwargs = False
+        # The encoders that can be packed write no buffer, so DDP need not broadcast buffers in each pass.
+        if self.args.ddp_broadcast_buffers is None and why_not_packable(self.model) is None:
+            self.accelerator.ddp_handler.broadcast_buffers = False
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         first = next(filter(is_split, (self.train_dataset, *evaluated)), None)
         if first is not None:
@@ -128,9 +133,10 @@ class ComposedTrainer(transformers.Trainer):
     def _run_epoch(self, *loop: Any, **named: Any) -> None:
         """Run transformers' epoch, but no step after the last: it would take one when resumed at `max_steps`."""
         if self.state.global_step < self.state.max_steps:
-            return super()._run_epoch(*loop, **named)
-        self.control.should_training_stop = True
-        return None
+            super()._run_epoch(*loop, **named)
+            self.parts.step.guard.settle(self)
+        else:
+            self.control.should_training_stop = True
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Make transformers' optimizer; with `args.master_weights`, AdamW on float32 masters."""
@@ -146,8 +152,12 @@ class ComposedTrainer(transformers.Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm, and skip the step where it is not finite. Raises FtsysError after too many in a row."""
+        masters = masters_of(self.optimizer)
+        if grad_norm is None and masters is not None:
+            grad_norm = masters.clip(math.inf)
         norm = super()._get_grad_norm(model, grad_norm)
         self.parts.step.guard.check(self, model, norm)
+        self.parts.checkpointer.before_update()
         return norm
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -173,7 +183,8 @@ class ComposedTrainer(transformers.Trainer):
             self.state.num_input_tokens_seen += local_batch.step_tokens
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log skipped steps as well, and for a store throughput, balance of the ranks, and memory."""
+        """Log skipped steps as well, and for a store throughput, balance of the ranks, and memory. Collective."""
+        self.parts.step.guard.settle(self)
         figures = self.parts.step.figures(logs)
         super().log({**logs, **figures} if figures else logs, start_time)
 
@@ -183,6 +194,7 @@ class ComposedTrainer(transformers.Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Evaluate as transformers does, by packs where the data can be packed."""
+        self.parts.step.guard.settle(self)
         with self.parts.packing.in_use(), self.parts.data_path.evaluating():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
@@ -212,6 +224,7 @@ class ComposedTrainer(transformers.Trainer):
     # Checkpoints
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.parts.step.guard.settle(self)
         if not self.parts.checkpointer.save(self, trial):
             super()._save_checkpoint(model, trial)
 

@@ -30,6 +30,8 @@ class DataPath:
         self._packing = packing
         self.training_split: Split | None = None
         """The split that training items are made of; None while data goes the stock way."""
+        self.filters_logged_loss = False
+        """True if the logged loss leaves out steps whose loss is not finite (`logging_nan_inf_filter`)."""
         self._loop_asks = self._evaluation_asks = False
         """True until the loop has got its loader: others ask by the same method."""
         self._step_examples: tuple[int | None] | None = None
@@ -110,11 +112,13 @@ class DataPath:
         """Make the training loop run over whole steps: one item a step, so its accumulation is 1 meanwhile."""
         split, args = self.split_to_train_on(trainer), trainer.args
         accumulation, self.training_split = args.gradient_accumulation_steps, split
+        self.filters_logged_loss = args.logging_nan_inf_filter
         generator = torch.get_rng_state()
         self._loop_asks = self._packing.in_training = split is not None
         if split is not None:
             self._step_examples = (examples_per_step(args, trainer._train_batch_size),)
             args.gradient_accumulation_steps = 1
+            args.logging_nan_inf_filter = False  # `loss_to_log` filters on the device; transformers waits for it twice
             self._sampler_seed = broadcast_object(torch.initial_seed())  # the stock sampler derives its order from it
         unpadded = self._packing.unpadded(trainer, training=True) if split is None else contextlib.nullcontext()
         try:
@@ -123,7 +127,7 @@ class DataPath:
         finally:
             if split is not None and split.stock_semantics:  # dropout has seeded the generator, differently by rank
                 torch.set_rng_state(generator)
-            args.gradient_accumulation_steps = accumulation
+            args.gradient_accumulation_steps, args.logging_nan_inf_filter = accumulation, self.filters_logged_loss
             self._step_examples = None
             self._loop_asks = self._packing.in_training = False
             self.training_split = None if split is None or split.stock_semantics else split

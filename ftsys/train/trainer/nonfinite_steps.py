@@ -2,10 +2,15 @@
 
 Every engine checks the gradient's norm over all ranks, so all ranks skip the same steps and stop at the same one. A
 loss that is not finite makes its own gradient NaN, so the norm alone decides and needs no collective of its own.
+
+The device skips the update by itself where the optimizer can (`device_skips.py`). The host then reads the norm one step
+later, so that it need not wait; what it did meanwhile, an advance of the learning rate, it takes back. Before anything
+reads the state of the training (a log line, an evaluation, a checkpoint, the end of an epoch) the norm is read at once.
 """
 
 import logging
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,11 +21,27 @@ from transformers import Trainer
 
 from ftsys.distributed import all_gather_object
 from ftsys.errors import FtsysError
+from ftsys.train.perf.host_copies import HostCopy
 from ftsys.train.trainer.arguments import setting
+from ftsys.train.trainer.device_skips import ScheduleState, forget_skip, left_to_device
 
 _LOG = logging.getLogger(__name__)
 NAMED_EXAMPLES = 20
 """A message lists at most this many example ids."""
+
+
+Losses = list[tuple[Tensor, Tensor]]
+"""Of each micro-batch of a step: losses (S,) and example ids (S,)."""
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """A step that the device has skipped or not, which the host does not know yet."""
+
+    step: int
+    norm: HostCopy
+    losses: Losses
+    before: ScheduleState
 
 
 class NonFiniteGuard:
@@ -29,11 +50,12 @@ class NonFiniteGuard:
     def __init__(self) -> None:
         self.skipped_in_a_row = 0
         self._skipped_since_log = 0
-        self._losses: list[tuple[Tensor, Tensor]] | None = None
+        self._losses: Losses | None = None
+        self._unread: _Unread | None = None
 
     def begin_training(self, trainer: Trainer) -> None:
         """Forget the former training of this Trainer, and have DeepSpeed skip such steps too."""
-        self._losses, self.skipped_in_a_row = None, 0
+        self._losses, self._unread, self.skipped_in_a_row = None, None, 0
         if trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
             skip_in_plain_optimizer(trainer.model_wrapped)
             trainer.optimizer.__has_overflow__ = True  # accelerate looked for it when it wrapped the optimizer
@@ -51,28 +73,46 @@ class NonFiniteGuard:
         """Skip the step where `norm`, the gradient's norm over all ranks, is not finite.
 
         A step of the stock data path is left to the stock Trainer. Raises FtsysError on every rank after too many
-        skipped steps in a row.
+        skipped steps in a row, in this step or with the next one.
         """
         if self._losses is None:
             return
+        self.settle(trainer)
+        step = trainer.state.global_step + 1
         if trainer.accelerator.distributed_type == DistributedType.DEEPSPEED:
-            self._count(trainer, skipped=not model.was_step_applied())
-            return
-        finite = math.isfinite(float(norm))
-        if trainer.accelerator.scaler is None:  # fp16's scaler skips the step itself, and lowers its scale
+            self._count(trainer, step, self._losses, skipped=not model.was_step_applied())
+        elif left_to_device(trainer, norm):
+            before = ScheduleState(trainer.lr_scheduler, trainer.optimizer)
+            self._unread = _Unread(step, HostCopy(norm), self._losses, before)
+        else:
+            finite = math.isfinite(float(norm))
             trainer.optimizer._is_overflow = not finite  # so that transformers does not advance the schedule
             if not finite:
                 model.zero_grad(set_to_none=True)
                 trainer.optimizer.zero_grad(set_to_none=True)
-        self._count(trainer, skipped=not finite)
+            self._count(trainer, step, self._losses, skipped=not finite)
 
-    def _count(self, trainer: Trainer, skipped: bool) -> None:
+    def settle(self, trainer: Trainer) -> None:
+        """Learn whether the device has skipped the last step; then the schedule does not advance. Collective.
+
+        Raises FtsysError as `check`.
+        """
+        unread, self._unread = self._unread, None
+        if unread is None:
+            return
+        forget_skip(trainer.optimizer)
+        skipped = not math.isfinite(unread.norm.read())
+        if skipped:
+            unread.before.restore()
+        self._count(trainer, unread.step, unread.losses, skipped)
+
+    def _count(self, trainer: Trainer, step: int, losses: Losses, skipped: bool) -> None:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
         if not skipped:
             return
         self._skipped_since_log += 1
-        step, limit = trainer.state.global_step + 1, setting(trainer.args, "max_nonfinite_steps")
-        found = f"step {step}: the loss or its gradient is not finite; {_described(*self._ids_of_all_ranks())}"
+        limit = setting(trainer.args, "max_nonfinite_steps")
+        found = f"step {step}: the loss or its gradient is not finite; {_described(*_ids_of_all_ranks(losses))}"
         if self.skipped_in_a_row > limit:
             raise FtsysError(
                 f"{found}. That makes {self.skipped_in_a_row} steps in a row (train.max_nonfinite_steps = {limit}), "
@@ -81,24 +121,26 @@ class NonFiniteGuard:
         if trainer.args.process_index == 0:
             _LOG.warning("%s. The step is skipped (%d in a row)", found, self.skipped_in_a_row)
 
-    def _ids_of_all_ranks(self) -> tuple[list[int], list[int]]:
-        """Return the step's ids, sorted: those with a loss that is not finite, and all. Collective."""
-        gathered = all_gather_object(self._ids())
-        bad, every = (sorted({index for ids in gathered for index in ids[kind]}) for kind in (0, 1))
-        return bad, every
-
-    def _ids(self) -> tuple[list[int], list[int]]:
-        bad, every = [], []
-        for losses_S, ids_S in self._losses or []:
-            real = ids_S >= 0
-            every += ids_S[real].tolist()
-            bad += ids_S[real & ~torch.isfinite(losses_S.to(ids_S.device))].tolist()
-        return bad, every
-
     def drain(self) -> dict[str, float]:
         """Return the number of steps skipped since the last call as {"skipped_steps": n}; empty where it is zero."""
         skipped, self._skipped_since_log = self._skipped_since_log, 0
         return {"skipped_steps": skipped} if skipped else {}
+
+
+def _ids_of_all_ranks(losses: Losses) -> tuple[list[int], list[int]]:
+    """Return the step's ids, sorted: those with a loss that is not finite, and all. Collective."""
+    gathered = all_gather_object(_ids(losses))
+    bad, every = (sorted({index for ids in gathered for index in ids[kind]}) for kind in (0, 1))
+    return bad, every
+
+
+def _ids(losses: Losses) -> tuple[list[int], list[int]]:
+    bad, every = [], []
+    for losses_S, ids_S in losses:
+        real = ids_S >= 0
+        every += ids_S[real].tolist()
+        bad += ids_S[real & ~torch.isfinite(losses_S.to(ids_S.device))].tolist()
+    return bad, every
 
 
 def nan_gradient_if_nonfinite(loss: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class StepEngine:
         self.meter = Meter()
         self.guard = NonFiniteGuard()
         self.graphs: PassGraphs | None = None
+        self._multiplied: tuple[nn.Module, int] | None = None
         self._packing, self._data_path = packing, data_path
         self._settled: nn.Module | None = None
         self._looked_for_hooks = False
@@ -70,7 +71,7 @@ class StepEngine:
                 total += self.forward_backward(trainer, model, to_device(batch, device), scale)
         self.meter.add(local_batch, self._own_tokens(local_batch))
         split = self._data_path.training_split
-        filtered = trainer.args.logging_nan_inf_filter or (split is not None and not split.stock_semantics)
+        filtered = self._data_path.filters_logged_loss or (split is not None and not split.stock_semantics)
         return loss_to_log(trainer, total) if filtered else total
 
     def _begin_step(self, trainer: Trainer, model: nn.Module, local_batch: LocalBatch) -> None:
@@ -92,7 +93,7 @@ class StepEngine:
         kernel = "padded" if self._packing.view is None else self._packing.view.kernel
         keys_T = dropout_keys(batch, trainer.args.seed, trainer.state.global_step, kernel)
         if self.graphs is not None and isinstance(batch, PackedBatch) and batch.is_static and keys_T is not None:
-            loss, losses_S = self.graphs(batch, keys_T, torch.tensor(scale, device=trainer.args.device))
+            loss, losses_S = self.graphs(batch, keys_T, torch.full((), scale, device=trainer.args.device))
         else:
             loss, losses_S = self.passes(trainer, model, batch, keys_T, scale)
         self.guard.note(losses_S, batch.example_ids_S)
@@ -143,7 +144,10 @@ class StepEngine:
 
     def floating_point_ops(self, trainer: Trainer, local_batch: LocalBatch) -> int:
         """Return 6 x parameters outside the embeddings x this rank's real tokens."""
-        return 6 * parameters_outside_embeddings(trainer.model) * self._own_tokens(local_batch)
+        model = trainer.model
+        if self._multiplied is None or self._multiplied[0] is not model:
+            self._multiplied = (model, parameters_outside_embeddings(model))
+        return 6 * self._multiplied[1] * self._own_tokens(local_batch)
 
     def figures(self, logs: dict[str, float]) -> dict[str, float]:
         """Return figures to add to a line of the training log: skipped steps; for a store also speed and memory."""

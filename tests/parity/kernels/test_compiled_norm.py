@@ -1,6 +1,8 @@
 """Tests that a compiled region has the masks, values and gradients of the eager one."""
 
 import shutil
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,19 @@ def test_no_compiler_is_a_reason_to_go_without(monkeypatch: pytest.MonkeyPatch, 
     assert compiled_norm.why_not_compiled("cpu") is None
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     assert "there is no C++ compiler" in str(compiled_norm.why_not_compiled("cpu"))
+
+
+def test_more_variants_than_torch_would_compile_of_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    compiled_norm._compiled.cache_clear()
+    try:
+        for width, rate, dtype, grad in product((64, 128, 256), (0.1, 0.2), (torch.float32, torch.bfloat16), (1, 0)):
+            norm = torch.nn.LayerNorm(width).to(dtype)
+            for rows in (40, 37):
+                x, residual = torch.randn(rows, width, dtype=dtype), torch.randn(rows, width, dtype=dtype)
+                dropped = windows(keys(rows)) if grad else None
+                with torch.set_grad_enabled(bool(grad)):
+                    found = compiled_norm.add_norm(x.requires_grad_(bool(grad)), residual, norm, dropped, rate)
+                assert found.shape == x.shape
+    finally:
+        compiled_norm._compiled.cache_clear()

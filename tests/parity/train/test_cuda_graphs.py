@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from ftsys.data.batching.collate import PackedBatch
+from ftsys.data.batching.collate import PackedBatch, tensors_of
 from ftsys.data.batching.loader import LOCAL_BATCH
-from ftsys.errors import ConfigError
+from ftsys.errors import ConfigError, FtsysError
 from ftsys.kernels import select
 from ftsys.kernels.dropout import mask_tables
 from ftsys.models.inputs import dropout_keys
 from ftsys.models.packed import PackedView
-from ftsys.train.perf.cuda_graphs import PassGraphs, Results, check_recordable, tensors_of
+from ftsys.train.perf.cuda_graphs import PassGraphs, Results, check_recordable
 from ftsys.train.trainer import training_step
 from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 
@@ -116,6 +116,28 @@ def test_what_cannot_be_recorded_is_computed_and_told_once(caplog: pytest.LogCap
     assert not graphs.recorded
     (told,) = [record.getMessage() for record in caplog.records]
     assert told == "cuda_graphs: passes are not recorded, because the pass waits for the GPU in layout.py:66"
+
+
+class Broken(Double):
+    """A recorder whose recording fails."""
+
+    def recorded(self, passes: Callable[[], Results]) -> tuple[Callable[[], object], Results]:
+        raise FtsysError("a pass could not be recorded: no")
+
+
+def test_a_recording_that_fails_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    counted = Counted()
+    graphs = PassGraphs(counted.model, counted.passes, Broken())
+    for _ in range(5):
+        graphs.begin_step()
+        graphs(batch_of(3), torch.zeros(40, dtype=torch.int64), torch.ones(()))
+        assert counted.model[0].grad is not None
+        assert counted.model[0].grad.tolist() == [1.0, 1.0]
+        counted.model.zero_grad(set_to_none=True)
+    assert not graphs.recorded
+    assert [record.getMessage() for record in caplog.records] == [
+        "cuda_graphs: passes are not recorded, because a pass could not be recorded: no"
+    ]
 
 
 def test_sequences_that_may_be_longer_are_recorded_anew() -> None:

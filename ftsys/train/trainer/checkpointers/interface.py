@@ -19,6 +19,10 @@ class Checkpointer(Protocol):
         """Save the present step. Returns False, with nothing written, where the stock Trainer must save it."""
         ...
 
+    def before_update(self) -> None:
+        """Be called before the optimizer changes the weights: copies of the last save may still be under way."""
+        ...
+
     def load_best(self, trainer: Trainer) -> bool:
         """Load the best model into the engine. Returns False, with nothing loaded, where the stock Trainer must."""
         ...

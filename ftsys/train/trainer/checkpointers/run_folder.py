@@ -2,7 +2,7 @@
 
 import dataclasses
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,8 +19,9 @@ from ftsys.train.checkpoint.catalog import Checkpoint, prune_checkpoints
 from ftsys.train.checkpoint.shard import export_shard
 from ftsys.train.checkpoint.state_dict import import_state
 from ftsys.train.checkpoint.store_barrier import StoreBarrier
-from ftsys.train.checkpoint.training_state import FullState, StagingBuffers
+from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.writer import Draft, Entries, abandon, begin, complete, write_shard
+from ftsys.train.perf.staging import StagingBuffers
 from ftsys.train.trainer.checkpointers.restore import note_callback_states, scaler_state
 from ftsys.train.trainer.hooks import RunHooks
 
@@ -66,14 +67,20 @@ class RunFolderCheckpointer:
         self.wait()
         state = trainer.state
         shard = export_shard(trainer.model_wrapped, trainer.optimizer, self._buffers)
+        if trainer.is_deepspeed_enabled:  # its update is a part of the last backward pass
+            self.before_update()
         if state.best_global_step and trainer.args.save_strategy != SaveStrategy.NO:
             state.best_model_checkpoint = str(self._folder(state.best_global_step))
         draft = self._draft(trainer)
         name, folder = decided_by_rank_0(lambda: _begun(draft))
         keep, best = self.attempt.keep, state.best_global_step
-        write = partial(_write_checkpoint, self._barrier, name, folder, draft, shard, keep, best)
+        write = partial(_write_checkpoint, self._barrier, name, folder, draft, shard, self._buffers.wait, keep, best)
         self._saver.start(write, in_background=fits_in_memory(bytes_of(shard)))
         return True
+
+    def before_update(self) -> None:
+        """Keep the update of the weights behind the copies of the last save, which a GPU may still be making."""
+        self._buffers.before_update()
 
     def _draft(self, trainer: Trainer) -> Draft:
         note_callback_states(trainer)
@@ -125,16 +132,30 @@ def _begun(draft: Draft) -> tuple[str, Path]:
 
 
 def _write_checkpoint(
-    barrier: StoreBarrier, name: str, folder: Path, draft: Draft, shard: FullState, keep: int, best: int | None
+    barrier: StoreBarrier,
+    name: str,
+    folder: Path,
+    draft: Draft,
+    shard: FullState,
+    copied: Callable[[], None],
+    keep: int,
+    best: int | None,
 ) -> None:
-    """Write this rank's shard into `folder`; on rank 0 also complete the checkpoint once all ranks have written."""
+    """Write this rank's shard into `folder` after `copied`, which waits for its copies.
+
+    On rank 0 also complete the checkpoint once all ranks have written.
+    """
+
+    def write() -> Entries:
+        copied()
+        return write_shard(folder, shard, rank(), world_size())
 
     def conclude(written: list[Entries]) -> None:
         complete(draft, shard, {file: entry for entries in written for file, entry in entries.items()})
         prune_checkpoints(draft.root, keep, best)
 
     try:
-        barrier.run(name, lambda: write_shard(folder, shard, rank(), world_size()), conclude)
+        barrier.run(name, write, conclude)
     except BaseException:
         if rank() == 0:
             abandon(draft)

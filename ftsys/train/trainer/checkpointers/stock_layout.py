@@ -83,6 +83,9 @@ class StockLayoutCheckpointer:
             _LOG.warning("checkpoints in the stock format, because %s", reason)
             self._reason_logged = True
 
+    def before_update(self) -> None:
+        """Do nothing: a save has made its copies when it returns."""
+
     def load_best(self, trainer: Trainer) -> bool:
         """Load the best checkpoint where the weights that train are masters: the stock Trainer would round them."""
         best = trainer.state.best_model_checkpoint

@@ -279,8 +279,15 @@ def test_passes_that_cannot_be_recorded_are_refused(sections: dict[str, Any], wo
         make_plan(run_of(**asked), world, 3668)
 
 
-def test_passes_are_recorded_where_they_are_asked_for() -> None:
+def test_passes_are_not_recorded_where_they_cannot_be_and_the_plan_says_why() -> None:
+    for world, why in ((CPU, "the run is on cpu"), (GPUS, "it has 8 ranks")):
+        plan = make_plan(run_of(), world, 3668)
+        assert (plan.cuda_graphs, plan.reasons["cuda_graphs"]) == (False, why)
+
+
+def test_passes_are_recorded_where_they_can_be() -> None:
     assert make_plan(run_of(engine={"cuda_graphs": True}), ONE_GPU, 3668).cuda_graphs
-    assert not make_plan(run_of(), ONE_GPU, 3668).cuda_graphs
+    assert make_plan(run_of(), ONE_GPU, 3668).cuda_graphs
+    assert not make_plan(run_of(engine={"cuda_graphs": False}), ONE_GPU, 3668).cuda_graphs
     with pytest.raises(ConfigError, match="the model is fed padded batches"):
         make_plan(run_of(engine={"cuda_graphs": True}), ONE_GPU, 3668, packed=False)

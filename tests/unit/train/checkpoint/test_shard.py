@@ -10,8 +10,9 @@ from ftsys.train.checkpoint import shard
 from ftsys.train.checkpoint.background import bytes_of
 from ftsys.train.checkpoint.catalog import Checkpoint, verify_checkpoint
 from ftsys.train.checkpoint.state_dict import export_state
-from ftsys.train.checkpoint.training_state import FullState, StagingBuffers, joined, label
+from ftsys.train.checkpoint.training_state import FullState, joined, label
 from ftsys.train.checkpoint.writer import Draft, begin, complete, write_shard
+from ftsys.train.perf.staging import StagingBuffers
 from tests.distributed.tiny import Tiny, differences, train_plain
 from tests.unit.train.checkpoint.test_state_dict import MAKERS, made, trained
 
