@@ -222,8 +222,15 @@ class EngineSection(Section):
     """True: torch.compile fuses dropout, residual and LayerNorm. "auto": it does not, because ftsys' own kernels do."""
     cuda_graphs: Switch = "auto"
     """True: forward and backward passes are recorded as CUDA graphs, one for each of a few batch sizes, and replayed.
+<<<<<<< HEAD
     Needs one GPU and `batch.global_size`. "auto": wherever that is possible and a step needs less than half of the
     GPU's memory."""
+||||||| 8c6fbb3
+    Needs one GPU and `batch.global_size`."""
+=======
+    Needs one GPU and `batch.global_size`. "auto": where that is possible, and the host is predicted to take longer for
+    the launches of a step than the GPU for its computation."""
+>>>>>>> main
 
 
 class LaunchSection(Section):

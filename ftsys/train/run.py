@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from ftsys.config import RunConfig, identity_parts, resolve_task
+from ftsys.console.printer import say
 from ftsys.data.prepare import ensure_store
 from ftsys.data.store.reader import Store
 from ftsys.errors import DONE, StoppedEarly
@@ -22,6 +23,7 @@ from ftsys.run_folder.status import read_status
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.tasks import Task
 from ftsys.train.fault_tolerance.signals import Interruption
+from ftsys.train.perf.numa import bind_near_gpu
 from ftsys.train.preflight import check_before_claim, check_trainable
 from launcher.planner.plan import this_machine
 
@@ -90,8 +92,7 @@ def _train(
     status_writer: StatusWriter,
     interruption: Interruption,
 ) -> None:
-    if this_machine(os.environ).device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it found no GPU
+    _settle_on_device()
     status_writer.write(None, "")
     from ftsys.distributed import leave_process_group
     from ftsys.train.fault_tolerance.watchdog import Watchdog
@@ -111,6 +112,16 @@ def _train(
         leave_process_group()  # all ranks get here: otherwise a rank sometimes aborts, and 75 is lost
         raise
     session.trainer.end()
+
+
+def _settle_on_device() -> None:
+    """Tell DeepSpeed that there is no GPU, about which it warns otherwise; or bind this rank near its GPU."""
+    if this_machine(os.environ).device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        return
+    line = bind_near_gpu(os.environ)
+    if line and (is_main_rank() or "FTSYS_OWN_LOG" in os.environ):
+        say(f"rank {os.environ.get('RANK', '0')}: {line}")
 
 
 def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str = "") -> None:

@@ -1,6 +1,7 @@
 """Runs `ftlaunch sbatch`: renders the batch script of one run, and prints or submits it."""
 
 import argparse
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from launcher.commands.planning import plan_run
 from launcher.planner.world import World
 from launcher.slurm.batch_script import Job, render
 from launcher.slurm.job import submit
+from launcher.slurm.site import CPUS_PER_GPU, cpus_for_gpus, gpus_in
 
 REPEATED = (
     ("--module", "NAME", "an environment module to load"),
@@ -34,7 +36,14 @@ def _add_resource_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--nodes", type=int, metavar="N", help="number of nodes (default: launch.nodes)")
     add("--gpus-per-node", type=int, metavar="N", help="GPUs of each node (default: launch.gpus_per_node)")
-    add("--cpus-per-node", type=int, metavar="N", default=0, help="cores of each node (default: the partition's)")
+    add(
+        "--cpus-per-node",
+        type=int,
+        metavar="N",
+        default=0,
+        help="CPUs of each node (default: the site's for each GPU, else the GPUs' share of a node, else "
+        f"{CPUS_PER_GPU} for each GPU; with --cpu the partition's)",
+    )
     add("--cpu", action="store_true", help="compute on CPUs, with one rank on each node")
     add("--gres", default="", help="such as gpu:a100:4, instead of --gpus-per-node")
     add("--time", default=Job.time, help="time limit, in sbatch's format (default: %(default)s)")
@@ -81,7 +90,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     Raises ConfigError for a run that cannot work, LaunchError for a value that cannot be passed on.
     """
     run = load_run(options.run, overrides)
-    job = _job(options, run, overrides)
+    job = _with_cpus(_job(options, run, overrides))
     text = render(job)
     _check_venv(options.venv, options.dry_run)
     if not options.gres:
@@ -140,6 +149,18 @@ def _check_venv(venv: str, dry_run: bool) -> None:
     if not dry_run:
         raise LaunchError(f"--venv {venv!r}: {str(python)!r} does not exist. Name the folder of a virtual environment.")
     say(f"note: {str(python)!r} does not exist on this machine")
+
+
+def _with_cpus(job: Job) -> Job:
+    """Ask for CPUs where the command line names none: without, many sites give a job one CPU, whatever its GPUs."""
+    ranks = job.gpus_per_node or gpus_in(job.gres)
+    if job.cpus_per_node or ranks < 1:
+        return job
+    choice = cpus_for_gpus(ranks, job.partition)
+    cpus = max(choice.cpus, ranks) if choice.cpus else 0
+    if cpus:
+        say(f"ftlaunch: {cpus} CPUs of each node: {choice.why}; --cpus-per-node asks for others")
+    return dataclasses.replace(job, cpus_per_node=cpus)
 
 
 def _check_world(run: RunConfig, job: Job) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ftsys.demo import command as demo
-from ftsys.errors import StorageError
+from ftsys.errors import ConfigError
 
 CPU = demo.Devices((), cores=4)
 TWO_GPUS = demo.Devices(("3", "5"), cores=16)
@@ -41,7 +41,7 @@ def test_starts_at_once_never_share_a_run_folder(tmp_path: Path, monkeypatch: py
 
 def test_a_run_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(StorageError, match=r"cannot make a run folder in '.*runs'.*--runs"):
+    with pytest.raises(ConfigError, match=r"cannot make a run folder in '.*runs'.*--runs"):
         demo.new_run_folder(tmp_path / "runs")
 
 
