@@ -32,7 +32,7 @@ _INSTALLATION = "_ftsys_installation"
 
 @dataclass
 class _Installation:
-    """Holds what is on a model while it has views. It is an attribute of the model, so a copy of the model has its own."""
+    """Holds what is on a model while it has views. It is an attribute of the model, so a copy has its own."""
 
     slot: LayoutSlot
     changes: Changes

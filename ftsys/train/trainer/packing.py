@@ -132,7 +132,8 @@ class Packing:
                 reason = str(error)
         self.padded_because = reason
         padded = why_not_unpadded(trainer, training) is not None
-        self._note(trainer, f"{'padded batches and ' if padded else ''}the stock data path", reason)
+        way = "padded batches and the stock data path" if padded else "the stock data path, unpadded in the model"
+        self._note(trainer, way, reason)
         return None
 
     def _note(self, trainer: Trainer, way: str, reason: str) -> None:
