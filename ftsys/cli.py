@@ -5,13 +5,21 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ftsys.config import RunConfig, load_run, resolve_task, resolved_tree, split_overrides
+from ftsys import __version__
+from ftsys.console.entry import run_program
+from ftsys.console.printer import complain, say, show
+from ftsys.did_you_mean import check_command
 from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, ConfigError, FtsysError
 from ftsys.fast_import.hooks import begin_fast_import
-from ftsys.ranks import is_main_rank
+from ftsys.ranks import is_main_rank, may_complain
+
+if TYPE_CHECKING:
+    from ftsys.config import RunConfig  # imported by each command: Ctrl-C is handled before anything slow is imported
 
 WITH_OWN_PARSER = {
     "report": ("ftsys.report.command", "compare finished runs, with the mean over seeds"),
@@ -28,6 +36,8 @@ WITH_OWN_PARSER = {
 }
 """Commands that parse their own arguments: the module with their `main`, and their help text."""
 
+COMMANDS = ("prepare", "bundle", "train", "evaluate", "predict", "config", "verify", *WITH_OWN_PARSER)
+
 OTHER_RANKS_WAIT_SECONDS = 3.0
 """On wrong input every rank fails. All but rank 0 wait this long before they exit: a launcher stops the remaining ranks
 as soon as one has exited, and rank 0 must print its message first."""
@@ -43,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Fine-tune pre-trained text encoders on one CPU, one GPU or many, with the same result on each.",
         epilog="Exit status: " + "; ".join(f"{status} {meaning}" for status, meaning in EXIT_STATUSES.items()) + ".",
     )
+    parser.add_argument("--version", action="version", version=f"ftsys {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, help_text, command in (
         ("prepare", "tokenize the data into a store; needs no GPU", _prepare),
@@ -64,6 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
                 help="remove the former run from the run folder and start from the beginning",
             )
             sub.add_argument("--no-table", action="store_true", help="do not print the table of metrics at the end")
+        if name == "predict":
+            text = "the folder to write predictions/ and submission/ to (default: the run folder)"
+            sub.add_argument("--output", type=Path, metavar="FOLDER", help=text)
         if name == "bundle":
             sub.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write the bundle to")
     help_text = "check the bytes of a store, a bundle, a checkpoint or a run folder's checkpoints"
@@ -82,25 +96,27 @@ def _sentence(text: str) -> str:
 
 def run() -> int:
     """Run `main` as the whole process, in which a rank may skip imports (see `ftsys.fast_import`)."""
-    return main(own_process=True)
+    return run_program(partial(main, own_process=True))
 
 
 def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> int:
     """Run one command; returns its exit status. Wrong input gives one message and no traceback."""
+    from ftsys.config import split_overrides
+
     arguments = _without_local_rank(sys.argv[1:] if arguments is None else arguments)
     own_parser = bool(arguments) and arguments[0] in WITH_OWN_PARSER
     arguments, overrides = (arguments, []) if own_parser else split_overrides(arguments)
-    options, others = build_parser().parse_known_args(arguments)
-    others += overrides
-    if own_process and options.command in RANK_COMMANDS:
-        begin_fast_import()
     try:
+        check_command("ftsys", arguments, COMMANDS)
+        options, others = build_parser().parse_known_args(arguments)
+        if own_process and options.command in RANK_COMMANDS:
+            begin_fast_import()
         if options.command in RANK_COMMANDS or arguments[0] == "run-glue":
             _join_tasks()
-        return int(options.command(options, others))
+        return int(options.command(options, others + overrides))
     except FtsysError as error:
-        if is_main_rank() or "FTSYS_OWN_LOG" in os.environ:  # `ftlaunch` gives each rank a log of its own
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        if may_complain():
+            complain(error)
         if not is_main_rank() and error.exit_status == BAD_INPUT:
             time.sleep(OTHER_RANKS_WAIT_SECONDS)
         return error.exit_status
@@ -112,7 +128,7 @@ def _join_tasks() -> None:
 
     line = join_tasks(os.environ)
     if line and is_main_rank():
-        print(line, file=sys.stderr, flush=True)
+        say(line)
 
 
 def _without_local_rank(arguments: Sequence[str]) -> list[str]:
@@ -120,11 +136,14 @@ def _without_local_rank(arguments: Sequence[str]) -> list[str]:
     return [argument for argument in arguments if not argument.startswith(("--local_rank=", "--local-rank="))]
 
 
-def _run(options: argparse.Namespace, overrides: list[str]) -> RunConfig:
+def _run(options: argparse.Namespace, overrides: list[str]) -> "RunConfig":
+    from ftsys.config import load_run
+
     return load_run(options.run_file, overrides)
 
 
 def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ftsys.config import resolve_task
     from ftsys.data.prepare import ensure_store
     from ftsys.report.progress import SplitProgress
 
@@ -132,12 +151,13 @@ def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, resolve_task(run), progress)
     for name, split in store.splits.items():
-        print(f"{name}: {len(split):,} rows, {split.total_tokens:,} tokens")
-    print(store.path)
+        show(f"{name}: {len(split):,} rows, {split.total_tokens:,} tokens")
+    show(str(store.path))
     return DONE
 
 
 def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ftsys.config import resolve_task
     from ftsys.data.bundle import HF_FOLDER, RUN_NAME
     from ftsys.offline.make_bundle import make_bundle
     from ftsys.report.progress import SplitProgress
@@ -147,12 +167,12 @@ def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
         bundle, made = make_bundle(run, resolve_task(run), Path(options.output), progress)
     size = sum(entry["bytes"] for entry in bundle.files.values())
     done = "made" if made else "was there already, every byte verified"
-    print(f"{bundle.path}: {done}; {len(bundle.files)} files, {size / 1e6:.1f} MB")
+    show(f"{bundle.path}: {done}; {len(bundle.files)} files, {size / 1e6:.1f} MB")
     if run.train.resume not in ("auto", "never"):
-        print(f"note: the checkpoint train.resume={run.train.resume!r} is not in it: copy it yourself")
-    print(f"to train without a network: ftsys train {bundle.path / RUN_NAME}")
+        show(f"note: the checkpoint train.resume={run.train.resume!r} is not in it: copy it yourself")
+    show(f"to train without a network: ftsys train {bundle.path / RUN_NAME}")
     if (bundle.path / HF_FOLDER).is_dir():
-        print(f"for your own scripts without a network, set: HF_HOME={bundle.path / HF_FOLDER} HF_HUB_OFFLINE=1")
+        show(f"for your own scripts without a network, set: HF_HOME={bundle.path / HF_FOLDER} HF_HUB_OFFLINE=1")
     return DONE
 
 
@@ -171,17 +191,19 @@ def _evaluate(options: argparse.Namespace, overrides: list[str]) -> int:
 def _predict(options: argparse.Namespace, overrides: list[str]) -> int:
     from ftsys.train.predict import predict
 
-    return predict(_run(options, overrides))
+    return predict(_run(options, overrides), options.output)
 
 
 RANK_COMMANDS = (_train, _evaluate, _predict)
 
 
 def _config(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ftsys.config import resolved_tree
+
     rows = [(key, repr(value), origin) for key, value, origin in resolved_tree(options.run_file, overrides)]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for key, value, origin in rows:
-        print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+        show(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
     return DONE
 
 

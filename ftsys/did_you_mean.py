@@ -1,7 +1,9 @@
 """Suggests the known name that is most similar to an unknown one, for error messages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+from ftsys.errors import ConfigError
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -16,6 +18,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = tuple(known)
     found = nearest(name, known)
     return f"did you mean {found!r}" if found else f"write one of {', '.join(known)}"
+
+
+def check_command(program: str, arguments: Sequence[str], commands: Iterable[str]) -> None:
+    """Raise ConfigError if the first argument is meant to be a command of `program` and is none."""
+    commands = tuple(commands)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
+        advice = did_you_mean(arguments[0], commands)
+        raise ConfigError(f"{arguments[0]!r} is not a command of {program}: {advice}. See {program} --help.")
 
 
 def question(name: str, known: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ Each message names the problem, the value and the remedy.
 
 from collections.abc import Iterable
 
-DONE, FAILED, BAD_INPUT, STOPPED_EARLY, HUNG, NOT_OURS = 0, 1, 2, 75, 76, 77
+DONE, FAILED, BAD_INPUT, STOPPED_EARLY, HUNG, NOT_OURS, INTERRUPTED = 0, 1, 2, 75, 76, 77, 130
 
 EXIT_STATUSES = {
     DONE: "done",
@@ -14,6 +14,7 @@ EXIT_STATUSES = {
     STOPPED_EARLY: "stopped early by a signal with all files complete: the same command resumes the run",
     HUNG: "a rank hung",
     NOT_OURS: "the run folder belongs to another run, or to a newer attempt of this one",
+    INTERRUPTED: "ended by Ctrl-C where there was nothing to save: before a training, or in another command",
 }
 """The meaning of each exit status; --help and a page of the documentation are made from it."""
 

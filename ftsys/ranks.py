@@ -8,6 +8,11 @@ def is_main_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def may_complain() -> bool:
+    """Return True if this process prints its errors: rank 0, and every rank that has a log of its own."""
+    return is_main_rank() or "FTSYS_OWN_LOG" in os.environ  # `ftlaunch` gives each rank a log
+
+
 def all_on_one_node() -> bool:
     """Return True if the launcher's variables say that all ranks run on this machine; False if they do not say."""
     here = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE"))  # torchrun's name and DeepSpeed's

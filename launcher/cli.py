@@ -5,7 +5,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from ftsys.config import split_overrides
+from ftsys import __version__
+from ftsys.console.entry import run_program
+from ftsys.console.printer import complain
+from ftsys.did_you_mean import check_command
 from ftsys.errors import FtsysError
 from launcher.commands.parser import COMMANDS, OVERRIDES
 
@@ -15,6 +18,7 @@ DESCRIPTION = "Plan, check and start training runs of ftsys, on one machine or m
 def build_parser(used: str = "") -> argparse.ArgumentParser:
     """Return the parser of `ftlaunch`, without overrides of the run file. Only the command `used` gets its options."""
     parser = argparse.ArgumentParser(prog="ftlaunch", description=DESCRIPTION, epilog=OVERRIDES, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"ftlaunch {__version__}, of ftsys")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, help_text in COMMANDS.items():
         if name == used:
@@ -24,13 +28,21 @@ def build_parser(used: str = "") -> argparse.ArgumentParser:
     return parser
 
 
+def run() -> int:
+    """Run `main` as the whole process."""
+    return run_program(main)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run `ftlaunch` and return its exit status; errors that a user can correct are printed without a traceback."""
+    from ftsys.config import split_overrides
+
     own, overrides = split_overrides(sys.argv[1:] if words is None else words)
-    options = build_parser(own[0] if own else "").parse_args(own)
     try:
+        check_command("ftlaunch", own, COMMANDS)
+        options = build_parser(own[0] if own else "").parse_args(own)
         return int(options.command(options, overrides))
     except FtsysError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            complain(line)
         return error.exit_status

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from ftsys.console.printer import say, show_cursor
 from ftsys.errors import DONE, STOPPED_EARLY, LaunchError
 from launcher.backends.agents import AgentConnection, Event
 from launcher.command_lines import LaunchSpec
-from launcher.console import say, show_cursor
 from launcher.exit_report import RankExit
 from launcher.protocol import Message
 from launcher.timeouts import (
@@ -50,7 +50,9 @@ class Controller:
     @contextmanager
     def agents_open(self) -> Iterator[None]:
         """Open the agents and forward signals to them; no process of theirs is left at the end, whatever happens."""
-        former = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        handled = [number for number in SIGNALS if not (nohup and number is signal.SIGHUP)]
+        former = {number: signal.signal(number, self._on_signal) for number in handled}
         opened: list[AgentConnection] = []
         try:
             for each in self._connections:

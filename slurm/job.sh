@@ -56,6 +56,9 @@ FTSYS_GPUS=${SLURM_GPUS_ON_NODE:-0}
 if [ "$FTSYS_DEVICE" = cuda ] && [ "$FTSYS_GPUS" = 0 ]; then
   refuse "no GPUs in the allocation: sbatch --gpus-per-node=N, or set FTSYS_DEVICE=cpu to compute on CPUs."
 fi
+if [ "$FTSYS_DEVICE" = cuda ] && [ "${SLURM_CPUS_ON_NODE:-$FTSYS_GPUS}" -lt "$FTSYS_GPUS" ]; then
+  refuse "$SLURM_CPUS_ON_NODE CPU(s) for $FTSYS_GPUS ranks: sbatch --cpus-per-task=N, $FTSYS_GPUS or more."
+fi
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 MASTER_ADDR=$(address_of "${nodes[0]}")
 FTSYS_PEER=$(address_of "${nodes[1]:-${nodes[0]}}")

@@ -68,7 +68,9 @@ run() {
   if [ "$SLURM_NODEID" = 0 ]; then towards=$FTSYS_PEER; fi
   read -r threads interface < <("$FTSYS_PYTHON" -m launcher.slurm.in_job node "$ranks" "$towards")
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
-  if [ -n "$interface" ]; then export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface}; fi
+  if [ -n "$interface" ]; then
+    export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-=$interface}
+  fi
   stores=$(stage "$@")
   if [ -n "$signalled" ]; then exit 0; fi
 

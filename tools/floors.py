@@ -8,10 +8,12 @@ from tools.imports import PACKAGES, Import
 FLOORS = (
     (
         "errors",
+        "console",
         "tasks",
         "files",
         "cache",
         "ranks",
+        "shipped",
         "did_you_mean",
         "integrity",
         "lease",
@@ -32,7 +34,9 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {frozenset(("data", "kernels"))}
 PLANNER = "launcher.planner"
 PLANNER_READS = {"ftsys.config", "ftsys.errors", "ftsys.model_files.config", "ftsys.untrusted"}
-LAUNCHER_READS = PLANNER_READS | {"ftsys.tasks", "ftsys.run_folder"}
+LAUNCHER_READS = PLANNER_READS | {
+    *("ftsys.__version__", "ftsys.console", "ftsys.did_you_mean", "ftsys.shipped", "ftsys.tasks", "ftsys.run_folder")
+}
 PLANNING_ROOMS = {"train", "probe", "bench", "cli", "demo", "run_glue"}
 HEAVY = {"torch", "transformers", "datasets", "deepspeed", "pandas", "sklearn", "scipy"}
 STOCK_TRAINER = {"Trainer", "TrainingArguments"}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
+from ftsys.console.printer import show
 from ftsys.errors import DONE, ConfigError
 
 BENCHMARKS = {
@@ -28,7 +29,7 @@ def main(words: Sequence[str]) -> int:
     """Run the benchmark that the first word names; the rest are its flags. Raises ConfigError for an unknown name."""
     if not words or words[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:8} {measures}" for name, measures in BENCHMARKS.items())
-        print(f"usage: ftsys bench NAME [FLAGS]\n\nbenchmarks (NAME --help for flags):\n{lines}")
+        show(f"usage: ftsys bench NAME [FLAGS]\n\nbenchmarks (NAME --help for flags):\n{lines}")
         return DONE
     if words[0] not in BENCHMARKS:
         raise ConfigError(f"bench {words[0]!r} does not exist. Use one of {sorted(BENCHMARKS)}.")

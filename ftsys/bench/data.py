@@ -21,6 +21,7 @@ import numpy as np
 from ftsys.bench.harness.inputs import MAX_LENGTH, Pairs, Split, read_pairs
 from ftsys.bench.harness.output import add_output_option
 from ftsys.bench.harness.record import Measurement, interleaved, write_record
+from ftsys.console.printer import show
 from ftsys.data.build_store import StoreRequest, write_store
 from ftsys.data.store.index import BatchTable, SplitIndex, StoreIndex, TokenizerFacts
 from ftsys.data.store.reader import Store
@@ -239,5 +240,5 @@ def main(argv: Sequence[str]) -> int:
     found = bench_data(options.rows, options.repeats, options.model)
     print_table(found)
     if options.output is not None:
-        print(write_record(options.output, "data", **found))
+        show(str(write_record(options.output, "data", **found)))
     return 0

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftsys.bench.harness.output import Findings, add_output_option, conclude, say
+from ftsys.bench.harness.output import Findings, add_output_option, conclude
 from ftsys.bench.harness.record import Measurement
+from ftsys.console.printer import say
 from ftsys.errors import ConfigError
 
 SECONDS = 540.0

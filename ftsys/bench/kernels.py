@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from ftsys.bench.harness.output import Cell, Findings, add_output_option, conclude, say
+from ftsys.bench.harness.output import Cell, Findings, add_output_option, conclude
 from ftsys.bench.harness.record import Measurement
+from ftsys.console.printer import say
 from ftsys.errors import DONE, FAILED, ConfigError
 from ftsys.kernels.triton_attention.tiles import SHARED_BYTES
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from ftsys.bench.harness.output import Cell, Findings, add_output_option, conclude, say
+from ftsys.bench.harness.output import Cell, Findings, add_output_option, conclude
 from ftsys.bench.harness.record import Measurement
+from ftsys.console.printer import say
 from ftsys.errors import ConfigError
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -22,7 +23,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "modernbert-base": {"model_type": "modernbert"},
     "deberta-v3-base": {
-        "model_type": "deberta-v2", "vocab_size": 128_100, "relative_attention": True, "share_att_key": True,
+        "model_type": "deberta-v2", "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "vocab_size": 128_100, "relative_attention": True, "share_att_key": True,
         "pos_att_type": ["p2c", "c2p"], "position_buckets": 256, "norm_rel_ebd": "layer_norm", "type_vocab_size": 0,
         "position_biased_input": False,
     },

@@ -14,6 +14,7 @@ from typing import Any
 from ftsys.bench.harness.output import add_output_option
 from ftsys.bench.harness.record import Measurement, write_record
 from ftsys.bench.memory_parts.cases import Case, cases
+from ftsys.console.printer import show
 
 TOLERANCE = 0.10
 """Largest allowed difference of a prediction, as a fraction of the measurement."""
@@ -104,9 +105,9 @@ def main(argv: Sequence[str]) -> int:
     )
     add_output_option(parser)
     options = parser.parse_args(argv)
-    print(f"{'case':88} {'predicted':>9} {'measured':>9} MiB")
+    show(f"{'case':88} {'predicted':>9} {'measured':>9} MiB")
     found = bench_memory(options.only, options.keep)
-    print(f"{len(found['ratios'])} cases, largest difference {worst(found):.1%}")
+    show(f"{len(found['ratios'])} cases, largest difference {worst(found):.1%}")
     if options.output is not None:
-        print(write_record(options.output, "memory", **found))
+        show(str(write_record(options.output, "memory", **found)))
     return int(worst(found) > TOLERANCE)

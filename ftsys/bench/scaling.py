@@ -9,11 +9,12 @@ import numpy as np
 
 from ftsys.bench.harness.local_ranks import free_port, rank_variables
 from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, note
-from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse, say
+from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.peers import OURS, peer_spec
 from ftsys.bench.harness.rounds import Blocks, Crew, Ranks, in_turns
 from ftsys.bench.imbalance import PER_RANK, RANKS, Lengths, drawn_lengths, ours, stock
 from ftsys.config import build_run, resolve_task
+from ftsys.console.printer import say
 from ftsys.data.prepare import ensure_store
 
 MODELS = ("minilm",)

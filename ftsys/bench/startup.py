@@ -16,9 +16,10 @@ from pathlib import Path
 from ftsys.bench.harness.inputs import MAX_LENGTH, Pairs, read_pairs
 from ftsys.bench.harness.measuring import note
 from ftsys.bench.harness.models import model_folders
-from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse, say
+from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.rounds import Blocks, Figures, PeerFailed, in_turns
 from ftsys.config import build_run, dump_toml
+from ftsys.console.printer import say
 from ftsys.run_folder.layout import METRICS_LOG
 
 MODELS = ("minilm",)

@@ -108,6 +108,10 @@ def _what_to_write(field: FieldInfo) -> str:
 def unknown_key_message(key: str, value: Any) -> str:
     """Return the message about an unknown key, with the most similar known key."""
     found = _nearest_key(key)
+    if isinstance(value, Mapping) and "." not in key:
+        known = ", ".join(f"[{name}]" for name in (*SECTIONS, "trainer"))
+        near = nearest(key, (*SECTIONS, "trainer"))
+        return f"[{key}] is not a known section: {f'did you mean [{near}]?' if near else f'known ones are {known}.'}"
     if found:
         return f"{key}={value!r} is not a known key: did you mean {found}?"
     section = key.rpartition(".")[0]

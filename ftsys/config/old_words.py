@@ -5,10 +5,10 @@ nothing else knows the old word. Two records of earlier versions hold it: the id
 """
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ftsys.console.printer import say
 from ftsys.ranks import is_main_rank
 
 OLD_WORD = "embedded"
@@ -26,7 +26,7 @@ def todays_word(key: str, value: Any) -> Any:
     if is_main_rank() and _TOLD not in os.environ:
         os.environ[_TOLD] = "1"
         words = " and ".join(f'{key} = "{word}"' for key, word in TODAY.items())
-        print(f'note: "{OLD_WORD}" is the former name: write {words} instead.', file=sys.stderr, flush=True)
+        say(f'note: "{OLD_WORD}" is the former name: write {words} instead.')
     return TODAY[key]
 
 

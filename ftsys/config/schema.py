@@ -220,9 +220,10 @@ class EngineSection(Section):
     name of a kernel, which is an error if that kernel is not available."""
     compile: Switch = "auto"
     """True: torch.compile fuses dropout, residual and LayerNorm. "auto": it does not, because ftsys' own kernels do."""
-    cuda_graphs: Annotated[bool, Write("true or false")] = False
+    cuda_graphs: Switch = "auto"
     """True: forward and backward passes are recorded as CUDA graphs, one for each of a few batch sizes, and replayed.
-    Needs one GPU and `batch.global_size`."""
+    Needs one GPU and `batch.global_size`. "auto": where that is possible, and the host is predicted to take longer for
+    the launches of a step than the GPU for its computation."""
 
 
 class LaunchSection(Section):
@@ -258,4 +259,4 @@ class RunTree(Section):
     engine: EngineSection = EngineSection()
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
-    """Fields of transformers' TrainingArguments; passed on unchanged, and tried on a small model before a run starts."""
+    """Fields of transformers' TrainingArguments; passed on, and tried on a small model before a run starts."""

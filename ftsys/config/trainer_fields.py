@@ -119,6 +119,9 @@ REFUSED_TRAINER_FIELDS: dict[str, str] = {
 }
 """Fields that have no meaning in ftsys or that transformers 5 no longer has, with the reason."""
 
+SECRET_TRAINER_FIELDS: dict[str, str] = {"hub_token": "HF_TOKEN"}
+"""Fields that hold a secret, with the environment variable to use instead. A run writes [trainer] into its files."""
+
 KNOWN_TRAINER_FIELDS = frozenset({*OWNED_TRAINER_FIELDS, *REFUSED_TRAINER_FIELDS, *HONOURED_TRAINER_FIELDS})
 """All fields of TrainingArguments."""
 
@@ -142,8 +145,15 @@ def trainer_mistakes(run: RunTree) -> Iterator[Mistake]:
     """
     for name, value in run.trainer.items():
         text = _trainer_mistake(name, value) or _task_mistake(run, name, value)
-        if text:
+        if name in SECRET_TRAINER_FIELDS:
+            yield Mistake(f"trainer.{name} {secret_advice(SECRET_TRAINER_FIELDS[name])}", (f"trainer.{name}",))
+        elif text:
             yield Mistake(f"trainer.{name}={value!r} {text}.", (f"trainer.{name}",))
+
+
+def secret_advice(variable: str) -> str:
+    """Return the end of a message about a secret. Such a message never repeats the value."""
+    return f"is a secret, and a run's files are readable: set the environment variable {variable} instead."
 
 
 def best_metrics(run: RunTree) -> list[str]:

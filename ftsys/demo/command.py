@@ -12,19 +12,21 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from ftsys.console.printer import show
 from ftsys.errors import FAILED, ConfigError, StorageError
-from ftsys.run_folder.layout import METRICS_LOG, MODEL, PREDICTIONS, RESULTS
+from ftsys.files import is_full
+from ftsys.run_folder.layout import MODEL, PREDICTIONS, RESULTS
 from ftsys.run_folder.status import read_status_after_crash
+from ftsys.shipped import shipped
 from launcher.planner.world import usable_gpus
 
 CPU_RANKS = 2
-RUN_FILE = Path("configs/runs/demo.toml")
+RUN_FILE = "configs/runs/demo.toml"
 LAUNCHER = "import gc; gc.disable(); from deepspeed.launcher.launch import main; main()"
 """The garbage collector is off: while torch is imported, it takes a fifth of the time and frees nothing."""
 DESCRIPTION = (
@@ -58,7 +60,7 @@ class Devices:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit status. `--section.key value` overrides the demo's run file.
 
-    Raises ConfigError if the run file is missing, and StorageError if no run folder can be made.
+    Raises ConfigError for a wrong override and where no run folder can be made, StorageError for a full disk.
     """
     parser = argparse.ArgumentParser(prog="ftsys demo", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument(
@@ -70,11 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     known, overrides = parser.parse_known_args(arguments)
     devices = Devices(usable_gpus(os.environ), len(os.sched_getaffinity(0)))
-    run_file, run_folder = find_run_file(), new_run_folder(known.runs)
-    print(
-        f"Demo: a small paraphrase task, synthetic data, {devices}, deepspeed launcher. Results: {run_folder}",
-        flush=True,
-    )
+    run_file = shipped(RUN_FILE)
+    if overrides:
+        check_overrides(run_file, overrides)
+    run_folder = new_run_folder(known.runs)
+    show(f"Demo: a small paraphrase task, synthetic data, {devices}, deepspeed launcher. Results: {run_folder}")
     program = ["train", "--no-table", str(run_file), "--output_dir", str(run_folder), *overrides]
     launched = run_ranks(launch_command(devices, free_port(), program), rank_environment(devices, os.environ))
     status = exit_status(run_folder, launched)
@@ -83,20 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def find_run_file() -> Path:
-    """Find the run file in the checkout or in the installed package. Raises ConfigError if it is in neither."""
-    checkout = Path(__file__).parents[2] / RUN_FILE
-    installed = Path(sysconfig.get_path("data")) / "share" / "ftsys" / RUN_FILE
-    for path in (checkout, installed):
-        if path.is_file():
-            return path
-    raise ConfigError(f"the demo's run file is neither {str(checkout)!r} nor {str(installed)!r}: install ftsys again.")
+def check_overrides(run_file: Path, overrides: Sequence[str]) -> None:
+    """Find wrong overrides before a folder is made and ranks are started. Raises ConfigError."""
+    from ftsys.config import load_run
+
+    load_run(run_file, overrides)
 
 
 def new_run_folder(parent: Path) -> Path:
     """Make and return the next of PARENT/demo-001, demo-002, ...; safe for several starts at once.
 
-    Raises StorageError if it cannot be made.
+    Raises ConfigError if it cannot be made, StorageError if the disk is full.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +110,7 @@ def new_run_folder(parent: Path) -> Path:
                 number += 1
     except OSError as error:
         text = f"cannot make a run folder in {str(parent)!r}: {error.strerror}. Name another with --runs FOLDER."
-        raise StorageError(text) from error
+        raise (StorageError if is_full(error) else ConfigError)(text) from error
 
 
 def free_port() -> int:
@@ -143,7 +142,7 @@ def rank_environment(devices: Devices, environment: Mapping[str, str]) -> dict[s
 
 
 def run_ranks(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run the launcher and return its exit status. Sends it TERM on INT and TERM, so that the ranks save and exit.
+    """Run the launcher and return its exit status. Sends it TERM on INT, TERM and HUP, so that the ranks save and exit.
 
     The launcher runs in its own session, so that Ctrl-C reaches the ranks once, through the launcher, and not from the
     terminal too.
@@ -157,7 +156,10 @@ def run_ranks(command: Sequence[str], environment: Mapping[str, str]) -> int:
         if process is not None:
             process.terminate()
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
         process = subprocess.Popen(command, env=dict(environment), start_new_session=True)
         if stopped:  # the signal came before the process was started
@@ -184,8 +186,8 @@ def print_results(run_file: Path, overrides: Sequence[str], run_folder: Path) ->
     from ftsys.config import load_run, resolve_task
     from ftsys.data.sources.source import open_source
     from ftsys.demo.bag_of_words import bag_of_words_baseline
-    from ftsys.report.table import Row, history_rows, print_final
-    from ftsys.run_folder.metrics_log import read_metrics
+    from ftsys.report.runs import rows_of_run
+    from ftsys.report.table import Row, print_final
 
     run = load_run(run_file, overrides)
     task = resolve_task(run)
@@ -193,7 +195,7 @@ def print_results(run_file: Path, overrides: Sequence[str], run_folder: Path) ->
     train, validation = (source.batches(split) for split in (task.train_split or "", task.evaluation_splits[0]))
     with threadpool_limits(1):  # such a small regression is many times slower on many threads
         baseline = Row(label="bag of words (baseline)", metrics=bag_of_words_baseline(train, validation))
-    rows = history_rows(read_metrics(run_folder / METRICS_LOG))
+    rows = rows_of_run(run_folder)
     kind = "synthetic data" if source.synthetic else str(run.data.source)
     places = {
         "results": run_folder / RESULTS,

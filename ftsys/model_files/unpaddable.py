@@ -1,7 +1,7 @@
 """Lists the types of models whose rows depend on padding, so that they are refused before anything is prepared.
 
-A test makes a small model of each type and compares. `ftsys.models.proof.padding` asks models of other types, once
-their weights are loaded. Imports no torch.
+A test makes a small model of each type and compares. Models of other types are asked by `ftsys.train.padding_side`,
+once their weights are loaded. Imports no torch.
 """
 
 from ftsys.errors import ConfigError

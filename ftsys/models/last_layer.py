@@ -15,7 +15,7 @@ from ftsys.kernels.native.attention import native_first_tokens, takes
 from ftsys.kernels.native.library import NATIVE
 from ftsys.models.dropout import KeyedDropout, attention_dropout
 from ftsys.models.fused import FusedAddNorm
-from ftsys.models.subclass import Replacement, become
+from ftsys.models.instances.subclass import Replacement, become
 
 _PARTS = {"query": nn.Linear, "key": nn.Linear, "value": nn.Linear, "dropout": KeyedDropout}
 """Submodules by which an attention like BERT's is recognized, whatever the name of its class."""

@@ -16,14 +16,13 @@ from ftsys.errors import ConfigError
 from ftsys.kernels.batch_windows import KnownSites
 from ftsys.kernels.layout import PackedLayout
 from ftsys.models.attention_interface import ATTENTION_NAME, register_attention
-from ftsys.models.changes import Changes, recorded
 from ftsys.models.dropout import install_keyed_dropout
 from ftsys.models.families import FAMILIES, Family, why_not_packable
-from ftsys.models.fused import install_fused_layers
+from ftsys.models.fused import install_fused_layers, install_rms_norms
+from ftsys.models.instances.changes import Changes, recorded
 from ftsys.models.joint_linear import join_linear_layers
 from ftsys.models.last_layer import skip_unused_rows
 from ftsys.models.layout_slot import LayoutSlot, first_tokens
-from ftsys.models.rms_norm import install_rms_norms
 
 __all__ = ["FAMILIES", "PackedView", "why_not_packable"]
 
@@ -32,7 +31,7 @@ _INSTALLATION = "_ftsys_installation"
 
 @dataclass
 class _Installation:
-    """Holds what is on a model while it has views. It is an attribute of the model, so a copy has its own."""
+    """Holds what is on a model while it has views. An attribute of the model: a copy of the model has its own."""
 
     slot: LayoutSlot
     changes: Changes

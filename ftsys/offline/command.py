@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftsys.config import DataSection, RunConfig, load_run, resolve_task, split_overrides
+from ftsys.console.printer import show
 from ftsys.data.hub_offline import OFFLINE_VARIABLES
 from ftsys.data.sources.glue_files import is_glue, tasks_in
 from ftsys.data.sources.source import Source, open_source
@@ -49,10 +50,10 @@ def main(words: Sequence[str]) -> int:
         assets = of_run(load_run(options.run_file, overrides))
     caches = HfCaches.under(options.hf_home) if options.hf_home else HfCaches.of_this_process()
     for placed in put(assets, caches):
-        print(f"{placed.what:<44} {'put into' if placed.new else 'was in  '} {placed.path}", flush=True)
+        show(f"{placed.what:<44} {'put into' if placed.new else 'was in  '} {placed.path}")
     home = {"HF_HOME": str(options.hf_home)} if options.hf_home else {}
     switched = home | dict.fromkeys((*OFFLINE_VARIABLES, "HF_EVALUATE_OFFLINE"), "1")
-    print("without a network:", " ".join(f"{name}={value}" for name, value in switched.items()), "python SCRIPT.py")
+    show(f"without a network: {' '.join(f'{name}={value}' for name, value in switched.items())} python SCRIPT.py")
     return DONE
 
 

@@ -1,5 +1,6 @@
 """Collects the facts that need torch or the other nodes: devices, rendezvous, clocks, bandwidth of an all-reduce."""
 
+import os
 import shutil
 import statistics
 import subprocess
@@ -16,6 +17,8 @@ MEGABYTES = {"gloo": 16, "nccl": 64}
 
 REPEATS = 3
 _SMI_SECONDS = 8.0
+_PREFIXES = ("NCCL_", "TORCH_NCCL_", "TORCH_DISTRIBUTED_", "CUDA_LAUNCH_")
+"""Beginnings of the environment variables that decide how GPUs talk to each other."""
 
 
 def device_facts(probe: Probe) -> dict[str, Any]:
@@ -33,6 +36,7 @@ def device_facts(probe: Probe) -> dict[str, Any]:
         "cpu_bf16": this_machine({}, device="cpu").bf16_supported,
         "gpus": [],
         "driver": _driver_facts(),
+        "variables": {name: os.environ[name] for name in sorted(os.environ) if name.startswith(_PREFIXES)},
     }
     if torch.cuda.is_available():
         facts["bf16"] = torch.cuda.is_bf16_supported(False)

@@ -73,4 +73,5 @@ class Probe:
     def report(self, group: str, facts: Any) -> None:
         """Write one group of facts."""
         with self._lock:
-            print(json.dumps({"probe": self.number, "group": group, "facts": facts}), file=self._out, flush=True)
+            self._out.write(json.dumps({"probe": self.number, "group": group, "facts": facts}) + "\n")
+            self._out.flush()

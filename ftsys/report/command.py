@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ftsys.console.printer import show
 from ftsys.errors import DONE
 from ftsys.report.runs import comparison_rows, find_runs
 from ftsys.report.table import print_final
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     runs = find_runs(options.runs)
     if options.json:
-        print(json.dumps([run.as_json() for run in runs], indent=2))
+        show(json.dumps([run.as_json() for run in runs], indent=2))
         return DONE
     rows, extra = comparison_rows(runs)
     unfinished = [f"{run.folder}: {run.state}: {run.reason}" for run in runs if run.reason]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from ftsys.console.printer import plain, say
 from ftsys.ranks import is_main_rank
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 5.0
 """Shortest time between two lines of text, in seconds; the first and the last line are always written."""
+
+RATE_SECONDS = 1.0
+"""Shortest time from which a rate is computed, in seconds: the first rows come at once, from a queue or a cache."""
 
 BAR_SECONDS = 0.1
 """Shortest time between two drawings of the bar, in seconds."""
@@ -78,7 +82,7 @@ class Progress:
         if self.enabled and self._bar is not None:
             self._bar.print(text)
         elif self.enabled:
-            print(text, file=self._stream, flush=True)
+            say(text, self._stream)
 
     def skip(self, seconds: float) -> None:
         """Exclude `seconds` that were spent on another task (an evaluation, a save) from the rate."""
@@ -100,7 +104,7 @@ class Progress:
     def details(self) -> list[str]:
         """Return rate, remaining time (at the end, elapsed time) and other values, as texts."""
         elapsed = self._clock() - self._started
-        rate = (self.done - self.initial) / elapsed if elapsed > 0 else 0.0
+        rate = (self.done - self.initial) / elapsed if elapsed >= RATE_SECONDS else 0.0
         texts = [f"{_short(rate)} {self.unit}/s"] if rate else []
         if self.total is not None and self.done >= self.total:
             texts.append(f"in {_duration(elapsed)}")
@@ -113,7 +117,7 @@ class Progress:
         if self._bar is not None:
             self._bar.draw()
         else:
-            print(self.line(), file=self._stream, flush=True)
+            say(self.line(), self._stream)
 
 
 class SplitProgress:
@@ -179,7 +183,7 @@ class _Bar:
         self._rich.update(self._task, completed=self._progress.done, details=details, refresh=True)
 
     def print(self, text: str) -> None:
-        self._rich.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._rich.console.print(plain(text), highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         self._rich.stop()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError, RunFolderError
-from ftsys.report.table import Row
-from ftsys.run_folder.layout import RESULTS, STATUS
+from ftsys.report.table import Row, history_rows
+from ftsys.run_folder.layout import METRICS_LOG, RESULTS, STATUS
+from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status
 
@@ -43,6 +44,19 @@ class RunSummary:
         """Convert to plain JSON values."""
         known = {name: getattr(self, name) for name in ("task", "seed", "model", "state", "reason", "loss")}
         return {"folder": str(self.folder), **known, "metrics": dict(self.metrics)}
+
+
+def rows_of_run(folder: Path, first_attempt: int = 1) -> list[Row]:
+    """Make a row of each evaluation while training, and of each other labelled split under the final weights."""
+    rows = history_rows(read_metrics(folder / METRICS_LOG, first_attempt=first_attempt))
+    results = read_results(folder) or {"steps": 0, "epochs": 0.0, "metrics": {}}
+    shown = {row.split for row in rows if row.step == results["steps"]}
+    for split, found in results["metrics"].items():
+        metrics = {name: value for name, value in found.items() if name not in _NO_METRIC}
+        if metrics and split not in shown:
+            known = {"epoch": results["epochs"], "step": results["steps"], "split": split}
+            rows.append(Row(**known, eval_loss=found.get("loss"), metrics=metrics))
+    return rows
 
 
 def find_runs(given: Sequence[Path]) -> list[RunSummary]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from ftsys.console.printer import plain
+
 GAP = 2
 """Spaces between columns."""
 
@@ -99,7 +101,8 @@ def print_lines(lines: Iterable[Line], stream: TextIO | None = None) -> None:
     """Print lines of a table, with styles if `stream` is a terminal."""
     stream = sys.stdout if stream is None else stream
     if not stream.isatty():
-        stream.writelines(line.text.rstrip() + "\n" for line in lines)
+        stream.writelines(plain(line.text).rstrip() + "\n" for line in lines)
+        stream.flush()
         return
     from rich.console import Console
     from rich.text import Text
@@ -107,7 +110,7 @@ def print_lines(lines: Iterable[Line], stream: TextIO | None = None) -> None:
     styles = {"title": "bold", "header": "bold cyan", "rule": "dim", "best": "bold green"}
     console = Console(file=stream, highlight=False)
     for line in lines:
-        console.print(Text(line.text.rstrip(), style=styles.get(line.kind, "")), soft_wrap=True)
+        console.print(Text(plain(line.text).rstrip(), style=styles.get(line.kind, "")), soft_wrap=True)
 
 
 @dataclass(frozen=True)

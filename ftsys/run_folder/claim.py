@@ -57,7 +57,10 @@ WRITTEN = (
 )
 """Patterns of the files that --overwrite removes. Logs stay: the launcher already writes those of the new attempt."""
 
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
+_DENIED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG),
+    errno.ENOENT,  # /proc and the like: folders cannot be made there
+)
 
 
 @dataclass(frozen=True)

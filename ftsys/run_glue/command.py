@@ -1,11 +1,11 @@
 """Implements `ftsys run-glue FLAGS`: makes a run file of the flags, runs it, and writes the script's result files."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.config import RunConfig, build_run, dump_tree, resolve_task
+from ftsys.console.printer import say, show
 from ftsys.errors import DONE, ConfigError
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
@@ -31,9 +31,9 @@ def main(arguments: Sequence[str]) -> int:
     if request.logging_dir:
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", request.logging_dir)
     if is_main_rank():
-        print(run_file_text(request, run, ranks), flush=True)
+        show(run_file_text(request, run, ranks))
         for note in (*notes, *request.notes):
-            print(f"note: {note}", file=sys.stderr, flush=True)
+            say(f"note: {note}")
     results = _train(run, request) if request.train else _predict(run, request)
     if is_main_rank():
         write_result_files(Path(run.output_dir), resolve_task(run), results, request)

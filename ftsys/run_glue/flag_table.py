@@ -26,6 +26,9 @@ RUN_FILE_KEYS = {
 }
 """Flags whose value becomes the value of a run file's key."""
 
+SECRETS = ("hub_token", "token")
+"""Flags that hold a secret. They are refused without repeating it."""
+
 _BY_TOKENS = "evaluation packs batch.micro_tokens tokens into a batch"
 _NO_WORKERS = "a store is read from memory-mapped files, without workers"
 _OWN_BARS = "ftsys shows progress itself"

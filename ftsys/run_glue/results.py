@@ -47,19 +47,20 @@ def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> RunResults
     from ftsys.data.bundle import model_folder_of
     from ftsys.data.prepare import ensure_store
     from ftsys.report.progress import SplitProgress
-    from ftsys.train.predict import predict_splits
+    from ftsys.train.predict import check_replaceable, predict_splits
     from ftsys.train.setup import load_model
 
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
     missing = [name for name in names if name not in store.splits]
     ConfigError.raise_if(f"the source has no split {name!r}; it has {sorted(store.splits)}." for name in missing)
+    check_replaceable(Path(run.output_dir), store, names, "name another --output_dir")
     model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head)
     if fresh:
         raise ConfigError(
             f"--model_name_or_path {run.model.name!r} is not trained for a task of {task.num_outputs} output(s) "
             f"({', '.join(fresh)} would be made anew): add --do_train, or name a folder with a trained classifier."
         )
-    predicted = predict_splits(run, task, model, store, names, run.output_dir, write=True)
+    predicted = predict_splits(run, task, model, store, names, run.output_dir, Path(run.output_dir))
     metrics, speed = ({name: pair[kind] for name, pair in predicted.items()} for kind in (0, 1))
     return RunResults(metrics, speed)

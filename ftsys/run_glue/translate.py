@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.config import plain_tree
+from ftsys.config.trainer_fields import secret_advice
 from ftsys.config.trainer_known import HONOURED_TRAINER_FIELDS
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
-from ftsys.run_glue.flag_table import ALLOWED_VALUES, RUN_FILE_KEYS, TASKS, WITHOUT_EFFECT
+from ftsys.run_glue.flag_table import ALLOWED_VALUES, RUN_FILE_KEYS, SECRETS, TASKS, WITHOUT_EFFECT
 from ftsys.run_glue.flags import DEFAULTS, Flags
 from ftsys.run_glue.infer_task import LABEL, InferredTask, Wishes, infer_from_file, infer_from_hub
 from ftsys.tasks import GLUE, Task
@@ -101,7 +102,10 @@ def _unsupported(flags: Flags) -> Iterator[str]:
     for flag, value in flags.items():
         if flag in same and value not in (None, same[flag]):
             yield f"--{flag} {value!r} cannot be honoured: only {same[flag]!r}, which is used anyway. Leave it out."
-        if flag in ALLOWED_VALUES and value not in ALLOWED_VALUES[flag][0]:
+        if flag in SECRETS:
+            if value is not None:
+                yield f"--{flag} {secret_advice('HF_TOKEN')}"
+        elif flag in ALLOWED_VALUES and value not in ALLOWED_VALUES[flag][0]:
             yield f"--{flag} {value!r} cannot be honoured: {ALLOWED_VALUES[flag][1]}."
     if flags.get("fp16") and flags.get("bf16"):
         yield "--fp16 and --bf16 exclude each other: write one of the two."

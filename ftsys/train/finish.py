@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from safetensors.torch import save_file
 
 from ftsys.data.bundle import model_folder_of
 from ftsys.distributed import decided_by_rank_0
@@ -22,6 +21,7 @@ from ftsys.run_folder.layout import MODEL, TRAINER_STATE, predictions_file
 from ftsys.run_folder.predictions import scores_from_logits, write_predictions, write_submission
 from ftsys.run_folder.results import model_card, write_results
 from ftsys.tasks import Task
+from ftsys.train.checkpoint.files import write_safetensors
 from ftsys.train.checkpoint.state_dict import export_state
 from ftsys.train.optimizer.master_adamw import masters_of
 from ftsys.train.perf.matmul_rate import matmul_rate
@@ -112,7 +112,8 @@ def write_split_predictions(folder: Path, task: Task, name: str, found: Predicti
 def save_plain_model(trainer: Trainer, folder: Path) -> None:
     """Write the float32 weights and the config for `from_pretrained`. Collective; rank 0 writes.
 
-    Raises StorageError when the disk refuses.
+    Raises StorageError when the disk refuses; the checkpoints are complete then, and the same command goes on from the
+    newest one.
     """
     state = export_state(trainer.model_wrapped, masters_of(trainer.optimizer))
     if trainer.args.process_index != 0:
@@ -122,8 +123,18 @@ def save_plain_model(trainer: Trainer, folder: Path) -> None:
     config.architectures = [type(trainer.model).__name__]
     with storage_errors(folder):
         config.save_pretrained(folder)
-        tensors = {name: tensor.contiguous() for name, tensor in (state.weights | state.buffers).items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        tensors = {name: tensor.cpu() for name, tensor in (state.weights | state.buffers).items()}
+        _replace_weights(folder / "model.safetensors", tensors)
+
+
+def _replace_weights(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a weights file next to its place, then move it there. OSError leaves the former file and no other."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write_safetensors(partial, tensors)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float) -> dict[str, Any]:
@@ -150,6 +161,7 @@ def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float
         "commit": commit(),
         "data": run.data.source,
         "store": str(session.store.path),
+        "store_fingerprint": session.store.fingerprint,
     }
 
 

@@ -16,7 +16,8 @@ from ftsys.model_files.head_order import head_names
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress
-from ftsys.run_folder.layout import MODEL, PREDICTIONS
+from ftsys.run_folder.layout import MODEL, PREDICTIONS, SUBMISSION
+from ftsys.run_folder.results import read_results
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:
@@ -29,15 +30,18 @@ if TYPE_CHECKING:
 
 def evaluate(run: RunConfig) -> int:
     """Print the metrics of the evaluation splits under OUTPUT_DIR/model. Writes nothing."""
-    return _use(run, write=False)
+    return _use(run, None)
 
 
-def predict(run: RunConfig) -> int:
-    """Write OUTPUT_DIR/predictions and submission for every evaluation and test split, and print the metrics."""
-    return _use(run, write=True)
+def predict(run: RunConfig, output: Path | None = None) -> int:
+    """Write predictions and submission for every evaluation and test split, and print the metrics.
+
+    They go to OUTPUT_DIR, or to `output`. Raises ConfigError where they would replace those of the run, of other data.
+    """
+    return _use(run, output or Path(run.output_dir))
 
 
-def _use(run: RunConfig, write: bool) -> int:
+def _use(run: RunConfig, output: Path | None) -> int:
     from ftsys.data.prepare import ensure_store
 
     quiet_libraries()
@@ -47,22 +51,52 @@ def _use(run: RunConfig, write: bool) -> int:
         store = ensure_store(run, task, progress)
     from ftsys.train.setup import load_model
 
-    names = [*task.evaluation_splits, *(task.test_splits if write else ())]
-    names = [name for name in names if name in store.splits]
+    names = _names(task, store, predicting=output is not None)
+    if output is not None:
+        check_replaceable(output, store, names, "write them elsewhere, with --output FOLDER")
     with tempfile.TemporaryDirectory() as scratch:
         model, _ = load_model(model_folder, task, run.train.seed)
-        found = predict_splits(run, task, model, store, names, scratch, write)
+        found = predict_splits(run, task, model, store, names, scratch, output)
     if is_main_rank():
-        _print_metrics(f"{task.name}, model in {model_folder}", found, run, write)
+        _print_metrics(f"{task.name}, model in {model_folder}", found, output)
     return DONE
 
 
+def _names(task: Task, store: Store, predicting: bool) -> list[str]:
+    """Return the splits to use. Raises ConfigError if there is none."""
+    wanted = (*task.evaluation_splits, *(task.test_splits if predicting else ()))
+    names = [name for name in wanted if name in store.splits]
+    if not names:
+        raise ConfigError(
+            f"task {task.name!r} has no split to {'predict' if predicting else 'evaluate'}: the source has "
+            f"{sorted(store.splits)}" + ("." if predicting else ", and `ftsys predict` takes those without labels.")
+        )
+    return names
+
+
+def check_replaceable(folder: Path, store: Store, names: Sequence[str], advice: str) -> None:
+    """Raise ConfigError if `folder` is a run's, and its predictions of one of these splits are of other data."""
+    results = read_results(folder) or {}
+    mine = {name for name in names if name in results.get("metrics", {})}
+    if mine and store.fingerprint[:16] not in (results.get("store_fingerprint", "")[:16], Path(results["store"]).name):
+        raise ConfigError(
+            f"predictions of {', '.join(sorted(mine))} in {str(folder / PREDICTIONS)!r} belong to results.json, and "
+            f"this is other data (or another data.max_length): {advice}."
+        )
+
+
 def predict_splits(
-    run: RunConfig, task: Task, model: PreTrainedModel, store: Store, names: Sequence[str], scratch: str, write: bool
+    run: RunConfig,
+    task: Task,
+    model: PreTrainedModel,
+    store: Store,
+    names: Sequence[str],
+    scratch: str,
+    output: Path | None,
 ) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
     """Predict splits with a trained model; returns metrics and speed by split. Collective; leaves the process group.
 
-    With `write`, rank 0 writes the predictions into the run folder. `scratch` is as for `prediction_trainer`.
+    Rank 0 writes the predictions below `output`, unless that is None. `scratch` is as for `prediction_trainer`.
     """
     from ftsys.distributed import decided_by_rank_0
     from ftsys.train.finish import speed_of, split_metrics, write_split_predictions
@@ -79,24 +113,26 @@ def predict_splits(
             speed = speed_of(trainer.predict(split).metrics, "test_")
             found = trainer.parts.evaluator.predictions[name]
             predicted[name] = split_metrics(task, found, split), speed
-            if write:
-                folder = Path(run.output_dir)
-                decided_by_rank_0(partial(write_split_predictions, folder, task, name, found, split))
+            if output is not None:
+                decided_by_rank_0(partial(write_split_predictions, output, task, name, found, split))
     trainer.end()
     return predicted
 
 
 def _print_metrics(
-    title: str, predicted: Mapping[str, tuple[dict[str, float], dict[str, float]]], run: RunConfig, written: bool
+    title: str, predicted: Mapping[str, tuple[dict[str, float], dict[str, float]]], output: Path | None
 ) -> None:
     from ftsys.report.table import Row, print_final
 
-    rows = []
+    rows, notes = [], []
     for name, (metrics, _) in predicted.items():
         examples, loss = int(metrics.pop("examples")), metrics.pop("loss", None)
         rows.append(Row(split=name, eval_loss=loss, metrics=metrics, rows=examples))
-    places = {"predictions": Path(run.output_dir) / PREDICTIONS} if written else {}
-    print_final(rows, title=title, places=places)
+        notes += [] if metrics else [f"{name} has no labels, so it has no metrics"]
+    places = {"predictions": output / PREDICTIONS} if output is not None else {}
+    if output is not None and (output / SUBMISSION).is_dir():
+        places["submission"] = output / SUBMISSION
+    print_final(rows, title=title, places=places, notes=notes)
 
 
 def _check_trained_for(task: Task, model_folder: Path) -> None:

@@ -5,14 +5,17 @@ import time
 from pathlib import Path
 
 from ftsys.config import RunConfig, identity_parts, resolve_task
+from ftsys.console.printer import say
 from ftsys.data.prepare import ensure_store
 from ftsys.data.store.reader import Store
-from ftsys.errors import DONE, ConfigError, StoppedEarly
+from ftsys.errors import DONE, StoppedEarly
 from ftsys.metrics import check_metric_names
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
+from ftsys.report.notes import show_notes
 from ftsys.report.progress import SplitProgress
-from ftsys.report.table import history_rows, print_final
+from ftsys.report.runs import rows_of_run
+from ftsys.report.table import print_final
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.claim import Claim, claim_run_folder
 from ftsys.run_folder.layout import METRICS_LOG, MODEL, PREDICTIONS, RESULTS
@@ -20,8 +23,9 @@ from ftsys.run_folder.status import read_status
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.tasks import Task
 from ftsys.train.fault_tolerance.signals import Interruption
-from launcher.planner.deepspeed_config import user_json_of
-from launcher.planner.plan import make_plan, this_machine
+from ftsys.train.perf.numa import bind_near_gpu
+from ftsys.train.preflight import check_before_claim, check_trainable
+from launcher.planner.plan import this_machine
 
 CHECK_ONLY = 1
 """Passed as the rank where a run folder is only checked: what is wrong with it is reported, nothing is changed."""
@@ -33,6 +37,7 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
     Every rank calls it. Raises FtsysError; status.json then holds the exit status that it carries.
     """
     task = resolve_task(run)
+    check_trainable(task)
     check_metric_names(task.metrics, task.regression)
     folder, interruption = Path(run.output_dir), Interruption()
     with interruption.watching():
@@ -65,25 +70,16 @@ def _say_done(folder: Path) -> None:
 
 
 def _prepare(run: RunConfig, task: Task) -> tuple[Store, float]:
-    """Return the store and the seconds it took. Raises ConfigError for a run that no rank could train."""
+    """Return the store and the seconds it took. Raises ConfigError or DataError for a run that no rank could train."""
     quiet_libraries()
     start = time.perf_counter()
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
-    evaluated = task.evaluation_splits if run.train.eval_every != "never" else ()
-    missing = [name for name in (task.train_split, *evaluated) if name not in store.splits]
-    if missing:
-        raise ConfigError(
-            f"the source has no split {missing[0] or 'train'!r}; it has {sorted(store.splits)}. "
-            'Give data.source such a split, or train without evaluation: train.eval_every = "never".'
-        )
-    # The plan itself is made once the model is loaded: this one only finds settings that cannot work here.
-    rows = len(store.splits[str(task.train_split)])
-    make_plan(run, this_machine(os.environ), train_rows=rows, deepspeed_json=user_json_of(run))
+    show_notes(*check_before_claim(run, task, store))
     if run.trainer:
         from ftsys.train.trial import try_settings
 
-        try_settings(run, task, rows)
+        try_settings(run, task, len(store.splits[str(task.train_split)]))
     return store, time.perf_counter() - start
 
 
@@ -96,8 +92,7 @@ def _train(
     status_writer: StatusWriter,
     interruption: Interruption,
 ) -> None:
-    if this_machine(os.environ).device == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it found no GPU
+    _settle_on_device()
     status_writer.write(None, "")
     from ftsys.distributed import leave_process_group
     from ftsys.train.fault_tolerance.watchdog import Watchdog
@@ -119,12 +114,20 @@ def _train(
     session.trainer.end()
 
 
+def _settle_on_device() -> None:
+    """Tell DeepSpeed that there is no GPU, about which it warns otherwise; or bind this rank near its GPU."""
+    if this_machine(os.environ).device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        return
+    line = bind_near_gpu(os.environ)
+    if line and (is_main_rank() or "FTSYS_OWN_LOG" in os.environ):
+        say(f"rank {os.environ.get('RANK', '0')}: {line}")
+
+
 def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str = "") -> None:
     """Print the metric table, a row for each evaluation, and where the results are. Rank 0 only."""
     if not is_main_rank():
         return
-    from ftsys.run_folder.metrics_log import read_metrics
-
     kind = {"synthetic": "synthetic data"}.get(str(run.data.source), str(run.data.source))
     if isinstance(run.data.source, dict):
         kind = "own files"
@@ -134,9 +137,9 @@ def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str
         "model": folder / MODEL,
         "log of metrics": folder / METRICS_LOG,
     }
-    rows = history_rows(read_metrics(folder / METRICS_LOG, first_attempt=first_attempt))
+    rows = rows_of_run(folder, first_attempt)
     notes = [note] if note else []
     if not rows:
-        notes.append('no evaluation while training: no evaluation split, or train.eval_every = "never"')
+        notes.append("no split but the training split has labels, so there are no metrics: see the predictions")
     there = {name: path for name, path in places.items() if path.exists()}
     print_final(rows, title=f"{task.name}, {kind}", places=there, notes=notes)

@@ -1,7 +1,6 @@
 """Trains in one rank, once the store is there: open a session (model, plan, Trainer), then train it."""
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from transformers.trainer_callback import PrinterCallback
 
 from ftsys.config import RunConfig, dump_toml, run_identity
+from ftsys.console import printer
 from ftsys.data.bundle import model_folder_of
 from ftsys.data.store.reader import Store
 from ftsys.distributed import decided_by_rank_0
@@ -57,7 +57,7 @@ from launcher.planner.plan import Plan
 def say(line: str) -> None:
     """Print a line for people from rank 0, on standard error: standard output holds results only."""
     if is_main_rank():
-        print(line, file=sys.stderr, flush=True)
+        printer.say(line)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ftsys.console.printer import show
 from ftsys.data.bundle import BUNDLE_NAME, verify_bundle
 from ftsys.data.store.index import INDEX_NAME
 from ftsys.data.store.reader import verify_store
@@ -32,5 +33,5 @@ def verify(path: str) -> int:
     if not found:
         raise ConfigError(f"{path!r} holds no checkpoint: nothing can be verified.")
     for each, damage in found.items():
-        print("\n".join(f"{each}: {line}" for line in damage) or f"{each}: whole")
+        show("\n".join(f"{each}: {line}" for line in damage) or f"{each}: whole")
     return BAD_INPUT if any(found.values()) else DONE

@@ -23,7 +23,7 @@ from launcher.agent.rank_links import RankLinks
 from launcher.command_lines import LaunchSpec, launcher_command
 from launcher.host.cpu_affinity import CoreAssignment, assign_cores, thread_environment, usable_cores
 from launcher.host.preflight import check_machine, rendezvous_port
-from launcher.host.rank_environment import CPU_ENVIRONMENT, gloo_environment
+from launcher.host.rank_environment import CPU_ENVIRONMENT, interface_environment
 from launcher.log_files import title_line
 from launcher.planner.world import cpu_has_bf16, gpu_has_bf16, usable_gpus
 from launcher.protocol import AGENT_SOCKET, Message, OrderReader, encode_report
@@ -157,7 +157,10 @@ class Agent:
 
     def _rank_environment(self, hosts: list[str]) -> dict[str, str]:
         devices = {} if self._gpus else CPU_ENVIRONMENT
-        threads, gloo = thread_environment(self._cores, os.environ), gloo_environment(hosts, self._node, os.environ)
+        threads, gloo = (
+            thread_environment(self._cores, os.environ),
+            interface_environment(hosts, self._node, os.environ),
+        )
         return {**threads, **devices, **gloo}
 
     def _leave(self, order: Message) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO
 
+from ftsys.console.printer import copy_err
 from ftsys.errors import LaunchError
 from launcher.command_lines import (
     agent_command,
@@ -99,9 +100,7 @@ class AgentConnection:
     def _copy_errors(self, text: bytes) -> None:
         self.errors = (self.errors + text)[-MAX_ERROR_BYTES:]
         if self.started and text:
-            with suppress(OSError, ValueError):  # the terminal is gone
-                sys.stderr.buffer.write(text)
-                sys.stderr.flush()
+            copy_err(text)
 
     def close_input(self) -> None:
         """Close the agents' standard input, which tells them to end."""

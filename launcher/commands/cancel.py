@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ftsys.console.printer import show
 from ftsys.errors import DONE
 from launcher.commands.parser import SubParsers, add_run_folder_command
 from launcher.slurm.job import LIVE, cancel, refuse_overrides, require_job_number, state
@@ -19,8 +20,8 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     number = require_job_number(Path(options.folder))
     found = state(number)
     if found not in LIVE:
-        print(f"job {number} has ended already ({found})")
+        show(f"job {number} has ended already ({found})")
         return DONE
     cancel(number)
-    print(f"job {number} will end: ranks that are training save a checkpoint first")
+    show(f"job {number} will end: ranks that are training save a checkpoint first")
     return DONE

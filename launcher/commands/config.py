@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ftsys.config import load_run
+from ftsys.console.printer import show
 from ftsys.errors import DONE, ConfigError
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.commands.planning import (
@@ -42,7 +43,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     """Print or write the file; returns the exit status. Raises ConfigError for a run without a DeepSpeed file."""
     if options.write_shipped:
         with _writing(options.write_shipped):
-            print(f"{len(write_shipped(options.write_shipped))} files written to {options.write_shipped}")
+            show(f"{len(write_shipped(options.write_shipped))} files written to {options.write_shipped}")
         return DONE
     if options.run is None:
         raise ConfigError("no run file was given: write `ftlaunch config RUN.toml`.")
@@ -50,12 +51,12 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     # A user who asks for the DeepSpeed file will start the run with DeepSpeed.
     plan, text = plan_run(run, replace(requested_world(run, options), launcher="deepspeed"), options.train_rows)
     if options.output is None:
-        print(text, end="")
+        show(text, end="")
         return DONE
     path = options.output / file_name(plan) if options.output.is_dir() else options.output
     with _writing(path):
         path.write_text(text, encoding="utf-8")
-    print(path)
+    show(str(path))
     return DONE
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
+from ftsys.console.printer import show
 from launcher.backends.machines import Machines
 from launcher.backends.select import Choice, port_seed
 from launcher.command_lines import forwarded_environment
@@ -39,7 +40,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     """
     # Imported here, so that other commands do not pay for them.
     from launcher.doctor.checks import run_checks
-    from launcher.doctor.findings import exit_status, show, to_json
+    from launcher.doctor.findings import as_text, exit_status, to_json
     from launcher.doctor.probes import collect_facts
 
     start = time.monotonic()
@@ -47,7 +48,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     environ = forwarded_environment(os.environ) if request.backend == "hostfile" else {}
     findings = run_checks(collect_facts(request, environ))
     seconds = time.monotonic() - start
-    print(to_json(findings, request.nodes, seconds) if options.json else show(findings, seconds), end="")
+    show(to_json(findings, request.nodes, seconds) if options.json else as_text(findings, seconds), end="")
     return exit_status(findings)
 
 

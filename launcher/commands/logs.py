@@ -1,11 +1,12 @@
 """Runs `ftlaunch logs`: prints the log of a run folder's SLURM job."""
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import BinaryIO
 
+from ftsys.console.printer import copy_out
+from ftsys.console.streams import reader_is_gone
 from ftsys.errors import DONE, LaunchError
 from ftsys.run_folder.layout import LOGS
 from launcher.commands.parser import SubParsers, add_run_folder_command
@@ -34,7 +35,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
         while True:
             live = options.follow and state(number) in LIVE  # asked before reading, so the last lines are not missed
             copy_rest(stream)
-            if not live:
+            if not live or reader_is_gone():
                 return DONE
             time.sleep(LOG_POLL_SECONDS)
 
@@ -42,5 +43,4 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
 def copy_rest(stream: BinaryIO) -> None:
     """Copy everything that is new in the stream to standard output."""
     while piece := stream.read(1 << 16):
-        sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+        copy_out(piece)

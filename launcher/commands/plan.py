@@ -4,6 +4,7 @@ import argparse
 import json
 
 from ftsys.config import RunConfig, load_run
+from ftsys.console.printer import show
 from ftsys.errors import DONE
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.commands.planning import (
@@ -43,11 +44,11 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     found, unknown = _candidates(run, world)
     if options.json:
         values = {**json.loads(plan.to_json()), **(as_values(found) if found else {"memory_unknown": unknown})}
-        print(json.dumps(values, indent=2))
+        show(json.dumps(values, indent=2))
         return DONE
-    print(show_plan(plan), end="")
-    print()
-    print(show_candidates(found, options.all) if found else f"memory        not known: {unknown}\n", end="")
+    show(show_plan(plan), end="")
+    show()
+    show(show_candidates(found, options.all) if found else f"memory        not known: {unknown}\n", end="")
     return DONE
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
+from ftsys.console.printer import say
 from ftsys.errors import STOPPED_EARLY, ConfigError
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.layout import LOGS
@@ -19,7 +20,6 @@ from launcher.command_lines import LaunchSpec, forwarded_environment
 from launcher.commands.machine_options import add_machine_options, chosen_backend, machines_of
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.commands.planning import plan_run
-from launcher.console import say
 from launcher.controller import Controller
 from launcher.exit_report import closing_lines, outcome_of
 from launcher.planner.world import World

@@ -1,17 +1,20 @@
 """Runs `ftlaunch sbatch`: renders the batch script of one run, and prints or submits it."""
 
 import argparse
+import dataclasses
 import shlex
-import sysconfig
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
+from ftsys.console.printer import say, show
 from ftsys.errors import DONE, LaunchError
+from ftsys.shipped import shipped
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.commands.planning import plan_run
 from launcher.planner.world import World
 from launcher.slurm.batch_script import Job, render
 from launcher.slurm.job import submit
+from launcher.slurm.site import CPUS_PER_GPU, cpus_for_gpus, gpus_in
 
 REPEATED = (
     ("--module", "NAME", "an environment module to load"),
@@ -33,7 +36,14 @@ def _add_resource_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--nodes", type=int, metavar="N", help="number of nodes (default: launch.nodes)")
     add("--gpus-per-node", type=int, metavar="N", help="GPUs of each node (default: launch.gpus_per_node)")
-    add("--cpus-per-node", type=int, metavar="N", default=0, help="cores of each node (default: the partition's)")
+    add(
+        "--cpus-per-node",
+        type=int,
+        metavar="N",
+        default=0,
+        help="CPUs of each node (default: the site's for each GPU, else the GPUs' share of a node, else "
+        f"{CPUS_PER_GPU} for each GPU; with --cpu the partition's)",
+    )
     add("--cpu", action="store_true", help="compute on CPUs, with one rank on each node")
     add("--gres", default="", help="such as gpu:a100:4, instead of --gpus-per-node")
     add("--time", default=Job.time, help="time limit, in sbatch's format (default: %(default)s)")
@@ -80,23 +90,24 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     Raises ConfigError for a run that cannot work, LaunchError for a value that cannot be passed on.
     """
     run = load_run(options.run, overrides)
-    job = _job(options, run, overrides)
+    job = _with_cpus(_job(options, run, overrides))
     text = render(job)
+    _check_venv(options.venv, options.dry_run)
     if not options.gres:
         _check_world(run, job)
     if options.dry_run:
-        print(text, end="")
+        show(text, end="")
         return DONE
     folder = Path(job.run_folder)
     number = submit(text, folder)
-    print(f"job {number}: {job.name}, {job.nodes} node(s); results in {folder}")
+    show(f"job {number}: {job.name}, {job.nodes} node(s); results in {folder}")
     place = shlex.quote(run.output_dir)
     for arguments, what in (
         (f"status {place}", "show its state"),
         (f"logs {place} --follow", "follow its log"),
         (f"cancel {place}", "end it"),
     ):
-        print(f"  ftlaunch {arguments:<{len(place) + 14}}   {what}")
+        show(f"  ftlaunch {arguments:<{len(place) + 14}}   {what}")
     return DONE
 
 
@@ -111,7 +122,7 @@ def _job(options: argparse.Namespace, run: RunConfig, overrides: list[str]) -> J
         arguments=(options.run, *overrides),
         folder=str(Path.cwd()),
         run_folder=str(Path(run.output_dir).absolute()),
-        scripts=str(scripts_folder()),
+        scripts=str(shipped("slurm/job.sh").parent),
         nodes=options.nodes if options.nodes is not None else run.launch.nodes,
         gpus_per_node=0 if options.cpu or options.gres else int(gpus),
         cpus_per_node=options.cpus_per_node,
@@ -130,6 +141,28 @@ def _job(options: argparse.Namespace, run: RunConfig, overrides: list[str]) -> J
     )
 
 
+def _check_venv(venv: str, dry_run: bool) -> None:
+    """Raise LaunchError for a --venv without a Python. A script that is only printed may be for another machine."""
+    python = Path(venv).absolute() / "bin" / "python"
+    if not venv or python.exists():
+        return
+    if not dry_run:
+        raise LaunchError(f"--venv {venv!r}: {str(python)!r} does not exist. Name the folder of a virtual environment.")
+    say(f"note: {str(python)!r} does not exist on this machine")
+
+
+def _with_cpus(job: Job) -> Job:
+    """Ask for CPUs where the command line names none: without, many sites give a job one CPU, whatever its GPUs."""
+    ranks = job.gpus_per_node or gpus_in(job.gres)
+    if job.cpus_per_node or ranks < 1:
+        return job
+    choice = cpus_for_gpus(ranks, job.partition)
+    cpus = max(choice.cpus, ranks) if choice.cpus else 0
+    if cpus:
+        say(f"ftlaunch: {cpus} CPUs of each node: {choice.why}; --cpus-per-node asks for others")
+    return dataclasses.replace(job, cpus_per_node=cpus)
+
+
 def _check_world(run: RunConfig, job: Job) -> None:
     """Find what cannot work on those nodes before the job waits in the queue. Raises ConfigError."""
     local = job.gpus_per_node or 1
@@ -144,16 +177,3 @@ def _check_world(run: RunConfig, job: Job) -> None:
             launcher="torchrun",
         ),
     )
-
-
-def scripts_folder() -> Path:
-    """Return the folder with job.sh and node.sh: the checkout's, else the one that the wheel installed.
-
-    Raises LaunchError if there is none.
-    """
-    checkout = Path(__file__).parents[2] / "slurm"
-    installed = Path(sysconfig.get_path("data")) / "share" / "ftsys" / "slurm"
-    for folder in (checkout, installed):
-        if (folder / "job.sh").exists():
-            return folder
-    raise LaunchError(f"job.sh is neither in {checkout} nor in {installed}: install ftsys again.")

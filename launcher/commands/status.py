@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ftsys.console.printer import show
 from ftsys.errors import DONE, LaunchError, RunFolderError
 from ftsys.run_folder.status import read_status
 from launcher.commands.parser import SubParsers, add_run_folder_command
@@ -22,8 +23,8 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     if number is None and run is None:
         raise LaunchError(f"{options.folder!r} is not a run folder: there is no status.json and no SLURM job in it.")
     if number is not None:
-        print(f"job {number}: {describe_job(number)[1]}")
-    print(f"run: {run or 'not started yet'}")
+        show(f"job {number}: {describe_job(number)[1]}")
+    show(f"run: {run or 'not started yet'}")
     return DONE
 
 

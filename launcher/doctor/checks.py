@@ -4,6 +4,7 @@ from launcher.doctor.devices import gpus, kernels, plan
 from launcher.doctor.facts import ClusterFacts
 from launcher.doctor.files import disk, folders, inputs, locks
 from launcher.doctor.findings import Finding
+from launcher.doctor.nccl import nccl_settings
 from launcher.doctor.network import all_reduce, clocks, look_ups, rendezvous
 from launcher.doctor.software import packages, python, reachability, sources
 
@@ -13,6 +14,7 @@ CHECKS = (
     packages,
     sources,
     gpus,
+    nccl_settings,
     kernels,
     plan,
     look_ups,

@@ -5,12 +5,7 @@ from typing import Any
 
 from launcher.doctor.facts import ClusterFacts
 from launcher.doctor.findings import Finding, by_value, error, names, ok, warning
-
-CHECKPOINT_BYTES = 12
-"""Bytes of a parameter in a checkpoint: its weight and two moments, in fp32."""
-
-MODEL_BYTES = 4
-"""Bytes of a parameter in the model that the run writes at its end."""
+from launcher.planner.cost.disk import CHECKPOINT_BYTES, bytes_at_most, most_checkpoints, size_text
 
 
 def folders(cluster: ClusterFacts) -> Iterator[Finding]:
@@ -60,11 +55,11 @@ def disk(cluster: ClusterFacts) -> Iterator[Finding]:
     free = {node: value for node, value in known.items() if value is not None}
     if not parameters or not free:
         return
-    count, least = most_checkpoints(cluster), min(free, key=lambda node: free[node])
-    needed = parameters * (CHECKPOINT_BYTES * count + MODEL_BYTES)
+    count, least = most_checkpoints(cluster.run.train), min(free, key=lambda node: free[node])
+    needed = bytes_at_most(cluster.run, parameters)
     value = (
-        f"{_size(free[least])} free for output_dir on {least}, {_size(needed)} needed: {count} checkpoint(s) of "
-        f"{_size(CHECKPOINT_BYTES * parameters)} at most, and the model"
+        f"{size_text(free[least])} free for output_dir on {least}, {size_text(needed)} needed: "
+        f"{count} checkpoint(s) of {size_text(CHECKPOINT_BYTES * parameters)} at most, and the model"
     )
     if free[least] < needed:
         yield error(
@@ -72,18 +67,6 @@ def disk(cluster: ClusterFacts) -> Iterator[Finding]:
         )
     else:
         yield ok("disk", value)
-
-
-def most_checkpoints(cluster: ClusterFacts) -> int:
-    """Return how many checkpoints exist at once: those that are kept, the best one, and the one being written."""
-    train = cluster.run.train
-    if train.save_every == "never":
-        return 0
-    return train.save_keep + (0 if train.eval_every == "never" else 1) + 1
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def inputs(cluster: ClusterFacts) -> Iterator[Finding]:

@@ -48,7 +48,7 @@ def exit_status(findings: Iterable[Finding]) -> int:
     return BAD_INPUT if any(each.severity == "error" for each in findings) else DONE
 
 
-def show(findings: Sequence[Finding], seconds: float) -> str:
+def as_text(findings: Sequence[Finding], seconds: float) -> str:
     """Return the findings as lines, errors last, then their counts; ends with a newline."""
     order: dict[Severity, int] = {"ok": 0, "warning": 1, "error": 2}
     width = max((len(each.what) for each in findings), default=0)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launcher.host.rank_environment import CPU_ENVIRONMENT, gloo_environment
+from launcher.host.rank_environment import CPU_ENVIRONMENT, interface_environment
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
 def _rank_environment(question: Mapping[str, Any], number: int) -> dict[str, str]:
     """Return the variables that an agent also sets for its ranks."""
     devices = CPU_ENVIRONMENT if question["cpu"] else {}
-    return {**devices, **gloo_environment(question["hosts"], number, os.environ)}
+    return {**devices, **interface_environment(question["hosts"], number, os.environ)}
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def _quota_v1(folder: Path) -> float | None:
 def assign_cores(cores: Cores, ranks: int, on_gpus: bool = False) -> CoreAssignment:
     """Divide the cores among the ranks of a machine, whole physical cores if there are enough.
 
-    Ranks on GPUs are not bound here: torchrun binds each to the cores near its GPU.
+    Ranks on GPUs are not bound here: each binds itself to the NUMA node of its GPU (`ftsys.train.perf.numa`).
     """
     count = cores.usable
     if on_gpus:

@@ -8,13 +8,14 @@ CPU_ENVIRONMENT: Mapping[str, str] = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATO
 """Variables that make torch and DeepSpeed compute on CPUs."""
 
 
-def gloo_environment(hosts: Sequence[str], number: int, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return gloo's network interface for host `number` of `hosts`; nothing for one host, or if the user has set it.
+def interface_environment(hosts: Sequence[str], number: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return gloo's and NCCL's network interface for host `number` of `hosts`; nothing for one host.
 
-    It is the interface towards the first host, which all others connect to; on the first host, towards the next one.
+    A variable that the user has set is left out. It is the interface towards the first host, which all others connect
+    to; on the first host, towards the next one. NCCL connects over it, and then finds InfiniBand by itself.
     """
     others = [host for host in hosts if host != hosts[number]]
-    if not others or "GLOO_SOCKET_IFNAME" in environ:
-        return {}
-    name = interface_towards(others[0] if number == 0 else hosts[0])
-    return {"GLOO_SOCKET_IFNAME": name} if name else {}
+    name = interface_towards(others[0] if number == 0 else hosts[0]) if others else None
+    # NCCL takes a name for the start of a name, unless "=" comes before it.
+    wanted = {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"} if name else {}
+    return {key: value for key, value in wanted.items() if key not in environ}

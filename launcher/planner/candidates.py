@@ -11,7 +11,7 @@ from typing import Any, Literal
 from launcher.planner.cost.activations import Device, MicroBatch, Precision
 from launcher.planner.cost.communication import sent_per_rank
 from launcher.planner.cost.memory import Memory, Setting, predicted_memory
-from launcher.planner.cost.step_time import Links, predicted_seconds
+from launcher.planner.cost.step_time import Links, StepTime, step_time
 from launcher.planner.gpus import GIB
 from launcher.planner.model_shape import ModelShape
 
@@ -82,11 +82,16 @@ class Candidate:
     memory: Memory
     sent: int
     """Bytes that one rank sends in a step."""
-    seconds: float | None
-    """Predicted time of a step; None where the GPU is not known."""
+    time: StepTime | None
+    """Predicted times of a step; None where the GPU is not known."""
     fits: Fit
     allowed: bool
     """True where the run's settings allow it."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the predicted seconds of a step without CUDA graphs; None where the GPU is not known."""
+        return None if self.time is None else self.time.seconds()
 
     @property
     def plain(self) -> bool:
@@ -144,9 +149,8 @@ def _budgets(work: Work) -> Iterator[int]:
 def _candidate(work: Work, hardware: Hardware, constraints: Constraints, setting: Setting, budget: int) -> Candidate:
     batch, count = work.micro_batch(budget), work.micro_batches(budget)
     memory = predicted_memory(work.shape, batch, count, setting)
-    seconds = None
-    if hardware.links is not None:
-        seconds = predicted_seconds(work.shape, batch, count, setting, hardware.links)
+    links = hardware.links
+    time = None if links is None else step_time(work.shape, batch, count, setting, links)
     allowed = (
         setting.zero_stage in constraints.stages
         and setting.precision in constraints.precisions
@@ -154,7 +158,7 @@ def _candidate(work: Work, hardware: Hardware, constraints: Constraints, setting
         and setting.checkpointing in constraints.checkpointing
     )
     sent = sent_per_rank(work.shape, setting, count) if setting.ranks > 1 else 0
-    return Candidate(setting, budget, batch, count, memory, sent, seconds, _fits(memory, hardware.memory), allowed)
+    return Candidate(setting, budget, batch, count, memory, sent, time, _fits(memory, hardware.memory), allowed)
 
 
 def _fits(memory: Memory, available: int | None) -> Fit:

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from ftsys.config import RunConfig
 from ftsys.errors import ConfigError
@@ -145,8 +145,8 @@ def make_plan(
         **_of_the_run(run),
         **counts,
     )
-    ConfigError.raise_if(_why_no_graphs(plan, packed) if plan.cuda_graphs else [])
-    return plan
+    graphs = _graphs(run.engine.cuda_graphs, plan, packed)
+    return replace(plan, cuda_graphs=graphs.value, reasons={**plan.reasons, "cuda_graphs": graphs.why})
 
 
 def _reasons(
@@ -170,8 +170,29 @@ def _of_the_world(world: World) -> dict[str, Any]:
     return {"ranks": world.ranks, "nodes": world.nodes, "local_ranks": world.local_ranks, "device": world.device}
 
 
+def _graphs(asked: bool | Literal["auto"], plan: Plan, packed: bool) -> Decision[bool]:
+    """Choose CUDA graphs where the host takes longer to launch a step's kernels than the GPU to compute it.
+
+    Raises ConfigError where they are asked for and cannot be had.
+    """
+    wrong = _why_no_graphs(plan, packed)
+    if asked is True:
+        ask = "Leave it out, or see docs/reference/models.md for what it needs."
+        ConfigError.raise_if(f"engine.cuda_graphs=True is not available here: {reason}. {ask}" for reason in wrong)
+    if asked != "auto":
+        return Decision(asked, f"engine.cuda_graphs = {str(asked).lower()}")
+    if wrong:
+        return Decision(False, wrong[0])
+    predicted = plan.predicted or {}
+    if "launches" not in predicted:
+        return Decision(False, "the model or the GPU is not known, so a step's time is not either")
+    launching, computing = predicted["launching_seconds"], predicted["computing_seconds"]
+    told = f"the host needs {launching * 1e3:.1f} ms for {predicted['launches']:,} launches a step, the GPU"
+    return Decision(launching > computing, f"{told} {computing * 1e3:.1f} ms to compute it; predicted, not measured")
+
+
 def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
-    """Return a message for each property of the plan that rules out CUDA graphs."""
+    """Return each property of the plan that rules out CUDA graphs."""
     wrong = {
         f"the run is on {plan.device}": plan.device != "cuda",
         f"it has {plan.ranks} ranks": plan.ranks > 1,
@@ -181,10 +202,7 @@ def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
         "batch.global_tokens makes batches of many sizes": plan.global_tokens is not None,
         "the model is fed padded batches": not packed,
     }
-    ask = "Leave it out, or see docs/reference/models.md for what it needs."
-    return [
-        f"engine.cuda_graphs=True is not available here: {reason}. {ask}" for reason, holds in wrong.items() if holds
-    ]
+    return [reason for reason, holds in wrong.items() if holds]
 
 
 def _of_the_run(run: RunConfig) -> dict[str, Any]:
@@ -195,7 +213,6 @@ def _of_the_run(run: RunConfig) -> dict[str, Any]:
         "max_grad_norm": float(run.trainer.get("max_grad_norm", 1.0)),
         "seed": run.train.seed,
         "kernels": run.engine.kernels,
-        "cuda_graphs": run.engine.cuda_graphs,
         "global_size": run.batch.global_size,
         "global_tokens": run.batch.global_tokens,
         "epochs": run.train.epochs,

@@ -25,8 +25,10 @@ def _choices(plan: Plan) -> list[str]:
         "order": plan.order,
         "micro_tokens": plan.micro_tokens,
         "activation_checkpointing": "on" if plan.activation_checkpointing else "off",
+        "compile": "on" if plan.compile else "off",
+        "cuda_graphs": "on" if plan.cuda_graphs else "off",
     }
-    labels = {"activation_checkpointing": "recomputation"}
+    labels = {"activation_checkpointing": "recomputation", "cuda_graphs": "CUDA graphs"}
     return [f"{labels.get(name, name):13} {value!s:15} {plan.reasons[name]}" for name, value in values.items()]
 
 

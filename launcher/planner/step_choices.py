@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ftsys.config import RunConfig
+from launcher.planner.candidates import Candidate
 from launcher.planner.choices import (
     checkpointing_of,
     micro_tokens_of,
@@ -98,4 +99,17 @@ def _predicted(found: Fitting) -> dict[str, Any]:
         "micro_batches": chosen.micro_batches,
         "sent_bytes": chosen.sent,
         "seconds": chosen.seconds,
+        **_times(chosen),
+    }
+
+
+def _times(chosen: Candidate) -> dict[str, Any]:
+    time = chosen.time
+    if time is None:
+        return {}
+    return {
+        "launches": time.launches,
+        "computing_seconds": time.computing,
+        "launching_seconds": time.launching,
+        "graphs_seconds": time.seconds(graphs=True),
     }

@@ -51,7 +51,7 @@ class Job:
     gpus_per_node: int = 0
     """GPUs of each node, unless `gres` gives them; 0: CPU ranks."""
     cpus_per_node: int = 0
-    """Cores of each node; 0: as many as the partition gives a task."""
+    """CPUs of each node; 0: as many as the site gives by itself."""
     time: str = "01:00:00"
     partition: str = ""
     account: str = ""
@@ -180,6 +180,11 @@ def _mistakes_of_counts(job: Job) -> Iterator[str]:
         ("--max-restarts", job.max_restarts, 0),
     )
     yield from (f"{name} {value} is too small: give {low} or more." for name, value, low in least if value < low)
+    if 0 < job.cpus_per_node < job.gpus_per_node:
+        yield (
+            f"--cpus-per-node {job.cpus_per_node} is less than one for each of {job.gpus_per_node} ranks: give "
+            f"{job.gpus_per_node} or more, or leave it out."
+        )
     if job.warning_seconds > 65_535:
         yield f"--warning-seconds {job.warning_seconds} is more than SLURM takes: give 65535 or less."
     if (job.container == "none") != (not job.image):

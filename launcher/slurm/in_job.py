@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ftsys.config import load_run
+from ftsys.console.printer import complain, show
 from ftsys.errors import BAD_INPUT, FtsysError, LaunchError
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.status import exit_of_this_start
@@ -57,9 +58,9 @@ def main(arguments: list[str]) -> int:
     try:
         if not arguments or arguments[0] not in QUESTIONS:
             raise LaunchError(f"{' '.join(arguments)!r} is not a question: ask one of {', '.join(QUESTIONS)}.")
-        print(QUESTIONS[arguments[0]](*arguments[1:]))
+        show(QUESTIONS[arguments[0]](*arguments[1:]))
     except FtsysError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return BAD_INPUT
     return 0
 

@@ -39,6 +39,13 @@ def test_no_gpus_in_the_allocation(cluster: Cluster, mrpc: str, folder: Path) ->
     assert not (folder / "run").exists()
 
 
+def test_fewer_cpus_than_ranks(cluster: Cluster, mrpc: str, folder: Path) -> None:
+    """As where the site has no default: four GPUs and one CPU."""
+    words = ["--gpus-per-node=4", "--cpus-per-task=1", mrpc, "run.toml"]
+    number = cluster.submit(*words, cwd=folder, environ={"FTSYS_DEVICE": "cuda"})
+    assert refused(cluster, number) == ["error: 1 CPU(s) for 4 ranks: sbatch --cpus-per-task=N, 4 or more."]
+
+
 def test_unequal_nodes(cluster: Cluster, mrpc: str, folder: Path) -> None:
     words = ["--nodes=2", "--gpus=12", "--nodelist=node3,node4", mrpc, "run.toml"]
     number = cluster.submit(*words, cwd=folder, environ={"FTSYS_DEVICE": "cpu"})

@@ -22,7 +22,7 @@ from ftsys.model_files.folder import check_model_folder
 from ftsys.model_files.unpaddable import UNPADDABLE
 from ftsys.models.inputs import name_pad_token
 from ftsys.models.packed import why_not_packable
-from ftsys.models.proof.padding import padding_side
+from ftsys.train.padding_side import padding_side
 
 PAD, END, WORDS = 1, 2, 60
 WIDTHS = "hidden_size embedding_size dim d_model n_embd emb_dim word_embed_proj_dim moe_intermediate_size"

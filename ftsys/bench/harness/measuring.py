@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ftsys.bench.harness.inputs import Inputs, make_inputs, read_pairs
 from ftsys.bench.harness.models import model_folders
-from ftsys.bench.harness.output import Findings, say
+from ftsys.bench.harness.output import Findings
 from ftsys.bench.harness.peers import PEERS, Spec
 from ftsys.bench.harness.record import Measurement
 from ftsys.bench.harness.rounds import Blocks, Crew, Figures, in_turns
+from ftsys.console.printer import say
 
 
 @dataclass(frozen=True)

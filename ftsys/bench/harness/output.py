@@ -1,13 +1,13 @@
 """Provides the flags, tables, plots and records that all benchmarks share."""
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
+from ftsys.console.printer import show
 from ftsys.errors import ConfigError
 from ftsys.report.table import Row, print_final
 
@@ -34,25 +34,21 @@ class Findings:
         return found
 
 
-def say(line: str) -> None:
-    """Print a line of progress to standard error; standard output has only results."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def bench_parser(name: str, description: str, repeats: int, models: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Create a parser with the flags of every benchmark; `models` are the default models, if it trains any."""
     parser = argparse.ArgumentParser(prog=f"ftsys bench {name}", description=description, allow_abbrev=False)
+    parser.add_argument("--repeats", type=int, help=f"measured repeats after one warm-up (default {repeats})")
     parser.add_argument(
-        "--repeats", type=int, default=repeats, help=f"measured repeats after one warm-up (default {repeats})"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a tiny model and one repeat, to see that the benchmark runs"
+        "--quick",
+        action="store_true",
+        help="a tiny model and one repeat where none is named",
     )
     add_output_option(parser)
     parser.add_argument("--name", default=name, help=f"name of the record (default {name})")
     if models:
         named = f"minilm, bert-base, bert-large, tiny, a folder or a Hub name (default {' '.join(models)})"
-        parser.add_argument("--models", nargs="+", default=list(models), metavar="MODEL", help=named)
+        parser.add_argument("--models", nargs="+", metavar="MODEL", help=named)
+    parser.set_defaults(usual={"repeats": repeats, "models": list(models)})
     return parser
 
 
@@ -64,14 +60,14 @@ def add_output_option(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """Parse the flags; `--quick` replaces models and repeats. Raises ConfigError for fewer than one repeat."""
+    """Parse the flags; `--quick` changes the defaults of models and repeats. Raises ConfigError for no repeat."""
     options = parser.parse_args(words)
+    defaults = {"repeats": 1, "models": ["tiny"]} if options.quick else options.usual
+    for name, value in defaults.items():
+        if getattr(options, name, ()) is None:
+            setattr(options, name, value)
     if options.repeats < 1:
         raise ConfigError(f"--repeats {options.repeats!r} measures nothing. Write a whole number above 0.")
-    if options.quick:
-        options.repeats = 1
-        if hasattr(options, "models"):
-            options.models = ["tiny"]
     return options
 
 
@@ -86,7 +82,7 @@ def conclude(name: str, found: Findings, folder: Path | None) -> None:
     tables = list(found.tables.items())
     for title, rows in tables[:-1]:
         print_final(_rows(rows), title=title)
-        print()
+        show()
     title, rows = tables[-1] if tables else (name, {})
     print_final(_rows(rows), title=title, notes=found.notes, places=places)
 

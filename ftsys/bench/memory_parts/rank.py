@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer
 
 from ftsys.bench.memory_parts.live_bytes import Block, LiveBytes, by_part
 from ftsys.config import build_run, resolve_task
+from ftsys.console.printer import show
 from ftsys.data.store.index import TokenizerFacts
 from ftsys.data.store.reader import Store
 from ftsys.data.store.writer import StoreWriter
@@ -155,4 +156,4 @@ def make_store(folder: Path, rows: int, length: int, vocabulary: int) -> Path:
 
 if __name__ == "__main__":
     found = measure(json.loads(sys.argv[1]))
-    print(json.dumps({"rank": int(os.environ.get("RANK", "0")), **found}), flush=True)
+    show(json.dumps({"rank": int(os.environ.get("RANK", "0")), **found}))

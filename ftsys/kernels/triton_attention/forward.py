@@ -17,9 +17,9 @@ from ftsys.kernels.triton_attention.blocks import (
 
 @triton.jit
 def _forward(
-    query, key, value, output, logs, bounds, bits, heads, groups, words, query_row, key_row, scale,
+    query, key, value, output, logs, bounds, bits, heads, groups, words, scale,
     kept, reach, DROPS: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, WIDTH: tl.constexpr,
-    SIZE: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr,
+    SIZE: tl.constexpr, QUERY_ROW: tl.constexpr, KEY_ROW: tl.constexpr, OWN: tl.constexpr, VISITED: tl.constexpr,
 ):  # fmt: skip
     sequence, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     start, length = sequence_bounds(bounds, sequence)
@@ -27,10 +27,10 @@ def _forward(
     if begin >= length:
         return
     stride, columns = heads * WIDTH, tl.arange(0, SIZE)
-    key_shift = start * key_row + head // (heads // groups) * WIDTH
+    key_shift = start * KEY_ROW + head // (heads // groups) * WIDTH
     places = begin + tl.arange(0, OWN)
     here, rows = places < length, (start + places) * heads + head
-    q = load_rows(query + start * query_row + head * WIDTH, places, length, query_row, columns, WIDTH, SIZE)
+    q = load_rows(query + start * QUERY_ROW + head * WIDTH, places, length, QUERY_ROW, columns, WIDTH, SIZE)
     largest = tl.full((OWN,), -1e30, tl.float32)
     sums, total = tl.zeros((OWN,), tl.float32), tl.zeros((OWN, SIZE), tl.float32)
     first_key, end_key = in_reach(begin, length, reach, WINDOWED, OWN, VISITED)
@@ -38,8 +38,8 @@ def _forward(
         end_key = tl.minimum(begin + OWN, length)
     for key_block in range(first_key, end_key, VISITED):
         others = key_block + tl.arange(0, VISITED)
-        k = load_rows(key + key_shift, others, length, key_row, columns, WIDTH, SIZE)
-        v = load_rows(value + key_shift, others, length, key_row, columns, WIDTH, SIZE)
+        k = load_rows(key + key_shift, others, length, KEY_ROW, columns, WIDTH, SIZE)
+        v = load_rows(value + key_shift, others, length, KEY_ROW, columns, WIDTH, SIZE)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         scores = tl.where(seen_keys(places, others, length, reach, CAUSAL, WINDOWED), scores, -1e30)
         # A row without a visible key so far adds ones to `sums`; its first visible score sets `decay` to 0 and removes

@@ -130,7 +130,7 @@ def _launch(
     heads, size = query.shape[1:]
     padded = padded_size(size)
     tile = tile_for(kernel, capability_of(query.device), padded, query.element_size())
-    sizes = (heads, key.shape[1], triton.cdiv(layout.max_seqlen, 32), *_rows_apart(query, key))
+    sizes = (heads, key.shape[1], triton.cdiv(layout.max_seqlen, 32))
     scales = (scale * LOG2_E, *(() if kernel == FORWARD else (scale,)))
     numbers = (*scales, threshold(rate)[1], pattern.window or 0)
     shared = (layout.cu_seqlens, query if bits is None else bits, *sizes, *numbers)
@@ -139,6 +139,8 @@ def _launch(
         "CAUSAL": pattern.causal,
         "WINDOWED": pattern.window is not None,
     }
+    # As constants they take no registers; a model has few of them.
+    constants |= dict(zip(("QUERY_ROW", "KEY_ROW"), _rows_apart(query, key), strict=True))
     constants |= {"WIDTH": size, "SIZE": padded, "OWN": tile.own, "VISITED": tile.visited}
     constants |= {"num_warps": tile.warps, "num_stages": tile.stages}
     blocks = triton.cdiv(layout.max_seqlen, tile.own)

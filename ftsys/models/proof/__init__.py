@@ -1,1 +1,1 @@
-"""Asks the model itself, before a run, how it may be fed: packed, without its padding, or padded on which side."""
+"""Asks the model itself, before a run, if it may be fed packed batches or without padding; else gives the reason."""

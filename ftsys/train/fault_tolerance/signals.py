@@ -3,21 +3,26 @@
 It imports no torch, which takes seconds to import, so signals are handled from the start of the process.
 """
 
-import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ftsys.console.printer import complain
 from ftsys.errors import STOPPED_EARLY, StoppedEarly
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that end a run early. A closed terminal sends HUP."""
 
 PATIENCE_SECONDS = 5.0
 """Seconds that the main thread has to exit after a signal that is not deferred; then the process is ended."""
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    """Return True for a signal that the program was started to ignore: HUP by `nohup`."""
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 class Interruption:
@@ -40,7 +45,7 @@ class Interruption:
         os.set_blocking(write_end, False)
         former_end = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         threading.Thread(target=self._insist, args=(read_end,), name="ftsys-signals", daemon=True).start()
-        former = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        former = {number: signal.signal(number, self._receive) for number in SIGNALS if not _is_ignored(number)}
         try:
             yield
         finally:
@@ -66,8 +71,7 @@ class Interruption:
             while byte := pipe.read(1):
                 if byte[0] in SIGNALS and not self._over.wait(PATIENCE_SECONDS) and not self.deferred:
                     self.received, self.wanted = self.received or signal.Signals(byte[0]), True
-                    with contextlib.suppress(OSError, ValueError):  # a closed terminal or pipe
-                        print(f"error: {self.error()}", file=sys.stderr, flush=True)
+                    complain(self.error())
                     os._exit(STOPPED_EARLY)
 
     def error(self) -> StoppedEarly:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ftsys.console.printer import complain, show_cursor
 from ftsys.distributed import broadcast_object
 from ftsys.errors import DONE, FAILED, HUNG, FtsysError
 from ftsys.run_folder.status_writer import StatusWriter
@@ -179,13 +180,12 @@ class Watchdog:
     def _end(self, exit_status: int, reason: str, reports: bool = False) -> None:
         self.interruption.deferred = True  # the launcher's signal that follows this end must not count as an early stop
         if reports:
-            if sys.stderr.isatty():
-                print("\x1b[?25h", file=sys.stderr)  # a progress bar hides the cursor
-            print(f"error: {reason}", file=sys.stderr, flush=True)
+            show_cursor()
+            complain(reason)
             try:
                 self.status_writer.write_for_rank_0(exit_status, reason)
             except FtsysError as error:
-                print(f"error: {error}", file=sys.stderr, flush=True)
+                complain(error)
         with contextlib.suppress(OSError, ValueError):  # a closed terminal or pipe
             sys.stdout.flush()
         self._leave(exit_status)

@@ -21,10 +21,10 @@ from ftsys.models.inputs import check_pad_token, name_pad_token
 from ftsys.models.packed import PackedView, head_size, why_not_packable
 from ftsys.models.proof.alterations import why_altered
 from ftsys.models.proof.compare import why_unproven
-from ftsys.models.proof.padding import padding_side
 from ftsys.models.proof.rows import proof_batches, token_budget
 from ftsys.models.proof.unpad import UnpaddedForward
 from ftsys.train.deepspeed_setup import whole_weights
+from ftsys.train.padding_side import padding_side
 from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.packing_rules import (
     check_fits,

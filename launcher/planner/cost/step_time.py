@@ -1,4 +1,6 @@
-"""Estimates the time of a step: operations over rates, plus bytes over bandwidths, without overlap. Pure.
+"""Estimates the time of a step: launches against products and update, plus bytes over bandwidths. Pure.
+
+The host launches kernels while the GPU computes, so the longer of both counts; what is sent is not overlapped.
 
 The estimate ranks candidates and promises no speed: nothing here was measured. The assumptions are in the constants.
 """
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 
 from launcher.planner.cost.activations import MicroBatch
 from launcher.planner.cost.communication import sent_per_rank
+from launcher.planner.cost.launches import LAUNCH_SECONDS, step_launches
 from launcher.planner.cost.memory import Setting
 from launcher.planner.gpus import Gpu
 from launcher.planner.model_shape import ModelShape
@@ -17,9 +20,6 @@ LINK_SHARE = 0.7
 """Fraction of a link's bandwidth that collectives reach."""
 NETWORK = 12.5e9
 """Bytes per second between machines, for all GPUs of a machine together: 100 Gbit/s."""
-LAUNCHES_PER_LAYER = 90
-"""Kernel launches of a layer in the forward and backward pass, without torch.compile."""
-LAUNCH_SECONDS = 5e-6
 _UPDATE_BYTES = 28
 """Bytes that AdamW reads and writes for each parameter: a gradient, a weight, a master weight and two moments."""
 _HOST_UPDATE_BANDWIDTH = 10e9
@@ -55,15 +55,36 @@ def operations(shape: ModelShape, batch: MicroBatch, checkpointing: bool) -> flo
     return forward * (4 if checkpointing else 3)
 
 
-def predicted_seconds(
-    shape: ModelShape, batch: MicroBatch, micro_batches: int, setting: Setting, links: Links
-) -> float:
-    """Estimate the seconds of a step of `micro_batches` micro-batches, each as large as `batch`."""
-    gpu, passes = links.gpu, 4 / 3 if setting.checkpointing else 1.0
-    computing = operations(shape, batch, setting.checkpointing) / (gpu.rate(setting.precision) * UTILISATION)
-    launching = shape.layers * LAUNCHES_PER_LAYER * LAUNCH_SECONDS * passes
-    sending = sent_per_rank(shape, setting, micro_batches) / links.bandwidth if setting.ranks > 1 else 0.0
-    return micro_batches * max(computing, launching) + sending + _update_seconds(shape, setting, gpu)
+@dataclass(frozen=True)
+class StepTime:
+    """The seconds that the parts of a step take, each by itself."""
+
+    launches: int
+    computing: float
+    """Of the GPU, in matrix products and the update."""
+    launching: float
+    """Of the host, for the kernels of passes and update."""
+    launching_graphs: float
+    """Of the host, where the passes are replayed as CUDA graphs."""
+    sending: float
+
+    def seconds(self, graphs: bool = False) -> float:
+        """Return the seconds of the step."""
+        return max(self.computing, self.launching_graphs if graphs else self.launching) + self.sending
+
+
+def step_time(shape: ModelShape, batch: MicroBatch, micro_batches: int, setting: Setting, links: Links) -> StepTime:
+    """Estimate the parts of a step of `micro_batches` micro-batches, each as large as `batch`."""
+    gpu, again = links.gpu, setting.checkpointing
+    products = operations(shape, batch, again) / (gpu.rate(setting.precision) * UTILISATION)
+    launches, replayed = (step_launches(shape, micro_batches, again, graphs) for graphs in (False, True))
+    return StepTime(
+        launches=launches,
+        computing=micro_batches * products + _update_seconds(shape, setting, gpu),
+        launching=launches * LAUNCH_SECONDS,
+        launching_graphs=replayed * LAUNCH_SECONDS,
+        sending=sent_per_rank(shape, setting, micro_batches) / links.bandwidth if setting.ranks > 1 else 0.0,
+    )
 
 
 def _update_seconds(shape: ModelShape, setting: Setting, gpu: Gpu) -> float:

@@ -25,7 +25,7 @@ BF16, LOCAL = torch.bfloat16, Pattern(causal=True, window=20)
 CASES = [
     *((80, size, BF16, PLAIN) for size in (32, 64, 128)),
     *((90, size, BF16, PLAIN) for size in (32, 64, 96, 128)),
-    *((100, size, BF16, PLAIN) for size in (64, 128)),
+    *((100, size, BF16, PLAIN) for size in (32, 64, 128)),
     (86, 128, torch.float16, PLAIN),
     (89, 96, BF16, LOCAL),
     (89, 256, BF16, PLAIN),

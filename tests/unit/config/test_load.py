@@ -58,7 +58,7 @@ def test_defaults_are_those_of_the_design(write: Writer) -> None:
         "deepspeed": "",
         "kernels": "auto",
         "compile": "auto",
-        "cuda_graphs": False,
+        "cuda_graphs": "auto",
     }
     assert run.launch.model_dump() == {"nodes": 1, "gpus_per_node": "auto", "backend": "auto"}
     assert run.trainer == {}
@@ -143,7 +143,7 @@ def test_both_of_a_pair_in_one_place_are_refused(write: Writer) -> None:
     ("text", "said"),
     [
         ("[train]\nlerning_rate = 3\n", "train.lerning_rate=3 is not a known key: did you mean train.learning_rate?"),
-        ("[trian]\nseed = 3\n", "trian={'seed': 3} is not a known key: did you mean train?"),
+        ("[trian]\nseed = 3\n", "[trian] is not a known section: did you mean [train]?"),
         ("[batch]\nseed = 3\n", "batch.seed=3 is not a known key: did you mean train.seed?"),
         (
             "[engine]\nPrecision = 'bf16'\n",

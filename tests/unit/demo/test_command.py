@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ftsys.demo import command as demo
-from ftsys.errors import ConfigError, StorageError
+from ftsys.errors import ConfigError
 
 CPU = demo.Devices((), cores=4)
 TWO_GPUS = demo.Devices(("3", "5"), cores=16)
@@ -41,7 +41,7 @@ def test_starts_at_once_never_share_a_run_folder(tmp_path: Path, monkeypatch: py
 
 def test_a_run_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(StorageError, match=r"cannot make a run folder in '.*runs'.*--runs"):
+    with pytest.raises(ConfigError, match=r"cannot make a run folder in '.*runs'.*--runs"):
         demo.new_run_folder(tmp_path / "runs")
 
 
@@ -107,20 +107,6 @@ def test_the_exit_status_is_the_runs_own(
     if written is not None:
         (tmp_path / "status.json").write_text(json.dumps(written))
     assert demo.exit_status(tmp_path, launched) == expected
-
-
-def test_the_run_file_is_found_in_the_checkout_and_beside_a_wheel(
-    monkeypatch: pytest.MonkeyPatch, repository: Path, tmp_path: Path
-) -> None:
-    assert demo.find_run_file() == repository / "configs/runs/demo.toml"
-    monkeypatch.setattr(demo, "__file__", str(tmp_path / "site-packages/ftsys/demo/command.py"))
-    monkeypatch.setattr(demo.sysconfig, "get_path", lambda _scheme: str(tmp_path))
-    with pytest.raises(ConfigError, match="install ftsys again"):
-        demo.find_run_file()
-    shared = tmp_path / "share/ftsys/configs/runs/demo.toml"
-    shared.parent.mkdir(parents=True)
-    shared.touch()
-    assert demo.find_run_file() == shared
 
 
 def test_the_table_has_a_row_an_epoch_the_baseline_and_the_places(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from launcher.doctor.checks import run_checks
-from launcher.doctor.findings import Finding, exit_status, show, to_json
+from launcher.doctor.findings import Finding, as_text, exit_status, to_json
 from tests.unit.launcher.doctor.made_up_facts import Groups, Harm, bad, cluster, put, run_of
 
 
@@ -230,7 +230,7 @@ def test_the_text_and_the_json() -> None:
         Finding("ok", "python", "3.11.7 on node1"),
         Finding("warning", "clocks", "3 s apart", "NTP."),
     ]
-    assert show(found, 3.21).splitlines() == [
+    assert as_text(found, 3.21).splitlines() == [
         "ok       python  3.11.7 on node1",
         "warning  clocks  3 s apart",
         "                 do: NTP.",

@@ -1,9 +1,9 @@
-"""Tests the network interface that ranks and probes give to gloo."""
+"""Tests the network interface that ranks and probes give to gloo and NCCL."""
 
 import pytest
 
 from launcher.host import rank_environment
-from launcher.host.rank_environment import gloo_environment
+from launcher.host.rank_environment import interface_environment
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +21,19 @@ def interfaces(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_interface_leads_to_the_first_host(hosts: tuple[str, ...], number: int, name: str) -> None:
-    assert gloo_environment(hosts, number, {}) == {"GLOO_SOCKET_IFNAME": name}
+    assert interface_environment(hosts, number, {}) == {
+        "GLOO_SOCKET_IFNAME": name,
+        "NCCL_SOCKET_IFNAME": f"={name}",
+    }
 
 
 @pytest.mark.parametrize(("hosts", "number"), [(("node1",), 0), (("node1", "node1"), 1), (("here", "node2"), 1)])
 def test_one_host_and_an_unknown_interface_set_nothing(hosts: tuple[str, ...], number: int) -> None:
-    assert gloo_environment(hosts, number, {}) == {}
+    assert interface_environment(hosts, number, {}) == {}
 
 
 def test_the_users_setting_is_kept() -> None:
-    assert gloo_environment(("node1", "node2"), 0, {"GLOO_SOCKET_IFNAME": "ib0"}) == {}
+    set_by_user = {"GLOO_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": "ib1"}
+    assert interface_environment(("node1", "node2"), 0, set_by_user) == {}
+    del set_by_user["NCCL_SOCKET_IFNAME"]
+    assert interface_environment(("node1", "node2"), 0, set_by_user) == {"NCCL_SOCKET_IFNAME": "=to-node2"}

@@ -26,7 +26,7 @@ from launcher.planner.cost.communication import (
     sent_per_rank,
 )
 from launcher.planner.cost.memory import Setting
-from launcher.planner.cost.step_time import LINK_SHARE, NETWORK, UTILISATION, Links, operations, predicted_seconds
+from launcher.planner.cost.step_time import LINK_SHARE, NETWORK, UTILISATION, Links, operations, step_time
 from launcher.planner.gpus import GIB, GPUS
 from launcher.planner.model_shape import model_shape
 from launcher.planner.plan import World, make_plan
@@ -168,10 +168,10 @@ def test_the_operations_of_a_step() -> None:
 
 def test_a_large_step_takes_its_operations_time_and_its_traffics() -> None:
     gpu, batch = GPUS["h100-80g"], WORK.micro_batch(16_384)
-    alone = predicted_seconds(LARGE, batch, 1, bf16(0, ranks=1), Links(gpu, 1, 1))
+    alone = step_time(LARGE, batch, 1, bf16(0, ranks=1), Links(gpu, 1, 1)).seconds()
     assert alone == pytest.approx(operations(LARGE, batch, False) / (gpu.rate_16 * UTILISATION), rel=0.05)
-    here = predicted_seconds(LARGE, batch, 1, bf16(0, ranks=8), Links(gpu, 1, 8))
-    apart = predicted_seconds(LARGE, batch, 1, bf16(0, ranks=8), Links(gpu, 2, 4))
+    here = step_time(LARGE, batch, 1, bf16(0, ranks=8), Links(gpu, 1, 8)).seconds()
+    apart = step_time(LARGE, batch, 1, bf16(0, ranks=8), Links(gpu, 2, 4)).seconds()
     sent = sent_per_rank(LARGE, bf16(0, ranks=8), 1)
     assert here - alone == pytest.approx(sent / (gpu.link * LINK_SHARE))
     assert apart - alone == pytest.approx(sent / (NETWORK * LINK_SHARE))

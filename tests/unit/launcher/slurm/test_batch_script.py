@@ -8,6 +8,7 @@ import pytest
 
 from ftsys.errors import LaunchError
 from launcher.cli import main
+from launcher.slurm import site
 from launcher.slurm.batch_script import Job, render
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -118,8 +119,13 @@ RUN = 'output_dir = "runs/x"\n[task]\nname = "paraphrase"\n[data]\nsource = "syn
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(site, "run_slurm", slurm_is_away)
     (tmp_path / "run.toml").write_text(RUN)
     return tmp_path
+
+
+def slurm_is_away(*command: str) -> str:
+    raise LaunchError(f"{command[0]!r} is not found: run this on a login node of a SLURM cluster.")
 
 
 def test_dry_run_shows_the_script_and_does_nothing(
@@ -135,6 +141,7 @@ def test_dry_run_shows_the_script_and_does_nothing(
         scripts=str(repository / "slurm"),
         nodes=2,
         gpus_per_node=8,
+        cpus_per_node=32,  # SLURM does not answer here
         partition="gpu",
     )
     assert capsys.readouterr().out == render(job)
@@ -145,6 +152,7 @@ def test_dry_run_shows_the_script_and_does_nothing(
     ("words", "said"),
     [
         ([], "the number of GPUs on each node is not set: write --gpus-per-node N, --gres, or --cpu."),
+        (["--gpus-per-node", "8", "--cpus-per-node", "7"], "--cpus-per-node 7 is less than one for each of 8 ranks"),
         (["--cpu", "--gres", "gpu:1"], "--cpu asks for no GPU: leave it out, or leave out --gres and --gpus-per-node."),
         (["--gpus-per-node", "8", "--nodes", "9"], "batch.global_size=32 has fewer examples in a step"),
         (["--cpu", "--time", "soon"], "--time 'soon' cannot be passed on"),

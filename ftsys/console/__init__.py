@@ -1,0 +1,1 @@
+"""Writes what people read, and starts and ends the two programs: output, closed pipes and Ctrl-C."""

@@ -1,0 +1,50 @@
+"""Runs `ftsys` and `ftlaunch` as whole processes. Imports next to nothing, so that Ctrl-C is handled from the start."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from ftsys.console.printer import complain, show_cursor
+from ftsys.console.streams import guard_streams
+from ftsys.errors import INTERRUPTED
+from ftsys.ranks import may_complain
+
+SECOND_INTERRUPT_SECONDS = 1.0
+"""A terminal and a launcher may both send the signal of one Ctrl-C; a later one is a second Ctrl-C."""
+
+
+class _Interrupt:
+    """Raises KeyboardInterrupt at the first Ctrl-C. A second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.at is None:
+            self.at = time.monotonic()
+            raise KeyboardInterrupt
+        if time.monotonic() - self.at > SECOND_INTERRUPT_SECONDS:
+            os._exit(INTERRUPTED)
+
+
+def run_program(main: Callable[[], int]) -> int:
+    """Run a program's `main` and return the exit status; INTERRUPTED after Ctrl-C, with one line and no traceback.
+
+    Commands that have files to complete handle the signal themselves while they run, as `ftsys train` does.
+    """
+    guard_streams()
+    interrupt = _Interrupt()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored in the background of a script
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        return main()
+    except BaseException:
+        # Libraries turn KeyboardInterrupt into errors of their own, for instance while they are imported.
+        if interrupt.at is None:
+            raise
+        show_cursor()
+        if may_complain():
+            complain("interrupted by Ctrl-C. No file is half-written: start the same command again.")
+        return INTERRUPTED

@@ -1,0 +1,108 @@
+"""Checks a run before its folder is claimed: splits, settings, training labels and disk space."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ftsys.config import RunConfig
+from ftsys.data.store.reader import Store, StoreSplit
+from ftsys.errors import ConfigError, DataError
+from ftsys.run_folder.layout import CHECKPOINTS, MODEL
+from ftsys.tasks import Task
+from launcher.planner.cost.disk import bytes_at_least, bytes_at_most, size_text
+from launcher.planner.deepspeed_config import user_json_of
+from launcher.planner.model_shape.of_run import shape_of_run
+from launcher.planner.plan import make_plan, this_machine
+
+
+def check_trainable(task: Task) -> None:
+    """Raise ConfigError for a task that has nothing but a test split, such as AX."""
+    if task.train_split is None:
+        raise ConfigError(
+            f"task.name={task.name!r} has no training rows. Train a task with the same labels, such as mnli, and then "
+            f"predict with its run file: ftsys predict RUN.toml --task.name {task.name}"
+        )
+
+
+def check_before_claim(run: RunConfig, task: Task, store: Store) -> list[str]:
+    """Return what is doubtful about a run, a line each. Raises ConfigError or DataError for one that cannot train."""
+    evaluated = task.evaluation_splits if run.train.eval_every != "never" else ()
+    missing = [name for name in (str(task.train_split), *evaluated) if name not in store.splits]
+    if missing:
+        raise ConfigError(
+            f"the source has no split {missing[0]!r}; it has {sorted(store.splits)}. "
+            'Give data.source such a split, or train without evaluation: train.eval_every = "never".'
+        )
+    split = store.splits[str(task.train_split)]
+    _check_labels(split, task)
+    # The plan itself is made once the model is loaded: this one only finds settings that cannot work here.
+    make_plan(run, this_machine(os.environ), train_rows=len(split), deepspeed_json=user_json_of(run))
+    return [*_doubtful_rows(store, task), *_disk_space(run)]
+
+
+def _check_labels(split: StoreSplit, task: Task) -> None:
+    found = _labels_of(split, task)
+    if len(found) < 2:
+        raise DataError(
+            f"split {split.name!r}: its {_rows(split)} all have the label {found[0]!r}: a model learns nothing from "
+            "them. Give rows with two labels or more, or correct task.label_column."
+        )
+
+
+def _doubtful_rows(store: Store, task: Task) -> Iterator[str]:
+    train = store.splits[str(task.train_split)]
+    missing = [repr(name) for name in task.labels if name not in _labels_of(train, task)]
+    if missing:
+        yield f"no row of {train.name!r} has the label {' or '.join(missing)}: the model cannot learn it"
+    for split in (store.splits[name] for name in task.evaluation_splits if name in store.splits):
+        if split.labelled and len(found := _labels_of(split, task)) == 1:
+            yield f"in {split.name!r}, {_rows(split)} all have the label {found[0]!r}: its metrics say little"
+
+
+def _labels_of(split: StoreSplit, task: Task) -> list[str | float]:
+    """Return the names of the classes that occur; for a regression the smallest and the largest number."""
+    labels_N = np.asarray(split.labels)
+    if task.regression:
+        return sorted({float(labels_N.min()), float(labels_N.max())})
+    counts_C = np.bincount(labels_N, minlength=len(task.labels))
+    return [name for name, count in zip(task.labels, counts_C.tolist(), strict=True) if count]
+
+
+def _rows(split: StoreSplit) -> str:
+    return f"{len(split):,} row{'s' if len(split) > 1 else ''}"
+
+
+def _disk_space(run: RunConfig) -> Iterator[str]:
+    """Compare the free disk space with what the run writes. Raises ConfigError where the run could not end."""
+    shape, _ = shape_of_run(run)
+    folder = Path(run.output_dir).absolute()
+    if shape is None:
+        return
+    free = free_bytes(folder)
+    if free is None:
+        return
+    least, most = bytes_at_least(run, shape.parameters), bytes_at_most(run, shape.parameters)
+    if free < least:
+        raise ConfigError(
+            f"output_dir={run.output_dir!r}: {size_text(free)} of disk space are free, and the run writes at least "
+            f"{size_text(least)} (model and checkpoints). Free some space, or name another output_dir."
+        )
+    if free < most:
+        yield (
+            f"{size_text(free)} of disk space are free, and the run writes up to {size_text(most)}: model and "
+            "checkpoints. train.save_keep says how many are kept"
+        )
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Return the bytes that a run may write into its folder: the free ones, and its own model's and checkpoints'.
+
+    None where the file system has no size, such as /proc.
+    """
+    exists = next(path for path in (folder, *folder.parents) if path.exists())
+    own = (path for part in (CHECKPOINTS, MODEL) for path in (folder / part).rglob("*") if path.is_file())
+    usage = shutil.disk_usage(exists)
+    return None if usage.total == 0 else usage.free + sum(path.stat().st_size for path in own)
