@@ -222,15 +222,8 @@ class EngineSection(Section):
     """True: torch.compile fuses dropout, residual and LayerNorm. "auto": it does not, because ftsys' own kernels do."""
     cuda_graphs: Switch = "auto"
     """True: forward and backward passes are recorded as CUDA graphs, one for each of a few batch sizes, and replayed.
-<<<<<<< HEAD
-    Needs one GPU and `batch.global_size`. "auto": wherever that is possible and a step needs less than half of the
-    GPU's memory."""
-||||||| 8c6fbb3
-    Needs one GPU and `batch.global_size`."""
-=======
-    Needs one GPU and `batch.global_size`. "auto": where that is possible, and the host is predicted to take longer for
-    the launches of a step than the GPU for its computation."""
->>>>>>> main
+    Needs one GPU and `batch.global_size`. "auto": where that is possible, a step needs less than half of the GPU's
+    memory, and the GPU is not predicted to compute a step for longer than the host needs to launch it."""
 
 
 class LaunchSection(Section):

@@ -145,15 +145,8 @@ def make_plan(
         **_of_the_run(run),
         **counts,
     )
-<<<<<<< HEAD
-    return _with_graphs(plan, run.engine.cuda_graphs, packed)
-||||||| 8c6fbb3
-    ConfigError.raise_if(_why_no_graphs(plan, packed) if plan.cuda_graphs else [])
-    return plan
-=======
     graphs = _graphs(run.engine.cuda_graphs, plan, packed)
     return replace(plan, cuda_graphs=graphs.value, reasons={**plan.reasons, "cuda_graphs": graphs.why})
->>>>>>> main
 
 
 def _reasons(
@@ -177,28 +170,8 @@ def _of_the_world(world: World) -> dict[str, Any]:
     return {"ranks": world.ranks, "nodes": world.nodes, "local_ranks": world.local_ranks, "device": world.device}
 
 
-<<<<<<< HEAD
-def _with_graphs(plan: Plan, asked: bool | Literal["auto"], packed: bool) -> Plan:
-    """Return the plan with `cuda_graphs` settled, and its reason; "auto" records passes wherever that is possible.
-
-    Raises ConfigError where they are asked for and impossible.
-    """
-    wrong = _why_no_graphs(plan, packed)
-    if asked is True:
-        ask = "Leave it out, or see docs/reference/models.md for what it needs."
-        ConfigError.raise_if(f"engine.cuda_graphs=True is not available here: {reason}. {ask}" for reason in wrong)
-    unwise = wrong or _why_unwise(plan)
-    if asked == "auto":
-        value, why = not unwise, unwise[0] if unwise else "one GPU and packed batches: a pass becomes one launch"
-    else:
-        value, why = asked, f"engine.cuda_graphs = {str(asked).lower()}"
-    return replace(plan, cuda_graphs=value, reasons={**plan.reasons, "cuda_graphs": why})
-
-
-||||||| 8c6fbb3
-=======
 def _graphs(asked: bool | Literal["auto"], plan: Plan, packed: bool) -> Decision[bool]:
-    """Choose CUDA graphs where the host takes longer to launch a step's kernels than the GPU to compute it.
+    """Choose CUDA graphs where possible, unless the GPU is predicted to compute longer than the host launches.
 
     Raises ConfigError where they are asked for and cannot be had.
     """
@@ -208,17 +181,17 @@ def _graphs(asked: bool | Literal["auto"], plan: Plan, packed: bool) -> Decision
         ConfigError.raise_if(f"engine.cuda_graphs=True is not available here: {reason}. {ask}" for reason in wrong)
     if asked != "auto":
         return Decision(asked, f"engine.cuda_graphs = {str(asked).lower()}")
-    if wrong:
-        return Decision(False, wrong[0])
+    unwise = wrong or _why_unwise(plan)
+    if unwise:
+        return Decision(False, unwise[0])
     predicted = plan.predicted or {}
     if "launches" not in predicted:
-        return Decision(False, "the model or the GPU is not known, so a step's time is not either")
+        return Decision(True, "one GPU and packed batches: a pass becomes one launch")
     launching, computing = predicted["launching_seconds"], predicted["computing_seconds"]
     told = f"the host needs {launching * 1e3:.1f} ms for {predicted['launches']:,} launches a step, the GPU"
     return Decision(launching > computing, f"{told} {computing * 1e3:.1f} ms to compute it; predicted, not measured")
 
 
->>>>>>> main
 def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
     """Return each property of the plan that rules out CUDA graphs."""
     wrong = {
@@ -230,7 +203,6 @@ def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
         "batch.global_tokens makes batches of many sizes": plan.global_tokens is not None,
         "the model is fed padded batches": not packed,
     }
-<<<<<<< HEAD
     return [reason for reason, holds in wrong.items() if holds]
 
 
@@ -240,14 +212,6 @@ def _why_unwise(plan: Plan) -> list[str]:
     memory, needed = predicted.get("device_memory"), predicted.get("bytes", {}).get("total", 0)
     tight = memory is not None and 2 * needed > memory
     return ["a step fills more than half of the GPU, and recorded passes keep their memory apart"] if tight else []
-||||||| 8c6fbb3
-    ask = "Leave it out, or see docs/reference/models.md for what it needs."
-    return [
-        f"engine.cuda_graphs=True is not available here: {reason}. {ask}" for reason, holds in wrong.items() if holds
-    ]
-=======
-    return [reason for reason, holds in wrong.items() if holds]
->>>>>>> main
 
 
 def _of_the_run(run: RunConfig) -> dict[str, Any]:
