@@ -5,6 +5,7 @@ from pathlib import Path
 
 REACHED = {
     "ftsys/kernels/gpu_needs.py": "not reached: Triton is not installed with a CPU's torch; unit tests make up facts",
+    "ftsys/kernels/triton_attention/launch.py": "not reached: Triton is not installed with a CPU's torch; tests/parity",
     "ftsys/kernels/select.py": 'test_whole_run.py: the kernels for "cuda"',
     "ftsys/train/checkpoint/rng_state.py": "test_whole_run.py: a save in the stock layout is on the CPU's tests",
     "ftsys/train/perf/staging.py": "test_whole_run.py: background saves and a resume",
