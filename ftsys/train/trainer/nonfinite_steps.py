@@ -3,9 +3,9 @@
 Every engine checks the gradient's norm over all ranks, so all ranks skip the same steps and stop at the same one. A
 loss that is not finite makes its own gradient NaN, so the norm alone decides and needs no collective of its own.
 
-The device skips the update by itself where the optimizer can (`device_skips.py`). The host then reads the norm one step
-later, so that it need not wait; what it did meanwhile, an advance of the learning rate, it takes back. Before anything
-reads the state of the training (a log line, an evaluation, a checkpoint, the end of an epoch) the norm is read at once.
+The device skips the update by itself where the optimizer can (`optimizer/device_skips.py`). The host then reads the norm
+one step later, so that it need not wait; what it did meanwhile, an advance of the learning rate, it takes back. Before
+anything reads the state of the training (a log line, an evaluation, a checkpoint, the end of an epoch) the norm is read at once.
 """
 
 import logging
@@ -21,9 +21,9 @@ from transformers import Trainer
 
 from ftsys.distributed import all_gather_object
 from ftsys.errors import FtsysError
+from ftsys.train.optimizer.device_skips import ScheduleState, forget_skip, left_to_device
 from ftsys.train.perf.host_copies import HostCopy
 from ftsys.train.trainer.arguments import setting
-from ftsys.train.trainer.device_skips import ScheduleState, forget_skip, left_to_device
 
 _LOG = logging.getLogger(__name__)
 NAMED_EXAMPLES = 20
