@@ -21,9 +21,9 @@ from transformers import Trainer
 
 from ftsys.distributed import all_gather_object
 from ftsys.errors import FtsysError
+from ftsys.train.optimizer.device_skips import ScheduleState, forget_skip, left_to_device
 from ftsys.train.perf.host_copies import HostCopy
 from ftsys.train.trainer.arguments import setting
-from ftsys.train.trainer.device_skips import ScheduleState, forget_skip, left_to_device
 
 _LOG = logging.getLogger(__name__)
 NAMED_EXAMPLES = 20
