@@ -75,7 +75,9 @@ def main(words: Sequence[str]) -> int:
     """`ftsys bench launches`: count, print, record, plot."""
     parser = argparse.ArgumentParser(prog="ftsys bench launches", description=__doc__, allow_abbrev=False)
     parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
-    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument(
+        "--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS, help="the precisions to count each model in"
+    )
     parser.add_argument("--name", default="launches", help="the record's name")
     add_output_option(parser)
     options = parser.parse_args(words)

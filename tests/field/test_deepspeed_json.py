@@ -13,7 +13,6 @@ from ftsys.config import RunConfig, build_run
 from launcher.planner.deepspeed_config import conflicts, merged_config
 from launcher.planner.deepspeed_notes import compiled_ops, notes_on_json
 from launcher.planner.plan import Plan, World, make_plan
-from tests.distributed.worlds import World as Ranks
 from tests.end_to_end.attempts import make_project, start
 
 Json = dict[str, Any]
@@ -223,85 +222,3 @@ def locked(folder: Path, op: str) -> Path:
     lock.parent.mkdir(parents=True)
     lock.touch()
     return lock
-
-
-# The Trainer in a script of one's own
-
-
-def train_script(folder: Path, config: Json, settings: Json, stock_arguments: bool = False) -> dict[str, Any]:
-    """Train three steps in this rank; the engine's clipping and the learning rates, or the error's text."""
-    import os
-
-    import transformers
-
-    from ftsys.errors import LaunchError
-    from ftsys.train.trainer.arguments import TrainingArguments
-    from ftsys.train.trainer.trainer import Trainer
-    from tests.parity.trainer.sides import BASE, data, model, tokenizer
-
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(folder / "ops")
-    kind = transformers.TrainingArguments if stock_arguments else TrainingArguments
-    try:
-        arguments = kind(output_dir=str(folder), deepspeed=config, **(BASE | settings))
-        trainer = Trainer(model(), arguments, train_dataset=data(22), processing_class=tokenizer())
-        trainer.train()
-    except LaunchError as error:
-        return {"error": str(error)}
-    history = trainer.state.log_history
-    return {
-        "clipping": trainer.model_wrapped.gradient_clipping(),
-        "rates": [line["learning_rate"] for line in history if "loss" in line],
-        "padded": trainer.padded_reasons,
-    }
-
-
-@pytest.fixture(scope="module")
-def rank() -> Any:
-    ranks = Ranks(1)
-    yield ranks
-    ranks.close()
-
-
-@pytest.mark.parametrize(
-    ("config", "settings", "key", "value"),
-    [
-        ({**ALL_AUTO, **TORCH_ADAM}, {}, "rates", [0.0, 0.01, 0.01]),  # as transformers' own Trainer
-        ({**SIZES, **SWITCHES, **zero(2)}, {}, "clipping", 1.0),
-        ({**SIZES, **zero(2)}, {"max_grad_norm": 0.25}, "clipping", 0.25),
-        ({"train_micro_batch_size_per_gpu": "auto", **zero(0)}, {"max_grad_norm": 0.25}, "clipping", 0.25),
-        ({"train_micro_batch_size_per_gpu": "auto", **zero(1)}, {"max_grad_norm": 0.0}, "clipping", 0.0),
-        ({**SIZES, **zero(2, **BUCKETS)}, {}, "padded", []),
-        (
-            {**SIZES, **zero(2)},
-            {"gradient_accumulation_steps": 2},
-            "padded",
-            ["DeepSpeed counts gradient"],
-        ),
-    ],
-)
-def test_a_script_with_its_own_file(
-    config: Json, settings: Json, key: str, value: Any, rank: Ranks, tmp_path: Path
-) -> None:
-    found = rank.run(train_script, tmp_path, config, settings)[0][key]
-    assert (
-        found == pytest.approx(value)
-        if key != "padded"
-        else [a[: len(b)] for a, b in zip(found, value, strict=True)] == value
-    )
-
-
-@pytest.mark.parametrize("stock_arguments", [False, True])
-@pytest.mark.parametrize(("config", "op"), [(ALL_AUTO, "fused_adam"), ({**SIZES, **zero(2, **OFFLOADED)}, "cpu_adam")])
-def test_a_script_is_told_of_the_lock_of_a_dead_process(
-    config: Json, op: str, stock_arguments: bool, rank: Ranks, tmp_path: Path
-) -> None:
-    lock = locked(tmp_path, op)
-    assert f"rm {lock}" in rank.run(train_script, tmp_path, config, {}, stock_arguments)[0]["error"]
-
-
-@pytest.mark.parametrize("form", ["text", "file"])
-def test_a_file_in_any_form_is_guarded(form: str, rank: Ranks, tmp_path: Path) -> None:
-    lock, text = locked(tmp_path, "fused_adam"), json.dumps(ALL_AUTO)
-    (tmp_path / "ds.json").write_text(text)
-    config: Any = text if form == "text" else str(tmp_path / "ds.json")
-    assert f"rm {lock}" in rank.run(train_script, tmp_path, config, {})[0]["error"]

@@ -1,1 +1,1 @@
-"""Shows before a run that packed batches give a model's own results, or explains why they would not."""
+"""Asks the model itself, before a run, if it may be fed packed batches or without padding; else gives the reason."""

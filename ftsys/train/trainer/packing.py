@@ -22,7 +22,7 @@ from ftsys.models.packed import PackedView, head_size, why_not_packable
 from ftsys.models.proof.alterations import why_altered
 from ftsys.models.proof.compare import why_unproven
 from ftsys.models.proof.rows import proof_batches, token_budget
-from ftsys.models.unpad import UnpaddedForward
+from ftsys.models.proof.unpad import UnpaddedForward
 from ftsys.train.deepspeed_setup import whole_weights
 from ftsys.train.padding_side import padding_side
 from ftsys.train.trainer.arguments import setting
@@ -132,7 +132,8 @@ class Packing:
                 reason = str(error)
         self.padded_because = reason
         padded = why_not_unpadded(trainer, training) is not None
-        self._note(trainer, f"{'padded batches and ' if padded else ''}the stock data path", reason)
+        way = "padded batches and the stock data path" if padded else "the stock data path, unpadded in the model"
+        self._note(trainer, way, reason)
         return None
 
     def _note(self, trainer: Trainer, way: str, reason: str) -> None:

@@ -30,6 +30,8 @@ def test_the_lines_of_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
         "order         random          packed batches hold no padding\n"
         "micro_tokens  4096            4096 on a CPU, at least data.max_length = 128\n"
         "recomputation off             activations are kept unless a GPU's memory asks for less\n"
+        "compile       off             ftsys' own kernels fuse the same operations\n"
+        "CUDA graphs   off             the run is on cpu\n"
         "\n"
         "global batch  32 examples a step, 10 or 11 a rank, in as many micro-batches as the tokens need\n"
         "accumulation  1 micro-batch a step where examples are longest\n"

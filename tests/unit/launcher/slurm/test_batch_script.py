@@ -156,7 +156,7 @@ def test_dry_run_shows_the_script_and_does_nothing(
         (["--cpu", "--gres", "gpu:1"], "--cpu asks for no GPU: leave it out, or leave out --gres and --gpus-per-node."),
         (["--gpus-per-node", "8", "--nodes", "9"], "batch.global_size=32 has fewer examples in a step"),
         (["--cpu", "--time", "soon"], "--time 'soon' cannot be passed on"),
-        (["--cpu", "--trian.seed", "7"], "did you mean train?"),
+        (["--cpu", "--trian.seed", "7"], "did you mean [train]?"),
     ],
 )
 def test_a_run_that_cannot_work_is_refused_before_the_queue(

@@ -97,7 +97,7 @@ def test_a_reason_for_the_stock_path_is_found_and_said_once(
         assert trainer.parts.data_path.split_to_train_on(trainer) is None
         assert trainer.parts.data_path.split_to_train_on(trainer) is None
     (told,) = [record.getMessage() for record in caplog.records if record.name == "ftsys"]
-    assert re.match("ftsys: (padded batches and )?the stock data path, because ", told)
+    assert re.match("ftsys: (padded batches and )?the stock data path(, unpadded in the model)?, because ", told)
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(told)
     assert trainer.padded_reasons == [trainer.parts.packing.padded_because]

@@ -56,7 +56,7 @@ def test_slower_gpus_take_longer() -> None:
         ({}, "t4-16g", 1, False, ""),
         ({"data": {"max_length": 512}, "batch": {"global_size": 128}}, "h100-80g", 1, False, "the host needs"),
         ({}, "h100-80g", 2, False, "it has 2 ranks"),
-        ({}, "", 1, False, "the model or the GPU is not known"),
+        ({}, "", 1, True, "a pass becomes one launch"),
         ({"engine": {"cuda_graphs": False}}, "h100-80g", 1, False, "engine.cuda_graphs = false"),
         ({"batch": {"global_tokens": 4096}}, "h100-80g", 1, False, "batches of many sizes"),
     ],
