@@ -53,7 +53,8 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
             )
             return DONE
         store, seconds = _prepare(run, task)  # finds wrong input before the folder is claimed and anything is removed
-        claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=0 if is_main_rank() else CHECK_ONLY)
+        if is_main_rank():  # another rank would now find rank 0's claim: of another run, if it was given one
+            claim = claim_run_folder(folder, identity_parts(run), overwrite)
         status_writer = StatusWriter(folder, claim.attempt)
         with status_writer.ending():
             _train(run, task, store, seconds, claim, status_writer, interruption)

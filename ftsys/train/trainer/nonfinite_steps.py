@@ -5,8 +5,8 @@ loss that is not finite makes its own gradient NaN, so the norm alone decides an
 
 The device skips the update by itself where the optimizer can (`optimizer/device_skips.py`). The host then reads the
 norm one step later, so that it need not wait; what it did meanwhile, an advance of the learning rate, it takes back.
-Before anything reads the state of the training (a log line, an evaluation, a checkpoint, the end of an epoch) the norm is
-read at once.
+Before anything reads the state of the training (a log line, an evaluation, a checkpoint, the end of an epoch) the norm
+is read at once.
 """
 
 import logging
