@@ -33,8 +33,8 @@ MODELS: dict[str, dict[str, Any]] = {
 
 BATCH = "32 sequences of 53 tokens in the mean, dropout at the model's own rates, clipping, two groups of weight decay"
 
-
 PRECISIONS = ("bf16", "fp16")
+WITH_GRAPHS = "ours with graphs"
 
 
 def bench_launches(models: Sequence[str], precisions: Sequence[str] = PRECISIONS) -> Findings:
@@ -42,6 +42,7 @@ def bench_launches(models: Sequence[str], precisions: Sequence[str] = PRECISIONS
 
     Raises ConfigError for a model that is not in `MODELS`.
     """
+    from ftsys.bench.launch_parts.graph_step import our_step_with_graphs
     from ftsys.bench.launch_parts.steps import PEERS
 
     ConfigError.raise_if(
@@ -56,7 +57,9 @@ def bench_launches(models: Sequence[str], precisions: Sequence[str] = PRECISIONS
         table = found.tables[f"{name}: launches of one optimizer step"] = {}
         for peer, count in PEERS.items():
             table[peer] = _row(found, f"{name}, {peer}", count(MODELS[model], precision))
-        for peer in list(table)[1:]:
+        if precision == "bf16":  # fp16 scales each loss by another factor, which a graph cannot
+            table[WITH_GRAPHS] = _row(found, f"{name}, {WITH_GRAPHS}", our_step_with_graphs(MODELS[model]))
+        for peer in [peer for peer in PEERS if peer != "ours"]:
             found.ratios[f"{name}: launches of ours / {peer}"] = table["ours"]["launches"] / table[peer]["launches"]
     return found
 
