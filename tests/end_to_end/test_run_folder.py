@@ -154,5 +154,5 @@ def test_a_source_of_training_rows_alone_trains_without_evaluation(tmp_path: Pat
     source = '[data]\nsource = {train = "train.csv"}\n[train]\nmax_steps = 2\n'
     ended = ftsys("train", write_run_file(tmp_path, task + source), cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert "no evaluation while training" in ended.stdout
+    assert "no split but the training split has labels" in ended.stdout
     assert read_json(tmp_path / "run/results.json")["metrics"] == {}
