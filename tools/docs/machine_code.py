@@ -21,7 +21,8 @@ tiles, constants and knowledge of aligned addresses. `cuobjdump`, which Triton's
 Each cell has the largest figure over bf16 and fp16, with and without dropout:
 **registers of a thread · shared memory in KiB · matrix instructions · narrow shared loads**.
 
-- A thread has 255 registers at most. What does not fit is spilled to memory: the command fails if a kernel spills.
+- A thread has 255 registers at most. What does not fit is spilled to memory: the command fails if
+  a kernel spills for heads of up to 64, or more than 8 bytes for larger ones.
 - A program may use 163 KiB of shared memory on compute capability 8.0, 99 on 8.6 and 8.9, 227 on 9.0 and 10.0. The
   command fails if a kernel needs more.
 - Matrix instructions are HMMA (one warp computes 16 x 8 x 16 products), HGMMA on 9.0 (four warps, 64 rows) and UTCHMMA
