@@ -41,10 +41,16 @@ def test_figures_of_machine_code(instruction: str, products: int | None) -> None
 
 def test_kernels_beyond_a_limit_are_named() -> None:
     row = {"spilled bytes": 0.0, "shared KiB": 99.0}
-    table = {"head 64, forward": row, "head 128, forward": row | {"spilled bytes": 8.0, "shared KiB": 106.0}}
+    table = {
+        "head 32, forward": row,
+        "head 64, forward": row | {"spilled bytes": 4.0},
+        "head 96, forward": row | {"spilled bytes": 8.0},
+        "head 128, forward": row | {"spilled bytes": 12.0, "shared KiB": 106.0},
+    }
     broken = kernels.broken_limits(Findings(tables={"compute capability 8.9": dict(table)}))
     assert broken == [
-        "compute capability 8.9, head 128, forward: 8 bytes are spilled",
+        "compute capability 8.9, head 64, forward: 4 bytes are spilled",
+        "compute capability 8.9, head 128, forward: 12 bytes are spilled",
         "compute capability 8.9, head 128, forward: 106.0 KiB of shared memory, 99 are there",
     ]
 
