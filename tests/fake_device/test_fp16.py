@@ -10,7 +10,7 @@ from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 from tests.distributed.worlds import World
 from tests.fake_device.cuda_api import fake_gpu
 from tests.fake_device.tiny_gpu import gpu_trainer
-from tests.unit.train.trainer.test_late_reading import spoiled_losses
+from tests.parity.trainer.test_late_reading import spoiled_losses
 
 
 def losses_of(trainer: Any) -> list[float]:

@@ -1,7 +1,7 @@
 """Counts the kernel launches of a step by a formula for each family, and the time that the host needs for them. Pure.
 
 The table is for packed batches in bf16 with float32 masters. `python -m tools.launch_table` counts it by the counter of
-`ftsys bench launches`; `tests/unit/bench/test_launch_table.py` holds it to that.
+`ftsys bench launches`; `tests/parity/models/test_launch_table.py` holds it to that.
 """
 
 from dataclasses import dataclass
