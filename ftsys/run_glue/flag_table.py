@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ftsys.config.trainer_fields import REFUSED_TRAINER_FIELDS
 from ftsys.tasks import GLUE
 
 TASKS = tuple(name for name in GLUE if name != "ax")
@@ -30,28 +31,24 @@ SECRETS = ("hub_token", "token")
 """Flags that hold a secret. They are refused without repeating it."""
 
 _BY_TOKENS = "evaluation packs batch.micro_tokens tokens into a batch"
-_NO_WORKERS = "a store is read from memory-mapped files, without workers"
-_OWN_BARS = "ftsys shows progress itself"
+
+_OF_TRAINER = (
+    *("average_tokens_across_devices", "dataloader_in_order", "dataloader_multiprocessing_context"),
+    *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory", "dataloader_prefetch_factor"),
+    *("disable_tqdm", "enable_jit_checkpoint", "logging_nan_inf_filter"),
+)
+"""Flags that [trainer] of a run file refuses for the same reason."""
 
 WITHOUT_EFFECT = {
+    **{name: REFUSED_TRAINER_FIELDS[name] for name in _OF_TRAINER},
     "auto_find_batch_size": "the micro-batch is counted in tokens and follows from the device's memory",
-    "average_tokens_across_devices": "a step's loss is the mean over its examples, for any number of ranks",
     "bf16_full_eval": "evaluation computes in the format of training",
-    "dataloader_in_order": _NO_WORKERS,
-    "dataloader_multiprocessing_context": _NO_WORKERS,
-    "dataloader_num_workers": _NO_WORKERS,
-    "dataloader_persistent_workers": _NO_WORKERS,
-    "dataloader_pin_memory": _NO_WORKERS,
-    "dataloader_prefetch_factor": _NO_WORKERS,
     "ddp_backend": "nccl or gloo follows from the device",
-    "disable_tqdm": _OWN_BARS,
-    "enable_jit_checkpoint": "a signal makes ftsys save and stop anyway",
     "eval_accumulation_steps": _BY_TOKENS,
     "eval_use_gather_object": _BY_TOKENS,
     "fp16_full_eval": "evaluation computes in the format of training",
     "hub_strategy": "nothing is uploaded",
     "ignore_mismatched_sizes": "a head of another size is always newly initialized",
-    "logging_nan_inf_filter": "a loss that is not finite is always shown",
     "overwrite_cache": "a store belongs to its text and is never stale",
     "pad_to_max_length": "batches are packed, no padding is computed",
     "per_device_eval_batch_size": _BY_TOKENS,

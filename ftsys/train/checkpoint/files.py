@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-READ_BYTES = 1 << 20
 SAFETENSORS_NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
     "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",

@@ -276,3 +276,16 @@ def test_a_model_folder_must_have_configuration_and_weights(minilm_folder: Path,
         check_model_folder(str(tmp_path))
     write_weights(tmp_path / "model-2.safetensors")
     assert check_model_folder(str(tmp_path)) == tmp_path
+
+
+def test_code_of_a_folder_is_never_run(tmp_path: Path, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers would ask on the terminal, and run it after a "y"."""
+    shutil.copyfile(minilm_folder / "vocab.txt", tmp_path / "vocab.txt")
+    (tmp_path / "config.json").write_text('{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}')
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("builtins.input", lambda *prompt: "y")
+    with pytest.raises(ConfigError, match="its tokenizer cannot be loaded"):
+        load_tokenizer(tmp_path, 16)
+    assert not (tmp_path / "ran").exists()
