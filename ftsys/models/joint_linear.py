@@ -3,7 +3,7 @@
 Classes are replaced on the instances, and each layer keeps its own parameters. Before the first product, parameters
 that own their memory are moved side by side into one block, of which they are views from then on; so the joint weight
 costs no copy. Parameters that are views of something else, as DeepSpeed's, are concatenated for each product, unless
-they happen to lie side by side.
+they happen to lie side by side. Where the view leaves the model, each parameter gets memory of its own again.
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,8 @@ GROUPS = (
     ("gate_proj", "up_proj"),
 )
 """Names of sibling modules that are called with the same tensor, the first one first."""
+_BLOCK = "_ftsys_block"
+"""Attribute of the memory into which parameters were moved."""
 
 
 class JointLinear(nn.Linear):
@@ -67,6 +69,17 @@ class LinearGroup:
         """Return False if a library attends to the single modules: by hooks, or because it distributes parameters."""
         return not any(is_watched(member) or hasattr(member.weight, "ds_id") for member in self.members)
 
+    def separate(self) -> None:
+        """Give each member's parameters memory of their own, as they had it before the first joint product.
+
+        Otherwise whoever saves one of them by itself writes the whole block, and safetensors' `save_model` refuses.
+        """
+        for member in self.members:
+            for parameter in member.parameters():
+                if hasattr(parameter.untyped_storage(), _BLOCK):
+                    with torch.inference_mode(False):
+                        parameter.data = parameter.detach().clone()
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the results out of copies and pickles: they belong to one forward pass."""
         return self.__dict__ | {"_read": None, "_waiting": {}}
@@ -87,6 +100,11 @@ def join_linear_layers(model: nn.Module, layout_slot: LayoutSlot) -> None:
                 group = LinearGroup(members, layout_slot)
                 for member in members:
                     member.__class__, member.group = JointLinear, group
+
+
+def linear_groups(model: nn.Module) -> list[LinearGroup]:
+    """Return the groups of joined layers in `model`."""
+    return [each.group for each in model.modules() if isinstance(each, JointLinear) and each is each.group.members[0]]
 
 
 def _are_alike(members: Sequence[Any]) -> bool:
@@ -143,6 +161,7 @@ def place_side_by_side(parameters: Sequence[nn.Parameter]) -> None:
     if not _lie_side_by_side(parameters) and all(map(_owns_memory, parameters)) and len(parameters) > 1:
         with torch.inference_mode(False):  # evaluation may come first, and weights have to be trainable
             block = torch.cat([parameter.detach() for parameter in parameters])
+            setattr(block.untyped_storage(), _BLOCK, True)
             for parameter, rows in zip(parameters, block.split([len(p) for p in parameters]), strict=True):
                 parameter.data = rows
 

@@ -20,7 +20,7 @@ from ftsys.models.dropout import install_keyed_dropout
 from ftsys.models.families import FAMILIES, Family, why_not_packable
 from ftsys.models.fused import install_fused_layers, install_rms_norms
 from ftsys.models.instances.changes import Changes, recorded
-from ftsys.models.joint_linear import join_linear_layers
+from ftsys.models.joint_linear import join_linear_layers, linear_groups
 from ftsys.models.last_layer import skip_unused_rows
 from ftsys.models.layout_slot import LayoutSlot, first_tokens
 
@@ -80,8 +80,10 @@ class PackedView:
         if not self._installed:
             return
         self._installed = False
-        installation = getattr(self._model, _INSTALLATION)
+        installation, groups = getattr(self._model, _INSTALLATION), linear_groups(self._model)
         if installation.changes.leave():
+            for group in groups:
+                group.separate()
             installation.slot.use_own_attention()
             delattr(self._model, _INSTALLATION)
 

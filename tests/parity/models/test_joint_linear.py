@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from ftsys.kernels.triton_layers import choice
-from ftsys.models.joint_linear import columns_side_by_side, joint_product, place_side_by_side, side_by_side
+from ftsys.models.joint_linear import (
+    LinearGroup,
+    columns_side_by_side,
+    joint_product,
+    place_side_by_side,
+    side_by_side,
+)
+from ftsys.models.layout_slot import LayoutSlot
 from ftsys.models.packed import PackedView
 from tests.parity.models.tiny_models import small_model
 
@@ -114,3 +122,33 @@ def test_a_model_with_joined_weights_is_saved_copied_and_loaded_as_before(tmp_pa
     for states in (loaded, torch.load(stream), copy.deepcopy(model).state_dict()):
         assert states.keys() == expected.keys()
         assert all(torch.equal(states[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_model_without_its_view_shares_no_memory(tmp_path: Path) -> None:
+    model = small_model("bert", 2).float().eval()
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    view, query = PackedView(model, choice.TRITON), model.base_model.encoder.layer[0].attention.self.query
+    members = query.group.members
+    joint_product(torch.randn(3, query.in_features), members)
+    assert query.weight.untyped_storage().nbytes() == 3 * query.weight.nbytes
+    parameters, gradient = dict(model.named_parameters()), torch.ones_like(query.weight)
+    query.weight.grad = gradient
+    view.remove()
+    assert all(dict(model.named_parameters())[name] is parameter for name, parameter in parameters.items())
+    assert query.weight.grad is gradient
+    storages = [tensor.untyped_storage() for tensor in model.state_dict().values()]
+    assert len({storage.data_ptr() for storage in storages}) == len(storages)
+    assert sum(storage.nbytes() for storage in storages) == sum(tensor.nbytes for tensor in expected.values())
+    save_model(model, str(tmp_path / "model.safetensors"))  # which refuses shared memory
+    saved = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
+
+
+def test_another_owner_s_block_is_not_taken_apart() -> None:
+    """DeepSpeed's flat tensor may hold exactly the parameters of a group: it must go on to be their memory."""
+    members, flat = layers(bias=False), torch.randn(14, 8, dtype=torch.float64)
+    for member, rows in zip(members, flat.split(SIZES), strict=True):
+        member.weight.data = rows
+    LinearGroup(members, LayoutSlot.__new__(LayoutSlot)).separate()
+    flat.fill_(3.0)
+    assert all((member.weight == 3.0).all() for member in members)
