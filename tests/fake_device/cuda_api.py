@@ -133,6 +133,16 @@ def _grouped(by_c: Callable[..., Any], ledger: Ledger) -> Callable[..., Any]:
     return group
 
 
+def _with_mode(run: Callable[..., Any], mode: PythonSide) -> Callable[..., Any]:
+    """Return torch's call of its engine with `mode` on: hooks, such as DeepSpeed's, make tensors on the GPU there."""
+
+    def run_backward(*args: Any, **kwargs: Any) -> Any:
+        with mode:
+            return run(*args, **kwargs)
+
+    return run_backward
+
+
 class _CpuAutocast(torch.autocast):
     """autocast of the CPU in place of the GPU's."""
 
@@ -165,6 +175,10 @@ def fake_gpu(count: int = 1) -> Iterator[Ledger]:
         group = "_group_tensors_by_device_and_dtype"
         stack.enter_context(patch.object(torch._C, group, _grouped(getattr(torch._C, group), ledger)))
         stack.enter_context(patch.object(torch.backends.cuda, "is_flash_attention_available", lambda: False))
+        engine = "_engine_run_backward"
+        stack.enter_context(
+            patch.object(torch.autograd, engine, _with_mode(getattr(torch.autograd, engine), PythonSide(ledger)))
+        )
         stack.enter_context(GpuSide(ledger))
         stack.enter_context(PythonSide(ledger))
         try:

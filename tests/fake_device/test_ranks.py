@@ -13,6 +13,7 @@ from ftsys.train.perf.late_reduction import reduce_gradients
 from ftsys.train.trainer import training_step
 from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 from tests.distributed.worlds import World
+from tests.fake_device.reach import following, missed
 
 STEPS = 6
 
@@ -87,12 +88,14 @@ def train_by_graphs(store: Path, scratch: Path, recording: bool) -> dict[str, An
             patch.setattr(PassGraphs, "_record", lambda *args: None)
             patch.setattr(training_step, "inside_ddp", lambda model: model)
         options = {"model": tiny_bert(dropout=0.1), "precision": "bf16", "cuda_graphs": True, "max_steps": 24}
-        trainer, waits = gpu_trainer(store, scratch, ledger, logging_steps=1, ddp_bucket_cap_mb=1, **options)
-        trainer.train()
+        with following(__file__) as lines:
+            trainer, waits = gpu_trainer(store, scratch, ledger, logging_steps=1, ddp_bucket_cap_mb=1, **options)
+            trainer.train()
         graphs = trainer.parts.step.graphs
         return {
             "recorded": (type(trainer.model_wrapped).__name__, graphs.eager_because, len(graphs.recorded) > 0),
             "losses": [line["loss"] for line in trainer.state.log_history if "loss" in line],
+            "missed": missed(lines),
             "waits": waits.of_step[-1],
             "launches": min(waits.launches),
             "weights": {name: weight.detach().clone() for name, weight in trainer.model.state_dict().items()},
@@ -103,7 +106,7 @@ def test_recorded_passes_under_ddp_learn_the_same(world: Callable[[int], World],
     store = make_store(tmp_path / "stores")
     recorded, plain = (world(2).run(train_by_graphs, store, tmp_path, recording) for recording in (True, False))
     assert [each["recorded"] for each in recorded] == [("DistributedDataParallel", None, True)] * 2
-    assert [each["waits"] for each in recorded] == [[], []]
+    assert [(each["waits"], each["missed"]) for each in recorded] == [([], []), ([], [])]
     for other in (recorded[1], *plain):
         assert other["losses"] == recorded[0]["losses"]
         for name, weight in recorded[0]["weights"].items():

@@ -1,31 +1,33 @@
-"""Lists the modules that speak of CUDA, and the test here that reaches them, or the reason why none does."""
+"""Tests that every module that speaks of CUDA is listed, and that the check of what a test reaches finds a gap."""
 
-import re
 from pathlib import Path
+from typing import Any
 
-REACHED = {
-    "ftsys/kernels/gpu_needs.py": "not reached: Triton is not installed with a CPU's torch; unit tests make up facts",
-    "ftsys/kernels/triton_attention/launch.py": "not reached: Triton is not installed with a CPU's torch; tests/parity",
-    "ftsys/kernels/select.py": 'test_whole_run.py: the kernels for "cuda"',
-    "ftsys/train/checkpoint/rng_state.py": "test_whole_run.py: a save in the stock layout is on the CPU's tests",
-    "ftsys/train/perf/staging.py": "test_whole_run.py: background saves and a resume",
-    "ftsys/train/fault_tolerance/out_of_memory.py": "tests/unit: the error is made up there",
-    "ftsys/train/perf/cuda_graphs.py": "test_graphs.py",
-    "ftsys/train/perf/host_copies.py": "test_waits.py",
-    "ftsys/train/perf/matmul_rate.py": "test_whole_run.py",
-    "ftsys/train/perf/throughput.py": "test_whole_run.py",
-    "ftsys/train/planning.py": "test_whole_run.py: the plan of this world",
-    "ftsys/train/trial.py": "test_whole_run.py: the trial of its trainer section",
-    "ftsys/kernels/library_attention.py": "not reached: torch's and flash-attn's kernels exist in CUDA only; tests/gpu",
-}
-_ASKS = re.compile(r"torch\.(backends\.)?cuda\.|\"cuda\"|\.is_cuda")
+import pytest
+
+from tests.fake_device import reach
+
+MODULE = """
+DEVICES = ("cuda",)
+
+def run(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return device
+"""
 
 
-def test_every_module_that_asks_for_cuda_is_listed(repository: Path) -> None:
-    files = [path for part in ("train", "kernels") for path in (repository / "ftsys" / part).rglob("*.py")]
-    asking = {str(path.relative_to(repository)) for path in files if _ASKS.search(_code(path.read_text()))}
-    assert asking == REACHED.keys()
+def test_every_module_that_asks_for_cuda_is_listed_once() -> None:
+    assert reach.asking_modules() == reach.REACHED.keys() | reach.NOT_REACHED.keys()
+    assert not reach.REACHED.keys() & reach.NOT_REACHED.keys()
 
 
-def _code(text: str) -> str:
-    return re.sub(r'""".*?"""|#[^\n]*', "", text, flags=re.DOTALL)
+def test_a_line_that_is_not_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(MODULE)
+    monkeypatch.setitem(reach.REACHED, str(module), "test_of_it.py")
+    names: dict[str, Any] = {}
+    exec(compile(module.read_text(), str(module), "exec"), names)
+    with reach.following("test_of_it.py") as lines:
+        names["run"]("cpu")
+    assert reach.missed(lines) == ["module.py:6: torch.cuda.synchronize()"]

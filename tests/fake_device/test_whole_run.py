@@ -15,6 +15,7 @@ from ftsys.train.perf import matmul_rate
 from tests.end_to_end.attempts import make_project
 from tests.fake_device.cuda_api import fake_gpu
 from tests.fake_device.modes import Ledger
+from tests.fake_device.reach import following, missed
 
 RUN_FILE = """
 output_dir = "run"
@@ -73,7 +74,9 @@ def stop_in_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 def test_a_whole_run_on_the_gpu_resumes_where_it_was_stopped(
     gpu: Ledger, run_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["train", run_file, "--output_dir", "whole"]) == 0
+    with following(__file__) as lines:
+        assert main(["train", run_file, "--output_dir", "whole"]) == 0
+    assert missed(lines) == []
     plan = json.loads(Path("whole/plan.json").read_text())
     assert (plan["device"], plan["precision"], plan["backend"]) == ("cuda", "bf16", "none")
     assert gpu.launches.total() > 1000
