@@ -15,7 +15,7 @@ def deepspeed_gpu(count: int = 2) -> Iterator[Ledger]:
         from deepspeed.accelerator import get_accelerator, set_accelerator
         from deepspeed.accelerator.cuda_accelerator import CUDA_Accelerator
 
-        class FakeCuda(CUDA_Accelerator):  # type: ignore[misc]  # DeepSpeed has no types
+        class FakeCuda(CUDA_Accelerator):
             def __init__(self) -> None:
                 super().__init__()
                 self._communication_backend_name = "gloo"

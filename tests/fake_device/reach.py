@@ -76,7 +76,7 @@ def following(test: str) -> Iterator[dict[str, set[int]]]:
         yield lines
     finally:
         sys.settrace(before)
-        threading.settrace(None)  # type: ignore[arg-type]  # it may be None
+        threading.settrace(None)
 
 
 def missed(lines: dict[str, set[int]]) -> list[str]:
