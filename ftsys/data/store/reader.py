@@ -85,6 +85,7 @@ class StoreSplit:
 
     def gather(self, rows: npt.ArrayLike) -> Ragged:
         """Read examples by row number, (S,) int64 in any order, repeats allowed; IndexError for a row out of range."""
+        self._check_size()
         rows_S = np.asarray(rows, np.int64)
         if rows_S.size and rows_S.view(np.uint64).max() >= self.rows:  # unsigned: a negative row is huge
             raise IndexError(f"rows of split {self.name!r} are 0 to {self.rows - 1}, asked for {rows_S.tolist()!r}")
@@ -113,6 +114,11 @@ class StoreSplit:
             cu_seqlens,
         )
 
+    def _check_size(self) -> None:
+        """Raise DataError if the file is shorter than when it was mapped: a read behind its end kills the process."""
+        if self._memory.size() < len(self._memory):
+            raise damaged(self._folder / self._split.file, "it became shorter while it was in use")
+
     def _damaged(self, row: np.int64) -> DataError:
         path = self._folder / self._split.file
         return damaged(path, f"the tokens of row {row} lie outside the file or are more than {self._longest}")
@@ -138,6 +144,7 @@ class StoreSplit:
     @cached_property
     def lengths(self) -> npt.NDArray[np.int32]:
         """(N,) int32 tokens of each example; read at the first use and then kept."""
+        self._check_size()
         out_N = np.empty(self.rows, np.int32)
         for batch, (first, rows) in enumerate(self._spans()):
             at = int(self._offsets_at[batch]) + first
@@ -152,6 +159,7 @@ class StoreSplit:
     @cached_property
     def labels(self) -> npt.NDArray[Any]:
         """(N,) int64 (-1: unlabelled) or float64 (NaN: unlabelled); a view of the file if it is one record batch."""
+        self._check_size()
         parts = [
             self._labels[int(self._labels_at[batch]) + first :][:rows]
             for batch, (first, rows) in enumerate(self._spans())
