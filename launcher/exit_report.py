@@ -49,6 +49,12 @@ class Outcome:
     first_failure: RankExit | None = None
     reason: str = ""
 
+    @property
+    def told(self) -> str:
+        """The reason, or how the first rank failed, in words; "" for a good end."""
+        first = self.first_failure
+        return self.reason or (f"rank {first.rank} on {first.host} {first.describe()}" if first else "")
+
 
 def signal_name(number: int) -> str:
     """Return a signal's name, such as SIGKILL for 9."""
@@ -127,7 +133,7 @@ def closing_lines(outcome: Outcome, logs: Path, start_failure: str = "") -> list
     shown = last_error(_newest_part(logs / "rank-0.log")).splitlines()
     error = error if error[-1:] != shown[-1:] else []
     lost = [f"error: {start_failure}"] if start_failure else []
-    return [*lost, *error, f"error: rank {first.rank} on {first.host} {first.describe()}{_likely_cause(first.status)}; its log: {log}"]
+    return [*lost, *error, f"error: {outcome.told}{_likely_cause(first.status)}; its log: {log}"]
 
 
 def _likely_cause(status: int) -> str:
