@@ -222,8 +222,9 @@ class EngineSection(Section):
     """True: torch.compile fuses dropout, residual and LayerNorm. "auto": it does not, because ftsys' own kernels do."""
     cuda_graphs: Switch = "auto"
     """True: forward and backward passes are recorded as CUDA graphs, one for each of a few batch sizes, and replayed.
-    Needs one GPU and `batch.global_size`. "auto": where that is possible, a step needs less than half of the GPU's
-    memory, and the GPU is not predicted to compute a step for longer than the host needs to launch it."""
+    Needs GPUs, no DeepSpeed, and `batch.global_size`. "auto": on one GPU, where that is possible, a step needs less
+    than half of the GPU's memory, and the GPU is not predicted to compute a step for longer than the host needs to
+    launch it."""
 
 
 class LaunchSection(Section):

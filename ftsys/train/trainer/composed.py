@@ -123,7 +123,8 @@ class ComposedTrainer(transformers.Trainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         """Let transformers make the engine and optimizer, then restore the checkpoint's state into them."""
         restoration = Restoration.planned(self, resume_from_checkpoint)
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, restoration.stock)
+        with self.parts.step.stream_of_ddp(self.args):
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, restoration.stock)
         if not is_split(self.train_dataset) and self.parts.data_path.training_split is not None:
             self.callback_handler.train_dataloader = super().get_train_dataloader()
         self.parts.step.begin_training(self)
