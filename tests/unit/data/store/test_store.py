@@ -296,3 +296,18 @@ def test_offsets_that_are_shifted_out_of_the_file_are_refused(tmp_path: Path) ->
     split = Store.open(path, verify=False).splits["train"]
     with pytest.raises(DataError, match=r"train.arrow: damaged, the tokens of row 9 lie outside"):
         split.gather([0, 9, 1])
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_labels_of_several_columns_come_back(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 2, (30, 300)).tolist()
+    rows: Rows = [(ids, first, labels[row]) for row, (ids, first, _) in enumerate(some_rows(30))]
+    unlabelled: Rows = [(ids, first, [-1] * 300) for ids, first, _ in some_rows(9)]
+    store = Store.open(write(tmp_path, {"train": rows, "test": unlabelled}, label_type="(300,)int8"))
+    check_gather(store, "train", rows, [29, 0, 8, 7, 7, 16])
+    assert store.splits["train"].labels.tolist() == labels
+    assert (store.splits["train"].labelled, store.splits["test"].labelled) == (True, False)
+    assert store.splits["train"][3]["labels"] == labels[3]
+    assert store.splits["train"].gather([]).labels.shape == (0, 300)
+    assert pickle.loads(pickle.dumps(store.splits["train"])).gather([5]).labels.tolist() == [labels[5]]
