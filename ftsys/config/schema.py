@@ -52,11 +52,9 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Write('a list of 
 Count = Annotated[Whole, Write("a whole number above 0")]
 OptionalCount = Annotated[Whole | None, Write("a whole number above 0")]
 CountFromZero = Annotated[int, Field(ge=0), Write("a whole number, 0 or above")]
-Number = Annotated[float, Field(gt=0, allow_inf_nan=False), Write("a number above 0")]
-OptionalNumber = Annotated[
-    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
-    Write("a number above 0"),
-]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = Annotated[Positive, Write("a number above 0")]
+OptionalNumber = Annotated[Positive | None, Write("a number above 0")]
 Every = Annotated[
     Literal["epoch", "never"] | Whole,
     BeforeValidator(_no_means_never),
@@ -86,11 +84,18 @@ class TaskSection(Section):
     regression."""
     regression: Annotated[bool, Write("true or false")] = False
     """True if the model predicts a number; false if it predicts a class."""
+    multi_label: Annotated[bool, Write("true or false")] = False
+    """True if an example has any number of the labels, also none; false if it has exactly one. The label column then
+    holds a list, names such as "joy;anger", or a digit for each label, such as "0110"."""
     metrics: Texts = ()
     """Names of the metrics; the first one selects the best checkpoint. Empty: the metrics of the known task; for your
-    own task accuracy, or Pearson's and Spearman's correlation for regression."""
+    own task accuracy, or Pearson's and Spearman's correlation for regression, or micro F1, macro F1, subset accuracy
+    and average precision for several labels."""
     label_column: Annotated[str, Write("text in quotes")] = ""
     """Name of the label column. Empty: the label column of the known task, "label" for your own task."""
+    label_columns: Texts = ()
+    """Names of one column of 0 and 1 for each label, instead of `label_column`; needs `multi_label`. `labels` has the
+    same order. Empty `labels`: the labels are named like the columns."""
 
 
 class DataSection(Section):
@@ -166,6 +171,15 @@ class TrainSection(Section):
     """Peak learning rate of the optimizer."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Write("a whole number from 0 to 4294967295")] = 42
     """Seed for the weights of a new head, the order of the examples, and dropout."""
+    class_weights: Annotated[
+        Literal["none", "balanced"] | tuple[Positive, ...] | dict[str, Positive],
+        BeforeValidator(_as_tuple),
+        Write('"none", "balanced", a list of numbers above 0 such as [1.0, 5.0], or a table such as {spam = 5.0}'),
+    ] = "none"
+    """Weight of each label in the loss of training; evaluations show the loss without weights. "balanced": rows /
+    (labels * rows with the label); or numbers in the order of `task.labels`; or by name, 1.0 for names left out. The
+    loss of a step is sum(weight * loss) / sum(weight) over all of its examples. With `task.multi_label` the weights are
+    torch's `pos_weight`, and "balanced" is rows without the label / rows with it."""
     eval_every: Every = "epoch"
     """Interval of evaluations: "epoch", "never", or a number of optimizer steps."""
     save_every: Every = "epoch"

@@ -18,7 +18,7 @@ from ftsys.metrics import compute, predictions_from_logits
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
 from ftsys.run_folder.environment import commit, versions
 from ftsys.run_folder.layout import MODEL, TRAINER_STATE, predictions_file
-from ftsys.run_folder.predictions import scores_from_logits, write_predictions, write_submission
+from ftsys.run_folder.predictions import scores_of, write_predictions, write_submission
 from ftsys.run_folder.results import model_card, write_results
 from ftsys.tasks import Task
 from ftsys.train.callbacks.matmul_samples import MatmulSamples, share_of_peak
@@ -95,7 +95,7 @@ def split_metrics(task: Task, found: Predictions, split: Any) -> dict[str, float
     examples = {"examples": len(split)}
     if not split.labelled:
         return dict(examples)
-    predictions = predictions_from_logits(found.logits, task.regression)
+    predictions = predictions_from_logits(found.logits, task.regression, task.multi_label)
     loss = float(np.mean(found.losses, dtype=np.float64))
     return compute(task.metrics, predictions, split.labels) | {"loss": loss} | examples
 
@@ -103,10 +103,9 @@ def split_metrics(task: Task, found: Predictions, split: Any) -> dict[str, float
 def write_split_predictions(folder: Path, task: Task, name: str, found: Predictions, split: Any) -> None:
     """Write predictions/SPLIT.tsv, and the GLUE server's file for a test split of a GLUE task."""
     ids = np.arange(len(split))
-    predictions = predictions_from_logits(found.logits, task.regression)
+    predictions = predictions_from_logits(found.logits, task.regression, task.multi_label)
     labels = split.labels if split.labelled else None
-    scores = None if task.regression else scores_from_logits(found.logits)
-    write_predictions(predictions_file(folder, name), ids, predictions, labels, scores, task)
+    write_predictions(predictions_file(folder, name), ids, predictions, labels, scores_of(found.logits, task), task)
     if name in task.test_splits:
         write_submission(folder, task, name, ids, predictions)
 
@@ -161,10 +160,17 @@ def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str
         "timing": timing,
         "versions": versions(),
         "commit": commit(),
+        **_weights(session),
         "data": run.data.source,
         "store": str(session.store.path),
         "store_fingerprint": session.store.fingerprint,
     }
+
+
+def _weights(session: Session) -> dict[str, dict[str, float]]:
+    """Return the weight of each label by name, where the loss has any."""
+    values = session.trainer.parts.data_path.class_weights.values
+    return {} if values is None else {"class_weights": dict(zip(session.task.labels, values, strict=True))}
 
 
 def _throughput(trainer: Trainer, seconds: float, samples: MatmulSamples) -> dict[str, float | None]:

@@ -38,7 +38,7 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
     """
     task = resolve_task(run)
     check_trainable(task)
-    check_metric_names(task.metrics, task.regression)
+    check_metric_names(task.metrics, task.regression, multi_label=task.multi_label)
     folder, interruption = Path(run.output_dir), Interruption()
     with interruption.watching():
         stop_with_launcher(os.environ)

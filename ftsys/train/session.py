@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 from ftsys.config import RunConfig, dump_toml, run_identity
 from ftsys.console import printer
 from ftsys.data.bundle import model_folder_of
+from ftsys.data.class_weights import Setting, class_weights
 from ftsys.data.store.reader import Store
 from ftsys.distributed import decided_by_rank_0
 from ftsys.fast_import.hooks import end_fast_import
@@ -121,7 +122,7 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     checkpointer = RunFolderCheckpointer(_attempt(run, plan, claim, folder), hooks)
     samples = MatmulSamples(COMPUTED_IN[plan.precision])
     callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress, samples]
-    trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks)
+    trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks, run.train.class_weights)
     watchdog.begin(arguments.process_index, arguments.world_size)
     packed = trainer.parts.packing.view is not None
     smaller = partial(plan_with_micro_tokens, run, train_split, packed=packed, model=shape)
@@ -161,6 +162,7 @@ def _trainer(
     callbacks: list[TrainerCallback],
     checkpointer: RunFolderCheckpointer,
     hooks: RunHooks,
+    weights: Setting,
 ) -> Trainer:
     evaluated = {name: store.splits[name] for name in task.evaluation_splits if name in store.splits}
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(arguments.output_dir) / TENSORBOARD))
@@ -173,6 +175,7 @@ def _trainer(
         callbacks=callbacks,
         checkpointer=checkpointer,
         hooks=hooks,
+        class_weights=class_weights(weights, task, store.splits[str(task.train_split)]),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -15,7 +15,7 @@ from ftsys.metrics import METRICS, compute, predictions_from_logits
 from ftsys.model_files.config import model_config
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.models.families import check_has_classifier
-from ftsys.tasks import Task
+from ftsys.tasks import Kind, Task
 from ftsys.train.head import fit_head
 from ftsys.train.planning import rank_world
 from ftsys.train.trainer.arguments import TrainingArguments
@@ -26,6 +26,12 @@ from launcher.planner.model_shape import not_recomputable
 from launcher.planner.plan import Plan, make_plan
 
 STEPS_BETWEEN_LOGS = 10
+PROBLEM_TYPES: dict[Kind, str] = {
+    "class": "single_label_classification",
+    "number": "regression",
+    "labels": "multi_label_classification",
+}
+"""transformers' names of the kinds of tasks, as config.json has them."""
 
 
 def training_arguments(run: RunConfig, plan: Plan, task: Task) -> TrainingArguments:
@@ -175,7 +181,7 @@ def load_model(folder: Path, task: Task, seed: int, head: str = "auto") -> tuple
             num_labels=task.num_outputs,
             id2label=names,
             label2id={name: index for index, name in names.items()},
-            problem_type="regression" if task.regression else "single_label_classification",
+            problem_type=PROBLEM_TYPES[task.kind],
             dtype=torch.float32,
             output_loading_info=True,
             trust_remote_code=False,
@@ -200,7 +206,7 @@ def metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
     """Return the function that the Trainer calls with all logits and labels of a split, on rank 0."""
 
     def compute_metrics(found: EvalPrediction) -> dict[str, float]:
-        predictions = predictions_from_logits(found.predictions, task.regression)
+        predictions = predictions_from_logits(found.predictions, task.regression, task.multi_label)
         return compute(task.metrics, predictions, found.label_ids)
 
     return compute_metrics

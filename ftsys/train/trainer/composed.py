@@ -1,6 +1,7 @@
 """Overrides methods of transformers' Trainer, and delegates each to a part that the Trainer is composed of."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,17 +41,24 @@ class ComposedTrainer(transformers.Trainer):
     """transformers' Trainer over `parts`. Data sets may also be splits of a store."""
 
     def __init__(
-        self, *stock: Any, checkpointer: Checkpointer | None = None, hooks: RunHooks | None = None, **named: Any
+        self,
+        *stock: Any,
+        checkpointer: Checkpointer | None = None,
+        hooks: RunHooks | None = None,
+        class_weights: Sequence[float] | None = None,
+        **named: Any,
     ) -> None:
         """Take `stock` and `named` as transformers does; the rest, and TypeError, as `Trainer` describes them."""
         super().__init__(*stock, **named)
         packing = Packing(ComposedTrainer)
-        data_path = DataPath(packing)
+        data_path = DataPath(packing, class_weights)
         step = StepEngine(self.args, packing, data_path)
         evaluator = Evaluator(packing, step.meter, hooks or RunHooks())
         self.parts = Parts(checkpointer or StockLayoutCheckpointer(), packing, data_path, step, evaluator)
         if is_split(self.train_dataset) and self.compute_loss_func is not None:
             raise TypeError("compute_loss_func is not called for a split of a store: give a data set of another kind")
+        if class_weights is not None and not is_split(self.train_dataset):
+            raise TypeError("class_weights are for a split of a store: give compute_loss_func for other data sets")
         # transformers reads `**kwargs` of an encoder's forward as "scales its own loss" and multiplies loss and
         # gradient by ranks x accumulation (its issue 47688). Encoders with a classification head do not.
         if type(self.model).__name__.endswith("ForSequenceClassification"):
