@@ -9,6 +9,8 @@ from ftsys.config.task_checks import task_of
 from ftsys.integrity import fingerprint_of
 
 _WITHOUT_EFFECT = ("resume", "watchdog_seconds", "max_nonfinite_steps", "save_every", "save_keep")
+_LATER_KEYS: dict[str, Any] = {"layer_decay": 1.0, "freeze": ()}
+"""Keys of [train] that older runs did not have, with their defaults: left out where they are not set."""
 
 RESULT_TRAINER_FIELDS = (
     "adam_beta1",
@@ -40,9 +42,14 @@ def identity_parts(run: RunConfig) -> dict[str, Any]:
         "model": run.model.name,
         **({} if run.model.head == "auto" else {"head": run.model.head}),
         "batch": run.batch.model_dump(exclude={"micro_tokens"}),
-        "train": {key: value for key, value in train.items() if key not in _WITHOUT_EFFECT},
+        "train": {key: value for key, value in train.items() if key not in _WITHOUT_EFFECT and _is_set(key, value)},
+        **({} if run.lora.r is None else {"lora": run.lora.model_dump(mode="json", exclude={"merge"})}),
         "trainer": {key: run.trainer[key] for key in RESULT_TRAINER_FIELDS if key in run.trainer},
     }
+
+
+def _is_set(key: str, value: Any) -> bool:
+    return key not in _LATER_KEYS or value != _LATER_KEYS[key]
 
 
 def _cut(run: RunConfig) -> dict[str, Any]:
