@@ -35,6 +35,10 @@ def _no_lookalike(value: Any) -> Any:
     return value
 
 
+def _one_or_several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else _as_tuple(value)
+
+
 def _no_means_never(value: Any) -> Any:
     return "never" if value == "no" else value
 
@@ -169,6 +173,15 @@ class TrainSection(Section):
     """Number of optimizer steps; an alternative to `epochs`."""
     learning_rate: Number = 5e-5
     """Peak learning rate of the optimizer."""
+    layer_decay: Annotated[float, Field(gt=0, le=1), Write("a number above 0, and 1 (no decay) at most")] = 1.0
+    """Layer-wise decay of the learning rate: each layer's rate is the one above it times this number. 1.0: none."""
+    freeze: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_one_or_several),
+        Write('a part such as "embeddings", or a list such as ["embeddings", "layers.0-3"]'),
+    ] = ()
+    """Parts of the model that are not trained: "embeddings", "layers.N" and "layers.N-M" (from 0, the last one
+    included), "encoder" (all but the head) or "head"; one, or a list."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Write("a whole number from 0 to 4294967295")] = 42
     """Seed for the weights of a new head, the order of the examples, and dropout."""
     class_weights: Annotated[
@@ -204,6 +217,25 @@ class TrainSection(Section):
         if isinstance(data, dict) and data.get("epochs") is None and data.get("max_steps") is None:
             return {**data, "epochs": DEFAULT_EPOCHS}
         return data
+
+
+class LoraSection(Section):
+    """Low-rank adapters (LoRA) in place of training all weights. Needs peft: `pip install 'ftsys[lora]'`."""
+
+    r: OptionalCount = None
+    """Rank of the adapters, such as 8. Without it, all weights are trained and this section has no effect."""
+    alpha: Number = 16.0
+    """Scale: an adapter's product is multiplied by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1), Write("a number from 0 (none) to below 1")] = 0.0
+    """Dropout in front of the adapters."""
+    target_modules: Annotated[
+        tuple[str, ...], BeforeValidator(_one_or_several), Write('"auto", "all" or a list such as ["query", "value"]')
+    ] = ("auto",)
+    """Linear layers with an adapter. "auto": those of each attention (queries, keys, values, output); "all": all of
+    each layer; or a list of names or ends of names, as peft takes them."""
+    merge: Annotated[bool, Write("true or false")] = True
+    """True: OUTPUT_DIR/model is a whole model with the adapters added to its weights, and OUTPUT_DIR/adapter the
+    adapter alone. False: OUTPUT_DIR/model is the adapter."""
 
 
 class EngineSection(Section):
@@ -271,6 +303,7 @@ class RunTree(Section):
     model: ModelSection = ModelSection()
     batch: BatchSection = BatchSection()
     train: TrainSection = TrainSection()
+    lora: LoraSection = LoraSection()
     engine: EngineSection = EngineSection()
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
