@@ -25,9 +25,15 @@ USUAL = (
 
 
 def text_columns(
-    header: Sequence[str], place: str, asked: Sequence[str] | None, known: Sequence[str] | None
+    header: Sequence[str],
+    place: str,
+    asked: Sequence[str] | None,
+    known: Sequence[str] | None,
+    flag: str = "--text",
 ) -> tuple[tuple[str, ...], str]:
     """Return the text columns and a note on how they were found: as asked, as the model's run has them, or usual names.
+
+    `flag` is what names them, for messages.
 
     Raises:
         DataError: nothing tells which columns hold the texts.
@@ -38,11 +44,11 @@ def text_columns(
         return tuple(known), f"texts are in {_listed(known)}, as in the model's training"
     found = [names for names in USUAL if set(names) <= set(header)]
     if known is None and found:
-        return found[0], f"texts are in {_listed(found[0])}, by their usual names; --text names others"
+        return found[0], f"texts are in {_listed(found[0])}, by their usual names; {flag} names others"
     trained = f" The model was trained on {_listed(known)}." if known else ""
     raise DataError(
         f"{place}: it is not known which columns hold the texts; there are {_listed(header)}.{trained} Name one, or "
-        "two for pairs, with --text."
+        f"two for pairs, with {flag}."
     )
 
 

@@ -36,15 +36,18 @@ class Wanted:
     texts: tuple[str, ...]
     carried: tuple[str, ...] = ()
 
-    def check(self, place: str, header: Sequence[str]) -> None:
-        """Raise DataError that begins with `place` for a column that `header` lacks or has more than once."""
+    def check(self, place: str, header: Sequence[str], flag: str = "--text") -> None:
+        """Raise DataError that begins with `place` for a column that `header` lacks or has more than once.
+
+        `flag` names the text columns, for the message.
+        """
         there = ", ".join(map(repr, header))
-        for flag, names in (("--text", self.texts), ("--columns", self.carried)):
+        for named_by, names in ((flag, self.texts), ("--columns", self.carried)):
             missing = [name for name in names if name not in header]
             if missing:
                 raise DataError(
                     f"{place}: no column {missing[0]!r}; the columns there are {there}."
-                    f"{question(missing[0], header)} Name what is there with {flag}."
+                    f"{question(missing[0], header)} Name what is there with {named_by}."
                 )
         twice = [name for name in (*self.texts, *self.carried) if header.count(name) > 1]
         if twice:

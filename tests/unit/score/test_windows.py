@@ -33,7 +33,7 @@ def test_items_come_in_order_and_an_error_comes_after_the_items_before_it() -> N
     def prepare(window: Window) -> None:
         window.prepared = window.index * 10
 
-    seen = []
+    seen: list[int] = []
     found = prepared_ahead(failing(), prepare)
     with pytest.raises(ValueError, match="broken"):
         seen.extend(window.prepared for window in found)
