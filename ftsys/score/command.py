@@ -124,9 +124,10 @@ def _run(options: argparse.Namespace, request: "Request") -> int:
     from ftsys.report.notes import show_notes
     from ftsys.score.engine import Engine
     from ftsys.score.parts import skipped_file
-    from ftsys.score.run import score_files
+    from ftsys.score.run import chosen_precision, join_ranks, score_files
 
-    engine = Engine(request.found, options.device, options.precision)
+    join_ranks()
+    engine = Engine(request.found, options.device, chosen_precision(options.precision, request.output))
     show_notes(*engine.notes())
     skipped = score_files(request, engine)
     if is_main_rank():

@@ -119,9 +119,12 @@ def padded_batches(lengths: npt.NDArray[np.int32], tokens: int, equal: bool) -> 
 
 
 def precision_of(asked: str) -> str:
-    """Return "fp32" or "bf16": `asked`, or for "auto" bf16 where the device computes it fast. Raises ConfigError."""
+    """Return "fp32" or "bf16": `asked`, or for "auto" bf16 where the device gains by it. Raises ConfigError.
+
+    A CPU is asked by measuring, so the answer may be another one at another time.
+    """
     if asked == "auto":
-        return "bf16" if rank_world().bf16_supported else "fp32"
+        return "bf16" if rank_world(measured=True).bf16_supported else "fp32"
     if asked not in PRECISIONS:
         raise ConfigError(f"precision {asked!r} is not known. Use 'auto' or one of {sorted(PRECISIONS)}.")
     return asked

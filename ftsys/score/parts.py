@@ -43,7 +43,7 @@ class Parts:
                 self._remove()
                 return False
             raise ConfigError(f"output {str(self.output)!r} exists. Write to another file, or give --overwrite.")
-        if self.folder.exists() and not mine and not overwrite:
+        if (self.folder / COMMAND).exists() and not mine and not overwrite:
             raise ConfigError(
                 f"{str(self.folder)!r} holds the begun output of another command, or of a model or input that has "
                 "changed since. Repeat that command, or begin anew with --overwrite."
@@ -56,12 +56,16 @@ class Parts:
             atomic_write_json(self.folder / COMMAND, command)
         return True
 
-    def _is_of(self, command: Mapping[str, Any]) -> bool:
-        """Return True if the folder was made by the same command; damage makes it another one."""
+    def former(self) -> dict[str, Any]:
+        """Return the command that has begun the output; empty if there is none, or its file is damaged."""
         try:
-            return json_object((self.folder / COMMAND).read_bytes()) == json.loads(json.dumps(json_safe(command)))
+            return json_object((self.folder / COMMAND).read_bytes())
         except (OSError, ValueError):
-            return False
+            return {}
+
+    def _is_of(self, command: Mapping[str, Any]) -> bool:
+        """Return True if the folder was made by the same command."""
+        return self.former() == json.loads(json.dumps(json_safe(command)))
 
     def has(self, index: int) -> bool:
         """Return True if a window is written."""

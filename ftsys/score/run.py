@@ -19,7 +19,7 @@ from ftsys.ranks import is_main_rank
 from ftsys.report.notes import show_notes
 from ftsys.report.progress import Progress
 from ftsys.score.columns import Written, text_columns
-from ftsys.score.engine import Engine
+from ftsys.score.engine import PRECISIONS, Engine, precision_of
 from ftsys.score.formats import Format, format_of
 from ftsys.score.model import FoundModel
 from ftsys.score.parts import Parts
@@ -80,7 +80,6 @@ def score_files(request: Request, engine: Engine) -> int | None:
         ConfigError: the output exists, or another command has begun it.
         StorageError: a full disk.
     """
-    _join_ranks()
     parts, form = Parts(request.output), format_of(request.output, request.written.types(request.types))
     tokens = request.batch_tokens or engine.batch_tokens
     command = _command(request, engine, tokens)
@@ -93,10 +92,20 @@ def score_files(request: Request, engine: Engine) -> int | None:
         leave_process_group()
 
 
-def _join_ranks() -> None:
+def join_ranks() -> None:
     """Join the process group of all ranks, if there are several. They exchange nothing but short messages."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and world_size() == 1:
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+
+
+def chosen_precision(asked: str, output: Path) -> str:
+    """Return rank 0's precision: as asked; for "auto" that of an output that was begun, else the faster. Collective."""
+
+    def choose() -> str:
+        begun = Parts(output).former().get("precision")
+        return begun if asked == "auto" and begun in PRECISIONS else precision_of(asked)
+
+    return decided_by_rank_0(choose)
 
 
 def _agreed(work: Any) -> int:
@@ -125,7 +134,8 @@ def _command(request: Request, engine: Engine, tokens: int) -> dict[str, Any]:
         "columns": request.written.names,
         "head": [head.activation, head.temperature, dict(head.thresholds)],
         "max_length": request.found.max_length,
-        "computed": [engine.device.type, engine.precision, engine.layout.name, engine.kernel, torch.__version__],
+        "precision": engine.precision,
+        "computed": [engine.device.type, engine.layout.name, engine.kernel, torch.__version__],
         "windows": [ROWS[engine.device.type], tokens],
     }
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -172,14 +173,14 @@ def test_wrong_input_gives_one_line_and_status_2(
     assert (folder / "there.csv").read_text() == "mine"
 
 
+@pytest.mark.parametrize("size", [100, 6000])
 def test_a_full_disk_says_so_and_the_same_command_goes_on(
-    predict: Predict, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    size: int, predict: Predict, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import resource
-
-    words = ("model", "rows.csv", "--output", "o.csv")
+    """Files may have `size` bytes: too little for the folder's first file, or for a window."""
+    words = ("model", "rows.csv", "--output", "o.csv", "--columns", "sentence1", "sentence2")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (WINDOW * 10, before[1]))  # a window's part is larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         assert predict(*words) == 1
     finally:

@@ -52,7 +52,9 @@ def test_a_model_that_cannot_be_packed_is_padded_with_the_reason(tmp_path: Path)
     XLNetForSequenceClassification(
         XLNetConfig(vocab_size=60, d_model=16, n_layer=1, n_head=2, d_inner=32, pad_token_id=1)
     ).save_pretrained(tmp_path)
-    _fast_tokenizer(types=False).save_pretrained(tmp_path)
+    tokenizer = _fast_tokenizer(types=False)
+    tokenizer.model_max_length = 32
+    tokenizer.save_pretrained(tmp_path)
     ours = Classifier(tmp_path)
     assert "model type 'xlnet' is not among the packed ones" in ours.layout
     alone = np.concatenate([stock_logits(tmp_path, [pair]) for pair in PAIRS])

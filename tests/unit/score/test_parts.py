@@ -83,6 +83,16 @@ def test_the_same_command_goes_on_and_another_one_is_refused(tmp_path: Path) -> 
     assert not parts.has(0)
 
 
+def test_a_precision_that_was_chosen_is_kept(tmp_path: Path) -> None:
+    from ftsys.score.run import chosen_precision
+
+    for precision in ("bf16", "fp32"):
+        parts = Parts(tmp_path / f"{precision}.csv")
+        assert parts.begin({"precision": precision}, overwrite=False)
+        assert chosen_precision("auto", parts.output) == precision
+        assert chosen_precision("fp32", parts.output) == "fp32"
+
+
 def test_a_damaged_command_file_belongs_to_another_command(tmp_path: Path) -> None:
     parts = written(tmp_path / "o.csv", 1)
     (parts.folder / "command.json").write_text("[")
