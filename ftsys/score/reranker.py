@@ -32,7 +32,7 @@ def activation_named(folder: Path, config: Mapping[str, Any]) -> str | None:
     named = next((name for name in places if name is not None), None)
     if named is None:
         return None
-    if named not in _KNOWN:
+    if not isinstance(named, str) or named not in _KNOWN:
         raise ConfigError(
             f"{str(folder)!r}: its head has the activation {named!r}; known are {', '.join(sorted(_KNOWN))}. Correct "
             "it in config.json."

@@ -175,7 +175,7 @@ def test_wrong_input_gives_one_line_and_status_2(
 
 @pytest.mark.parametrize("size", [100, 6000])
 def test_a_full_disk_says_so_and_the_same_command_goes_on(
-    size: int, predict: Predict, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    size: int, predict: Predict, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Files may have `size` bytes: too little for the folder's first file, or for a window."""
     words = ("model", "rows.csv", "--output", "o.csv", "--columns", "sentence1", "sentence2")
