@@ -27,6 +27,7 @@ FLOORS = (
     ("data", "kernels"),
     ("models",),
     ("train",),
+    ("score",),
     ("probe", "offline", "bench"),
     ("cli", "demo", "run_glue", "__main__"),
 )
