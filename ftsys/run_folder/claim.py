@@ -44,7 +44,7 @@ Identity = str | Mapping[str, Any]
 Values give better messages than a hash."""
 
 _MODEL_FILES = (
-    *("README.md", "*config.json", "model*.safetensors", "model.safetensors.index.json"),
+    *("README.md", "*config.json", "calibration.json", "model*.safetensors", "model.safetensors.index.json"),
     *("*token*.json", "vocab.*", "merges.txt", "*.model"),
 )
 WRITTEN = (

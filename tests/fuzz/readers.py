@@ -22,6 +22,7 @@ from ftsys.data.store.index import _SEALED as INDEX_FILE
 from ftsys.data.store.index import INDEX_NAME, StoreIndex
 from ftsys.data.tokenize.plain_bert import is_plain_bert
 from ftsys.integrity import SealedJson
+from ftsys.model_files.calibration import CALIBRATION, read_calibration
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder
 from ftsys.run_folder.attempts import read_owner
@@ -114,6 +115,7 @@ WEIGHTS = {
 }
 DEEPSPEED = {"zero_optimization": {"stage": "auto"}, "train_batch_size": "auto", "bf16": {"enabled": True}}
 ROWS = [("a good day, yes", "up"), ('a "bad" day', "down"), ("ein schöner Tag", "up"), ("", "down")]
+CALIBRATED = {"format": 1, "temperature": 1.25, "thresholds": {"up": 0.5}, "metric": "f1"}
 TASK = Task(name="mood", columns=("text",), labels=("down", "up"), metrics=("accuracy",), train_split="train")
 
 
@@ -173,6 +175,7 @@ def readers() -> Mapping[str, Reader]:
             MANIFEST, json_bytes(CHECKPOINT), lambda path: Checkpoint.open(path.parent), sealed=MANIFEST_FILE
         ),
         "config.json": Reader("config.json", json_bytes(CONFIG), lambda path: model_config(path.parent)),
+        "calibration": Reader(CALIBRATION, json_bytes(CALIBRATED), lambda path: read_calibration(path.parent)),
         "index of weights": Reader(
             "model.safetensors.index.json",
             json_bytes(WEIGHTS),
