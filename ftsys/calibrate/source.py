@@ -50,7 +50,7 @@ def _from_file(finished: FinishedRun, split: str) -> Rows | None:
 
 
 def _predicted(finished: FinishedRun, split: str) -> Rows:
-    from ftsys.train.split_logits import split_logits
+    from ftsys.calibrate.split_logits import split_logits
 
     logits_NC, labels_N = split_logits(finished, split)
     return Rows(finished.task.labels, logits_NC.astype(np.float64), np.asarray(labels_N).astype(np.int64))
