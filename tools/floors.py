@@ -27,7 +27,7 @@ FLOORS = (
     ("data", "kernels"),
     ("models",),
     ("train",),
-    ("probe", "offline", "bench", "calibrate"),
+    ("probe", "offline", "bench", "calibrate", "export"),
     ("cli", "demo", "run_glue", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

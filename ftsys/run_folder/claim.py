@@ -23,6 +23,7 @@ from ftsys.run_folder.layout import (
     CHECKPOINTS,
     DEEPSPEED,
     ENVIRONMENT,
+    EXPORT,
     METRICS_LOG,
     MODEL,
     OWNER,
@@ -52,6 +53,7 @@ WRITTEN = (
     *("*_results.json", "predict_results_*.txt", "report.html"),
     *(f"{PREDICTIONS}/*.tsv", f"{SUBMISSION}/*.tsv"),
     *(f"{MODEL}/{pattern}" for pattern in _MODEL_FILES),
+    *(f"{EXPORT}/{target}" for target in ("onnx", "openvino", "int8")),
     f"{TENSORBOARD}/events.out.tfevents.*",
     f"{CHECKPOINTS}/step-[0-9]*",
 )
