@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 WITH_OWN_PARSER = {
     "report": ("ftsys.report.command", "compare finished runs, with the mean over seeds"),
+    "calibrate": ("ftsys.calibrate.command", "fit a temperature and thresholds to the model of a finished run"),
+    "export": ("ftsys.export.command", "write the model of a finished run for ONNX Runtime or OpenVINO"),
     "bench": ("ftsys.bench.command", "measure throughput, together with other implementations"),
     "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),
     "run-glue": (

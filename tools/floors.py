@@ -28,7 +28,7 @@ FLOORS = (
     ("models",),
     ("train",),
     ("score",),
-    ("probe", "offline", "bench"),
+    ("probe", "offline", "bench", "calibrate", "export"),
     ("cli", "demo", "run_glue", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

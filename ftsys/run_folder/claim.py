@@ -24,6 +24,7 @@ from ftsys.run_folder.layout import (
     CHECKPOINTS,
     DEEPSPEED,
     ENVIRONMENT,
+    EXPORT,
     METRICS_LOG,
     MODEL,
     OWNER,
@@ -45,7 +46,7 @@ Identity = str | Mapping[str, Any]
 Values give better messages than a hash."""
 
 _MODEL_FILES = (
-    *("README.md", "*config.json", "*model*.safetensors", "model.safetensors.index.json"),
+    *("README.md", "*config.json", "calibration.json", "*model*.safetensors", "model.safetensors.index.json"),
     *("*token*.json", "vocab.*", "merges.txt", "*.model"),
 )
 WRITTEN = (
@@ -53,6 +54,7 @@ WRITTEN = (
     *("*_results.json", "predict_results_*.txt", "report.html"),
     *(f"{PREDICTIONS}/*.tsv", f"{SUBMISSION}/*.tsv"),
     *(f"{folder}/{pattern}" for folder in (MODEL, ADAPTER) for pattern in _MODEL_FILES),
+    *(f"{EXPORT}/{target}" for target in ("onnx", "openvino", "int8")),
     f"{TENSORBOARD}/events.out.tfevents.*",
     f"{CHECKPOINTS}/step-[0-9]*",
 )

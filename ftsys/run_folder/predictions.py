@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ftsys.errors import DataError
 from ftsys.files import atomic_open
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.tasks import Task
@@ -86,6 +87,25 @@ def read_predictions(path: Path) -> list[tuple[str, str]]:
     """Read (index, prediction) of each row, as text, from a file of `write_predictions`. OSError is passed on."""
     with path.open(encoding="utf-8", newline="") as stream:
         return [(row["index"], row["prediction"]) for row in csv.DictReader(stream, delimiter="\t")]
+
+
+def read_scores(path: Path, task: Task) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Read class ids of predictions (N,) and labels (N,), -1 where unknown, and scores (N, C) of `write_predictions`.
+
+    Scores have six significant digits. Raises DataError for a file that cannot be read or is of another task.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            header, *rows = csv.reader(stream, delimiter="\t")
+        if header != ["index", "prediction", "label", *(f"score_{name}" for name in task.labels)]:
+            raise ValueError(f"its columns are {', '.join(map(repr, header))[:200]}")
+        ids = {name: at for at, name in enumerate(task.labels)}
+        classes = [[ids[row[1]], ids[row[2]] if row[2] else -1] for row in rows]
+        scores = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(task.labels))
+    except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be used ({error!s:.200}). Write it again with `ftsys predict`.") from error
+    predictions_N, labels_N = np.array(classes, np.int64).reshape(-1, 2).T
+    return predictions_N, labels_N, scores
 
 
 def write_submission(
