@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ftsys.config import RunConfig  # imported by each command: Ctrl-C is handled before anything slow is imported
 
 WITH_OWN_PARSER = {
+    "table": ("ftsys.table.command", "train models x tasks x seeds, and show one table of the results"),
     "report": ("ftsys.report.command", "compare finished runs, with the mean over seeds"),
     "bench": ("ftsys.bench.command", "measure throughput, together with other implementations"),
     "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),

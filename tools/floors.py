@@ -28,7 +28,7 @@ FLOORS = (
     ("models",),
     ("train",),
     ("probe", "offline", "bench"),
-    ("cli", "demo", "run_glue", "__main__"),
+    ("cli", "demo", "run_glue", "table", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {frozenset(("data", "kernels"))}
@@ -64,7 +64,7 @@ def mistake(importer: str, found: Import) -> str | None:
     if package == "ftsys" and room:
         return arrow_mistake(room, target)
     if package == "launcher":
-        allowed = room == "bench" or (room in PLANNING_ROOMS and within(target, PLANNER))
+        allowed = room in ("bench", "table") or (room in PLANNING_ROOMS and within(target, PLANNER))
         return None if allowed else f"{room or 'ftsys'} may not import {target}"
     return stack_mistake(room, found, package)
 

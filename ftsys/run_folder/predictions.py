@@ -5,11 +5,14 @@ Shapes: N rows of a split, C classes.
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ftsys.errors import RunFolderError
 from ftsys.files import atomic_open
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.tasks import Task
@@ -72,6 +75,41 @@ def read_predictions(path: Path) -> list[tuple[str, str]]:
     """Read (index, prediction) of each row, as text, from a file of `write_predictions`. OSError is passed on."""
     with path.open(encoding="utf-8", newline="") as stream:
         return [(row["index"], row["prediction"]) for row in csv.DictReader(stream, delimiter="\t")]
+
+
+@dataclass(frozen=True)
+class LabelledPredictions:
+    """Predictions and labels of a split, both (N,) in the order of `ids`, int64 (N,): class ids, or float64 numbers.
+
+    `labels` is None where the split has none.
+    """
+
+    ids: npt.NDArray[np.int64]
+    predictions: npt.NDArray[Any]
+    labels: npt.NDArray[Any] | None
+
+
+def read_labelled(path: Path, task: Task) -> LabelledPredictions:
+    """Read a file of `write_predictions`. Raises RunFolderError for a missing file, and for one that is damaged."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t", strict=True))
+        columns = {name: [row[name] for row in rows] for name in ("index", "prediction", "label")}
+        labelled = bool(rows) and all(columns["label"])
+        labels = _values(columns["label"], task) if labelled else None
+        return LabelledPredictions(np.array(columns["index"], np.int64), _values(columns["prediction"], task), labels)
+    except FileNotFoundError:
+        raise RunFolderError(f"{str(path)!r} is not there, though its run is finished: start the run anew.") from None
+    except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
+        raise RunFolderError(f"{str(path)!r} is damaged ({error}): `ftsys predict` writes it again.") from error
+
+
+def _values(cells: Sequence[str], task: Task) -> npt.NDArray[Any]:
+    """Return numbers for a regression, else the classes' ids. Raises KeyError for a name that is no class."""
+    if task.regression:
+        return np.array(cells, np.float64)
+    ids = {name: number for number, name in enumerate(task.labels)}
+    return np.array([ids[cell] for cell in cells], np.int64)
 
 
 def write_submission(
