@@ -27,11 +27,14 @@ MOST_FAILURES = 2
 _CHECK_ONLY = 1  # as the rank: the folder is checked and nothing is written
 
 
+StateName = Literal["done", "running", "failed", "failed once", "stopped", "to do"]
+
+
 @dataclass(frozen=True)
 class CellState:
     """The state of a cell. `failures` counts the attempts that failed; `reason` says why the last one did."""
 
-    name: Literal["done", "running", "failed", "failed once", "stopped", "to do"]
+    name: StateName
     failures: int = 0
     reason: str = ""
 
@@ -60,36 +63,41 @@ def check_folders(cells: Sequence[Cell]) -> None:
         raise RunFolderError("\n".join([*wrong[:5], *more]))
 
 
-def state_of(cell: Cell) -> CellState:
-    """Return how a cell stands. Raises RunFolderError for the folder of another run."""
+def state_of(cell: Cell, ours: bool = False) -> CellState:
+    """Return the state of a cell; `ours`: this process holds its lease. Raises RunFolderError for another run."""
     claim = claim_run_folder(cell.folder, identity_parts(cell.run), False, rank=_CHECK_ONLY)
     if claim.finished:
         return CellState("done")
-    note_failure(cell.folder)
-    failures, status = failures_of(cell.folder), read_status_after_crash(cell.folder)
-    reason = _reason(cell.folder, failures)
-    if seems_held(lease_base(cell)):
-        return CellState("running", len(failures), reason)
+    held = not ours and seems_held(lease_base(cell))
+    if not held:
+        _note_by_status(cell.folder)
+    failures = failures_of(cell.folder)
+    name, reason = _name(cell.folder, failures), _reason(cell.folder, failures)
+    return CellState("running" if held else name, len(failures), reason)
+
+
+def _name(folder: Path, failures: dict[str, int]) -> StateName:
     if len(failures) >= MOST_FAILURES or BAD_INPUT in failures.values():
-        return CellState("failed", len(failures), reason)
+        return "failed"
     if failures:
-        return CellState("failed once", len(failures), reason)
-    return CellState("stopped" if status else "to do")
+        return "failed once"
+    return "stopped" if read_status_after_crash(folder) else "to do"
 
 
-def note_failure(folder: Path, exit_status: int | None = None) -> None:
-    """Record a failed attempt: the newest one with `exit_status`, or by status.json where that says that it failed.
+def _note_by_status(folder: Path) -> None:
+    """Record a failure that nobody has recorded, as that of a SLURM job: status.json says so."""
+    status, attempt = read_status_after_crash(folder), highest_attempt(folder)
+    if status.get("state") in ("failed", "hung") and status.get("attempt") == attempt:
+        known = failures_of(folder)
+        if str(attempt) not in known:
+            atomic_write_json(folder / FAILURES, known | {str(attempt): int(status.get("exit") or 1)})
 
-    An attempt is counted once, whoever records it. Raises StorageError.
-    """
-    attempt, status = highest_attempt(folder), read_status_after_crash(folder)
-    if exit_status is None:
-        if status.get("state") not in ("failed", "hung") or status.get("attempt") != attempt:
-            return
-        exit_status = int(status.get("exit") or 1)
-    known = failures_of(folder)
-    if str(attempt) not in known or exit_status == BAD_INPUT:
-        atomic_write_json(folder / FAILURES, known | {str(attempt): exit_status})
+
+def note_failure(folder: Path, exit_status: int) -> None:
+    """Record that the newest attempt failed, or that a start failed before it took a number. Raises StorageError."""
+    known, name = failures_of(folder), str(highest_attempt(folder))
+    name = f"{name}, start {len(known) + 1}" if name in known else name
+    atomic_write_json(folder / FAILURES, known | {name: exit_status})
 
 
 def failures_of(folder: Path) -> dict[str, int]:

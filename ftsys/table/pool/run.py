@@ -102,7 +102,7 @@ class Pool:
             self.states[cell.folder] = CellState("running", self.states[cell.folder].failures)
             return False
         try:
-            self.states[cell.folder] = state = _state_without_our_lease(cell)
+            self.states[cell.folder] = state = state_of(cell, ours=True)
             process = None if state.is_settled else self.start(cell, slot)
         except BaseException:
             lease.release()
@@ -129,7 +129,7 @@ class Pool:
         elif status != DONE:
             note_failure(cell.folder, status)
         try:
-            self.states[cell.folder] = _state_without_our_lease(cell)
+            self.states[cell.folder] = state_of(cell, ours=True)
         except RunFolderError:
             if status not in (BAD_INPUT, NOT_OURS):
                 raise
@@ -140,9 +140,3 @@ class Pool:
         for one in self.running:
             one.lease.release()
         self.running.clear()
-
-
-def _state_without_our_lease(cell: Cell) -> CellState:
-    """Return a cell's state where this process itself holds the lease: "running" then means nothing."""
-    state = state_of(cell)
-    return CellState("stopped", state.failures, state.reason) if state.name == "running" else state
