@@ -21,16 +21,17 @@ from ftsys.run_folder.layout import MODEL, TRAINER_STATE, predictions_file
 from ftsys.run_folder.predictions import scores_from_logits, write_predictions, write_submission
 from ftsys.run_folder.results import model_card, write_results
 from ftsys.tasks import Task
+from ftsys.train.callbacks.matmul_samples import MatmulSamples, share_of_peak
 from ftsys.train.checkpoint.files import write_safetensors
 from ftsys.train.checkpoint.state_dict import export_state
 from ftsys.train.optimizer.master_adamw import masters_of
-from ftsys.train.perf.matmul_rate import matmul_rate
 from ftsys.train.session import Session
 from ftsys.train.trainer.predictions import EvaluationStopped, Predictions
 from ftsys.train.trainer.trainer import Trainer
 from ftsys.train.trainer.training_step import parameters_outside_embeddings
 
-COMPUTED_IN = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+FINAL_SAMPLES = 3
+"""Samples of the matrix-product rate after the training."""
 """Type of the factors of a matrix product, by a plan's precision."""
 
 
@@ -41,8 +42,9 @@ def finish(session: Session) -> dict[str, Any]:
     """
     metrics, speed = _predict_splits(session)
     save_plain_model(session.trainer, session.folder / MODEL)
-    rate = matmul_rate(COMPUTED_IN[session.plan.precision], session.trainer.args.device)
-    results = _results(session, metrics, rate) | {"evaluation_speed": speed}
+    for _ in range(FINAL_SAMPLES):
+        session.matmul_samples.add(session.trainer.args.device)
+    results = _results(session, metrics) | {"evaluation_speed": speed}
     decided_by_rank_0(lambda: _write(session, results))
     return results
 
@@ -137,7 +139,7 @@ def _replace_weights(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float) -> dict[str, Any]:
+def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str, Any]:
     run, plan, trainer, view = session.run, session.plan, session.trainer, session.trainer.parts.packing.view
     started = psutil.Process().create_time()
     timing = session.timing | {"eval_s": trainer.parts.evaluator.seconds, "total_s": time.time() - started}
@@ -155,7 +157,7 @@ def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         "seed": run.train.seed,
-        "throughput": _throughput(trainer, timing["train_s"], rate),
+        "throughput": _throughput(trainer, timing["train_s"], session.matmul_samples),
         "timing": timing,
         "versions": versions(),
         "commit": commit(),
@@ -165,8 +167,11 @@ def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float
     }
 
 
-def _throughput(trainer: Trainer, seconds: float, rate: float) -> dict[str, float]:
-    """Return figures of this attempt's training; useful FLOPs are 6 x parameters outside embeddings x real tokens."""
+def _throughput(trainer: Trainer, seconds: float, samples: MatmulSamples) -> dict[str, float | None]:
+    """Return figures of this attempt's training; useful FLOPs are 6 x parameters outside embeddings x real tokens.
+
+    "mfu" is their part of the best measured rate of matrix products, None where that was measured too low.
+    """
     meter = trainer.parts.step.meter
     tokens_per_s = meter.total_tokens / max(seconds, 1e-9)
     flops = 6 * parameters_outside_embeddings(trainer.model) * tokens_per_s
@@ -175,8 +180,9 @@ def _throughput(trainer: Trainer, seconds: float, rate: float) -> dict[str, floa
         "samples_per_s": meter.total_examples / max(seconds, 1e-9),
         "padding_fraction": meter.padding_fraction,
         "useful_tflops": flops / 1e12,
-        "mfu": flops / rate,
-        "matmul_tflops": rate / 1e12,
+        "mfu": share_of_peak(flops, samples.best),
+        "matmul_tflops": samples.best / 1e12,
+        "matmul_samples": len(samples.rates),
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -28,6 +29,7 @@ from ftsys.run_folder.environment import environment
 from ftsys.run_folder.layout import CHECKPOINTS, DEEPSPEED, ENVIRONMENT, PLAN, RUN_FILE, TENSORBOARD
 from ftsys.tasks import Task
 from ftsys.train.callbacks.graceful_stop import GracefulStop
+from ftsys.train.callbacks.matmul_samples import MatmulSamples
 from ftsys.train.callbacks.metrics import MetricsLog
 from ftsys.train.callbacks.progress import ProgressCallback
 from ftsys.train.callbacks.status import StatusCallback
@@ -52,6 +54,8 @@ from launcher.planner.deepspeed_config import to_text, user_json_of
 from launcher.planner.deepspeed_notes import notes_on_json
 from launcher.planner.model_shape import known_shape
 from launcher.planner.plan import Plan
+
+COMPUTED_IN = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def say(line: str) -> None:
@@ -78,6 +82,7 @@ class Session:
     folder: Path
     fresh: list[str]
     """Names of weights that were not pre-trained."""
+    matmul_samples: MatmulSamples
     timing: dict[str, float] = field(default_factory=dict)
     """Seconds by phase."""
 
@@ -114,12 +119,15 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     stopping, progress = GracefulStop(watchdog.interruption), ProgressCallback()
     hooks = run_hooks(stopping, progress)
     checkpointer = RunFolderCheckpointer(_attempt(run, plan, claim, folder), hooks)
-    callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress]
+    samples = MatmulSamples(COMPUTED_IN[plan.precision])
+    callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress, samples]
     trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks)
     watchdog.begin(arguments.process_index, arguments.world_size)
     packed = trainer.parts.packing.view is not None
     smaller = partial(plan_with_micro_tokens, run, train_split, packed=packed, model=shape)
-    return Session(run, task, store, claim, plan, smaller, trainer, checkpointer, stopping, progress, folder, fresh)
+    return Session(
+        run, task, store, claim, plan, smaller, trainer, checkpointer, stopping, progress, folder, fresh, samples
+    )
 
 
 def run_hooks(stopping: GracefulStop, progress: ProgressCallback | None = None) -> RunHooks:
