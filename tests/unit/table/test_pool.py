@@ -25,7 +25,9 @@ class Made:
     """A process that ends at its second poll, after `work` has written the run folder."""
 
     def __init__(self, work: Callable[[], int]) -> None:
-        self.work, self.polls, self.status, self.told = work, 0, None, []  # type: ignore[var-annotated]
+        self.work, self.polls = work, 0
+        self.status: int | None = None
+        self.told: list[str] = []
 
     def poll(self) -> int | None:
         self.polls += 1
