@@ -81,9 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument("--output", type=Path, metavar="FOLDER", help=text)
         if name == "bundle":
             sub.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write the bundle to")
-    help_text = "check the bytes of a store, a bundle, a checkpoint or a run folder's checkpoints"
+    help_text = "check the bytes of a store, a bundle or checkpoints, or the format of a submission for the GLUE server"
     verify = commands.add_parser("verify", help=help_text, description=_sentence(help_text), allow_abbrev=False)
-    verify.add_argument("path", metavar="PATH", help="a store, a bundle, a checkpoint or a run folder")
+    verify.add_argument("path", metavar="PATH", help="a store, a bundle, a checkpoint, a run folder, or a zip")
     verify.set_defaults(command=_verify)
     for name, (_, help_text) in WITH_OWN_PARSER.items():
         sub = commands.add_parser(name, help=help_text, add_help=False)

@@ -9,6 +9,9 @@ from ftsys.errors import DONE, FAILED, STOPPED_EARLY
 from ftsys.table.cells import Cell, cells_of
 from ftsys.table.spec import TableSpec, read_spec
 from ftsys.table.state import check_folders, forget_failures, state_of
+from launcher.commands.sbatch import add_job_options
+
+SEEDS = ("best", "first")
 
 DESCRIPTION = (
     "Train every model on every task with every seed, each in a run folder of its own below output_dir, and show one "
@@ -29,10 +32,22 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="show runs, predicted time and memory; tokenize, but train nothing")
     add("--results", action="store_true", help="train nothing: show the table of what is finished")
     add("--compare", nargs=2, metavar=("A", "B"), help="compare two models (default: the two of a table with two)")
+    add(
+        "--submission",
+        nargs="?",
+        const="best",
+        choices=SEEDS,
+        help="write a zip for the GLUE server (default: best seed)",
+    )
     add("--retry", action="store_true", help="try runs that have failed twice once more")
     add("--slots", type=int, metavar="N", help="runs at a time on CPUs (default: 4 cores each, but 2 at least)")
     add("--runs-per-gpu", type=int, default=1, metavar="N", help="runs that share a GPU (default: %(default)s)")
-    add("--cpu", action="store_true", help="compute on CPUs, even if this machine has GPUs")
+    add("--slurm", action="store_true", help="submit the runs as a SLURM job array instead of training them here")
+    group = parser.add_argument_group("resources of each run, with --slurm; --cpu without it too")
+    group.add_argument(
+        "--at-a-time", type=int, default=0, metavar="N", help="the most runs that SLURM starts at a time"
+    )
+    add_job_options(group)
     return parser
 
 
@@ -48,6 +63,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.retry:
         for cell in cells:
             forget_failures(cell)
+    if options.slurm:
+        from ftsys.table.slurm import submit_table
+
+        return submit_table(spec, cells, options)
     return _train(spec, cells, options)
 
 
@@ -57,6 +76,7 @@ def _train(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace) 
     from ftsys.table.forecast import forecasts_of
     from ftsys.table.pool.slots import divide
     from ftsys.table.prepare import prepare
+    from ftsys.table.slurm import refuse_live
 
     slots, places = divide(options.slots, options.runs_per_gpu, options.cpu)
     states = {cell.folder: state_of(cell) for cell in cells}
@@ -65,6 +85,7 @@ def _train(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace) 
             show(line)
         return DONE
     if any(not state.is_settled for state in states.values()):
+        refuse_live(cells)
         from ftsys.table.pool.whole import train_cells
 
         states = dict(train_cells(cells, states, slots, places))
@@ -76,7 +97,7 @@ def _finish(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace)
     from ftsys.table.results.show import show_results
 
     states = {cell.folder: state_of(cell) for cell in cells}
-    show_results(spec.folder, cells, states, options.compare)
+    show_results(spec.folder, cells, states, options.compare, options.submission)
     if any(state.name == "failed" for state in states.values()):
         return FAILED
     return DONE if options.results or all(state.name == "done" for state in states.values()) else STOPPED_EARLY

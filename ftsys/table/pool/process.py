@@ -6,7 +6,8 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Protocol
+from pathlib import Path
+from typing import IO, Protocol
 
 from ftsys.config import dump_toml
 from ftsys.files import atomic_write_text, storage_errors
@@ -32,13 +33,18 @@ class Process(Protocol):
         """End it at once."""
 
 
-def start_cell(cell: Cell, slot: Slot) -> Process:
-    """Write the cell's run file and start its training in a slot. Raises StorageError."""
+def open_cell(cell: Cell) -> tuple[Path, IO[bytes]]:
+    """Write the cell's run file; returns its path, and the log to append to. Raises StorageError."""
     path, log = cell.folder / CELL_FILE, cell.folder / LOG
     atomic_write_text(path, dump_toml(cell.run))
     with storage_errors(log):
         log.parent.mkdir(parents=True, exist_ok=True)
-        stream = log.open("ab")
+        return path, log.open("ab")
+
+
+def start_cell(cell: Cell, slot: Slot) -> Process:
+    """Start the training of a cell in a slot. Raises StorageError."""
+    path, stream = open_cell(cell)
     with stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "ftsys.table.pool.child", str(os.getpid()), str(path)],

@@ -13,10 +13,15 @@ from ftsys.table.state import CellState
 
 
 def show_results(
-    folder: Path, cells: Sequence[Cell], states: Mapping[Path, CellState], pair: Sequence[str] | None
+    folder: Path,
+    cells: Sequence[Cell],
+    states: Mapping[Path, CellState],
+    pair: Sequence[str] | None,
+    submission: str | None = None,
 ) -> None:
     """Print and write the table of all finished cells. `pair`: the models to compare; None: where there are two.
 
+    `submission`: the seed whose test predictions go into a zip for the GLUE server, "best" or "first"; None: no zip.
     Raises RunFolderError for a damaged run folder, ConfigError for a wrong pair, and StorageError.
     """
     entries = collect(cells, states)
@@ -26,6 +31,10 @@ def show_results(
     paths = write_table(folder, entries, comparisons)
     print_lines(_lines(folder, entries, comparisons))
     print_lines([Line(f"written: {', '.join(map(str, paths))}", "note")])
+    if submission is not None:
+        from ftsys.table.results.submission import write_submissions
+
+        write_submissions(folder, entries, submission)
 
 
 def _lines(folder: Path, entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> list[Line]:
