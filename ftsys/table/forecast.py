@@ -52,13 +52,17 @@ def forecast(cell: Cell, store: Store, slots: Slots, rate: float | None, speed: 
     _check_host_memory(cell, plan, slots)
     steps = plan.total_steps or _steps_by_tokens(run, train.total_tokens)
     trained = _trained_tokens(run, steps, len(train), train.total_tokens)
-    evaluated = sum(store.splits[name].total_tokens for name in cell.task.evaluation_splits if name in store.splits)
+    evaluated, tested = (_tokens(store, names) for names in (cell.task.evaluation_splits, cell.task.test_splits))
     speed = speed or _speed_on_cpu(run, rate) or _speed_on_gpu(plan, trained, steps)
     memory = (plan.predicted or {}).get("bytes", {}).get("total")
     if speed is None or trained is None:
         return Forecast(None, memory, steps)
-    evaluations = _evaluations(run, steps)
-    return Forecast(START_SECONDS + (trained + evaluations * evaluated / EVALUATION_SPEED) / speed, memory, steps)
+    predicted = _evaluations(run, steps) * evaluated + tested
+    return Forecast(START_SECONDS + (trained + predicted / EVALUATION_SPEED) / speed, memory, steps)
+
+
+def _tokens(store: Store, names: Sequence[str]) -> int:
+    return sum(store.splits[name].total_tokens for name in names if name in store.splits)
 
 
 def _plan(cell: Cell, world: World, rows: int) -> Plan:

@@ -28,7 +28,7 @@ def test_a_table_is_a_job_array(cluster: Cluster, tmp_path: Path, tiny_model: Pa
         cluster.wait_until(f"{number}_{task}", lambda job: job["JobState"] == "COMPLETED")
     assert [results(folder)["seed"] for folder in folders] == [1, 2]
     shown = cluster.call(*table, "--results", cwd=tmp_path)
-    assert f"{tiny_model.name}  parity  accuracy" in shown.stdout
+    assert re.search(rf"^{tiny_model.name} +parity +accuracy ", shown.stdout, re.MULTILINE), shown.stdout
     assert [one["seed"] for one in read_json(tmp_path / "run/table.json")["entries"][0]["seeds"]] == [1, 2]
     nothing = cluster.call(*table, "--slurm", "--cpu", cwd=tmp_path)
     assert "job array" not in nothing.stdout
