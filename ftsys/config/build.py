@@ -109,8 +109,8 @@ def unknown_key_message(key: str, value: Any) -> str:
     """Return the message about an unknown key, with the most similar known key."""
     found = _nearest_key(key)
     if isinstance(value, Mapping) and "." not in key:
-        known = ", ".join(f"[{name}]" for name in (*SECTIONS, "trainer"))
-        near = nearest(key, (*SECTIONS, "trainer"))
+        known = ", ".join(f"[{name}]" for name in (*SECTIONS, "trainer", "table"))
+        near = nearest(key, (*SECTIONS, "trainer", "table"))
         return f"[{key}] is not a known section: {f'did you mean [{near}]?' if near else f'known ones are {known}.'}"
     if found:
         return f"{key}={value!r} is not a known key: did you mean {found}?"
@@ -153,5 +153,9 @@ def _plain_types(annotation: Any) -> Iterator[type]:
 
 
 def plain_tree(run: BaseModel) -> dict[str, Any]:
-    """Convert the run to plain TOML values: sections to dicts, tuples to lists; keys that are None are left out."""
-    return run.model_dump(mode="json", exclude_none=True)
+    """Convert the run to plain TOML values: sections to dicts, tuples to lists.
+
+    Keys that are None are left out, and [table] where it is empty.
+    """
+    tree = run.model_dump(mode="json", exclude_none=True)
+    return {name: value for name, value in tree.items() if name != "table" or value}

@@ -308,3 +308,6 @@ class RunTree(Section):
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
     """Fields of transformers' TrainingArguments; passed on, and tried on a small model before a run starts."""
+    table: Annotated[dict[str, Any], Write("a [table] table")] = {}
+    """Rows and columns of `ftsys table`: the keys `models`, `tasks`, `seeds`, `transfer` and `by_task`, which
+    the page "A table of models and tasks" describes. No other command reads this section."""
