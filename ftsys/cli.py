@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ftsys.config import RunConfig  # imported by each command: Ctrl-C is handled before anything slow is imported
 
 WITH_OWN_PARSER = {
-    "report": ("ftsys.report.command", "compare finished runs, with the mean over seeds"),
+    "report": ("ftsys.html_report.command", "compare runs in a table, or write a page of curves, errors and speed"),
     "bench": ("ftsys.bench.command", "measure throughput, together with other implementations"),
     "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),
     "run-glue": (

@@ -21,6 +21,7 @@ from ftsys.run_folder.attempts import highest_attempt, read_owner, take_attempt
 from ftsys.run_folder.layout import (
     ATTEMPTS,
     CHECKPOINTS,
+    DATA,
     DEEPSPEED,
     ENVIRONMENT,
     METRICS_LOG,
@@ -48,7 +49,7 @@ _MODEL_FILES = (
     *("*token*.json", "vocab.*", "merges.txt", "*.model"),
 )
 WRITTEN = (
-    *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),
+    *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, DATA, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),
     *("*_results.json", "predict_results_*.txt", "report.html"),
     *(f"{PREDICTIONS}/*.tsv", f"{SUBMISSION}/*.tsv"),
     *(f"{MODEL}/{pattern}" for pattern in _MODEL_FILES),
