@@ -17,9 +17,10 @@ from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
 from ftsys.run_folder.environment import commit, versions
-from ftsys.run_folder.layout import MODEL, TRAINER_STATE, predictions_file
+from ftsys.run_folder.layout import MODEL, MODEL_CARD, TRAINER_STATE, predictions_file
+from ftsys.run_folder.model_card import model_card
 from ftsys.run_folder.predictions import scores_from_logits, write_predictions, write_submission
-from ftsys.run_folder.results import model_card, write_results
+from ftsys.run_folder.results import write_results
 from ftsys.tasks import Task
 from ftsys.train.checkpoint.files import write_safetensors
 from ftsys.train.checkpoint.state_dict import export_state
@@ -186,8 +187,6 @@ def _write(session: Session, results: dict[str, Any]) -> None:
         for name in TOKENIZER_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, model_folder / name)
-    synthetic = results["data"] == "synthetic"
-    card = results | {"global_batch": session.plan.global_size or f"{session.plan.global_tokens:,} tokens as"}
-    atomic_write_text(model_folder / "README.md", model_card(card, synthetic=synthetic))
+    atomic_write_text(model_folder / MODEL_CARD, model_card(results, session.run, session.task))
     atomic_write_json(session.folder / TRAINER_STATE, dataclasses.asdict(session.trainer.state))
     write_results(session.folder, results, session.claim.attempt)
