@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WITH_OWN_PARSER = {
     "report": ("ftsys.html_report.command", "compare runs in a table, or write a page of curves, errors and speed"),
+    "watch": ("ftsys.watch.command", "follow runs by their files until they have ended"),
     "bench": ("ftsys.bench.command", "measure throughput, together with other implementations"),
     "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),
     "run-glue": (

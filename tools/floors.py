@@ -27,7 +27,7 @@ FLOORS = (
     ("data", "kernels"),
     ("models",),
     ("train",),
-    ("probe", "offline", "bench", "html_report"),
+    ("probe", "offline", "bench", "html_report", "watch"),
     ("cli", "demo", "run_glue", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
