@@ -13,6 +13,7 @@ from ftsys.run_folder.attempts import read_owner
 from ftsys.run_folder.data_facts import DataFacts, read_data_facts
 from ftsys.run_folder.layout import ENVIRONMENT, METRICS_LOG, PLAN, RUN_FILE
 from ftsys.run_folder.metrics_log import read_metrics
+from ftsys.run_folder.rank_facts import RankFacts, read_rank_facts
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status_after_crash
 from ftsys.tasks import Task
@@ -21,6 +22,7 @@ from ftsys.untrusted import json_object
 T = TypeVar("T")
 
 _NOTHING: dict[str, Any] = {}
+_NO_RANKS: list[RankFacts] = []
 
 CALIBRATION = "calibration_results.json"
 """Figures before and after, written by `ftsys calibrate` into the run folder."""
@@ -39,6 +41,7 @@ class RunFacts:
     environment: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     data: DataFacts | None = None
+    ranks: Sequence[RankFacts] = ()
     log: Sequence[Mapping[str, Any]] = ()
     problems: Sequence[str] = ()
     """A sentence for each file that cannot be read."""
@@ -137,6 +140,7 @@ def read_run_facts(folder: Path, name: str) -> RunFacts:
         "environment": tried(ENVIRONMENT, lambda: _json(folder / ENVIRONMENT), _NOTHING),
         "calibration": tried(CALIBRATION, lambda: _json(folder / CALIBRATION), _NOTHING),
         "data": tried("data.json", lambda: read_data_facts(folder), None),
+        "ranks": tried("ranks.json", lambda: read_rank_facts(folder), _NO_RANKS),
         "log": tried(METRICS_LOG, lambda: read_metrics(folder / METRICS_LOG, first), None) or (),
     }
     return RunFacts(folder, name, status=read_status_after_crash(folder), problems=problems, **facts)

@@ -29,6 +29,7 @@ from ftsys.run_folder.layout import (
     OWNER,
     PLAN,
     PREDICTIONS,
+    RANKS,
     RESULTS,
     RUN_FILE,
     STATUS,
@@ -49,7 +50,7 @@ _MODEL_FILES = (
     *("*token*.json", "vocab.*", "merges.txt", "*.model"),
 )
 WRITTEN = (
-    *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, DATA, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),
+    *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, DATA, RANKS, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),
     *("*_results.json", "predict_results_*.txt", "report.html"),
     *(f"{PREDICTIONS}/*.tsv", f"{SUBMISSION}/*.tsv"),
     *(f"{MODEL}/{pattern}" for pattern in _MODEL_FILES),

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import shutil
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import psutil
 import torch
 
 from ftsys.data.bundle import model_folder_of
-from ftsys.distributed import decided_by_rank_0
+from ftsys.distributed import all_gather_object, decided_by_rank_0
 from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
@@ -20,6 +21,7 @@ from ftsys.run_folder.environment import commit, versions
 from ftsys.run_folder.layout import MODEL, MODEL_CARD, TRAINER_STATE, predictions_file
 from ftsys.run_folder.model_card import model_card
 from ftsys.run_folder.predictions import scores_from_logits, write_predictions, write_submission
+from ftsys.run_folder.rank_facts import RankFacts, write_rank_facts
 from ftsys.run_folder.results import write_results
 from ftsys.tasks import Task
 from ftsys.train.checkpoint.files import write_safetensors
@@ -44,7 +46,8 @@ def finish(session: Session) -> dict[str, Any]:
     save_plain_model(session.trainer, session.folder / MODEL)
     rate = matmul_rate(COMPUTED_IN[session.plan.precision], session.trainer.args.device)
     results = _results(session, metrics, rate) | {"evaluation_speed": speed}
-    decided_by_rank_0(lambda: _write(session, results))
+    ranks = all_gather_object(_facts_of_rank(session))
+    decided_by_rank_0(lambda: _write(session, results, ranks))
     return results
 
 
@@ -181,7 +184,15 @@ def _throughput(trainer: Trainer, seconds: float, rate: float) -> dict[str, floa
     }
 
 
-def _write(session: Session, results: dict[str, Any]) -> None:
+def _facts_of_rank(session: Session) -> RankFacts:
+    """Return this rank's tokens and memory in this attempt, with the numbers of its steps in the whole run."""
+    meter, trainer = session.trainer.parts.step.meter, session.trainer
+    before = trainer.state.global_step - meter.steps
+    steps = [(before + step, tokens, memory) for step, tokens, memory in meter.history]
+    return RankFacts(trainer.args.process_index, socket.gethostname(), meter.own_tokens, meter.computed_tokens, steps)
+
+
+def _write(session: Session, results: dict[str, Any], ranks: list[RankFacts]) -> None:
     source, model_folder = model_folder_of(session.run), session.folder / MODEL
     with storage_errors(model_folder):
         for name in TOKENIZER_FILES:
@@ -189,4 +200,6 @@ def _write(session: Session, results: dict[str, Any]) -> None:
                 shutil.copyfile(source / name, model_folder / name)
     atomic_write_text(model_folder / MODEL_CARD, model_card(results, session.run, session.task))
     atomic_write_json(session.folder / TRAINER_STATE, dataclasses.asdict(session.trainer.state))
+    if len(ranks) > 1:
+        write_rank_facts(session.folder, ranks)
     write_results(session.folder, results, session.claim.attempt)

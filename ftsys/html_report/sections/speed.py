@@ -1,8 +1,7 @@
 """Makes the section on speed: tokens per second, memory and imbalance over time, and the time of each phase."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from ftsys.html_report.facts import RunFacts, is_number
 from ftsys.html_report.figures.lines import Line, draw_lines, draw_stacked, thinned
@@ -10,9 +9,11 @@ from ftsys.html_report.figures.style import shortened
 from ftsys.html_report.groups import TaskGroup, with_spread
 from ftsys.html_report.parts import Figure, Note, Part, Section, Table, table
 from ftsys.html_report.sections.learning import series_names
+from ftsys.run_folder.rank_facts import RankFacts
 
 _LOGGED = (
     ("real_tokens_per_s", "Real tokens per second", "tokens/s", 1.0),
+    ("padding_fraction", "Padding of rank 0", "share of the computed tokens", 1.0),
     ("memory_bytes", "Peak memory of rank 0", "GiB", 2.0**30),
     ("rank_imbalance", "Imbalance between the ranks", "largest rank above the mean", 1.0),
 )
@@ -31,7 +32,7 @@ def speed_section(groups: Sequence[TaskGroup], points: int) -> Section:
     """Return the figures over time, by rank where the run has several, and the time of each phase."""
     runs = [run for group in groups for run in group.runs]
     parts = [figure for key in _LOGGED if (figure := _over_time(groups, *key, points))]
-    parts += [figure for run in runs if run.results.get("ranks") for figure in _by_rank(run)][:6]
+    parts += [figure for run in runs for figure in _by_rank(run)][:6]
     timed = [run for run in runs if _phases(run)]
     everything: list[Part] = [*parts, *([_time_of_phases(timed)] if timed else [])]
     return Section("Speed and memory", "speed", everything or [Note("No step has been logged.")])
@@ -71,7 +72,7 @@ _OF_RANKS = (
 
 def _by_rank(run: RunFacts) -> list[Figure]:
     """Return tokens and memory of each rank over the steps of the last attempt, for a run of several ranks."""
-    ranks = [rank for rank in run.results["ranks"] if isinstance(rank, Mapping) and rank.get("steps")][:_MOST_RANKS]
+    ranks = [rank for rank in run.ranks if rank.steps][:_MOST_RANKS]
     if len(ranks) < 2:
         return []
     data = _rank_table(ranks)
@@ -79,9 +80,9 @@ def _by_rank(run: RunFacts) -> list[Figure]:
 
 
 def _of_ranks(
-    name: str, ranks: Sequence[Mapping[str, Any]], column: int, title: str, unit: str, scale: float, data: Table
+    name: str, ranks: Sequence[RankFacts], column: int, title: str, unit: str, scale: float, data: Table
 ) -> Figure:
-    lines = [Line(f"rank {rank['rank']}", [(row[0], row[column] / scale) for row in rank["steps"]]) for rank in ranks]
+    lines = [Line(f"rank {rank.rank}", [(row[0], row[column] / scale) for row in rank.steps]) for rank in ranks]
     last = with_spread([line.points[-1][1] for line in lines], 2)
     text = f"{name}, {title} over steps: {len(ranks)} ranks, at the end {last}."
     draw = partial(draw_lines, lines, "step", unit, zero=True)
@@ -92,11 +93,8 @@ def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
-def _rank_table(ranks: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [
-        [rank["rank"], rank.get("host"), rank.get("tokens"), rank.get("computed_tokens"), rank["steps"][-1][2] / 2**30]
-        for rank in ranks
-    ]
+def _rank_table(ranks: Sequence[RankFacts]) -> Table:
+    rows = [[rank.rank, rank.host, rank.tokens, rank.computed_tokens, rank.steps[-1][2] / 2**30] for rank in ranks]
     return table(
         "Ranks of the last attempt", ["rank", "host", "real tokens", "computed tokens", "peak memory, GiB"], rows, 2
     )
