@@ -8,7 +8,10 @@ from ftsys.html_report.facts import RunFacts, flat_config
 from ftsys.html_report.parts import Cell
 from ftsys.tasks import Task
 
-_SAME_RUN = ("output_dir", "train.seed", "data.store", "launch.nodes", "launch.gpus_per_node", "launch.backend")
+_SAME_RUN = (
+    *("output_dir", "train.seed", "data.store", "launch.nodes", "launch.gpus_per_node", "launch.backend"),
+    *("trainer.report_to", "trainer.run_name", "trainer.logging_steps"),
+)
 """Keys that may differ between the seeds of one variant."""
 
 
@@ -72,13 +75,13 @@ def _recipe(run: RunFacts) -> dict[str, object]:
 
 
 def _names(firsts: Sequence[RunFacts]) -> list[str]:
-    """Name each variant by its model, and by the values that differ between variants of this model."""
-    names = []
+    """Name each variant by its model, if there are several, and by the values that differ within this model."""
+    names, several = [], len({run.model for run in firsts}) > 1
     for run in firsts:
         rivals = [_recipe(other) for other in firsts if other.model == run.model]
         differing = [key for key in differing_keys(rivals) if key != "model.name"]
         values = [f"{key.rpartition('.')[2]}={_recipe(run).get(key)}" for key in differing[:3]]
-        names.append(", ".join([run.model, *values]))
+        names.append(", ".join([*([run.model] if several or not values else []), *values]))
     return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, start=1)]
 
 

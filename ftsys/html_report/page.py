@@ -1,7 +1,9 @@
 """Assembles the sections of a report and renders the page; nothing on it is loaded from anywhere else."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from ftsys import __version__
@@ -44,10 +46,23 @@ class Page:
     chapters: Sequence[Chapter]
 
     @property
-    def figures(self) -> list[Figure]:
-        """All figures of the page."""
+    def figures(self) -> dict[str, Figure]:
+        """All figures of the page by name; the second of a name gets -2 at its end, as for a second model."""
         sections = [section for chapter in self.chapters for section in chapter.sections]
-        return [part for section in sections for part in section.parts if isinstance(part, Figure)]
+        found: dict[str, Figure] = {}
+        for figure in (part for section in sections for part in section.parts if isinstance(part, Figure)):
+            found[next(name for name in _numbered(_plain(figure.name)) if name not in found)] = figure
+        return found
+
+
+def _plain(name: str) -> str:
+    """Return a name that is a file's and an id's: the names of splits and metrics in a log may hold anything."""
+    return re.sub(r"[^\w-]", "-", name, flags=re.ASCII)[:80]
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
 
 
 def make_page(runs: Sequence[RunFacts], title: str) -> Page:
@@ -92,10 +107,15 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawn = {figure.name: Markup(inline_svg(figure, f"f{number}")) for number, figure in enumerate(page.figures)}
+    drawn = {id(figure): Markup(inline_svg(figure, f"figure-{name}")) for name, figure in page.figures.items()}
     style, script = (Markup((_TEMPLATE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     text = environment.get_template("page.html.jinja").render(
-        page=page, drawn=drawn, style=style, script=script, made_at=made_at(), version=__version__
+        page=page,
+        draw=lambda figure: drawn[id(figure)],
+        style=style,
+        script=script,
+        made_at=made_at(),
+        version=__version__,
     )
     if len(text.encode()) > LARGEST:
         raise ConfigError(
@@ -113,6 +133,6 @@ def write_page(page: Page, path: Path) -> int:
 
 def write_pngs(page: Page, folder: Path) -> int:
     """Write each figure as FOLDER/NAME.png; returns their number. Raises StorageError."""
-    for figure in page.figures:
-        write_png(figure, folder / f"{figure.name}.png")
+    for name, figure in page.figures.items():
+        write_png(figure, folder / f"{name}.png")
     return len(page.figures)

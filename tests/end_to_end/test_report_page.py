@@ -1,6 +1,7 @@
 """Tests the page of `ftsys report --html` as a file, and in a real browser without a network."""
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from tests.unit.html_report.folders import write_run
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
-HOSTILE = "models/<img src=x onerror=alert(1)>$\\frac{"
+HOSTILE = 'models/../"><img src=x onerror=alert(1)>$\\frac{'
 PROBE = """<!doctype html><meta charset="utf-8"><body>
 <iframe id="page" style="width:390px;height:800px" src="report.html"></iframe>
 <script>addEventListener("load", () => {
@@ -39,6 +40,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(root / "runs" / "seed-1")
     write_run(root / "runs" / "x", seed=3, model=HOSTILE, finished=False)
     write_run(root / "runs" / "other-task", labels=["bad", "good", "</svg><b>so</b>"])
+    with (root / "runs" / "seed-1" / "metrics.jsonl").open("a") as log:
+        log.write(
+            json.dumps({"step": 20, "epoch": 2.0, "time": 1.0, "attempt": 1, "split": HOSTILE, HOSTILE: 0.5}) + "\n"
+        )
     target = root / "report.html"
     assert main(["report", str(root / "runs"), "--html", str(target), "--png", str(root / "png")]) == 0
     return target
@@ -70,7 +75,7 @@ def test_every_figure_has_a_text_alternative_and_ids_are_unique(page: Path) -> N
     ids = [attributes["id"] for _, attributes in found if "id" in attributes]
     assert len(ids) == len(set(ids))
     figures = [attributes for tag, attributes in found if tag == "svg"]
-    assert len(figures) >= 10
+    assert len(figures) == len(list((page.parent / "png").glob("*.png"))) >= 10
     for attributes in figures:
         assert attributes["role"] == "img"
         assert all(name in ids for name in str(attributes["aria-labelledby"]).split())

@@ -39,7 +39,8 @@ def draw_lines(
                 *zip(*points, strict=True), **style, alpha=1.0 if alone else 0.45, linewidth=1.6 if alone else 0.9
             )
         if not alone:
-            axes.plot(*zip(*mean_line(members), strict=True), **style, linewidth=2.2)
+            mean = mean_line(members)
+            axes.plot([x for x, _ in mean], [y for _, y in mean], **style, linewidth=2.2)
         axes.plot([], [], **style, label=name)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
@@ -51,10 +52,10 @@ def draw_lines(
 
 
 def mean_line(members: Sequence[Points]) -> list[tuple[float, float]]:
-    """Return the mean over the members at each x that all of them have; the first member if there is no such x."""
+    """Return the mean over the members at each x that all of them have."""
     values = [dict(points) for points in members]
     common = [x for x in values[0] if all(x in one for one in values)]
-    return [(x, float(np.mean([one[x] for one in values]))) for x in common] or list(members[0])
+    return [(x, float(np.mean([one[x] for one in values]))) for x in common]
 
 
 def thinned(points: Points, most: int) -> list[tuple[float, float]]:

@@ -82,14 +82,16 @@ def line_style(number: int) -> dict[str, Any]:
 
 
 def legend_above(axes: "Axes", names: Sequence[str]) -> None:
-    """Write the legend above the axes, in as many columns as fit; long names are cut in the middle."""
+    """Write the legend above the whole figure, in as many columns as fit; long names are cut in the middle."""
     if len(names) < 2:
         return
     handles, labels = axes.get_legend_handles_labels()
     shown = [shortened(label, 34) for label in labels]
     longest = max((len(label) for label in shown), default=1)
-    columns = max(1, min(4, 56 // (longest + 5)))
-    axes.legend(handles, shown, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, borderaxespad=0.2)
+    columns = max(1, min(5, 60 // (longest + 6)))
+    drawing = axes.get_figure(root=True)
+    assert drawing is not None
+    drawing.legend(handles, shown, loc="outside upper left", ncols=columns, handlelength=1.6, columnspacing=1.4)
 
 
 def shortened(text: str, most: int) -> str:

@@ -42,10 +42,13 @@ def _over_time(
     groups: Sequence[TaskGroup], key: str, title: str, unit: str, scale: float, points: int
 ) -> Figure | None:
     lines = [line for group in groups for line in _lines_of(group, key, scale, points, named=len(groups) > 1)]
-    if not lines or (key == "rank_imbalance" and not any(y for line in lines for _, y in line.points)):
-        return None  # a single rank has no imbalance
+    if key == "rank_imbalance":
+        lines = [line for line in lines if any(y for _, y in line.points)]  # a single rank has no imbalance
+    if not lines:
+        return None
     last = [line.points[-1][1] for line in lines]
-    text = f"{title} over optimizer steps, {len(lines)} runs; at their last log line {with_spread(last, 2)}."
+    at_end = with_spread(last, 2 if max(last) > 10 else 4)
+    text = f"{title} over optimizer steps, runs: {len(lines)}. At the last log line: {at_end}."
     rows = [
         [line.series, *(f(y for _, y in line.points) for f in (min, max)), line.points[-1][1]] for line in lines[:24]
     ]
@@ -86,11 +89,7 @@ def _of_ranks(
     last = with_spread([line.points[-1][1] for line in lines], 2)
     text = f"{name}, {title} over steps: {len(ranks)} ranks, at the end {last}."
     draw = partial(draw_lines, lines, "step", unit, zero=True)
-    return Figure(f"{_plain(name)}-rank-{column}", f"{name}: {title}", text, draw, data)
-
-
-def _plain(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name)
+    return Figure(f"{name}-rank-{column}", f"{name}: {title}", text, draw, data)
 
 
 def _rank_table(ranks: Sequence[RankFacts]) -> Table:
