@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 WITH_OWN_PARSER = {
     "table": ("ftsys.table.command", "train models x tasks x seeds, and show one table of the results"),
-    "report": ("ftsys.report.command", "compare finished runs, with the mean over seeds"),
     "calibrate": ("ftsys.calibrate.command", "fit a temperature and thresholds to the model of a finished run"),
     "export": ("ftsys.export.command", "write the model of a finished run for ONNX Runtime or OpenVINO"),
+    "report": ("ftsys.html_report.command", "compare runs in a table, or write a page of curves, errors and speed"),
+    "watch": ("ftsys.watch.command", "follow runs by their files until they have ended"),
     "bench": ("ftsys.bench.command", "measure throughput, together with other implementations"),
     "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),
     "run-glue": (

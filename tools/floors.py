@@ -28,7 +28,7 @@ FLOORS = (
     ("models",),
     ("train",),
     ("score",),
-    ("probe", "offline", "bench", "calibrate", "export"),
+    ("probe", "offline", "bench", "calibrate", "export", "html_report", "watch"),
     ("cli", "demo", "run_glue", "table", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

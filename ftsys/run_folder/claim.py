@@ -22,6 +22,7 @@ from ftsys.run_folder.layout import (
     ADAPTER,
     ATTEMPTS,
     CHECKPOINTS,
+    DATA,
     DEEPSPEED,
     ENVIRONMENT,
     EXPORT,
@@ -30,6 +31,7 @@ from ftsys.run_folder.layout import (
     OWNER,
     PLAN,
     PREDICTIONS,
+    RANKS,
     RESULTS,
     RUN_FILE,
     STATUS,
@@ -50,7 +52,7 @@ _MODEL_FILES = (
     *("*token*.json", "vocab.*", "merges.txt", "*.model"),
 )
 WRITTEN = (
-    *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),
+    *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, DATA, RANKS, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),
     *("*_results.json", "predict_results_*.txt", "report.html"),
     *(f"{PREDICTIONS}/*.tsv", f"{SUBMISSION}/*.tsv"),
     *(f"{folder}/{pattern}" for folder in (MODEL, ADAPTER) for pattern in _MODEL_FILES),
