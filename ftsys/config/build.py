@@ -75,7 +75,8 @@ def _field_mistakes(tree: Mapping[str, Any]) -> Iterator[Mistake]:
                     f"{key!r} in quotes is one key, not a section and its key: write it without quotes.", (key,)
                 )
             else:
-                yield Mistake(_message(key, _value_at(tree, key), unknown=detail["type"] == "extra_forbidden"), (key,))
+                unknown = detail["type"] == "extra_forbidden" and len(detail["loc"]) == key.count(".") + 1
+                yield Mistake(_message(key, _value_at(tree, key), unknown), (key,))
 
 
 def _key_of(location: tuple[int | str, ...]) -> str:

@@ -9,6 +9,8 @@ from ftsys.config.task_checks import task_of
 from ftsys.integrity import fingerprint_of
 
 _WITHOUT_EFFECT = ("resume", "watchdog_seconds", "max_nonfinite_steps", "save_every", "save_keep")
+_LATER = ("keep_best", "early_stopping")
+"""Keys of [train] that older runs did not have. Without a value they are left out: those runs keep their identity."""
 
 RESULT_TRAINER_FIELDS = (
     "adam_beta1",
@@ -40,9 +42,13 @@ def identity_parts(run: RunConfig) -> dict[str, Any]:
         "model": run.model.name,
         **({} if run.model.head == "auto" else {"head": run.model.head}),
         "batch": run.batch.model_dump(exclude={"micro_tokens"}),
-        "train": {key: value for key, value in train.items() if key not in _WITHOUT_EFFECT},
+        "train": {key: value for key, value in train.items() if _counts(key, value)},
         "trainer": {key: run.trainer[key] for key in RESULT_TRAINER_FIELDS if key in run.trainer},
     }
+
+
+def _counts(key: str, value: Any) -> bool:
+    return key not in _WITHOUT_EFFECT and (bool(value) or key not in _LATER)
 
 
 def _cut(run: RunConfig) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ftsys.run_folder.claim import Claim
 from ftsys.run_folder.environment import environment
 from ftsys.run_folder.layout import CHECKPOINTS, DEEPSPEED, ENVIRONMENT, PLAN, RUN_FILE, TENSORBOARD
 from ftsys.tasks import Task
+from ftsys.train.callbacks.early_stopping import EarlyStop
 from ftsys.train.callbacks.graceful_stop import GracefulStop
 from ftsys.train.callbacks.metrics import MetricsLog
 from ftsys.train.callbacks.progress import ProgressCallback
@@ -115,6 +116,7 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     hooks = run_hooks(stopping, progress)
     checkpointer = RunFolderCheckpointer(_attempt(run, plan, claim, folder), hooks)
     callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress]
+    callbacks += [EarlyStop.of(run.train.early_stopping)] if run.train.early_stopping else []
     trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks)
     watchdog.begin(arguments.process_index, arguments.world_size)
     packed = trainer.parts.packing.view is not None
