@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WITH_OWN_PARSER = {
     "report": ("ftsys.report.command", "compare finished runs, with the mean over seeds"),
+    "sweep": ("ftsys.sweep.command", "search for the best values of keys, with Optuna, over any number of processes"),
     "bench": ("ftsys.bench.command", "measure throughput, together with other implementations"),
     "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),
     "run-glue": (

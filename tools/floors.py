@@ -28,7 +28,7 @@ FLOORS = (
     ("models",),
     ("train",),
     ("probe", "offline", "bench"),
-    ("cli", "demo", "run_glue", "__main__"),
+    ("cli", "demo", "run_glue", "sweep", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {frozenset(("data", "kernels"))}

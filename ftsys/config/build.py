@@ -20,6 +20,9 @@ SECTIONS: dict[str, type[Section]] = {
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
 
+OF_OTHER_COMMANDS = ("sweep",)
+"""Sections that `ftsys train` does not read; the commands that they are for check their keys."""
+
 
 def known_keys() -> dict[str, FieldInfo]:
     """Return the field of every dotted key, in the tree's order; `trainer` is one key."""
@@ -110,8 +113,9 @@ def unknown_key_message(key: str, value: Any) -> str:
     """Return the message about an unknown key, with the most similar known key."""
     found = _nearest_key(key)
     if isinstance(value, Mapping) and "." not in key:
-        known = ", ".join(f"[{name}]" for name in (*SECTIONS, "trainer"))
-        near = nearest(key, (*SECTIONS, "trainer"))
+        names = (*SECTIONS, "trainer", *OF_OTHER_COMMANDS)
+        known = ", ".join(f"[{name}]" for name in names)
+        near = nearest(key, names)
         return f"[{key}] is not a known section: {f'did you mean [{near}]?' if near else f'known ones are {known}.'}"
     if found:
         return f"{key}={value!r} is not a known key: did you mean {found}?"
@@ -154,5 +158,9 @@ def _plain_types(annotation: Any) -> Iterator[type]:
 
 
 def plain_tree(run: BaseModel) -> dict[str, Any]:
-    """Convert the run to plain TOML values: sections to dicts, tuples to lists; keys that are None are left out."""
-    return run.model_dump(mode="json", exclude_none=True)
+    """Convert the run to plain TOML values: sections to dicts, tuples to lists.
+
+    Keys that are None are left out, and so are empty sections of other commands.
+    """
+    tree = run.model_dump(mode="json", exclude_none=True)
+    return {name: value for name, value in tree.items() if value or name not in OF_OTHER_COMMANDS}

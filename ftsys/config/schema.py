@@ -279,3 +279,6 @@ class RunTree(Section):
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
     """Fields of transformers' TrainingArguments; passed on, and tried on a small model before a run starts."""
+    sweep: Annotated[dict[str, Any], Write("a [sweep] table")] = {}
+    """Settings of `ftsys sweep`: the keys `space`, `trials`, `objective`, `sampler` and `pruner`, which the page
+    "Sweep" describes. No other command reads this section."""
