@@ -14,6 +14,7 @@ FLOORS = (
         "cache",
         "ranks",
         "shipped",
+        "recipes",
         "did_you_mean",
         "integrity",
         "lease",

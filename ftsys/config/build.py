@@ -13,6 +13,7 @@ from ftsys.config.run_config import RunConfig
 from ftsys.config.schema import RunTree, Section, Write
 from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError
+from ftsys.recipes import with_recipe
 
 SECTIONS: dict[str, type[Section]] = {
     name: field.annotation
@@ -40,7 +41,12 @@ def build_run(tree: Mapping[str, Any]) -> RunConfig:
 
     Raises ConfigError with one message for each mistake: unknown keys, wrong types and conflicts between fields.
     """
-    mistakes = list(_field_mistakes(tree))
+    mistakes: list[Mistake] = []
+    try:
+        tree = with_recipe(tree)
+    except ConfigError as error:
+        mistakes.append(Mistake(str(error), ("recipe",)))
+    mistakes += _field_mistakes(tree)
     bad = {key for mistake in mistakes for key in mistake.keys}
     # Bad fields get their defaults, so that one start also shows the mistakes between the other fields.
     rest = RunTree.model_validate(_without(tree, bad))

@@ -270,6 +270,11 @@ class RunTree(Section):
     ] = None
     """Folder made by `ftlaunch bundle`, relative to the folder of the run file. The run then takes model and store from
     it and uses no network. Without it, model and data are found by their names."""
+    recipe: Annotated[
+        Annotated[str, Field(min_length=1)] | None, Write("the name of a recipe in quotes, or leave it out")
+    ] = None
+    """Values for a family of models below those of the run file: the name of a shipped recipe, or the path of a .toml
+    file. The page "Recipes" has them."""
     task: TaskSection = TaskSection()
     data: DataSection = DataSection()
     model: ModelSection = ModelSection()

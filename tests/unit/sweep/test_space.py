@@ -81,6 +81,11 @@ def test_a_grid_is_all_combinations() -> None:
 
 
 def test_overrides_give_the_values_back() -> None:
-    values: dict[str, Value] = {RATE: 1.25e-05, "batch.order": "random", "engine.compile": True, "model.name": '1,5 "quoted"'}
+    values: dict[str, Value] = {
+        RATE: 1.25e-05,
+        "batch.order": "random",
+        "engine.compile": True,
+        "model.name": '1,5 "quoted"',
+    }
     tree = parse_overrides(overrides_of(values))
     assert {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()} == values
