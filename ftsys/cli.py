@@ -27,6 +27,7 @@ WITH_OWN_PARSER = {
     "export": ("ftsys.export.command", "write the model of a finished run for ONNX Runtime or OpenVINO"),
     "report": ("ftsys.html_report.command", "compare runs in a table, or write a page of curves, errors and speed"),
     "watch": ("ftsys.watch.command", "follow runs by their files until they have ended"),
+    "sweep": ("ftsys.sweep.command", "search for the best values of keys, with Optuna, over any number of processes"),
     "bench": ("ftsys.bench.command", "measure throughput, together with other implementations"),
     "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),
     "run-glue": (

@@ -14,6 +14,7 @@ FLOORS = (
         "cache",
         "ranks",
         "shipped",
+        "recipes",
         "did_you_mean",
         "integrity",
         "lease",
@@ -29,7 +30,7 @@ FLOORS = (
     ("train",),
     ("score",),
     ("probe", "offline", "bench", "calibrate", "export", "html_report", "watch"),
-    ("cli", "demo", "run_glue", "table", "__main__"),
+    ("cli", "demo", "run_glue", "table", "sweep", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {frozenset(("data", "kernels"))}

@@ -199,7 +199,16 @@ def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str
         "data": run.data.source,
         "store": str(session.store.path),
         "store_fingerprint": session.store.fingerprint,
+        **_best(session),
     }
+
+
+def _best(session: Session) -> dict[str, Any]:
+    """Return metric, value and step of the best evaluation, whose weights the run ends with, if train.keep_best is."""
+    state, name = session.trainer.state, session.run.train.keep_best
+    if not name or state.best_global_step is None:
+        return {}
+    return {"best": {"metric": name, "value": state.best_metric, "step": state.best_global_step}}
 
 
 def _weights(session: Session) -> dict[str, dict[str, float]]:

@@ -32,6 +32,7 @@ from ftsys.run_folder.data_facts import DataFacts, write_data_facts
 from ftsys.run_folder.environment import environment
 from ftsys.run_folder.layout import CHECKPOINTS, DEEPSPEED, ENVIRONMENT, PLAN, RUN_FILE, TENSORBOARD
 from ftsys.tasks import Task
+from ftsys.train.callbacks.early_stopping import EarlyStop
 from ftsys.train.callbacks.graceful_stop import GracefulStop
 from ftsys.train.callbacks.matmul_samples import MatmulSamples
 from ftsys.train.callbacks.metrics import MetricsLog
@@ -131,6 +132,7 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     checkpointer = RunFolderCheckpointer(_attempt(run, plan, claim, folder), hooks)
     samples = MatmulSamples(COMPUTED_IN[plan.precision])
     callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress, samples]
+    callbacks += [EarlyStop.of(run.train.early_stopping)] if run.train.early_stopping else []
     trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks, run.train.class_weights)
     watchdog.begin(arguments.process_index, arguments.world_size)
     packed = trainer.parts.packing.view is not None
