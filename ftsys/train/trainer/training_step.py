@@ -85,7 +85,7 @@ class StepEngine:
         Where passes may be recorded, they run on the model inside DDP, and the reduction follows them.
         """
         computing = model if self.graphs is None else inside_ddp(model)
-        scale, device = trainer.args.world_size / local_batch.step_examples, trainer.args.device
+        scale, device = trainer.args.world_size / local_batch.step_weight, trainer.args.device
         total, last = torch.zeros((), device=device), len(local_batch.micro_batches) - 1
         for index, batch in enumerate(local_batch.micro_batches):
             with _synchronized(trainer, model, is_last=index == last):
@@ -127,7 +127,8 @@ class StepEngine:
         with trainer.compute_loss_context_manager():
             logits_SC = model(**model_inputs(batch, self._packing.view, keys_T)).logits
             smoothing = trainer.args.label_smoothing_factor
-            losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S, smoothing)
+            weights_C = self._data_path.class_weights.on(logits_SC.device)
+            losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S, smoothing, weights_C)
             loss = nan_gradient_if_nonfinite(losses_S.sum() * scale)
         by_engine = {"scale_wrt_gas": False} if _under_deepspeed(trainer) else {}
         trainer.accelerator.backward(loss, **by_engine)
