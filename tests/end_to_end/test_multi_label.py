@@ -78,7 +78,7 @@ def test_a_resumed_run_ends_with_the_same_model(finished: Path, tmp_path: Path) 
     for left in ("results.json", "model", "predictions"):
         path = again / "run" / left
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.rmtree(again / "run/checkpoints/step-00000006", ignore_errors=True)
+    shutil.rmtree(again / "run/checkpoints/step-000006")
     left_over = [path.name for path in (again / "run/checkpoints").iterdir()]
     assert len(left_over) == 1, left_over
     ended = ftsys("train", "run.toml", cwd=again)
