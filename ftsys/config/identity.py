@@ -9,7 +9,7 @@ from ftsys.config.task_checks import task_of
 from ftsys.integrity import fingerprint_of
 
 _WITHOUT_EFFECT = ("resume", "watchdog_seconds", "max_nonfinite_steps", "save_every", "save_keep")
-_ADDED_LATER = ("class_weights",)
+_ADDED_LATER = ("class_weights", "layer_decay", "freeze")
 """Keys of [train] that count only if they are set: runs of versions without them keep their identity."""
 
 RESULT_TRAINER_FIELDS = (
@@ -44,6 +44,7 @@ def identity_parts(run: RunConfig) -> dict[str, Any]:
         **({} if run.model.head == "auto" else {"head": run.model.head}),
         "batch": run.batch.model_dump(exclude={"micro_tokens"}),
         "train": {key: value for key, value in train.items() if key not in left_out},
+        **({} if run.lora.r is None else {"lora": run.lora.model_dump(mode="json", exclude={"merge"})}),
         "trainer": {key: run.trainer[key] for key in RESULT_TRAINER_FIELDS if key in run.trainer},
     }
 

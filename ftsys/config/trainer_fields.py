@@ -22,6 +22,7 @@ OWNED_TRAINER_FIELDS: dict[str, str] = {
     "learning_rate": "train.learning_rate",
     "num_train_epochs": "train.epochs",
     "max_steps": "train.max_steps",
+    "layer_decay": "train.layer_decay",
     "seed": "train.seed",
     "data_seed": "train.seed",
     "per_device_train_batch_size": _BATCH,

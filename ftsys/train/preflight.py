@@ -1,5 +1,6 @@
 """Checks a run before its folder is claimed: splits, settings, training labels and disk space."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -40,9 +41,16 @@ def check_before_claim(run: RunConfig, task: Task, store: Store) -> list[str]:
     split = store.splits[str(task.train_split)]
     _check_labels(split, task)
     class_weights(run.train.class_weights, task, split)
+    _check_peft(run)
     # The plan itself is made once the model is loaded: this one only finds settings that cannot work here.
     make_plan(run, this_machine(os.environ), train_rows=len(split), deepspeed_json=user_json_of(run))
     return [*_doubtful_rows(store, task), *_disk_space(run)]
+
+
+def _check_peft(run: RunConfig) -> None:
+    """Raise ConfigError where adapters are asked for and peft is not installed."""
+    if run.lora.r is not None and importlib.util.find_spec("peft") is None:
+        raise ConfigError(f"lora.r={run.lora.r} needs the package peft. Run: pip install 'ftsys[lora]'.")
 
 
 def _check_labels(split: StoreSplit, task: Task) -> None:
@@ -87,8 +95,7 @@ def _labels_of(split: StoreSplit, task: Task) -> list[str | float]:
     """Return the names of the classes that occur; for a regression the smallest and the largest number."""
     labels_N = np.asarray(split.labels)
     if task.multi_label:
-        occurs_C = (labels_N > 0).any(axis=0).tolist()
-        return [name for name, occurs in zip(task.labels, occurs_C, strict=True) if occurs]
+        return [name for name, count in zip(task.labels, labels_N.sum(axis=0).tolist(), strict=True) if count > 0]
     if task.regression:
         return sorted({float(labels_N.min()), float(labels_N.max())})
     counts_C = np.bincount(labels_N, minlength=len(task.labels))
@@ -108,7 +115,7 @@ def _disk_space(run: RunConfig) -> Iterator[str]:
     free = free_bytes(folder)
     if free is None:
         return
-    least, most = bytes_at_least(run, shape.parameters), bytes_at_most(run, shape.parameters)
+    least, most = (count(run, shape.parameters, shape.frozen_parameters) for count in (bytes_at_least, bytes_at_most))
     if free < least:
         raise ConfigError(
             f"output_dir={run.output_dir!r}: {size_text(free)} of disk space are free, and the run writes at least "

@@ -18,6 +18,7 @@ from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Kind, Task
 from ftsys.train.head import fit_head
 from ftsys.train.planning import rank_world
+from ftsys.train.trainable.adapter_files import add_adapter_weights, base_folder, is_adapter
 from ftsys.train.trainer.arguments import TrainingArguments
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.trainer import Trainer
@@ -69,6 +70,7 @@ def _schedule(run: RunConfig) -> dict[str, Any]:
     return {
         **length,
         "learning_rate": train.learning_rate,
+        "layer_decay": train.layer_decay,
         "seed": train.seed,
         "max_nonfinite_steps": train.max_nonfinite_steps,
         **_every("eval", train.eval_every),
@@ -175,9 +177,10 @@ def load_model(folder: Path, task: Task, seed: int, head: str = "auto") -> tuple
     check_has_classifier(model_config(folder).get("model_type"))
     set_seed(seed)
     names = dict(enumerate(task.labels)) if task.labels else {0: "score"}
-    with model_load_errors(folder):
+    weights = base_folder(folder) if is_adapter(folder) else folder
+    with model_load_errors(weights):
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
+            weights,
             num_labels=task.num_outputs,
             id2label=names,
             label2id={name: index for index, name in names.items()},
@@ -187,7 +190,10 @@ def load_model(folder: Path, task: Task, seed: int, head: str = "auto") -> tuple
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
         )
-    _refuse_without_weights(folder, model, set(info["missing_keys"]))
+    _refuse_without_weights(weights, model, set(info["missing_keys"]))
+    if weights != folder:
+        add_adapter_weights(model, folder)
+        return model, fit_head(model, folder, task, head, [])
     mismatched = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
     return model, fit_head(model, folder, task, head, sorted([*info["missing_keys"], *mismatched]))
 

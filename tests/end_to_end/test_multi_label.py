@@ -95,8 +95,8 @@ def test_other_commands_take_the_run(finished: Path, tmp_path: Path) -> None:
     assert predicted.returncode == 0, predicted.stderr
     ours, former = (rows_of(folder / "predictions/validation.tsv") for folder in (tmp_path, finished / "run"))
     assert [row["prediction"] for row in ours] == [row["prediction"] for row in former]
-    scores = [[float(row["score_fear"]) for row in rows] for rows in (ours, former)]
-    np.testing.assert_allclose(*scores, atol=1e-5)
+    scores, before = ([float(row["score_fear"]) for row in rows] for rows in (ours, former))
+    np.testing.assert_allclose(scores, before, atol=1e-5)
     reported = ftsys("report", "run", cwd=finished)
     assert (reported.returncode, "micro f1" in reported.stdout) == (0, True), reported.stderr
     other = ftsys("evaluate", "run.toml", "--task.multi_label", "false", cwd=finished)

@@ -88,6 +88,7 @@ class StoreSplit:
 
     def gather(self, rows: npt.ArrayLike) -> Ragged:
         """Read examples by row number, (S,) int64 in any order, repeats allowed; IndexError for a row out of range."""
+        self._check_size()
         rows_S = np.asarray(rows, np.int64)
         if rows_S.size and rows_S.view(np.uint64).max() >= self.rows:  # unsigned: a negative row is huge
             raise IndexError(f"rows of split {self.name!r} are 0 to {self.rows - 1}, asked for {rows_S.tolist()!r}")
@@ -115,6 +116,11 @@ class StoreSplit:
             position_T,
             cu_seqlens,
         )
+
+    def _check_size(self) -> None:
+        """Raise DataError if the file is shorter than when it was mapped: a read behind its end kills the process."""
+        if self._memory.size() < len(self._memory):
+            raise damaged(self._folder / self._split.file, "it became shorter while it was in use")
 
     def _labels_of(self, rows_S: npt.NDArray[np.int64], batch_S: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         if not self._label_shape:
@@ -147,6 +153,7 @@ class StoreSplit:
     @cached_property
     def lengths(self) -> npt.NDArray[np.int32]:
         """(N,) int32 tokens of each example; read at the first use and then kept."""
+        self._check_size()
         out_N = np.empty(self.rows, np.int32)
         for batch, (first, rows) in enumerate(self._spans()):
             at = int(self._offsets_at[batch]) + first
@@ -161,6 +168,7 @@ class StoreSplit:
     @cached_property
     def labels(self) -> npt.NDArray[Any]:
         """All labels, as `Ragged.labels` has them; a view of the file if it is one record batch."""
+        self._check_size()
         width = len(self._label_width)
         parts = [
             self._labels[int(self._labels_at[batch]) + first * width :][: rows * width].reshape(-1, *self._label_shape)

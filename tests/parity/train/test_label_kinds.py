@@ -48,7 +48,7 @@ def stock_trainer(store: Path, scratch: Path, model: Any, weighted: bool) -> Any
         model,
         arguments,
         data_collator=collate,
-        train_dataset=Store.open(store).splits["train"],  # type: ignore[arg-type]  # its rows are what a collator takes
+        train_dataset=Store.open(store).splits["train"],  # its rows are what a collator takes
         compute_loss_func=(lambda outputs, labels, **_: loss(outputs.logits, labels)) if weighted else None,
     )
 
