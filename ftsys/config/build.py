@@ -8,8 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ftsys.config.checks import cross_mistakes
-from ftsys.config.fields import Write
-from ftsys.config.mistake import Mistake
+from ftsys.config.fields import Mistake, Write
 from ftsys.config.run_config import RunConfig
 from ftsys.config.schema import RunTree, Section
 from ftsys.did_you_mean import nearest

@@ -1,9 +1,15 @@
-"""Defines the kinds of values that several keys of a run file have, each with what to write in its place."""
+"""Defines the kinds of values that keys of a run file have, each with what to write in its place, and a mistake.
+
+Mistakes are collected, not raised, so that all of them are reported together.
+"""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
+
+from ftsys.config.old_words import todays_word
 
 
 @dataclass(frozen=True)
@@ -11,6 +17,14 @@ class Write:
     """Tells the user which values a field accepts; the second half of its error messages."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A message, and the dotted keys that it is about."""
+
+    text: str
+    keys: tuple[str, ...]
 
 
 def as_tuple(value: Any) -> Any:
@@ -57,3 +71,16 @@ Every = Annotated[
 Stage = Annotated[Literal["auto", 0, 1, 2, 3], BeforeValidator(_no_lookalike), Write('"auto", 0, 1, 2 or 3')]
 Switch = Annotated[Literal["auto"] | bool, Write('"auto", true or false')]
 AutoCount = Annotated[Literal["auto"] | Whole, Write('"auto" or a whole number above 0')]
+SourceName = Annotated[
+    Annotated[str, Field(min_length=1)] | dict[str, Annotated[str, Field(min_length=1)]],
+    BeforeValidator(partial(todays_word, "data.source")),
+    Write(
+        '"hub", "hub:NAME", "synthetic", a folder of GLUE files, '
+        'or a table such as {train = "a.csv", validation = "b.csv"}'
+    ),
+]
+ClassWeights = Annotated[
+    Literal["none", "balanced"] | tuple[Positive, ...] | dict[str, Positive],
+    BeforeValidator(as_tuple),
+    Write('"none", "balanced", a list of numbers above 0 such as [1.0, 5.0], or a table such as {spam = 5.0}'),
+]

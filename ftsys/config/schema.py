@@ -13,20 +13,20 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ftsys.config.fields import (
     AutoCount,
+    ClassWeights,
     Count,
     CountFromZero,
     Every,
     Number,
     OptionalCount,
     OptionalNumber,
-    Positive,
+    SourceName,
     Stage,
     Switch,
     Text,
     Texts,
     Whole,
     Write,
-    as_tuple,
     known_offload,
     one_or_several,
 )
@@ -72,14 +72,7 @@ class TaskSection(Section):
 class DataSection(Section):
     """The source of the text, and the length of an example."""
 
-    source: Annotated[
-        Annotated[str, Field(min_length=1)] | dict[str, Annotated[str, Field(min_length=1)]],
-        BeforeValidator(partial(todays_word, "data.source")),
-        Write(
-            '"hub", "hub:NAME", "synthetic", a folder of GLUE files, '
-            'or a table such as {train = "a.csv", validation = "b.csv"}'
-        ),
-    ] = "hub"
+    source: SourceName = "hub"
     """Source of the text: "hub" (GLUE on the Hugging Face Hub), "hub:NAME" (another data set of the Hub, or a folder in
     the same form), "synthetic" (the synthetic sample), a folder with GLUE's TSV files, or a table with one file for
     each split."""
@@ -162,11 +155,7 @@ class TrainSection(Section):
     included), "encoder" (all but the head) or "head"; one, or a list."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Write("a whole number from 0 to 4294967295")] = 42
     """Seed for the weights of a new head, the order of the examples, and dropout."""
-    class_weights: Annotated[
-        Literal["none", "balanced"] | tuple[Positive, ...] | dict[str, Positive],
-        BeforeValidator(as_tuple),
-        Write('"none", "balanced", a list of numbers above 0 such as [1.0, 5.0], or a table such as {spam = 5.0}'),
-    ] = "none"
+    class_weights: ClassWeights = "none"
     """Weight of each label in the loss of training; evaluations show the loss without weights. "balanced": rows /
     (labels * rows with the label); or numbers in the order of `task.labels`; or by name, 1.0 for names left out. The
     loss of a step is sum(weight * loss) / sum(weight) over all of its examples. With `task.multi_label` the weights are
