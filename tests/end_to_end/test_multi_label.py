@@ -99,7 +99,7 @@ def test_other_commands_take_the_run(finished: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(scores, before, atol=1e-5)
     reported = ftsys("report", "run", cwd=finished)
     assert (reported.returncode, "micro f1" in reported.stdout) == (0, True), reported.stderr
-    calibrated = ftsys("calibrate", "run", "--split", "validation", cwd=finished)
+    calibrated = ftsys("calibrate", "run", "--split", "validation", "--folds", "2", cwd=finished)
     assert (calibrated.returncode, "temperature" in calibrated.stdout) == (0, True), calibrated.stderr
     other = ftsys("evaluate", "run.toml", "--task.multi_label", "false", cwd=finished)
     assert (other.returncode, "write multi_label = true" in other.stderr) == (2, True)
