@@ -149,11 +149,11 @@ def stock(run: RunConfig) -> dict[str, float]:
             model,
             arguments,
             data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(folder)),
-            train_dataset=store.splits["train"],  # type: ignore[arg-type]  # its rows are what a stock collator takes
+            train_dataset=store.splits["train"],  # its rows are what a stock collator takes
             compute_loss_func=None if loss is None else lambda outputs, labels, **_: loss(outputs.logits, labels),
         )
         trainer.train()
-        found: Any = trainer.predict(store.splits["validation"])  # type: ignore[arg-type]
+        found: Any = trainer.predict(store.splits["validation"])
     predictions = predictions_from_logits(np.asarray(found.predictions), task.regression, task.multi_label)
     return compute(task.metrics, predictions, store.splits["validation"].labels)
 

@@ -30,13 +30,13 @@ def calibration_rows(finished: FinishedRun, split: str) -> tuple[Rows, bool]:
 
 
 def _from_file(finished: FinishedRun, split: str) -> Rows | None:
-    """Read the predictions file; None unless it gives the metrics and the loss of results.json.
+    """Read the predictions file of one class a row; None unless it gives the metrics and the loss of results.json.
 
     The loss differs where the scores were calibrated before, and where the run smooths labels or weights classes.
     Logarithms of softmax scores are logits but for a constant of each row, which changes no score at any temperature.
     """
     path, task = predictions_file(finished.folder, split), finished.task
-    if not path.is_file():
+    if not path.is_file() or task.multi_label:
         return None
     predictions_N, labels_N, scores_NC = read_scores(path, task)
     known = finished.results["metrics"][split]

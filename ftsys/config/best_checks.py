@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ftsys.config.mistake import Mistake
+from ftsys.config.fields import Mistake
 from ftsys.config.schema import RunTree
 from ftsys.config.task_checks import task_name, task_of
 from ftsys.config.trainer_fields import best_metrics

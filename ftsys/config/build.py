@@ -8,9 +8,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ftsys.config.checks import cross_mistakes
-from ftsys.config.mistake import Mistake
+from ftsys.config.fields import Mistake, Write
 from ftsys.config.run_config import RunConfig
-from ftsys.config.schema import RunTree, Section, Write
+from ftsys.config.schema import RunTree, Section
 from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError
 from ftsys.recipes import with_recipe

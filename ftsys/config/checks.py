@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ftsys.config.best_checks import best_mistakes
-from ftsys.config.mistake import Mistake
+from ftsys.config.fields import Mistake
 from ftsys.config.schema import LoraSection, RunTree
 from ftsys.config.task_checks import task_mistakes, task_name, task_of
 from ftsys.config.trainer_fields import trainer_mistakes

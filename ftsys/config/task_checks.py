@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ftsys.config.mistake import Mistake
+from ftsys.config.fields import Mistake
 from ftsys.config.schema import RunTree
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ftsys.config.mistake import Mistake
+from ftsys.config.fields import Mistake
 from ftsys.config.schema import RunTree
 from ftsys.config.task_checks import task_name, task_of
 from ftsys.config.trainer_known import HONOURED_TRAINER_FIELDS

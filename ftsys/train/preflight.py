@@ -95,8 +95,7 @@ def _labels_of(split: StoreSplit, task: Task) -> list[str | float]:
     """Return the names of the classes that occur; for a regression the smallest and the largest number."""
     labels_N = np.asarray(split.labels)
     if task.multi_label:
-        occurs_C = (labels_N > 0).any(axis=0).tolist()
-        return [name for name, occurs in zip(task.labels, occurs_C, strict=True) if occurs]
+        return [name for name, count in zip(task.labels, labels_N.sum(axis=0).tolist(), strict=True) if count > 0]
     if task.regression:
         return sorted({float(labels_N.min()), float(labels_N.max())})
     counts_C = np.bincount(labels_N, minlength=len(task.labels))

@@ -78,7 +78,7 @@ def test_a_resumed_run_ends_with_the_same_model(finished: Path, tmp_path: Path) 
     for left in ("results.json", "model", "predictions"):
         path = again / "run" / left
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.rmtree(again / "run/checkpoints/step-00000006", ignore_errors=True)
+    shutil.rmtree(again / "run/checkpoints/step-000006")
     left_over = [path.name for path in (again / "run/checkpoints").iterdir()]
     assert len(left_over) == 1, left_over
     ended = ftsys("train", "run.toml", cwd=again)
@@ -95,10 +95,12 @@ def test_other_commands_take_the_run(finished: Path, tmp_path: Path) -> None:
     assert predicted.returncode == 0, predicted.stderr
     ours, former = (rows_of(folder / "predictions/validation.tsv") for folder in (tmp_path, finished / "run"))
     assert [row["prediction"] for row in ours] == [row["prediction"] for row in former]
-    scores = [[float(row["score_fear"]) for row in rows] for rows in (ours, former)]
-    np.testing.assert_allclose(*scores, atol=1e-5)
+    scores, before = ([float(row["score_fear"]) for row in rows] for rows in (ours, former))
+    np.testing.assert_allclose(scores, before, atol=1e-5)
     reported = ftsys("report", "run", cwd=finished)
     assert (reported.returncode, "micro f1" in reported.stdout) == (0, True), reported.stderr
+    calibrated = ftsys("calibrate", "run", "--split", "validation", "--folds", "2", cwd=finished)
+    assert (calibrated.returncode, "temperature" in calibrated.stdout) == (0, True), calibrated.stderr
     other = ftsys("evaluate", "run.toml", "--task.multi_label", "false", cwd=finished)
     assert (other.returncode, "write multi_label = true" in other.stderr) == (2, True)
 

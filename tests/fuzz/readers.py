@@ -123,6 +123,8 @@ DEEPSPEED = {"zero_optimization": {"stage": "auto"}, "train_batch_size": "auto",
 ROWS = [("a good day, yes", "up"), ('a "bad" day', "down"), ("ein schöner Tag", "up"), ("", "down")]
 SCORES = b"index\tprediction\tlabel\tscore_down\tscore_up\n0\tup\tdown\t0.25\t0.75\n1\tdown\t\t1\t3.2e-09\n"
 CALIBRATED = {"format": 1, "temperature": 1.25, "thresholds": {"up": 0.5}, "metric": "f1"}
+SETS = Task(name="moods", columns=("text",), labels=("down", "up"), metrics=("micro_f1",), multi_label=True)
+LABEL_SETS = b'text,label\na,down;up\nb,01\nc,"[\'up\', ""down""]"\nd,"[1.0, 0]"\ne,[]\nf,1\ng,\n'
 TASK = Task(name="mood", columns=("text",), labels=("down", "up"), metrics=("accuracy",), train_split="train")
 
 
@@ -147,10 +149,10 @@ def parquet_without_utf8() -> bytes:
     return bytes(sink.getvalue())
 
 
-def read_rows(path: Path) -> int:
+def read_rows(path: Path, task: Task = TASK) -> int:
     """Read all rows of a data file as `ftsys prepare` does."""
 
-    source = open_source(SimpleNamespace(source={"train": str(path)}), TASK)
+    source = open_source(SimpleNamespace(source={"train": str(path)}), task)
     return sum(len(batch.first) for batch in source.batches("train"))
 
 
@@ -212,6 +214,7 @@ def readers() -> Mapping[str, Reader]:
         "DeepSpeed file": Reader("ds.json", json_bytes(DEEPSPEED), read_user_json),
         "plan": Reader("plan.json", json_bytes({"format": 1}), lambda path: Plan.from_json(path.read_text("latin-1"))),
         "CSV": Reader("train.csv", delimited(","), read_rows),
+        "CSV of several labels": Reader("train.csv", LABEL_SETS, lambda path: read_rows(path, SETS)),
         "TSV": Reader("train.tsv", delimited("\t"), read_rows),
         "JSON lines": Reader("train.jsonl", rows, read_rows),
         "Parquet": Reader("train.parquet", parquet(), read_rows),

@@ -51,7 +51,8 @@ def _outputs(rows: int, labels: int, seed: int) -> tuple[Array, npt.NDArray[np.i
     """Logits with many ties that know something of the labels, which are rarer from label to label."""
     generator = np.random.default_rng(seed)
     known = (generator.uniform(size=(rows, labels)) < np.linspace(0.6, 0.1, labels)).astype(np.int8)
-    return np.round(generator.normal(-0.5, 1, (rows, labels)) + 1.5 * known, 1), known
+    logits: Array = np.round(generator.normal(-0.5, 1, (rows, labels)) + 1.5 * known, 1).astype(np.float64)
+    return logits, known
 
 
 def _sklearn(name: str, labels: npt.NDArray[np.int8], logits: Array) -> float:

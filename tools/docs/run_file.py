@@ -10,7 +10,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from ftsys.config import known_keys, schema
-from ftsys.config.schema import RunTree, Write
+from ftsys.config.fields import Write
+from ftsys.config.schema import RunTree
 from ftsys.config.trainer_fields import OWNED_TRAINER_FIELDS, REFUSED_TRAINER_FIELDS
 from ftsys.config.trainer_known import HONOURED_TRAINER_FIELDS
 from tools.docs.markdown import GENERATED, sentence

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from ftsys.config import known_keys, schema
-from ftsys.config.schema import Write
+from ftsys.config.fields import Write
 
 
 def test_every_field_says_what_it_is_and_what_to_write() -> None:

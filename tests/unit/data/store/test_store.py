@@ -104,16 +104,6 @@ def test_datasets_opens_the_same_rows(tmp_path: Path) -> None:
     assert dataset[20]["example_id"] == 20
 
 
-def test_regression_labels_keep_nan(tmp_path: Path) -> None:
-    labelled, unlabelled = [([1, 2], 1, 2.5), ([3], 1, 0.0)], [([1], 1, float("nan"))]
-    path = write(tmp_path, {"train": labelled, "test": unlabelled}, label_type="float64")
-    store = Store.open(path)
-    assert store.splits["train"].gather([1, 0]).labels.tolist() == [0.0, 2.5]
-    assert np.isnan(store.splits["test"].labels).all()
-    assert (store.splits["train"].labelled, store.splits["test"].labelled) == (True, False)
-    assert "labels" not in store.splits["test"][0]
-
-
 def test_one_example_is_what_a_stock_collator_wants(tmp_path: Path) -> None:
     split = Store.open(write(tmp_path, {"train": [([7, 8, 9], 2, 1), ([5], 1, 0)]})).splits["train"]
     assert split[0] == {"input_ids": [7, 8, 9], "attention_mask": [1, 1, 1], "token_type_ids": [0, 0, 1], "labels": 1}
@@ -306,18 +296,3 @@ def test_a_file_that_becomes_shorter_while_it_is_mapped_is_an_error_and_no_crash
     os.truncate(path / "train.arrow", 4096)
     with pytest.raises(DataError, match=r"train.arrow: damaged, it became shorter while it was in use"):
         _ = split.gather([4999]) if use == "gather" else getattr(split, use)
-
-
-@pytest.mark.usefixtures("small_batches")
-def test_labels_of_several_columns_come_back(tmp_path: Path) -> None:
-    generator = np.random.default_rng(1)
-    labels = generator.integers(0, 2, (30, 300)).tolist()
-    rows: Rows = [(ids, first, labels[row]) for row, (ids, first, _) in enumerate(some_rows(30))]
-    unlabelled: Rows = [(ids, first, [-1] * 300) for ids, first, _ in some_rows(9)]
-    store = Store.open(write(tmp_path, {"train": rows, "test": unlabelled}, label_type="(300,)int8"))
-    check_gather(store, "train", rows, [29, 0, 8, 7, 7, 16])
-    assert store.splits["train"].labels.tolist() == labels
-    assert (store.splits["train"].labelled, store.splits["test"].labelled) == (True, False)
-    assert store.splits["train"][3]["labels"] == labels[3]
-    assert store.splits["train"].gather([]).labels.shape == (0, 300)
-    assert pickle.loads(pickle.dumps(store.splits["train"])).gather([5]).labels.tolist() == [labels[5]]

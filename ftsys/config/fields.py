@@ -1,0 +1,86 @@
+"""Defines the kinds of values that keys of a run file have, each with what to write in its place, and a mistake.
+
+Mistakes are collected, not raised, so that all of them are reported together.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ftsys.config.old_words import todays_word
+
+
+@dataclass(frozen=True)
+class Write:
+    """Tells the user which values a field accepts; the second half of its error messages."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A message, and the dotted keys that it is about."""
+
+    text: str
+    keys: tuple[str, ...]
+
+
+def as_tuple(value: Any) -> Any:
+    """Turn a list into a tuple, as a frozen tree has it; other values stay, for the field's own check."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _no_lookalike(value: Any) -> Any:
+    if isinstance(value, bool | float):  # Literal[0, 1] accepts False, True and 1.0 as equal values
+        raise ValueError("no whole number")
+    return value
+
+
+def one_or_several(value: Any) -> Any:
+    """Turn one text into a tuple of one, and a list into a tuple."""
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+def _no_means_never(value: Any) -> Any:
+    return "never" if value == "no" else value
+
+
+def known_offload(value: str) -> str:
+    """Return the value if it is a kind of offload; raises ValueError otherwise, as pydantic's validators do."""
+    if value in ("none", "optimizer", "parameters") or (value.startswith("nvme:/") and value != "nvme:/"):
+        return value
+    raise ValueError("no known offload")
+
+
+Whole = Annotated[int, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1), Write("text in quotes, not empty")]
+Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Write('a list of texts, such as ["first", "second"]')]
+Count = Annotated[Whole, Write("a whole number above 0")]
+OptionalCount = Annotated[Whole | None, Write("a whole number above 0")]
+CountFromZero = Annotated[int, Field(ge=0), Write("a whole number, 0 or above")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = Annotated[Positive, Write("a number above 0")]
+OptionalNumber = Annotated[Positive | None, Write("a number above 0")]
+Every = Annotated[
+    Literal["epoch", "never"] | Whole,
+    BeforeValidator(_no_means_never),
+    Write('"epoch", "never" or a whole number of steps above 0'),
+]
+Stage = Annotated[Literal["auto", 0, 1, 2, 3], BeforeValidator(_no_lookalike), Write('"auto", 0, 1, 2 or 3')]
+Switch = Annotated[Literal["auto"] | bool, Write('"auto", true or false')]
+AutoCount = Annotated[Literal["auto"] | Whole, Write('"auto" or a whole number above 0')]
+SourceName = Annotated[
+    Annotated[str, Field(min_length=1)] | dict[str, Annotated[str, Field(min_length=1)]],
+    BeforeValidator(partial(todays_word, "data.source")),
+    Write(
+        '"hub", "hub:NAME", "synthetic", a folder of GLUE files, '
+        'or a table such as {train = "a.csv", validation = "b.csv"}'
+    ),
+]
+ClassWeights = Annotated[
+    Literal["none", "balanced"] | tuple[Positive, ...] | dict[str, Positive],
+    BeforeValidator(as_tuple),
+    Write('"none", "balanced", a list of numbers above 0 such as [1.0, 5.0], or a table such as {spam = 5.0}'),
+]
