@@ -105,7 +105,7 @@ def weighted(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Te
 
 
 def _with_loss(base: Any) -> Any:
-    class Weighted(base):  # type: ignore[misc]  # the base is one of two classes
+    class Weighted(base):
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
             labels = inputs.pop("labels")
             outputs = model(**inputs)
@@ -116,7 +116,7 @@ def _with_loss(base: Any) -> Any:
 
 
 def _with_teacher(base: Any) -> Any:
-    class Distilled(base):  # type: ignore[misc]  # as above
+    class Distilled(base):
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
             if not hasattr(self, "teacher"):
                 self.teacher = AutoModelForSequenceClassification.from_pretrained(model.name_or_path, num_labels=2)
