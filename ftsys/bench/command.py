@@ -15,6 +15,7 @@ BENCHMARKS = {
     "train": "whole trainings with evaluation",
     "eval": "predictions",
     "scripts": "training scripts of many shapes, with the stock Trainer and with ours",
+    "predict": "rows of a file scored by a trained classifier",
     "startup": "time from the command to the first optimizer step",
     "save": "checkpoints: how long a step waits, a save takes, a resume takes",
     "scaling": "several ranks on this machine; the load balance of thousands, simulated",

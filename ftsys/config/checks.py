@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+from ftsys.config.best_checks import best_mistakes
 from ftsys.config.mistake import Mistake
 from ftsys.config.schema import LoraSection, RunTree
-from ftsys.config.task_checks import task_mistakes
+from ftsys.config.task_checks import task_mistakes, task_name, task_of
 from ftsys.config.trainer_fields import trainer_mistakes
-from ftsys.did_you_mean import nearest
+from ftsys.did_you_mean import did_you_mean, nearest
 from ftsys.model_files.parts import PARTS, layers_named
 
 
@@ -24,9 +25,11 @@ def cross_mistakes(run: RunTree) -> Iterator[Mistake]:
     yield from _budgets(run)
     yield from _engine_mistakes(run)
     yield from task_mistakes(run)
+    yield from _weight_mistakes(run)
     yield from trainer_mistakes(run)
     yield from _freeze_mistakes(run)
     yield from _lora_mistakes(run)
+    yield from best_mistakes(run)
 
 
 def _either_or(run: RunTree) -> Iterator[Mistake]:
@@ -52,6 +55,25 @@ def _budgets(run: RunTree) -> Iterator[Mistake]:
                 f"Raise the budget to {length} or lower the length."
             )
             yield Mistake(text, (key, "data.max_length"))
+
+
+def _weight_mistakes(run: RunTree) -> Iterator[Mistake]:
+    weights, key = run.train.class_weights, "train.class_weights"
+    if weights == "none" or not task_name(run):
+        return
+    task = task_of(run)
+    shown = f"{key}={dict(weights) if isinstance(weights, dict) else weights!r}"
+    if task.regression:
+        yield Mistake(f"{shown} weighs classes, and task {task.name!r} is a regression: leave it out.", (key,))
+    elif isinstance(weights, tuple) and len(weights) != len(task.labels):
+        text = f"{shown} has {len(weights)} numbers, and task {task.name!r} has {len(task.labels)} labels: write one "
+        yield Mistake(text + "for each label, in the order of task.labels.", (key, "task.labels"))
+    elif isinstance(weights, dict):
+        for name in weights.keys() - set(task.labels):
+            text = (
+                f"{shown} names {name!r}, which is no label of task {task.name!r}: {did_you_mean(name, task.labels)}."
+            )
+            yield Mistake(text, (key, "task.labels"))
 
 
 def _engine_mistakes(run: RunTree) -> Iterator[Mistake]:

@@ -74,7 +74,7 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
         default=False, metadata={"help": "Have torch.compile fuse dropout, residual and LayerNorm of packed batches."}
     )
     cuda_graphs: bool = field(
-        default=False, metadata={"help": "Record the passes of packed batches on one GPU, and replay them."}
+        default=False, metadata={"help": "Record the passes of packed batches on a GPU, and replay them."}
     )
     master_weights: bool = field(
         default=False, metadata={"help": "bf16 weights with float32 masters in AdamW, in place of autocast."}
