@@ -6,67 +6,35 @@ paths start at the current folder; environment variables in a value are not expa
 paths of the bundle and of its DeepSpeed file start at the folder of the run file.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ftsys.config.mistake import (
+    AutoCount,
+    Count,
+    CountFromZero,
+    Every,
+    Number,
+    Offload,
+    OptionalCount,
+    OptionalNumber,
+    Parts,
+    Positive,
+    Stage,
+    Switch,
+    Targets,
+    Text,
+    Texts,
+    Whole,
+    Write,
+    as_tuple,
+)  # fmt: skip
 from ftsys.config.old_words import todays_word
 
 DEFAULT_EPOCHS = 3.0
 DEFAULT_GLOBAL_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Write:
-    """Tells the user which values a field accepts; the second half of its error messages."""
-
-    text: str
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _no_lookalike(value: Any) -> Any:
-    if isinstance(value, bool | float):  # Literal[0, 1] accepts False, True and 1.0 as equal values
-        raise ValueError("no whole number")
-    return value
-
-
-def _one_or_several(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else _as_tuple(value)
-
-
-def _no_means_never(value: Any) -> Any:
-    return "never" if value == "no" else value
-
-
-def _known_offload(value: str) -> str:
-    """Return the value if it is a kind of offload; raises ValueError otherwise, as pydantic's validators do."""
-    if value in ("none", "optimizer", "parameters") or (value.startswith("nvme:/") and value != "nvme:/"):
-        return value
-    raise ValueError("no known offload")
-
-
-Whole = Annotated[int, Field(gt=0)]
-Text = Annotated[str, Field(min_length=1), Write("text in quotes, not empty")]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Write('a list of texts, such as ["first", "second"]')]
-Count = Annotated[Whole, Write("a whole number above 0")]
-OptionalCount = Annotated[Whole | None, Write("a whole number above 0")]
-CountFromZero = Annotated[int, Field(ge=0), Write("a whole number, 0 or above")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Number = Annotated[Positive, Write("a number above 0")]
-OptionalNumber = Annotated[Positive | None, Write("a number above 0")]
-Every = Annotated[
-    Literal["epoch", "never"] | Whole,
-    BeforeValidator(_no_means_never),
-    Write('"epoch", "never" or a whole number of steps above 0'),
-]
-Stage = Annotated[Literal["auto", 0, 1, 2, 3], BeforeValidator(_no_lookalike), Write('"auto", 0, 1, 2 or 3')]
-Switch = Annotated[Literal["auto"] | bool, Write('"auto", true or false')]
-AutoCount = Annotated[Literal["auto"] | Whole, Write('"auto" or a whole number above 0')]
 
 
 class Section(BaseModel):
@@ -186,18 +154,14 @@ class TrainSection(Section):
     """Peak learning rate of the optimizer."""
     layer_decay: Annotated[float, Field(gt=0, le=1), Write("a number above 0, and 1 (no decay) at most")] = 1.0
     """Layer-wise decay of the learning rate: each layer's rate is the one above it times this number. 1.0: none."""
-    freeze: Annotated[
-        tuple[str, ...],
-        BeforeValidator(_one_or_several),
-        Write('a part such as "embeddings", or a list such as ["embeddings", "layers.0-3"]'),
-    ] = ()
+    freeze: Parts = ()
     """Parts of the model that are not trained: "embeddings", "layers.N" and "layers.N-M" (from 0, the last one
     included), "encoder" (all but the head) or "head"; one, or a list."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Write("a whole number from 0 to 4294967295")] = 42
     """Seed for the weights of a new head, the order of the examples, and dropout."""
     class_weights: Annotated[
         Literal["none", "balanced"] | tuple[Positive, ...] | dict[str, Positive],
-        BeforeValidator(_as_tuple),
+        BeforeValidator(as_tuple),
         Write('"none", "balanced", a list of numbers above 0 such as [1.0, 5.0], or a table such as {spam = 5.0}'),
     ] = "none"
     """Weight of each label in the loss of training; evaluations show the loss without weights. "balanced": rows /
@@ -247,9 +211,7 @@ class LoraSection(Section):
     """Scale: an adapter's product is multiplied by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1), Write("a number from 0 (none) to below 1")] = 0.0
     """Dropout in front of the adapters."""
-    target_modules: Annotated[
-        tuple[str, ...], BeforeValidator(_one_or_several), Write('"auto", "all" or a list such as ["query", "value"]')
-    ] = ("auto",)
+    target_modules: Targets = ("auto",)
     """Linear layers with an adapter. "auto": those of each attention (queries, keys, values, output); "all": all of
     each layer; or a list of names or ends of names, as peft takes them."""
     merge: Annotated[bool, Write("true or false")] = True
@@ -266,9 +228,7 @@ class EngineSection(Section):
     zero_stage: Stage = "auto"
     """DeepSpeed's ZeRO stage: 1 shards the optimizer states over the ranks, 2 also the gradients, 3 also the weights.
     "auto": the stage that `deepspeed` names, else the planner chooses for the devices' memory."""
-    offload: Annotated[
-        str, AfterValidator(_known_offload), Write('"none", "optimizer", "parameters" or "nvme:/path"')
-    ] = "none"
+    offload: Offload = "none"
     """State that is kept outside the GPU: "none", "optimizer" (optimizer states, in CPU memory), "parameters" (the
     weights too) or "nvme:/path" (both, on the disk at this path)."""
     activation_checkpointing: Switch = "auto"
