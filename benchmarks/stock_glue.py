@@ -69,6 +69,17 @@ def metrics_of(task: str, logits: np.ndarray, labels: np.ndarray) -> Metrics:
     return {**found, "f1": f1_score(labels, classes)} if task == "mrpc" else found
 
 
+def model_of(options: argparse.Namespace, labels: int) -> Any:
+    """The model; with --lora, peft's adapters on all linear layers of its attentions (of a BERT), alpha 16."""
+    model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=labels)
+    if options.lora is None:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    targets = ["query", "key", "value", "attention.output.dense"]
+    return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=options.lora, lora_alpha=16, target_modules=targets))
+
+
 def train_once(options: argparse.Namespace, seed: int) -> dict[str, object]:
     """The course's chapter 3, one seed: returns validation metrics and seconds of training."""
     task = TASKS[options.task]
@@ -85,8 +96,9 @@ def train_once(options: argparse.Namespace, seed: int) -> dict[str, object]:
     arguments = TrainingArguments(
         output_dir=f"{options.out}.work",
         per_device_train_batch_size=options.batch_size,
-        num_train_epochs=3,
-        learning_rate=5e-5,
+        num_train_epochs=options.epochs,
+        max_steps=options.max_steps,
+        learning_rate=options.learning_rate,
         seed=seed,
         bf16=options.precision == "bf16",
         train_sampling_strategy=options.order,
@@ -99,7 +111,7 @@ def train_once(options: argparse.Namespace, seed: int) -> dict[str, object]:
     set_seed(seed)  # before the head is made, so that the seed decides its weights too
     labels = 1 if options.task == "stsb" else 2
     trainer = Trainer(
-        model=AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=labels),
+        model=model_of(options, labels),
         args=arguments,
         train_dataset=sets["train"],
         eval_dataset=sets["validation"],
@@ -127,6 +139,10 @@ def main() -> None:
     parser.add_argument("glue", type=Path)
     parser.add_argument("model")
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--max-steps", type=int, default=-1, help="in place of --epochs")
+    parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--lora", type=int, metavar="R", help="train adapters of this rank, made by peft")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--order", choices=("random", "group_by_length"), default="random")

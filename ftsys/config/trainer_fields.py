@@ -113,6 +113,7 @@ REFUSED_TRAINER_FIELDS: dict[str, str] = {
     "restore_callback_states_from_checkpoint": "the callbacks of a run are ftsys' own",
     "save_on_each_node": "all nodes share the run folder",
     "save_only_model": "a checkpoint holds all that a resume needs, and OUTPUT_DIR/model the model alone",
+    "save_stock_state": "the stock Trainer reads no run folder: it is an argument of scripts",
     "save_safetensors": "safetensors is the only format",
     "torch_empty_cache_steps": "batch.micro_tokens is chosen so that a step fits the device's memory",
     "use_cache": "a classifier generates no text",

@@ -91,3 +91,34 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     world(2).run(train, tmp_path, {"per_device_train_batch_size": 4, "stage": 2}, CUT_AT)
     found = world(1).run(train, tmp_path, {"per_device_train_batch_size": 8}, None, True)[0]
     assert found["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+
+
+def train_own_kind(folder: Path, stage: int | None, packing: bool = True) -> dict[str, Any]:
+    """Train on rows of a torch Dataset's own class; returns losses, and the number of packed calls of the model."""
+    from unittest.mock import patch
+
+    from ftsys.models.packed import PackedView
+    from tests.parity.dropin.test_unpadded import Indexed
+    from tests.parity.trainer.sides import OURS, trainer_of
+
+    settings: dict[str, Any] = {"max_steps": 3, "packing": packing}
+    if stage is not None:
+        from ftsys.train.deepspeed_setup import prepare_deepspeed
+
+        prepare_deepspeed()
+        settings["deepspeed"] = DEEPSPEED | {"zero_optimization": {"stage": stage}}
+    with patch.object(PackedView, "inputs", autospec=True, side_effect=PackedView.inputs) as packed:
+        trainer = trainer_of(OURS, folder, settings, {"train_dataset": Indexed(), "compute_metrics": None})
+        trainer.train()
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    return {"losses": losses, "packed": packed.call_count}
+
+
+def test_data_of_the_scripts_own_kind_is_padded_under_deepspeed(world: Callable[[int], World], tmp_path: Path) -> None:
+    padded = world(1).run(train_own_kind, tmp_path / "padded", None, False)[0]
+    unpadded = world(1).run(train_own_kind, tmp_path / "unpadded", None)[0]
+    under = world(1).run(train_own_kind, tmp_path / "under", 1)[0]
+    assert (padded["packed"], under["packed"]) == (0, 0)
+    assert unpadded["packed"] > 3
+    for found in (unpadded, under):
+        assert found["losses"] == pytest.approx(padded["losses"], rel=1e-5)

@@ -39,8 +39,11 @@ from ftsys.tasks import Task
 from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.manifest import _SEALED as MANIFEST_FILE
 from ftsys.train.checkpoint.manifest import MANIFEST
+from ftsys.train.trainable.adapter_files import ADAPTER_CONFIG, read_adapter_config
 from launcher.planner.deepspeed_config import read_user_json
 from launcher.planner.plan import Plan
+
+ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "model", "r": 8, "lora_alpha": 16, "use_dora": False}
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,7 @@ def readers() -> Mapping[str, Reader]:
         ),
         "predictions": Reader("validation.tsv", SCORES, lambda path: read_scores(path, TASK)),
         "config.json": Reader("config.json", json_bytes(CONFIG), lambda path: model_config(path.parent)),
+        "adapter": Reader(ADAPTER_CONFIG, json_bytes(ADAPTER), lambda path: read_adapter_config(path.parent)),
         "calibration": Reader(CALIBRATION, json_bytes(CALIBRATED), lambda path: read_calibration(path.parent)),
         "index of weights": Reader(
             "model.safetensors.index.json",

@@ -11,6 +11,7 @@ from tools.docs.picture import DARK, LIGHT, speed_picture
 from tools.docs.records import records_page
 from tools.docs.run_file import run_file_page
 from tools.docs.run_glue_flags import run_glue_flags_page
+from tools.docs.scripts import differences_page
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,6 +21,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/exit-statuses.md": exit_statuses_page,
     "reference/run-glue-flags.md": run_glue_flags_page,
     "reference/api.md": api_page,
+    "reference/trainer-differences.md": differences_page,
     "benchmarks/records.md": records_page,
     "benchmarks/machine-code.md": machine_code_page,
     "images/speed-light.svg": lambda: speed_picture(LIGHT),

@@ -42,10 +42,11 @@ def is_adapter(folder: Path) -> bool:
 
 def base_folder(folder: Path) -> Path:
     """Return the folder of the model that an adapter was trained on. Raises ConfigError where there is none."""
-    return resolve_model_folder(_read_config(folder)["base_model_name_or_path"])
+    return resolve_model_folder(read_adapter_config(folder)["base_model_name_or_path"])
 
 
-def _read_config(folder: Path) -> Any:
+def read_adapter_config(folder: Path) -> Any:
+    """Return the keys of adapter_config.json that a merge needs. Raises ConfigError for any but plain LoRA."""
     path = folder / ADAPTER_CONFIG
     try:
         config = json_object(path.read_bytes())
@@ -65,7 +66,7 @@ def add_adapter_weights(model: PreTrainedModel, folder: Path) -> None:
 
     Raises ConfigError for a file that cannot be read or belongs to another model.
     """
-    config, path = _read_config(folder), folder / ADAPTER_WEIGHTS
+    config, path = read_adapter_config(folder), folder / ADAPTER_WEIGHTS
     try:
         tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(path).items()}
         own = dict(model.named_parameters())

@@ -87,8 +87,16 @@ def to_the_longest(row: dict[str, Any]) -> dict[str, Any]:
     return dict(tokenizer().pad(taken, padding="max_length", max_length=20))
 
 
+def transformed() -> Any:
+    """The rows of `data`, made tensors when they are read."""
+    found = data(12).remove_columns("text")
+    found.set_transform(lambda batch: {name: [torch.tensor(value) for value in batch[name]] for name in batch})
+    return found
+
+
 SCRIPTS: dict[str, tuple[dict[str, Any], Any]] = {
     "a torch Dataset": ({"train_dataset": Indexed(), "eval_dataset": Indexed(10)}, None),
+    "set_transform": ({"train_dataset": transformed()}, None),
     "a stream": ({"train_dataset": Streamed()}, None),
     "several labels": (
         {
