@@ -4,6 +4,7 @@ Shapes: N rows of a split, C classes.
 """
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def scores_from_logits(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return scores_NC
 
 
+def scores_of(logits: npt.ArrayLike, task: Task) -> npt.NDArray[np.float64] | None:
+    """Compute the score of each class (N, C) float64: softmax of one class a row, sigmoid of several labels, or None.
+
+    None is for regression, whose prediction is its score.
+    """
+    if task.multi_label:
+        scores_NC: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -np.asarray(logits, dtype=np.float64)))
+        return scores_NC
+    return None if task.regression else scores_from_logits(logits)
+
+
 def write_predictions(
     path: Path | str,
     indexes: npt.ArrayLike,
@@ -53,7 +65,9 @@ def write_predictions(
 
     `indexes` is int64 (N,), in any order, each index once. `predictions` is (N,): class ids, or numbers for regression.
     `labels` has the same form; an unknown label is -1 or NaN (or `labels` is None) and leaves its cell empty. `scores`
-    is (N, C), None for regression. Classes are written by name. Raises ValueError for an index that comes twice or for
+    is (N, C), None for regression. Classes are written by name. For a multi-label task `predictions` are logits (N, C),
+    of which those above 0 count, and `labels` are (N, C) of 1 and 0; a cell has the names between semicolons, or "[]"
+    for none. Raises ValueError for an index that comes twice or for
     lengths that differ, and StorageError.
     """
     rows = _ordered(indexes)
@@ -112,11 +126,24 @@ def _ordered(indexes: npt.ArrayLike) -> npt.NDArray[np.int64]:
 def _cells(values: npt.ArrayLike, rows: npt.NDArray[np.int64], task: Task) -> list[str]:
     """Return class names, or numbers that read back as the same float64; an unknown value gives an empty cell."""
     values_N = np.asarray(values)
+    if task.multi_label:
+        return _label_cells(values_N[rows], task)
     if values_N.shape != rows.shape:
         raise ValueError(f"{values_N.shape} values for {rows.shape} indexes")
     if task.regression:
         return ["" if value != value else repr(float(value)) for value in values_N[rows].tolist()]
     return [task.labels[value] if value >= 0 else "" for value in values_N[rows].tolist()]
+
+
+def _label_cells(values_NC: npt.NDArray[np.generic], task: Task) -> list[str]:
+    """Return the names of each row's labels as a run reads them: "joy;anger", "[]" for none, "" for unknown labels."""
+    plain = not any(mark in name for name in task.labels for mark in ";|,[")
+    cells = []
+    for row in values_NC.tolist():
+        names = [name for name, value in zip(task.labels, row, strict=True) if value > 0]
+        known = "[]" if not names else ";".join(names) if plain else json.dumps(names, ensure_ascii=False)
+        cells.append("" if row[0] == -1 and values_NC.dtype.kind == "i" else known)
+    return cells
 
 
 def _write_tsv(path: Path | str, header: Sequence[str], columns: Sequence[Sequence[object]]) -> None:

@@ -104,14 +104,35 @@ tags: [ftsys]
 {chr(10).join(table)}
 
 Made by ftsys from `{results["model"]}`: {results["epochs"]:g} epochs, {results["steps"]} steps of
-{results["global_batch"]} examples, {results["precision"]}, seed {results["seed"]}.
+{results["global_batch"]} examples, {results["precision"]}, seed {results["seed"]}{_trained(results)}.
 
 ```python
-from transformers import pipeline
-
-classify = pipeline("text-classification", "PATH_OF_THIS_FOLDER")
+{_usage(results)}
 ```
 """
+
+
+def _usage(results: Mapping[str, Any]) -> str:
+    """Return the code that loads the folder: a whole model, or an adapter of peft."""
+    if results.get("lora", {}).get("merge", True):
+        return 'from transformers import pipeline\n\nclassify = pipeline("text-classification", "PATH_OF_THIS_FOLDER")'
+    return (
+        "from peft import AutoPeftModelForSequenceClassification as Adapted\n\n"
+        f'model = Adapted.from_pretrained("PATH_OF_THIS_FOLDER", num_labels={results["outputs"]})'
+    )
+
+
+def _trained(results: Mapping[str, Any]) -> str:
+    """Return what the card says about weights that were not trained, and about their rates."""
+    lora, parts = results.get("lora"), []
+    if lora:
+        merged = ", merged into this model" if lora["merge"] else ", for peft"
+        parts.append(f"; a LoRA adapter of rank {lora['r']}, alpha {lora['alpha']:g}{merged}")
+    if results.get("freeze"):
+        parts.append(f"; not trained: {', '.join(results['freeze'])}")
+    if "layer_decay" in results:
+        parts.append(f"; learning rate times {results['layer_decay']:g} from each layer to the one below")
+    return "".join(parts)
 
 
 def _cell(value: object) -> str:
