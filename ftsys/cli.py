@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from ftsys.config import RunConfig  # imported by each command: Ctrl-C is handled before anything slow is imported
 
 WITH_OWN_PARSER = {
-    "report": ("ftsys.report.command", "compare finished runs, with the mean over seeds"),
+    "table": ("ftsys.table.command", "train models x tasks x seeds, and show one table of the results"),
+    "calibrate": ("ftsys.calibrate.command", "fit a temperature and thresholds to the model of a finished run"),
+    "export": ("ftsys.export.command", "write the model of a finished run for ONNX Runtime or OpenVINO"),
+    "report": ("ftsys.html_report.command", "compare runs in a table, or write a page of curves, errors and speed"),
+    "watch": ("ftsys.watch.command", "follow runs by their files until they have ended"),
+    "sweep": ("ftsys.sweep.command", "search for the best values of keys, with Optuna, over any number of processes"),
     "bench": ("ftsys.bench.command", "measure throughput, together with other implementations"),
     "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),
     "run-glue": (
@@ -80,9 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument("--output", type=Path, metavar="FOLDER", help=text)
         if name == "bundle":
             sub.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write the bundle to")
-    help_text = "check the bytes of a store, a bundle, a checkpoint or a run folder's checkpoints"
+    help_text = "check the bytes of a store, a bundle or checkpoints, or the format of a submission for the GLUE server"
     verify = commands.add_parser("verify", help=help_text, description=_sentence(help_text), allow_abbrev=False)
-    verify.add_argument("path", metavar="PATH", help="a store, a bundle, a checkpoint or a run folder")
+    verify.add_argument("path", metavar="PATH", help="a store, a bundle, a checkpoint, a run folder, or a zip")
     verify.set_defaults(command=_verify)
     for name, (_, help_text) in WITH_OWN_PARSER.items():
         sub = commands.add_parser(name, help=help_text, add_help=False)

@@ -14,6 +14,7 @@ FLOORS = (
         "cache",
         "ranks",
         "shipped",
+        "recipes",
         "did_you_mean",
         "integrity",
         "lease",
@@ -28,8 +29,8 @@ FLOORS = (
     ("models",),
     ("train",),
     ("score",),
-    ("probe", "offline", "bench"),
-    ("cli", "demo", "run_glue", "__main__"),
+    ("probe", "offline", "bench", "calibrate", "export", "html_report", "watch"),
+    ("cli", "demo", "run_glue", "table", "sweep", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {frozenset(("data", "kernels"))}
@@ -68,7 +69,7 @@ def mistake(importer: str, found: Import) -> str | None:
     if package == "ftsys" and room:
         return arrow_mistake(room, target)
     if package == "launcher":
-        allowed = room == "bench" or (room in PLANNING_ROOMS and within(target, PLANNER))
+        allowed = room in ("bench", "table") or (room in PLANNING_ROOMS and within(target, PLANNER))
         return None if allowed else f"{room or 'ftsys'} may not import {target}"
     return stack_mistake(room, found, package)
 

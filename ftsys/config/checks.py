@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from ftsys.config.best_checks import best_mistakes
 from ftsys.config.mistake import Mistake
 from ftsys.config.schema import LoraSection, RunTree
 from ftsys.config.task_checks import task_mistakes, task_name, task_of
@@ -28,6 +29,7 @@ def cross_mistakes(run: RunTree) -> Iterator[Mistake]:
     yield from trainer_mistakes(run)
     yield from _freeze_mistakes(run)
     yield from _lora_mistakes(run)
+    yield from best_mistakes(run)
 
 
 def _either_or(run: RunTree) -> Iterator[Mistake]:

@@ -164,6 +164,17 @@ class BatchSection(Section):
         return data
 
 
+class EarlyStopping(Section):
+    """The end of training before its last step, once a metric stops improving."""
+
+    metric: str = ""
+    """Name of the metric. Empty: `train.keep_best`, or the task's first metric."""
+    patience: Whole
+    """Number of consecutive evaluations without a better value after which training ends."""
+    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Difference to the best value up to which a better value does not count as better."""
+
+
 class TrainSection(Section):
     """The length and the settings of training, evaluation and saving."""
 
@@ -199,6 +210,14 @@ class TrainSection(Section):
     """Interval of checkpoints: "epoch", "never", or a number of optimizer steps."""
     save_keep: Count = 2
     """Number of checkpoints to keep, in addition to the best one."""
+    keep_best: Annotated[str, Write('the name of a metric in quotes, such as "f1"')] = ""
+    """Name of a metric of the task, or "loss": the run ends with the weights of the evaluation with the best value.
+    Each best evaluation then has a checkpoint. Empty: the run ends with the weights of its last step."""
+    early_stopping: Annotated[
+        EarlyStopping | None, Write('a table such as {metric = "f1", patience = 3}, patience a whole number above 0')
+    ] = None
+    """Ends training once a metric has not improved for `patience` consecutive evaluations. Its keys: `metric` (empty:
+    `keep_best`, or the first metric of the task), `patience`, and `threshold` (0: any better value counts)."""
     resume: Text = "auto"
     """Start point of a new attempt. "auto": the newest complete checkpoint, if there is one; "never": the pre-trained
     model; or the folder of a checkpoint."""
@@ -298,6 +317,11 @@ class RunTree(Section):
     ] = None
     """Folder made by `ftlaunch bundle`, relative to the folder of the run file. The run then takes model and store from
     it and uses no network. Without it, model and data are found by their names."""
+    recipe: Annotated[
+        Annotated[str, Field(min_length=1)] | None, Write("the name of a recipe in quotes, or leave it out")
+    ] = None
+    """Values for a family of models below those of the run file: the name of a shipped recipe, or the path of a .toml
+    file. The page "Recipes" has them."""
     task: TaskSection = TaskSection()
     data: DataSection = DataSection()
     model: ModelSection = ModelSection()
@@ -308,3 +332,9 @@ class RunTree(Section):
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
     """Fields of transformers' TrainingArguments; passed on, and tried on a small model before a run starts."""
+    table: Annotated[dict[str, Any], Write("a [table] table")] = {}
+    """Rows and columns of `ftsys table`: the keys `models`, `tasks`, `seeds`, `transfer` and `by_task`, which
+    the page "A table of models and tasks" describes. No other command reads this section."""
+    sweep: Annotated[dict[str, Any], Write("a [sweep] table")] = {}
+    """Settings of `ftsys sweep`: the keys `space`, `trials`, `objective`, `sampler` and `pruner`, which the page
+    "Sweep" describes. No other command reads this section."""

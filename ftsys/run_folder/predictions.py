@@ -6,11 +6,14 @@ Shapes: N rows of a split, C classes.
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ftsys.errors import DataError, RunFolderError
 from ftsys.files import atomic_open
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.tasks import Task
@@ -86,6 +89,60 @@ def read_predictions(path: Path) -> list[tuple[str, str]]:
     """Read (index, prediction) of each row, as text, from a file of `write_predictions`. OSError is passed on."""
     with path.open(encoding="utf-8", newline="") as stream:
         return [(row["index"], row["prediction"]) for row in csv.DictReader(stream, delimiter="\t")]
+
+
+def read_scores(path: Path, task: Task) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Read class ids of predictions (N,) and labels (N,), -1 where unknown, and scores (N, C) of `write_predictions`.
+
+    Scores have six significant digits. Raises DataError for a file that cannot be read or is of another task.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            header, *rows = csv.reader(stream, delimiter="\t")
+        if header != ["index", "prediction", "label", *(f"score_{name}" for name in task.labels)]:
+            raise ValueError(f"its columns are {', '.join(map(repr, header))[:200]}")
+        ids = {name: at for at, name in enumerate(task.labels)}
+        classes = [[ids[row[1]], ids[row[2]] if row[2] else -1] for row in rows]
+        scores = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(task.labels))
+    except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be used ({error!s:.200}). Write it again with `ftsys predict`.") from error
+    predictions_N, labels_N = np.array(classes, np.int64).reshape(-1, 2).T
+    return predictions_N, labels_N, scores
+
+
+@dataclass(frozen=True)
+class LabelledPredictions:
+    """Predictions and labels of a split, both (N,) in the order of `ids`, int64 (N,): class ids, or float64 numbers.
+
+    `labels` is None where the split has none.
+    """
+
+    ids: npt.NDArray[np.int64]
+    predictions: npt.NDArray[Any]
+    labels: npt.NDArray[Any] | None
+
+
+def read_labelled(path: Path, task: Task) -> LabelledPredictions:
+    """Read a file of `write_predictions`. Raises RunFolderError for a missing file, and for one that is damaged."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t", strict=True))
+        columns = {name: [row[name] for row in rows] for name in ("index", "prediction", "label")}
+        labelled = bool(rows) and all(columns["label"])
+        labels = _values(columns["label"], task) if labelled else None
+        return LabelledPredictions(np.array(columns["index"], np.int64), _values(columns["prediction"], task), labels)
+    except FileNotFoundError:
+        raise RunFolderError(f"{str(path)!r} is not there, though its run is finished: start the run anew.") from None
+    except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
+        raise RunFolderError(f"{str(path)!r} is damaged ({error}): `ftsys predict` writes it again.") from error
+
+
+def _values(cells: Sequence[str], task: Task) -> npt.NDArray[Any]:
+    """Return numbers for a regression, else the classes' ids. Raises KeyError for a name that is no class."""
+    if task.regression:
+        return np.array(cells, np.float64)
+    ids = {name: number for number, name in enumerate(task.labels)}
+    return np.array([ids[cell] for cell in cells], np.int64)
 
 
 def write_submission(

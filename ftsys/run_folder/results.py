@@ -1,4 +1,4 @@
-"""Writes and reads results.json, and writes the model card of a finished run."""
+"""Writes and reads results.json."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,68 +72,3 @@ def read_results(output_dir: Path | str) -> dict[str, Any] | None:
             f"{str(path)!r} is damaged ({error}). Remove it to go on from the last checkpoint, "
             "or start from the beginning with --overwrite."
         ) from error
-
-
-def model_card(results: Mapping[str, Any], *, synthetic: bool = False) -> str:
-    """Return the text of the model folder's README.md: origin, metrics and use of the model.
-
-    `synthetic` adds a note that the training data is synthetic.
-    """
-    note = (
-        "\n**The training data is synthetic**: sentence pairs generated from a grammar. The model shows that the "
-        "software works; it is not meant for use.\n"
-        if synthetic
-        else ""
-    )
-    table = [
-        f"| {split} | {name} | {_cell(value)} |"
-        for split, found in results["metrics"].items()
-        for name, value in found.items()
-        if name != "examples"
-    ]
-    return f"""---
-library_name: transformers
-pipeline_tag: text-classification
-tags: [ftsys]
----
-
-# {Path(str(results["model"])).name} fine-tuned on {results["task"]}
-{note}
-| split | metric | value |
-|---|---|--:|
-{chr(10).join(table)}
-
-Made by ftsys from `{results["model"]}`: {results["epochs"]:g} epochs, {results["steps"]} steps of
-{results["global_batch"]} examples, {results["precision"]}, seed {results["seed"]}{_trained(results)}.
-
-```python
-{_usage(results)}
-```
-"""
-
-
-def _usage(results: Mapping[str, Any]) -> str:
-    """Return the code that loads the folder: a whole model, or an adapter of peft."""
-    if results.get("lora", {}).get("merge", True):
-        return 'from transformers import pipeline\n\nclassify = pipeline("text-classification", "PATH_OF_THIS_FOLDER")'
-    return (
-        "from peft import AutoPeftModelForSequenceClassification as Adapted\n\n"
-        f'model = Adapted.from_pretrained("PATH_OF_THIS_FOLDER", num_labels={results["outputs"]})'
-    )
-
-
-def _trained(results: Mapping[str, Any]) -> str:
-    """Return what the card says about weights that were not trained, and about their rates."""
-    lora, parts = results.get("lora"), []
-    if lora:
-        merged = ", merged into this model" if lora["merge"] else ", for peft"
-        parts.append(f"; a LoRA adapter of rank {lora['r']}, alpha {lora['alpha']:g}{merged}")
-    if results.get("freeze"):
-        parts.append(f"; not trained: {', '.join(results['freeze'])}")
-    if "layer_decay" in results:
-        parts.append(f"; learning rate times {results['layer_decay']:g} from each layer to the one below")
-    return "".join(parts)
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "null" if value is None else str(value)

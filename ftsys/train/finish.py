@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import shutil
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ftsys.config import RunConfig
 from ftsys.data.bundle import model_folder_of
-from ftsys.distributed import decided_by_rank_0
+from ftsys.distributed import all_gather_object, decided_by_rank_0
 from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.model_files.config import ADAPTED_CONFIG
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
 from ftsys.run_folder.environment import commit, versions
-from ftsys.run_folder.layout import ADAPTER, MODEL, TRAINER_STATE, predictions_file
+from ftsys.run_folder.layout import ADAPTER, MODEL, MODEL_CARD, TRAINER_STATE, predictions_file
+from ftsys.run_folder.model_card import model_card
 from ftsys.run_folder.predictions import scores_of, write_predictions, write_submission
-from ftsys.run_folder.results import model_card, write_results
+from ftsys.run_folder.rank_facts import RankFacts, write_rank_facts
+from ftsys.run_folder.results import write_results
 from ftsys.tasks import Task
 from ftsys.train.callbacks.matmul_samples import MatmulSamples, share_of_peak
 from ftsys.train.checkpoint.files import write_safetensors
@@ -49,7 +52,8 @@ def finish(session: Session) -> dict[str, Any]:
     for _ in range(FINAL_SAMPLES):
         session.matmul_samples.add(session.trainer.args.device)
     results = _results(session, metrics) | {"evaluation_speed": speed}
-    decided_by_rank_0(lambda: _write(session, results))
+    ranks = all_gather_object(_facts_of_rank(session))
+    decided_by_rank_0(lambda: _write(session, results, ranks))
     return results
 
 
@@ -195,7 +199,16 @@ def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str
         "data": run.data.source,
         "store": str(session.store.path),
         "store_fingerprint": session.store.fingerprint,
+        **_best(session),
     }
+
+
+def _best(session: Session) -> dict[str, Any]:
+    """Return metric, value and step of the best evaluation, whose weights the run ends with, if train.keep_best is."""
+    state, name = session.trainer.state, session.run.train.keep_best
+    if not name or state.best_global_step is None:
+        return {}
+    return {"best": {"metric": name, "value": state.best_metric, "step": state.best_global_step}}
 
 
 def _weights(session: Session) -> dict[str, dict[str, float]]:
@@ -233,15 +246,22 @@ def _throughput(trainer: Trainer, seconds: float, samples: MatmulSamples) -> dic
     }
 
 
-def _write(session: Session, results: dict[str, Any]) -> None:
+def _facts_of_rank(session: Session) -> RankFacts:
+    """Return this rank's tokens and memory in this attempt, with the numbers of its steps in the whole run."""
+    meter, trainer = session.trainer.parts.step.meter, session.trainer
+    before = trainer.state.global_step - meter.steps
+    steps = [(before + step, tokens, memory) for step, tokens, memory in meter.history]
+    return RankFacts(trainer.args.process_index, socket.gethostname(), meter.own_tokens, meter.computed_tokens, steps)
+
+
+def _write(session: Session, results: dict[str, Any], ranks: list[RankFacts]) -> None:
     source, model_folder = model_folder_of(session.run), session.folder / MODEL
     with storage_errors(model_folder):
         for name in TOKENIZER_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, model_folder / name)
-    synthetic = results["data"] == "synthetic"
-    size = session.plan.global_size or f"{session.plan.global_tokens:,} tokens as"
-    card = results | {"outputs": session.task.num_outputs, "global_batch": size}
-    atomic_write_text(model_folder / "README.md", model_card(card, synthetic=synthetic))
+    atomic_write_text(model_folder / MODEL_CARD, model_card(results, session.run, session.task))
     atomic_write_json(session.folder / TRAINER_STATE, dataclasses.asdict(session.trainer.state))
+    if len(ranks) > 1:
+        write_rank_facts(session.folder, ranks)
     write_results(session.folder, results, session.claim.attempt)

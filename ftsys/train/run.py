@@ -19,6 +19,7 @@ from ftsys.report.table import print_final
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.claim import Claim, claim_run_folder
 from ftsys.run_folder.layout import METRICS_LOG, MODEL, PREDICTIONS, RESULTS
+from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.tasks import Task
@@ -144,4 +145,8 @@ def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str
     if not rows:
         notes.append("no split but the training split has labels, so there are no metrics: see the predictions")
     there = {name: path for name, path in places.items() if path.exists()}
-    print_final(rows, title=f"{task.name}, {kind}", places=there, notes=notes)
+    kept = (read_results(folder) or {}).get("best")
+    best = next((row for row in rows if kept and row.step == kept["step"]), None)
+    if kept:
+        notes.append(f"* model and predictions are those of step {kept['step']}, with the best {kept['metric']}")
+    print_final(rows, title=f"{task.name}, {kind}", places=there, best=best, notes=notes)

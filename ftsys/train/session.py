@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -27,9 +28,11 @@ from ftsys.models.packed import why_not_packable
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.run_folder.claim import Claim
+from ftsys.run_folder.data_facts import DataFacts, write_data_facts
 from ftsys.run_folder.environment import environment
 from ftsys.run_folder.layout import CHECKPOINTS, DEEPSPEED, ENVIRONMENT, PLAN, RUN_FILE, TENSORBOARD
 from ftsys.tasks import Task
+from ftsys.train.callbacks.early_stopping import EarlyStop
 from ftsys.train.callbacks.graceful_stop import GracefulStop
 from ftsys.train.callbacks.matmul_samples import MatmulSamples
 from ftsys.train.callbacks.metrics import MetricsLog
@@ -129,6 +132,7 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     checkpointer = RunFolderCheckpointer(_attempt(run, plan, claim, folder), hooks)
     samples = MatmulSamples(COMPUTED_IN[plan.precision])
     callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress, samples]
+    callbacks += [EarlyStop.of(run.train.early_stopping)] if run.train.early_stopping else []
     trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks, run.train.class_weights)
     watchdog.begin(arguments.process_index, arguments.world_size)
     packed = trainer.parts.packing.view is not None
@@ -238,6 +242,8 @@ def _write_plan(session: Session) -> None:
     atomic_write_text(folder / RUN_FILE, dump_toml(session.run))
     atomic_write_text(folder / PLAN, plan.to_json())
     atomic_write_json(folder / ENVIRONMENT, environment())
+    lengths = {name: np.bincount(split.lengths).tolist() for name, split in session.store.splits.items()}
+    write_data_facts(folder, DataFacts(str(session.store.path), session.store.fingerprint, lengths))
     if plan.backend == "deepspeed":
         atomic_write_text(folder / DEEPSPEED, to_text(session.trainer.args.deepspeed))
 

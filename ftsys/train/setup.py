@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, EvalPrediction, PreTrainedModel, set_seed
 
-from ftsys.config import EngineSection, RunConfig
+from ftsys.config import EngineSection, RunConfig, best_metric
 from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, compute, predictions_from_logits
@@ -49,8 +49,9 @@ def argument_values(run: RunConfig, plan: Plan, task: Task) -> dict[str, Any]:
     defaults: dict[str, Any] = {"logging_steps": STEPS_BETWEEN_LOGS, "report_to": "none"}
     decided = _schedule(run) | _engine(run, plan) | _batch(plan)
     if task.evaluation_splits:
-        best = str(run.trainer.get("metric_for_best_model", _best_metric(task)))
+        best = best_metric(run)
         decided |= {"metric_for_best_model": best, "greater_is_better": _greater_is_better(best)}
+        decided |= _keep_best(run)
     else:
         decided["eval_strategy"] = "no"  # a source of training rows alone: there is nothing to evaluate on
     return {"output_dir": run.output_dir, **defaults, **decided, **run.trainer}
@@ -151,9 +152,12 @@ def _batch(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _best_metric(task: Task) -> str:
-    several = len(task.evaluation_splits) > 1
-    return f"{task.evaluation_splits[0]}_{task.metrics[0]}" if several else task.metrics[0]
+def _keep_best(run: RunConfig) -> dict[str, Any]:
+    """Return the arguments of train.keep_best; without regular checkpoints each best evaluation is saved."""
+    if not run.train.keep_best:
+        return {}
+    only_best = {"save_strategy": "best"} if run.train.save_every == "never" else {}
+    return {"load_best_model_at_end": True, **only_best}
 
 
 def _greater_is_better(name: str) -> bool:

@@ -22,11 +22,13 @@ from ftsys.data.store.index import _SEALED as INDEX_FILE
 from ftsys.data.store.index import INDEX_NAME, StoreIndex
 from ftsys.data.tokenize.plain_bert import is_plain_bert
 from ftsys.integrity import SealedJson
+from ftsys.model_files.calibration import CALIBRATION, read_calibration
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder
 from ftsys.run_folder.attempts import read_owner
 from ftsys.run_folder.layout import ATTEMPTS
 from ftsys.run_folder.metrics_log import read_metrics
+from ftsys.run_folder.predictions import read_scores
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status, read_status_after_crash
 from ftsys.score.parts import Parts
@@ -119,6 +121,8 @@ WEIGHTS = {
 ACTIVATION = {"activation_fn": "torch.nn.modules.linear.Identity", "__version__": {"torch": "2"}}
 DEEPSPEED = {"zero_optimization": {"stage": "auto"}, "train_batch_size": "auto", "bf16": {"enabled": True}}
 ROWS = [("a good day, yes", "up"), ('a "bad" day', "down"), ("ein schöner Tag", "up"), ("", "down")]
+SCORES = b"index\tprediction\tlabel\tscore_down\tscore_up\n0\tup\tdown\t0.25\t0.75\n1\tdown\t\t1\t3.2e-09\n"
+CALIBRATED = {"format": 1, "temperature": 1.25, "thresholds": {"up": 0.5}, "metric": "f1"}
 TASK = Task(name="mood", columns=("text",), labels=("down", "up"), metrics=("accuracy",), train_split="train")
 
 
@@ -189,7 +193,9 @@ def readers() -> Mapping[str, Reader]:
         "sealed manifest": Reader(
             MANIFEST, json_bytes(CHECKPOINT), lambda path: Checkpoint.open(path.parent), sealed=MANIFEST_FILE
         ),
+        "predictions": Reader("validation.tsv", SCORES, lambda path: read_scores(path, TASK)),
         "config.json": Reader("config.json", json_bytes(CONFIG), lambda path: model_config(path.parent)),
+        "calibration": Reader(CALIBRATION, json_bytes(CALIBRATED), lambda path: read_calibration(path.parent)),
         "index of weights": Reader(
             "model.safetensors.index.json",
             json_bytes(WEIGHTS),

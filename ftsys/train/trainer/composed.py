@@ -141,8 +141,8 @@ class ComposedTrainer(transformers.Trainer):
         return prepared
 
     def _run_epoch(self, *loop: Any, **named: Any) -> None:
-        """Run transformers' epoch, but no step after the last: it would take one when resumed at `max_steps`."""
-        if self.state.global_step < self.state.max_steps:
+        """Run transformers' epoch, but no step after the last: it would take one when resumed at its end."""
+        if self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
             super()._run_epoch(*loop, **named)
             self.parts.step.guard.settle(self)
         else:
@@ -217,6 +217,14 @@ class ComposedTrainer(transformers.Trainer):
         """Predict as transformers does; rows come back in the order of the data, whatever the sampling strategy."""
         with self.parts.packing.in_use(), self.parts.data_path.evaluating():
             return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+
+    def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
+        """Evaluate within training; one that a stopped attempt left to this one counts as that attempt's would have."""
+        checkpoint = self.parts.evaluator.take_owed() if skip_scheduler else None
+        metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler and checkpoint is None)
+        if checkpoint is not None and self._determine_best_metric(metrics, trial):
+            self.state.best_model_checkpoint = checkpoint
+        return metrics
 
     def evaluation_loop(
         self,
