@@ -11,6 +11,7 @@ from ftsys.cache import cache_folder
 from ftsys.errors import ConfigError
 from ftsys.integrity import sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
+from ftsys.model_files.card import CARD
 from ftsys.model_files.config import BUNDLED, bundled_folder, model_config
 from ftsys.model_files.unpaddable import check_paddable
 from ftsys.untrusted import shards_of_index
@@ -218,7 +219,7 @@ def _download(name: str) -> Path:
         files = HfApi().list_repo_files(name)
         safe = any(file.startswith("model") and file.endswith(".safetensors") for file in files)
         weights = ["model*.safetensors", "model.safetensors.index.json"] if safe else ["pytorch_model*"]
-        return Path(snapshot_download(name, allow_patterns=["config.json", *TOKENIZER_FILES, *weights]))
+        return Path(snapshot_download(name, allow_patterns=["config.json", CARD, *TOKENIZER_FILES, *weights]))
     except RepositoryNotFoundError as error:
         raise ConfigError(
             f"model.name={name!r}: neither a folder here nor a model on the Hub that you may read. "

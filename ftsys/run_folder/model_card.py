@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
 from ftsys.files import atomic_write_text
+from ftsys.model_files.card import SECTION
 from ftsys.model_files.folder import BUNDLED, BUNDLED_HUB_NAME
 from ftsys.tasks import GLUE, Task
 
@@ -44,6 +45,8 @@ def model_card(results: Mapping[str, Any], run: RunConfig, task: Task) -> str:
         metrics=list(task.metrics),
         eval_results=list(_eval_results(results, run, task)) or None,
     )
+    # `ftsys predict` reads this section.
+    setattr(data, SECTION, {"columns": list(task.columns), "max_length": run.data.max_length})
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(_body(name, results, run, task)) + "\n"
 
 
@@ -125,7 +128,7 @@ print(classify({text}{options}))
 With ftsys, a whole file at once:
 
 ```bash
-ftsys predict PATH_OF_THIS_FOLDER FILE
+ftsys predict PATH_OF_THIS_FOLDER FILE --output scored.csv
 ```"""
 
 

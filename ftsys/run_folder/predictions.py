@@ -194,13 +194,20 @@ def _cells(values: npt.ArrayLike, rows: npt.NDArray[np.int64], task: Task) -> li
 
 def _label_cells(values_NC: npt.NDArray[np.generic], task: Task) -> list[str]:
     """Return the names of each row's labels as a run reads them: "joy;anger", "[]" for none, "" for unknown labels."""
-    plain = not any(mark in name for name in task.labels for mark in ";|,[")
     cells = []
     for row in values_NC.tolist():
         names = [name for name, value in zip(task.labels, row, strict=True) if value > 0]
-        known = "[]" if not names else ";".join(names) if plain else json.dumps(names, ensure_ascii=False)
-        cells.append("" if row[0] == -1 and values_NC.dtype.kind == "i" else known)
+        cells.append("" if row[0] == -1 and values_NC.dtype.kind == "i" else label_cell(names, task.labels))
     return cells
+
+
+def label_cell(names: Sequence[str], labels: Sequence[str]) -> str:
+    """Return the `names` of a row's labels as a run reads them; `labels` are those of all rows.
+
+    "joy;anger", or a JSON list where a label has a character that separates labels; "[]" for none.
+    """
+    plain = not any(mark in label for label in labels for mark in ";|,[")
+    return "[]" if not names else ";".join(names) if plain else json.dumps(names, ensure_ascii=False)
 
 
 def _write_tsv(path: Path | str, header: Sequence[str], columns: Sequence[Sequence[object]]) -> None:

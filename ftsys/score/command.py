@@ -128,7 +128,7 @@ def _run(options: argparse.Namespace, request: "Request") -> int:
 
     join_ranks()
     engine = Engine(request.found, options.device, chosen_precision(options.precision, request.output))
-    show_notes(*engine.notes())
+    show_notes(*engine.notes(), *filter(None, [request.written.head.note]))
     skipped = score_files(request, engine)
     if is_main_rank():
         show(f"{options.output}: complete already" if skipped is None else f"{options.output}: written")

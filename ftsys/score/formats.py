@@ -10,6 +10,7 @@ from typing import IO, Any, Protocol
 
 from ftsys.errors import ConfigError
 from ftsys.files import json_safe
+from ftsys.run_folder.predictions import label_cell
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -25,7 +26,7 @@ class Format(Protocol):
 
 
 class Csv:
-    """A header line, then a line for each row. Missing values are empty; the labels of a row are joined by "|"."""
+    """A header line, then a line for each row. Missing values are empty; the labels of a row are joined by ";"."""
 
     def encode(self, columns: Columns) -> bytes:
         """Return the lines of one window, without the header."""
@@ -119,7 +120,7 @@ def _cell(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return "|".join(value)
+        return label_cell(value, value)
     return _json(value) if isinstance(value, list | dict) else str(value)
 
 

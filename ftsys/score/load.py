@@ -1,10 +1,11 @@
 """Loads a trained classifier, and finds the way in which its batches are laid out: packed, padded, or of one length."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from ftsys.data.store.in_memory import TokenizedSplit
 from ftsys.errors import ConfigError
@@ -19,6 +20,7 @@ from ftsys.models.proof.compare import why_unproven
 from ftsys.models.proof.rows import proof_batches, token_budget
 from ftsys.score.model import FoundModel
 from ftsys.train.padding_side import padding_side
+from ftsys.train.trainable.adapter_files import add_adapter_weights, base_folder, is_adapter, trained_whole
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,32 @@ def load_classifier(found: FoundModel, device: torch.device) -> PreTrainedModel:
         ConfigError: it cannot be loaded, or has no trained classification head.
     """
     check_has_classifier(found.config.get("model_type"))
+    adapter = is_adapter(found.folder)
+    weights = base_folder(found.folder) if adapter else found.folder
     with model_load_errors(found.folder):
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            found.folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            weights,
+            config=AutoConfig.from_pretrained(found.folder, trust_remote_code=False),
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=adapter,  # the base model may have another head, which the adapter replaces
         )
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ConfigError(
-            f"model {found.name!r} has no trained classification head: its weights lack {', '.join(missing[:4])}"
-            f"{' ...' if len(missing) > 4 else ''}. Train it first, or name a model that was trained to classify."
-        )
+    if adapter:
+        add_adapter_weights(model, found.folder)
+    missing = set(info["missing_keys"]) - (trained_whole(found.folder) if adapter else set())
+    ConfigError.raise_if(_without_head(found, sorted(missing)))
     loaded: PreTrainedModel = model.to(device).eval()
     return loaded
+
+
+def _without_head(found: FoundModel, missing: Sequence[str]) -> Iterator[str]:
+    if missing:
+        named = f"{', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}"
+        yield (
+            f"model {found.name!r} has no trained classification head: its weights lack {named}. Train it first, or "
+            "name a model that was trained to classify."
+        )
 
 
 def find_layout(model: PreTrainedModel, rows: TokenizedSplit) -> Layout:

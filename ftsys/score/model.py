@@ -7,6 +7,7 @@ from typing import Any
 from ftsys.config import load_run, resolve_task
 from ftsys.data.tokenize.plain_bert import tokenizer_settings
 from ftsys.errors import ConfigError
+from ftsys.model_files.card import read_card
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import longest_sequence, resolve_model_folder
 from ftsys.run_folder.layout import MODEL, RUN_FILE
@@ -19,7 +20,7 @@ DEFAULT_LENGTH = 512
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model's folder, its config.json, and what its run says: text columns (None: no run is known) and length."""
+    """A model's folder, its config.json, and facts of its training: text columns (None: not known) and length."""
 
     name: str
     folder: Path
@@ -38,7 +39,7 @@ def find_model(name: str, max_length: int | None = None) -> FoundModel:
     run_folder = _run_folder(path)
     folder = run_folder / MODEL if run_folder is not None else _model_folder(name, path)
     config = model_config(folder)
-    columns, length = _of_run(run_folder)
+    columns, length = _of_training(run_folder, folder)
     found = FoundModel(name, folder, config, columns, max_length or length or _usual_length(folder, config))
     longest = longest_sequence(config)
     if longest is not None and found.max_length > longest:
@@ -71,12 +72,13 @@ def _model_folder(name: str, path: Path) -> Path:
         raise ConfigError(*(text.replace("model.name=", "model ") for text in error.messages)) from error
 
 
-def _of_run(run_folder: Path | None) -> tuple[tuple[str, ...] | None, int | None]:
-    """Return the text columns and the truncation of the run that trained the model."""
-    if run_folder is None:
-        return None, None
-    run = load_run(run_folder / RUN_FILE)
-    return resolve_task(run).columns, run.data.max_length
+def _of_training(run_folder: Path | None, folder: Path) -> tuple[tuple[str, ...] | None, int | None]:
+    """Return the text columns and the truncation of the training: by its run, else by the model's card."""
+    if run_folder is not None:
+        run = load_run(run_folder / RUN_FILE)
+        return resolve_task(run).columns, run.data.max_length
+    card = read_card(folder)
+    return (None, None) if card is None else (card.columns, card.max_length)
 
 
 def _usual_length(folder: Path, config: dict[str, Any]) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftsys.errors import ConfigError
+from ftsys.model_files.calibration import CALIBRATION, read_calibration
 from ftsys.model_files.head_order import head_names
 from ftsys.run_folder.predictions import scores_from_logits
 from ftsys.score.reranker import IDENTITY, SIGMOID, activation_named
@@ -33,6 +34,14 @@ class Head:
     several: bool = False
     temperature: float = 1.0
     thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def note(self) -> str:
+        """A note on a calibration; "" without one."""
+        if self.temperature == 1.0 and not self.thresholds:
+            return ""
+        named = ", ".join(f"{name} from {threshold:.4g}" for name, threshold in self.thresholds.items())
+        return f"calibrated: temperature {self.temperature:.4g}" + (f"; {named}" if named else "")
 
     @property
     def is_number(self) -> bool:
@@ -84,9 +93,9 @@ def sigmoid(logits: npt.NDArray[np.float64]) -> Scores:
 def head_of_model(name: str, folder: Path, config: Mapping[str, Any]) -> Head:
     """Return the rules of the head of a model's folder, as transformers' text-classification pipeline has them.
 
-    A head with one output is a regression's where `problem_type` says so, else its value goes through a sigmoid. The
-    activation that sentence-transformers wrote for a reranker comes first. Raises ConfigError for names that do not
-    fit.
+    A head with one output is a regression's where `problem_type` says so, else its value goes through a sigmoid; the
+    activation that sentence-transformers wrote for a reranker comes first. Temperature and thresholds are those of
+    `ftsys calibrate`, where it has written them beside the model. Raises ConfigError for names that do not fit.
     """
     place, problem = f"model {name!r}", config.get("problem_type")
     names = head_names(place, config)
@@ -99,4 +108,19 @@ def head_of_model(name: str, folder: Path, config: Mapping[str, Any]) -> Head:
     if len(set(names)) != outputs:
         raise ConfigError(f"{place}: its config.json gives two classes the same name: {names}. Correct id2label.")
     several = problem == "multi_label_classification"
-    return Head(tuple(names), SIGMOID if several else SOFTMAX, several)
+    return _calibrated(Head(tuple(names), SIGMOID if several else SOFTMAX, several), folder)
+
+
+def _calibrated(head: Head, folder: Path) -> Head:
+    """Return the head with what calibration.json says. Raises ConfigError where that is of another model."""
+    found = read_calibration(folder)
+    if found is None:
+        return head
+    thresholds = dict(found.thresholds or {})
+    unknown = [name for name in thresholds if name not in head.labels]
+    if unknown:
+        raise ConfigError(
+            f"{folder / CALIBRATION}: it has a threshold for {unknown[0]!r}, and the model's classes are "
+            f"{', '.join(head.labels)}. Write it again with `ftsys calibrate`."
+        )
+    return replace(head, temperature=found.temperature, thresholds=thresholds)

@@ -5,6 +5,7 @@ The same command reads the input again and computes the windows that are missing
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,15 +79,17 @@ class Parts:
         with atomic_open(self._part(index), "wb") as stream:
             stream.write(content)
 
-    def join(self, count: int, form: Format, names: Sequence[str]) -> int:
+    def join(self, count: int, form: Format, names: Sequence[str], patience: float = 0.0) -> int:
         """Put `count` windows together to the output, and remove them; returns the number of skipped rows.
+
+        Windows of other nodes may become visible late on a network file system: it waits `patience` seconds for them.
 
         Raises:
             RunFolderError: a window is missing, because another process of the same command has finished.
             StorageError: the output cannot be written.
         """
         parts = [self._part(index) for index in range(count)]
-        if not all(part.exists() for part in parts):
+        if not _appear(parts, patience):
             raise RunFolderError(f"{str(self.folder)!r}: windows are missing: another process writes the same output.")
         skipped = self._join_skipped(count)
         with atomic_open(self.output, "wb") as stream:
@@ -118,6 +121,14 @@ class Parts:
 
     def _skipped(self, index: int) -> Path:
         return self.folder / f"{index:08}.skipped"
+
+
+def _appear(parts: Sequence[Path], patience: float) -> bool:
+    """Return True once all files are there; False after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while not (there := all(part.exists() for part in parts)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return there
 
 
 def _skipped_line(fault: tuple[Place, str]) -> str:

@@ -28,6 +28,8 @@ from ftsys.score.readers.rows import Fault, Reader, Wanted
 from ftsys.score.windows import ROWS, Entry, Place, Window, prepared_ahead, windows
 
 FAIL, SKIP = "fail", "skip"
+PATIENCE_SECONDS = 90.0
+"""Longer than NFS by default remembers that a file was not there."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def score_files(request: Request, engine: Engine) -> int | None:
         if not decided_by_rank_0(partial(parts.begin, command, request.overwrite)):
             return None
         count = _agreed(partial(_compute, request, engine, parts, form, tokens))
-        return decided_by_rank_0(partial(parts.join, count, form, request.written.names))
+        patience = PATIENCE_SECONDS if world_size() > 1 else 0.0
+        return decided_by_rank_0(partial(parts.join, count, form, request.written.names, patience))
     finally:
         leave_process_group()
 

@@ -75,7 +75,7 @@ def kill_once(folder: Path, draw: random.Random, windows: int, window: int = WIN
     goal = begun + draw.randint(0, max(1, windows - begun) // 2)
     (process,) = start_scoring(folder, window=window).ranks
     while process.is_alive() and (not parts.exists() or len(list(parts.glob("[0-9]*[0-9]"))) <= goal):
-        process.join(0.001)
+        process.join(0.005)
     process.join(draw.random() * 0.02)
     process.kill()
     process.join()

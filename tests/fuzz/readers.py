@@ -23,6 +23,7 @@ from ftsys.data.store.index import INDEX_NAME, StoreIndex
 from ftsys.data.tokenize.plain_bert import is_plain_bert
 from ftsys.integrity import SealedJson
 from ftsys.model_files.calibration import CALIBRATION, read_calibration
+from ftsys.model_files.card import read_card
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder
 from ftsys.run_folder.attempts import read_owner
@@ -122,6 +123,7 @@ WEIGHTS = {
     "weight_map": {"w": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"},
 }
 ACTIVATION = {"activation_fn": "torch.nn.modules.linear.Identity", "__version__": {"torch": "2"}}
+CARD_TEXT = b"---\nlicense: mit\nftsys:\n  columns: [a, b]\n  max_length: 64\n---\n# A model\n"
 DEEPSPEED = {"zero_optimization": {"stage": "auto"}, "train_batch_size": "auto", "bf16": {"enabled": True}}
 ROWS = [("a good day, yes", "up"), ('a "bad" day', "down"), ("ein schöner Tag", "up"), ("", "down")]
 SCORES = b"index\tprediction\tlabel\tscore_down\tscore_up\n0\tup\tdown\t0.25\t0.75\n1\tdown\t\t1\t3.2e-09\n"
@@ -227,6 +229,7 @@ def readers() -> Mapping[str, Reader]:
         "scored JSON lines": Reader("x.jsonl", rows, score_rows),
         "scored JSON array": Reader("x.json", b"[" + rows.replace(b"\n", b",") + b"]", score_rows),
         "scored Parquet": Reader("x.parquet", parquet(), score_rows),
+        "model card": Reader("README.md", CARD_TEXT, lambda path: read_card(path.parent)),
         "command of a scoring": Reader("o.csv.parts/command.json", json_bytes(OWNER), begun_output),
         "sentence-transformers": Reader(
             "config_sentence_transformers.json", json_bytes(ACTIVATION), lambda path: activation_named(path.parent, {})

@@ -94,3 +94,23 @@ def test_only_a_process_that_is_a_rank_imports_fast(
     monkeypatch.setattr(cli, "begin_fast_import", lambda: started.append(True))
     assert main([command, str(tmp_path / "missing.toml")], own_process=own_process) == 2
     assert started == [True] * lean
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (("predict", "run.toml"), False),
+        (("predict", "--output", "folder", "run.toml", "--train.seed", "1"), False),
+        (("predict", "a-file"), False),
+        (("predict", "model", "rows.csv", "--output", "o.csv"), True),
+        (("predict", "--help"), True),
+        (("train", "model"), False),
+        ((), False),
+    ],
+)
+def test_predict_takes_a_run_file_or_a_model_with_files(
+    words: tuple[str, ...], files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").touch()
+    assert cli._scores_files(words) == files

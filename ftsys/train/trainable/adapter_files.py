@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from typing_extensions import TypedDict
@@ -58,6 +58,16 @@ def read_adapter_config(folder: Path) -> Any:
         kind = f"{others[0]}={config[others[0]]!r}" if others else f"peft_type={known['peft_type']!r}"
         raise ConfigError(f"{path}: {kind} is no plain LoRA adapter. Merge it with peft, and name the merged model.")
     return known
+
+
+def trained_whole(folder: Path) -> set[str]:
+    """Return the names of the weights that an adapter replaces, such as those of the head. Raises ConfigError."""
+    path = folder / ADAPTER_WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return {name.removeprefix(_PREFIX) for name in stream.keys() if ".lora_" not in name}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}). Train or copy it again.") from error
 
 
 @torch.no_grad()

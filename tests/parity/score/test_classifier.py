@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import ftsys
 from ftsys.data.tokenize.tokenizer import SlowTokenizer
@@ -70,6 +71,30 @@ def test_an_encoder_without_a_head_is_refused(tmp_path: Path) -> None:
     save_file(encoder, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ConfigError, match=r"no trained classification head: its weights lack classifier.bias"):
         Classifier(tmp_path)
+
+
+def test_an_adapter_is_added_to_its_base_model(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    save_classifier(base, "bert", labels=2)
+    save_classifier(adapter, "bert", labels=3)
+    query = "bert.encoder.layer.0.attention.self.query"
+    lora = {f"{query}.lora_A.weight": torch.ones(2, 16), f"{query}.lora_B.weight": torch.ones(16, 2) / 9}
+    head = {name: weight for name, weight in load_file(adapter / "model.safetensors").items() if "classifier" in name}
+    (adapter / "model.safetensors").unlink()
+    tensors = {f"base_model.model.{name}": weight for name, weight in (lora | head).items()}
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 2, "lora_alpha": 4.0}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    found = Classifier(adapter).predict(PAIRS).scores
+    whole = {**load_file(base / "model.safetensors"), **head}
+    whole[f"{query}.weight"] = whole[f"{query}.weight"] + 2 * (
+        lora[f"{query}.lora_B.weight"] @ lora[f"{query}.lora_A.weight"]
+    )
+    save_file(whole, adapter / "model.safetensors", {"format": "pt"})
+    (adapter / "adapter_config.json").unlink()
+    np.testing.assert_allclose(found, scores_from_logits(stock_logits(adapter, PAIRS)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("named", [None, "torch.nn.modules.linear.Identity"])

@@ -36,7 +36,7 @@ def test_the_card_says_what_the_model_is_and_how_to_use_it() -> None:
         "| examples in a step | 32 |",
         "| optimizer steps | 345 |",
         "| trainer.warmup_steps | 0.1 |",
-        "ftsys predict PATH_OF_THIS_FOLDER FILE",
+        "ftsys predict PATH_OF_THIS_FOLDER FILE --output scored.csv",
         'print(classify({"text": "First text.", "text_pair": "Second text."}))',
     ):
         assert line in card.text

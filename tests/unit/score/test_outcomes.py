@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ftsys.errors import ConfigError, DataError
+from ftsys.model_files.calibration import Calibration, write_calibration
 from ftsys.score.columns import Written, text_columns
 from ftsys.score.outcomes import Head, head_of_model, sigmoid
 from ftsys.score.reranker import cross_encoder_activation
@@ -49,6 +50,17 @@ def test_scores_are_those_of_the_pipeline_and_a_temperature_divides_the_logits()
     warm = Head(("a", "b", "c"), "softmax", temperature=2.0)
     np.testing.assert_allclose(warm.scores(logits), exponents / exponents.sum(1, keepdims=True), rtol=1e-12)
     np.testing.assert_allclose(head(MANY).scores(logits), 1 / (1 + np.exp(-logits)), rtol=1e-12)
+
+
+def test_a_calibration_beside_the_model_is_used(tmp_path: Path) -> None:
+    write_calibration(tmp_path, Calibration(2.0, {"yes": 0.8}, "f1"))
+    rules, logits = head(TWO, tmp_path), np.array([[0.0, 1.0], [0.0, 4.0]])
+    assert rules.scores(logits)[:, 1].round(4).tolist() == [0.6225, 0.8808]
+    assert rules.decide(rules.scores(logits)) == ["no", "yes"]
+    assert rules.with_threshold(0.5).decide(rules.scores(logits)) == ["yes", "yes"]
+    assert rules.note == "calibrated: temperature 2; yes from 0.8"
+    with pytest.raises(ConfigError, match="a threshold for 'yes', and the model's classes are a, b, c"):
+        head(THREE, tmp_path)
 
 
 ST = "torch.nn.modules."

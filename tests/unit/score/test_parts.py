@@ -68,7 +68,7 @@ def test_values_that_a_format_lacks() -> None:
     assert format_of(Path("o.jsonl"), {}).encode(columns) == (
         b'{"x": null, "labels": ["p", "q"]}\n{"x": {"a": 1}, "labels": []}\n'
     )
-    assert format_of(Path("o.csv"), {}).encode(columns) == b'nan,p|q\n"{""a"": 1}",\n'
+    assert format_of(Path("o.csv"), {}).encode(columns) == b'nan,p;q\n"{""a"": 1}",[]\n'
 
 
 def test_the_same_command_goes_on_and_another_one_is_refused(tmp_path: Path) -> None:

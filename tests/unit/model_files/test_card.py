@@ -1,0 +1,43 @@
+"""Tests that a run's columns and length travel in the model card, and that any other card is none."""
+
+from pathlib import Path
+
+import pytest
+
+from ftsys.config.build import build_run
+from ftsys.model_files.card import CardFacts, read_card
+from ftsys.run_folder.model_card import model_card
+from ftsys.score.model import find_model
+from ftsys.tasks import GLUE
+from tests.unit.run_folder.test_results import RESULTS
+
+
+def test_the_card_of_a_run_has_its_columns_and_length(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    run = build_run({"output_dir": "out", "task": {"name": "mrpc"}, "data": {"max_length": 77}})
+    (tmp_path / "README.md").write_text(model_card(RESULTS, run, GLUE["mrpc"]))
+    assert read_card(tmp_path) == CardFacts(("sentence1", "sentence2"), 77)
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "max_position_embeddings": 512}')
+    found = find_model(str(tmp_path))
+    assert (found.columns, found.max_length) == (("sentence1", "sentence2"), 77)
+    assert find_model(str(tmp_path), 100).max_length == 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "# A model\n",
+        "---\nlicense: mit\n---\n",
+        "---\n[\n---\n",
+        "---\n- a\n---\n",
+        "---\nftsys: 3\n---\n",
+        "---\nftsys: {columns: [a], max_length: 0}\n---\n",
+        "---\nftsys: {columns: [a, b, c], max_length: 9}\n---\n",
+        "---\nftsys: {columns: [1], max_length: 9}\n---\n",
+    ],
+)
+def test_any_other_card_tells_nothing(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "README.md").write_text(text)
+    assert read_card(tmp_path) is None
