@@ -24,7 +24,7 @@ FLOORS = (
         "labels",
     ),
     ("config", "fast_import", "model_files"),
-    ("run_folder", "report"),
+    ("run_folder", "finished", "report"),
     ("data", "kernels"),
     ("models",),
     ("train",),

@@ -13,8 +13,8 @@ from ftsys.calibrate.thresholds import METRICS
 from ftsys.console.printer import say, show
 from ftsys.errors import DONE, ConfigError
 from ftsys.files import atomic_write_json
+from ftsys.finished.run import FinishedRun, open_finished
 from ftsys.model_files.calibration import write_calibration
-from ftsys.run_folder.finished import FinishedRun, open_finished
 from ftsys.run_folder.layout import CALIBRATION_RESULTS
 
 DESCRIPTION = (

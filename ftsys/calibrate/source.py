@@ -5,8 +5,8 @@ import numpy as np
 from ftsys.calibrate.rows import Rows
 from ftsys.calibrate.temperature import log_loss, log_scores
 from ftsys.errors import ConfigError, DataError
+from ftsys.finished.run import FinishedRun
 from ftsys.metrics import compute
-from ftsys.run_folder.finished import FinishedRun
 from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import read_scores
 
@@ -36,8 +36,8 @@ def _from_file(finished: FinishedRun, split: str) -> Rows | None:
     Logarithms of softmax scores are logits but for a constant of each row, which changes no score at any temperature.
     """
     path, task = predictions_file(finished.folder, split), finished.task
-    if not path.is_file() or task.multi_label:
-        return None
+    if task.multi_label or not path.is_file():
+        return None  # of a score near 1, six digits do not give the logit of one label among several
     predictions_N, labels_N, scores_NC = read_scores(path, task)
     known = finished.results["metrics"][split]
     if len(labels_N) != known.get("examples") or (labels_N < 0).any():

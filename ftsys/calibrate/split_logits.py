@@ -6,9 +6,9 @@ import numpy as np
 
 from ftsys.data.prepare import ensure_store
 from ftsys.errors import DataError
+from ftsys.finished.run import FinishedRun
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress
-from ftsys.run_folder.finished import FinishedRun
 
 
 def split_logits(finished: FinishedRun, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ from ftsys.errors import DONE, ConfigError
 from ftsys.export.parity import Parity, check_drift, compare
 from ftsys.export.targets import TARGETS, check_installed
 from ftsys.files import atomic_write_json, remove_tree, storage_errors
-from ftsys.run_folder.finished import FinishedRun, open_finished
+from ftsys.finished.run import FinishedRun, open_finished
 from ftsys.run_folder.layout import EXPORT
 
 PARITY = "parity.json"

@@ -8,20 +8,17 @@ import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ftsys.errors import ConfigError
-from ftsys.export.targets import ONNX_FILE, TARGETS, Inputs, Run
+from ftsys.export.targets import TARGETS, Inputs, Run
 from ftsys.model_files.calibration import CALIBRATION
 from ftsys.model_files.folder import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-LARGEST_SINGLE_FILE = 1_900_000_000
-"""Bytes of weights that fit into one ONNX file: the format ends at 2 GiB. Larger ones stay in a file of their own."""
 
 
 def load_stock(folder: Path) -> "PreTrainedModel":
@@ -65,15 +62,6 @@ def convert(name: str, model: "PreTrainedModel", sample: Inputs, folder: Path) -
             f"--to {name}: transformers' exporter cannot convert a model of type {kind!r} "
             f"({type(error).__name__}: {str(error)[:300]}). Export to another target."
         ) from error
-    _into_one_file(exported, folder / ONNX_FILE)
-
-
-def _into_one_file(exported: Any, path: Path) -> None:
-    """Move ONNX weights into model.onnx, where they fit: a server that copies one file has all then."""
-    weights = path.with_name(f"{path.name}.data")
-    if weights.is_file() and weights.stat().st_size <= LARGEST_SINGLE_FILE:
-        import_module("onnx_ir").save(exported.program, str(path))
-        weights.unlink()
 
 
 def copy_companions(model_folder: Path, folder: Path) -> None:

@@ -43,15 +43,24 @@ def compare(task: Task, rows: SplitRows, stock: Run, exported: Run) -> Parity:
     others = [(stock(batch), exported(batch)) for batch in rows.other_shapes()]
     largest = np.max([np.abs(left.astype(np.float64) - right).max() for left, right in [*pairs, *others]])
     before_NC, after_NC = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-    before_N, after_N = (predictions_from_logits(logits, task.regression) for logits in (before_NC, after_NC))
+    before_N, after_N = (
+        predictions_from_logits(logits, task.regression, task.multi_label) for logits in (before_NC, after_NC)
+    )
     return Parity(
         rows=len(before_N),
         largest=float(largest),
         scale=float(np.abs(before_NC).max()),
-        changed=None if task.regression else int((before_N != after_N).sum()),
+        changed=None if task.regression else _changed(before_NC, after_NC, task.multi_label),
         before=compute(task.metrics, before_N, rows.labels),
         after=compute(task.metrics, after_N, rows.labels),
     )
+
+
+def _changed(before_NC: np.ndarray, after_NC: np.ndarray, multi_label: bool) -> int:
+    """Return the number of rows with another class, or with another set of labels."""
+    if multi_label:
+        return int(((before_NC > 0) != (after_NC > 0)).any(axis=1).sum())
+    return int((before_NC.argmax(axis=1) != after_NC.argmax(axis=1)).sum())
 
 
 def check_drift(target: str, parity: Parity, tolerance: float, metric: str) -> None:

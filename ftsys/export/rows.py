@@ -9,8 +9,8 @@ import numpy as np
 from ftsys.data.prepare import ensure_store
 from ftsys.errors import DataError
 from ftsys.export.targets import Inputs
+from ftsys.finished.run import FinishedRun
 from ftsys.report.progress import SplitProgress
-from ftsys.run_folder.finished import FinishedRun
 
 BATCH_ROWS = 32
 _NAMES = ("input_ids", "attention_mask", "token_type_ids")

@@ -124,3 +124,16 @@ def test_its_head_is_used_again_by_the_names_of_the_labels(finished: Path) -> No
     assert fresh == []
     assert model.classifier.weight.tolist() == trained.classifier.weight[[2, 0, 1]].tolist()
     assert model.config.id2label == {0: "fear", 1: "joy", 2: "anger"}
+
+
+def test_its_scores_are_calibrated_from_the_models_own_logits(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    ended = ftsys("calibrate", str(run), "--folds", "2", "--metric", "f1", cwd=finished)
+    assert ended.returncode == 0, ended.stderr
+    assert "predict validation" in ended.stderr
+    found = read_json(run / "model/calibration.json")
+    assert set(found["thresholds"]) == {"joy", "anger", "fear"}
+    before = read_json(run / "calibration_results.json")["before"]
+    labelled = read_json(run / "results.json")["metrics"]["validation"]
+    assert before["metric"] == pytest.approx(labelled["macro_f1"], abs=1e-6)

@@ -8,9 +8,9 @@ import pytest
 
 from ftsys.calibrate import source
 from ftsys.cli import main
+from ftsys.finished.run import FinishedRun
 from ftsys.metrics import compute
 from ftsys.model_files.calibration import read_calibration
-from ftsys.run_folder.finished import FinishedRun
 from ftsys.run_folder.predictions import scores_from_logits, write_predictions
 from ftsys.tasks import GLUE
 
@@ -70,6 +70,19 @@ def test_predictions_of_another_temperature_are_not_taken(tmp_path: Path, monkey
     assert pair[0] is not None
     assert pair[1] is not None
     assert pair[0].temperature == pytest.approx(pair[1].temperature, rel=1e-4)
+
+
+def test_several_labels_a_row_are_predicted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_folder(tmp_path / "run")
+    task = '[task]\nname = "mood"\ncolumns = ["text"]\nlabels = ["joy", "anger"]\nmulti_label = true\n'
+    text = f'output_dir = "elsewhere"\n{task}[data]\nsource = {{ train = "a.csv", validation = "b.csv" }}\n'
+    (folder / "config.toml").write_text(text)
+    pair = np.stack([MARGIN, -MARGIN / 2], axis=1), np.stack([LABELS, 1 - LABELS], axis=1)
+    monkeypatch.setattr(source, "_predicted", lambda run, split: source.Rows(run.task.labels, *pair))
+    assert main(["calibrate", str(folder), "--metric", "mcc"]) == 0
+    found = read_calibration(folder / "model")
+    assert found is not None
+    assert set(found.thresholds or {}) == {"joy", "anger"}
 
 
 @pytest.mark.parametrize(

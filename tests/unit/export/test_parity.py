@@ -10,7 +10,7 @@ from ftsys.errors import ConfigError
 from ftsys.export.parity import Parity, check_drift, compare
 from ftsys.export.rows import BATCH_ROWS, SplitRows
 from ftsys.export.targets import Inputs, Run
-from ftsys.tasks import GLUE
+from ftsys.tasks import GLUE, Task
 
 COUNT = 70
 
@@ -18,8 +18,8 @@ COUNT = 70
 class Split(SimpleNamespace):
     """Rows of 1 to 9 tokens whose first token decides the logits."""
 
-    lengths = np.arange(COUNT) % 9 + 1
-    labels = np.arange(COUNT) % 2
+    def __init__(self, labels: np.ndarray = np.arange(COUNT) % 2) -> None:  # noqa: B008
+        super().__init__(labels=labels, lengths=np.arange(COUNT) % 9 + 1)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         length = int(self.lengths[row])
@@ -71,6 +71,14 @@ def test_one_row_that_is_predicted_otherwise_is_counted() -> None:
 def test_a_difference_in_another_shape_alone_is_found() -> None:
     found = compare(GLUE["mrpc"], ROWS, model(), model(change=0.25, length=1))
     assert (found.largest, found.changed) == (0.25, 0)
+
+
+def test_a_row_with_another_set_of_labels_is_counted() -> None:
+    task = Task("mood", ("text",), ("joy", "anger"), ("macro_f1",), multi_label=True)
+    rows = SplitRows(Split(labels=np.eye(2, dtype=np.int64)[np.arange(COUNT) % 2]), COUNT, pad_id=3)
+    found = compare(task, rows, model(), model(change=0.5, at=4))
+    assert (found.largest, found.changed) == (0.5, 0), "-1 and -0.5 are the same decision"
+    assert compare(task, rows, model(), model(change=1.5, at=4)).changed == 1
 
 
 def parity(largest: float = 0.0, after: float = 0.8) -> Parity:

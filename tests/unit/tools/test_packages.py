@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.packages.contents import missing, needed
+from tools.packages.contents import SHARED, missing, needed
 from tools.packages.sbom import bill, main, pins
 
 RECIPES = ("tools/containers/Dockerfile", "tools/containers/ftsys.def")
@@ -19,6 +19,7 @@ def test_every_file_is_in_a_package_or_named_by_the_project(repository: Path) ->
     project = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["setuptools"]
     data = [f"ftsys/{pattern}" for pattern in project["package-data"]["ftsys"]]
     shared = [pattern for patterns in project["data-files"].values() for pattern in patterns]
+    assert {pattern.rpartition("/")[0] for pattern in shared} == set(SHARED)
     names = needed(repository)
     assert {"ftsys/kernels/native/attention.cpp", "launcher/agent/rank.py", "slurm/job.sh"} <= names
     loose = [name for name in names if not name.endswith(".py") and not any(fnmatch(name, p) for p in data + shared)]

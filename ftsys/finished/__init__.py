@@ -1,0 +1,1 @@
+"""Opens the folder of a finished run, for commands that work on its model."""
