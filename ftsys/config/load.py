@@ -7,9 +7,10 @@ from typing import Any
 from ftsys.config.build import SECTIONS, accepts_only_text, build_run, known_keys, plain_tree
 from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
+from ftsys.recipes import recipe_of
 from ftsys.untrusted import parse_toml
 
-DEFAULT, FILE, COMMAND_LINE = "default", "file", "command line"
+DEFAULT, RECIPE, FILE, COMMAND_LINE = "default", "recipe", "file", "command line"
 _EITHER_OR = (("train.epochs", "train.max_steps"), ("batch.global_size", "batch.global_tokens"))
 
 Tree = dict[str, Any]
@@ -19,20 +20,24 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a run file, apply the overrides and check the result.
 
     `overrides` are command-line arguments: `--section.key value` or `--section.key=value`. A value is written as in
-    TOML; anything that is not a TOML value is taken as plain text. Precedence: defaults < file < command line. Relative
-    paths in values start at the current folder, those of a bundle at the run file's folder. Raises ConfigError with
-    every mistake at once.
+    TOML; anything that is not a TOML value is taken as plain text. Precedence: defaults < recipe < file < command
+    line. Relative paths in values start at the current folder, those of a bundle at the run file's folder. Raises
+    ConfigError with every mistake at once.
     """
     from_file, from_line = read_with_paths(path), parse_overrides(overrides)
     return build_run(merged(from_file, from_line))
 
 
 def resolved_tree(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
-    """Return (dotted key, value, "default" | "file" | "command line") for each key, in order. Raises ConfigError."""
+    """Return (dotted key, value, origin) for each key, in order. Raises ConfigError.
+
+    The origin is "default", "recipe", "file" or "command line".
+    """
     from_file, from_line = read_with_paths(path), parse_overrides(overrides)
-    run = build_run(merged(from_file, from_line))
-    flat = _flatten(plain_tree(run))
-    return [(key, value, _origin(key, _flatten(from_file), _flatten(from_line))) for key, value in flat.items()]
+    tree = merged(from_file, from_line)
+    flat = _flatten(plain_tree(build_run(tree)))
+    layers = {COMMAND_LINE: _flatten(from_line), FILE: _flatten(from_file), RECIPE: _flatten(recipe_of(tree))}
+    return [(key, value, _origin(key, layers)) for key, value in flat.items()]
 
 
 def read_with_paths(path: str | Path) -> Tree:
@@ -47,8 +52,9 @@ def read_with_paths(path: str | Path) -> Tree:
     return tree
 
 
-def _origin(key: str, from_file: Tree, from_line: Tree) -> str:
-    return COMMAND_LINE if key in from_line else FILE if key in from_file else DEFAULT
+def _origin(key: str, layers: Mapping[str, Tree]) -> str:
+    """Return the name of the first layer that has the key."""
+    return next((name for name, tree in layers.items() if key in tree), DEFAULT)
 
 
 def _flatten(tree: Mapping[str, Any]) -> Tree:

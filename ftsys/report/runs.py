@@ -8,7 +8,8 @@ from typing import Any
 
 from ftsys.errors import ConfigError, RunFolderError
 from ftsys.report.table import Row, history_rows
-from ftsys.run_folder.layout import METRICS_LOG, RESULTS, STATUS
+from ftsys.run_folder.discover import find_run_folders
+from ftsys.run_folder.layout import METRICS_LOG
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status
@@ -50,11 +51,13 @@ def rows_of_run(folder: Path, first_attempt: int = 1) -> list[Row]:
     """Make a row of each evaluation while training, and of each other labelled split under the final weights."""
     rows = history_rows(read_metrics(folder / METRICS_LOG, first_attempt=first_attempt))
     results = read_results(folder) or {"steps": 0, "epochs": 0.0, "metrics": {}}
-    shown = {row.split for row in rows if row.step == results["steps"]}
+    final = results.get("best", {}).get("step", results["steps"])
+    shown = {row.split for row in rows if row.step == final}
     for split, found in results["metrics"].items():
         metrics = {name: value for name, value in found.items() if name not in _NO_METRIC}
         if metrics and split not in shown:
-            known = {"epoch": results["epochs"], "step": results["steps"], "split": split}
+            epoch = results["epochs"] if final == results["steps"] else None
+            known = {"epoch": epoch, "step": final, "split": split}
             rows.append(Row(**known, eval_loss=found.get("loss"), metrics=metrics))
     return rows
 
@@ -66,7 +69,7 @@ def find_runs(given: Sequence[Path]) -> list[RunSummary]:
     """
     runs, wrong = [], []
     for folder in given:
-        below = [folder] if _is_run(folder) else sorted(path for path in _below(folder) if _is_run(path))
+        below = find_run_folders(folder)
         if not below:
             wrong.append(f"{str(folder)!r} is not a run folder and holds none: name the output_dir of a run.")
         for path in below:
@@ -76,14 +79,6 @@ def find_runs(given: Sequence[Path]) -> list[RunSummary]:
                 wrong.append(f"{str(path)!r} cannot be read ({error}): start its run again, which writes a new one.")
     ConfigError.raise_if(wrong)
     return runs
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (RESULTS, STATUS))
-
-
-def _below(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
 
 def read_run(folder: Path) -> RunSummary:

@@ -1,6 +1,7 @@
 """The batch plan: each example once, the same steps whatever the ranks, balanced shares."""
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_ids_take_four_bytes_each_in_the_order_of_a_permutation() -> None:
 
 
 @pytest.mark.parametrize("sizes", [{"global_size": 32}, {"global_tokens": 8192}])
-def test_a_plan_takes_few_bytes_an_example(sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_takes_few_bytes_an_example(sizes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_module, "BLOCK", 1 << 16)
     lengths = np.random.default_rng(0).integers(5, 129, 1_000_000, dtype=np.int32)
     tracemalloc.start()

@@ -228,7 +228,7 @@ def test_each_choice_gives_its_reason() -> None:
         "backend": "4 ranks without ZeRO",
         "order": "packed batches hold no padding",
         "compile": "ftsys' own kernels fuse the same operations",
-        "cuda_graphs": "it has 4 ranks",
+        "cuda_graphs": "it has 4 ranks, whose recorded passes no GPU has tried: engine.cuda_graphs = true does",
     }
     small_gpus = World(ranks=4, local_ranks=4, device="cuda", device_memory=4 * GIB)
     assert make_plan(run_of(), small_gpus).reasons == without_model
@@ -239,6 +239,7 @@ def test_each_choice_gives_its_reason() -> None:
         "precision": "the GPU computes bf16 slowly or not at all; fp16 is what fits",
         "fit": f"ZeRO 1: {needs}",
         "backend": "ZeRO 1 is DeepSpeed's",
+        "cuda_graphs": "DeepSpeed moves weights and gradients between passes",
     }
 
 
@@ -280,7 +281,6 @@ def test_only_what_is_asked_for_is_compiled(asked: Any, compiles: bool, why: str
     ("sections", "world", "why"),
     [
         ({}, CPU, "the run is on cpu"),
-        ({}, GPUS, "it has 8 ranks"),
         ({"engine": {"backend": "deepspeed"}}, ONE_GPU, "DeepSpeed moves weights"),
         ({"engine": {"precision": "fp16"}}, ONE_GPU, "fp16 scales each loss by another factor"),
         ({"engine": {"activation_checkpointing": True}}, ONE_GPU, "activations are computed again"),
@@ -294,7 +294,8 @@ def test_passes_that_cannot_be_recorded_are_refused(sections: dict[str, Any], wo
 
 
 def test_passes_are_not_recorded_where_they_cannot_be_and_the_plan_says_why() -> None:
-    for world, why in ((CPU, "the run is on cpu"), (GPUS, "it has 8 ranks")):
+    untried = "it has 8 ranks, whose recorded passes no GPU has tried: engine.cuda_graphs = true does"
+    for world, why in ((CPU, "the run is on cpu"), (GPUS, untried)):
         plan = make_plan(run_of(), world, 3668)
         assert (plan.cuda_graphs, plan.reasons["cuda_graphs"]) == (False, why)
 
@@ -302,6 +303,7 @@ def test_passes_are_not_recorded_where_they_cannot_be_and_the_plan_says_why() ->
 def test_passes_are_recorded_where_they_can_be() -> None:
     assert make_plan(run_of(engine={"cuda_graphs": True}), ONE_GPU, 3668).cuda_graphs
     assert make_plan(run_of(), ONE_GPU, 3668).cuda_graphs
+    assert make_plan(run_of(engine={"cuda_graphs": True, "backend": "ddp"}), GPUS, 3668).cuda_graphs
     assert not make_plan(run_of(engine={"cuda_graphs": False}), ONE_GPU, 3668).cuda_graphs
     with pytest.raises(ConfigError, match="the model is fed padded batches"):
         make_plan(run_of(engine={"cuda_graphs": True}), ONE_GPU, 3668, packed=False)

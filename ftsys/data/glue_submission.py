@@ -55,8 +55,10 @@ _MOST_BYTES = 64 * 2**20
 """Size of a file above which it is not read; the largest right one, QQP.tsv, has 4 MB."""
 
 
-_BAD_ZIP = (OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error)
-_BAD_ZIP += (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError)
+_BAD_ZIP: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error),
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError),
+)
 """Errors by which `zipfile` says that a zip is damaged, or packed in a way that it cannot read."""
 
 
