@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ftsys.config import RunConfig
@@ -42,8 +42,8 @@ class Slots:
     threads: int
 
 
-def forecast(cell: Cell, store: Store, slots: Slots, rate: float | None, speed: float | None) -> Forecast:
-    """Predict a cell. `rate`: the CPU's FLOP/s in one slot. `speed`: measured tokens/s of the model's finished cells.
+def forecast(cell: Cell, store: Store, slots: Slots, speed: float | None) -> Forecast:
+    """Predict a cell. `speed`: measured tokens/s of the model's finished cells; None before one is finished.
 
     Raises ConfigError for a model that does not fit the device.
     """
@@ -53,7 +53,7 @@ def forecast(cell: Cell, store: Store, slots: Slots, rate: float | None, speed: 
     steps = plan.total_steps or _steps_by_tokens(run, train.total_tokens)
     trained = _trained_tokens(run, steps, len(train), train.total_tokens)
     evaluated, tested = (_tokens(store, names) for names in (cell.task.evaluation_splits, cell.task.test_splits))
-    speed = speed or _speed_on_cpu(run, rate) or _speed_on_gpu(plan, trained, steps)
+    speed = speed or _speed_on_cpu(run, plan, slots) or _speed_on_gpu(plan, trained, steps)
     memory = (plan.predicted or {}).get("bytes", {}).get("total")
     if speed is None or trained is None:
         return Forecast(None, memory, steps)
@@ -112,9 +112,12 @@ def _evaluations(run: RunConfig, steps: int | None) -> float:
     return max(1, (steps or 0) // every)
 
 
-def _speed_on_cpu(run: RunConfig, rate: float | None) -> float | None:
-    shape = shape_of_run(run)[0] if rate is not None else None
-    return None if shape is None or rate is None else rate * CPU_UTILISATION / (6 * shape.computed_parameters)
+def _speed_on_cpu(run: RunConfig, plan: Plan, slots: Slots) -> float | None:
+    shape, rates = shape_of_run(run)[0], slots.world.rates
+    if shape is None or rates is None:
+        return None
+    rate = rates.bf16 if plan.precision == "bf16" else rates.fp32
+    return rate * CPU_UTILISATION / (6 * shape.computed_parameters)
 
 
 def _speed_on_gpu(plan: Plan, tokens: float | None, steps: int | None) -> float | None:
@@ -132,31 +135,35 @@ def measured_speeds(cells: Sequence[Cell]) -> dict[str, float]:
     return {model: fmean(speeds) for model, speeds in found.items()}
 
 
-def cpu_rate(slots: Slots) -> float | None:
-    """Measure the FLOP/s of matrix products in one slot, where slots are CPUs; takes a quarter of a second."""
+def with_rates(slots: Slots) -> Slots:
+    """Return CPU slots with the rates of matrix products of one slot; the runs find the same ones in the cache.
+
+    They are measured here, before anything else runs, so that all runs choose the same precision.
+    """
     if slots.world.device == "cuda":
-        return None
+        return slots
     import torch
 
-    from ftsys.train.perf.matmul_rate import matmul_rate
+    from ftsys.train.perf.product_rates import product_rates
 
     threads = torch.get_num_threads()
     torch.set_num_threads(slots.threads)
     try:
-        return matmul_rate(torch.bfloat16 if slots.world.bf16_supported else torch.float32, torch.device("cpu"))
+        rates = product_rates()
     finally:
         torch.set_num_threads(threads)
+    return replace(slots, world=replace(slots.world, rates=rates, bf16_supported=rates.bf16_pays))
 
 
 def forecasts_of(cells: Sequence[Cell], stores: Stores, slots: Slots) -> dict[tuple[str, str], Forecast]:
     """Predict a cell of each model and column. Raises ConfigError for every model that does not fit the device."""
-    rate, speeds = cpu_rate(slots), measured_speeds(cells)
+    slots, speeds = with_rates(slots), measured_speeds(cells)
     found: dict[tuple[str, str], Forecast] = {}
     wrong: dict[str, None] = {}
     for cell in {(cell.model, cell.column): cell for cell in cells}.values():
         key = cell.model, cell.column
         try:
-            found[key] = forecast(cell, stores[key], slots, rate, speeds.get(cell.model))
+            found[key] = forecast(cell, stores[key], slots, speeds.get(cell.model))
         except ConfigError as error:
             wrong |= dict.fromkeys(error.messages)
     ConfigError.raise_if(wrong)

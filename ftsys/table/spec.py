@@ -15,7 +15,7 @@ from ftsys.errors import ConfigError
 from ftsys.tasks import PARAPHRASE
 from ftsys.untrusted import typed
 
-_RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?")
+_RANGE = re.compile(r"(\d{1,10})(?:\.\.(\d{1,10}))?")
 _MOST_SEEDS = 10_000
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +18,7 @@ from safetensors.numpy import save
 from ftsys.config.load import load_run
 from ftsys.data.bundle import _SEALED as BUNDLE_FILE
 from ftsys.data.bundle import BUNDLE_NAME, Bundle
+from ftsys.data.glue_submission import check_submission
 from ftsys.data.sources.source import open_source
 from ftsys.data.store.index import _SEALED as INDEX_FILE
 from ftsys.data.store.index import INDEX_NAME, StoreIndex
@@ -29,13 +31,16 @@ from ftsys.model_files.folder import check_model_folder
 from ftsys.run_folder.attempts import read_owner
 from ftsys.run_folder.layout import ATTEMPTS
 from ftsys.run_folder.metrics_log import read_metrics
-from ftsys.run_folder.predictions import read_scores
+from ftsys.run_folder.predictions import read_labelled, read_scores
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status, read_status_after_crash
 from ftsys.score.parts import Parts
 from ftsys.score.readers.inputs import input_file
 from ftsys.score.readers.rows import Wanted
 from ftsys.score.reranker import activation_named
+from ftsys.table.cells import cells_of
+from ftsys.table.spec import read_spec
+from ftsys.table.state import FAILURES, failures_of
 from ftsys.tasks import Task
 from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.manifest import _SEALED as MANIFEST_FILE
@@ -133,6 +138,20 @@ LABEL_SETS = b'text,label\na,down;up\nb,01\nc,"[\'up\', ""down""]"\nd,"[1.0, 0]"
 TASK = Task(name="mood", columns=("text",), labels=("down", "up"), metrics=("accuracy",), train_split="train")
 
 
+PREDICTIONS = b"index\tprediction\tlabel\tscore_down\n0\tup\tdown\t0.4\n1\tdown\tdown\t0.6\n"
+TABLE = b"""output_dir = "t"
+[data]
+source = "glue"
+[table]
+models = ["bundled", "a/b"]
+tasks = ["cola", "mnli", "rte"]
+seeds = "1..2"
+transfer = "mnli"
+by_task.rte.data.first_rows = {train = 40}
+by_task.rte.train.epochs = 2
+"""
+
+
 def delimited(delimiter: str) -> bytes:
     text = io.StringIO()
     csv.writer(text, delimiter=delimiter).writerows([("text", "label"), *ROWS])
@@ -152,6 +171,15 @@ def parquet_without_utf8() -> bytes:
     text = pa.array([b"a good day", b"\xff\xfe"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"text": text, "label": ["up", "down"]}), sink)
     return bytes(sink.getvalue())
+
+
+def submission() -> bytes:
+    """Return a zip of two files for the GLUE server."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("STS-B.tsv", "index\tprediction\n0\t2.5\n")
+        archive.writestr("RTE.tsv", "index\tprediction\n0\tentailment\n")
+    return stream.getvalue()
 
 
 def read_rows(path: Path, task: Task = TASK) -> int:
@@ -224,6 +252,10 @@ def readers() -> Mapping[str, Reader]:
         "TSV": Reader("train.tsv", delimited("\t"), read_rows),
         "JSON lines": Reader("train.jsonl", rows, read_rows),
         "Parquet": Reader("train.parquet", parquet(), read_rows),
+        "labelled predictions": Reader("validation.tsv", PREDICTIONS, lambda path: read_labelled(path, TASK)),
+        "table": Reader("run.toml", TABLE, lambda path: cells_of(read_spec(str(path), ()))),
+        "failures of a cell": Reader(FAILURES, json_bytes({"1": -9, "2": 1}), lambda path: failures_of(path.parent)),
+        "submission": Reader("submission.zip", submission(), check_submission),
         "scored CSV": Reader("x.csv", delimited(","), score_rows),
         "scored TSV": Reader("x.tsv", delimited("\t"), score_rows),
         "scored JSON lines": Reader("x.jsonl", rows, score_rows),

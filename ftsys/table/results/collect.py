@@ -110,8 +110,9 @@ def _result(cell: Cell) -> SeedResult:
     results = read_results(cell.folder) or {}
     split = next((name for name in cell.task.evaluation_splits if name in results.get("metrics", {})), None)
     metrics = named_metrics(cell.task, results)
-    path = predictions_file(cell.folder, split or "")
-    diverged = why_diverged(cell.task, read_labelled(path, cell.task)) if split and metrics else ""
+    diverged = ""
+    if split and metrics and not cell.task.multi_label:
+        diverged = why_diverged(cell.task, read_labelled(predictions_file(cell.folder, split), cell.task))
     return SeedResult(cell, metrics, diverged, results.get("timing", {}), results.get("throughput", {}))
 
 

@@ -58,6 +58,8 @@ def _compare(a: Entry, b: Entry) -> list[Comparison]:
     seeds = [one.cell.seed for one in a.seeds if one.cell.seed in {other.cell.seed for other in b.seeds}]
     if not seeds:
         return [_not_comparable(a, b, "no seed is finished for both")]
+    if a.task.multi_label:
+        return [_not_comparable(a, b, "tasks with several labels an example are not compared yet")]
     split = a.task.evaluation_splits[0]
     a_SN, labels_N = _predictions(a, seeds, split)
     b_SN, other_N = _predictions(b, seeds, split)

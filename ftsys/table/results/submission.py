@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.console.printer import say, show
+from ftsys.data.glue_submission import FILES, check_submission
 from ftsys.data.sources.source import open_source
 from ftsys.errors import DataError, FtsysError
 from ftsys.files import atomic_open
-from ftsys.run_folder.glue_submission import FILES, check_submission
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.run_folder.predictions import SUBMISSIONS
 from ftsys.table.cells import CELL_FILE

@@ -43,7 +43,15 @@ APPTAINER = dataclasses.replace(
 ENROOT = dataclasses.replace(
     PLAIN, nodes=2, gpus_per_node=8, container="enroot", image="/images/ftsys.sqsh", mounts=("/data/glue",)
 )
-JOBS = {"plain": PLAIN, "everything": EVERYTHING, "apptainer": APPTAINER, "enroot": ENROOT}
+ARRAY = dataclasses.replace(
+    PLAIN,
+    arguments=(),
+    run_folder="/home/ada/runs/my table",
+    array=("/home/ada/runs/my table/a/cell.toml", "/home/ada/runs/my table/b's/cell.toml"),
+    array_limit=4,
+    after="17",
+)
+JOBS = {"array": ARRAY, "plain": PLAIN, "everything": EVERYTHING, "apptainer": APPTAINER, "enroot": ENROOT}
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -7,8 +7,11 @@ official file, and the predicted value in the last column. Row counts: the data 
 
 import csv
 import io
+import lzma
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +55,13 @@ _MOST_BYTES = 64 * 2**20
 """Size of a file above which it is not read; the largest right one, QQP.tsv, has 4 MB."""
 
 
+_BAD_ZIP: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, struct.error),
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError),
+)
+"""Errors by which `zipfile` says that a zip is damaged, or packed in a way that it cannot read."""
+
+
 def check_submission(path: Path) -> list[str]:
     """Return every mistake of a zip, in words; an empty list for one that the server accepts.
 
@@ -69,14 +79,16 @@ def check_submission(path: Path) -> list[str]:
                 mistakes += [f"{name}: {text}" for text in _mistakes(FILES[name], _read(archive, name))]
     except FileNotFoundError:
         raise DataError(f"{str(path)!r} does not exist: give the path of a submission's zip.") from None
-    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except _BAD_ZIP as error:
         raise DataError(f"{str(path)!r} cannot be read as a zip ({error}): write it again.") from error
     return mistakes
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes | None:
     """Return a file's bytes; None where it is too large to be one of a submission."""
-    return archive.read(name) if archive.getinfo(name).file_size <= _MOST_BYTES else None
+    with archive.open(name) as stream:
+        content = stream.read(_MOST_BYTES + 1)
+    return content if len(content) <= _MOST_BYTES else None
 
 
 def _mistakes(wanted: TestFile, content: bytes | None) -> Iterator[str]:

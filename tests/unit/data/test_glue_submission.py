@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ftsys.config.schema import DataSection
+from ftsys.data import glue_submission
+from ftsys.data.glue_submission import FILES, TestFile, check_submission
 from ftsys.errors import DataError
-from ftsys.run_folder import glue_submission
-from ftsys.run_folder.glue_submission import FILES, TestFile, check_submission
 from ftsys.run_folder.predictions import SUBMISSIONS
 from ftsys.tasks import GLUE
 from ftsys.train.verify import verify
