@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ftsys.config.best_checks import best_metric
     from ftsys.config.build import build_run, known_keys, plain_tree
     from ftsys.config.checks import lowest_stage
     from ftsys.config.identity import identity_parts, run_identity
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         DataSection,
         EngineSection,
         LaunchSection,
+        LoraSection,
         ModelSection,
         TaskSection,
         TrainSection,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ftsys.config.trainer_fields import OWNED_TRAINER_FIELDS
 
 _HOMES = {
+    "best_checks": ("best_metric",),
     "build": ("build_run", "known_keys", "plain_tree"),
     "checks": ("lowest_stage",),
     "identity": ("identity_parts", "run_identity"),
@@ -38,6 +41,7 @@ _HOMES = {
         "DataSection",
         "EngineSection",
         "LaunchSection",
+        "LoraSection",
         "ModelSection",
         "TaskSection",
         "TrainSection",
@@ -56,10 +60,12 @@ __all__ = [
     "DataSection",
     "EngineSection",
     "LaunchSection",
+    "LoraSection",
     "ModelSection",
     "RunConfig",
     "TaskSection",
     "TrainSection",
+    "best_metric",
     "build_run",
     "dump_toml",
     "dump_tree",

@@ -13,12 +13,16 @@ from ftsys.config.run_config import RunConfig
 from ftsys.config.schema import RunTree, Section, Write
 from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError
+from ftsys.recipes import with_recipe
 
 SECTIONS: dict[str, type[Section]] = {
     name: field.annotation
     for name, field in RunTree.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
+
+OF_OTHER_COMMANDS = ("table", "sweep")
+"""Sections that `ftsys train` does not read; the commands that they are for check their keys."""
 
 
 def known_keys() -> dict[str, FieldInfo]:
@@ -37,7 +41,12 @@ def build_run(tree: Mapping[str, Any]) -> RunConfig:
 
     Raises ConfigError with one message for each mistake: unknown keys, wrong types and conflicts between fields.
     """
-    mistakes = list(_field_mistakes(tree))
+    mistakes: list[Mistake] = []
+    try:
+        tree = with_recipe(tree)
+    except ConfigError as error:
+        mistakes.append(Mistake(str(error), ("recipe",)))
+    mistakes += _field_mistakes(tree)
     bad = {key for mistake in mistakes for key in mistake.keys}
     # Bad fields get their defaults, so that one start also shows the mistakes between the other fields.
     rest = RunTree.model_validate(_without(tree, bad))
@@ -75,7 +84,8 @@ def _field_mistakes(tree: Mapping[str, Any]) -> Iterator[Mistake]:
                     f"{key!r} in quotes is one key, not a section and its key: write it without quotes.", (key,)
                 )
             else:
-                yield Mistake(_message(key, _value_at(tree, key), unknown=detail["type"] == "extra_forbidden"), (key,))
+                unknown = detail["type"] == "extra_forbidden" and len(detail["loc"]) == key.count(".") + 1
+                yield Mistake(_message(key, _value_at(tree, key), unknown), (key,))
 
 
 def _key_of(location: tuple[int | str, ...]) -> str:
@@ -109,8 +119,9 @@ def unknown_key_message(key: str, value: Any) -> str:
     """Return the message about an unknown key, with the most similar known key."""
     found = _nearest_key(key)
     if isinstance(value, Mapping) and "." not in key:
-        known = ", ".join(f"[{name}]" for name in (*SECTIONS, "trainer"))
-        near = nearest(key, (*SECTIONS, "trainer"))
+        names = (*SECTIONS, "trainer", *OF_OTHER_COMMANDS)
+        known = ", ".join(f"[{name}]" for name in names)
+        near = nearest(key, names)
         return f"[{key}] is not a known section: {f'did you mean [{near}]?' if near else f'known ones are {known}.'}"
     if found:
         return f"{key}={value!r} is not a known key: did you mean {found}?"
@@ -153,5 +164,9 @@ def _plain_types(annotation: Any) -> Iterator[type]:
 
 
 def plain_tree(run: BaseModel) -> dict[str, Any]:
-    """Convert the run to plain TOML values: sections to dicts, tuples to lists; keys that are None are left out."""
-    return run.model_dump(mode="json", exclude_none=True)
+    """Convert the run to plain TOML values: sections to dicts, tuples to lists.
+
+    Keys that are None are left out, and so are empty sections of other commands.
+    """
+    tree = run.model_dump(mode="json", exclude_none=True)
+    return {name: value for name, value in tree.items() if value or name not in OF_OTHER_COMMANDS}

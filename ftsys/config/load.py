@@ -7,9 +7,10 @@ from typing import Any
 from ftsys.config.build import SECTIONS, accepts_only_text, build_run, known_keys, plain_tree
 from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
+from ftsys.recipes import recipe_of
 from ftsys.untrusted import parse_toml
 
-DEFAULT, FILE, COMMAND_LINE = "default", "file", "command line"
+DEFAULT, RECIPE, FILE, COMMAND_LINE = "default", "recipe", "file", "command line"
 _EITHER_OR = (("train.epochs", "train.max_steps"), ("batch.global_size", "batch.global_tokens"))
 
 Tree = dict[str, Any]
@@ -19,23 +20,27 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a run file, apply the overrides and check the result.
 
     `overrides` are command-line arguments: `--section.key value` or `--section.key=value`. A value is written as in
-    TOML; anything that is not a TOML value is taken as plain text. Precedence: defaults < file < command line. Relative
-    paths in values start at the current folder, those of a bundle at the run file's folder. Raises ConfigError with
-    every mistake at once.
+    TOML; anything that is not a TOML value is taken as plain text. Precedence: defaults < recipe < file < command
+    line. Relative paths in values start at the current folder, those of a bundle at the run file's folder. Raises
+    ConfigError with every mistake at once.
     """
-    from_file, from_line = _read_with_paths(path), parse_overrides(overrides)
-    return build_run(_merged(from_file, from_line))
+    from_file, from_line = read_with_paths(path), parse_overrides(overrides)
+    return build_run(merged(from_file, from_line))
 
 
 def resolved_tree(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
-    """Return (dotted key, value, "default" | "file" | "command line") for each key, in order. Raises ConfigError."""
-    from_file, from_line = _read_with_paths(path), parse_overrides(overrides)
-    run = build_run(_merged(from_file, from_line))
-    flat = _flatten(plain_tree(run))
-    return [(key, value, _origin(key, _flatten(from_file), _flatten(from_line))) for key, value in flat.items()]
+    """Return (dotted key, value, origin) for each key, in order. Raises ConfigError.
+
+    The origin is "default", "recipe", "file" or "command line".
+    """
+    from_file, from_line = read_with_paths(path), parse_overrides(overrides)
+    tree = merged(from_file, from_line)
+    flat = _flatten(plain_tree(build_run(tree)))
+    layers = {COMMAND_LINE: _flatten(from_line), FILE: _flatten(from_file), RECIPE: _flatten(recipe_of(tree))}
+    return [(key, value, _origin(key, layers)) for key, value in flat.items()]
 
 
-def _read_with_paths(path: str | Path) -> Tree:
+def read_with_paths(path: str | Path) -> Tree:
     """Read a run file; the paths of a bundle become absolute, relative to the file, so that a bundle can be moved."""
     tree = read_run_file(path)
     bundle, engine = tree.get("bundle"), tree.get("engine")
@@ -47,8 +52,9 @@ def _read_with_paths(path: str | Path) -> Tree:
     return tree
 
 
-def _origin(key: str, from_file: Tree, from_line: Tree) -> str:
-    return COMMAND_LINE if key in from_line else FILE if key in from_file else DEFAULT
+def _origin(key: str, layers: Mapping[str, Tree]) -> str:
+    """Return the name of the first layer that has the key."""
+    return next((name for name, tree in layers.items() if key in tree), DEFAULT)
 
 
 def _flatten(tree: Mapping[str, Any]) -> Tree:
@@ -125,8 +131,8 @@ def _set(tree: Tree, path: list[str], value: Any) -> None:
     tree[path[-1]] = value
 
 
-def _merged(from_file: Tree, from_line: Tree) -> Tree:
-    """Merge the command line's values into the file's tree; the command line takes precedence."""
+def merged(from_file: Tree, from_line: Tree) -> Tree:
+    """Merge the command line's values, or those of a more special file, into a file's tree; they take precedence."""
     below = {name: dict(value) if isinstance(value, dict) else value for name, value in from_file.items()}
     for key, rival in (*_EITHER_OR, *(pair[::-1] for pair in _EITHER_OR)):
         # With `--train.max_steps 5` and `epochs = 3` in the file, the command line decides between the two.

@@ -51,11 +51,13 @@ def rows_of_run(folder: Path, first_attempt: int = 1) -> list[Row]:
     """Make a row of each evaluation while training, and of each other labelled split under the final weights."""
     rows = history_rows(read_metrics(folder / METRICS_LOG, first_attempt=first_attempt))
     results = read_results(folder) or {"steps": 0, "epochs": 0.0, "metrics": {}}
-    shown = {row.split for row in rows if row.step == results["steps"]}
+    final = results.get("best", {}).get("step", results["steps"])
+    shown = {row.split for row in rows if row.step == final}
     for split, found in results["metrics"].items():
         metrics = {name: value for name, value in found.items() if name not in _NO_METRIC}
         if metrics and split not in shown:
-            known = {"epoch": results["epochs"], "step": results["steps"], "split": split}
+            epoch = results["epochs"] if final == results["steps"] else None
+            known = {"epoch": epoch, "step": final, "split": split}
             rows.append(Row(**known, eval_loss=found.get("loss"), metrics=metrics))
     return rows
 

@@ -99,7 +99,7 @@ def _body(name: str, results: Mapping[str, Any], run: RunConfig, task: Task) -> 
     ]
     yield _table(("split", "metric", "value"), rows)
     yield "## Use"
-    yield _use(task)
+    yield _use_of_adapter(task) if run.lora.r is not None and not run.lora.merge else _use(task)
     yield "## Training"
     yield _table(("setting", "value"), list(_recipe(results, run)))
     yield _origin(results, run)
@@ -129,6 +129,17 @@ ftsys predict PATH_OF_THIS_FOLDER FILE
 ```"""
 
 
+def _use_of_adapter(task: Task) -> str:
+    """Return how to load a LoRA adapter that is not merged into its base model."""
+    return f"""This folder has a LoRA adapter, and no base model. With peft:
+
+```python
+from peft import AutoPeftModelForSequenceClassification
+
+model = AutoPeftModelForSequenceClassification.from_pretrained("PATH_OF_THIS_FOLDER", num_labels={task.num_outputs})
+```"""
+
+
 def _recipe(results: Mapping[str, Any], run: RunConfig) -> Iterator[tuple[str, object]]:
     """Yield the settings that decide the weights, and then the fields of [trainer] as they were given."""
     size = results["global_batch"]
@@ -140,8 +151,20 @@ def _recipe(results: Mapping[str, Any], run: RunConfig) -> Iterator[tuple[str, o
     yield "maximum tokens of an example", run.data.max_length
     yield "seed", results["seed"]
     yield "precision", results["precision"]
+    yield from _trained(run)
     for key, value in run.trainer.items():
         yield f"trainer.{key}", value
+
+
+def _trained(run: RunConfig) -> Iterator[tuple[str, object]]:
+    """Yield the settings that decide which weights were trained, and their learning rates; none for all at one rate."""
+    if run.lora.r is not None:
+        merged = "merged into this model" if run.lora.merge else "not merged"
+        yield "LoRA", f"rank {run.lora.r}, alpha {run.lora.alpha:g}, {merged}"
+    if run.train.freeze:
+        yield "not trained", ", ".join(run.train.freeze)
+    if run.train.layer_decay < 1:
+        yield "learning rate from each layer to the one below", f"times {run.train.layer_decay:g}"
 
 
 def _origin(results: Mapping[str, Any], run: RunConfig) -> str:

@@ -14,10 +14,19 @@ def shipped(name: str, package: Path = _PACKAGE) -> Path:
     of a virtual environment, of `pip install --user`, --prefix or --target. That folder is above the package in each
     case. Raises ConfigError if there is none.
     """
-    places = [package.parent / name, *(folder / "share" / "ftsys" / name for folder in package.parents)]
-    for path in places:
+    for path in _places(name, package):
         if path.is_file():
             return path
     raise ConfigError(
         f"{name} is neither in {str(package.parent)!r} nor in share/ftsys of a folder above it: install ftsys again."
     )
+
+
+def shipped_names(folder: str, package: Path = _PACKAGE) -> list[str]:
+    """Return the names of the TOML files of a shipped folder, such as "configs/recipes", without the ending; sorted."""
+    found = (list(place.glob("*.toml")) for place in _places(folder, package))
+    return sorted(path.stem for path in next(filter(None, found), []))
+
+
+def _places(name: str, package: Path) -> list[Path]:
+    return [package.parent / name, *(folder / "share" / "ftsys" / name for folder in package.parents)]

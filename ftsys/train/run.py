@@ -19,10 +19,11 @@ from ftsys.report.table import print_final
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.claim import Claim, claim_run_folder
 from ftsys.run_folder.layout import METRICS_LOG, MODEL, PREDICTIONS, RESULTS
+from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.tasks import Task
-from ftsys.train.fault_tolerance.signals import Interruption
+from ftsys.train.fault_tolerance.signals import Interruption, stop_with_launcher
 from ftsys.train.perf.numa import bind_near_gpu
 from ftsys.train.preflight import check_before_claim, check_trainable
 from launcher.planner.plan import this_machine
@@ -38,9 +39,10 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
     """
     task = resolve_task(run)
     check_trainable(task)
-    check_metric_names(task.metrics, task.regression)
+    check_metric_names(task.metrics, task.regression, multi_label=task.multi_label)
     folder, interruption = Path(run.output_dir), Interruption()
     with interruption.watching():
+        stop_with_launcher(os.environ)
         claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=CHECK_ONLY)
         if claim.finished:
             _say_done(folder)
@@ -143,4 +145,8 @@ def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str
     if not rows:
         notes.append("no split but the training split has labels, so there are no metrics: see the predictions")
     there = {name: path for name, path in places.items() if path.exists()}
-    print_final(rows, title=f"{task.name}, {kind}", places=there, notes=notes)
+    kept = (read_results(folder) or {}).get("best")
+    best = next((row for row in rows if kept and row.step == kept["step"]), None)
+    if kept:
+        notes.append(f"* model and predictions are those of step {kept['step']}, with the best {kept['metric']}")
+    print_final(rows, title=f"{task.name}, {kind}", places=there, best=best, notes=notes)

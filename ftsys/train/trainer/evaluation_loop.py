@@ -30,6 +30,8 @@ class Evaluator:
         """Spent in evaluations so far."""
         self.predictions: dict[str, Predictions] = {}
         """By the split's name."""
+        self.owed_by: str | None = None
+        """The checkpoint that training resumes from, if the evaluation of its step is still to be made."""
         self._packing, self._meter, self._hooks = packing, meter, hooks
         self._weights_version = 0
         self._predicted_at: dict[str, tuple[int, int]] = {}
@@ -53,6 +55,11 @@ class Evaluator:
     def is_current(self, trainer: Trainer, name: str) -> bool:
         """Return True where `predictions[name]` were made with the present weights."""
         return self._predicted_at.get(name) == self._weights_of(trainer)
+
+    def take_owed(self) -> str | None:
+        """Return `owed_by`, once."""
+        owed, self.owed_by = self.owed_by, None
+        return owed
 
     def weights_replaced(self) -> None:
         """Note that the weights have changed without a training step."""

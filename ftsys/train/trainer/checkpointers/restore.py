@@ -71,7 +71,8 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     state.weights = frozen_weights(trainer.model) | state.weights  # an adapter's checkpoint leaves its base model out
     import_state(trainer.model_wrapped, trainer.optimizer, state)
     trainer.lr_scheduler.load_state_dict(extra["scheduler"])
-    trainer.args.eval_on_start = trainer.args.eval_on_start or extra["evaluation_owed"]
+    if extra["evaluation_owed"]:
+        trainer.args.eval_on_start, trainer.parts.evaluator.owed_by = True, str(checkpoint.path)
     if trainer.accelerator.scaler is not None and extra["scaler"] is not None:
         trainer.accelerator.scaler.load_state_dict(extra["scaler"])
 

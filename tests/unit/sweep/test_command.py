@@ -1,0 +1,79 @@
+"""Tests that `ftsys sweep` refuses wrong input with one message, before it makes a folder or needs a model."""
+
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from ftsys.cli import main
+
+RATE = "train.learning_rate=log:1e-5..1e-4"
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(f'output_dir = "{tmp_path}/out"\n[task]\nname = "mrpc"\n')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], "the sweep has no space"),
+        (["--space", "train.learning_rate"], "'train.learning_rate' is not KEY=VALUES"),
+        (["--space", RATE, "--trials", "0"], "sweep.trials=0 cannot be used: write a whole number above 0"),
+        (
+            ["--space", RATE, "--objective", "f2"],
+            "the objective 'f2' is not computed in evaluations: did you mean 'f1'",
+        ),
+        (["--space", RATE, "--sampler", "bayes"], "sweep.sampler='bayes' cannot be used"),
+        (["--space", RATE, "--pruner", "mean"], "sweep.pruner='mean' cannot be used"),
+        (["--space", RATE, "--sweep.trails", "3"], "sweep.trails=3 is not a known key: did you mean 'trials'"),
+        (["--space", RATE, "--trails", "3"], "is not an argument of `ftsys sweep`"),
+        (["--space", "batch.global_size=0,8"], "the space of batch.global_size has 0: batch.global_size=0 cannot be"),
+        (["--space", "train.epochs=-1.0..2.0"], "the space of train.epochs has -1.0: train.epochs=-1.0 cannot be used"),
+        (["--space", RATE, "--train.seed", "x"], "train.seed='x' cannot be used"),
+    ],
+)
+def test_wrong_input_is_one_message(
+    words: Sequence[str], wanted: str, run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", str(run_file), *words]) == 2
+    said = capsys.readouterr().err
+    assert wanted in said
+    assert "Traceback" not in said
+    assert [path.name for path in run_file.parent.iterdir()] == ["run.toml"]
+
+
+def test_a_machine_without_optuna_is_told_what_to_install(
+    run_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = util.find_spec
+    monkeypatch.setattr("ftsys.sweep.command.find_spec", lambda name: None if name == "optuna" else find(name))
+    assert main(["sweep", str(run_file), "--space", RATE]) == 2
+    assert "pip install 'ftsys[sweep]'" in capsys.readouterr().err
+
+
+def test_a_study_of_another_space_is_refused(tmp_path: Path, run_file: Path) -> None:
+    pytest.importorskip("optuna")
+    from ftsys.errors import ConfigError
+    from ftsys.sweep.settings import read_sweep
+    from ftsys.sweep.study import JOURNAL, SharedStudy
+
+    def study(*space: str, **more: str) -> SharedStudy:
+        words = [word for name, value in more.items() for word in (f"--{name.replace('_', '.', 1)}", value)]
+        return SharedStudy(read_sweep(run_file, words, space, tmp_path / "sweep"))
+
+    study(RATE)
+    study(RATE, sweep_trials="3")
+    with pytest.raises(ConfigError, match=r"another space: train.learning_rate was log:1e-05\.\.0.0001 and is 1,2"):
+        study("train.learning_rate=1,2")
+    with pytest.raises(ConfigError, match="the objective was accuracy and is f1"):
+        study(RATE, sweep_objective="f1")
+    with pytest.raises(ConfigError, match="another run: the run file has another"):
+        study(RATE, train_epochs="7")
+    (tmp_path / "sweep" / JOURNAL).write_text("no journal\n")
+    with pytest.raises(ConfigError, match="is not the journal of a sweep, or is damaged"):
+        study(RATE)
