@@ -10,10 +10,9 @@ from ftsys.config import RunConfig, load_run, plain_tree, resolve_task
 from ftsys.errors import FtsysError
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL
 from ftsys.run_folder.attempts import read_owner
-from ftsys.run_folder.data_facts import DataFacts, read_data_facts
 from ftsys.run_folder.layout import ENVIRONMENT, METRICS_LOG, PLAN, RUN_FILE
 from ftsys.run_folder.metrics_log import read_metrics
-from ftsys.run_folder.rank_facts import RankFacts, read_rank_facts
+from ftsys.run_folder.report_facts import DataFacts, RankFacts, read_data_facts, read_rank_facts
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status_after_crash
 from ftsys.tasks import Task

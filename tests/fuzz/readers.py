@@ -29,11 +29,10 @@ from ftsys.model_files.calibration import CALIBRATION, read_calibration
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder
 from ftsys.run_folder.attempts import read_owner
-from ftsys.run_folder.data_facts import read_data_facts
 from ftsys.run_folder.layout import ATTEMPTS
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.predictions import read_scores
-from ftsys.run_folder.rank_facts import read_rank_facts
+from ftsys.run_folder.report_facts import read_data_facts, read_rank_facts
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status, read_status_after_crash
 from ftsys.score.parts import Parts

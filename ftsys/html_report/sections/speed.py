@@ -9,7 +9,7 @@ from ftsys.html_report.figures.style import shortened
 from ftsys.html_report.groups import TaskGroup, with_spread
 from ftsys.html_report.parts import Figure, Note, Part, Section, Table, table
 from ftsys.html_report.sections.learning import series_names
-from ftsys.run_folder.rank_facts import RankFacts
+from ftsys.run_folder.report_facts import RankFacts
 
 _LOGGED = (
     ("real_tokens_per_s", "Real tokens per second", "tokens/s", 1.0),
