@@ -113,7 +113,8 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawn = {id(figure): Markup(inline_svg(figure, f"figure-{name}")) for name, figure in page.figures.items()}
+    figures = page.figures.values()
+    drawn = {id(figure): Markup(inline_svg(figure, f"f{number}")) for number, figure in enumerate(figures)}
     style, script = (Markup((_TEMPLATE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     text = environment.get_template("page.html.jinja").render(
         page=page,
