@@ -104,7 +104,7 @@ def _metric_names(group: TaskGroup) -> list[str]:
 def _row(run: RunFacts, title: str, names: Sequence[str]) -> list[Cell]:
     splits = list(run.metrics().values())
     scores = [next((split[name] for split in splits if name in split), None) for name in names]
-    speed = run.figures("throughput").get("real_tokens_per_s")
+    speed = run.figures("throughput").get("real_tokens_per_s") or None  # 0 where the last attempt trained no step
     seconds = run.figures("timing").get("total_s")
     known = [cell(run.name), cell(title), cell(run.model), cell(run.seed), cell(run.state)]
     return [*known, *map(cell, scores), cell(run.step), cell(speed, 0), cell(seconds, 1)]
