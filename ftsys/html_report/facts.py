@@ -10,10 +10,9 @@ from ftsys.config import RunConfig, load_run, plain_tree, resolve_task
 from ftsys.errors import FtsysError
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL
 from ftsys.run_folder.attempts import read_owner
-from ftsys.run_folder.data_facts import DataFacts, read_data_facts
 from ftsys.run_folder.layout import ENVIRONMENT, METRICS_LOG, PLAN, RUN_FILE
 from ftsys.run_folder.metrics_log import read_metrics
-from ftsys.run_folder.rank_facts import RankFacts, read_rank_facts
+from ftsys.run_folder.report_facts import DataFacts, RankFacts, read_data_facts, read_rank_facts
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status_after_crash
 from ftsys.tasks import Task
@@ -94,6 +93,13 @@ class RunFacts:
         """The lines of the log that are training steps."""
         return [line for line in self.log if "split" not in line]
 
+    def figures(self, section: str) -> dict[str, float]:
+        """Return the numbers of a section of the results, such as "timing"; empty for a run without them."""
+        found = self.results.get(section)
+        return (
+            {key: float(value) for key, value in found.items() if is_number(value)} if isinstance(found, dict) else {}
+        )
+
     def metrics(self) -> dict[str, dict[str, float]]:
         """Return the metrics of each labelled split: those of the results, or of the newest evaluations."""
         found = self.results.get("metrics") or {str(line["split"]): line for line in self.evaluations}
@@ -103,6 +109,8 @@ class RunFacts:
             if isinstance(line, Mapping)
         }
 
+
+_LARGEST = 1e300
 
 _NO_METRICS = frozenset(
     "step epoch time attempt split resumed_at examples runtime samples_per_second steps_per_second "
@@ -116,8 +124,8 @@ def is_metric(name: str) -> bool:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Return True for a number that is no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Return True for a number that is finite and no truth value; an integer may be too large for a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def read_run_facts(folder: Path, name: str) -> RunFacts:

@@ -26,6 +26,10 @@ LARGEST = 2_000_000
 
 _TEMPLATE = Path(__file__).parent / "template"
 _CURVES_OF_A_RUN = 6
+_MULTI_LABEL = (
+    "Scores by class, calibration and examples are made for tasks with one class a row. This task has several labels a "
+    "row: its metrics are in the tables above."
+)
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,14 @@ def make_page(runs: Sequence[RunFacts], title: str) -> Page:
 def _task_chapter(group: TaskGroup, anchor: str, tasks: int, points: int) -> Chapter:
     most = {1: 6, 2: 4}.get(tasks, 2)
     sections = [learning_section(group, anchor, points)]
-    for number, split in enumerate(_labelled(group)):
+    for number, split in enumerate([] if group.task.multi_label else _labelled(group)):
         notes: list[Note] = []
         below = anchor if number == 0 else f"{anchor}-{number}"
         answers = answers_of(group, split, notes)
         sections += answer_sections(group, answers, notes, below, most)
         sections.append(examples_section(group.task, answers, below))
+    if group.task.multi_label:
+        sections.append(Section("Answers", f"{anchor}-answers", [Note(_MULTI_LABEL)]))
     return Chapter(f"Task {group.title}", anchor, [*sections, lengths_section(group, anchor)])
 
 
@@ -107,7 +113,8 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    drawn = {id(figure): Markup(inline_svg(figure, f"figure-{name}")) for name, figure in page.figures.items()}
+    figures = page.figures.values()
+    drawn = {id(figure): Markup(inline_svg(figure, f"f{number}")) for number, figure in enumerate(figures)}
     style, script = (Markup((_TEMPLATE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     text = environment.get_template("page.html.jinja").render(
         page=page,

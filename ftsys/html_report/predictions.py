@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ftsys.errors import DataError
 from ftsys.run_folder.layout import predictions_file
 from ftsys.tasks import Task
 
@@ -27,17 +28,26 @@ class SplitPredictions:
 
 
 def read_split_predictions(folder: Path, split: str, task: Task) -> SplitPredictions | None:
-    """Read the labelled rows; None if there is no such file, or no label in it. Raises ValueError and OSError."""
+    """Read the labelled rows; None if there is no such file, or no label in it. Raises DataError."""
     path = predictions_file(folder, split)
     if not path.is_file():
         return None
+    try:
+        return _read(path, task)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path.name} cannot be read ({str(error)[:300]}): write it again with `ftsys predict`."
+        ) from error
+
+
+def _read(path: Path, task: Task) -> SplitPredictions | None:
     with path.open(encoding="utf-8", newline="") as stream:
         rows = _cells(stream)
     wanted = ["index", "prediction", "label", *(f"score_{name}" for name in task.labels)]
     if not rows or rows[0] != wanted:
-        raise ValueError(f"{path.name}: its columns are {rows[0] if rows else 'none'}, not {wanted}")
+        raise ValueError(f"its columns are {rows[0] if rows else 'none'}, not {wanted}")
     if any(len(row) != len(wanted) for row in rows):
-        raise ValueError(f"{path.name}: a line has not {len(wanted)} columns")
+        raise ValueError(f"a line has not {len(wanted)} columns")
     labelled = [row for row in rows[1:] if row[2]]
     return _arrays(labelled, len(rows) - 1 - len(labelled), task) if labelled else None
 

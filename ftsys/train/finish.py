@@ -24,7 +24,7 @@ from ftsys.run_folder.environment import commit, versions
 from ftsys.run_folder.layout import ADAPTER, MODEL, MODEL_CARD, TRAINER_STATE, predictions_file
 from ftsys.run_folder.model_card import model_card
 from ftsys.run_folder.predictions import scores_of, write_predictions, write_submission
-from ftsys.run_folder.rank_facts import RankFacts, write_rank_facts
+from ftsys.run_folder.report_facts import RankFacts, write_rank_facts
 from ftsys.run_folder.results import write_results
 from ftsys.tasks import Task
 from ftsys.train.callbacks.matmul_samples import MatmulSamples, share_of_peak

@@ -28,9 +28,9 @@ from ftsys.models.packed import why_not_packable
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.run_folder.claim import Claim
-from ftsys.run_folder.data_facts import DataFacts, write_data_facts
 from ftsys.run_folder.environment import environment
 from ftsys.run_folder.layout import CHECKPOINTS, DEEPSPEED, ENVIRONMENT, PLAN, RUN_FILE, TENSORBOARD
+from ftsys.run_folder.report_facts import DataFacts, write_data_facts
 from ftsys.tasks import Task
 from ftsys.train.callbacks.early_stopping import EarlyStop
 from ftsys.train.callbacks.graceful_stop import GracefulStop

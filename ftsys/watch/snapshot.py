@@ -131,8 +131,10 @@ def _silence(now: float, status: Mapping[str, Any], lines: Sequence[Mapping[str,
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """Return a finite number as a float; an integer in a damaged file may be too large for one."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return float(value) if number else None  # type: ignore[arg-type]  # it was just seen to be a number
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 62 else None

@@ -23,6 +23,9 @@ from ftsys.data.sources.source import open_source
 from ftsys.data.store.index import _SEALED as INDEX_FILE
 from ftsys.data.store.index import INDEX_NAME, StoreIndex
 from ftsys.data.tokenize.plain_bert import is_plain_bert
+from ftsys.html_report.facts import read_run_facts
+from ftsys.html_report.page import make_page
+from ftsys.html_report.predictions import read_split_predictions
 from ftsys.integrity import SealedJson
 from ftsys.model_files.calibration import CALIBRATION, read_calibration
 from ftsys.model_files.card import read_card
@@ -32,6 +35,7 @@ from ftsys.run_folder.attempts import read_owner
 from ftsys.run_folder.layout import ATTEMPTS
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.predictions import read_labelled, read_scores
+from ftsys.run_folder.report_facts import read_data_facts, read_rank_facts
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status, read_status_after_crash
 from ftsys.score.parts import Parts
@@ -46,6 +50,8 @@ from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.manifest import _SEALED as MANIFEST_FILE
 from ftsys.train.checkpoint.manifest import MANIFEST
 from ftsys.train.trainable.adapter_files import ADAPTER_CONFIG, read_adapter_config
+from ftsys.watch.snapshot import take_snapshot
+from ftsys.watch.view import cells
 from launcher.planner.deepspeed_config import read_user_json
 from launcher.planner.plan import Plan
 
@@ -71,6 +77,11 @@ def json_bytes(value: object) -> bytes:
     return json.dumps(value, indent=1).encode()
 
 
+def make_page_of(folder: Path) -> None:
+    """Make the sections of a report of one run, without drawing them."""
+    make_page([read_run_facts(folder, "run")], "title")
+
+
 RUN = b"""output_dir = "out"
 [task]
 name = "mood"
@@ -89,7 +100,17 @@ weight_decay = 0.01
 """
 STATUS = {"state": "done", "exit": 0, "reason": "", "phase": "done", "step": 7, "attempt": 1, "time": 1.5}
 RESULTS = {"task": "mrpc", "model": "m", "metrics": {"validation": {"f1": 0.5, "examples": 8}}, "attempt": 1}
+FIGURES = {
+    "throughput": {"real_tokens_per_s": 5.0, "padding_fraction": 0.5},
+    "timing": {"train_s": 1.0, "total_s": 2.0},
+    "steps": 7,
+    "seed": 1,
+    "store": "a",
+}
 OWNER = {"identity": {"task": "mrpc"}, "first_attempt": 1, "host": "a", "pid": 7, "command": ["x"], "time": 1.0}
+DATA = {"store": "a", "fingerprint": "f", "lengths": {"train": [0, 1, 2]}}
+RANKS = [{"rank": 0, "host": "a", "tokens": 5, "computed_tokens": 6, "steps": [[1, 5, 6], [2, 5, 6]]}]
+MOOD = Task("mood", ("text",), ("down", "up"), ("accuracy",))
 LINE = {"step": 1, "epoch": 0.5, "time": 1.0, "attempt": 1, "loss": 0.25, "split": "validation"}
 TOKENIZER = {"fingerprint": "f", "pad_id": 0, "vocab_size": 9, "emits_token_types": True, "max_length": 8}
 SPLIT = {"file": "train.arrow", "rows": 1, "labelled": True, "tokens": 3, "lengths": [0, 0, 0, 1], "size": 1}
@@ -215,6 +236,18 @@ def readers() -> Mapping[str, Reader]:
         ),
         "results": Reader("results.json", json_bytes(RESULTS), lambda path: read_results(path.parent)),
         "owner": Reader(f"{ATTEMPTS}/000001.json", json_bytes(OWNER), lambda path: read_owner(path.parents[1])),
+        "data facts": Reader("data.json", json_bytes(DATA), lambda path: read_data_facts(path.parent)),
+        "rank facts": Reader("ranks.json", json_bytes(RANKS), lambda path: read_rank_facts(path.parent)),
+        "predictions for a report": Reader(
+            "predictions/validation.tsv",
+            b"index\tprediction\tlabel\tscore_down\tscore_up\n0\tup\tdown\t0.25\t0.75\n1\tup\t\t0.25\t0.75\n",
+            lambda path: read_split_predictions(path.parents[1], "validation", MOOD),
+        ),
+        "report of a run": Reader(
+            "results.json", json_bytes(RESULTS | FIGURES), lambda path: make_page_of(path.parent)
+        ),
+        "report of a log": Reader("metrics.jsonl", lines, lambda path: make_page_of(path.parent)),
+        "snapshot": Reader("metrics.jsonl", lines, lambda path: cells(take_snapshot(path.parent, "run"))),
         "metrics log": Reader("metrics.jsonl", lines, read_metrics),
         "store's index": Reader(INDEX_NAME, INDEX_FILE.seal(INDEX), lambda path: StoreIndex.read(path.parent)),
         "sealed index": Reader(

@@ -32,7 +32,7 @@ def draw_lines(
     series = list(dict.fromkeys(line.series for line in lines))
     for number, name in enumerate(series):
         members = [line.points for line in lines if line.series == name]
-        style = line_style(number) | ({"marker": "o", "markersize": 3.5} if markers else {})
+        style = line_style(number) | ({"marker": "o", "markersize": 3.5} if markers and len(lines) <= 12 else {})
         alone = len(members) == 1
         for points in members:
             axes.plot(

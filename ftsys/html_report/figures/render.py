@@ -15,6 +15,9 @@ _COLOR = re.compile("|".join(CSS_NAMES), re.IGNORECASE)
 _ID = re.compile(r'\b(id="|href="#|url\(#)([\w.-]+)')
 _SIZE = re.compile(r'(<svg[^>]*?) width="([\d.]+)pt" height="([\d.]+)pt"')
 _HEAD = re.compile(r"^.*?(?=<svg)", re.DOTALL)
+_REFERENCE = re.compile(r'(?:href="#|url\(#)([\w.-]+)')
+_UNUSED_ID = re.compile(r' id="([\w.-]+)"(?=[^<]*>)')
+_BETWEEN = re.compile(r">\s+<")
 _TAG = re.compile(r"<[^>]+>")
 _METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
 _COMMENT = re.compile(r"\s*<!--.*?-->", re.DOTALL)
@@ -29,7 +32,9 @@ def inline_svg(figure: Figure, prefix: str) -> str:
     because ids must differ between the figures of a page.
     """
     text = _COMMENT.sub("", _METADATA.sub("", _HEAD.sub("", _svg(figure))))  # a comment repeats each text
-    text = _TAG.sub(lambda tag: _adapted(tag[0], prefix), text)
+    used = set(_REFERENCE.findall(text))
+    text = _UNUSED_ID.sub(lambda found: found[0] if found[1] in used else "", text)  # half of a figure of many lines
+    text = _TAG.sub(lambda tag: _adapted(tag[0], prefix), _BETWEEN.sub("><", text))
     head = f'role="img" aria-labelledby="{prefix}-title {prefix}-desc" class="figure"'
     text = _SIZE.sub(rf"\1 {head}", text, count=1)
     named = f'<title id="{prefix}-title">{escape(figure.title)}</title><desc id="{prefix}-desc">'

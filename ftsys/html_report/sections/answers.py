@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ftsys.errors import DataError
 from ftsys.html_report.facts import RunFacts
 from ftsys.html_report.figures.answers import draw_confusion, draw_reliability, draw_scatter
 from ftsys.html_report.groups import TaskGroup, spread_cell, with_spread
@@ -45,8 +46,8 @@ def answers_of(group: TaskGroup, split: str, notes: list[Note]) -> list[Answers]
             try:
                 read = read_split_predictions(run.folder, split, group.task)
                 pairs += [] if read is None else [(run, read)]
-            except (OSError, ValueError) as error:
-                notes.append(Note(f"{run.name}: its predictions cannot be read ({error}).", "warning"))
+            except DataError as error:
+                notes.append(Note(f"{run.name}: {error}", "warning"))
         if pairs:
             found.append(Answers(variant.name, split, *map(list, zip(*pairs, strict=True))))
     return found

@@ -9,7 +9,7 @@ from ftsys.html_report.figures.lines import Line, draw_lines, thinned
 from ftsys.html_report.groups import TaskGroup, spread_cell, with_spread
 from ftsys.html_report.parts import Cell, Figure, Note, Part, Section, Table, cell, table
 
-POINTS_OF_A_PAGE = 20_000
+POINTS_OF_A_PAGE = 11_000
 """Points of all lines of a page together: they decide its size."""
 
 _MOST_SEEDS_BY_COLOR = 5
@@ -82,8 +82,9 @@ def _figure(group: TaskGroup, name: str, title: str, lines: list[Line], markers:
 
 
 def _data(lines: Sequence[Line]) -> Table:
-    rows = [[line.series, x, y] for line in lines[:12] for x, y in thinned(line.points, _LONGEST_DATA)]
-    left_out = f" The first 12 of {len(lines)} lines." if len(lines) > 12 else ""
+    most = 12 if len(lines) <= 12 else 3  # the table of many runs would be larger than their figure
+    rows = [[line.series, x, y] for line in lines[:most] for x, y in thinned(line.points, _LONGEST_DATA)]
+    left_out = f" The first {most} of {len(lines)} lines." if len(lines) > most else ""
     return table(f"Values of the figure.{left_out}", ["line", "epoch", "value"], rows)
 
 

@@ -94,5 +94,5 @@ def _savings(run: RunFacts, group: TaskGroup, lengths: Mapping[str, Sequence[int
 
 
 def _computed(run: RunFacts, real: int) -> int | None:
-    padding = run.results.get("throughput", {}).get("padding_fraction")
-    return round(real / (1.0 - padding)) if isinstance(padding, float) and 0.0 <= padding < 1.0 else None
+    padding = run.figures("throughput").get("padding_fraction")
+    return round(real / (1.0 - padding)) if padding is not None and 0.0 <= padding < 1.0 else None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ftsys.html_report.facts import RunFacts
 from ftsys.html_report.groups import TaskGroup, Variant, mean_and_deviation, with_spread
-from ftsys.html_report.parts import Cell, Note, Part, Section, cell, table
+from ftsys.html_report.parts import Cell, Note, Part, Section, Table, cell, table
 from ftsys.metrics import METRICS
 
 
@@ -64,10 +64,21 @@ def overview_section(groups: Sequence[TaskGroup]) -> Section:
     names = [name for group in groups for name in _metric_names(group)]
     header = ["run", "task", "model", "seed", "state", *dict.fromkeys(names), "steps", "tokens/s", "seconds"]
     rows = [_row(run, group.title, list(dict.fromkeys(names))) for group in groups for run in group.runs]
-    parts.append(table("All runs: metrics of the first split that has them", header, rows))
+    parts.append(_without_constants(table("All runs: metrics of the first split that has them", header, rows)))
     if any(len(variant.runs) > 1 for group in groups for variant in group.variants):
         parts.append(_spread_table(groups))
     return Section("Runs", "runs", parts)
+
+
+def _without_constants(runs: Table) -> Table:
+    """Leave out the columns of task and model where they have one value, which the summary has said."""
+    kept = [
+        column
+        for column, name in enumerate(runs.header)
+        if name not in ("task", "model") or len({row[column].text for row in runs.rows}) > 1
+    ]
+    rows = [[row[column] for column in kept] for row in runs.rows]
+    return Table(runs.caption, [runs.header[column] for column in kept], rows)
 
 
 def _notes(runs: Sequence[RunFacts]) -> list[Note]:
@@ -93,8 +104,8 @@ def _metric_names(group: TaskGroup) -> list[str]:
 def _row(run: RunFacts, title: str, names: Sequence[str]) -> list[Cell]:
     splits = list(run.metrics().values())
     scores = [next((split[name] for split in splits if name in split), None) for name in names]
-    speed = run.results.get("throughput", {}).get("real_tokens_per_s")
-    seconds = run.results.get("timing", {}).get("total_s")
+    speed = run.figures("throughput").get("real_tokens_per_s") or None  # 0 where the last attempt trained no step
+    seconds = run.figures("timing").get("total_s")
     known = [cell(run.name), cell(title), cell(run.model), cell(run.seed), cell(run.state)]
     return [*known, *map(cell, scores), cell(run.step), cell(speed, 0), cell(seconds, 1)]
 

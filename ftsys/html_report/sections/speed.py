@@ -9,7 +9,7 @@ from ftsys.html_report.figures.style import shortened
 from ftsys.html_report.groups import TaskGroup, with_spread
 from ftsys.html_report.parts import Figure, Note, Part, Section, Table, table
 from ftsys.html_report.sections.learning import series_names
-from ftsys.run_folder.rank_facts import RankFacts
+from ftsys.run_folder.report_facts import RankFacts
 
 _LOGGED = (
     ("real_tokens_per_s", "Real tokens per second", "tokens/s", 1.0),
@@ -101,8 +101,7 @@ def _rank_table(ranks: Sequence[RankFacts]) -> Table:
 
 def _phases(run: RunFacts) -> dict[str, float]:
     """Return the seconds of each phase; "other" is the rest, such as predictions and the saving of the model."""
-    timing = run.results.get("timing", {})
-    known = {key: float(value) for key, value in timing.items() if is_number(value)}
+    known = run.figures("timing")
     if "total_s" not in known:
         return {}
     spent = sum(known.get(key, 0.0) for key, _ in _PHASES)
@@ -113,12 +112,12 @@ def _time_of_phases(runs: Sequence[RunFacts]) -> Figure:
     shown, found = runs[:_MOST_BARS], [_phases(run) for run in runs]
     phases = [(name, [phase[key] for phase in found[:_MOST_BARS]]) for key, name in _PHASES]
     rows = [
-        [run.name, *(phase[key] for key, _ in _PHASES), run.results["timing"]["total_s"]]
+        [run.name, *(phase[key] for key, _ in _PHASES), run.figures("timing")["total_s"]]
         for run, phase in zip(runs, found, strict=True)
     ]
     header = ["run", *(name for _, name in _PHASES), "total"]
     left = f" The figure has the first {_MOST_BARS} of {len(runs)} runs." if len(runs) > _MOST_BARS else ""
-    total = with_spread([float(run.results["timing"]["total_s"]) for run in runs], 1)
+    total = with_spread([float(run.figures("timing")["total_s"]) for run in runs], 1)
     text = (
         f"Seconds of each phase of the last attempt; a run took {total} s. The start ends with the first step; "
         f"evaluations are those while training.{left}"

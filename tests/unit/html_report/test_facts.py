@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ftsys.errors import DataError
 from ftsys.html_report.facts import read_run_facts
 from ftsys.html_report.groups import groups_of, with_spread
 from ftsys.html_report.parts import Note
@@ -87,7 +88,7 @@ def test_predictions_that_cannot_be_read(tmp_path: Path, before: str, after: str
     folder = write_run(tmp_path / "one")
     path = folder / "predictions" / "validation.tsv"
     path.write_text(path.read_text().replace(before, after, 1))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
         read_split_predictions(folder, "validation", read_run_facts(folder, "one").task)
 
 

@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 
 from ftsys.errors import RunFolderError
-from ftsys.run_folder.data_facts import DataFacts, read_data_facts, write_data_facts
-from ftsys.run_folder.rank_facts import MOST_STEPS, RankFacts, read_rank_facts, write_rank_facts
+from ftsys.run_folder.report_facts import (
+    MOST_STEPS,
+    DataFacts,
+    RankFacts,
+    read_data_facts,
+    read_rank_facts,
+    write_data_facts,
+    write_rank_facts,
+)
 
 
 def test_data_facts(tmp_path: Path) -> None:
