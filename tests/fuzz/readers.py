@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
 
+from ftsys.config import RunConfig, build_run
 from ftsys.config.load import load_run
 from ftsys.data.bundle import _SEALED as BUNDLE_FILE
 from ftsys.data.bundle import BUNDLE_NAME, Bundle
@@ -138,6 +139,15 @@ def parquet_without_utf8() -> bytes:
     return bytes(sink.getvalue())
 
 
+RECIPE = b"[batch]\nglobal_size = 8\n[train]\nepochs = 2\n[by_task.own.trainer]\nwarmup_steps = 0.1\n"
+
+
+def read_recipe(path: Path) -> RunConfig:
+    """Read a recipe as every command does, below a run file that names it."""
+    task = {"name": "own", "columns": ["text"], "labels": ["down", "up"]}
+    return build_run({"output_dir": "run", "recipe": str(path), "task": task, "data": {"source": {"train": "a.csv"}}})
+
+
 def read_rows(path: Path) -> int:
     """Read all rows of a data file as `ftsys prepare` does."""
 
@@ -153,6 +163,7 @@ def readers() -> Mapping[str, Reader]:
     tokenizer = json_bytes({"model": {"type": "WordPiece", "vocab": {"a": 0}}, "added_tokens": [], "normalizer": None})
     return {
         "run file": Reader("run.toml", RUN, load_run),
+        "recipe": Reader("recipe.toml", RECIPE, read_recipe),
         "status": Reader("status.json", json_bytes(STATUS), lambda path: read_status(path.parent)),
         "status after a crash": Reader(
             "status.json", json_bytes(STATUS), lambda path: read_status_after_crash(path.parent)
