@@ -32,7 +32,7 @@ INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
-.PHONY: help install demo test test-long test-triton test-cluster check house format docs bench clean
+.PHONY: help install demo test test-long test-triton test-cluster check house format docs bench package sbom clean
 help:
 	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite"
@@ -44,6 +44,8 @@ help:
 	@echo "make test-cluster  virtual hosts and a SLURM cluster on this machine: needs root; installs Debian's sshd and slurm"
 	@echo "make docs       the documentation: writes its generated pages, builds the site into build/site"
 	@echo "make bench      the benchmarks"
+	@echo "make package    wheel and source distribution into dist/, checked for missing files"
+	@echo "make sbom       a CycloneDX bill of materials of constraints.txt into dist/; needs no network"
 	@echo "make install    everything into $(VENV), and no more"
 	@echo "make clean      remove $(VENV) and the tools' caches; runs/ stays"
 
@@ -138,6 +140,12 @@ docs: $(STAMP_DOCS)
 
 bench: $(STAMP_DEV)
 	$(PYTEST) benchmarks --benchmark-only $(ARGS)
+
+package: $(STAMP_DEMO)
+	$(BIN)/python -m tools.packages.build
+
+sbom: $(STAMP_DEMO)
+	$(BIN)/python -m tools.packages.sbom
 
 clean:
 	test ! -e $(STAMP_VENV) || rm -rf $(VENV)

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Trainer": "ftsys.train.trainer.trainer",
     "TrainingArguments": "ftsys.train.trainer.arguments",
+    "Classifier": "ftsys.score.classifier",
     "RunConfig": "ftsys.config",
     "load_run": "ftsys.config",
     "resolve_task": "ftsys.config",

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from ftsys.config import RunConfig  # imported by each command: Ctrl-C is handled before anything slow is imported
 
 WITH_OWN_PARSER = {
-    "report": ("ftsys.report.command", "compare finished runs, with the mean over seeds"),
+    "table": ("ftsys.table.command", "train models x tasks x seeds, and show one table of the results"),
+    "calibrate": ("ftsys.calibrate.command", "fit a temperature and thresholds to the model of a finished run"),
+    "export": ("ftsys.export.command", "write the model of a finished run for ONNX Runtime or OpenVINO"),
+    "report": ("ftsys.html_report.command", "compare runs in a table, or write a page of curves, errors and speed"),
+    "watch": ("ftsys.watch.command", "follow runs by their files until they have ended"),
     "sweep": ("ftsys.sweep.command", "search for the best values of keys, with Optuna, over any number of processes"),
     "bench": ("ftsys.bench.command", "measure throughput, together with other implementations"),
     "demo": ("ftsys.demo.command", "train a small model on the synthetic sample and print its metrics"),
@@ -61,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("bundle", "put model, tokenizer and store into one folder, for runs without a network", _bundle),
         ("train", "train and evaluate, as a single process or as a rank under any launcher", _train),
         ("evaluate", "print the metrics of the model in a run folder", _evaluate),
-        ("predict", "write the predictions of the model in a run folder, for every split", _predict),
+        ("predict", "write the predictions of a model, for files or for every split of a run", _predict),
         ("config", "print the resolved run file, with the origin of each value", _config),
     ):
         sub = commands.add_parser(
@@ -81,9 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument("--output", type=Path, metavar="FOLDER", help=text)
         if name == "bundle":
             sub.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write the bundle to")
-    help_text = "check the bytes of a store, a bundle, a checkpoint or a run folder's checkpoints"
+    help_text = "check the bytes of a store, a bundle or checkpoints, or the format of a submission for the GLUE server"
     verify = commands.add_parser("verify", help=help_text, description=_sentence(help_text), allow_abbrev=False)
-    verify.add_argument("path", metavar="PATH", help="a store, a bundle, a checkpoint or a run folder")
+    verify.add_argument("path", metavar="PATH", help="a store, a bundle, a checkpoint, a run folder, or a zip")
     verify.set_defaults(command=_verify)
     for name, (_, help_text) in WITH_OWN_PARSER.items():
         sub = commands.add_parser(name, help=help_text, add_help=False)
@@ -102,25 +106,40 @@ def run() -> int:
 
 def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> int:
     """Run one command; returns its exit status. Wrong input gives one message and no traceback."""
-    from ftsys.config import split_overrides
-
     arguments = _without_local_rank(sys.argv[1:] if arguments is None else arguments)
-    own_parser = bool(arguments) and arguments[0] in WITH_OWN_PARSER
-    arguments, overrides = (arguments, []) if own_parser else split_overrides(arguments)
     try:
-        check_command("ftsys", arguments, COMMANDS)
-        options, others = build_parser().parse_known_args(arguments)
-        if own_process and options.command in RANK_COMMANDS:
-            begin_fast_import()
-        if options.command in RANK_COMMANDS or arguments[0] == "run-glue":
-            _join_tasks()
-        return int(options.command(options, others + overrides))
+        return _dispatch(arguments, own_process)
     except FtsysError as error:
         if may_complain():
             complain(error)
         if not is_main_rank() and error.exit_status == BAD_INPUT:
             time.sleep(OTHER_RANKS_WAIT_SECONDS)
         return error.exit_status
+
+
+def _dispatch(arguments: Sequence[str], own_process: bool) -> int:
+    from ftsys.config import split_overrides
+
+    if _scores_files(arguments):
+        _join_tasks()
+        return int(import_module("ftsys.score.command").main(arguments[1:]))
+    own_parser = bool(arguments) and arguments[0] in WITH_OWN_PARSER
+    arguments, overrides = (arguments, []) if own_parser else split_overrides(arguments)
+    check_command("ftsys", arguments, COMMANDS)
+    options, others = build_parser().parse_known_args(arguments)
+    if own_process and options.command in RANK_COMMANDS:
+        begin_fast_import()
+    if options.command in RANK_COMMANDS or arguments[0] == "run-glue":
+        _join_tasks()
+    return int(options.command(options, others + overrides))
+
+
+def _scores_files(arguments: Sequence[str]) -> bool:
+    """Return True for `ftsys predict` with a model and files; False where a run file is its first argument."""
+    if not arguments or arguments[0] != "predict":
+        return False
+    words = arguments[1:]
+    return not any(word.endswith(".toml") for word in words) and not (words and Path(words[0]).is_file())
 
 
 def _join_tasks() -> None:

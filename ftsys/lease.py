@@ -179,6 +179,15 @@ def generations(base: Path) -> list[tuple[int, Path]]:
     return []
 
 
+def seems_held(base: Path) -> bool:
+    """Return True if a lease file of `base` is there whose holder is not known to be dead, as far as one look tells."""
+    files = generations(base)
+    try:
+        return bool(files) and not _is_dead_here(_parse(files[-1][1].read_bytes()))
+    except FileNotFoundError:
+        return False
+
+
 def _base_of(path: Path) -> Path:
     return path.parent / path.name.rpartition(".lease-")[0]
 

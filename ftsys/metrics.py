@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError, DataError
+from ftsys.tasks import Kind
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,20 +21,33 @@ if TYPE_CHECKING:
     Compute = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
 
 _LOG = logging.getLogger(__name__)
+_CLASS: tuple[Kind, ...] = ("class",)
+_NUMBER: tuple[Kind, ...] = ("number",)
+_LABELS: tuple[Kind, ...] = ("labels",)
+_KINDS: Mapping[Kind, str] = MappingProxyType(
+    {"class": "classification", "number": "regression", "labels": "multi-label classification"}
+)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its kind of task, the direction in which it is better, and its function.
+    """A metric: the kinds of tasks it is for, the direction in which it is better, and its function.
 
     `two_classes` is True for metrics of class 1 against the rest. `compute` takes labels, then predictions, both (S,):
-    int64 class ids, or float64 for regression.
+    int64 class ids, or float64 for regression; of several labels both are (S, C), and predictions are 1 and 0, or the
+    logits in float64 where `of_logits` is True.
     """
 
-    regression: bool
+    kinds: tuple[Kind, ...]
     greater_is_better: bool
     compute: "Compute"
     two_classes: bool = False
+    of_logits: bool = False
+
+    @property
+    def regression(self) -> bool:
+        """True for a metric of numbers."""
+        return "number" in self.kinds
 
 
 def _accuracy(labels_S: "npt.NDArray[Any]", predictions_S: "npt.NDArray[Any]") -> float:
@@ -57,6 +71,23 @@ def _macro_f1(labels_S: "npt.NDArray[Any]", predictions_S: "npt.NDArray[Any]") -
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels_S, predictions_S, average="macro", zero_division=0.0))
+
+
+def _micro_f1(labels_SC: "npt.NDArray[Any]", predictions_SC: "npt.NDArray[Any]") -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels_SC, predictions_SC, average="micro", zero_division=0.0))
+
+
+def _average_precision(labels_SC: "npt.NDArray[Any]", logits_SC: "npt.NDArray[Any]") -> float:
+    """Return the mean over all labels of their average precision; 0.0 of a label that no example has."""
+    import warnings
+
+    from sklearn.metrics import average_precision_score
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No positive class found in y_true", UserWarning)  # the preflight says it
+        return float(average_precision_score(labels_SC, logits_SC, average="macro"))
 
 
 def _matthews(labels_S: "npt.NDArray[Any]", predictions_S: "npt.NDArray[Any]") -> float:
@@ -102,28 +133,34 @@ def _error(name: str) -> "Compute":
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
-        "accuracy": Metric(False, True, _accuracy),
-        "f1": Metric(False, True, _of_class_one("f1_score"), two_classes=True),
-        "precision": Metric(False, True, _of_class_one("precision_score"), two_classes=True),
-        "recall": Metric(False, True, _of_class_one("recall_score"), two_classes=True),
-        "macro_f1": Metric(False, True, _macro_f1),
-        "matthews_correlation": Metric(False, True, _matthews),
-        "pearson": Metric(True, True, _correlation("pearsonr")),
-        "spearmanr": Metric(True, True, _correlation("spearmanr")),
-        "kendalltau": Metric(True, True, _correlation("kendalltau")),
-        "mse": Metric(True, False, _error("mean_squared_error")),
-        "rmse": Metric(True, False, _error("root_mean_squared_error")),
-        "mae": Metric(True, False, _error("mean_absolute_error")),
-        "r2": Metric(True, True, _error("r2_score")),
+        "accuracy": Metric(_CLASS, True, _accuracy),
+        "f1": Metric(_CLASS, True, _of_class_one("f1_score"), two_classes=True),
+        "precision": Metric(_CLASS, True, _of_class_one("precision_score"), two_classes=True),
+        "recall": Metric(_CLASS, True, _of_class_one("recall_score"), two_classes=True),
+        "macro_f1": Metric(("class", "labels"), True, _macro_f1),
+        "matthews_correlation": Metric(_CLASS, True, _matthews),
+        "pearson": Metric(_NUMBER, True, _correlation("pearsonr")),
+        "spearmanr": Metric(_NUMBER, True, _correlation("spearmanr")),
+        "kendalltau": Metric(_NUMBER, True, _correlation("kendalltau")),
+        "mse": Metric(_NUMBER, False, _error("mean_squared_error")),
+        "rmse": Metric(_NUMBER, False, _error("root_mean_squared_error")),
+        "mae": Metric(_NUMBER, False, _error("mean_absolute_error")),
+        "r2": Metric(_NUMBER, True, _error("r2_score")),
+        "micro_f1": Metric(_LABELS, True, _micro_f1),
+        "subset_accuracy": Metric(_LABELS, True, _accuracy),
+        "average_precision": Metric(_LABELS, True, _average_precision, of_logits=True),
     }
 )
 """Every metric that a task may name."""
 
 
-def check_metric_names(names: Sequence[str], regression: bool, num_labels: int | None = None) -> None:
+def check_metric_names(
+    names: Sequence[str], regression: bool, num_labels: int | None = None, multi_label: bool = False
+) -> None:
     """Raise one ConfigError that lists every name that is unknown or does not fit the kind of task."""
-    kind = "regression" if regression else "classification"
-    fitting = [name for name, metric in METRICS.items() if metric.regression == regression]
+    wanted: Kind = "number" if regression else "labels" if multi_label else "class"
+    kind = _KINDS[wanted]
+    fitting = [name for name, metric in METRICS.items() if wanted in metric.kinds]
     messages = []
     for name in names:
         metric = METRICS.get(name)
@@ -131,8 +168,8 @@ def check_metric_names(names: Sequence[str], regression: bool, num_labels: int |
             near = nearest(name, fitting) or nearest(name, METRICS)
             hint = f"Did you mean {near!r}?" if near else f"Known for {kind}: {', '.join(fitting)}."
             messages.append(f"task.metrics names {name!r}, which is not a metric. {hint}")
-        elif metric.regression != regression:
-            other = "regression" if metric.regression else "classification"
+        elif wanted not in metric.kinds:
+            other = _KINDS[metric.kinds[0]]
             messages.append(
                 f"task.metrics names {name!r}, which is for {other}, but the task is {kind}. Use {', '.join(fitting)}."
             )
@@ -147,8 +184,9 @@ def check_metric_names(names: Sequence[str], regression: bool, num_labels: int |
 def compute(names: Sequence[str], predictions: "npt.ArrayLike", labels: "npt.ArrayLike") -> dict[str, float]:
     """Compute the named metrics over S examples.
 
-    `predictions` and `labels` are (S,): class ids, or numbers for regression (compared in float64). An undefined value
-    is NaN, with one warning in the log; the run's JSON files have null for it.
+    `predictions` and `labels` are (S,): class ids, or numbers for regression (compared in float64). Of several labels,
+    both are (S, C): logits, of which those above 0 are predicted, and 1 and 0. An undefined value is NaN, with one
+    warning in the log; the run's JSON files have null for it.
     Raises ConfigError for an unknown name, and DataError for no rows, different shapes or rows without a label.
     """
     import numpy as np
@@ -157,30 +195,36 @@ def compute(names: Sequence[str], predictions: "npt.ArrayLike", labels: "npt.Arr
     if unknown:
         check_metric_names(unknown, regression=False)
     predictions_S, labels_S = np.asarray(predictions), np.asarray(labels)
-    _check_rows(predictions_S, labels_S)
+    _check_rows(predictions_S, labels_S, several=bool(names) and all("labels" in METRICS[name].kinds for name in names))
     return {name: _one(name, predictions_S, labels_S) for name in names}
 
 
-def predictions_from_logits(logits: "npt.ArrayLike", regression: bool) -> "npt.NDArray[Any]":
-    """Convert floating-point logits (S, C) to class ids (S,) int64; for regression (S, 1) to numbers (S,) float64."""
+def predictions_from_logits(logits: "npt.ArrayLike", regression: bool, multi_label: bool = False) -> "npt.NDArray[Any]":
+    """Convert floating-point logits (S, C) to class ids (S,) int64; for regression (S, 1) to numbers (S,) float64.
+
+    Of several labels they stay logits (S, C), in float64, from which `compute` takes its decisions.
+    """
     import numpy as np
 
     logits_SC = np.asarray(logits)
     if logits_SC.ndim != 2 or (regression and logits_SC.shape[1] != 1):
         expected = "(examples, 1)" if regression else "(examples, classes)"
         raise ValueError(f"logits have shape {logits_SC.shape}, not {expected}")
+    if multi_label:
+        return logits_SC.astype(np.float64)
     return logits_SC[:, 0].astype(np.float64) if regression else logits_SC.argmax(axis=1).astype(np.int64)
 
 
-def _check_rows(predictions_S: "npt.NDArray[Any]", labels_S: "npt.NDArray[Any]") -> None:
-    """Raise DataError unless both are (S,) with S > 0 and every row has a label."""
-    if predictions_S.shape != labels_S.shape or labels_S.ndim != 1:
+def _check_rows(predictions_S: "npt.NDArray[Any]", labels_S: "npt.NDArray[Any]", several: bool) -> None:
+    """Raise DataError unless both are (S,), or with `several` (S, C), with S > 0 and every row has a label."""
+    if predictions_S.shape != labels_S.shape or labels_S.ndim != (2 if several and labels_S.ndim == 2 else 1):
         raise DataError(
             f"{predictions_S.shape} predictions cannot be compared with {labels_S.shape} labels: give one each a row."
         )
     if not len(labels_S):
         raise DataError("there are no rows to compute metrics over: give a split that has some.")
-    unlabelled = int((labels_S != labels_S).sum() if labels_S.dtype.kind == "f" else (labels_S < 0).sum())
+    first_S = labels_S if labels_S.ndim == 1 else labels_S[:, 0]  # all values of an unlabelled row are -1
+    unlabelled = int((first_S != first_S).sum() if labels_S.dtype.kind == "f" else (first_S < 0).sum())
     if unlabelled:
         raise DataError(
             f"{unlabelled} of {len(labels_S)} rows have no label, so no metric can be computed. "
@@ -192,14 +236,16 @@ def _one(name: str, predictions_S: "npt.NDArray[Any]", labels_S: "npt.NDArray[An
     """Compute one metric; NaN if predictions are not finite, as those of a diverged model."""
     import numpy as np
 
-    metric = METRICS[name]
-    if not metric.regression:
+    metric, several = METRICS[name], labels_S.ndim == 2
+    if not (metric.regression or several):
         return metric.compute(labels_S, predictions_S)
     values_S = predictions_S.astype(np.float64)
-    lost = int((~np.isfinite(values_S)).sum())
+    lost = int((~np.isfinite(values_S)).reshape(len(values_S), -1).any(axis=1).sum())
     if lost:
         _warn_once(f"{name} is undefined (null): {lost} of {len(values_S)} predictions are not finite numbers")
         return float("nan")
+    if several:
+        return metric.compute(labels_S, values_S if metric.of_logits else (values_S > 0).astype(labels_S.dtype))
     return metric.compute(labels_S.astype(np.float64), values_S)
 
 

@@ -1,6 +1,12 @@
 """Lists the tasks, one row for each. All differences between tasks are data in this table; no task has a class."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal["class", "number", "labels"]
+"""The kind of an example's target: one class, a number, or any number of labels."""
+
+_OF_MULTI_LABEL = ("multi_label", "label_columns")
 
 
 @dataclass(frozen=True)
@@ -9,7 +15,9 @@ class Task:
 
     `columns` are the one or two text columns, with their names in the Hub's `nyu-mll/glue`. `labels` are the class
     names in the order of their ids, empty for regression. `metrics` are names from `ftsys.metrics`; the first one
-    selects the best checkpoint. `evaluation_splits` and `test_splits` are names of the source's splits.
+    selects the best checkpoint. `evaluation_splits` and `test_splits` are names of the source's splits. With
+    `multi_label`, an example has any number of the labels; `label_columns` are then the names of one 0/1 column for
+    each label, or empty where the column `label_column` holds them all.
     """
 
     name: str
@@ -21,6 +29,21 @@ class Task:
     test_splits: tuple[str, ...] = ("test",)
     train_split: str | None = "train"
     label_column: str = "label"
+    multi_label: bool = False
+    label_columns: tuple[str, ...] = ()
+
+    def as_facts(self) -> dict[str, Any]:
+        """Return all fields by name; without the fields of multi-label tasks for others, which older records lack."""
+        return {key: value for key, value in asdict(self).items() if self.multi_label or key not in _OF_MULTI_LABEL}
+
+    def multi_label_facts(self) -> dict[str, Any]:
+        """Return what decides the labels of a multi-label task; nothing for other tasks, as in older records."""
+        return {key: getattr(self, key) for key in _OF_MULTI_LABEL} if self.multi_label else {}
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the task's targets."""
+        return "number" if self.regression else "labels" if self.multi_label else "class"
 
     @property
     def num_outputs(self) -> int:

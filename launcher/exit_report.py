@@ -49,6 +49,12 @@ class Outcome:
     first_failure: RankExit | None = None
     reason: str = ""
 
+    @property
+    def told(self) -> str:
+        """The reason, or how the first rank failed, in words; "" for a good end."""
+        first = self.first_failure
+        return self.reason or (f"rank {first.rank} on {first.host} {first.describe()}" if first else "")
+
 
 def signal_name(number: int) -> str:
     """Return a signal's name, such as SIGKILL for 9."""
@@ -126,9 +132,16 @@ def closing_lines(outcome: Outcome, logs: Path, start_failure: str = "") -> list
     error = last_error(_newest_part(log)).splitlines()
     shown = last_error(_newest_part(logs / "rank-0.log")).splitlines()
     error = error if error[-1:] != shown[-1:] else []
-    memory = "; if nobody killed it, the machine was out of memory" if first.status == -signal.SIGKILL else ""
     lost = [f"error: {start_failure}"] if start_failure else []
-    return [*lost, *error, f"error: rank {first.rank} on {first.host} {first.describe()}{memory}; its log: {log}"]
+    return [*lost, *error, f"error: {outcome.told}{_likely_cause(first.status)}; its log: {log}"]
+
+
+def _likely_cause(status: int) -> str:
+    """Return what usually is behind a signal that a rank cannot handle."""
+    return {
+        -signal.SIGKILL: "; if nobody killed it, the machine was out of memory",
+        -signal.SIGBUS: "; a file that it had mapped became shorter, such as a store, or /dev/shm is full",
+    }.get(status, "")
 
 
 def _launcher_errors(logs: Path) -> list[str]:

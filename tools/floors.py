@@ -28,13 +28,17 @@ FLOORS = (
     ("data", "kernels"),
     ("models",),
     ("train",),
-    ("probe", "offline", "bench"),
-    ("cli", "demo", "run_glue", "sweep", "__main__"),
+    ("score",),
+    ("probe", "offline", "bench", "calibrate", "export", "html_report", "watch"),
+    ("cli", "demo", "run_glue", "table", "sweep", "__main__"),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 STRANGERS = {frozenset(("data", "kernels"))}
 PLANNER = "launcher.planner"
-PLANNER_READS = {"ftsys.config", "ftsys.errors", "ftsys.model_files.config", "ftsys.untrusted"}
+PLANNER_READS = {
+    *("ftsys.config", "ftsys.errors", "ftsys.untrusted"),
+    *("ftsys.model_files.config", "ftsys.model_files.parts", "ftsys.model_files.trained_weights"),
+}
 LAUNCHER_READS = PLANNER_READS | {
     *("ftsys.__version__", "ftsys.console", "ftsys.did_you_mean", "ftsys.shipped", "ftsys.tasks", "ftsys.run_folder")
 }
@@ -65,7 +69,7 @@ def mistake(importer: str, found: Import) -> str | None:
     if package == "ftsys" and room:
         return arrow_mistake(room, target)
     if package == "launcher":
-        allowed = room == "bench" or (room in PLANNING_ROOMS and within(target, PLANNER))
+        allowed = room in ("bench", "table") or (room in PLANNING_ROOMS and within(target, PLANNER))
         return None if allowed else f"{room or 'ftsys'} may not import {target}"
     return stack_mistake(room, found, package)
 

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "step": "whole optimizer steps",
     "train": "whole trainings with evaluation",
     "eval": "predictions",
+    "predict": "rows of a file scored by a trained classifier",
     "startup": "time from the command to the first optimizer step",
     "save": "checkpoints: how long a step waits, a save takes, a resume takes",
     "scaling": "several ranks on this machine; the load balance of thousands, simulated",

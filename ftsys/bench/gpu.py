@@ -1,10 +1,13 @@
 """Runs the benchmarks that need a GPU within nine minutes, the most important first; each stage is one command.
 
 A stage that does not fit into the remaining time is skipped, a stage that takes too long is ended, and the notes name
-both. The records of the other stages are kept. `--dry` runs the same stages with tiny models, on a CPU too.
+both. The records of the other stages are kept, and the summary is written after each stage: it names the stages that
+are still due, so that it says what is missing if this command is killed. `--dry` runs the same stages with tiny models,
+on a CPU too.
 """
 
 import argparse
+import ctypes
 import importlib.util
 import os
 import signal
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftsys.bench.harness.output import Findings, add_output_option, conclude
-from ftsys.bench.harness.record import Measurement
+from ftsys.bench.harness.record import Measurement, write_record
 from ftsys.console.printer import say
 from ftsys.errors import ConfigError
 
@@ -25,6 +28,8 @@ SECONDS = 540.0
 GRACE_SECONDS = 5.0
 """Time between SIGTERM and SIGKILL for a stage that takes too long."""
 FTSYS = (sys.executable, "-m", "ftsys", "bench")
+_PARENT_DEATH_SIGNAL = 1
+"""Operation of prctl(2): the signal that a process gets when its parent ends."""
 GPU_TESTS = Path(__file__).parents[2] / "tests/gpu"
 
 
@@ -81,14 +86,18 @@ def run_stages(
     more: Sequence[str] = (),
     tell: Callable[[str], object] = say,
     clock: Callable[[], float] = time.monotonic,
+    keep: Callable[[Findings], object] = lambda found: None,
 ) -> tuple[Findings, list[str]]:
     """Run each stage that fits into `seconds`; returns their times, and the names of stages that failed or were ended.
 
-    `more` is appended to every `ftsys bench` command.
+    `more` is appended to every `ftsys bench` command. `keep` gets what was found so far, before the first stage and
+    after each one.
     """
     found, wrong, end = Findings(), list[str](), clock() + seconds
     table = found.tables["stages"] = {}
-    for stage in due:
+    for number, stage in enumerate(due):
+        found.settings["still due"] = [each.name for each in due[number:]]
+        keep(found)
         left = end - clock()
         if left < (0.0 if dry else stage.needs):
             found.notes.append(f"{stage.name}: left out, {left:.0f} s remain and it needs about {stage.needs:.0f} s")
@@ -103,15 +112,16 @@ def run_stages(
         if status:
             wrong.append(stage.name)
             found.notes.append(f"{stage.name}: exit status {status}" if status > 0 else f"{stage.name}: out of time")
+    found.settings["still due"] = []
     return found, wrong
 
 
 def _run(command: Sequence[str], seconds: float) -> int:
     """Run a command in its own process group; returns its exit status, negative where the time ran out.
 
-    The whole group is ended, peers included.
+    The whole group is ended, peers included. On Linux the command gets SIGTERM, too, where this process is killed.
     """
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -125,6 +135,11 @@ def _run(command: Sequence[str], seconds: float) -> int:
     except BaseException:  # Ctrl-C and SIGTERM reach this process only: the stage has its own session
         os.killpg(process.pid, signal.SIGKILL)
         raise
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, int(signal.SIGTERM))
 
 
 def check_gpu() -> None:
@@ -160,6 +175,12 @@ def main(words: Sequence[str]) -> int:
     if options.only:
         due = [stage for stage in due if stage.name in options.only]
     more = ("--output", str(options.output)) if options.output is not None else ()
-    found, wrong = run_stages(due, options.seconds, options.dry, more)
-    conclude("gpu-dry" if options.dry else "gpu", found, options.output)
+    name = "gpu-dry" if options.dry else "gpu"
+
+    def keep(found: Findings) -> None:
+        if options.output is not None:
+            write_record(options.output, name, found.measurements, found.ratios, found.settings)
+
+    found, wrong = run_stages(due, options.seconds, options.dry, more, keep=keep)
+    conclude(name, found, options.output)
     return int(bool(wrong))

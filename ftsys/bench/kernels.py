@@ -1,7 +1,7 @@
 """Machine code of the GPU kernels: registers, spills, shared memory, matrix instructions, compiled without a GPU.
 
 By machine code, not by clock: the kernels are compiled exactly as a launch on each kind of GPU would compile them.
-Exit status 1 if a kernel spills registers or needs more shared memory than the GPU has.
+Exit status 1 if a kernel spills registers, or needs more shared memory than the GPU has.
 """
 
 import argparse
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 CAPABILITIES = (80, 86, 89, 90, 100)
 DTYPES = ("bfloat16", "float16")
 SPILLED_BYTES = {64: 0, 256: 8}
-"""Largest head size -> bytes that a thread of a kernel may spill. The table of tiles says where 8 bytes are taken."""
+"""Largest head size -> bytes that a thread of attention may spill. The table of tiles says where 8 bytes are taken."""
+REGISTERS, LAYER_REGISTERS = 255, 128
+"""Most registers of a thread, and of one around attention: a program of 16 warps does not fit a multiprocessor then."""
 
 
 def bench_kernels(capabilities: Sequence[int], dtypes: Sequence[str]) -> Findings:
@@ -102,21 +104,26 @@ def times_computed(launch: "Launch", code: "MachineCode") -> float | None:
     return code.warp_products * given["num_warps"] / (products * given["OWN"] * given["VISITED"] * given["SIZE"])
 
 
-def spill_limit(head_size: int) -> int:
-    """Return the bytes that a thread of a kernel may spill for heads of this size."""
-    return next(limit for largest, limit in SPILLED_BYTES.items() if head_size <= largest)
+def limits_of(case: str) -> dict[str, int]:
+    """Return the most registers and spilled bytes that a thread of a kernel may have; `case` is the case's name."""
+    kind, _, size = case.partition(" ")
+    if kind != "head":
+        return {"registers": LAYER_REGISTERS, "spilled bytes": 0}
+    spilled = next(limit for largest, limit in SPILLED_BYTES.items() if int(size) <= largest)
+    return {"registers": REGISTERS, "spilled bytes": spilled}
 
 
 def broken_limits(found: Findings) -> list[str]:
-    """Return one line for each kernel that spills more than `spill_limit`, or exceeds the GPU's shared memory."""
+    """Return one line for each kernel that exceeds `limits_of` its case, or the GPU's shared memory."""
     broken = []
     for title, table in found.tables.items():
-        limit = SHARED_BYTES[round(float(title.split()[-1]) * 10)]
+        shared = {"shared KiB": SHARED_BYTES[round(float(title.split()[-1]) * 10)] / 1024}
         for name, row in table.items():
-            if row["spilled bytes"] > spill_limit(int(name.split(", ")[0].split()[-1])):
-                broken.append(f"{title}, {name}: {row['spilled bytes']:.0f} bytes are spilled")
-            if row["shared KiB"] * 1024 > limit:
-                broken.append(f"{title}, {name}: {row['shared KiB']:.1f} KiB of shared memory, {limit >> 10} are there")
+            broken += [
+                f"{title}, {name}: {row[column]:g} {column}, and {limit:g} is the limit"
+                for column, limit in (limits_of(name.split(", ")[0]) | shared).items()
+                if row[column] > limit
+            ]
     return broken
 
 

@@ -21,7 +21,7 @@ SECTIONS: dict[str, type[Section]] = {
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
 
-OF_OTHER_COMMANDS = ("sweep",)
+OF_OTHER_COMMANDS = ("table", "sweep")
 """Sections that `ftsys train` does not read; the commands that they are for check their keys."""
 
 

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from ftsys.config.best_checks import best_mistakes
 from ftsys.config.mistake import Mistake
-from ftsys.config.schema import RunTree
-from ftsys.config.task_checks import task_mistakes
+from ftsys.config.schema import LoraSection, RunTree
+from ftsys.config.task_checks import task_mistakes, task_name, task_of
 from ftsys.config.trainer_fields import trainer_mistakes
+from ftsys.did_you_mean import did_you_mean, nearest
+from ftsys.model_files.parts import PARTS, layers_named
 
 
 def lowest_stage(offload: str) -> int:
@@ -23,7 +25,10 @@ def cross_mistakes(run: RunTree) -> Iterator[Mistake]:
     yield from _budgets(run)
     yield from _engine_mistakes(run)
     yield from task_mistakes(run)
+    yield from _weight_mistakes(run)
     yield from trainer_mistakes(run)
+    yield from _freeze_mistakes(run)
+    yield from _lora_mistakes(run)
     yield from best_mistakes(run)
 
 
@@ -50,6 +55,25 @@ def _budgets(run: RunTree) -> Iterator[Mistake]:
                 f"Raise the budget to {length} or lower the length."
             )
             yield Mistake(text, (key, "data.max_length"))
+
+
+def _weight_mistakes(run: RunTree) -> Iterator[Mistake]:
+    weights, key = run.train.class_weights, "train.class_weights"
+    if weights == "none" or not task_name(run):
+        return
+    task = task_of(run)
+    shown = f"{key}={dict(weights) if isinstance(weights, dict) else weights!r}"
+    if task.regression:
+        yield Mistake(f"{shown} weighs classes, and task {task.name!r} is a regression: leave it out.", (key,))
+    elif isinstance(weights, tuple) and len(weights) != len(task.labels):
+        text = f"{shown} has {len(weights)} numbers, and task {task.name!r} has {len(task.labels)} labels: write one "
+        yield Mistake(text + "for each label, in the order of task.labels.", (key, "task.labels"))
+    elif isinstance(weights, dict):
+        for name in weights.keys() - set(task.labels):
+            text = (
+                f"{shown} names {name!r}, which is no label of task {task.name!r}: {did_you_mean(name, task.labels)}."
+            )
+            yield Mistake(text, (key, "task.labels"))
 
 
 def _engine_mistakes(run: RunTree) -> Iterator[Mistake]:
@@ -79,3 +103,37 @@ def _engine_mistakes(run: RunTree) -> Iterator[Mistake]:
             f"engine.offload={offload!r} needs ZeRO stage {lowest} or above, but engine.zero_stage={stage!r}: raise it."
         )
         yield Mistake(text, ("engine.offload", "engine.zero_stage"))
+
+
+def _freeze_mistakes(run: RunTree) -> Iterator[Mistake]:
+    given = f"train.freeze={list(run.train.freeze)!r}"
+    for part in run.train.freeze:
+        if part not in PARTS and not layers_named(part):
+            near = nearest(part, PARTS)
+            advice = f"did you mean {near!r}?" if near else f"write some of {', '.join(map(repr, PARTS))}."
+            yield Mistake(f"{given}: {part!r} names no part of a model: {advice}", ("train.freeze",))
+    if {"encoder", "head"} <= set(run.train.freeze):
+        yield Mistake(f"{given} leaves no weight to train: leave 'head' or 'encoder' out.", ("train.freeze",))
+    if run.train.freeze and run.lora.r is not None:
+        text = f"{given} has no use with lora.r={run.lora.r}, which trains adapters and head alone: leave one out."
+        yield Mistake(text, ("train.freeze", "lora.r"))
+
+
+def _lora_mistakes(run: RunTree) -> Iterator[Mistake]:
+    lora, engine = run.lora, run.engine
+    if lora.r is None:
+        for name in sorted(lora.model_fields_set - {"r"}):
+            if getattr(lora, name) != LoraSection.model_fields[name].default:
+                text = f"lora.{name}={getattr(lora, name)!r} has no effect without a rank: write lora.r = 8."
+                yield Mistake(text, (f"lora.{name}", "lora.r"))
+        return
+    targets = list(lora.target_modules)
+    if not targets or (len(targets) > 1 and {"auto", "all"}.intersection(targets)):
+        text = f'lora.target_modules={targets!r} cannot be used: write "auto", "all" or a list of names.'
+        yield Mistake(text, ("lora.target_modules",))
+    whole = f"and lora.r={lora.r} needs each rank to hold them whole"
+    if engine.zero_stage == 3:
+        yield Mistake(f"engine.zero_stage=3 splits the weights, {whole}: write 2.", ("engine.zero_stage", "lora.r"))
+    if engine.offload not in ("none", "optimizer"):
+        text = f'engine.offload={engine.offload!r} moves the weights, {whole}: write "optimizer".'
+        yield Mistake(text, ("engine.offload", "lora.r"))

@@ -1,16 +1,16 @@
 """Computes a run's identity: two starts with the same identity are attempts of the same run."""
 
-from dataclasses import asdict
 from typing import Any
 
 from ftsys.config.old_words import identity_in_old_words
 from ftsys.config.run_config import RunConfig
+from ftsys.config.schema import TrainSection
 from ftsys.config.task_checks import task_of
 from ftsys.integrity import fingerprint_of
 
 _WITHOUT_EFFECT = ("resume", "watchdog_seconds", "max_nonfinite_steps", "save_every", "save_keep")
-_LATER = ("keep_best", "early_stopping")
-"""Keys of [train] that older runs did not have. Without a value they are left out: those runs keep their identity."""
+_ADDED_LATER = ("class_weights", "layer_decay", "freeze", "keep_best", "early_stopping")
+"""Keys of [train] that count only if they are set: runs of versions without them keep their identity."""
 
 RESULT_TRAINER_FIELDS = (
     "adam_beta1",
@@ -35,20 +35,18 @@ def identity_parts(run: RunConfig) -> dict[str, Any]:
     Values that change no result are left out: the store's folder, the micro-batch, the launch, the engine, and those
     keys of [train] that are about saving, resuming and the watchdog.
     """
-    train = run.train.model_dump()
+    train, default = run.train.model_dump(), TrainSection()
+    left_out = {*_WITHOUT_EFFECT, *(key for key in _ADDED_LATER if getattr(run.train, key) == getattr(default, key))}
     return {
-        "task": asdict(task_of(run)),
+        "task": task_of(run).as_facts(),
         "data": {"source": run.data.source, "max_length": run.data.max_length} | _cut(run),
         "model": run.model.name,
         **({} if run.model.head == "auto" else {"head": run.model.head}),
         "batch": run.batch.model_dump(exclude={"micro_tokens"}),
-        "train": {key: value for key, value in train.items() if _counts(key, value)},
+        "train": {key: value for key, value in train.items() if key not in left_out},
+        **({} if run.lora.r is None else {"lora": run.lora.model_dump(mode="json", exclude={"merge"})}),
         "trainer": {key: run.trainer[key] for key in RESULT_TRAINER_FIELDS if key in run.trainer},
     }
-
-
-def _counts(key: str, value: Any) -> bool:
-    return key not in _WITHOUT_EFFECT and (bool(value) or key not in _LATER)
 
 
 def _cut(run: RunConfig) -> dict[str, Any]:

@@ -24,8 +24,8 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     line. Relative paths in values start at the current folder, those of a bundle at the run file's folder. Raises
     ConfigError with every mistake at once.
     """
-    from_file, from_line = _read_with_paths(path), parse_overrides(overrides)
-    return build_run(_merged(from_file, from_line))
+    from_file, from_line = read_with_paths(path), parse_overrides(overrides)
+    return build_run(merged(from_file, from_line))
 
 
 def resolved_tree(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
@@ -33,14 +33,14 @@ def resolved_tree(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple
 
     The origin is "default", "recipe", "file" or "command line".
     """
-    from_file, from_line = _read_with_paths(path), parse_overrides(overrides)
-    tree = _merged(from_file, from_line)
+    from_file, from_line = read_with_paths(path), parse_overrides(overrides)
+    tree = merged(from_file, from_line)
     flat = _flatten(plain_tree(build_run(tree)))
     layers = {COMMAND_LINE: _flatten(from_line), FILE: _flatten(from_file), RECIPE: _flatten(recipe_of(tree))}
     return [(key, value, _origin(key, layers)) for key, value in flat.items()]
 
 
-def _read_with_paths(path: str | Path) -> Tree:
+def read_with_paths(path: str | Path) -> Tree:
     """Read a run file; the paths of a bundle become absolute, relative to the file, so that a bundle can be moved."""
     tree = read_run_file(path)
     bundle, engine = tree.get("bundle"), tree.get("engine")
@@ -131,8 +131,8 @@ def _set(tree: Tree, path: list[str], value: Any) -> None:
     tree[path[-1]] = value
 
 
-def _merged(from_file: Tree, from_line: Tree) -> Tree:
-    """Merge the command line's values into the file's tree; the command line takes precedence."""
+def merged(from_file: Tree, from_line: Tree) -> Tree:
+    """Merge the command line's values, or those of a more special file, into a file's tree; they take precedence."""
     below = {name: dict(value) if isinstance(value, dict) else value for name, value in from_file.items()}
     for key, rival in (*_EITHER_OR, *(pair[::-1] for pair in _EITHER_OR)):
         # With `--train.max_steps 5` and `epochs = 3` in the file, the command line decides between the two.

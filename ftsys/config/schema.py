@@ -35,6 +35,10 @@ def _no_lookalike(value: Any) -> Any:
     return value
 
 
+def _one_or_several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else _as_tuple(value)
+
+
 def _no_means_never(value: Any) -> Any:
     return "never" if value == "no" else value
 
@@ -52,11 +56,9 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Write('a list of 
 Count = Annotated[Whole, Write("a whole number above 0")]
 OptionalCount = Annotated[Whole | None, Write("a whole number above 0")]
 CountFromZero = Annotated[int, Field(ge=0), Write("a whole number, 0 or above")]
-Number = Annotated[float, Field(gt=0, allow_inf_nan=False), Write("a number above 0")]
-OptionalNumber = Annotated[
-    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
-    Write("a number above 0"),
-]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = Annotated[Positive, Write("a number above 0")]
+OptionalNumber = Annotated[Positive | None, Write("a number above 0")]
 Every = Annotated[
     Literal["epoch", "never"] | Whole,
     BeforeValidator(_no_means_never),
@@ -86,11 +88,18 @@ class TaskSection(Section):
     regression."""
     regression: Annotated[bool, Write("true or false")] = False
     """True if the model predicts a number; false if it predicts a class."""
+    multi_label: Annotated[bool, Write("true or false")] = False
+    """True if an example has any number of the labels, also none; false if it has exactly one. The label column then
+    holds a list, names such as "joy;anger", or a digit for each label, such as "0110"."""
     metrics: Texts = ()
     """Names of the metrics; the first one selects the best checkpoint. Empty: the metrics of the known task; for your
-    own task accuracy, or Pearson's and Spearman's correlation for regression."""
+    own task accuracy, or Pearson's and Spearman's correlation for regression, or micro F1, macro F1, subset accuracy
+    and average precision for several labels."""
     label_column: Annotated[str, Write("text in quotes")] = ""
     """Name of the label column. Empty: the label column of the known task, "label" for your own task."""
+    label_columns: Texts = ()
+    """Names of one column of 0 and 1 for each label, instead of `label_column`; needs `multi_label`. `labels` has the
+    same order. Empty `labels`: the labels are named like the columns."""
 
 
 class DataSection(Section):
@@ -175,8 +184,26 @@ class TrainSection(Section):
     """Number of optimizer steps; an alternative to `epochs`."""
     learning_rate: Number = 5e-5
     """Peak learning rate of the optimizer."""
+    layer_decay: Annotated[float, Field(gt=0, le=1), Write("a number above 0, and 1 (no decay) at most")] = 1.0
+    """Layer-wise decay of the learning rate: each layer's rate is the one above it times this number. 1.0: none."""
+    freeze: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_one_or_several),
+        Write('a part such as "embeddings", or a list such as ["embeddings", "layers.0-3"]'),
+    ] = ()
+    """Parts of the model that are not trained: "embeddings", "layers.N" and "layers.N-M" (from 0, the last one
+    included), "encoder" (all but the head) or "head"; one, or a list."""
     seed: Annotated[int, Field(ge=0, lt=2**32), Write("a whole number from 0 to 4294967295")] = 42
     """Seed for the weights of a new head, the order of the examples, and dropout."""
+    class_weights: Annotated[
+        Literal["none", "balanced"] | tuple[Positive, ...] | dict[str, Positive],
+        BeforeValidator(_as_tuple),
+        Write('"none", "balanced", a list of numbers above 0 such as [1.0, 5.0], or a table such as {spam = 5.0}'),
+    ] = "none"
+    """Weight of each label in the loss of training; evaluations show the loss without weights. "balanced": rows /
+    (labels * rows with the label); or numbers in the order of `task.labels`; or by name, 1.0 for names left out. The
+    loss of a step is sum(weight * loss) / sum(weight) over all of its examples. With `task.multi_label` the weights are
+    torch's `pos_weight`, and "balanced" is rows without the label / rows with it."""
     eval_every: Every = "epoch"
     """Interval of evaluations: "epoch", "never", or a number of optimizer steps."""
     save_every: Every = "epoch"
@@ -211,6 +238,25 @@ class TrainSection(Section):
         return data
 
 
+class LoraSection(Section):
+    """Low-rank adapters (LoRA) in place of training all weights. Needs peft: `pip install 'ftsys[lora]'`."""
+
+    r: OptionalCount = None
+    """Rank of the adapters, such as 8. Without it, all weights are trained and this section has no effect."""
+    alpha: Number = 16.0
+    """Scale: an adapter's product is multiplied by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1), Write("a number from 0 (none) to below 1")] = 0.0
+    """Dropout in front of the adapters."""
+    target_modules: Annotated[
+        tuple[str, ...], BeforeValidator(_one_or_several), Write('"auto", "all" or a list such as ["query", "value"]')
+    ] = ("auto",)
+    """Linear layers with an adapter. "auto": those of each attention (queries, keys, values, output); "all": all of
+    each layer; or a list of names or ends of names, as peft takes them."""
+    merge: Annotated[bool, Write("true or false")] = True
+    """True: OUTPUT_DIR/model is a whole model with the adapters added to its weights, and OUTPUT_DIR/adapter the
+    adapter alone. False: OUTPUT_DIR/model is the adapter."""
+
+
 class EngineSection(Section):
     """The way a step is computed. Except for rounding, no key of this section changes the result."""
 
@@ -241,8 +287,9 @@ class EngineSection(Section):
     """True: torch.compile fuses dropout, residual and LayerNorm. "auto": it does not, because ftsys' own kernels do."""
     cuda_graphs: Switch = "auto"
     """True: forward and backward passes are recorded as CUDA graphs, one for each of a few batch sizes, and replayed.
-    Needs one GPU and `batch.global_size`. "auto": where that is possible, a step needs less than half of the GPU's
-    memory, and the GPU is not predicted to compute a step for longer than the host needs to launch it."""
+    Needs GPUs, no DeepSpeed, and `batch.global_size`. "auto": on one GPU, where that is possible, a step needs less
+    than half of the GPU's memory, and the GPU is not predicted to compute a step for longer than the host needs to
+    launch it."""
 
 
 class LaunchSection(Section):
@@ -280,10 +327,14 @@ class RunTree(Section):
     model: ModelSection = ModelSection()
     batch: BatchSection = BatchSection()
     train: TrainSection = TrainSection()
+    lora: LoraSection = LoraSection()
     engine: EngineSection = EngineSection()
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
     """Fields of transformers' TrainingArguments; passed on, and tried on a small model before a run starts."""
+    table: Annotated[dict[str, Any], Write("a [table] table")] = {}
+    """Rows and columns of `ftsys table`: the keys `models`, `tasks`, `seeds`, `transfer` and `by_task`, which
+    the page "A table of models and tasks" describes. No other command reads this section."""
     sweep: Annotated[dict[str, Any], Write("a [sweep] table")] = {}
     """Settings of `ftsys sweep`: the keys `space`, `trials`, `objective`, `sampler` and `pruner`, which the page
     "Sweep" describes. No other command reads this section."""

@@ -9,11 +9,15 @@ from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
 from ftsys.labels import look_alikes, visible
 from ftsys.metrics import METRICS
-from ftsys.tasks import GLUE, PARAPHRASE, Task
+from ftsys.tasks import GLUE, PARAPHRASE, Kind, Task
 
 KNOWN_TASKS: dict[str, Task] = {**GLUE, PARAPHRASE.name: PARAPHRASE}
 
-_DEFAULT_NUMBER_METRICS = ("pearson", "spearmanr")
+_DEFAULT_METRICS: dict[Kind, tuple[str, ...]] = {
+    "class": ("accuracy",),
+    "number": ("pearson", "spearmanr"),
+    "labels": ("micro_f1", "macro_f1", "subset_accuracy", "average_precision"),
+}
 
 
 def task_mistakes(run: RunTree) -> Iterator[Mistake]:
@@ -44,7 +48,8 @@ def task_name(run: RunTree) -> str:
 
 
 def _describes_itself(run: RunTree) -> bool:
-    return bool(run.task.columns or run.task.labels or run.task.regression)
+    section = run.task
+    return bool(section.columns or section.labels or section.regression or section.label_columns)
 
 
 def _known_task_mistakes(run: RunTree, row: Task) -> Iterator[Mistake]:
@@ -55,6 +60,12 @@ def _known_task_mistakes(run: RunTree, row: Task) -> Iterator[Mistake]:
             "give the task a name of your own."
         )
         yield Mistake(text, ("task.regression",))
+    if section.multi_label:
+        text = (
+            f"task.multi_label=True does not fit task.name={row.name!r}, whose examples have one label each: give the "
+            "task a name of your own."
+        )
+        yield Mistake(text, ("task.multi_label",))
     if section.labels and row.regression:
         text = (
             f"task.labels={list(section.labels)!r} does not fit task.name={row.name!r}, which is a regression: "
@@ -80,7 +91,11 @@ def _custom_task_mistakes(run: RunTree) -> Iterator[Mistake]:
             "a task has classes or a number, so write one of the two."
         )
         yield Mistake(text, ("task.labels", "task.regression"))
-    if not section.regression and not section.labels:
+    if section.regression and section.multi_label:
+        text = "task.multi_label=True and task.regression=True exclude each other: write one of the two."
+        yield Mistake(text, ("task.multi_label", "task.regression"))
+    yield from _label_column_mistakes(run)
+    if not section.regression and not (section.labels or section.label_columns):
         text = (
             f"task.labels=[] names no class for task {section.name!r}: "
             'write labels = ["no", "yes"] in the order of their ids, or regression = true.'
@@ -88,9 +103,32 @@ def _custom_task_mistakes(run: RunTree) -> Iterator[Mistake]:
         yield Mistake(text, ("task.labels", "task.regression"))
 
 
+def _label_column_mistakes(run: RunTree) -> Iterator[Mistake]:
+    section, columns = run.task, list(run.task.label_columns)
+    if columns and not section.multi_label:
+        text = (
+            f"task.label_columns={columns!r} names a column of 0 and 1 for each label, which a task of one label has "
+            "not: write multi_label = true, or label_column."
+        )
+        yield Mistake(text, ("task.label_columns", "task.multi_label"))
+    if columns and section.label_column:
+        text = (
+            f"task.label_columns={columns!r} and task.label_column={section.label_column!r} exclude each other: write "
+            "one of the two."
+        )
+        yield Mistake(text, ("task.label_columns", "task.label_column"))
+    if columns and section.labels and len(section.labels) != len(columns):
+        text = (
+            f"task.label_columns names {len(columns)} columns and task.labels {len(section.labels)} labels: write one "
+            "column for each label, in the same order."
+        )
+        yield Mistake(text, ("task.label_columns", "task.labels"))
+
+
 def _list_mistakes(run: RunTree, name: str) -> Iterator[Mistake]:
     section = run.task
-    for key, names in (("columns", section.columns), ("labels", section.labels), ("metrics", section.metrics)):
+    for key in ("columns", "labels", "label_columns", "metrics"):
+        names = getattr(section, key)
         if len(set(names)) != len(names) or not all(names):
             yield Mistake(
                 f"task.{key}={list(names)!r} repeats a name or has an empty one: write each once.", (f"task.{key}",)
@@ -104,20 +142,20 @@ def _list_mistakes(run: RunTree, name: str) -> Iterator[Mistake]:
     if len(section.columns) > 2:
         text = f"task.columns={list(section.columns)!r} names {len(section.columns)} columns: write one or two."
         yield Mistake(text, ("task.columns",))
-    if len(section.labels) == 1:
-        text = f"task.labels={list(section.labels)!r} names one class: write two or more, or regression = true."
-        yield Mistake(text, ("task.labels",))
+    for key in ("labels", "label_columns"):
+        if len(getattr(section, key)) == 1:
+            text = f"task.{key}={list(getattr(section, key))!r} names one class: write two or more, or "
+            yield Mistake(text + "regression = true.", (f"task.{key}",))
     yield from _metric_mistakes(run, name)
 
 
 def _metric_mistakes(run: RunTree, name: str) -> Iterator[Mistake]:
-    row = KNOWN_TASKS.get(name)
-    regression = row.regression if row else run.task.regression
-    classes = len(run.task.labels or (row.labels if row else ()))
-    allowed = [key for key, metric in METRICS.items() if metric.regression == regression]
+    task = KNOWN_TASKS.get(name) or _custom_row(run)
+    classes = len(run.task.labels or task.labels)
+    allowed = [key for key, metric in METRICS.items() if task.kind in metric.kinds]
     for metric in filter(None, run.task.metrics):
         if metric not in allowed:
-            kind = "a regression" if regression else "classes"
+            kind = {"number": "a regression", "class": "classes", "labels": "several labels"}[task.kind]
             text = f"task.metrics names {metric!r}, which is not a metric for {kind}: {did_you_mean(metric, allowed)}."
             yield Mistake(text, ("task.metrics",))
         elif METRICS[metric].two_classes and classes > 2:
@@ -191,8 +229,16 @@ def task_of(run: RunTree) -> Task:
 
 def _custom_row(run: RunTree) -> Task:
     section, source = run.task, run.data.source
-    metrics = _DEFAULT_NUMBER_METRICS if section.regression else ("accuracy",)
-    row = Task(section.name, section.columns, section.labels, metrics, regression=section.regression)
+    row = Task(
+        section.name,
+        section.columns,
+        section.labels or section.label_columns,
+        (),
+        regression=section.regression,
+        multi_label=section.multi_label,
+        label_columns=section.label_columns,
+    )
+    row = replace(row, metrics=_DEFAULT_METRICS[row.kind])
     if not isinstance(source, dict):
         return row
     return replace(

@@ -22,6 +22,7 @@ OWNED_TRAINER_FIELDS: dict[str, str] = {
     "learning_rate": "train.learning_rate",
     "num_train_epochs": "train.epochs",
     "max_steps": "train.max_steps",
+    "layer_decay": "train.layer_decay",
     "seed": "train.seed",
     "data_seed": "train.seed",
     "per_device_train_batch_size": _BATCH,
@@ -171,8 +172,10 @@ def _task_mistake(run: RunTree, name: str, value: Any) -> str:
         known = best_metrics(run)
         if str(value).removeprefix("eval_") not in known:
             return f"is not computed in evaluations: write one of {', '.join(known)}, or add it to task.metrics"
-    if name == "label_smoothing_factor" and value and task_of(run).regression:
-        return "shares a label's weight among classes, and this task is a regression: leave it out"
+    kind = task_of(run).kind
+    if name == "label_smoothing_factor" and value and kind != "class":
+        what = "this task is a regression" if kind == "number" else "the labels of this task are no classes"
+        return f"shares a label's weight among classes, and {what}: leave it out"
     return ""
 
 

@@ -62,6 +62,7 @@ class StoreRequest:
                 "columns": self.task.columns,
                 "labels": self.task.labels,
                 "regression": self.task.regression,
+                **self.task.multi_label_facts(),
             }
         )
 
@@ -69,6 +70,13 @@ class StoreRequest:
     def place(self) -> Path:
         """The store's folder. Reads the whole source to compute the fingerprint."""
         return self.root / self.fingerprint[:16]
+
+
+def label_form(task: Task) -> str:
+    """Return the NumPy type of a row's label in a store; that of a multi-label task is an array of int8."""
+    if task.multi_label:
+        return f"({len(task.labels)},)int8"
+    return "float64" if task.regression else "int64"
 
 
 def write_store(
@@ -82,7 +90,7 @@ def write_store(
     if progress is None:
         with SplitProgress("prepare") as progress:
             return write_store(request, fingerprint, tokenizer, token, progress)
-    label_type = "float64" if request.task.regression else "int64"
+    label_type = label_form(request.task)
     with StoreWriter(request.root, fingerprint, tokenizer.facts, label_type, token) as writer, library_threads():
         for split in request.source.splits:
             _write_split(writer, request.source, split, tokenizer, progress)
@@ -95,6 +103,6 @@ def _write_split(
     out, done, total = writer.begin_split(split), 0, source.rows(split)
     for encoded, labels in encode_in_parallel(tokenizer, source.batches(split, rows_per_batch=ROWS_PER_CHUNK)):
         out.append(encoded.tokens, encoded.lengths, encoded.first_lengths, labels)
-        done += labels.size
+        done += len(labels)
         progress(done, total, split)
     writer.end_split(split)

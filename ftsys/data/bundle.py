@@ -158,6 +158,7 @@ def asked_of(run: "RunConfig", task: Task) -> dict[str, Any]:
         "task.labels": list(task.labels),
         "task.regression": task.regression,
         "task.label_column": task.label_column,
+        **({"task.multi_label": True, "task.label_columns": list(task.label_columns)} if task.multi_label else {}),
     }
 
 

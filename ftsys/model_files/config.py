@@ -28,16 +28,22 @@ def bundled_folder() -> Path:
     )
 
 
+ADAPTED_CONFIG = "adapted_config.json"
+"""The config.json of a model with its adapter, in the adapter's folder: beside a file called config.json, transformers
+would look for the weights of a whole model."""
+
+
 class WrongModelConfig(ConfigError):
     """A config.json is there, but no model can be made from it."""
 
 
 def model_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a model folder. Raises ConfigError if it is missing.
+    """Read the config.json of a model folder, or of an adapter that ftsys saved. Raises ConfigError if it is missing.
 
     Raises WrongModelConfig if it is not a JSON object, or holds a size that no model can have.
     """
-    path = folder / "config.json"
+    adapted = folder / ADAPTED_CONFIG
+    path = adapted if adapted.is_file() and not (folder / "config.json").exists() else folder / "config.json"
     config = _read_config(folder, path)
     mistakes = list(wrong_values(config))
     if mistakes:

@@ -9,6 +9,12 @@ from ftsys.errors import ConfigError
 from ftsys.labels import ClassNames
 from ftsys.tasks import Task
 
+_OTHER_PROBLEMS = {
+    ("multi_label_classification", "class"): "several labels at once (multi_label_classification)",
+    ("single_label_classification", "labels"): "one label at a time (single_label_classification)",
+}
+"""Why a head of this `problem_type` is not one for this kind of task; other combinations are decided by names."""
+
 _GENERIC = re.compile(r"LABEL_\d+")
 """The names that transformers writes for outputs that nobody named."""
 
@@ -56,11 +62,12 @@ def head_order(place: str, config: Mapping[str, Any], task: Task) -> HeadOrder:
     """Map a head's outputs to the task's classes by name, upper and lower case aside; `place` names the model.
 
     Outputs without names (LABEL_0, ...) are taken in the task's order. Raises ConfigError if the names are not the
-    task's, and for a head that was trained for several labels at once.
+    task's, and for a head that was trained for several labels at once where the task has one, or the other way round.
     """
     names, own_order = head_names(place, config), HeadOrder(tuple(range(task.num_outputs)))
-    if config.get("problem_type") == "multi_label_classification" and not task.regression:
-        raise _other_head(place, "several labels at once (multi_label_classification)", task)
+    trained_for = _OTHER_PROBLEMS.get((str(config.get("problem_type")), task.kind))
+    if trained_for is not None:
+        raise _other_head(place, trained_for, task)
     if task.regression:
         return own_order
     if is_generic(names):

@@ -8,7 +8,8 @@ from typing import Any
 
 from ftsys.errors import ConfigError, RunFolderError
 from ftsys.report.table import Row, history_rows
-from ftsys.run_folder.layout import METRICS_LOG, RESULTS, STATUS
+from ftsys.run_folder.discover import find_run_folders
+from ftsys.run_folder.layout import METRICS_LOG
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status
@@ -68,7 +69,7 @@ def find_runs(given: Sequence[Path]) -> list[RunSummary]:
     """
     runs, wrong = [], []
     for folder in given:
-        below = [folder] if _is_run(folder) else sorted(path for path in _below(folder) if _is_run(path))
+        below = find_run_folders(folder)
         if not below:
             wrong.append(f"{str(folder)!r} is not a run folder and holds none: name the output_dir of a run.")
         for path in below:
@@ -78,14 +79,6 @@ def find_runs(given: Sequence[Path]) -> list[RunSummary]:
                 wrong.append(f"{str(path)!r} cannot be read ({error}): start its run again, which writes a new one.")
     ConfigError.raise_if(wrong)
     return runs
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (RESULTS, STATUS))
-
-
-def _below(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
 
 def read_run(folder: Path) -> RunSummary:

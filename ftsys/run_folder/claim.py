@@ -19,15 +19,19 @@ from ftsys.errors import (
 from ftsys.files import atomic_write_json, json_safe, remove_tree, storage_errors
 from ftsys.run_folder.attempts import highest_attempt, read_owner, take_attempt
 from ftsys.run_folder.layout import (
+    ADAPTER,
     ATTEMPTS,
     CHECKPOINTS,
+    DATA,
     DEEPSPEED,
     ENVIRONMENT,
+    EXPORT,
     METRICS_LOG,
     MODEL,
     OWNER,
     PLAN,
     PREDICTIONS,
+    RANKS,
     RESULTS,
     RUN_FILE,
     STATUS,
@@ -44,14 +48,15 @@ Identity = str | Mapping[str, Any]
 Values give better messages than a hash."""
 
 _MODEL_FILES = (
-    *("README.md", "*config.json", "model*.safetensors", "model.safetensors.index.json"),
+    *("README.md", "*config.json", "calibration.json", "*model*.safetensors", "model.safetensors.index.json"),
     *("*token*.json", "vocab.*", "merges.txt", "*.model"),
 )
 WRITTEN = (
-    *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),
+    *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, DATA, RANKS, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),
     *("*_results.json", "predict_results_*.txt", "report.html"),
     *(f"{PREDICTIONS}/*.tsv", f"{SUBMISSION}/*.tsv"),
-    *(f"{MODEL}/{pattern}" for pattern in _MODEL_FILES),
+    *(f"{folder}/{pattern}" for folder in (MODEL, ADAPTER) for pattern in _MODEL_FILES),
+    *(f"{EXPORT}/{target}" for target in ("onnx", "openvino", "int8")),
     f"{TENSORBOARD}/events.out.tfevents.*",
     f"{CHECKPOINTS}/step-[0-9]*",
 )

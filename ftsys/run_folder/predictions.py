@@ -4,12 +4,16 @@ Shapes: N rows of a split, C classes.
 """
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ftsys.errors import DataError, RunFolderError
 from ftsys.files import atomic_open
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.tasks import Task
@@ -41,6 +45,17 @@ def scores_from_logits(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return scores_NC
 
 
+def scores_of(logits: npt.ArrayLike, task: Task) -> npt.NDArray[np.float64] | None:
+    """Compute the score of each class (N, C) float64: softmax of one class a row, sigmoid of several labels, or None.
+
+    None is for regression, whose prediction is its score.
+    """
+    if task.multi_label:
+        scores_NC: npt.NDArray[np.float64] = np.exp(-np.logaddexp(0.0, -np.asarray(logits, dtype=np.float64)))
+        return scores_NC
+    return None if task.regression else scores_from_logits(logits)
+
+
 def write_predictions(
     path: Path | str,
     indexes: npt.ArrayLike,
@@ -53,7 +68,9 @@ def write_predictions(
 
     `indexes` is int64 (N,), in any order, each index once. `predictions` is (N,): class ids, or numbers for regression.
     `labels` has the same form; an unknown label is -1 or NaN (or `labels` is None) and leaves its cell empty. `scores`
-    is (N, C), None for regression. Classes are written by name. Raises ValueError for an index that comes twice or for
+    is (N, C), None for regression. Classes are written by name. For a multi-label task `predictions` are logits (N, C),
+    of which those above 0 count, and `labels` are (N, C) of 1 and 0; a cell has the names between semicolons, or "[]"
+    for none. Raises ValueError for an index that comes twice or for
     lengths that differ, and StorageError.
     """
     rows = _ordered(indexes)
@@ -72,6 +89,60 @@ def read_predictions(path: Path) -> list[tuple[str, str]]:
     """Read (index, prediction) of each row, as text, from a file of `write_predictions`. OSError is passed on."""
     with path.open(encoding="utf-8", newline="") as stream:
         return [(row["index"], row["prediction"]) for row in csv.DictReader(stream, delimiter="\t")]
+
+
+def read_scores(path: Path, task: Task) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Read class ids of predictions (N,) and labels (N,), -1 where unknown, and scores (N, C) of `write_predictions`.
+
+    Scores have six significant digits. Raises DataError for a file that cannot be read or is of another task.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            header, *rows = csv.reader(stream, delimiter="\t")
+        if header != ["index", "prediction", "label", *(f"score_{name}" for name in task.labels)]:
+            raise ValueError(f"its columns are {', '.join(map(repr, header))[:200]}")
+        ids = {name: at for at, name in enumerate(task.labels)}
+        classes = [[ids[row[1]], ids[row[2]] if row[2] else -1] for row in rows]
+        scores = np.array([row[3:] for row in rows], np.float64).reshape(len(rows), len(task.labels))
+    except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be used ({error!s:.200}). Write it again with `ftsys predict`.") from error
+    predictions_N, labels_N = np.array(classes, np.int64).reshape(-1, 2).T
+    return predictions_N, labels_N, scores
+
+
+@dataclass(frozen=True)
+class LabelledPredictions:
+    """Predictions and labels of a split, both (N,) in the order of `ids`, int64 (N,): class ids, or float64 numbers.
+
+    `labels` is None where the split has none.
+    """
+
+    ids: npt.NDArray[np.int64]
+    predictions: npt.NDArray[Any]
+    labels: npt.NDArray[Any] | None
+
+
+def read_labelled(path: Path, task: Task) -> LabelledPredictions:
+    """Read a file of `write_predictions`. Raises RunFolderError for a missing file, and for one that is damaged."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t", strict=True))
+        columns = {name: [row[name] for row in rows] for name in ("index", "prediction", "label")}
+        labelled = bool(rows) and all(columns["label"])
+        labels = _values(columns["label"], task) if labelled else None
+        return LabelledPredictions(np.array(columns["index"], np.int64), _values(columns["prediction"], task), labels)
+    except FileNotFoundError:
+        raise RunFolderError(f"{str(path)!r} is not there, though its run is finished: start the run anew.") from None
+    except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
+        raise RunFolderError(f"{str(path)!r} is damaged ({error}): `ftsys predict` writes it again.") from error
+
+
+def _values(cells: Sequence[str], task: Task) -> npt.NDArray[Any]:
+    """Return numbers for a regression, else the classes' ids. Raises KeyError for a name that is no class."""
+    if task.regression:
+        return np.array(cells, np.float64)
+    ids = {name: number for number, name in enumerate(task.labels)}
+    return np.array([ids[cell] for cell in cells], np.int64)
 
 
 def write_submission(
@@ -112,11 +183,24 @@ def _ordered(indexes: npt.ArrayLike) -> npt.NDArray[np.int64]:
 def _cells(values: npt.ArrayLike, rows: npt.NDArray[np.int64], task: Task) -> list[str]:
     """Return class names, or numbers that read back as the same float64; an unknown value gives an empty cell."""
     values_N = np.asarray(values)
+    if task.multi_label:
+        return _label_cells(values_N[rows], task)
     if values_N.shape != rows.shape:
         raise ValueError(f"{values_N.shape} values for {rows.shape} indexes")
     if task.regression:
         return ["" if value != value else repr(float(value)) for value in values_N[rows].tolist()]
     return [task.labels[value] if value >= 0 else "" for value in values_N[rows].tolist()]
+
+
+def _label_cells(values_NC: npt.NDArray[np.generic], task: Task) -> list[str]:
+    """Return the names of each row's labels as a run reads them: "joy;anger", "[]" for none, "" for unknown labels."""
+    plain = not any(mark in name for name in task.labels for mark in ";|,[")
+    cells = []
+    for row in values_NC.tolist():
+        names = [name for name, value in zip(task.labels, row, strict=True) if value > 0]
+        known = "[]" if not names else ";".join(names) if plain else json.dumps(names, ensure_ascii=False)
+        cells.append("" if row[0] == -1 and values_NC.dtype.kind == "i" else known)
+    return cells
 
 
 def _write_tsv(path: Path | str, header: Sequence[str], columns: Sequence[Sequence[object]]) -> None:

@@ -1,4 +1,4 @@
-"""Writes and reads results.json, and writes the model card of a finished run."""
+"""Writes and reads results.json."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,47 +72,3 @@ def read_results(output_dir: Path | str) -> dict[str, Any] | None:
             f"{str(path)!r} is damaged ({error}). Remove it to go on from the last checkpoint, "
             "or start from the beginning with --overwrite."
         ) from error
-
-
-def model_card(results: Mapping[str, Any], *, synthetic: bool = False) -> str:
-    """Return the text of the model folder's README.md: origin, metrics and use of the model.
-
-    `synthetic` adds a note that the training data is synthetic.
-    """
-    note = (
-        "\n**The training data is synthetic**: sentence pairs generated from a grammar. The model shows that the "
-        "software works; it is not meant for use.\n"
-        if synthetic
-        else ""
-    )
-    table = [
-        f"| {split} | {name} | {_cell(value)} |"
-        for split, found in results["metrics"].items()
-        for name, value in found.items()
-        if name != "examples"
-    ]
-    return f"""---
-library_name: transformers
-pipeline_tag: text-classification
-tags: [ftsys]
----
-
-# {Path(str(results["model"])).name} fine-tuned on {results["task"]}
-{note}
-| split | metric | value |
-|---|---|--:|
-{chr(10).join(table)}
-
-Made by ftsys from `{results["model"]}`: {results["epochs"]:g} epochs, {results["steps"]} steps of
-{results["global_batch"]} examples, {results["precision"]}, seed {results["seed"]}.
-
-```python
-from transformers import pipeline
-
-classify = pipeline("text-classification", "PATH_OF_THIS_FOLDER")
-```
-"""
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "null" if value is None else str(value)

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftsys.errors import DONE, FAILED, FtsysError
+from ftsys.errors import DONE, FAILED, STOPPED_EARLY, FtsysError
 from ftsys.ranks import is_main_rank
+from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.status import STATE_OF, read_status_after_crash, write_status
 
 
@@ -51,3 +52,22 @@ class StatusWriter:
             self.write(FAILED, f"{type(error).__name__}: {error}")
             raise
         self.write(DONE, "")
+
+
+def correct_status(folder: Path, before: int, exit_status: int, reason: str) -> None:
+    """Write how a start ended, if its own ranks could not: they were killed, or stopped because another rank failed.
+
+    `before`: the run folder's highest attempt before the start. What ranks wrote about an end of their own is kept.
+    Raises StorageError.
+    """
+    attempt, former = highest_attempt(folder), read_status_after_crash(folder)
+    mine = former.get("attempt") == attempt
+    told = former.get("exit") if mine else None
+    if (
+        exit_status == DONE
+        or attempt <= before
+        or (told is not None and (told != STOPPED_EARLY or exit_status == STOPPED_EARLY))
+    ):
+        return
+    phase, step = (former.get("phase", "prepare"), former.get("step", 0)) if mine else ("prepare", 0)
+    write_status(folder, STATE_OF.get(exit_status, "failed"), exit_status, reason, phase, step, attempt)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import shutil
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -10,27 +11,34 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from ftsys.config import RunConfig
 from ftsys.data.bundle import model_folder_of
-from ftsys.distributed import decided_by_rank_0
+from ftsys.distributed import all_gather_object, decided_by_rank_0
 from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
+from ftsys.model_files.config import ADAPTED_CONFIG
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
 from ftsys.run_folder.environment import commit, versions
-from ftsys.run_folder.layout import MODEL, TRAINER_STATE, predictions_file
-from ftsys.run_folder.predictions import scores_from_logits, write_predictions, write_submission
-from ftsys.run_folder.results import model_card, write_results
+from ftsys.run_folder.layout import ADAPTER, MODEL, MODEL_CARD, TRAINER_STATE, predictions_file
+from ftsys.run_folder.model_card import model_card
+from ftsys.run_folder.predictions import scores_of, write_predictions, write_submission
+from ftsys.run_folder.rank_facts import RankFacts, write_rank_facts
+from ftsys.run_folder.results import write_results
 from ftsys.tasks import Task
+from ftsys.train.callbacks.matmul_samples import MatmulSamples, share_of_peak
 from ftsys.train.checkpoint.files import write_safetensors
-from ftsys.train.checkpoint.state_dict import export_state
+from ftsys.train.checkpoint.state_dict import FullState, export_state
 from ftsys.train.optimizer.master_adamw import masters_of
-from ftsys.train.perf.matmul_rate import matmul_rate
 from ftsys.train.session import Session
+from ftsys.train.trainable.lora import base_name, merged, save_adapter
 from ftsys.train.trainer.predictions import EvaluationStopped, Predictions
 from ftsys.train.trainer.trainer import Trainer
 from ftsys.train.trainer.training_step import parameters_outside_embeddings
 
-COMPUTED_IN = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+FINAL_SAMPLES = 3
+"""Samples of the matrix-product rate after the training."""
 """Type of the factors of a matrix product, by a plan's precision."""
 
 
@@ -40,10 +48,12 @@ def finish(session: Session) -> dict[str, Any]:
     Raises StoppedEarly after a signal.
     """
     metrics, speed = _predict_splits(session)
-    save_plain_model(session.trainer, session.folder / MODEL)
-    rate = matmul_rate(COMPUTED_IN[session.plan.precision], session.trainer.args.device)
-    results = _results(session, metrics, rate) | {"evaluation_speed": speed}
-    decided_by_rank_0(lambda: _write(session, results))
+    _save_model(session)
+    for _ in range(FINAL_SAMPLES):
+        session.matmul_samples.add(session.trainer.args.device)
+    results = _results(session, metrics) | {"evaluation_speed": speed}
+    ranks = all_gather_object(_facts_of_rank(session))
+    decided_by_rank_0(lambda: _write(session, results, ranks))
     return results
 
 
@@ -93,7 +103,7 @@ def split_metrics(task: Task, found: Predictions, split: Any) -> dict[str, float
     examples = {"examples": len(split)}
     if not split.labelled:
         return dict(examples)
-    predictions = predictions_from_logits(found.logits, task.regression)
+    predictions = predictions_from_logits(found.logits, task.regression, task.multi_label)
     loss = float(np.mean(found.losses, dtype=np.float64))
     return compute(task.metrics, predictions, split.labels) | {"loss": loss} | examples
 
@@ -101,12 +111,28 @@ def split_metrics(task: Task, found: Predictions, split: Any) -> dict[str, float
 def write_split_predictions(folder: Path, task: Task, name: str, found: Predictions, split: Any) -> None:
     """Write predictions/SPLIT.tsv, and the GLUE server's file for a test split of a GLUE task."""
     ids = np.arange(len(split))
-    predictions = predictions_from_logits(found.logits, task.regression)
+    predictions = predictions_from_logits(found.logits, task.regression, task.multi_label)
     labels = split.labels if split.labelled else None
-    scores = None if task.regression else scores_from_logits(found.logits)
-    write_predictions(predictions_file(folder, name), ids, predictions, labels, scores, task)
+    write_predictions(predictions_file(folder, name), ids, predictions, labels, scores_of(found.logits, task), task)
     if name in task.test_splits:
         write_submission(folder, task, name, ids, predictions)
+
+
+def _save_model(session: Session) -> None:
+    """Write OUTPUT_DIR/model, and with `[lora]` the adapter, there or in OUTPUT_DIR/adapter. Collective."""
+    trainer, lora, folder = session.trainer, session.run.lora, session.folder
+    state = export_state(trainer.model_wrapped, masters_of(trainer.optimizer))
+    if trainer.args.process_index != 0:
+        return
+    state.weights |= session.originals
+    if lora.r is not None:
+        adapter = folder / (ADAPTER if lora.merge else MODEL)
+        with storage_errors(adapter):
+            save_adapter(adapter, trainer.model, state.weights, lora, base_name(session.run))
+            atomic_write_json(adapter / ADAPTED_CONFIG, plain_config(trainer.model).to_dict())
+        state.weights = merged(state.weights, lora)
+    if lora.r is None or lora.merge:
+        write_plain_model(trainer.model, state, folder / MODEL)
 
 
 def save_plain_model(trainer: Trainer, folder: Path) -> None:
@@ -116,13 +142,22 @@ def save_plain_model(trainer: Trainer, folder: Path) -> None:
     newest one.
     """
     state = export_state(trainer.model_wrapped, masters_of(trainer.optimizer))
-    if trainer.args.process_index != 0:
-        return
-    config = copy.deepcopy(trainer.model.config)
-    config.dtype = torch.float32  # that of the masters, whatever the engine computed in
-    config.architectures = [type(trainer.model).__name__]
+    if trainer.args.process_index == 0:
+        write_plain_model(trainer.model, state, folder)
+
+
+def plain_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """Return the config of the model that is written: its precision is that of the masters."""
+    config = copy.deepcopy(model.config)
+    config.dtype = torch.float32  # whatever the engine computed in
+    config.architectures = [type(model).__name__]
+    return config
+
+
+def write_plain_model(model: PreTrainedModel, state: FullState, folder: Path) -> None:
+    """Write the config of `model` and the weights of `state`. Raises StorageError."""
     with storage_errors(folder):
-        config.save_pretrained(folder)
+        plain_config(model).save_pretrained(folder)
         tensors = {name: tensor.cpu() for name, tensor in (state.weights | state.buffers).items()}
         _replace_weights(folder / "model.safetensors", tensors)
 
@@ -137,7 +172,7 @@ def _replace_weights(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float) -> dict[str, Any]:
+def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str, Any]:
     run, plan, trainer, view = session.run, session.plan, session.trainer, session.trainer.parts.packing.view
     started = psutil.Process().create_time()
     timing = session.timing | {"eval_s": trainer.parts.evaluator.seconds, "total_s": time.time() - started}
@@ -155,10 +190,12 @@ def _results(session: Session, metrics: dict[str, dict[str, float]], rate: float
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
         "seed": run.train.seed,
-        "throughput": _throughput(trainer, timing["train_s"], rate),
+        **trained_results(run),
+        "throughput": _throughput(trainer, timing["train_s"], session.matmul_samples),
         "timing": timing,
         "versions": versions(),
         "commit": commit(),
+        **_weights(session),
         "data": run.data.source,
         "store": str(session.store.path),
         "store_fingerprint": session.store.fingerprint,
@@ -174,8 +211,27 @@ def _best(session: Session) -> dict[str, Any]:
     return {"best": {"metric": name, "value": state.best_metric, "step": state.best_global_step}}
 
 
-def _throughput(trainer: Trainer, seconds: float, rate: float) -> dict[str, float]:
-    """Return figures of this attempt's training; useful FLOPs are 6 x parameters outside embeddings x real tokens."""
+def _weights(session: Session) -> dict[str, dict[str, float]]:
+    """Return the weight of each label by name, where the loss has any."""
+    values = session.trainer.parts.data_path.class_weights.values
+    return {} if values is None else {"class_weights": dict(zip(session.task.labels, values, strict=True))}
+
+
+def trained_results(run: RunConfig) -> dict[str, Any]:
+    """Return the settings that decide which weights were trained, and their rates; none where all were, at one rate."""
+    lora, train = run.lora, run.train
+    return {
+        **({"lora": lora.model_dump(mode="json")} if lora.r is not None else {}),
+        **({"freeze": list(train.freeze)} if train.freeze else {}),
+        **({"layer_decay": train.layer_decay} if train.layer_decay < 1 else {}),
+    }
+
+
+def _throughput(trainer: Trainer, seconds: float, samples: MatmulSamples) -> dict[str, float | None]:
+    """Return figures of this attempt's training; useful FLOPs are 6 x parameters outside embeddings x real tokens.
+
+    "mfu" is their part of the best measured rate of matrix products, None where that was measured too low.
+    """
     meter = trainer.parts.step.meter
     tokens_per_s = meter.total_tokens / max(seconds, 1e-9)
     flops = 6 * parameters_outside_embeddings(trainer.model) * tokens_per_s
@@ -184,19 +240,28 @@ def _throughput(trainer: Trainer, seconds: float, rate: float) -> dict[str, floa
         "samples_per_s": meter.total_examples / max(seconds, 1e-9),
         "padding_fraction": meter.padding_fraction,
         "useful_tflops": flops / 1e12,
-        "mfu": flops / rate,
-        "matmul_tflops": rate / 1e12,
+        "mfu": share_of_peak(flops, samples.best),
+        "matmul_tflops": samples.best / 1e12,
+        "matmul_samples": len(samples.rates),
     }
 
 
-def _write(session: Session, results: dict[str, Any]) -> None:
+def _facts_of_rank(session: Session) -> RankFacts:
+    """Return this rank's tokens and memory in this attempt, with the numbers of its steps in the whole run."""
+    meter, trainer = session.trainer.parts.step.meter, session.trainer
+    before = trainer.state.global_step - meter.steps
+    steps = [(before + step, tokens, memory) for step, tokens, memory in meter.history]
+    return RankFacts(trainer.args.process_index, socket.gethostname(), meter.own_tokens, meter.computed_tokens, steps)
+
+
+def _write(session: Session, results: dict[str, Any], ranks: list[RankFacts]) -> None:
     source, model_folder = model_folder_of(session.run), session.folder / MODEL
     with storage_errors(model_folder):
         for name in TOKENIZER_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, model_folder / name)
-    synthetic = results["data"] == "synthetic"
-    card = results | {"global_batch": session.plan.global_size or f"{session.plan.global_tokens:,} tokens as"}
-    atomic_write_text(model_folder / "README.md", model_card(card, synthetic=synthetic))
+    atomic_write_text(model_folder / MODEL_CARD, model_card(results, session.run, session.task))
     atomic_write_json(session.folder / TRAINER_STATE, dataclasses.asdict(session.trainer.state))
+    if len(ranks) > 1:
+        write_rank_facts(session.folder, ranks)
     write_results(session.folder, results, session.claim.attempt)

@@ -17,6 +17,7 @@ from ftsys.integrity import damage_of
 from ftsys.run_folder.layout import PLAN
 from ftsys.train.checkpoint.catalog import Checkpoint, complete_checkpoints
 from ftsys.train.checkpoint.files import read_json
+from ftsys.train.perf.product_rates import product_rates
 from ftsys.train.scheduler_world import ALONE
 from launcher.planner.deepspeed_config import user_json_of
 from launcher.planner.model_shape import ModelShape
@@ -25,10 +26,10 @@ from launcher.planner.plan import Plan, World, make_plan, this_machine
 GIB = 2**30
 
 
-def rank_world() -> World:
-    """Return the world that this rank's environment and torch report."""
+def rank_world(measured: bool = False) -> World:
+    """Return the world that this rank's environment and torch report; with a CPU's `measured` rates where asked."""
     if not torch.cuda.is_available():
-        return this_machine(os.environ, device="cpu")
+        return this_machine(os.environ, device="cpu", rates=product_rates() if measured else None)
     return this_machine(
         os.environ, device="cuda", bf16_supported=torch.cuda.is_bf16_supported(False), device_memory=_smallest_memory()
     )
@@ -46,7 +47,7 @@ def resolve_plan(run: RunConfig, train_split: StoreSplit, packed: bool, model: M
     `model` is the shape of the model that is trained; None where it is not known: then no choice depends on memory.
     """
     user_json = user_json_of(run)
-    world, rows = rank_world(), len(train_split)
+    world, rows = rank_world(measured=run.engine.precision != "fp32"), len(train_split)
     plan = make_plan(run, world, train_rows=rows, packed=packed, deepspeed_json=user_json, model=model)
     if plan.global_tokens is None:
         return plan

@@ -1,5 +1,6 @@
 """Checks a run before its folder is claimed: splits, settings, training labels and disk space."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ftsys.config import RunConfig
+from ftsys.data.class_weights import class_weights
 from ftsys.data.store.reader import Store, StoreSplit
 from ftsys.errors import ConfigError, DataError
 from ftsys.run_folder.layout import CHECKPOINTS, MODEL
@@ -38,17 +40,36 @@ def check_before_claim(run: RunConfig, task: Task, store: Store) -> list[str]:
         )
     split = store.splits[str(task.train_split)]
     _check_labels(split, task)
+    class_weights(run.train.class_weights, task, split)
+    _check_peft(run)
     # The plan itself is made once the model is loaded: this one only finds settings that cannot work here.
     make_plan(run, this_machine(os.environ), train_rows=len(split), deepspeed_json=user_json_of(run))
     return [*_doubtful_rows(store, task), *_disk_space(run)]
 
 
+def _check_peft(run: RunConfig) -> None:
+    """Raise ConfigError where adapters are asked for and peft is not installed."""
+    if run.lora.r is not None and importlib.util.find_spec("peft") is None:
+        raise ConfigError(f"lora.r={run.lora.r} needs the package peft. Run: pip install 'ftsys[lora]'.")
+
+
 def _check_labels(split: StoreSplit, task: Task) -> None:
     found = _labels_of(split, task)
-    if len(found) < 2:
+    if task.multi_label:
+        _check_label_sets(split)
+    elif len(found) < 2:
         raise DataError(
             f"split {split.name!r}: its {_rows(split)} all have the label {found[0]!r}: a model learns nothing from "
             "them. Give rows with two labels or more, or correct task.label_column."
+        )
+
+
+def _check_label_sets(split: StoreSplit) -> None:
+    labels_NC = np.asarray(split.labels)
+    if (labels_NC == labels_NC[0]).all():
+        raise DataError(
+            f"split {split.name!r}: its {_rows(split)} all have the same labels: a model learns nothing from them. "
+            "Give rows with different labels, or correct task.label_column (or task.label_columns)."
         )
 
 
@@ -58,13 +79,24 @@ def _doubtful_rows(store: Store, task: Task) -> Iterator[str]:
     if missing:
         yield f"no row of {train.name!r} has the label {' or '.join(missing)}: the model cannot learn it"
     for split in (store.splits[name] for name in task.evaluation_splits if name in store.splits):
-        if split.labelled and len(found := _labels_of(split, task)) == 1:
+        if split.labelled and task.multi_label:
+            yield from _never(split, task)
+        elif split.labelled and len(found := _labels_of(split, task)) == 1:
             yield f"in {split.name!r}, {_rows(split)} all have the label {found[0]!r}: its metrics say little"
+
+
+def _never(split: StoreSplit, task: Task) -> Iterator[str]:
+    names = [repr(name) for name in task.labels if name not in _labels_of(split, task)]
+    if names:
+        yield f"no row of {split.name!r} has the label {' or '.join(names)}: it counts as 0 in means over the labels"
 
 
 def _labels_of(split: StoreSplit, task: Task) -> list[str | float]:
     """Return the names of the classes that occur; for a regression the smallest and the largest number."""
     labels_N = np.asarray(split.labels)
+    if task.multi_label:
+        occurs_C = (labels_N > 0).any(axis=0).tolist()
+        return [name for name, occurs in zip(task.labels, occurs_C, strict=True) if occurs]
     if task.regression:
         return sorted({float(labels_N.min()), float(labels_N.max())})
     counts_C = np.bincount(labels_N, minlength=len(task.labels))
@@ -84,7 +116,7 @@ def _disk_space(run: RunConfig) -> Iterator[str]:
     free = free_bytes(folder)
     if free is None:
         return
-    least, most = bytes_at_least(run, shape.parameters), bytes_at_most(run, shape.parameters)
+    least, most = (count(run, shape.parameters, shape.frozen_parameters) for count in (bytes_at_least, bytes_at_most))
     if free < least:
         raise ConfigError(
             f"output_dir={run.output_dir!r}: {size_text(free)} of disk space are free, and the run writes at least "

@@ -23,7 +23,7 @@ from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.tasks import Task
-from ftsys.train.fault_tolerance.signals import Interruption
+from ftsys.train.fault_tolerance.signals import Interruption, stop_with_launcher
 from ftsys.train.perf.numa import bind_near_gpu
 from ftsys.train.preflight import check_before_claim, check_trainable
 from launcher.planner.plan import this_machine
@@ -39,9 +39,10 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
     """
     task = resolve_task(run)
     check_trainable(task)
-    check_metric_names(task.metrics, task.regression)
+    check_metric_names(task.metrics, task.regression, multi_label=task.multi_label)
     folder, interruption = Path(run.output_dir), Interruption()
     with interruption.watching():
+        stop_with_launcher(os.environ)
         claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=CHECK_ONLY)
         if claim.finished:
             _say_done(folder)

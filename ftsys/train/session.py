@@ -8,13 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from ftsys.config import RunConfig, dump_toml, run_identity
 from ftsys.console import printer
 from ftsys.data.bundle import model_folder_of
+from ftsys.data.class_weights import Setting, class_weights
 from ftsys.data.store.reader import Store
 from ftsys.distributed import decided_by_rank_0
 from ftsys.fast_import.hooks import end_fast_import
@@ -24,11 +28,13 @@ from ftsys.models.packed import why_not_packable
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.run_folder.claim import Claim
+from ftsys.run_folder.data_facts import DataFacts, write_data_facts
 from ftsys.run_folder.environment import environment
 from ftsys.run_folder.layout import CHECKPOINTS, DEEPSPEED, ENVIRONMENT, PLAN, RUN_FILE, TENSORBOARD
 from ftsys.tasks import Task
 from ftsys.train.callbacks.early_stopping import EarlyStop
 from ftsys.train.callbacks.graceful_stop import GracefulStop
+from ftsys.train.callbacks.matmul_samples import MatmulSamples
 from ftsys.train.callbacks.metrics import MetricsLog
 from ftsys.train.callbacks.progress import ProgressCallback
 from ftsys.train.callbacks.status import StatusCallback
@@ -45,6 +51,7 @@ from ftsys.train.planning import (
     resolve_plan,
 )
 from ftsys.train.setup import check_recomputable, deepspeed_settings, load_model, metrics_of, training_arguments
+from ftsys.train.trainable.choose import choose_trained, frozen_weights, trained_share
 from ftsys.train.trainer.checkpointers.run_folder import Attempt, RunFolderCheckpointer
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.predictions import EvaluationStopped
@@ -52,7 +59,10 @@ from ftsys.train.trainer.trainer import Trainer
 from launcher.planner.deepspeed_config import to_text, user_json_of
 from launcher.planner.deepspeed_notes import notes_on_json
 from launcher.planner.model_shape import known_shape
+from launcher.planner.model_shape.trained import trained_shape
 from launcher.planner.plan import Plan
+
+COMPUTED_IN = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def say(line: str) -> None:
@@ -79,6 +89,9 @@ class Session:
     folder: Path
     fresh: list[str]
     """Names of weights that were not pre-trained."""
+    matmul_samples: MatmulSamples
+    originals: dict[str, Tensor]
+    """Frozen weights in float32, by name, on the first rank: those of the model may be rounded while it is trained."""
     timing: dict[str, float] = field(default_factory=dict)
     """Seconds by phase."""
 
@@ -104,7 +117,9 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     quiet_libraries()
     folder, train_split = watchdog.status_writer.folder, store.splits[str(task.train_split)]
     model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head)
-    shape, packed = known_shape(model.config.to_dict(), task.num_outputs), why_not_packable(model) is None
+    shape = trained_shape(known_shape(model.config.to_dict(), task.num_outputs), run)
+    choose_trained(model, run, fresh)
+    originals, packed = frozen_weights(model) if is_main_rank() else {}, why_not_packable(model) is None
     plan = former_plan(run, folder / CHECKPOINTS) or resolve_plan(run, train_split, packed=packed, model=shape)
     check_recomputable(model, plan)
     if plan.backend == "deepspeed":
@@ -115,13 +130,15 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     stopping, progress = GracefulStop(watchdog.interruption), ProgressCallback()
     hooks = run_hooks(stopping, progress)
     checkpointer = RunFolderCheckpointer(_attempt(run, plan, claim, folder), hooks)
-    callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress]
+    samples = MatmulSamples(COMPUTED_IN[plan.precision])
+    callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress, samples]
     callbacks += [EarlyStop.of(run.train.early_stopping)] if run.train.early_stopping else []
-    trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks)
+    trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks, run.train.class_weights)
     watchdog.begin(arguments.process_index, arguments.world_size)
     packed = trainer.parts.packing.view is not None
     smaller = partial(plan_with_micro_tokens, run, train_split, packed=packed, model=shape)
-    return Session(run, task, store, claim, plan, smaller, trainer, checkpointer, stopping, progress, folder, fresh)
+    parts = (trainer, checkpointer, stopping, progress, folder, fresh, samples, originals)
+    return Session(run, task, store, claim, plan, smaller, *parts)
 
 
 def run_hooks(stopping: GracefulStop, progress: ProgressCallback | None = None) -> RunHooks:
@@ -155,6 +172,7 @@ def _trainer(
     callbacks: list[TrainerCallback],
     checkpointer: RunFolderCheckpointer,
     hooks: RunHooks,
+    weights: Setting,
 ) -> Trainer:
     evaluated = {name: store.splits[name] for name in task.evaluation_splits if name in store.splits}
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(arguments.output_dir) / TENSORBOARD))
@@ -167,6 +185,7 @@ def _trainer(
         callbacks=callbacks,
         checkpointer=checkpointer,
         hooks=hooks,
+        class_weights=class_weights(weights, task, store.splits[str(task.train_split)]),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -223,6 +242,8 @@ def _write_plan(session: Session) -> None:
     atomic_write_text(folder / RUN_FILE, dump_toml(session.run))
     atomic_write_text(folder / PLAN, plan.to_json())
     atomic_write_json(folder / ENVIRONMENT, environment())
+    lengths = {name: np.bincount(split.lengths).tolist() for name, split in session.store.splits.items()}
+    write_data_facts(folder, DataFacts(str(session.store.path), session.store.fingerprint, lengths))
     if plan.backend == "deepspeed":
         atomic_write_text(folder / DEEPSPEED, to_text(session.trainer.args.deepspeed))
 
@@ -254,6 +275,8 @@ def _describe(session: Session) -> None:
             say(f"nothing is compiled, because {packing.eager_because}")
     else:
         say(f"padded batches, because {packing.padded_because}")
+    if session.originals:
+        say(trained_share(trainer.model))
     if session.fresh:
         rows = len(session.store.splits[str(session.task.train_split)])
         names = ", ".join(session.fresh)

@@ -15,9 +15,10 @@ from ftsys.metrics import METRICS, compute, predictions_from_logits
 from ftsys.model_files.config import model_config
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.models.families import check_has_classifier
-from ftsys.tasks import Task
+from ftsys.tasks import Kind, Task
 from ftsys.train.head import fit_head
 from ftsys.train.planning import rank_world
+from ftsys.train.trainable.adapter_files import add_adapter_weights, base_folder, is_adapter
 from ftsys.train.trainer.arguments import TrainingArguments
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.trainer import Trainer
@@ -26,6 +27,12 @@ from launcher.planner.model_shape import not_recomputable
 from launcher.planner.plan import Plan, make_plan
 
 STEPS_BETWEEN_LOGS = 10
+PROBLEM_TYPES: dict[Kind, str] = {
+    "class": "single_label_classification",
+    "number": "regression",
+    "labels": "multi_label_classification",
+}
+"""transformers' names of the kinds of tasks, as config.json has them."""
 
 
 def training_arguments(run: RunConfig, plan: Plan, task: Task) -> TrainingArguments:
@@ -64,6 +71,7 @@ def _schedule(run: RunConfig) -> dict[str, Any]:
     return {
         **length,
         "learning_rate": train.learning_rate,
+        "layer_decay": train.layer_decay,
         "seed": train.seed,
         "max_nonfinite_steps": train.max_nonfinite_steps,
         **_every("eval", train.eval_every),
@@ -173,19 +181,23 @@ def load_model(folder: Path, task: Task, seed: int, head: str = "auto") -> tuple
     check_has_classifier(model_config(folder).get("model_type"))
     set_seed(seed)
     names = dict(enumerate(task.labels)) if task.labels else {0: "score"}
-    with model_load_errors(folder):
+    weights = base_folder(folder) if is_adapter(folder) else folder
+    with model_load_errors(weights):
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
+            weights,
             num_labels=task.num_outputs,
             id2label=names,
             label2id={name: index for index, name in names.items()},
-            problem_type="regression" if task.regression else "single_label_classification",
+            problem_type=PROBLEM_TYPES[task.kind],
             dtype=torch.float32,
             output_loading_info=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
         )
-    _refuse_without_weights(folder, model, set(info["missing_keys"]))
+    _refuse_without_weights(weights, model, set(info["missing_keys"]))
+    if weights != folder:
+        add_adapter_weights(model, folder)
+        return model, fit_head(model, folder, task, head, [])
     mismatched = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
     return model, fit_head(model, folder, task, head, sorted([*info["missing_keys"], *mismatched]))
 
@@ -204,7 +216,7 @@ def metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
     """Return the function that the Trainer calls with all logits and labels of a split, on rank 0."""
 
     def compute_metrics(found: EvalPrediction) -> dict[str, float]:
-        predictions = predictions_from_logits(found.predictions, task.regression)
+        predictions = predictions_from_logits(found.predictions, task.regression, task.multi_label)
         return compute(task.metrics, predictions, found.label_ids)
 
     return compute_metrics

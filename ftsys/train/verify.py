@@ -1,4 +1,4 @@
-"""Implements `ftsys verify`: compares stores, bundles and checkpoints, byte by byte, with their manifests."""
+"""Implements `ftsys verify`: compares stores, bundles and checkpoints with their manifests, byte by byte."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from ftsys.data.bundle import BUNDLE_NAME, verify_bundle
 from ftsys.data.store.index import INDEX_NAME
 from ftsys.data.store.reader import verify_store
 from ftsys.errors import BAD_INPUT, DONE, ConfigError
+from ftsys.run_folder.glue_submission import check_submission
 from ftsys.run_folder.layout import CHECKPOINTS
 from ftsys.train.checkpoint.catalog import verify_checkpoint
 
@@ -14,11 +15,14 @@ from ftsys.train.checkpoint.catalog import verify_checkpoint
 def verify(path: str) -> int:
     """Print each damage, or that all is whole; returns 0 or 2.
 
-    `path` is a store, a bundle, a checkpoint, or a run folder. Raises ConfigError for any other.
+    `path` is a store, a bundle, a checkpoint, a run folder, or a zip for the GLUE server, whose format is checked.
+    Raises ConfigError for any other.
     """
     folder = Path(path)
     found: dict[Path, list[str]] = {}
-    if (folder / INDEX_NAME).exists():
+    if folder.suffix == ".zip":
+        found[folder] = check_submission(folder)
+    elif (folder / INDEX_NAME).exists():
         found[folder] = verify_store(folder)
     elif (folder / BUNDLE_NAME).exists():
         found[folder] = verify_bundle(folder)

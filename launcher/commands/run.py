@@ -13,6 +13,7 @@ from ftsys.errors import STOPPED_EARLY, ConfigError
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.layout import LOGS
 from ftsys.run_folder.status import exit_of_this_start
+from ftsys.run_folder.status_writer import correct_status
 from launcher.backends.agents import AgentConnection, Event, local_agents, slurm_agents, ssh_agents
 from launcher.backends.machines import Machines, world_of
 from launcher.backends.select import Choice, port_seed
@@ -67,11 +68,14 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
         say(announcement(choice, world, launch, ready))
         controller.start(launch, machines.hosts)
         controller.wait()
-    return _report(controller, exit_of_this_start(folder, before), Path(launch.logs))
+    return _report(controller, folder, before, Path(launch.logs))
 
 
-def _report(controller: Controller, written: int | None, logs: Path) -> int:
+def _report(controller: Controller, folder: Path, before: int, logs: Path) -> int:
+    """Say how the start ended, correct status.json where the ranks could not know it, and return the exit status."""
+    written = exit_of_this_start(folder, before)
     outcome = outcome_of(controller.rank_exits, written, controller.stop_signal, controller.start_failure)
+    correct_status(folder, before, outcome.status, outcome.told)
     for line in closing_lines(outcome, logs, controller.start_failure):
         say(line)
     return outcome.status

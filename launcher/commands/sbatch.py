@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
@@ -26,13 +27,18 @@ def add_parser(commands: SubParsers) -> None:
     """Declare the command's options."""
     parser = add_run_file_command(commands, "sbatch")
     parser.add_argument("--dry-run", action="store_true", help="print the script and submit nothing")
-    _add_resource_options(parser)
-    _add_restart_options(parser)
-    _add_environment_options(parser)
+    add_job_options(parser)
     parser.set_defaults(command=command)
 
 
-def _add_resource_options(parser: argparse.ArgumentParser) -> None:
+def add_job_options(parser: argparse._ActionsContainer) -> None:
+    """Declare the options that `job_of` reads: resources, restarts and the environment of a job."""
+    _add_resource_options(parser)
+    _add_restart_options(parser)
+    _add_environment_options(parser)
+
+
+def _add_resource_options(parser: argparse._ActionsContainer) -> None:
     add = parser.add_argument
     add("--nodes", type=int, metavar="N", help="number of nodes (default: launch.nodes)")
     add("--gpus-per-node", type=int, metavar="N", help="GPUs of each node (default: launch.gpus_per_node)")
@@ -51,7 +57,7 @@ def _add_resource_options(parser: argparse.ArgumentParser) -> None:
         add(f"--{name}", default="", help="passed to sbatch")
 
 
-def _add_restart_options(parser: argparse.ArgumentParser) -> None:
+def _add_restart_options(parser: argparse._ActionsContainer) -> None:
     seconds, restarts = Job.warning_seconds, Job.max_restarts
     add = parser.add_argument
     add(
@@ -70,7 +76,7 @@ def _add_restart_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_environment_options(parser: argparse.ArgumentParser) -> None:
+def _add_environment_options(parser: argparse._ActionsContainer) -> None:
     add = parser.add_argument
     add("--venv", default="", metavar="FOLDER", help="virtual environment (default: the active one, else .venv)")
     add(
@@ -90,11 +96,8 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     Raises ConfigError for a run that cannot work, LaunchError for a value that cannot be passed on.
     """
     run = load_run(options.run, overrides)
-    job = _with_cpus(_job(options, run, overrides))
+    job = job_of(options, run, options.run, overrides)
     text = render(job)
-    _check_venv(options.venv, options.dry_run)
-    if not options.gres:
-        _check_world(run, job)
     if options.dry_run:
         show(text, end="")
         return DONE
@@ -111,15 +114,27 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     return DONE
 
 
-def _job(options: argparse.Namespace, run: RunConfig, overrides: list[str]) -> Job:
+def job_of(options: argparse.Namespace, run: RunConfig, run_file: str, overrides: Sequence[str]) -> Job:
+    """Return the job that the options of `add_job_options` describe.
+
+    Raises ConfigError for a run that cannot work on its nodes, LaunchError for options that do not fit together.
+    """
+    job = _with_cpus(_job(options, run, run_file, overrides))
+    _check_venv(options.venv, options.dry_run)
+    if not options.gres:
+        _check_world(run, job)
+    return job
+
+
+def _job(options: argparse.Namespace, run: RunConfig, run_file: str, overrides: Sequence[str]) -> Job:
     gpus = options.gpus_per_node if options.gpus_per_node is not None else run.launch.gpus_per_node
     if options.cpu and (options.gres or options.gpus_per_node):
         raise LaunchError("--cpu asks for no GPU: leave it out, or leave out --gres and --gpus-per-node.")
     if not options.cpu and not options.gres and gpus == "auto":
         raise LaunchError("the number of GPUs on each node is not set: write --gpus-per-node N, --gres, or --cpu.")
     return Job(
-        name=options.job_name or Path(options.run).stem,
-        arguments=(options.run, *overrides),
+        name=options.job_name or Path(run_file).stem,
+        arguments=(run_file, *overrides),
         folder=str(Path.cwd()),
         run_folder=str(Path(run.output_dir).absolute()),
         scripts=str(shipped("slurm/job.sh").parent),

@@ -80,9 +80,11 @@ def precision_of(run: RunConfig, world: World, settled: Mapping[str, Any]) -> De
     if run.engine.deepspeed and "precision" in settled:
         chosen: Precision = settled["precision"]
         return Decision(chosen, f"the DeepSpeed file {run.engine.deepspeed!r} says {chosen}")
-    if world.bf16_supported:
-        return Decision("bf16", f"the {_device_word(world)} computes bf16")
-    return Decision("fp32", f"the {_device_word(world)} computes bf16 slowly or not at all")
+    better: Precision = "bf16" if world.bf16_supported else "fp32"
+    if world.rates is not None:
+        return Decision(better, f"this CPU multiplies matrices at {world.rates}, as measured")
+    computes = "computes bf16" if world.bf16_supported else "computes bf16 slowly or not at all"
+    return Decision(better, f"the {_device_word(world)} {computes}")
 
 
 def checkpointing_of(run: RunConfig) -> Decision[bool]:
@@ -188,7 +190,8 @@ def notes_on(run: RunConfig, world: World, precision: str) -> list[str]:
         base, more = divmod(size, world.ranks)
         notes.append(f"{size} examples over {world.ranks} ranks: {more} rank(s) have {base + 1}, the others {base}")
     if precision == "bf16" and not world.bf16_supported:
-        notes.append(f"the {_device_word(world)} has no bf16 arithmetic of its own: expect it to be slower than fp32")
+        known = f"was measured at {world.rates}" if world.rates else "has no bf16 arithmetic of its own"
+        notes.append(f"the {_device_word(world)} {known}: expect bf16 to be slower than fp32")
     if world.device == "cpu" and run.engine.offload != "none":
         notes.append(f"engine.offload = {run.engine.offload!r} gains nothing where the device is the CPU itself")
     return notes

@@ -158,11 +158,26 @@ def conflicts(user_json: Mapping[str, Any], run: RunConfig, plan: Plan) -> list[
         for name in _SECTIONS
         if name in user_json and user_json[name] != AUTO and not isinstance(user_json[name], Mapping)
     ]
+    found += _untakable(user_json, run)
     for key, (ours, owner) in owned_values(plan, run).items():
         for theirs in values_at(user_json, key.split(".")):
             if theirs != AUTO and not _same(theirs, ours):
                 found.append(_conflict(key, theirs, ours, owner))
     return found
+
+
+def _untakable(user_json: Mapping[str, Any], run: RunConfig) -> Iterator[str]:
+    """Yield a message for each part of the JSON that the choice of trained weights and rates rules out."""
+    if run.train.layer_decay < 1 and isinstance(user_json.get("optimizer"), Mapping):
+        yield (
+            f"optimizer: DeepSpeed's own has one learning rate, and train.layer_decay={run.train.layer_decay!r} gives "
+            "each layer its own: take the optimizer out of the DeepSpeed file."
+        )
+    if run.lora.r is not None and 3 in values_at(user_json, ["zero_optimization", "stage"]):
+        yield (
+            f"zero_optimization.stage: 3 splits the weights, and lora.r={run.lora.r} needs them whole on each rank: "
+            "write 2 at most."
+        )
 
 
 def values_at(tree: Any, path: list[str]) -> Iterator[Any]:

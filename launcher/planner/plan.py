@@ -196,7 +196,7 @@ def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
     """Return each property of the plan that rules out CUDA graphs."""
     wrong = {
         f"the run is on {plan.device}": plan.device != "cuda",
-        f"it has {plan.ranks} ranks": plan.ranks > 1,
+        f"it has {plan.ranks} ranks without DDP": plan.ranks > 1 and plan.backend == "none",
         "DeepSpeed moves weights and gradients between passes": plan.backend == "deepspeed",
         "fp16 scales each loss by another factor": plan.precision == "fp16",
         "activations are computed again": plan.activation_checkpointing,
@@ -207,7 +207,13 @@ def _why_no_graphs(plan: Plan, packed: bool) -> list[str]:
 
 
 def _why_unwise(plan: Plan) -> list[str]:
-    """Recorded passes keep their memory apart from that of other passes, so a step may need twice as much."""
+    """Return the reasons to leave out CUDA graphs that could be had.
+
+    With DDP, gradients are reduced after the passes instead of beside them, and no GPU has tried it. Recorded passes
+    keep their memory apart from that of other passes, so a step may need twice as much.
+    """
+    if plan.ranks > 1:
+        return [f"it has {plan.ranks} ranks, whose recorded passes no GPU has tried: engine.cuda_graphs = true does"]
     predicted = plan.predicted or {}
     memory, needed = predicted.get("device_memory"), predicted.get("bytes", {}).get("total", 0)
     tight = memory is not None and 2 * needed > memory

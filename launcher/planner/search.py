@@ -90,7 +90,7 @@ def _stages(run: RunConfig, settled: Mapping[str, Any]) -> tuple[int, ...]:
         return (int(settled.get("zero_stage", lowest_stage(engine.offload))),)
     if engine.backend in ("ddp", "none"):
         return (0,)
-    return tuple(range(lowest_stage(engine.offload), 4))
+    return tuple(range(lowest_stage(engine.offload), 3 if run.lora.r is not None else 4))
 
 
 def _allowed_precisions(run: RunConfig, world: World, settled: Mapping[str, Any]) -> tuple[Precision, ...]:

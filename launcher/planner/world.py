@@ -18,6 +18,25 @@ _GPUS_WITHOUT_BF16 = re.compile(r"\b(V100\w*|P100|P40|P4|T4|K80|M40|M60|TITAN|GT
 
 Device = Literal["cpu", "cuda"]
 
+BF16_PAYS_FROM = 1.2
+"""How many times faster than in float32 a CPU has to multiply in bf16: below, casting the weights costs the gain."""
+
+
+@dataclass(frozen=True)
+class ProductRates:
+    """A CPU's measured rates of matrix products, in FLOP/s."""
+
+    fp32: float
+    bf16: float
+
+    @property
+    def bf16_pays(self) -> bool:
+        """Return True where training in bf16 is expected to be faster than in float32."""
+        return self.bf16 >= BF16_PAYS_FROM * self.fp32
+
+    def __str__(self) -> str:
+        return f"{self.bf16 / 1e9:,.0f} GFLOP/s in bf16 and {self.fp32 / 1e9:,.0f} in fp32"
+
 
 @dataclass(frozen=True)
 class World:
@@ -33,6 +52,8 @@ class World:
     """The GPUs' name in `launcher.planner.gpus`, "" for GPUs that are not there or not all the same."""
     device_memory: int | None = None
     """Bytes of the smallest GPU; None where they are not known."""
+    rates: ProductRates | None = None
+    """What a rank has measured on its CPU; None for GPUs, and where nothing was measured."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for counts below 1."""
@@ -47,18 +68,21 @@ def this_machine(
     bf16_supported: bool | None = None,
     root: Path = Path("/"),
     device_memory: int | None = None,
+    rates: ProductRates | None = None,
 ) -> World:
     """Describe the world from this process's environment and this machine, without torch.
 
-    A rank that has imported torch passes the device, bf16 support and memory that torch reports. `root` is the folder
-    that holds /proc and /dev.
+    A rank that has imported torch passes the device, bf16 support and memory that torch reports, and the `rates` that
+    it has measured on a CPU; without them the CPU's list of instructions decides about bf16. `root` is the folder that
+    holds /proc and /dev.
     """
     gpu = _only_gpu(root) if device != "cpu" else None
     ranks = _count(environ, "WORLD_SIZE")
     local = _count(environ, "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
     device = device or ("cuda" if seen_gpus(root) else "cpu")
     if bf16_supported is None:
-        bf16_supported = gpu_has_bf16(root) if device == "cuda" else cpu_has_bf16(root)
+        on_cpu = rates.bf16_pays if rates else cpu_has_bf16(root)
+        bf16_supported = gpu_has_bf16(root) if device == "cuda" else on_cpu
     return World(
         ranks=ranks,
         nodes=max(1, math.ceil(ranks / local)),
@@ -68,6 +92,7 @@ def this_machine(
         launcher=_launcher(environ),
         gpu=gpu.name if gpu and device == "cuda" else "",
         device_memory=device_memory or (gpu.memory if gpu and device == "cuda" else None),
+        rates=rates,
     )
 
 

@@ -1,4 +1,4 @@
-"""Renders the batch script of one run. Pure.
+"""Renders the batch script of one run, or of an array of runs. Pure.
 
 sbatch reads the `#SBATCH` lines, and does not quote like a shell. So a value may contain only characters that mean the
 same to both. Lines for bash are quoted.
@@ -66,6 +66,12 @@ class Job:
     image: str = ""
     mounts: tuple[str, ...] = ()
     """Folders to mount in the container, besides those of the run."""
+    array: tuple[str, ...] = ()
+    """Run files of a job array, one for each of its tasks; they take the place of `arguments`."""
+    array_limit: int = 0
+    """The most tasks of the array that run at a time; 0: as many as SLURM gives."""
+    after: str = ""
+    """Number of a job that has to succeed before this one starts."""
 
     @property
     def on_gpus(self) -> bool:
@@ -85,10 +91,15 @@ def render(job: Job) -> str:
             "set -euo pipefail",
             f"cd {shlex.quote(job.folder)}",
             *(f"export {name}={shlex.quote(value)}" for name, value in _environment(job)),
-            f"exec bash {shlex.quote(job.scripts + '/job.sh')} {shlex.join(job.arguments)}",
+            *([f"runs=({shlex.join(job.array)})"] if job.array else []),
+            f"exec bash {shlex.quote(job.scripts + '/job.sh')} {_arguments(job)}",
             "",
         ]
     )
+
+
+def _arguments(job: Job) -> str:
+    return '"${runs[SLURM_ARRAY_TASK_ID]}"' if job.array else shlex.join(job.arguments)
 
 
 def _directives(job: Job) -> Iterator[tuple[str, str]]:
@@ -107,10 +118,16 @@ def _directives(job: Job) -> Iterator[tuple[str, str]]:
         yield "gpus-per-node", str(job.gpus_per_node)
     if job.constraint:
         yield "constraint", f'"{job.constraint}"'
+    if job.array:
+        yield "array", f"0-{len(job.array) - 1}" + (f"%{job.array_limit}" if job.array_limit else "")
+    if job.after:
+        yield "dependency", f"afterok:{job.after}"
+        yield "kill-on-invalid-dep", "yes"
     yield "signal", f"B:USR1@{job.warning_seconds}"
     yield "requeue", ""
     yield "open-mode", "append"  # otherwise a requeued job empties its log
-    yield "output", f'"{job.run_folder.replace("%", "%%")}/{LOGS}/slurm-%j.log"'
+    log = "slurm-%A_%a.log" if job.array else "slurm-%j.log"
+    yield "output", f'"{job.run_folder.replace("%", "%%")}/{LOGS}/{log}"'
 
 
 def _environment(job: Job) -> Iterator[tuple[str, str]]:
@@ -153,7 +170,7 @@ def _check(job: Job) -> None:
     named = [("--job-name", job.name), *(each for each in named if each[1])]
     wrong = [_mistake(option, value) for option, value in named if not _passes(option, value)]
     wrong += _mistakes_of_counts(job)
-    if any(_is_control(letter) for argument in job.arguments for letter in argument):
+    if any(_is_control(letter) for argument in (*job.arguments, *job.array) for letter in argument):
         wrong.append(f"{' '.join(job.arguments)!r} holds a control character: leave it out.")
     if wrong:
         raise LaunchError("\n".join(wrong))
@@ -178,6 +195,7 @@ def _mistakes_of_counts(job: Job) -> Iterator[str]:
         ("--cpus-per-node", job.cpus_per_node, 0),
         ("--warning-seconds", job.warning_seconds, 1),
         ("--max-restarts", job.max_restarts, 0),
+        ("--at-a-time", job.array_limit, 0),
     )
     yield from (f"{name} {value} is too small: give {low} or more." for name, value, low in least if value < low)
     if 0 < job.cpus_per_node < job.gpus_per_node:

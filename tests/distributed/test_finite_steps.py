@@ -43,8 +43,8 @@ def train_spoiled(store: Path, scratch: Path, options: dict[str, Any], spoil: st
     seen: list[dict[str, torch.Tensor]] = []
     warned: list[str] = []
 
-    def dishonest(logits_SC: torch.Tensor, labels: torch.Tensor, ids_S: torch.Tensor, smoothing: float) -> torch.Tensor:
-        losses_S = honest(logits_SC, labels, ids_S, smoothing)
+    def dishonest(logits_SC: torch.Tensor, labels: torch.Tensor, ids_S: torch.Tensor, *more: Any) -> torch.Tensor:
+        losses_S = honest(logits_SC, labels, ids_S, *more)
         hit = ids_S == int(spoiled)
         if always and trainer.state.global_step >= SPOILED_STEP:
             hit = hit | (ids_S >= 0)

@@ -16,21 +16,28 @@ VOCABULARY, LONGEST = 97, 24
 FACTS = TokenizerFacts("tiny", pad_id=0, vocab_size=VOCABULARY, emits_token_types=True, max_length=LONGEST)
 
 
-def make_store(root: Path, seed: int = 0) -> Path:
-    """A store of random token ids whose label is whether the first token is odd; the test split has no labels."""
+def make_store(root: Path, seed: int = 0, label_type: str = "int64") -> Path:
+    """A store of random token ids whose label is whether the first token is odd; the test split has no labels.
+
+    With the label type "(3,)int8" the labels are the last three bits of the first token.
+    """
     generator = np.random.default_rng(seed)
-    with StoreWriter(root, "0123456789abcdef" * 4, FACTS, "int64", "token") as writer:
+    several = np.dtype(label_type).shape != ()
+    with StoreWriter(root, "0123456789abcdef" * 4, FACTS, label_type, "token") as writer:
         for name, rows in ROWS.items():
             lengths = generator.integers(2, LONGEST + 1, rows).astype(np.int32)
             tokens = generator.integers(1, VOCABULARY, lengths.sum()).astype(np.uint16)
             starts = np.concatenate([[0], lengths.cumsum()[:-1]])
-            labels = (tokens[starts] % 2).astype(np.int64) if name != "test" else np.full(rows, -1)
+            labels = (tokens[starts] % 2).astype(np.int64)
+            if several:
+                labels = (tokens[starts][:, None] >> np.arange(3) & 1).astype(np.int8)
+            labels = labels if name != "test" else np.full_like(labels, -1)
             writer.begin_split(name).append(tokens, lengths, (lengths + 1) // 2, labels)
             writer.end_split(name)
         return writer.publish("tiny")
 
 
-def tiny_bert(seed: int = 0, dropout: float = 0.0) -> BertForSequenceClassification:
+def tiny_bert(seed: int = 0, dropout: float = 0.0, labels: int = 2) -> BertForSequenceClassification:
     """Two layers of width 16; the same weights for the same seed."""
     torch.manual_seed(seed)
     config = BertConfig(
@@ -43,13 +50,14 @@ def tiny_bert(seed: int = 0, dropout: float = 0.0) -> BertForSequenceClassificat
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         initializer_range=0.3,
-        num_labels=2,
+        num_labels=labels,
     )
     return BertForSequenceClassification(config)
 
 
 def accuracy(found: EvalPrediction) -> dict[str, float]:
-    return {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
+    said = found.predictions > 0 if found.label_ids.ndim == 2 else found.predictions.argmax(-1)
+    return {"accuracy": float((said == found.label_ids).mean())}
 
 
 def deepspeed_settings(stage: int, precision: str) -> dict[str, Any]:
@@ -66,14 +74,14 @@ def deepspeed_settings(stage: int, precision: str) -> dict[str, Any]:
 
 def make_trainer(store: Path, scratch: Path, **options: Any) -> Any:
     """Our Trainer on the store. Options: stage (None: no DeepSpeed), precision, global_size, micro_tokens, max_steps,
-    model (a tiny BERT), checkpointer, hooks, and any other TrainingArguments field."""
+    model (a tiny BERT), checkpointer, hooks, class_weights, and any other TrainingArguments field."""
     from ftsys.train.deepspeed_setup import prepare_deepspeed
     from ftsys.train.trainer.arguments import TrainingArguments
     from ftsys.train.trainer.trainer import Trainer
 
     stage, precision = options.pop("stage", None), options.pop("precision", "fp32")
     model = options.pop("model", None) or tiny_bert()
-    parts = {name: options.pop(name) for name in ("checkpointer", "hooks") if name in options}
+    parts = {name: options.pop(name) for name in ("checkpointer", "hooks", "class_weights") if name in options}
     if stage is not None:
         prepare_deepspeed()
         options |= {"deepspeed": deepspeed_settings(stage, precision), "per_device_train_batch_size": 1}
@@ -129,12 +137,19 @@ def padded(split: StoreSplit, ids: np.ndarray) -> tuple[dict[str, torch.Tensor],
     return batch, torch.tensor([row["labels"] for row in rows])
 
 
-def reference_losses(store: Path, steps: int, global_size: int, seed: int) -> tuple[list[float], list[float]]:
+def reference_losses(
+    store: Path,
+    steps: int,
+    global_size: int,
+    seed: int,
+    criterion: Any = torch.nn.functional.cross_entropy,
+    labels: int = 2,
+) -> tuple[list[float], list[float]]:
     """Losses and gradient norms of a plain float64 loop in one process: padded, eager, no Trainer, no engine."""
     from ftsys.data.batching.plan import plan_epoch
 
     split = Store.open(store).splits["train"]
-    model = tiny_bert().double().train()
+    model = tiny_bert(labels=labels).double().train()
     model.set_attn_implementation("eager")
     decayed = [p for name, p in model.named_parameters() if not name.endswith("bias") and "LayerNorm" not in name]
     others = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
@@ -144,8 +159,8 @@ def reference_losses(store: Path, steps: int, global_size: int, seed: int) -> tu
     plans = [plan_epoch(split.lengths, seed, epoch, global_size=global_size) for epoch in range(3)]
     batches = [plan.step(k) for plan in plans for k in range(len(plan))][:steps]
     for step, ids in enumerate(batches):
-        inputs, labels = padded(split, ids)
-        loss = torch.nn.functional.cross_entropy(model(**inputs).logits, labels)
+        inputs, known = padded(split, ids)
+        loss = criterion(model(**inputs).logits, known.double() if known.is_floating_point() else known)
         optimizer.zero_grad()
         loss.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))

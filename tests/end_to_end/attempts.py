@@ -88,8 +88,14 @@ class Attempt:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("rank-*.log")))
 
 
-def start(folder: Path, ranks: int, words: Sequence[str] = (), prepare: tuple[Prepare, str] | None = None) -> Attempt:
-    """Start `ftsys train run.toml WORDS` in `folder`, as `ranks` processes."""
+def start(
+    folder: Path,
+    ranks: int,
+    words: Sequence[str] = (),
+    prepare: tuple[Prepare, str] | None = None,
+    command: Sequence[str] = ("train", "run.toml"),
+) -> Attempt:
+    """Start `ftsys train run.toml WORDS`, or another command of ftsys, in `folder`, as `ranks` processes."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
@@ -99,7 +105,7 @@ def start(folder: Path, ranks: int, words: Sequence[str] = (), prepare: tuple[Pr
         if ranks > 1:  # one process alone has no launcher
             world |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
             world |= {"LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        processes.append(_context.Process(target=_be_a_rank, args=(folder, rank, world, list(words), prepare)))
+        processes.append(_context.Process(target=_be_a_rank, args=(folder, rank, world, [*command, *words], prepare)))
     for process in processes:
         process.start()
     return Attempt(processes, folder)
@@ -117,7 +123,7 @@ def _be_a_rank(
         prepare[0](rank, prepare[1])
     from ftsys.cli import main
 
-    sys.exit(main(["train", "run.toml", *words]))
+    sys.exit(main(words))
 
 
 def finish(folder: Path, ranks: int, words: Sequence[str] = ()) -> bytes:

@@ -1,10 +1,16 @@
 """The same run under every launcher: the same batches, the same losses, the same run folder."""
 
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
-from tests.end_to_end.commands import call, free_port, losses, read_json, write_run_file
+from tests.end_to_end.commands import RUN_FILE, call, environment, free_port, losses, read_json, write_run_file
+
+Found = TypeVar("Found")
 
 RANKS = "2"
 
@@ -71,3 +77,32 @@ def test_more_ranks_than_examples_in_a_step_is_said_once(tmp_path: Path, minilm_
     assert "the smallest that works is 2" in ended.stderr
     assert 'File "' not in ended.stderr.split("ChildFailedError")[0].split("Traceback")[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_ranks_leave_when_torchrun_is_killed_before_the_first_save(tmp_path: Path, minilm_folder: Path) -> None:
+    """The ranks' key-value store dies with it: they cannot save, and must not wait for it."""
+    text = RUN_FILE.replace("max_steps = 5", "max_steps = 10000").replace("save_every = 5", 'save_every = "never"')
+    command = launch("torchrun", write_run_file(tmp_path, text.replace("eval_every = 5", 'eval_every = "never"')))
+    with (tmp_path / "out").open("wb") as out:
+        torchrun = subprocess.Popen([str(word) for word in command], env=environment(), stdout=out, stderr=out)
+    ranks = wait_until(lambda: training_ranks(torchrun.pid, tmp_path), seconds=120)
+    torchrun.kill()
+    torchrun.wait()
+    wait_until(lambda: not any(Path(f"/proc/{rank}/exe").exists() for rank in ranks), seconds=60)
+    assert "the ranks' key-value store is gone" in read_json(tmp_path / "run/status.json")["reason"]
+
+
+def training_ranks(torchrun: int, folder: Path) -> list[str]:
+    """Return the process ids of the ranks once they train, else nothing."""
+    log = folder / "run/metrics.jsonl"
+    begun = log.exists() and log.read_text()
+    return Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split() if begun else []
+
+
+def wait_until(condition: Callable[[], Found], seconds: float) -> Found:
+    """Return what the condition returns once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert found
+    return found

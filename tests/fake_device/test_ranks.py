@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from ftsys.train.perf.cuda_graphs import PassGraphs
+from ftsys.train.perf.late_reduction import reduce_gradients
+from ftsys.train.trainer import training_step
 from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 from tests.distributed.worlds import World
 
@@ -72,3 +75,64 @@ def test_all_ranks_stop_after_the_same_step(world: Callable[[int], World], tmp_p
     assert [(each["steps"], each["agreed"]) for each in found] == [(4, True)] * 2  # one step later than on a CPU
     (last,) = {each["steps"] for each in world(2).run(train_on_gpu, make_store(tmp_path / "again"), tmp_path, {}, 5)}
     assert last == STEPS
+
+
+def train_by_graphs(store: Path, scratch: Path, recording: bool) -> dict[str, Any]:
+    """Train with CUDA graphs under DDP; or with the same sizes of batches, but nothing recorded or reduced late."""
+    from tests.fake_device.cuda_api import fake_gpu
+    from tests.fake_device.tiny_gpu import gpu_trainer
+
+    with pytest.MonkeyPatch.context() as patch, fake_gpu(count=2) as ledger:
+        if not recording:
+            patch.setattr(PassGraphs, "_record", lambda *args: None)
+            patch.setattr(training_step, "inside_ddp", lambda model: model)
+        options = {"model": tiny_bert(dropout=0.1), "precision": "bf16", "cuda_graphs": True, "max_steps": 24}
+        trainer, waits = gpu_trainer(store, scratch, ledger, logging_steps=1, ddp_bucket_cap_mb=1, **options)
+        trainer.train()
+        graphs = trainer.parts.step.graphs
+        return {
+            "recorded": (type(trainer.model_wrapped).__name__, graphs.eager_because, len(graphs.recorded) > 0),
+            "losses": [line["loss"] for line in trainer.state.log_history if "loss" in line],
+            "waits": waits.of_step[-1],
+            "launches": min(waits.launches),
+            "weights": {name: weight.detach().clone() for name, weight in trainer.model.state_dict().items()},
+        }
+
+
+def test_recorded_passes_under_ddp_learn_the_same(world: Callable[[int], World], tmp_path: Path) -> None:
+    store = make_store(tmp_path / "stores")
+    recorded, plain = (world(2).run(train_by_graphs, store, tmp_path, recording) for recording in (True, False))
+    assert [each["recorded"] for each in recorded] == [("DistributedDataParallel", None, True)] * 2
+    assert [each["waits"] for each in recorded] == [[], []]
+    for other in (recorded[1], *plain):
+        assert other["losses"] == recorded[0]["losses"]
+        for name, weight in recorded[0]["weights"].items():
+            assert torch.equal(other["weights"][name], weight), name
+    assert recorded[0]["launches"] < plain[0]["launches"] / 2
+
+
+def gradients_reduced_late_and_by_ddp() -> list[bool]:
+    """Return, for each of three steps, whether both ways give the same bits; the first one settles DDP's buckets."""
+
+    def wrapped() -> DistributedDataParallel:
+        torch.manual_seed(1)
+        layers = [torch.nn.Linear(32, 32) for _ in range(6)]
+        return DistributedDataParallel(torch.nn.Sequential(*layers), bucket_cap_mb=0.01)
+
+    by_ddp, late, same = wrapped(), wrapped(), list[bool]()
+    for step in range(3):
+        torch.manual_seed(10 * step + torch.distributed.get_rank())
+        rows = torch.randn(4, 32)
+        for model in (by_ddp, late):
+            model.zero_grad(set_to_none=True)
+        by_ddp(rows).square().sum().backward()
+        (late.module if step else late)(rows).square().sum().backward()
+        if step:
+            reduce_gradients(late)
+        pairs = zip(by_ddp.parameters(), late.parameters(), strict=True)
+        same.append(all(torch.equal(one.grad, other.grad) for one, other in pairs))
+    return same
+
+
+def test_late_reduction_sums_in_ddps_order(world: Callable[[int], World]) -> None:
+    assert world(3).run(gradients_reduced_late_and_by_ddp) == [[True] * 3] * 3

@@ -66,7 +66,7 @@ CASES = [
     ("tokenizers", "ftsys prepare run.toml --data.max_length 77"),
     ("ftsys.offline.make_bundle", "ftsys bundle run.toml --output out"),
     ("ftsys.train.verify", "ftsys verify run"),
-    ("ftsys.report.command", "ftsys report run"),
+    ("ftsys.html_report.command", "ftsys report run"),
     ("ftsys.demo.command", "ftsys demo"),
     ("ftsys.run_glue.flags", "ftsys run-glue --help"),
     ("transformers", "ftsys run-glue --help"),

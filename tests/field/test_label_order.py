@@ -67,6 +67,24 @@ def test_outputs_are_mapped_by_name(
         assert ("mapped by name" in found.note) == (right != tuple(sorted(right)))
 
 
+@pytest.mark.parametrize(
+    ("problem", "right"),
+    [
+        ("multi_label_classification", (1, 0)),
+        (None, (1, 0)),
+        ("single_label_classification", "trained for one label at a time"),
+    ],
+)
+def test_a_head_of_several_labels_is_mapped_by_name_too(problem: str | None, right: tuple[int, ...] | str) -> None:
+    task = Task("mine", ("text",), ("a", "b"), ("micro_f1",), multi_label=True)
+    config = {"id2label": {"0": "b", "1": "a"}, "problem_type": problem}
+    if isinstance(right, str):
+        with pytest.raises(ConfigError, match=right):
+            head_order("model 'm'", config, task)
+    else:
+        assert head_order("model 'm'", config, task).outputs == right
+
+
 def test_a_refusal_names_both_and_the_choices() -> None:
     with pytest.raises(ConfigError) as refused:
         head_order("model 'm'", {"id2label": {"0": "a", "1": "b"}}, task_of(("no", "yes")))

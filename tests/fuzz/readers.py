@@ -23,13 +23,19 @@ from ftsys.data.store.index import _SEALED as INDEX_FILE
 from ftsys.data.store.index import INDEX_NAME, StoreIndex
 from ftsys.data.tokenize.plain_bert import is_plain_bert
 from ftsys.integrity import SealedJson
+from ftsys.model_files.calibration import CALIBRATION, read_calibration
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder
 from ftsys.run_folder.attempts import read_owner
 from ftsys.run_folder.layout import ATTEMPTS
 from ftsys.run_folder.metrics_log import read_metrics
+from ftsys.run_folder.predictions import read_scores
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status, read_status_after_crash
+from ftsys.score.parts import Parts
+from ftsys.score.readers.inputs import input_file
+from ftsys.score.readers.rows import Wanted
+from ftsys.score.reranker import activation_named
 from ftsys.tasks import Task
 from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.manifest import _SEALED as MANIFEST_FILE
@@ -113,8 +119,11 @@ WEIGHTS = {
     "metadata": {},
     "weight_map": {"w": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"},
 }
+ACTIVATION = {"activation_fn": "torch.nn.modules.linear.Identity", "__version__": {"torch": "2"}}
 DEEPSPEED = {"zero_optimization": {"stage": "auto"}, "train_batch_size": "auto", "bf16": {"enabled": True}}
 ROWS = [("a good day, yes", "up"), ('a "bad" day', "down"), ("ein schöner Tag", "up"), ("", "down")]
+SCORES = b"index\tprediction\tlabel\tscore_down\tscore_up\n0\tup\tdown\t0.25\t0.75\n1\tdown\t\t1\t3.2e-09\n"
+CALIBRATED = {"format": 1, "temperature": 1.25, "thresholds": {"up": 0.5}, "metric": "f1"}
 TASK = Task(name="mood", columns=("text",), labels=("down", "up"), metrics=("accuracy",), train_split="train")
 
 
@@ -155,6 +164,18 @@ def read_rows(path: Path) -> int:
     return sum(len(batch.first) for batch in source.batches("train"))
 
 
+def begun_output(path: Path) -> bool:
+    return Parts(path.parent.with_suffix("")).begin({"model": "m"}, overwrite=False)
+
+
+def score_rows(path: Path) -> int:
+    """Read all rows of a data file as `ftsys predict` does, with broken ones among them."""
+    reader = input_file(str(path), None, None, "auto").open()
+    wanted = Wanted(("text",), ("label",))
+    wanted.check(str(path), reader.columns)
+    return sum(1 for _ in reader.read(wanted))
+
+
 @cache
 def readers() -> Mapping[str, Reader]:
     lines = b"\n".join(json.dumps(line).encode() for line in (LINE, {**LINE, "step": 2})) + b"\n"
@@ -183,7 +204,9 @@ def readers() -> Mapping[str, Reader]:
         "sealed manifest": Reader(
             MANIFEST, json_bytes(CHECKPOINT), lambda path: Checkpoint.open(path.parent), sealed=MANIFEST_FILE
         ),
+        "predictions": Reader("validation.tsv", SCORES, lambda path: read_scores(path, TASK)),
         "config.json": Reader("config.json", json_bytes(CONFIG), lambda path: model_config(path.parent)),
+        "calibration": Reader(CALIBRATION, json_bytes(CALIBRATED), lambda path: read_calibration(path.parent)),
         "index of weights": Reader(
             "model.safetensors.index.json",
             json_bytes(WEIGHTS),
@@ -203,4 +226,13 @@ def readers() -> Mapping[str, Reader]:
         "TSV": Reader("train.tsv", delimited("\t"), read_rows),
         "JSON lines": Reader("train.jsonl", rows, read_rows),
         "Parquet": Reader("train.parquet", parquet(), read_rows),
+        "scored CSV": Reader("x.csv", delimited(","), score_rows),
+        "scored TSV": Reader("x.tsv", delimited("\t"), score_rows),
+        "scored JSON lines": Reader("x.jsonl", rows, score_rows),
+        "scored JSON array": Reader("x.json", b"[" + rows.replace(b"\n", b",") + b"]", score_rows),
+        "scored Parquet": Reader("x.parquet", parquet(), score_rows),
+        "command of a scoring": Reader("o.csv.parts/command.json", json_bytes(OWNER), begun_output),
+        "sentence-transformers": Reader(
+            "config_sentence_transformers.json", json_bytes(ACTIVATION), lambda path: activation_named(path.parent, {})
+        ),
     }

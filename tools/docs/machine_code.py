@@ -21,8 +21,10 @@ tiles, constants and knowledge of aligned addresses. `cuobjdump`, which Triton's
 Each cell has the largest figure over bf16 and fp16, with and without dropout:
 **registers of a thread · shared memory in KiB · matrix instructions · narrow shared loads**.
 
-- A thread has 255 registers at most. What does not fit is spilled to memory: the command fails if
-  a kernel spills for heads of up to 64, or more than 8 bytes for larger ones.
+- Attention is listed by the size of a head; keys, dropout and norms with their gradients by the width of a token's row.
+  A LayerNorm is that of residual + dropout(x + bias), a RMSNorm that of x.
+- A thread has 255 registers at most, around attention 128. What does not fit is spilled to memory: the command fails if
+  an attention kernel spills for heads of up to 64, or more than 8 bytes for larger ones, or another kernel at all.
 - A program may use 163 KiB of shared memory on compute capability 8.0, 99 on 8.6 and 8.9, 227 on 9.0 and 10.0. The
   command fails if a kernel needs more.
 - Matrix instructions are HMMA (one warp computes 16 x 8 x 16 products), HGMMA on 9.0 (four warps, 64 rows) and UTCHMMA
@@ -60,11 +62,14 @@ def _for_all(worst: dict[tuple[str, str, str], float]) -> str:
     def most(column: str, kernels: Any = lambda kernel: True) -> float:
         return max(value for (kernel, _, found), value in worst.items() if found == column and kernels(kernel))
 
-    attention = most("narrow global loads", lambda kernel: "mask_bits" not in kernel)
+    columns = "narrow global loads"
+    attention = most(columns, lambda kernel: kernel.startswith("head") and "mask_bits" not in kernel)
+    around = most(columns, lambda kernel: kernel.startswith("width"))
     small = most("times a product is computed", lambda kernel: "head 256" not in kernel)
     return (
         f"Over all of them: {most('spilled bytes'):.0f} bytes are spilled. The attention kernels have {attention:.0f} "
-        f"loads of one or two bytes from the GPU's memory. The warps of a program compute each product {small:g} "
+        f"loads of one or two bytes from the GPU's memory, dropout and norms {around:.0f}: the mask's numbers, of two "
+        f"windows that begin anywhere in their tables. The warps of a program compute each product {small:g} "
         f"time(s) for heads of up to 128, {most('times a product is computed'):g} for 256; the "
         "instructions of 10.0 do not name their sizes.\n"
     )

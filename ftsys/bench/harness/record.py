@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from ftsys.files import atomic_write_text
+
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "numpy", "pyarrow")
 DEFAULT_FOLDER = Path("benchmarks/results")
 
@@ -73,7 +75,7 @@ def write_record(
     ratios: Mapping[str, float],
     settings: Mapping[str, Any],
 ) -> Path:
-    """Write `NAME-DEVICE.json` into `folder` (created if missing) and return its path. Raises OSError."""
+    """Write `NAME-DEVICE.json` into `folder` (created if missing), atomically; return its path. Raises StorageError."""
     record = {
         "name": name,
         "command": _command(),
@@ -86,9 +88,8 @@ def write_record(
         "measurements": {key: asdict(value) for key, value in measurements.items()},
         "ratios": dict(ratios),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{re.sub(r'[^a-z0-9]+', '-', device_name().lower()).strip('-')}.json"
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    atomic_write_text(path, json.dumps(record, indent=2) + "\n")
     return path
 
 

@@ -24,9 +24,10 @@ FILL_DIVISOR = 32
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """A flat batch. `cu_seqlens` is int32 (S+1,), all other integers are int64; labels are int64 or float64 (S,).
+    """A flat batch. `cu_seqlens` is int32 (S+1,), all other integers are int64.
 
-    Some of its sequences may be fillers, which belong to no example.
+    `labels_S` is int64 or float64 (S,), or for a multi-label task float32 (S, C) of 1 and 0 (-1: unlabelled). Some of
+    the sequences may be fillers, which belong to no example.
     """
 
     input_ids_T: torch.Tensor
@@ -47,7 +48,7 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class PaddedBatch:
-    """A rectangular batch. All tensors are int64, except the labels of a regression (float64)."""
+    """A rectangular batch. All tensors are int64, except labels that are floats as in a `PackedBatch`."""
 
     input_ids_SL: torch.Tensor
     attention_mask_SL: torch.Tensor
@@ -125,7 +126,7 @@ def pack(rows: Ragged, with_token_types: bool) -> PackedBatch:
         types_T,
         torch.from_numpy(rows.cu_seqlens),
         int(rows.lengths.max()),
-        torch.from_numpy(rows.labels),
+        _labels(rows),
         torch.from_numpy(rows.example_ids),
     )
 
@@ -146,9 +147,14 @@ def pad(rows: Ragged, with_token_types: bool, pad_id: int, side: str = "right") 
         torch.from_numpy(ids_SL),
         torch.from_numpy(mask_SL.astype(np.int64)),
         types_SL,
-        torch.from_numpy(rows.labels),
+        _labels(rows),
         torch.from_numpy(rows.example_ids),
     )
+
+
+def _labels(rows: Ragged) -> torch.Tensor:
+    """Return the labels as a loss takes them: those of a multi-label task as floats."""
+    return torch.from_numpy(rows.labels if rows.labels.ndim == 1 else rows.labels.astype(np.float32))
 
 
 def filled_up(rows: Ragged, token: int) -> Ragged:
@@ -173,20 +179,23 @@ def filled_to(rows: Ragged, token: int, tokens: int, longest: int | None = None)
         tokens=np.concatenate([rows.tokens, np.full(missing, token, dtype=rows.tokens.dtype)]),
         lengths=np.concatenate([rows.lengths, lengths]),
         first_lengths=np.concatenate([rows.first_lengths, lengths]),
-        labels=np.concatenate([rows.labels, np.zeros(fillers, dtype=rows.labels.dtype)]),
+        labels=np.concatenate([rows.labels, np.zeros((fillers, *rows.labels.shape[1:]), dtype=rows.labels.dtype)]),
         example_ids=np.concatenate([rows.example_ids, np.full(fillers, NO_EXAMPLE)]),
         positions=np.concatenate([rows.positions, *(np.arange(length) for length in lengths)]),
         cu_seqlens=np.concatenate([rows.cu_seqlens, own + lengths.cumsum(dtype=np.int32)]),
     )
 
 
-def filler_rows(token: int, label_dtype: np.dtype) -> Ragged:
-    """Make one sequence of one token that belongs to no example: a rank without work computes it."""
+def filler_rows(token: int, labels: np.ndarray) -> Ragged:
+    """Make one sequence of one token that belongs to no example: a rank without work computes it.
+
+    Its label has the type and shape of a split's `labels`.
+    """
     return Ragged(
         tokens=np.array([token], dtype=np.uint32),
         lengths=np.ones(1, dtype=np.int32),
         first_lengths=np.ones(1, dtype=np.int32),
-        labels=np.zeros(1, dtype=label_dtype),
+        labels=np.zeros((1, *labels.shape[1:]), dtype=labels.dtype),
         example_ids=np.array([NO_EXAMPLE]),
         positions=np.zeros(1, dtype=np.int64),
         cu_seqlens=np.array([0, 1], dtype=np.int32),

@@ -48,6 +48,8 @@ class BatchSettings:
     padding_side: str = "right"
     static_shapes: bool = False
     """True to fill packed batches up to the few sizes of `SizeBuckets`."""
+    class_weights: tuple[float, ...] | None = None
+    """The weight of each class; it has no effect on a step's weight where labels are not class ids."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class LocalBatch:
     step_examples: int
     step_tokens: int
     imbalance: float
+    step_weight: float
+    """The divisor of the step's loss: the sum of the weights of all its examples, which is their number without any."""
 
 
 class BatchMaker:
@@ -71,7 +75,7 @@ class BatchMaker:
         if not packed:
             types, pad_id = facts.emits_token_types, facts.pad_id
             self.lay_out = partial(pad, with_token_types=types, pad_id=pad_id, side=padding_side)
-        self.filler = filler_rows(facts.pad_id, split.labels.dtype)
+        self.filler = filler_rows(facts.pad_id, split.labels)
         self.buckets: SizeBuckets | None = None
 
     def __call__(self, example_ids: np.ndarray) -> Batch:
@@ -148,7 +152,8 @@ class _Steps(Dataset[dict[str, LocalBatch]]):
         return len(self.split)
 
     def __getitem__(self, name: tuple[int, int]) -> dict[str, LocalBatch]:
-        local = self._local_plan(*name)
+        ids = self.plan(name[0]).step(name[1])
+        local = self._local_plan(ids)
         return {
             LOCAL_BATCH: LocalBatch(
                 [self.make_batch(part) for part in local.micro_batches],
@@ -156,17 +161,25 @@ class _Steps(Dataset[dict[str, LocalBatch]]):
                 local.step_examples,
                 local.step_tokens,
                 local.imbalance,
+                self._weight(ids),
             )
         }
 
-    def _local_plan(self, epoch: int, k: int) -> LocalPlan:
-        ids, settings = self.plan(epoch).step(k), self.settings
+    def _weight(self, ids: np.ndarray) -> float:
+        """Return the sum of the weights of these examples, which every rank computes alike from the store."""
+        weights = self.settings.class_weights
+        if weights is None or self.split.labels.ndim == 2:
+            return float(len(ids))
+        return float(np.array(weights)[self.split.labels[ids]].sum())
+
+    def _local_plan(self, ids: np.ndarray) -> LocalPlan:
+        settings = self.settings
         return plan_local_batch(ids, self.split.lengths[ids], settings.rank, settings.ranks, settings.micro_tokens)
 
     def _sample(self) -> Iterator[np.ndarray]:
         """Yield the micro-batches of epoch 0's first steps, in whichever epoch this attempt begins."""
         for k in range(min(SAMPLE_STEPS, len(self.plan(0)))):
-            yield from self._local_plan(0, k).micro_batches
+            yield from self._local_plan(self.plan(0).step(k)).micro_batches
 
 
 class StepLoader(DataLoader[dict[str, LocalBatch]]):

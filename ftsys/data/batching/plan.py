@@ -16,12 +16,15 @@ from ftsys.errors import ConfigError
 ORDERS = ("random", "length_grouped")
 # Length grouping sorts within groups of this many steps: the stock Trainer's number, so that quality is comparable.
 STEPS_PER_GROUP = 50
+BLOCK = 1 << 20
+"""Examples whose lengths are summed at once."""
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """The order of one epoch: `example_ids`, int64 (N,), has every example once.
+    """The order of one epoch: `example_ids`, (N,), has every example once.
 
+    Ids are int32 where that is enough, since a plan is held in memory: 400 MB for 100 million examples.
     Step k is `example_ids[starts[k]:starts[k + 1]]`.
     """
 
@@ -34,7 +37,7 @@ class EpochPlan:
 
     def step(self, k: int) -> np.ndarray:
         """Return the example ids of step `k`, int64, in O(1)."""
-        return self.example_ids[self.starts[k] : self.starts[k + 1]]
+        return self.example_ids[self.starts[k] : self.starts[k + 1]].astype(np.int64)
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:
@@ -67,11 +70,14 @@ def plan_epoch(
     if order not in ORDERS:
         raise ConfigError(f"batch.order={order!r} is not an order. Use one of {ORDERS}.")
     generator = _generator(seed, epoch)
-    ids = generator.permutation(len(lengths))
+    ids = np.arange(len(lengths), dtype=np.int32 if len(lengths) < 2**31 else np.int64)
+    generator.shuffle(ids)
     if order == "length_grouped":
         size = global_size or max(1, int((global_tokens or 1) / max(1.0, float(lengths.mean()))))
         ids = _group_by_length(ids, lengths, size, generator)
-    return EpochPlan(ids, _step_starts(lengths[ids], global_size, global_tokens))
+    if global_size is not None:
+        return EpochPlan(ids, np.append(np.arange(0, len(ids), global_size), len(ids)))
+    return EpochPlan(ids, _equal_tokens(lengths, ids, int(global_tokens or 1)))
 
 
 def _group_by_length(ids: np.ndarray, lengths: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
@@ -84,29 +90,36 @@ def _group_by_length(ids: np.ndarray, lengths: np.ndarray, size: int, generator:
     return np.concatenate([shuffled.ravel(), ordered[whole * size :]])
 
 
-def _step_starts(ordered_lengths: np.ndarray, global_size: int | None, global_tokens: int | None) -> np.ndarray:
-    if global_size is not None:
-        return np.append(np.arange(0, len(ordered_lengths), global_size), len(ordered_lengths))
-    return _equal_tokens(ordered_lengths, int(global_tokens or 1))
-
-
-def _equal_tokens(ordered_lengths: np.ndarray, tokens: int) -> np.ndarray:
+def _equal_tokens(lengths: np.ndarray, ids: np.ndarray, tokens: int) -> np.ndarray:
     """Cut the order into steps of equal token sums, each at most `tokens`; the number of steps depends on no order.
 
     The total is divided into equal parts, and a step has the examples that end within its part. So a step exceeds its
     part by less than one example: with parts of at most `tokens - longest`, none has more than `tokens`. No step is
     empty if a part is at least `longest`, which the minimum of three examples per step guarantees.
     """
-    longest, total = int(ordered_lengths.max()), int(ordered_lengths.sum(dtype=np.int64))
+    longest, total = int(lengths.max()), int(lengths.sum(dtype=np.int64))
     if tokens < 3 * longest:
         raise ConfigError(
             f"batch.global_tokens={tokens!r} is less than three examples of the longest length, {longest} tokens. "
             f"Write {3 * longest} or more, or give batch.global_size."
         )
     steps = max(1, -(-total // (tokens - longest)))
-    ends = np.cumsum(ordered_lengths, dtype=np.int64)
-    starts = np.searchsorted(ends, np.arange(1, steps) * total // steps, side="right")
-    return np.concatenate([[0], starts, [len(ordered_lengths)]]).astype(np.int64)
+    targets = np.arange(1, steps) * total // steps
+    return np.concatenate([[0], _examples_within(lengths, ids, targets), [len(ids)]]).astype(np.int64)
+
+
+def _examples_within(lengths: np.ndarray, ids: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return how many of the ordered examples end within each of the `targets`, ascending sums of tokens.
+
+    Goes through the order in blocks: the sums of all examples at once would be the largest array of a plan.
+    """
+    starts, before, found = np.zeros(len(targets), dtype=np.int64), 0, 0
+    for first in range(0, len(ids), BLOCK):
+        ends = before + np.cumsum(lengths[ids[first : first + BLOCK]], dtype=np.int64)
+        before, until = int(ends[-1]), int(np.searchsorted(targets, ends[-1], side="left"))
+        starts[found:until] = first + np.searchsorted(ends, targets[found:until], side="right")
+        found = until
+    return starts
 
 
 def _fill(ordered_lengths: np.ndarray, tokens: int) -> np.ndarray:
@@ -148,6 +161,23 @@ def micro_batches(lengths: np.ndarray, micro_tokens: int) -> list[np.ndarray]:
     return [order[start:end] for start, end in pairwise(_fill(lengths[order], micro_tokens))] or [order]
 
 
+def _most_micro_batches(ordered_lengths: np.ndarray, owners: np.ndarray, ranks: int, micro_tokens: int) -> int:
+    """Return the most micro-batches that any rank needs; all ranks are cut at once, a micro-batch of each at a time.
+
+    `ordered_lengths` and `owners` are as `assign_to_ranks` returns them: a rank has at most one example a round.
+    """
+    rounds = -(-len(owners) // ranks)
+    lengths_RN = np.zeros((ranks, rounds), dtype=np.int64)
+    lengths_RN[owners, np.arange(len(owners)) // ranks] = ordered_lengths
+    sizes_R, ends_RN = np.bincount(owners, minlength=ranks), np.cumsum(lengths_RN, axis=1)
+    starts_R, count = np.zeros(ranks, dtype=np.int64), 0
+    while (starts_R < sizes_R).any():
+        before_R = np.where(starts_R > 0, ends_RN[np.arange(ranks), np.minimum(starts_R, rounds) - 1], 0)
+        fitting_R = (ends_RN <= before_R[:, None] + micro_tokens).sum(axis=1)
+        starts_R, count = np.maximum(fitting_R, starts_R + 1), count + 1
+    return count
+
+
 @dataclass(frozen=True)
 class LocalPlan:
     """One rank's local batch of a step: micro-batches of example ids, empty ones included, and figures of the step."""
@@ -167,8 +197,7 @@ def plan_local_batch(ids: np.ndarray, lengths: np.ndarray, rank: int, ranks: int
     order, owners = assign_to_ranks(lengths, ranks)
     loads = np.bincount(owners, lengths[order], minlength=ranks).astype(np.int64)  # exact: far below 2^53
     own = order[owners == rank]
-    full = [order[owners == other] for other in np.flatnonzero(loads > micro_tokens)]  # all others need only one
-    count = max((len(micro_batches(lengths[part], micro_tokens)) for part in full), default=1)
+    count = 1 if loads.max() <= micro_tokens else _most_micro_batches(lengths[order], owners, ranks, micro_tokens)
     cut = [ids[own[part]] for part in micro_batches(lengths[own], micro_tokens)]
     cut += [np.empty(0, dtype=np.int64)] * (count - len(cut))
     total = int(loads.sum())

@@ -53,13 +53,16 @@ def dialect_of(path: Path, wanted: tuple[str, ...], quoting: str) -> Dialect:
 
 
 def _separator(path: Path, wanted: tuple[str, ...], usual: str) -> str:
+    return separator_of(next(numbered_lines(path), (1, ""))[1], wanted, usual)
+
+
+def separator_of(header: str, wanted: tuple[str, ...], usual: str) -> str:
     """Return the separator under which the header line has the wanted columns, else the one with most columns."""
-    header = next(numbered_lines(path), (1, ""))[1]
     columns = {
         mark: [as_seen(name.strip().strip('"')) for name in header.split(mark)] for mark in (usual, *_SEPARATORS)
     }
     for separator, names in columns.items():
-        if set(names).issuperset(map(as_seen, wanted)):
+        if wanted and set(names).issuperset(map(as_seen, wanted)):
             return separator
     return usual if len(columns[usual]) > 1 else max(columns, key=lambda mark: len(columns[mark]))
 

@@ -41,8 +41,9 @@ class DatasetSplit:
                 for name in self.columns.texts
             ]
             labels = None
-            if self.columns.label in wanted:
-                labels = named(table.column(self.columns.label).to_pylist(), names)
+            if len(wanted) > len(self.columns.texts):
+                cells = [named(table.column(name).to_pylist(), names) for name in self.columns.labels]
+                labels = self.columns.joined(cells)
             yield Rows.from_texts(texts, labels, lines)
             done += table.num_rows
 
@@ -70,15 +71,16 @@ class DatasetSplit:
 
     def _wanted(self) -> list[str]:
         """Return the columns that are read, without the label if a test split has none."""
-        _, label = self.columns.find(self.dataset.column_names, self.place)
-        return [*self.columns.texts] + ([] if label is None else [self.columns.label])
+        _, found = self.columns.find(self.dataset.column_names, self.place)
+        return [*self.columns.texts] + ([] if found is None else [*self.columns.labels])
 
     def _tables(self, wanted: list[str], rows_per_batch: int) -> Iterator["pa.Table"]:
         return iter(self.dataset.select_columns(wanted).with_format("arrow").iter(rows_per_batch))
 
     def _class_names(self) -> dict[int, str]:
-        """Map ids to names if the label is a `ClassLabel`; otherwise map nothing."""
-        return dict(enumerate(getattr(self.dataset.features.get(self.columns.label), "names", None) or ()))
+        """Map ids to names if the label is a `ClassLabel`, or a list of them; otherwise map nothing."""
+        feature = self.dataset.features.get(self.columns.label)
+        return dict(enumerate(getattr(getattr(feature, "feature", feature), "names", None) or ()))
 
 
 def hub_splits(repository: str, task: Task) -> dict[str, DatasetSplit]:

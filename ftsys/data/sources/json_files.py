@@ -30,7 +30,7 @@ def json_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[Row
     """Yield the rows of a JSON file. Raises DataError with the line, or the row in an array, of a bad one."""
     unit = "row" if is_array(path) else "line"
     items = json_items(path)
-    wanted = {*columns.texts, columns.label} if columns.label_required else {*columns.texts}
+    wanted = {*columns.required}
     while batch := list(islice(items, rows_per_batch)):
         numbers = [number for number, _ in batch]
         for number, row in batch:
@@ -38,7 +38,8 @@ def json_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[Row
                 columns.find(list(row), f"{path}, {unit} {number}")
         texts = [check_texts([row[name] for _, row in batch], name, str(path), unit, numbers) for name in columns.texts]
         _check_encodable(texts, numbers, path, unit)
-        yield Rows.from_texts(texts, [row.get(columns.label) for _, row in batch], numbers)
+        labels = columns.joined([[row.get(name) for _, row in batch] for name in columns.labels])
+        yield Rows.from_texts(texts, labels, numbers)
 
 
 def json_items(path: Path) -> Items:

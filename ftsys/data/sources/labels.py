@@ -27,6 +27,8 @@ class LabelReader:
     means unlabelled. Then all rows of the split must be unlabelled: half a label column is a damaged file.
     """
 
+    advice = "Label all rows of the split or none."
+
     def __init__(self, task: Task, required: bool) -> None:
         self._task = task
         self._required = required
@@ -43,9 +45,16 @@ class LabelReader:
         range, unknown or not finite.
         """
         values = [None] * rows if raw is None else raw
-        labels = self._scores(values, where) if self._task.regression else self._classes(values, where)
+        labels = self._read(values, where)
         self._refuse_mixture(labels, where)
         return labels
+
+    def _read(self, values: Sequence[object], where: Where) -> np.ndarray:
+        return self._scores(values, where) if self._task.regression else self._classes(values, where)
+
+    def _missing(self, labels: np.ndarray) -> np.ndarray:
+        """Return (rows,) truth values: the row is unlabelled."""
+        return np.isnan(labels) if self._task.regression else labels < 0
 
     def _classes(self, values: Sequence[object], where: Where) -> np.ndarray:
         kinds = set(map(type, values))
@@ -96,16 +105,13 @@ class LabelReader:
         return math.nan
 
     def _refuse_mixture(self, labels: np.ndarray, where: Where) -> None:
-        missing = np.isnan(labels) if self._task.regression else labels < 0
+        missing = self._missing(labels)
         if self._unlabelled is None and missing.size:
             self._unlabelled = bool(missing[0])
         odd = np.flatnonzero(missing != self._unlabelled)
         if odd.size:
             has, others = ("a label", "have none") if self._unlabelled else ("no label", "have one")
-            raise DataError(
-                f"{where(int(odd[0]))}: the row has {has}, but the rows before it {others}. Label all rows of "
-                "the split or none."
-            )
+            raise DataError(f"{where(int(odd[0]))}: the row has {has}, but the rows before it {others}. {self.advice}")
 
 
 class _Ids(dict[object, int]):

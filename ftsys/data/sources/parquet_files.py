@@ -14,8 +14,8 @@ def parquet_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[
     import pyarrow
 
     parquet = open_parquet(path)
-    _, label = columns.find(parquet.schema_arrow.names, str(path))
-    wanted = [*columns.texts] + ([] if label is None else [columns.label])
+    _, found = columns.find(parquet.schema_arrow.names, str(path))
+    wanted = [*columns.texts] + ([] if found is None else [*columns.labels])
     names = dict(enumerate(class_names(path, columns.label)))
     done = 0
     try:
@@ -24,7 +24,10 @@ def parquet_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[
             texts = [
                 check_texts(batch.column(name).to_pylist(), name, str(path), "row", numbers) for name in columns.texts
             ]
-            labels = None if label is None else named(batch.column(wanted[-1]).to_pylist(), names)
+            labels = None
+            if found is not None:
+                cells = [named(batch.column(name).to_pylist(), names) for name in columns.labels]
+                labels = columns.joined(cells)
             yield Rows.from_texts(texts, labels, numbers)
             done += batch.num_rows
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -32,8 +35,13 @@ def parquet_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[
 
 
 def named(labels: list[object], names: dict[int, str]) -> list[object]:
-    """Replace the ids of a `ClassLabel` by its names; other values (-1: unlabelled) stay."""
-    return [names.get(each, each) for each in labels] if names else labels  # type: ignore[call-overload]  # any key
+    """Replace the ids of a `ClassLabel` by its names, in a list of ids too; other values (-1: unlabelled) stay."""
+    if not names:
+        return labels
+    return [
+        named(each, names) if isinstance(each, list) else names.get(each, each)  # type: ignore[call-overload]  # any key
+        for each in labels
+    ]
 
 
 def class_names(path: Path, column: str) -> list[str]:
@@ -41,8 +49,9 @@ def class_names(path: Path, column: str) -> list[str]:
     metadata = open_parquet(path).schema_arrow.metadata or {}
     try:
         feature = parse_json(metadata[b"huggingface"])["info"]["features"][column]
+        feature = feature.get("feature", feature)  # that of a list's items
         return [str(name) for name in feature["names"]] if feature["_type"] == "ClassLabel" else []
-    except (KeyError, TypeError, ValueError):  # not written by `datasets`
+    except (KeyError, TypeError, ValueError, AttributeError):  # not written by `datasets`
         return []
 
 

@@ -19,7 +19,7 @@ class TextBatch:
 
     `first_row` is the index of the first row within the split, from 0. A row's index is its example id. `second` is
     None for tasks of one sentence. `labels` has one entry per row: int64 class ids (-1: unlabelled), or float64 scores
-    (NaN: unlabelled).
+    (NaN: unlabelled); for a multi-label task it is int8 (rows, labels) of 1 and 0 (-1: unlabelled).
     """
 
     first_row: int
@@ -30,31 +30,51 @@ class TextBatch:
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns that a task reads: one or two texts, and the label, which test splits may lack."""
+    """The names of the columns that a task reads: one or two texts, and the label, which test splits may lack.
+
+    `label_parts` are the columns of a multi-label task that has one column for each label; `label` is not read then.
+    """
 
     texts: tuple[str, ...]
     label: str
     label_required: bool
+    label_parts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: Task, split: str) -> "Columns":
         """Return the columns under the names that the task gives them."""
-        return cls(task.columns, task.label_column, split not in task.test_splits)
+        return cls(task.columns, task.label_column, split not in task.test_splits, task.label_columns)
 
-    def find(self, header: Sequence[str], place: str) -> tuple[list[int], int | None]:
-        """Return the positions of the texts and of the label in `header`; None for a label that a test split lacks.
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the columns that hold labels: usually one."""
+        return self.label_parts or (self.label,)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The names of the columns that must be there."""
+        return (*self.texts, *self.labels) if self.label_required else self.texts
+
+    def find(self, header: Sequence[str], place: str) -> tuple[list[int], list[int] | None]:
+        """Return the positions of the texts and of the labels in `header`; None for labels that a test split lacks.
 
         Raises DataError that begins with `place` if a column is missing or occurs twice.
         """
-        wanted = (*self.texts, self.label) if self.label_required else self.texts
+        has_labels = not set(self.labels).isdisjoint(header)
+        wanted = (*self.texts, *self.labels) if has_labels else self.required
         missing = [name for name in wanted if name not in header]
         if missing:
             hint = " If these are the words of a row, the header line is missing." if missing == [*wanted] else ""
-            raise DataError(f"{place}: {_missing_columns(missing, header, self.label)}{hint}")
-        twice = [name for name in (*self.texts, self.label) if header.count(name) > 1]
+            raise DataError(f"{place}: {_missing_columns(missing, header, self)}{hint}")
+        twice = [name for name in (*self.texts, *self.labels) if header.count(name) > 1]
         if twice:
             raise DataError(f"{place}: column {twice[0]!r} is there more than once; rename or remove one of them.")
-        return [header.index(name) for name in self.texts], header.index(self.label) if self.label in header else None
+        labels = [header.index(name) for name in self.labels] if has_labels else None
+        return [header.index(name) for name in self.texts], labels
+
+    def joined(self, labels: Sequence[Sequence[object]]) -> list[object]:
+        """Return one label a row of the cells of each label column: with several columns, a tuple of cells."""
+        return list(zip(*labels, strict=True)) if self.label_parts else list(labels[0])
 
 
 @dataclass(frozen=True)
@@ -116,11 +136,13 @@ def check_texts(values: Sequence[object], column: str, place: str, unit: str, li
     return list(values)  # type: ignore[arg-type]  # each one was just seen to be a str
 
 
-def _missing_columns(missing: Sequence[str], header: Sequence[str], label: str) -> str:
+def _missing_columns(missing: Sequence[str], header: Sequence[str], wanted: Columns) -> str:
     found = ", ".join(repr(name) for name in header)
     names = ", ".join(repr(name) for name in missing)
     hint = question(missing[0], header)
-    of_label = list(missing) == [label]
+    of_label = set(missing) <= set(wanted.labels)
+    if of_label and wanted.label_parts:
+        return f"no column {names}; the columns there are {found}.{hint} Set task.label_columns to what is there."
     key, flag = ("task.label_column", "label") if of_label else ("task.columns", "text")
     return (
         f"no column {names}; the columns there are {found}.{hint} Set {key} (run-glue: --{flag}_column_name"

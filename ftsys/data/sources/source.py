@@ -13,7 +13,7 @@ from ftsys.data.sources.dialect import AUTO
 from ftsys.data.sources.first_rows import FirstRows
 from ftsys.data.sources.glue_files import glue_splits
 from ftsys.data.sources.hub import GLUE_REPOSITORY, dataset_splits, hub_splits, is_dataset
-from ftsys.data.sources.labels import LabelReader
+from ftsys.data.sources.label_sets import reader_of
 from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, SourceSplit, TextBatch
 from ftsys.data.sources.text_files import TableFile, check_file
 from ftsys.did_you_mean import question
@@ -67,6 +67,7 @@ class Source:
             "columns": task.columns,
             "labels": task.labels,
             "regression": task.regression,
+            **task.multi_label_facts(),
             "splits": {
                 name: [split.columns.texts, split.columns.label, split.columns.label_required, split.sha256()]
                 for name, split in self._splits.items()
@@ -81,7 +82,7 @@ class Source:
     def batches(self, split: str, rows_per_batch: int = ROWS_PER_BATCH) -> Iterator[TextBatch]:
         """Yield all rows of `split` in the order of the file. Raises DataError with the place of the first bad row."""
         held = self._split(split)
-        reader = LabelReader(self.task, held.columns.label_required)
+        reader = reader_of(self.task, held.columns.label_required)
         first_row = 0
         for rows in held.read(rows_per_batch):
             labels = reader.read(rows.labels, len(rows.first), self._where(split, rows))

@@ -44,10 +44,7 @@ class TableFile:
     @cached_property
     def dialect(self) -> Dialect:
         """The separator and the quoting of a CSV or TSV file."""
-        texts = self.columns.texts
-        return dialect_of(
-            self.path, (*texts, self.columns.label) if self.columns.label_required else texts, self.quoting
-        )
+        return dialect_of(self.path, self.columns.required, self.quoting)
 
     @property
     def note(self) -> str:
@@ -98,14 +95,14 @@ class TableFile:
         header = self.header or next(records, (1, []))[1]
         if not header:
             raise DataError(f"{self.path} has no header line, only blank ones. Copy or download it again.")
-        wanted = {as_seen(name): name for name in (*self.columns.texts, self.columns.label)}
+        wanted = {as_seen(name): name for name in (*self.columns.texts, *self.columns.labels)}
         return [name if name in wanted.values() else wanted.get(as_seen(name), name) for name in header]
 
     def _table_rows(self, rows_per_batch: int) -> Iterator[Rows]:
         """Yield the wanted columns; the first record is the header unless `header` is given."""
         records = self._records()
         header = self._header(records)
-        texts, label = self.columns.find(header, str(self.path))
+        texts, found = self.columns.find(header, str(self.path))
         while batch := list(islice(records, rows_per_batch)):
             rows = [row for _, row in batch]
             numbers = [number for number, _ in batch]
@@ -114,7 +111,7 @@ class TableFile:
                 raise DataError(
                     f"{self.path}, line {numbers[rows.index(list(header))]}: repeats the header line. Remove it."
                 )
-            labels: list[object] | None = None if label is None else [row[label] for row in rows]
+            labels = None if found is None else self.columns.joined([[row[at] for row in rows] for at in found])
             yield Rows.from_texts([[row[text] for row in rows] for text in texts], labels, numbers)
 
     def _check_fields(self, batch: list[tuple[int, list[str]]], expected: int) -> None:

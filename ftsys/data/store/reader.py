@@ -5,6 +5,7 @@ An example is found by absolute file offsets (from index.json). So a gather over
 same ten NumPy calls, and makes no Arrow object and runs no Python loop over examples or record batches.
 """
 
+import math
 import mmap
 import os
 from functools import cached_property
@@ -32,7 +33,7 @@ class Ragged(NamedTuple):
     first_lengths: npt.NDArray[np.int32]
     """(S,) tokens before the token type becomes 1; equal to `lengths` if it never does."""
     labels: npt.NDArray[Any]
-    """(S,) int64 (-1: unlabelled) or float64 (NaN: unlabelled)."""
+    """(S,) int64 (-1: unlabelled) or float64 (NaN: unlabelled); multi-label (S, C) int8 of 1 and 0 (-1: unlabelled)."""
     example_ids: npt.NDArray[np.int64]
     """(S,) row of the split."""
     positions: npt.NDArray[np.int64]
@@ -49,7 +50,8 @@ class StoreSplit:
     def __init__(self, folder: Path, name: str, index: StoreIndex) -> None:
         split = index.splits[name]
         self.name, self.rows, self.labelled = name, split.rows, split.labelled
-        self.tokenizer, self.label_type = index.tokenizer, np.dtype(index.label_type)
+        form = np.dtype(index.label_type)
+        self.tokenizer, self.label_type, self._label_shape = index.tokenizer, form.base, form.shape
         self._folder, self._split = folder, split
         self._shift = index.rows_per_batch.bit_length() - 1  # a power of two: row >> shift is the record batch
         self._map_file(folder / split.file, np.dtype(index.token_type), self.label_type)
@@ -73,7 +75,8 @@ class StoreSplit:
         # Each of these plus a row's number in the split is the index of the row's element in the view of the file.
         self._offsets_at = base(table.list_offsets, self._offsets.dtype) - first_row
         self._first_at = base(table.first_length, self._first.dtype) - first_row
-        self._labels_at = base(table.label, label_type) - first_row
+        self._label_width = np.arange(math.prod(self._label_shape))
+        self._labels_at = base(table.label, label_type) - first_row * len(self._label_width)
         self._tokens_at = base(table.values, token_type)  # index of a record batch's first token
 
     def __len__(self) -> int:
@@ -85,6 +88,7 @@ class StoreSplit:
 
     def gather(self, rows: npt.ArrayLike) -> Ragged:
         """Read examples by row number, (S,) int64 in any order, repeats allowed; IndexError for a row out of range."""
+        self._check_size()
         rows_S = np.asarray(rows, np.int64)
         if rows_S.size and rows_S.view(np.uint64).max() >= self.rows:  # unsigned: a negative row is huge
             raise IndexError(f"rows of split {self.name!r} are 0 to {self.rows - 1}, asked for {rows_S.tolist()!r}")
@@ -107,11 +111,22 @@ class StoreSplit:
             tokens_T,
             length_S,
             self._first[rows_S + self._first_at[batch_S]].astype(np.int32),
-            self._labels[rows_S + self._labels_at[batch_S]],
+            self._labels_of(rows_S, batch_S),
             rows_S,
             position_T,
             cu_seqlens,
         )
+
+    def _check_size(self) -> None:
+        """Raise DataError if the file is shorter than when it was mapped: a read behind its end kills the process."""
+        if self._memory.size() < len(self._memory):
+            raise damaged(self._folder / self._split.file, "it became shorter while it was in use")
+
+    def _labels_of(self, rows_S: npt.NDArray[np.int64], batch_S: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        if not self._label_shape:
+            return self._labels[rows_S + self._labels_at[batch_S]]
+        at_S = rows_S * len(self._label_width) + self._labels_at[batch_S]
+        return self._labels[at_S[:, None] + self._label_width]
 
     def _damaged(self, row: np.int64) -> DataError:
         path = self._folder / self._split.file
@@ -132,12 +147,13 @@ class StoreSplit:
             first = int(one.first_lengths[0])
             example["token_type_ids"] = [0] * first + [1] * (length - first)
         if self.labelled:
-            example["labels"] = one.labels[0].item()
+            example["labels"] = one.labels[0].astype(float).tolist() if self._label_shape else one.labels[0].item()
         return example
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int32]:
         """(N,) int32 tokens of each example; read at the first use and then kept."""
+        self._check_size()
         out_N = np.empty(self.rows, np.int32)
         for batch, (first, rows) in enumerate(self._spans()):
             at = int(self._offsets_at[batch]) + first
@@ -151,14 +167,16 @@ class StoreSplit:
 
     @cached_property
     def labels(self) -> npt.NDArray[Any]:
-        """(N,) int64 (-1: unlabelled) or float64 (NaN: unlabelled); a view of the file if it is one record batch."""
+        """All labels, as `Ragged.labels` has them; a view of the file if it is one record batch."""
+        self._check_size()
+        width = len(self._label_width)
         parts = [
-            self._labels[int(self._labels_at[batch]) + first :][:rows]
+            self._labels[int(self._labels_at[batch]) + first * width :][: rows * width].reshape(-1, *self._label_shape)
             for batch, (first, rows) in enumerate(self._spans())
         ]
         if len(parts) == 1:
             return parts[0]
-        out_N = np.concatenate([np.empty(0, self._labels.dtype), *parts])
+        out_N = np.concatenate([np.empty((0, *self._label_shape), self._labels.dtype), *parts])
         out_N.flags.writeable = False
         return out_N
 

@@ -38,6 +38,12 @@ def narrowest_token_type(vocab_size: int) -> np.dtype[Any]:
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
+def _arrow_type(label_type: np.dtype[Any]) -> pa.DataType:
+    """Return the type of the label column: a list of a fixed number of labels for a NumPy type like "(3,)int8"."""
+    item = pa.from_numpy_dtype(label_type.base)
+    return pa.list_(pa.field("item", item, nullable=False), *label_type.shape) if label_type.shape else item
+
+
 class SplitWriter:
     """Writes one split's Arrow file and computes its hash and index entry at the same time."""
 
@@ -49,7 +55,7 @@ class SplitWriter:
                 pa.field("example_id", pa.int64(), nullable=False),
                 pa.field("input_ids", pa.list_(pa.field("item", pa.from_numpy_dtype(token_type), nullable=False))),
                 pa.field("first_length", pa.uint16(), nullable=False),
-                pa.field("label", pa.from_numpy_dtype(label_type), nullable=False),
+                pa.field("label", _arrow_type(label_type), nullable=False),
             ]
         )
         self._pending: list[tuple[npt.NDArray[Any], ...]] = []
@@ -141,7 +147,7 @@ class SplitWriter:
                     self._schema.field("input_ids").type,
                 ),
                 pa.array(first_lengths_S.astype(np.uint16, copy=False)),
-                pa.array(labels_S.astype(self._label_type, copy=False), from_pandas=False),  # NaN is a value, not null
+                self._label_array(labels_S),
             ],
             schema=self._schema,
         )
@@ -150,9 +156,15 @@ class SplitWriter:
         self._write(message)
         self._rows += rows
         self._tokens += tokens_T.size
-        known = ~np.isnan(labels_S) if self._label_type.kind == "f" else labels_S >= 0
+        first_S = labels_S.reshape(rows, -1)[:, 0]  # of a multi-label row, all values are -1 or none
+        known = ~np.isnan(first_S) if self._label_type.kind == "f" else first_S >= 0
         self._labelled += int(np.count_nonzero(known))
         self._histogram += np.bincount(lengths_S, minlength=self._histogram.size)
+
+    def _label_array(self, labels_S: npt.NDArray[Any]) -> pa.Array:
+        flat = labels_S.astype(self._label_type.base, copy=False).ravel()
+        values = pa.array(flat, from_pandas=False)  # NaN is a value, not null
+        return pa.FixedSizeListArray.from_arrays(values, *self._label_type.shape) if self._label_type.shape else values
 
     def _note_layout(self, message: pa.Buffer, rows: int) -> None:
         """Record the offsets of the message's buffers in the file, which Arrow tells: it reads the message back."""
@@ -161,7 +173,7 @@ class SplitWriter:
             "list_offsets": ids.buffers()[1],
             "values": ids.values.buffers()[1],
             "first_length": first.buffers()[1],
-            "label": label.buffers()[1],
+            "label": (label.values if self._label_type.shape else label).buffers()[1],
         }
         self._table.offset.append(self._size)
         self._table.rows.append(rows)

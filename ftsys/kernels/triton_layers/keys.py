@@ -23,7 +23,7 @@ def _token_keys(bounds, examples, positions, keys, start, BLOCK: tl.constexpr):
     tl.store(keys + places, mixed(example + tl.load(positions + places, mask=here, other=0)), mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _head_windows(keys, offsets, one, other, count, heads, BLOCK: tl.constexpr):
     """Write the windows of one site's tokens and heads: `count` of them, token by token."""
     site = tl.program_id(0)

@@ -66,7 +66,7 @@ def _add_norm(
     tl.store(stats + 2 * row + 1, scale)
 
 
-@triton.jit(do_not_specialize=["offset"])
+@triton.jit(do_not_specialize=["offset", "rows", "rows_of_block"])
 def _add_norm_gradients(
     x, bias, residual, weight, gradient, twin, d_x, d_residual, parts, stats, keys, first, second, offset, lowest, kept,
     added, rows, rows_of_block, BIASED: tl.constexpr, DROPS: tl.constexpr, ADDS: tl.constexpr, CENTERED: tl.constexpr,
@@ -110,7 +110,7 @@ def _add_norm_gradients(
         tl.store(here + (1 + SHIFTS) * WIDTH, of_bias, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])
 def _sum_blocks(parts, sums, blocks, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """Sum `parts` (blocks, WIDTH) into `sums` (WIDTH,), always in the same order."""
     columns, rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, BLOCK)

@@ -5,10 +5,12 @@ authentication: whatever another process writes there is data, and never code.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from torch.distributed import DistNetworkError
 from torch.distributed.distributed_c10d import _get_default_store
 
 from ftsys.distributed import rank, world_size
@@ -51,19 +53,35 @@ class StoreBarrier:
 
     def _write(self, key: str, value: Any, error: Exception | None) -> None:
         if self._store is not None:
-            self._store.set(key, json.dumps([value, _error_as_text(error)]))
+            with _lost_store():
+                self._store.set(key, json.dumps([value, _error_as_text(error)]))
 
     def _read(self, key: str) -> tuple[Any, FtsysError | None]:
         """Return the value and the error of the rank that wrote `key`. Raises FtsysError for anything else."""
+        with _lost_store():
+            text = self._store.get(key)
         try:
-            value, failed = json.loads(self._store.get(key))
+            value, failed = json.loads(text)
             return value, None if failed is None else _error_from_text(*failed)
         except (ValueError, TypeError, RecursionError) as error:
             raise FtsysError(f"the process group's store holds no message of a rank at {key!r}: {error}") from error
 
     def _delete(self, keys: list[str]) -> None:
         for key in keys:
-            self._store.delete_key(key)
+            with _lost_store():
+                self._store.delete_key(key)
+
+
+@contextmanager
+def _lost_store() -> Iterator[None]:
+    """Raise FtsysError in place of the connection's error: the server of the store is gone."""
+    try:
+        yield
+    except DistNetworkError as error:
+        raise FtsysError(
+            f"the ranks' key-value store is gone ({error}): the launcher that served it, such as torchrun, was ended. "
+            "The checkpoint was not written; start the same command again to go on from the one before."
+        ) from error
 
 
 def _attempt(work: Callable[[], Value]) -> tuple[Any, Exception | None]:

@@ -3,10 +3,11 @@
 It imports no torch, which takes seconds to import, so signals are handled from the start of the process.
 """
 
+import ctypes
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,6 +19,23 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 PATIENCE_SECONDS = 5.0
 """Seconds that the main thread has to exit after a signal that is not deferred; then the process is ended."""
+
+
+_SET_PARENT_DEATH_SIGNAL = 1
+"""Number of the operation of prctl(2)."""
+
+
+def stop_with_launcher(environ: Mapping[str, str]) -> bool:
+    """Have the kernel send this rank SIGTERM when torchrun or the deepspeed launcher is killed; returns True if so.
+
+    Else the ranks would train on, and wait for ever at the next save: their key-value store was in torchrun. `ftlaunch`
+    has its own wrapper around each rank, which sets FTSYS_OWN_LOG. Any other parent, such as a shell, may end early.
+    """
+    launched = "TORCHELASTIC_RUN_ID" in environ or "CROSS_SIZE" in environ
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if not launched or "FTSYS_OWN_LOG" in environ or prctl is None:
+        return False
+    return bool(prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGTERM)) == 0)
 
 
 def _is_ignored(number: signal.Signals) -> bool:

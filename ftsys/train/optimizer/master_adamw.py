@@ -134,15 +134,19 @@ class MasterAdamW(torch.optim.Optimizer):
         return awake
 
 
-def with_masters(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Return a MasterAdamW in place of torch's AdamW, and round the model to bf16; other optimizers as they are.
+def with_masters(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return a MasterAdamW in place of torch's AdamW, and round `model` to bf16; other optimizers as they are.
 
+    Frozen weights are rounded too, and have no masters.
     The model then computes in bf16 by itself: autocast would cast every weight in every forward pass.
     """
     if type(optimizer) is not torch.optim.AdamW:
         return optimizer
     masters = MasterAdamW({name: group[name] for name in _SETTINGS} for group in optimizer.param_groups)
     masters.lower(torch.bfloat16)
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(torch.bfloat16)
     return masters
 
 

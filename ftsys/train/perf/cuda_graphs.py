@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ftsys.data.batching.collate import PackedBatch, tensors_of
 from ftsys.errors import ConfigError, FtsysError
+from ftsys.train.perf.late_reduction import why_not_late
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,8 +47,9 @@ class Recorder(Protocol):
 class GpuRecorder:
     """Records CUDA graphs in one shared memory pool: no graph runs while another does, or reads its scratch data."""
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    def __init__(self, stream: torch.cuda.Stream | None = None) -> None:
+        """Record on `stream`, or on one that torch chooses."""
+        self._pool, self._stream = torch.cuda.graph_pool_handle(), stream
 
     def watched(self, passes: Callable[[], Results]) -> tuple[Results, str | None]:
         """Run `passes`, and detect synchronization with the GPU.
@@ -76,7 +78,7 @@ class GpuRecorder:
         graph = torch.cuda.CUDAGraph()
         try:
             # Another thread may copy a checkpoint meanwhile; "thread_local" keeps it out of the recording.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 results = passes()
         except torch.cuda.OutOfMemoryError:
             raise
@@ -101,9 +103,10 @@ def check_recordable(trainer: transformers.Trainer) -> None:
     run folder is claimed.
     """
     args, accelerator = trainer.args, trainer.accelerator
+    late = why_not_late(trainer.model_wrapped) if args.world_size > 1 and not trainer.is_deepspeed_enabled else None
     wrong = {
         f"they run on {args.device.type}": args.device.type != "cuda",
-        f"there are {args.world_size} ranks": args.world_size > 1,
+        f"there are {args.world_size} ranks, and {late}": late is not None,
         "DeepSpeed moves weights and gradients between them": trainer.is_deepspeed_enabled,
         "fp16 scales each loss by another factor": accelerator.scaler is not None,
         "activations are computed again": getattr(trainer.model, "is_gradient_checkpointing", False),

@@ -7,7 +7,7 @@ from torch import distributed
 
 SIZES = {"cpu": 1024, "cuda": 8192}
 """Rows of the square matrices: enough to use the whole device, few enough for its memory and the time."""
-SECONDS = 0.2
+SECONDS = 0.1
 """Duration of the measurement."""
 
 

@@ -74,13 +74,20 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
         default=False, metadata={"help": "Have torch.compile fuse dropout, residual and LayerNorm of packed batches."}
     )
     cuda_graphs: bool = field(
-        default=False, metadata={"help": "Record the passes of packed batches on one GPU, and replay them."}
+        default=False, metadata={"help": "Record the passes of packed batches on a GPU, and replay them."}
     )
     master_weights: bool = field(
         default=False, metadata={"help": "bf16 weights with float32 masters in AdamW, in place of autocast."}
     )
+    layer_decay: float = field(
+        default=1.0, metadata={"help": "Factor on the learning rate from each layer to the one below it."}
+    )
     max_nonfinite_steps: int = field(
         default=20, metadata={"help": "Steps in a row that may be skipped because a loss or gradient is not finite."}
+    )
+    save_stock_state: bool = field(
+        default=False,
+        metadata={"help": "Checkpoints also hold optimizer.pt and scheduler.pt, from which the stock Trainer resumes."},
     )
     packing: bool = field(default=True, metadata={"help": "Feed packed batches where the model can take them."})
 
@@ -91,6 +98,12 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
         """
         if are_cpu_ranks(os.environ):
             self.use_cpu = True
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay={self.layer_decay!r} must be above 0, and 1 (no decay) at most")
+        if self.save_stock_state and self.deepspeed:
+            raise ValueError(
+                "save_stock_state=True writes torch's optimizer.pt, and DeepSpeed has a layout of its own: leave it out"
+            )
         prepare_for_script(self, os.environ)
         super().__post_init__()
 

@@ -1,6 +1,7 @@
 """Overrides methods of transformers' Trainer, and delegates each to a part that the Trainer is composed of."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOu
 from ftsys.data.batching.loader import EvaluationLoader, is_split
 from ftsys.models.families import why_not_packable
 from ftsys.train.optimizer.master_adamw import masters_of, with_masters
+from ftsys.train.trainable.layer_decay import arrange_groups
 from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.checkpointers.interface import Checkpointer
 from ftsys.train.trainer.checkpointers.restore import Restoration, restore_rng_state, weights_come_later
@@ -40,17 +42,24 @@ class ComposedTrainer(transformers.Trainer):
     """transformers' Trainer over `parts`. Data sets may also be splits of a store."""
 
     def __init__(
-        self, *stock: Any, checkpointer: Checkpointer | None = None, hooks: RunHooks | None = None, **named: Any
+        self,
+        *stock: Any,
+        checkpointer: Checkpointer | None = None,
+        hooks: RunHooks | None = None,
+        class_weights: Sequence[float] | None = None,
+        **named: Any,
     ) -> None:
         """Take `stock` and `named` as transformers does; the rest, and TypeError, as `Trainer` describes them."""
         super().__init__(*stock, **named)
         packing = Packing(ComposedTrainer)
-        data_path = DataPath(packing)
+        data_path = DataPath(packing, class_weights)
         step = StepEngine(self.args, packing, data_path)
         evaluator = Evaluator(packing, step.meter, hooks or RunHooks())
         self.parts = Parts(checkpointer or StockLayoutCheckpointer(), packing, data_path, step, evaluator)
         if is_split(self.train_dataset) and self.compute_loss_func is not None:
             raise TypeError("compute_loss_func is not called for a split of a store: give a data set of another kind")
+        if class_weights is not None and not is_split(self.train_dataset):
+            raise TypeError("class_weights are for a split of a store: give compute_loss_func for other data sets")
         # transformers reads `**kwargs` of an encoder's forward as "scales its own loss" and multiplies loss and
         # gradient by ranks x accumulation (its issue 47688). Encoders with a classification head do not.
         if type(self.model).__name__.endswith("ForSequenceClassification"):
@@ -123,7 +132,8 @@ class ComposedTrainer(transformers.Trainer):
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
         """Let transformers make the engine and optimizer, then restore the checkpoint's state into them."""
         restoration = Restoration.planned(self, resume_from_checkpoint)
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, restoration.stock)
+        with self.parts.step.stream_of_ddp(self.args):
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, restoration.stock)
         if not is_split(self.train_dataset) and self.parts.data_path.training_split is not None:
             self.callback_handler.train_dataloader = super().get_train_dataloader()
         self.parts.step.begin_training(self)
@@ -139,10 +149,13 @@ class ComposedTrainer(transformers.Trainer):
             self.control.should_training_stop = True
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Make transformers' optimizer; with `args.master_weights`, AdamW on float32 masters."""
+        """Make transformers' optimizer, with the rates of `args.layer_decay`; or AdamW on float32 masters."""
+        is_new = getattr(self, "optimizer", None) is None
         self.optimizer = super().create_optimizer(model)
+        if is_new and (setting(self.args, "layer_decay") < 1 or self.is_deepspeed_enabled):
+            arrange_groups(self.optimizer, model or self.model, setting(self.args, "layer_decay"))
         if setting(self.args, "master_weights"):
-            self.optimizer = with_masters(self.optimizer)
+            self.optimizer = with_masters(self.optimizer, model or self.model)
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:

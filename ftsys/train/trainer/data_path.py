@@ -5,7 +5,7 @@ A split of a store always gets one. A data set of the user's own gets one for th
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,15 +19,17 @@ from ftsys.data.store.in_memory import NotPackable
 from ftsys.distributed import broadcast_object
 from ftsys.errors import ConfigError, DataError
 from ftsys.train.trainer.arguments import examples_per_step, setting
+from ftsys.train.trainer.loss import ClassWeights
 from ftsys.train.trainer.packing import Packing
 
 
 class DataPath:
     """The splits that are trained on and evaluated, and their loaders. Its methods take the Trainer that asks."""
 
-    def __init__(self, packing: Packing) -> None:
-        """Ask `packing` which data is packed."""
+    def __init__(self, packing: Packing, class_weights: Sequence[float] | None = None) -> None:
+        """Ask `packing` which data is packed; weigh the examples of a store by `class_weights`."""
         self._packing = packing
+        self.class_weights = ClassWeights(class_weights)
         self.training_split: Split | None = None
         """The split that training items are made of; None while data goes the stock way."""
         self.filters_logged_loss = False
@@ -153,6 +155,7 @@ class DataPath:
             packed=self._packing.view is not None,
             padding_side=self._packing.padding_side,
             static_shapes=setting(args, "cuda_graphs"),
+            class_weights=self.class_weights.values,
         )
 
     # Evaluation

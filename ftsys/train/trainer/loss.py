@@ -1,5 +1,7 @@
 """Computes the loss of each example. The training step alone scales it to the mean over the global batch."""
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
@@ -7,17 +9,51 @@ from ftsys.data.batching.collate import NO_EXAMPLE
 
 
 def loss_per_example(
-    logits_SC: torch.Tensor, labels_S: torch.Tensor, example_ids_S: torch.Tensor, label_smoothing: float = 0.0
+    logits_SC: torch.Tensor,
+    labels_S: torch.Tensor,
+    example_ids_S: torch.Tensor,
+    label_smoothing: float = 0.0,
+    weights_C: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return the loss of each sequence (S,), zero for fillers: squared error for floating labels, else cross-entropy.
+    """Return the loss of each sequence (S,), zero for fillers, by the kind of its labels.
 
-    Computed in float32, or in float64 where the logits are. Classes: -log softmax(logits)[label]; regression:
-    (logit - label)^2. Both as `AutoModelForSequenceClassification` defines them, before its mean over the batch.
+    Class ids (S,): cross-entropy, -log softmax(logits)[label]. Floats (S,): squared error, (logit - label)^2. Floats
+    (S, C) of 1 and 0: the mean over the labels of the binary cross-entropy. All as
+    `AutoModelForSequenceClassification` defines them, before its mean over the batch; in float32, or in float64 where
+    the logits are.
+
     `label_smoothing` is the part of a label's weight that is spread over all classes (Szegedy et al. 2016).
+    `weights_C` are the `weight` of torch's `CrossEntropyLoss`, whose division by the sum of the weights is left to the
+    caller, or the `pos_weight` of its `BCEWithLogitsLoss`.
     """
     logits_SC = logits_SC if logits_SC.dtype == torch.float64 else logits_SC.float()
-    if labels_S.is_floating_point():
+    weights_C = None if weights_C is None else weights_C.to(logits_SC.dtype)
+    if labels_S.dim() == 2:
+        targets_SC = labels_S.to(logits_SC.dtype)
+        losses_SC = functional.binary_cross_entropy_with_logits(
+            logits_SC, targets_SC, reduction="none", pos_weight=weights_C
+        )
+        losses_S = losses_SC.mean(1)
+    elif labels_S.is_floating_point():
         losses_S = functional.mse_loss(logits_SC[:, 0], labels_S.to(logits_SC.dtype), reduction="none")
     else:
-        losses_S = functional.cross_entropy(logits_SC, labels_S, reduction="none", label_smoothing=label_smoothing)
+        losses_S = functional.cross_entropy(
+            logits_SC, labels_S, weights_C, reduction="none", label_smoothing=label_smoothing
+        )
     return losses_S * (example_ids_S != NO_EXAMPLE)
+
+
+class ClassWeights:
+    """The weights of a training's classes, on the device that asks for them. Without values there are none."""
+
+    def __init__(self, values: Sequence[float] | None) -> None:
+        self.values = None if values is None else tuple(values)
+        self._on: dict[torch.device, torch.Tensor] = {}
+
+    def on(self, device: torch.device) -> torch.Tensor | None:
+        """Return the weights (C,) in float64; None if there are none. Kept: a recorded pass reads the same memory."""
+        if self.values is None:
+            return None
+        if device not in self._on:
+            self._on[device] = torch.tensor(self.values, dtype=torch.float64, device=device)
+        return self._on[device]

@@ -63,9 +63,11 @@ def predict_all(
 
 def _losses_and_logits(batch: Batch, logits_SC: torch.Tensor, label_smoothing: float) -> torch.Tensor:
     """Return (S, 1 + C): the loss of each example, NaN without a label, then its logits."""
-    labels_S = batch.labels_S
-    known_S = ~torch.isnan(labels_S) if labels_S.is_floating_point() else labels_S >= 0
-    losses_S = loss_per_example(logits_SC, labels_S.masked_fill(~known_S, 0), batch.example_ids_S, label_smoothing)
+    labels_S, several = batch.labels_S, batch.labels_S.dim() == 2
+    numbers = labels_S.is_floating_point() and not several
+    known_S = ~torch.isnan(labels_S) if numbers else (labels_S[:, 0] if several else labels_S) >= 0
+    known = labels_S.masked_fill(~(known_S[:, None] if several else known_S), 0)
+    losses_S = loss_per_example(logits_SC, known, batch.example_ids_S, label_smoothing)
     losses_S = torch.where(known_S, losses_S, torch.nan).float()
     return torch.cat([losses_S[:, None], widened(logits_SC)], dim=1)
 

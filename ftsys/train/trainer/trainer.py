@@ -3,6 +3,7 @@
 import inspect
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,18 @@ class Trainer(ComposedTrainer):
         *stock: Any,
         checkpointer: Checkpointer | None = None,
         hooks: RunHooks | None = None,
+        class_weights: Sequence[float] | None = None,
         **named: Any,
     ) -> None:
         """`stock` and `named` are the other arguments of `transformers.Trainer`, in its order or by name.
 
         `tokenizer`, the name of `processing_class` in transformers 4, is accepted with a warning. `checkpointer`
-        (default: checkpoints in the stock layout) and `hooks` (default: none) are for a run with a run folder.
+        (default: checkpoints in the stock layout) and `hooks` (default: none) are for a run with a run folder;
+        `class_weights`, a number for each label, for training on a split of a store (see `loss_per_example`).
 
         Raises:
             TypeError: an argument that does not exist, with the nearest one; or `compute_loss_func` together with a
-                store: its loss is formed here, example by example.
+                store: its loss is formed here, example by example; or `class_weights` without a store.
         """
         named = todays(named, OLD_TRAINER_ARGUMENTS, frozenset(_NAMES), "Trainer", stacklevel=3)
         args = TrainingArguments(output_dir="tmp_trainer") if args is None else args
@@ -67,7 +70,8 @@ class Trainer(ComposedTrainer):
             use_one_gpu(args)
         prepare_for_script(args, os.environ)  # again, for transformers' own class of arguments
         fill_silent_keys(args)
-        super().__init__(model, args, *stock, checkpointer=checkpointer, hooks=hooks, **named)
+        own: dict[str, Any] = {"checkpointer": checkpointer, "hooks": hooks, "class_weights": class_weights}
+        super().__init__(model, args, *stock, **own, **named)
         if is_old(type(self).compute_loss):  # it returns the mean of a batch, which is to be divided by accumulation
             self.model_accepts_loss_kwargs = False
         self._keep_logging_dir()

@@ -23,6 +23,7 @@ from ftsys.kernels.native.library import give_up, native, why_not_native
 from ftsys.models.inputs import dropout_keys, model_inputs
 from ftsys.models.proof.alterations import why_altered
 from ftsys.train.perf.cuda_graphs import GpuRecorder, PassGraphs, check_recordable
+from ftsys.train.perf.late_reduction import inside_ddp, on_stream, reduce_gradients
 from ftsys.train.perf.malloc import keep_freed_memory
 from ftsys.train.perf.throughput import Meter
 from ftsys.train.trainer.arguments import setting
@@ -42,6 +43,7 @@ class StepEngine:
         self.meter = Meter()
         self.guard = NonFiniteGuard()
         self.graphs: PassGraphs | None = None
+        self._stream: torch.cuda.Stream | None = None
         self._multiplied: tuple[nn.Module, int] | None = None
         self._packing, self._data_path = packing, data_path
         self._settled: nn.Module | None = None
@@ -49,6 +51,12 @@ class StepEngine:
         if args.device.type == "cpu":
             keep_freed_memory()
             _agree_on_native()
+
+    def stream_of_ddp(self, args: TrainingArguments) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which DDP has to be made, so that passes with its gradients can be recorded."""
+        if setting(args, "cuda_graphs") and args.world_size > 1 and args.device.type == "cuda":
+            self._stream = torch.cuda.Stream()
+        return on_stream(self._stream)
 
     def begin_training(self, trainer: Trainer) -> None:
         """Forget the former training of this Trainer. Raises ConfigError where passes cannot be recorded."""
@@ -63,16 +71,28 @@ class StepEngine:
 
         Averaged over the ranks, as gradients and the logged loss are, that is the mean over the global batch.
         """
-        self._begin_step(trainer, model, local_batch)
-        scale, device = trainer.args.world_size / local_batch.step_examples, trainer.args.device
-        total, last = torch.zeros((), device=device), len(local_batch.micro_batches) - 1
-        for index, batch in enumerate(local_batch.micro_batches):
-            with _synchronized(trainer, model, is_last=index == last):
-                total += self.forward_backward(trainer, model, to_device(batch, device), scale)
+        with on_stream(self._stream):
+            self._begin_step(trainer, model, local_batch)
+            total = self._all_passes(trainer, model, local_batch)
         self.meter.add(local_batch, self._own_tokens(local_batch))
         split = self._data_path.training_split
         filtered = self._data_path.filters_logged_loss or (split is not None and not split.stock_semantics)
         return loss_to_log(trainer, total) if filtered else total
+
+    def _all_passes(self, trainer: Trainer, model: nn.Module, local_batch: LocalBatch) -> torch.Tensor:
+        """Run the passes of all micro-batches, and reduce their gradients; returns the sum of the losses.
+
+        Where passes may be recorded, they run on the model inside DDP, and the reduction follows them.
+        """
+        computing = model if self.graphs is None else inside_ddp(model)
+        scale, device = trainer.args.world_size / local_batch.step_weight, trainer.args.device
+        total, last = torch.zeros((), device=device), len(local_batch.micro_batches) - 1
+        for index, batch in enumerate(local_batch.micro_batches):
+            with _synchronized(trainer, model, is_last=index == last):
+                total += self.forward_backward(trainer, computing, to_device(batch, device), scale)
+        if computing is not model and isinstance(model, DistributedDataParallel):
+            reduce_gradients(model)
+        return total
 
     def _begin_step(self, trainer: Trainer, model: nn.Module, local_batch: LocalBatch) -> None:
         model.train()
@@ -85,7 +105,8 @@ class StepEngine:
         self.guard.begin_step()
         if setting(trainer.args, "cuda_graphs"):
             if self.graphs is None:
-                self.graphs = PassGraphs(model, partial(self.passes, trainer, model), GpuRecorder())
+                inner = inside_ddp(model)
+                self.graphs = PassGraphs(inner, partial(self.passes, trainer, inner), GpuRecorder(self._stream))
             self.graphs.begin_step()
 
     def forward_backward(self, trainer: Trainer, model: nn.Module, batch: Batch, scale: float) -> torch.Tensor:
@@ -106,7 +127,8 @@ class StepEngine:
         with trainer.compute_loss_context_manager():
             logits_SC = model(**model_inputs(batch, self._packing.view, keys_T)).logits
             smoothing = trainer.args.label_smoothing_factor
-            losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S, smoothing)
+            weights_C = self._data_path.class_weights.on(logits_SC.device)
+            losses_S = loss_per_example(logits_SC, batch.labels_S, batch.example_ids_S, smoothing, weights_C)
             loss = nan_gradient_if_nonfinite(losses_S.sum() * scale)
         by_engine = {"scale_wrt_gas": False} if _under_deepspeed(trainer) else {}
         trainer.accelerator.backward(loss, **by_engine)

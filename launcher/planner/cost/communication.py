@@ -30,7 +30,8 @@ def all_reduce(size: int, ranks: int) -> int:
 def sent_per_rank(shape: ModelShape, setting: Setting, micro_batches: int) -> int:
     """Return the bytes that one rank sends in a step of `micro_batches` micro-batches."""
     ranks = setting.ranks
-    size = shape.parameters * (2 if setting.low_weights else 4)
+    number = 2 if setting.low_weights else 4
+    size, whole = shape.trained_parameters * number, shape.parameters * number
     if setting.zero_stage == 0:
         return all_reduce(size, ranks)
     if setting.zero_stage == 1:
@@ -40,7 +41,7 @@ def sent_per_rank(shape: ModelShape, setting: Setting, micro_batches: int) -> in
     again = 2 if shape.parameters > ALL_GATHERED_AT_MOST else 1
     # gloo has no native reduce-scatter: it all-reduces instead.
     scatter = all_reduce if setting.device == "cpu" else reduce_scatter
-    return micro_batches * (again * all_gather(size, ranks) + scatter(size, ranks))
+    return micro_batches * (again * all_gather(whole, ranks) + scatter(size, ranks))
 
 
 def sent_between_machines(shape: ModelShape, setting: Setting, micro_batches: int, nodes: int) -> int:

@@ -17,20 +17,22 @@ def most_checkpoints(train: TrainSection) -> int:
     return train.save_keep + (0 if train.eval_every == "never" else 1) + 1
 
 
-def bytes_at_most(run: RunConfig, parameters: int) -> int:
-    """Return the bytes of all checkpoints that exist at once, and of the model."""
-    return parameters * (CHECKPOINT_BYTES * most_checkpoints(run.train) + MODEL_BYTES)
+def bytes_at_most(run: RunConfig, parameters: int, frozen: int = 0) -> int:
+    """Return the bytes of all checkpoints that exist at once, and of the model. `frozen` weights have no moments."""
+    checkpoint = CHECKPOINT_BYTES * (parameters - frozen) + MODEL_BYTES * frozen
+    return checkpoint * most_checkpoints(run.train) + MODEL_BYTES * parameters
 
 
-def bytes_at_least(run: RunConfig, parameters: int) -> int:
-    """Return the bytes without which the run cannot end.
+def bytes_at_least(run: RunConfig, parameters: int, frozen: int = 0) -> int:
+    """Return the bytes without which the run cannot end; arguments as of `bytes_at_most`.
 
     That is the model and two checkpoints, since an old one is removed when the next is complete; without moments where
     the optimizer is none of Adam's.
     """
     adam = "adam" in str(run.trainer.get("optim", "adamw"))
     checkpoint = CHECKPOINT_BYTES if adam else MODEL_BYTES
-    return parameters * (checkpoint * min(2, most_checkpoints(run.train)) + MODEL_BYTES)
+    held = checkpoint * (parameters - frozen) + MODEL_BYTES * frozen
+    return held * min(2, most_checkpoints(run.train)) + MODEL_BYTES * parameters
 
 
 def size_text(count: int) -> str:

@@ -6,7 +6,7 @@ forward pass; `several` means that a step has more than one micro-batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
@@ -74,7 +74,7 @@ class EngineStep:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of elements of a model that an engine's memory depends on."""
+    """Numbers of elements of a model's trained parameters that an engine's memory depends on."""
 
     elements: int
     largest: int
@@ -94,14 +94,14 @@ class Sizes:
 
 @lru_cache(maxsize=64)
 def sizes_of(shape: ModelShape, ranks: int) -> Sizes:
-    """Count the elements of a model that is sharded over `ranks`."""
-    tensors, elements = shape.tensors, shape.parameters
-    embeddings = elements - shape.matrix_parameters
+    """Count the trained elements of a model that is sharded over `ranks`."""
+    tensors, elements = shape.trained, shape.trained_parameters
+    embeddings = sum(tensor.elements for tensor in tensors if tensor.embedding)
     return Sizes(
         elements=elements,
         largest=max(tensor.elements for tensor in tensors),
         embeddings=embeddings,
-        layer=shape.matrix_parameters // max(1, shape.layers),
+        layer=(elements - embeddings) // max(1, shape.layers),
         part=-(-elements // ranks),
         touched=_touched(shape.groups, ranks),
         piece=max(_pieces(shape.groups[0], ranks), default=0),
@@ -248,6 +248,11 @@ def zero3_step(sizes: Sizes, weight: int, ranks: int, offload: str, scatter_copi
             ("step", Parts(buffers=update)),
         ),
     )
+
+
+def with_frozen(step: EngineStep, bytes_held: int) -> EngineStep:
+    """Add the bytes of frozen weights, which have neither gradient nor optimizer state."""
+    return replace(step, held=step.held + Parts(weights=bytes_held)) if bytes_held else step
 
 
 def _before_last_layer(sizes: Sizes) -> int:

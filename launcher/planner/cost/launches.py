@@ -57,7 +57,7 @@ _UPDATE_PARTS = 4
 
 def update_launches(shape: ModelShape) -> int:
     """Return the launches of clipping and update, of all weights on one rank."""
-    return _UPDATE_LAUNCHES + _UPDATE_PARTS * -(-shape.parameters // _ELEMENTS_OF_A_LAUNCH)
+    return _UPDATE_LAUNCHES + _UPDATE_PARTS * -(-shape.trained_parameters // _ELEMENTS_OF_A_LAUNCH)
 
 
 def step_launches(shape: ModelShape, micro_batches: int, recomputed: bool, graphs: bool = False) -> int:

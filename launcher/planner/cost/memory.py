@@ -24,6 +24,7 @@ from launcher.planner.cost.engine_memory import (
     Parts,
     plain_step,
     sizes_of,
+    with_frozen,
     zero0_step,
     zero3_step,
     zero12_step,
@@ -91,6 +92,12 @@ def moments(shape: ModelShape, batch: MicroBatch, micro_batches: int, setting: S
 
 def engine_step(shape: ModelShape, setting: Setting, several: bool) -> EngineStep:
     """Predict the bytes of a setting's engine; `several`: a step has more than one micro-batch."""
+    frozen = (2 if setting.low_weights else 4) * shape.frozen_parameters
+    shared = setting.ranks if setting.zero_stage == 3 else 1
+    return with_frozen(_trained_step(shape, setting, several), frozen // shared)
+
+
+def _trained_step(shape: ModelShape, setting: Setting, several: bool) -> EngineStep:
     sizes, on_cpu = sizes_of(shape, setting.ranks), setting.device == "cpu"
     weight = 2 if setting.low_weights else 4
     if setting.backend != "deepspeed":

@@ -44,7 +44,8 @@ class Links:
 def operations(shape: ModelShape, batch: MicroBatch, checkpointing: bool) -> float:
     """Count the floating-point operations of a micro-batch: 2 per parameter and token, and attention's two products.
 
-    The backward pass takes twice the forward pass; recomputation adds one forward pass. A trimmed last layer computes
+    The backward pass takes twice the forward pass, less the gradients of frozen weights; recomputation adds one forward
+    pass. A trimmed last layer computes
     only first tokens after its attention.
     """
     layer, tokens = shape.layer, batch.tokens
@@ -52,7 +53,8 @@ def operations(shape: ModelShape, batch: MicroBatch, checkpointing: bool) -> flo
     not_read = shape.trimmed_layers * behind_attention * (tokens - batch.sequences)
     forward = 2 * (shape.computed_parameters * tokens - not_read)
     forward += 4 * shape.layers * tokens * batch.length * layer.heads * layer.head_size
-    return forward * (4 if checkpointing else 3)
+    frozen = 2 * (shape.computed_parameters - shape.trained_products) * tokens
+    return forward * (4 if checkpointing else 3) - frozen
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def step_time(shape: ModelShape, batch: MicroBatch, micro_batches: int, setting:
 
 
 def _update_seconds(shape: ModelShape, setting: Setting, gpu: Gpu) -> float:
-    share = shape.parameters / (setting.ranks if setting.zero_stage else 1)
+    share = shape.trained_parameters / (setting.ranks if setting.zero_stage else 1)
     if setting.offload == "none":
         return share * _UPDATE_BYTES / gpu.memory_bandwidth
     moved = share * 2 * (2 if setting.low_weights else 4)

@@ -15,6 +15,8 @@ class Tensor:
     embedding: bool = False
     uses: int = 1
     """Number of layers that share the parameter."""
+    frozen: bool = False
+    """True where the run does not train it: it has no gradient and no optimizer state."""
 
     @cached_property
     def elements(self) -> int:
@@ -84,6 +86,21 @@ class ModelShape:
         return sum(tensor.elements for tensor in self.tensors)
 
     @cached_property
+    def trained(self) -> tuple[Tensor, ...]:
+        """Return the parameters that the run trains, in their order."""
+        return tuple(tensor for tensor in self.tensors if not tensor.frozen)
+
+    @cached_property
+    def trained_parameters(self) -> int:
+        """Count the elements that the run trains."""
+        return sum(tensor.elements for tensor in self.trained)
+
+    @cached_property
+    def frozen_parameters(self) -> int:
+        """Count the elements without gradient and optimizer state."""
+        return self.parameters - self.trained_parameters
+
+    @cached_property
     def matrix_parameters(self) -> int:
         """Count the elements outside the embeddings."""
         return sum(tensor.elements for tensor in self.tensors if not tensor.embedding)
@@ -94,10 +111,15 @@ class ModelShape:
         return sum(tensor.elements * tensor.uses for tensor in self.tensors if not tensor.embedding)
 
     @cached_property
+    def trained_products(self) -> int:
+        """Count as `computed_parameters`, of those that are trained: a frozen weight has no gradient to compute."""
+        return sum(tensor.elements * tensor.uses for tensor in self.trained if not tensor.embedding)
+
+    @cached_property
     def groups(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Return the Trainer's two parameter groups: with weight decay, and without (biases and norms)."""
-        decayed = tuple(tensor for tensor in self.tensors if not _is_bias_or_norm(tensor))
-        return decayed, tuple(tensor for tensor in self.tensors if _is_bias_or_norm(tensor))
+        """Return the Trainer's two groups of trained parameters: with weight decay, and without (biases and norms)."""
+        decayed = tuple(tensor for tensor in self.trained if not _is_bias_or_norm(tensor))
+        return decayed, tuple(tensor for tensor in self.trained if _is_bias_or_norm(tensor))
 
 
 # Listed here because the planner loads no model; tests/parity/models/test_memory_model.py compares with real models.

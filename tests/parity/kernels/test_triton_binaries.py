@@ -17,7 +17,7 @@ if os.environ.get("TRITON_INTERPRET"):
 from ftsys.bench.kernel_parts.capture import Launch, compiling_for
 from ftsys.bench.kernel_parts.cases import attention
 from ftsys.bench.kernel_parts.machine_code import machine_code
-from ftsys.bench.kernels import spill_limit, times_computed
+from ftsys.bench.kernels import limits_of, times_computed
 from ftsys.kernels.pattern import PLAIN, Pattern
 from ftsys.kernels.triton_attention.tiles import SHARED_BYTES
 
@@ -47,7 +47,7 @@ def test_nothing_is_spilled_or_computed_twice(capability: int, size: int, dtype:
     assert [each.kernel for each in launches] == ["mask_bits", "forward", "query_gradients", "key_gradients"]
     for launch in launches:
         code = machine_code(launch.binary)
-        assert code.spilled_bytes <= spill_limit(size), launch.kernel
+        assert code.spilled_bytes <= limits_of(f"head {size}")["spilled bytes"], launch.kernel
         assert code.shared_bytes <= SHARED_BYTES[capability], launch.kernel
         if launch.kernel != "mask_bits":
             assert code.matrix_instructions > 0

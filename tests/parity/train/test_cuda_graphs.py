@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.nn.parallel import DistributedDataParallel
 
 from ftsys.data.batching.collate import PackedBatch, tensors_of
 from ftsys.data.batching.loader import LOCAL_BATCH
@@ -22,6 +23,7 @@ from ftsys.kernels.dropout import mask_tables
 from ftsys.models.inputs import dropout_keys
 from ftsys.models.packed import PackedView
 from ftsys.train.perf.cuda_graphs import PassGraphs, Results, check_recordable
+from ftsys.train.perf.late_reduction import why_not_late
 from ftsys.train.trainer import training_step
 from tests.distributed.tiny_run import make_store, make_trainer, tiny_bert
 
@@ -161,7 +163,7 @@ def test_a_second_training_records_anew(tmp_path: Path, monkeypatch: pytest.Monk
     ("changed", "why"),
     [
         ({"device": "cpu"}, "they run on cpu"),
-        ({"world_size": 2}, "there are 2 ranks"),
+        ({"world_size": 2}, "there are 2 ranks, and Linear does not reduce gradients by DDP's rules"),
         ({"deepspeed": True}, "DeepSpeed moves weights and gradients between them"),
         ({"scaler": object()}, "fp16 scales each loss by another factor"),
         ({"recomputes": True}, "activations are computed again"),
@@ -174,9 +176,27 @@ def test_each_reason_not_to_record_is_said(changed: dict[str, Any], why: str) ->
         accelerator=SimpleNamespace(scaler=found["scaler"]),
         is_deepspeed_enabled=found["deepspeed"],
         model=SimpleNamespace(is_gradient_checkpointing=found["recomputes"]),
+        model_wrapped=torch.nn.Linear(1, 1),
     )
     with pytest.raises(ConfigError, match=rf"cuda_graphs: passes cannot be recorded, because {why}\. Leave it out\."):
         check_recordable(trainer)
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("find_unused_parameters", "DDP looks for unused parameters"),
+        ("static_graph", "DDP's graph is declared static"),
+        ("gradient_as_bucket_view", "gradients are views of DDP's buckets"),
+        ("", None),
+    ],
+)
+def test_what_ddp_may_not_do_beside_recorded_passes(setting: str, why: str | None) -> None:
+    names = ("find_unused_parameters", "static_graph", "gradient_as_bucket_view")
+    model = object.__new__(DistributedDataParallel)
+    vars(model).update({name: name == setting for name in names})
+    found = why_not_late(model)
+    assert found == why or (why is not None and found is not None and found.startswith(why))
 
 
 def test_where_passes_cannot_be_recorded_a_script_is_told(tmp_path: Path) -> None:

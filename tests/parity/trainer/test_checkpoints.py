@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from ftsys.errors import CheckpointError, StorageError
 from ftsys.train.checkpoint.catalog import verify_checkpoint
+from ftsys.train.trainer.arguments import TrainingArguments
 from ftsys.train.trainer.checkpointers import stock_layout
 from tests.parity.trainer.sides import OURS, STOCK, model, tokenizer, trainer_of
 
@@ -210,3 +211,27 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     other = trainer_of(OURS, tmp_path, SETTINGS, {"model": model(num_labels=3), "processing_class": tokenizer()})
     with pytest.raises(CheckpointError, match=r"'classifier.weight' has shape \(2, 32\) in the checkpoint"):
         other.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("settings", [{}, {"lr_scheduler_type": "cosine", "warmup_steps": 3, "weight_decay": 0.1}])
+def test_the_stock_trainer_goes_on_from_ours(settings: dict[str, Any], tmp_path: Path) -> None:
+    alone = run(STOCK, tmp_path / "alone", **settings)
+    run(OURS, tmp_path / "ours", stop=CUT_AT, save_stock_state=True, **settings)
+    checkpoint = tmp_path / "ours" / f"checkpoint-{CUT_AT}"
+    assert {path.name for path in checkpoint.iterdir()} == FILES | {"optimizer.pt", "scheduler.pt"}
+    resumed = run(STOCK, tmp_path / "ours", resume=str(checkpoint), **settings)
+    assert losses(resumed) == pytest.approx(losses(alone), rel=1e-5)
+    rates = [[line["learning_rate"] for line in t.state.log_history if "loss" in line] for t in (alone, resumed)]
+    assert rates[0] == rates[1]
+    states = [trainer.optimizer.state_dict()["state"] for trainer in (alone, resumed)]
+    assert states[0].keys() == states[1].keys()
+    for index, moments in states[0].items():
+        for name, tensor in moments.items():
+            torch.testing.assert_close(states[1][index][name], tensor, rtol=1e-4, atol=1e-7)
+    for name, weight in alone.model.named_parameters():
+        torch.testing.assert_close(resumed.model.get_parameter(name), weight, rtol=1e-4, atol=1e-6)
+
+
+def test_a_stock_state_of_deepspeed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"save_stock_state=True writes torch's optimizer.pt, and DeepSpeed"):
+        TrainingArguments(output_dir=str(tmp_path), save_stock_state=True, deepspeed={"bf16": {}})

@@ -25,9 +25,9 @@ def spoiled_losses(trainer: Any, step: int, global_size: int, always: bool = Fal
     spoiled = int(plan_epoch(trainer.train_dataset.lengths, 3, 0, global_size=global_size).step(step)[0])
     honest = training_step.loss_per_example
 
-    def dishonest(logits_SC: torch.Tensor, labels: torch.Tensor, ids_S: torch.Tensor, smoothing: float) -> torch.Tensor:
+    def dishonest(logits_SC: torch.Tensor, labels: torch.Tensor, ids_S: torch.Tensor, *more: Any) -> torch.Tensor:
         hit = (ids_S == spoiled) | always
-        return honest(logits_SC, labels, ids_S, smoothing) + torch.where(hit, float("inf"), 0.0)
+        return honest(logits_SC, labels, ids_S, *more) + torch.where(hit, float("inf"), 0.0)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_step, "loss_per_example", dishonest)

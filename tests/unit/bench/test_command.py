@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -198,6 +199,31 @@ def test_stages_end_in_time_and_the_rest_is_said() -> None:
 def test_a_dry_run_takes_the_dry_commands() -> None:
     found, wrong = gpu.run_stages([gpu.Stage("s", FAILS, QUICK, 999)], 30.0, dry=True, tell=lambda line: None)
     assert (wrong, found.settings["s"]["exit status"]) == ([], 0)
+
+
+KILLED = """
+import sys
+from unittest.mock import patch
+from ftsys.bench import command, gpu
+quick = (sys.executable, "-c", "pass")
+hangs = (sys.executable, "-c", "import time; print('on', flush=True); time.sleep(60)")
+stages = [gpu.Stage(name, words, words, 0) for name, words in (("quick", quick), ("hangs", hangs), ("late", quick))]
+with patch.object(gpu, "stages", lambda: stages):
+    raise SystemExit(command.main(["gpu", "--dry", "--output", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_benchmark_of_a_gpu_leaves_what_it_has(tmp_path: Path, number: int) -> None:
+    words = [sys.executable, "-c", KILLED, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(line == "on\n" for line in process.stdout)
+        process.send_signal(number)
+        assert process.stdout.read() is not None  # its end comes once the stage has gone, too
+    (path,) = tmp_path.iterdir()
+    found = json.loads(path.read_text())
+    assert (list(found["measurements"]), found["settings"]["still due"]) == (["quick"], ["hangs", "late"])
 
 
 def test_a_start_that_trains_nothing_is_told_of(tmp_path: Path) -> None:

@@ -40,18 +40,23 @@ def test_figures_of_machine_code(instruction: str, products: int | None) -> None
 
 
 def test_kernels_beyond_a_limit_are_named() -> None:
-    row = {"spilled bytes": 0.0, "shared KiB": 99.0}
+    row = {"registers": 128.0, "spilled bytes": 0.0, "shared KiB": 99.0}
     table = {
-        "head 32, forward": row,
+        "head 32, forward": row | {"registers": 255.0},
         "head 64, forward": row | {"spilled bytes": 4.0},
         "head 96, forward": row | {"spilled bytes": 8.0},
         "head 128, forward": row | {"spilled bytes": 12.0, "shared KiB": 106.0},
+        "width 768 LayerNorm, add_norm": row,
+        "width 1024 LayerNorm, add_norm": row | {"registers": 129.0},
+        "keys, token_keys": row | {"spilled bytes": 8.0},
     }
     broken = kernels.broken_limits(Findings(tables={"compute capability 8.9": dict(table)}))
     assert broken == [
-        "compute capability 8.9, head 64, forward: 4 bytes are spilled",
-        "compute capability 8.9, head 128, forward: 12 bytes are spilled",
-        "compute capability 8.9, head 128, forward: 106.0 KiB of shared memory, 99 are there",
+        "compute capability 8.9, head 64, forward: 4 spilled bytes, and 0 is the limit",
+        "compute capability 8.9, head 128, forward: 12 spilled bytes, and 8 is the limit",
+        "compute capability 8.9, head 128, forward: 106 shared KiB, and 99 is the limit",
+        "compute capability 8.9, width 1024 LayerNorm, add_norm: 129 registers, and 128 is the limit",
+        "compute capability 8.9, keys, token_keys: 8 spilled bytes, and 0 is the limit",
     ]
 
 

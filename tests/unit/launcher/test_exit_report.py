@@ -129,6 +129,8 @@ def test_a_killed_rank_has_said_nothing(tmp_path: Path) -> None:
     assert line.startswith("error: rank 1 on node2 was killed by SIGKILL; if nobody killed it, the machine was out of")
     (line,) = closing_lines(Outcome(1, RankExit(1, -11, "node2")), tmp_path)
     assert "killed by SIGSEGV; its log" in line
+    (line,) = closing_lines(Outcome(1, RankExit(1, -7, "node2")), tmp_path)
+    assert "killed by SIGBUS; a file that it had mapped became shorter" in line
 
 
 def test_a_good_end_and_a_stop_say_nothing_more(tmp_path: Path) -> None:

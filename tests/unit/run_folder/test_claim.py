@@ -113,6 +113,8 @@ def test_overwrite_removes_what_a_run_writes_and_nothing_else(tmp_path: Path) ->
         "metrics.jsonl",
         "status.json",
         "plan.json",
+        "data.json",
+        "ranks.json",
         "predictions/validation.tsv",
         "submission/MRPC.tsv",
         "model/model.safetensors",

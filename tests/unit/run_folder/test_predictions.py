@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ftsys.run_folder.predictions import SUBMISSIONS, scores_from_logits, write_predictions, write_submission
+from ftsys.run_folder.predictions import (
+    SUBMISSIONS,
+    scores_from_logits,
+    scores_of,
+    write_predictions,
+    write_submission,
+)
 from ftsys.tasks import GLUE, PARAPHRASE, Task
 
 
@@ -107,3 +113,19 @@ def test_no_submission_where_the_server_has_none(tmp_path: Path) -> None:
 def test_a_submission_with_gaps_is_refused(tmp_path: Path, indexes: list[int]) -> None:
     with pytest.raises(ValueError, match=r"gaps|twice"):
         write_submission(tmp_path, GLUE["mrpc"], "test", indexes, [0, 1])
+
+
+def test_predictions_of_several_labels_are_names_that_a_run_reads(tmp_path: Path) -> None:
+    task = Task("moods", ("text",), ("joy", "anger"), ("micro_f1",), multi_label=True)
+    logits = np.array([[0.5, 3.0], [-1.0, 2.0], [-800.0, 0.0]], np.float32)
+    labels = np.array([[1, 0], [0, 0], [-1, -1]], np.int8)
+    write_predictions(tmp_path / "p.tsv", [2, 0, 1], logits, labels, scores_of(logits, task), task)
+    assert (tmp_path / "p.tsv").read_text() == (
+        "index\tprediction\tlabel\tscore_joy\tscore_anger\n"
+        "0\tanger\t[]\t0.268941\t0.880797\n"
+        "1\t[]\t\t0\t0.5\n"
+        "2\tjoy;anger\tjoy\t0.622459\t0.952574\n"
+    )
+    odd = Task("moods", ("text",), ("joy; hope", "anger"), ("micro_f1",), multi_label=True)
+    write_predictions(tmp_path / "p.tsv", [0], logits[:1], None, scores_of(logits[:1], odd), odd)
+    assert _lines(tmp_path / "p.tsv")[1][1] == '["joy; hope", "anger"]'

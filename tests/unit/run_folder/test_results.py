@@ -1,4 +1,4 @@
-"""Tests results.json and the model card."""
+"""Tests results.json."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ftsys.run_folder.results import RESULT_KEYS, model_card, write_results
+from ftsys.run_folder.results import RESULT_KEYS, write_results
 
 RESULTS: dict[str, Any] = {
     "task": "mrpc",
@@ -48,13 +48,3 @@ def test_missing_results_are_named_and_nothing_is_written(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"lack seed, timing, throughput\.real_tokens_per_s.*timing\.total_s"):
         write_results(tmp_path, broken, attempt=1)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_model_card_says_what_it_is() -> None:
-    text = model_card(RESULTS)
-    assert text.startswith("---\nlibrary_name: transformers\n")
-    assert "# all-MiniLM-L6-v2 fine-tuned on mrpc" in text
-    assert "| validation | accuracy | 0.8088 |" in text
-    assert "3 epochs, 345 steps of\n32 examples, bf16, seed 42" in text
-    assert "synthetic" not in text
-    assert "training data is synthetic" in model_card(RESULTS, synthetic=True)

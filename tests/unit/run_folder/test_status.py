@@ -8,7 +8,7 @@ import pytest
 from ftsys.errors import RunFolderError
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.status import STATE_OF, exit_of_this_start, read_status, read_status_after_crash, write_status
-from ftsys.run_folder.status_writer import StatusWriter
+from ftsys.run_folder.status_writer import StatusWriter, correct_status
 
 IDENTITY = {"task": {"name": "mrpc"}}
 
@@ -86,3 +86,44 @@ def test_the_first_end_of_an_attempt_is_kept(tmp_path: Path) -> None:
     assert (status.state, status.reason) == ("failed", "rank 0 died")
     StatusWriter(tmp_path, claim_run_folder(tmp_path, IDENTITY, overwrite=False).attempt).write_for_rank_0(None, "")
     assert read_status_after_crash(tmp_path)["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("told", "outcome", "kept"),
+    [
+        (None, 1, False),  # killed before it could write an end
+        (75, 1, False),  # stopped because another rank had failed
+        (75, 75, True),
+        (76, 1, True),
+        (1, 1, True),
+        (None, 0, True),
+    ],
+)
+def test_the_launcher_corrects_what_ranks_could_not_know(
+    tmp_path: Path, told: int | None, outcome: int, kept: bool
+) -> None:
+    attempt = claim_run_folder(tmp_path, IDENTITY, overwrite=False).attempt
+    own = "running" if told is None else STATE_OF[told]
+    assert write_status(tmp_path, own, told, "SIGTERM", "train", 7, attempt)
+    correct_status(tmp_path, 0, outcome, "rank 1 on a was killed by SIGKILL")
+    status = read_status(tmp_path)
+    assert status is not None
+    expected = (own, told, "SIGTERM") if kept else ("failed", 1, "rank 1 on a was killed by SIGKILL")
+    assert (status.state, status.exit, status.reason) == expected
+    assert (status.phase, status.step, status.attempt) == ("train", 7, 1)
+
+
+def test_a_start_that_claimed_nothing_corrects_nothing(tmp_path: Path) -> None:
+    attempt = claim_run_folder(tmp_path, IDENTITY, overwrite=False).attempt
+    correct_status(tmp_path, attempt, 1, "the ranks could not be started")
+    assert read_status(tmp_path) is None
+    correct_status(tmp_path / "other", 0, 1, "no folder")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_start_that_died_before_its_first_status(tmp_path: Path) -> None:
+    claim_run_folder(tmp_path, IDENTITY, overwrite=False)
+    correct_status(tmp_path, 0, 1, "rank 0 on a was killed by SIGKILL")
+    status = read_status(tmp_path)
+    assert status is not None
+    assert (status.state, status.phase, status.step) == ("failed", "prepare", 0)

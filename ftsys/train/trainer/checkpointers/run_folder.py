@@ -52,11 +52,15 @@ class RunFolderCheckpointer:
 
     @cached_property
     def _barrier(self) -> StoreBarrier:
-        """Made at the first save: the process group may not exist before the Trainer's arguments do."""
+        """Made when the training begins: the process group may not exist before the Trainer's arguments do."""
         return StoreBarrier()
 
     def checkpoint_to_resume(self, trainer: Trainer, asked: Any) -> Any:
-        """Return `asked`: whoever starts the run has chosen and verified it."""
+        """Return `asked`: whoever starts the run has chosen and verified it. Collective.
+
+        Connects to the other ranks' store: later it may be gone with the launcher, and connecting would wait for it.
+        """
+        _ = self._barrier
         return asked
 
     def save(self, trainer: Trainer, trial: Any = None) -> bool:

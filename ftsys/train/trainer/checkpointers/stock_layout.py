@@ -1,4 +1,4 @@
-"""Saves checkpoints where the stock Trainer does, as `output_dir/checkpoint-N`: whole or not there, without a pickle.
+"""Saves checkpoints where the stock Trainer does, as `output_dir/checkpoint-N`: whole or not there.
 
     checkpoint-345/config.json model.safetensors tokenizer files     the stock files, for plain `from_pretrained`
                    trainer_state.json                                the stock file
@@ -6,6 +6,8 @@
                    optimizer.safetensors state.json rng.json         ours: any world size and ZeRO stage reads them
                    weights.safetensors                               ours, where model.safetensors holds other weights
                    manifest.json                                     sizes and sha256 of all; written last
+                   optimizer.pt scheduler.pt scaler.pt               torch's pickles, with save_stock_state=True alone;
+                                                                     only the stock Trainer reads them
 
 A state that this format cannot hold (FSDP, an optimizer with a state of its own kind) is saved by the stock Trainer,
 and the reason is logged once.
@@ -17,7 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints, sort_checkpoints
 
 from ftsys.distributed import decided_by_rank_0
@@ -34,6 +38,7 @@ from ftsys.train.checkpoint.state_dict import export_state, import_state
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.writer import Entries, put_in_place, write_facts, write_tensors
 from ftsys.train.optimizer.master_adamw import masters_of
+from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.checkpointers.restore import MODEL, RNG_STATES, is_ours, note_callback_states, scaler_state
 from ftsys.train.trainer.checkpointers.stock_format import same_tensors, why_stock_format
 
@@ -124,6 +129,8 @@ def _complete(trainer: Trainer, unfinished: Path, folder: Path, state: FullState
         (unfinished / PICKLED_ARGUMENTS).unlink(missing_ok=True)
         note_callback_states(trainer)
         trainer.state.save_to_json(str(unfinished / TRAINER_STATE))
+        if setting(trainer.args, "save_stock_state") and not trainer.args.save_only_model:
+            _write_stock_state(trainer, unfinished)
         files = {path.name: written_file(path) for path in sorted(unfinished.iterdir()) if path.is_file()}
         files[ARGUMENTS] = write_json(unfinished / ARGUMENTS, json.loads(trainer.args.to_json_string()))
         if not trainer.args.save_only_model:
@@ -132,6 +139,17 @@ def _complete(trainer: Trainer, unfinished: Path, folder: Path, state: FullState
             write_manifest(unfinished, facts)
         sync_folder(unfinished)
         put_in_place(unfinished, folder)
+
+
+def _write_stock_state(trainer: Trainer, folder: Path) -> None:
+    """Write the states that the stock Trainer resumes from, under its names. The weights are in the stock file already.
+
+    Raises OSError.
+    """
+    scaler = trainer.accelerator.scaler
+    stateful = {OPTIMIZER_NAME: trainer.optimizer, SCHEDULER_NAME: trainer.lr_scheduler}
+    for name, part in (stateful | ({} if scaler is None else {SCALER_NAME: scaler})).items():
+        torch.save(part.state_dict(), folder / name)
 
 
 def _write_state(trainer: Trainer, folder: Path, state: FullState, rng_states: list[Any]) -> Entries:

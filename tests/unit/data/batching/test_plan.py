@@ -1,10 +1,14 @@
 """The batch plan: each example once, the same steps whatever the ranks, balanced shares."""
 
+import tracemalloc
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ftsys.data.batching import plan as plan_module
 from ftsys.data.batching.plan import assign_to_ranks, micro_batches, plan_epoch, plan_evaluation, plan_local_batch
 from ftsys.errors import ConfigError
 
@@ -28,6 +32,35 @@ def test_steps_by_tokens_are_within_the_budget_and_as_many_in_every_epoch(length
         steps = [plan.step(k) for k in range(len(plan))]
         assert sorted(np.concatenate(steps)) == list(range(len(lengths)))
         assert all(len(step) and lengths[step].sum() <= tokens for step in steps)
+
+
+@given(lengths_of_examples, st.integers(384, 2000), st.integers(1, 50))
+@settings(max_examples=80, deadline=None)
+def test_steps_by_tokens_do_not_depend_on_the_blocks_of_the_sum(lengths: np.ndarray, tokens: int, block: int) -> None:
+    whole = plan_epoch(lengths, 0, 0, global_tokens=tokens)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "BLOCK", block)
+        assert np.array_equal(plan_epoch(lengths, 0, 0, global_tokens=tokens).starts, whole.starts)
+    ends, total = np.cumsum(lengths[whole.example_ids]), int(lengths.sum())
+    targets = [k * total // len(whole) for k in range(1, len(whole))]
+    assert whole.starts[1:-1].tolist() == [int((ends <= target).sum()) for target in targets]
+
+
+def test_ids_take_four_bytes_each_in_the_order_of_a_permutation() -> None:
+    ids = plan_epoch(np.ones(1000, dtype=np.int32), 7, 2, global_size=8).example_ids
+    generator = np.random.Generator(np.random.Philox(key=np.array([7, 2], dtype=np.uint64)))
+    assert (ids.dtype, ids.tolist()) == (np.int32, generator.permutation(1000).tolist())
+
+
+@pytest.mark.parametrize("sizes", [{"global_size": 32}, {"global_tokens": 8192}])
+def test_a_plan_takes_few_bytes_an_example(sizes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "BLOCK", 1 << 16)
+    lengths = np.random.default_rng(0).integers(5, 129, 1_000_000, dtype=np.int32)
+    tracemalloc.start()
+    plan_epoch(lengths, 0, 0, **sizes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * len(lengths)  # 4 of them are the ids
 
 
 def test_fewer_tokens_than_three_examples_are_refused() -> None:

@@ -1,5 +1,6 @@
 """The store gives back what was written, across record batches, to NumPy, to a stock collator and to `datasets`."""
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -296,3 +297,27 @@ def test_offsets_that_are_shifted_out_of_the_file_are_refused(tmp_path: Path) ->
     split = Store.open(path, verify=False).splits["train"]
     with pytest.raises(DataError, match=r"train.arrow: damaged, the tokens of row 9 lie outside"):
         split.gather([0, 9, 1])
+
+
+@pytest.mark.parametrize("use", ["gather", "lengths", "labels"])
+def test_a_file_that_becomes_shorter_while_it_is_mapped_is_an_error_and_no_crash(tmp_path: Path, use: str) -> None:
+    path = write(tmp_path, {"train": some_rows(5000)})
+    split = Store.open(path).splits["train"]
+    os.truncate(path / "train.arrow", 4096)
+    with pytest.raises(DataError, match=r"train.arrow: damaged, it became shorter while it was in use"):
+        _ = split.gather([4999]) if use == "gather" else getattr(split, use)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_labels_of_several_columns_come_back(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 2, (30, 300)).tolist()
+    rows: Rows = [(ids, first, labels[row]) for row, (ids, first, _) in enumerate(some_rows(30))]
+    unlabelled: Rows = [(ids, first, [-1] * 300) for ids, first, _ in some_rows(9)]
+    store = Store.open(write(tmp_path, {"train": rows, "test": unlabelled}, label_type="(300,)int8"))
+    check_gather(store, "train", rows, [29, 0, 8, 7, 7, 16])
+    assert store.splits["train"].labels.tolist() == labels
+    assert (store.splits["train"].labelled, store.splits["test"].labelled) == (True, False)
+    assert store.splits["train"][3]["labels"] == labels[3]
+    assert store.splits["train"].gather([]).labels.shape == (0, 300)
+    assert pickle.loads(pickle.dumps(store.splits["train"])).gather([5]).labels.tolist() == [labels[5]]

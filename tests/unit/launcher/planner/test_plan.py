@@ -14,6 +14,7 @@ from launcher.planner.choices import compiled
 from launcher.planner.gpus import GIB
 from launcher.planner.model_shape import model_shape
 from launcher.planner.plan import Plan, World, make_plan, warmup_steps
+from launcher.planner.world import ProductRates
 
 CPU = World(bf16_supported=True)
 GPUS = World(ranks=8, local_ranks=8, device="cuda", bf16_supported=True)
@@ -205,6 +206,19 @@ def test_a_world_of_nobody(name: str) -> None:
         World(**{**asdict(CPU), name: 0})
 
 
+def test_the_precision_of_a_cpu_that_was_measured() -> None:
+    slow, fast = ProductRates(100e9, 40e9), ProductRates(100e9, 210e9)
+    rates = "40 GFLOP/s in bf16 and 100 in fp32"
+    plan = make_plan(run_of(), World(bf16_supported=False, rates=slow))
+    assert (plan.precision, plan.reasons["precision"]) == (
+        "fp32",
+        f"this CPU multiplies matrices at {rates}, as measured",
+    )
+    assert make_plan(run_of(), World(bf16_supported=True, rates=fast)).precision == "bf16"
+    forced = make_plan(run_of(engine={"precision": "bf16"}), World(bf16_supported=False, rates=slow))
+    assert forced.notes == (f"the CPU was measured at {rates}: expect bf16 to be slower than fp32",)
+
+
 def test_each_choice_gives_its_reason() -> None:
     without_model = {
         "activation_checkpointing": "activations are kept unless a GPU's memory asks for less",
@@ -214,7 +228,7 @@ def test_each_choice_gives_its_reason() -> None:
         "backend": "4 ranks without ZeRO",
         "order": "packed batches hold no padding",
         "compile": "ftsys' own kernels fuse the same operations",
-        "cuda_graphs": "it has 4 ranks",
+        "cuda_graphs": "it has 4 ranks, whose recorded passes no GPU has tried: engine.cuda_graphs = true does",
     }
     small_gpus = World(ranks=4, local_ranks=4, device="cuda", device_memory=4 * GIB)
     assert make_plan(run_of(), small_gpus).reasons == without_model
@@ -225,6 +239,7 @@ def test_each_choice_gives_its_reason() -> None:
         "precision": "the GPU computes bf16 slowly or not at all; fp16 is what fits",
         "fit": f"ZeRO 1: {needs}",
         "backend": "ZeRO 1 is DeepSpeed's",
+        "cuda_graphs": "DeepSpeed moves weights and gradients between passes",
     }
 
 
@@ -266,7 +281,6 @@ def test_only_what_is_asked_for_is_compiled(asked: Any, compiles: bool, why: str
     ("sections", "world", "why"),
     [
         ({}, CPU, "the run is on cpu"),
-        ({}, GPUS, "it has 8 ranks"),
         ({"engine": {"backend": "deepspeed"}}, ONE_GPU, "DeepSpeed moves weights"),
         ({"engine": {"precision": "fp16"}}, ONE_GPU, "fp16 scales each loss by another factor"),
         ({"engine": {"activation_checkpointing": True}}, ONE_GPU, "activations are computed again"),
@@ -280,7 +294,8 @@ def test_passes_that_cannot_be_recorded_are_refused(sections: dict[str, Any], wo
 
 
 def test_passes_are_not_recorded_where_they_cannot_be_and_the_plan_says_why() -> None:
-    for world, why in ((CPU, "the run is on cpu"), (GPUS, "it has 8 ranks")):
+    untried = "it has 8 ranks, whose recorded passes no GPU has tried: engine.cuda_graphs = true does"
+    for world, why in ((CPU, "the run is on cpu"), (GPUS, untried)):
         plan = make_plan(run_of(), world, 3668)
         assert (plan.cuda_graphs, plan.reasons["cuda_graphs"]) == (False, why)
 
@@ -288,6 +303,7 @@ def test_passes_are_not_recorded_where_they_cannot_be_and_the_plan_says_why() ->
 def test_passes_are_recorded_where_they_can_be() -> None:
     assert make_plan(run_of(engine={"cuda_graphs": True}), ONE_GPU, 3668).cuda_graphs
     assert make_plan(run_of(), ONE_GPU, 3668).cuda_graphs
+    assert make_plan(run_of(engine={"cuda_graphs": True, "backend": "ddp"}), GPUS, 3668).cuda_graphs
     assert not make_plan(run_of(engine={"cuda_graphs": False}), ONE_GPU, 3668).cuda_graphs
     with pytest.raises(ConfigError, match="the model is fed padded batches"):
         make_plan(run_of(engine={"cuda_graphs": True}), ONE_GPU, 3668, packed=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ftsys.errors import LaunchError
-from launcher.planner.world import World, this_machine, visible_gpus
+from launcher.planner.world import ProductRates, World, this_machine, visible_gpus
 
 
 @pytest.fixture
@@ -33,6 +33,14 @@ def test_one_process(machine: Path) -> None:
 def test_a_cpu_with_bf16(machine: Path, flag: str) -> None:
     (machine / "proc/cpuinfo").write_text(f"flags\t\t: fpu {flag} sse\n")
     assert this_machine({}, root=machine).bf16_supported
+
+
+@pytest.mark.parametrize(("bf16", "pays"), [(0.3e12, False), (1.1e12, False), (1.3e12, True)])
+def test_measured_rates_decide_against_the_list_of_instructions(machine: Path, bf16: float, pays: bool) -> None:
+    for flags in ("avx512f", "avx512_bf16"):
+        (machine / "proc/cpuinfo").write_text(f"flags : {flags}\n")
+        world = this_machine({}, device="cpu", root=machine, rates=ProductRates(1e12, bf16))
+        assert world.bf16_supported is pays
 
 
 def test_a_machine_without_cpuinfo(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.distributed import HashStore
+from torch.distributed import DistNetworkError, HashStore
 
 from ftsys.errors import FtsysError, StorageError
 from ftsys.train.checkpoint import store_barrier
@@ -95,6 +95,26 @@ def test_a_strangers_value_is_refused_and_never_run(barrier: Ranks, tmp_path: Pa
         first.run("save", dict, lambda _: pytest.fail("concluded"))
     assert not made.exists()
     assert "no message of a rank" in str(first._read("save")[1]), "the other ranks hear of it"
+
+
+@pytest.mark.parametrize("call", ["get", "set", "delete_key"])
+def test_a_store_whose_server_is_gone_is_said(barrier: Ranks, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def gone(*arguments: Any) -> None:
+        raise DistNetworkError("Broken pipe")
+
+    own = barrier(0)
+    own._store.set("save/1", "[null, null]")
+    monkeypatch.setattr(own, "_store", _Broken(own._store, call, gone))
+    with pytest.raises(FtsysError, match=r"key-value store is gone \(Broken pipe\).*start the same command again"):
+        own.run("save", dict, lambda _: None)
+
+
+class _Broken:
+    """Stands for a connection to a store, of which one method fails."""
+
+    def __init__(self, store: Any, method: str, failing: Callable[..., None]) -> None:
+        self.get, self.set, self.delete_key = store.get, store.set, store.delete_key
+        setattr(self, method, failing)
 
 
 def _until_written(barrier: StoreBarrier, key: str) -> None:

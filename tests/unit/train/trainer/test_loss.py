@@ -5,7 +5,7 @@ import math
 import torch
 
 from ftsys.data.batching.collate import NO_EXAMPLE
-from ftsys.train.trainer.loss import loss_per_example
+from ftsys.train.trainer.loss import ClassWeights, loss_per_example
 
 
 def test_cross_entropy_is_minus_the_log_of_the_softmax() -> None:
@@ -45,3 +45,34 @@ def test_smoothing_shares_a_label_among_the_classes() -> None:
     found = loss_per_example(logits, torch.tensor([2]), torch.tensor([0]), label_smoothing=0.3)
     logs = [value - math.log(sum(math.exp(other) for other in logits[0].tolist())) for value in logits[0].tolist()]
     assert abs(float(found) - (-0.7 * logs[2] - 0.3 * sum(logs) / 3)) < 1e-12
+
+
+def test_several_labels_are_a_mean_of_binary_losses() -> None:
+    logits = torch.tensor([[1.0, -2.0], [0.5, 40.0]], dtype=torch.float64)
+    labels = torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    found = loss_per_example(logits, labels, torch.tensor([7, 8]))
+    expected = [(math.log1p(math.exp(-1)) + math.log1p(math.exp(2))) / 2, (math.log1p(math.exp(0.5)) + 40.0) / 2]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_weights_are_those_of_torchs_losses() -> None:
+    """Sums of the examples' losses; `CrossEntropyLoss` divides its own by the sum of the weights."""
+    torch.manual_seed(0)
+    logits, ids, classes = torch.randn(5, 3).double(), torch.arange(5), torch.tensor([0, 2, 2, 1, 0])
+    weights = torch.tensor([0.5, 2.0, 7.0]).double()
+    for smoothing in (0.0, 0.2):
+        mean = torch.nn.CrossEntropyLoss(weights, label_smoothing=smoothing)(logits, classes)
+        found = loss_per_example(logits, classes, ids, smoothing, weights).sum() / weights[classes].sum()
+        torch.testing.assert_close(found, mean, rtol=1e-12, atol=0)
+    bits = torch.tensor([[1, 0, 0], [1, 1, 1], [0, 0, 0], [0, 1, 0], [0, 0, 1]]).float()
+    several = torch.nn.BCEWithLogitsLoss(pos_weight=weights)(logits, bits.double())
+    torch.testing.assert_close(loss_per_example(logits, bits, ids, 0.0, weights).mean(), several, rtol=1e-12, atol=0)
+
+
+def test_class_weights_are_kept_on_a_device() -> None:
+    weights, device = ClassWeights((1.0, 2.5)), torch.device("cpu")
+    found = weights.on(device)
+    assert found is weights.on(device)
+    assert found is not None
+    assert found.tolist() == [1.0, 2.5]
+    assert ClassWeights(None).on(device) is None

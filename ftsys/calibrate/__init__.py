@@ -1,0 +1,1 @@
+"""Fits a temperature and thresholds to a trained classifier, and measures what they change on rows held out."""

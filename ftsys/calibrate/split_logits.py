@@ -1,0 +1,32 @@
+"""Predicts one split of a finished run with its trained model, in this process alone."""
+
+import tempfile
+
+import numpy as np
+
+from ftsys.data.prepare import ensure_store
+from ftsys.errors import DataError
+from ftsys.report.log_filters import quiet_libraries
+from ftsys.report.progress import SplitProgress
+from ftsys.run_folder.finished import FinishedRun
+
+
+def split_logits(finished: FinishedRun, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits (N, C) and labels (N,) or (N, C) of a split. Raises DataError if the source has no such split."""
+    quiet_libraries()
+    with SplitProgress("prepare") as progress:
+        store = ensure_store(finished.run, finished.task, progress)
+    if name not in store.splits:
+        raise DataError(f"the source of {str(finished.folder)!r} has no split {name!r}, only {sorted(store.splits)}.")
+    from ftsys.train.setup import load_model, prediction_trainer
+    from ftsys.train.trainer.hooks import RunHooks
+
+    split = store.splits[name]
+    with tempfile.TemporaryDirectory() as scratch, SplitProgress("predict") as progress:
+        hooks = RunHooks(on_evaluation_progress=lambda split_name, done, total: progress(done, total, split_name))
+        model, _ = load_model(finished.model, finished.task, finished.run.train.seed)
+        trainer = prediction_trainer(finished.run, model, store, scratch, hooks)
+        trainer.predict(split)
+        found = trainer.parts.evaluator.predictions[name]
+        trainer.end()
+    return found.logits, split.labels

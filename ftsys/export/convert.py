@@ -1,0 +1,102 @@
+"""Converts a trained model with transformers' exporters, and collects all that a user of the export needs."""
+
+import contextlib
+import io
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ftsys.errors import ConfigError
+from ftsys.export.targets import ONNX_FILE, TARGETS, Inputs, Run
+from ftsys.model_files.calibration import CALIBRATION
+from ftsys.model_files.folder import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LARGEST_SINGLE_FILE = 1_900_000_000
+"""Bytes of weights that fit into one ONNX file: the format ends at 2 GiB. Larger ones stay in a file of their own."""
+
+
+def load_stock(folder: Path) -> "PreTrainedModel":
+    """Load a model as a user of transformers does, in float32 for evaluation. No code of the folder runs."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    return model.eval()
+
+
+def stock_run(model: "PreTrainedModel") -> Run:
+    """Return the function from padded inputs to logits (S, C) float32 of a stock model."""
+    import torch
+
+    def run(inputs: Inputs) -> np.ndarray:
+        with torch.inference_mode():
+            logits = model(**{name: torch.from_numpy(value) for name, value in inputs.items()}).logits
+        return np.asarray(logits)
+
+    return run
+
+
+def convert(name: str, model: "PreTrainedModel", sample: Inputs, folder: Path) -> None:
+    """Write a model to `folder` in the format of a target. `sample` is a batch of two rows or more.
+
+    Batch size and length stay free. Raises ConfigError if the exporter cannot convert this type of model.
+    """
+    import torch
+
+    target = TARGETS[name]
+    tensors = {key: torch.from_numpy(value) for key, value in sample.items()}
+    try:
+        with _quiet():
+            exporter = getattr(import_module("transformers.exporters"), target.exporter)()
+            exported = exporter.export(model, tensors, config=target.settings())
+            exported.save_pretrained(folder)
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        kind = model.config.model_type
+        raise ConfigError(
+            f"--to {name}: transformers' exporter cannot convert a model of type {kind!r} "
+            f"({type(error).__name__}: {str(error)[:300]}). Export to another target."
+        ) from error
+    _into_one_file(exported, folder / ONNX_FILE)
+
+
+def _into_one_file(exported: Any, path: Path) -> None:
+    """Move ONNX weights into model.onnx, where they fit: a server that copies one file has all then."""
+    weights = path.with_name(f"{path.name}.data")
+    if weights.is_file() and weights.stat().st_size <= LARGEST_SINGLE_FILE:
+        import_module("onnx_ir").save(exported.program, str(path))
+        weights.unlink()
+
+
+def copy_companions(model_folder: Path, folder: Path) -> None:
+    """Copy tokenizer, configuration and calibration beside an exported model, byte by byte. OSError is passed on."""
+    for name in ("config.json", CALIBRATION, *TOKENIZER_FILES):
+        if (model_folder / name).is_file():
+            shutil.copyfile(model_folder / name, folder / name)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide progress on standard output, and warnings about versions and operators, which `parity` makes needless."""
+    loggers = [
+        logging.getLogger(name)
+        for name in ("torch.onnx", "transformers", "transformers.exporters", "onnxscript", "root")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

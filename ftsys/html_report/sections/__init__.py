@@ -1,0 +1,1 @@
+"""Makes the sections of a report, one module each."""

@@ -1,0 +1,118 @@
+"""Makes the summary and the table of runs."""
+
+import time
+from collections.abc import Sequence
+
+from ftsys.html_report.facts import RunFacts
+from ftsys.html_report.groups import TaskGroup, Variant, mean_and_deviation, with_spread
+from ftsys.html_report.parts import Cell, Note, Part, Section, cell, table
+from ftsys.metrics import METRICS
+
+
+def summary(groups: Sequence[TaskGroup]) -> str:
+    """Return the sentences at the head of the page: how many runs of what, and the best variant of each task."""
+    runs = [run for group in groups for run in group.runs]
+    models = list(dict.fromkeys(run.model for run in runs))
+    what = f"{_count(len(runs), 'run')} of {_count(len(groups), 'task')} with {_count(len(models), 'model')}"
+    unfinished = sum(not run.finished for run in runs)
+    state = f"{unfinished} unfinished" if unfinished else "finished" if len(runs) == 1 else "all finished"
+    best = [text for group in groups if (text := _best_of(group))]
+    return " ".join(
+        [f"{what}, {state}.", *best[:12], *([f"And {len(best) - 12} more tasks."] if len(best) > 12 else [])]
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _best_of(group: TaskGroup) -> str:
+    """Return a sentence on the variant with the best mean of the task's first metric; empty without finished runs."""
+    metric = first_metric(group)
+    scores = {variant.name: found for variant in group.variants if (found := scores_of(variant, metric))}
+    if not scores:
+        return ""
+    sign = 1 if metric not in METRICS or METRICS[metric].greater_is_better else -1
+    name = max(scores, key=lambda one: sign * mean_and_deviation(scores[one])[0])
+    found = scores[name]
+    seeds = f" over {len(found)} seeds" if len(found) > 1 else ""
+    best = f"best of {len(scores)} is {name}" if len(scores) > 1 else name
+    return f"{group.title}: {best} with {metric} {with_spread(found)}{seeds}."
+
+
+def first_metric(group: TaskGroup) -> str:
+    """Return the metric that selects the best checkpoint of the task; a metric of the runs if the task is unknown."""
+    if group.task.metrics:
+        return group.task.metrics[0]
+    names = (name for run in group.runs for found in run.metrics().values() for name in found if name != "loss")
+    return next(names, "loss")
+
+
+def scores_of(variant: Variant, metric: str) -> list[float]:
+    """Return the metric of each finished run, on its first split that has it."""
+    scores = []
+    for run in variant.runs:
+        found = (metrics[metric] for metrics in run.metrics().values() if metric in metrics)
+        score = next(found, None) if run.finished else None
+        scores += [] if score is None else [float(score)]
+    return scores
+
+
+def overview_section(groups: Sequence[TaskGroup]) -> Section:
+    """Return the table of all runs, with notes on those that are unfinished or cannot be read."""
+    parts: list[Part] = [*_notes([run for group in groups for run in group.runs])]
+    names = [name for group in groups for name in _metric_names(group)]
+    header = ["run", "task", "model", "seed", "state", *dict.fromkeys(names), "steps", "tokens/s", "seconds"]
+    rows = [_row(run, group.title, list(dict.fromkeys(names))) for group in groups for run in group.runs]
+    parts.append(table("All runs: metrics of the first split that has them", header, rows))
+    if any(len(variant.runs) > 1 for group in groups for variant in group.variants):
+        parts.append(_spread_table(groups))
+    return Section("Runs", "runs", parts)
+
+
+def _notes(runs: Sequence[RunFacts]) -> list[Note]:
+    notes = [Note(_unfinished(run), "warning") for run in runs if not run.finished]
+    notes += [Note(problem, "warning") for run in runs for problem in run.problems]
+    extra = len(notes) - 20
+    return notes[:20] + ([Note(f"And {extra} more remarks of this kind.", "warning")] if extra > 0 else [])
+
+
+def _unfinished(run: RunFacts) -> str:
+    total = run.plan.get("total_steps")
+    of = f" of {total:,}" if isinstance(total, int) else ""
+    reason = f": {str(run.status['reason']).rstrip('.')}" if run.status.get("reason") else ""
+    return f"{run.name} is unfinished ({run.state}, step {run.step:,}{of}{reason}). The page shows what there is."
+
+
+def _metric_names(group: TaskGroup) -> list[str]:
+    found = {name for run in group.runs for metrics in run.metrics().values() for name in metrics if name != "loss"}
+    ordered = [name for name in group.task.metrics if name in found]
+    return [*ordered, *sorted(found - set(ordered))]
+
+
+def _row(run: RunFacts, title: str, names: Sequence[str]) -> list[Cell]:
+    splits = list(run.metrics().values())
+    scores = [next((split[name] for split in splits if name in split), None) for name in names]
+    speed = run.results.get("throughput", {}).get("real_tokens_per_s")
+    seconds = run.results.get("timing", {}).get("total_s")
+    known = [cell(run.name), cell(title), cell(run.model), cell(run.seed), cell(run.state)]
+    return [*known, *map(cell, scores), cell(run.step), cell(speed, 0), cell(seconds, 1)]
+
+
+def _spread_table(groups: Sequence[TaskGroup]) -> Part:
+    """Return a row for each variant: mean, standard deviation and best of the first metric over its finished seeds."""
+    rows = []
+    for group in groups:
+        metric = first_metric(group)
+        for variant in group.variants:
+            scores = scores_of(variant, metric)
+            mean, deviation = mean_and_deviation(scores) if scores else (None, None)
+            best = max(scores) if scores else None
+            rows.append([group.title, variant.name, metric, len(scores), mean, deviation, best])
+    header = ["task", "model", "metric", "seeds", "mean", "deviation", "highest"]
+    return table("Spread over the seeds: standard deviation of a sample", header, rows)
+
+
+def made_at() -> str:
+    """Return the time of now in UTC, for the foot of the page."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

@@ -1,0 +1,38 @@
+"""Finds run folders below a folder, such as those of a table: TABLE_DIR/MODEL/TASK/seed-1."""
+
+import re
+from pathlib import Path
+
+from ftsys.run_folder.layout import ATTEMPTS, RESULTS, STATUS
+
+DEEPEST = 4
+"""Levels of folders that are searched below the given one."""
+
+_DIGITS = re.compile(r"(\d+)")
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Return True if a run has begun in the folder: it holds results, a status or the record of an attempt."""
+    return any((folder / name).is_file() for name in (RESULTS, STATUS)) or any((folder / ATTEMPTS).glob("*.json"))
+
+
+def find_run_folders(path: Path, deepest: int = DEEPEST) -> list[Path]:
+    """Return `path` if it is a run folder, else the run folders below it, at most `deepest` levels down.
+
+    They are sorted by name, with seed-2 before seed-10. Folders within a run folder and hidden folders are not
+    searched, nor are folders that cannot be read.
+    """
+    if is_run_folder(path):
+        return [path]
+    if deepest == 0 or not path.is_dir():
+        return []
+    try:
+        below = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    except OSError:
+        return []
+    return [found for folder in sorted(below, key=natural_order) for found in find_run_folders(folder, deepest - 1)]
+
+
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Return a key that sorts names with numbers by the value of the numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _DIGITS.split(path.name)]

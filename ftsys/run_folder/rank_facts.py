@@ -1,0 +1,51 @@
+"""Writes and reads ranks.json: tokens and memory of each rank over the steps of the last attempt."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ftsys.errors import RunFolderError
+from ftsys.files import atomic_write_text
+from ftsys.run_folder.layout import RANKS
+from ftsys.untrusted import parse_json, typed
+
+MOST_STEPS = 64
+"""Log lines of a rank in the file; of more, equally spaced ones are kept."""
+
+
+@dataclass(frozen=True)
+class RankFacts:
+    """A rank's part of an attempt: real tokens, and tokens computed with padding.
+
+    `steps` has for each log line (step, real tokens since the line before, peak memory in bytes).
+    """
+
+    rank: int
+    host: str
+    tokens: int
+    computed_tokens: int
+    steps: Sequence[tuple[int, int, int]]
+
+
+def write_rank_facts(output_dir: Path, ranks: Sequence[RankFacts]) -> None:
+    """Replace ranks.json atomically. Raises StorageError."""
+    thinned = [asdict(replace(rank, steps=_thinned(rank.steps))) for rank in ranks]
+    atomic_write_text(output_dir / RANKS, json.dumps(thinned) + "\n")
+
+
+def _thinned(steps: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return at most MOST_STEPS entries, the last one included."""
+    stride = -(-len(steps) // MOST_STEPS) if steps else 1
+    return list(steps[::-1][::stride][::-1])
+
+
+def read_rank_facts(output_dir: Path) -> list[RankFacts] | None:
+    """Read ranks.json; None if there is no such file. Raises RunFolderError if it is damaged."""
+    path = output_dir / RANKS
+    try:
+        return typed(list[RankFacts], parse_json(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunFolderError(f"{str(path)!r} is damaged ({error}). Start the run again.") from error

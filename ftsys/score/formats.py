@@ -1,0 +1,137 @@
+"""Writes windows of columns as CSV, JSON lines or Parquet, and joins them to one file."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from ftsys.errors import ConfigError
+from ftsys.files import json_safe
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+class Format(Protocol):
+    """A form of the output. Joined windows are the same bytes as if all had been written at once."""
+
+    def encode(self, columns: Columns) -> bytes:
+        """Return the bytes of one window, whose columns all have the same length."""
+
+    def join(self, parts: Sequence[Path], names: Sequence[str], stream: IO[bytes]) -> None:
+        """Write the windows in `parts`, which have the columns `names`, to `stream`."""
+
+
+class Csv:
+    """A header line, then a line for each row. Missing values are empty; the labels of a row are joined by "|"."""
+
+    def encode(self, columns: Columns) -> bytes:
+        """Return the lines of one window, without the header."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows(zip(*(map(_cell, values) for values in columns.values()), strict=True))
+        return text.getvalue().encode()
+
+    def join(self, parts: Sequence[Path], names: Sequence[str], stream: IO[bytes]) -> None:
+        """Write the header and the lines of all windows."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(names)
+        stream.write(text.getvalue().encode())
+        _concatenate(parts, stream)
+
+
+class JsonLines:
+    """A JSON object for each row."""
+
+    def encode(self, columns: Columns) -> bytes:
+        """Return the lines of one window."""
+        names = list(columns)
+        rows = zip(*columns.values(), strict=True)
+        return "".join(f"{_json(dict(zip(names, row, strict=True)))}\n" for row in rows).encode()
+
+    def join(self, parts: Sequence[Path], names: Sequence[str], stream: IO[bytes]) -> None:
+        """Write the lines of all windows."""
+        _concatenate(parts, stream)
+
+
+class Parquet:
+    """A row group for each window. Scores are float64; `types` are Arrow's types of columns that are no scores."""
+
+    def __init__(self, types: Mapping[str, Any]) -> None:
+        self._types = types
+
+    def encode(self, columns: Columns) -> bytes:
+        """Return a whole Parquet file of one window."""
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        arrays = [pa.array(self._values(name, values), self._type(name)) for name, values in columns.items()]
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, schema=self._schema(list(columns))), sink)
+        return sink.getvalue()
+
+    def join(self, parts: Sequence[Path], names: Sequence[str], stream: IO[bytes]) -> None:
+        """Write the row groups of all windows into one file."""
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetWriter(stream, self._schema(names)) as writer:
+            for part in parts:
+                writer.write_table(pyarrow.parquet.read_table(part))
+
+    def _type(self, name: str) -> Any:
+        import pyarrow as pa
+
+        return self._types.get(name, pa.float64())
+
+    def _schema(self, names: Sequence[str]) -> Any:
+        import pyarrow as pa
+
+        return pa.schema([(name, self._type(name)) for name in names])
+
+    def _values(self, name: str, values: Sequence[Any]) -> Sequence[Any]:
+        import pyarrow as pa
+
+        if self._type(name) != pa.string():
+            return values
+        return [value if value is None or isinstance(value, str) else _json(value) for value in values]
+
+
+def format_of(output: Path, types: Mapping[str, Any]) -> Format:
+    """Return the format by the end of the file's name. Raises ConfigError for any other end."""
+    known: dict[str, Format] = {".csv": Csv(), ".jsonl": JsonLines(), ".parquet": Parquet(types)}
+    ending = output.suffix.lower()
+    if ending not in known:
+        raise ConfigError(
+            f"--output {str(output)!r} ends in {ending!r}: give it one of the endings {', '.join(known)}."
+        )
+    return known[ending]
+
+
+def _concatenate(parts: Sequence[Path], stream: IO[bytes]) -> None:
+    for part in parts:
+        with part.open("rb") as source:
+            shutil.copyfileobj(source, stream, 1 << 20)
+
+
+def _cell(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return "|".join(value)
+    return _json(value) if isinstance(value, list | dict) else str(value)
+
+
+def _json(value: object) -> str:
+    return json.dumps(_safe(value), ensure_ascii=False, allow_nan=False)
+
+
+def _safe(value: object) -> Any:
+    """Return `value` as JSON can hold it; what it cannot hold, such as a date, becomes text."""
+    if isinstance(value, dict):
+        return {str(key): _safe(each) for key, each in value.items()}
+    try:
+        return json_safe(value)
+    except TypeError:
+        return str(value)

@@ -1,0 +1,80 @@
+"""Takes rows of text out of what Python programs hold them in: lists, iterators, pandas, polars, `datasets`."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from ftsys.errors import DataError
+from ftsys.score.columns import text_columns
+from ftsys.score.readers.rows import Fault, Wanted
+from ftsys.score.windows import Entry, Place
+
+_NAMES = ("first text", "second text")
+
+
+def entries_of(data: Any, columns: Sequence[str] | None, known: Sequence[str] | None) -> Iterator[Entry]:
+    """Yield the rows of `data`, one at a time, each with one or two texts.
+
+    `data` is an iterable of texts, of pairs or of dictionaries, a column (Series), or a table with named columns.
+    `columns` names those of the texts in tables and dictionaries; else they are found as for a file, with `known`.
+
+    Raises:
+        DataError: a row is none of these, has another number of texts than the first, or a text that is none.
+    """
+    if isinstance(data, str | bytes) or not isinstance(data, Iterable):
+        raise DataError(f"{repr(data)[:60]} is no collection of rows: give a list, even of one text.")
+    header = _header(data)
+    rows = _of_table(data, header, columns, known) if header else _of_items(data, columns, known)
+    return _checked(rows)
+
+
+def _header(data: Any) -> list[str]:
+    """Return the names of a table's columns; empty for anything else."""
+    for name in ("column_names", "columns"):  # of `datasets` and pyarrow; of pandas and polars
+        found = getattr(data, name, None)
+        if found is not None and not callable(found):
+            return [str(each) for each in found]
+    return []
+
+
+def _of_table(
+    data: Any, header: Sequence[str], columns: Sequence[str] | None, known: Sequence[str] | None
+) -> Iterator[tuple[Any, ...]]:
+    names = _chosen(header, columns, known)
+    return zip(*(data[name] for name in names), strict=True)
+
+
+def _of_items(
+    data: Iterable[Any], columns: Sequence[str] | None, known: Sequence[str] | None
+) -> Iterator[tuple[Any, ...]]:
+    items = iter(data)
+    first = next(items, None)
+    if first is None:
+        return
+    names = _chosen(list(first), columns, known) if isinstance(first, Mapping) else ()
+    for item in chain([first], items):
+        if isinstance(item, Mapping):
+            yield tuple(item.get(name) for name in names)
+        else:
+            yield (item,) if isinstance(item, str) else tuple(item) if isinstance(item, Sequence) else (item,)
+
+
+def _chosen(header: Sequence[str], columns: Sequence[str] | None, known: Sequence[str] | None) -> tuple[str, ...]:
+    names, _ = text_columns(header, "the rows", columns, known, flag="columns=")
+    Wanted(names).check("the rows", header, "columns=")
+    return names
+
+
+def _checked(rows: Iterator[tuple[Any, ...]]) -> Iterator[Entry]:
+    width = 0
+    for number, texts in enumerate(rows, 1):
+        width = width or len(texts)
+        place = Place("the rows", "row", number)
+        if len(texts) != width or width not in (1, 2):
+            raise DataError(
+                f"{place}: {len(texts)} texts, where rows have {width or 'one or two'}: give one or a pair."
+            )
+        line = Wanted(_NAMES[:width]).line(number, texts, ())
+        if isinstance(line, Fault):
+            raise DataError(f"{place}: {line.reason}.")
+        yield Entry(place, line.texts, ())

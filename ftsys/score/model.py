@@ -1,0 +1,87 @@
+"""Finds the model that is to score: a run folder, a folder of `from_pretrained`, or a name on the Hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftsys.config import load_run, resolve_task
+from ftsys.data.tokenize.plain_bert import tokenizer_settings
+from ftsys.errors import ConfigError
+from ftsys.model_files.config import model_config
+from ftsys.model_files.folder import longest_sequence, resolve_model_folder
+from ftsys.run_folder.layout import MODEL, RUN_FILE
+
+UNBOUNDED = 10**9
+"""transformers writes larger numbers than this for a tokenizer without a limit."""
+DEFAULT_LENGTH = 512
+"""Tokens to which rows are truncated where neither the run, the tokenizer nor the model names a limit."""
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model's folder, its config.json, and what its run says: text columns (None: no run is known) and length."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    columns: tuple[str, ...] | None
+    max_length: int
+
+
+def find_model(name: str, max_length: int | None = None) -> FoundModel:
+    """Find a model by the name that the user gave; `max_length` in tokens replaces the run's or the model's own.
+
+    Raises:
+        ConfigError: there is no such model, a run folder without a trained one, or a length that it cannot take.
+    """
+    path = Path(name).expanduser()
+    run_folder = _run_folder(path)
+    folder = run_folder / MODEL if run_folder is not None else _model_folder(name, path)
+    config = model_config(folder)
+    columns, length = _of_run(run_folder)
+    found = FoundModel(name, folder, config, columns, max_length or length or _usual_length(folder, config))
+    longest = longest_sequence(config)
+    if longest is not None and found.max_length > longest:
+        raise ConfigError(
+            f"--max-length {found.max_length} is more than the {longest} tokens that model {name!r} can take. "
+            f"Write {longest} or less."
+        )
+    return found
+
+
+def _run_folder(path: Path) -> Path | None:
+    """Return the run folder that `path` is, or whose model it is; None for any other path."""
+    if (path / RUN_FILE).is_file() and not (path / "config.json").is_file():
+        if not (path / MODEL / "config.json").is_file():
+            raise ConfigError(f"run folder {str(path)!r} holds no trained model yet. Let its training finish first.")
+        return path
+    is_runs_own = path.name == MODEL and (path.parent / RUN_FILE).is_file() and (path / "config.json").is_file()
+    return path.parent if is_runs_own else None
+
+
+def _model_folder(name: str, path: Path) -> Path:
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ConfigError(
+            f"{name!r} holds neither a model (config.json) nor a run ({RUN_FILE}). Name a run folder, a folder that "
+            "save_pretrained wrote, or a model of the Hub."
+        )
+    try:
+        return resolve_model_folder(name)
+    except ConfigError as error:
+        raise ConfigError(*(text.replace("model.name=", "model ") for text in error.messages)) from error
+
+
+def _of_run(run_folder: Path | None) -> tuple[tuple[str, ...] | None, int | None]:
+    """Return the text columns and the truncation of the run that trained the model."""
+    if run_folder is None:
+        return None, None
+    run = load_run(run_folder / RUN_FILE)
+    return resolve_task(run).columns, run.data.max_length
+
+
+def _usual_length(folder: Path, config: dict[str, Any]) -> int:
+    """Return the smaller limit of tokenizer and model, to which transformers truncates as well."""
+    own = tokenizer_settings(folder).get("model_max_length")
+    known = [int(own)] if isinstance(own, int | float) and 0 < own < UNBOUNDED else []
+    longest = longest_sequence(config)
+    return min([*known, *([] if longest is None else [longest])], default=DEFAULT_LENGTH)

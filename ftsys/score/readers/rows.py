@@ -1,0 +1,82 @@
+"""Defines the common form of all readers: the columns of a file, and its rows one after another."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from ftsys.did_you_mean import question
+from ftsys.errors import DataError
+
+READ_ROWS = 1024
+"""Rows that are taken at once from a file of columns."""
+
+
+class Row(NamedTuple):
+    """A row that can be scored. `number` is its line or row in the file, from 1."""
+
+    number: int
+    texts: tuple[str, ...]
+    carried: tuple[Any, ...]
+
+
+class Fault(NamedTuple):
+    """A row that cannot be used, with the reason."""
+
+    number: int
+    reason: str
+
+
+Line = Row | Fault
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns to read: one or two texts, and those that go to the output unchanged."""
+
+    texts: tuple[str, ...]
+    carried: tuple[str, ...] = ()
+
+    def check(self, place: str, header: Sequence[str], flag: str = "--text") -> None:
+        """Raise DataError that begins with `place` for a column that `header` lacks or has more than once.
+
+        `flag` names the text columns, for the message.
+        """
+        there = ", ".join(map(repr, header))
+        for named_by, names in ((flag, self.texts), ("--columns", self.carried)):
+            missing = [name for name in names if name not in header]
+            if missing:
+                raise DataError(
+                    f"{place}: no column {missing[0]!r}; the columns there are {there}."
+                    f"{question(missing[0], header)} Name what is there with {named_by}."
+                )
+        twice = [name for name in (*self.texts, *self.carried) if header.count(name) > 1]
+        if twice:
+            raise DataError(f"{place}: column {twice[0]!r} is there more than once; rename or remove one of them.")
+
+    def line(self, number: int, texts: Sequence[Any], carried: Sequence[Any]) -> Line:
+        """Return a row of these values, or a fault if a text is none."""
+        for name, text in zip(self.texts, texts, strict=True):
+            if type(text) is not str:
+                return Fault(number, f"column {name!r} is {_shown(text)}, not text")
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                return Fault(number, f"column {name!r} holds half a surrogate pair, which is no Unicode text")
+        return Row(number, tuple(texts), tuple(carried))
+
+
+class Reader(Protocol):
+    """A file that is open for reading once, from its beginning to its end."""
+
+    place: str
+    unit: str
+    """The unit of `Row.number`: "line" or "row"."""
+    columns: tuple[str, ...]
+
+    def read(self, wanted: Wanted) -> Iterator[Line]:
+        """Yield all rows in order. Raises DataError where the rest of the file cannot be read."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def _shown(value: object) -> str:
+    return "missing" if value is None else repr(value)[:60]

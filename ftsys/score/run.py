@@ -1,0 +1,226 @@
+"""Scores files into one output: reads, tokenizes and computes windows on every rank, and joins them on rank 0."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ftsys import __version__
+from ftsys.distributed import all_gather_object, decided_by_rank_0, leave_process_group, rank, world_size
+from ftsys.errors import ConfigError, DataError, FtsysError
+from ftsys.integrity import fingerprint_of
+from ftsys.ranks import is_main_rank
+from ftsys.report.notes import show_notes
+from ftsys.report.progress import Progress
+from ftsys.score.columns import Written, text_columns
+from ftsys.score.engine import PRECISIONS, Engine, precision_of
+from ftsys.score.formats import Format, format_of
+from ftsys.score.model import FoundModel
+from ftsys.score.parts import Parts
+from ftsys.score.readers.inputs import InputFile
+from ftsys.score.readers.rows import Fault, Reader, Wanted
+from ftsys.score.windows import ROWS, Entry, Place, Window, prepared_ahead, windows
+
+FAIL, SKIP = "fail", "skip"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One scoring: a model, input files, the columns to read and to write, and the output."""
+
+    found: FoundModel
+    files: Sequence[InputFile]
+    output: Path
+    wanted: Wanted
+    written: Written
+    types: Sequence[dict[str, Any]]
+    """Arrow's types of the columns of each input; empty for text files."""
+    on_error: str = FAIL
+    overwrite: bool = False
+    batch_tokens: int | None = None
+    opened: Reader | None = None
+    """Standard input, which was opened to see its columns."""
+
+
+def open_inputs(
+    files: Sequence[InputFile], asked: Sequence[str] | None, known: Sequence[str] | None, carried: Sequence[str]
+) -> tuple[Wanted, list[dict[str, Any]], Reader | None]:
+    """Check the columns of all files; return what to read, the types of each file's columns, and standard input.
+
+    Raises DataError for a file that cannot be opened, or that lacks a column.
+    """
+    wanted, types, stream = None, [], None
+    for file in files:
+        reader = file.open((*(asked or known or ()), *carried))
+        if wanted is None:
+            texts, note = text_columns(reader.columns, reader.place, asked, known)
+            wanted = Wanted(texts, tuple(carried))
+            show_notes(*([note] if note else []))
+        wanted.check(reader.place, reader.columns)
+        types.append(getattr(reader, "types", {}))
+        if file.is_stream:
+            stream = reader
+        else:
+            reader.close()
+    assert wanted is not None, "the command line names a file"
+    return wanted, types, stream
+
+
+def score_files(request: Request, engine: Engine) -> int | None:
+    """Write the output; returns the number of rows that were skipped, None where it was complete already. Collective.
+
+    Raises:
+        DataError: a broken row, unless they are skipped.
+        ConfigError: the output exists, or another command has begun it.
+        StorageError: a full disk.
+    """
+    parts, form = Parts(request.output), format_of(request.output, request.written.types(request.types))
+    tokens = request.batch_tokens or engine.batch_tokens
+    command = _command(request, engine, tokens)
+    try:
+        if not decided_by_rank_0(partial(parts.begin, command, request.overwrite)):
+            return None
+        count = _agreed(partial(_compute, request, engine, parts, form, tokens))
+        return decided_by_rank_0(partial(parts.join, count, form, request.written.names))
+    finally:
+        leave_process_group()
+
+
+def join_ranks() -> None:
+    """Join the process group of all ranks, if there are several. They exchange nothing but short messages."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and world_size() == 1:
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+
+
+def chosen_precision(asked: str, output: Path) -> str:
+    """Return rank 0's precision: as asked; for "auto" that of an output that was begun, else the faster. Collective."""
+
+    def choose() -> str:
+        begun = Parts(output).former().get("precision")
+        return begun if asked == "auto" and begun in PRECISIONS else precision_of(asked)
+
+    return decided_by_rank_0(choose)
+
+
+def _agreed(work: Any) -> int:
+    """Return what `work` gives on every rank. An FtsysError of one rank is raised on all. Collective."""
+    result, error = 0, None
+    try:
+        result = work()
+    except FtsysError as raised:
+        error = raised
+    errors = [each for each in all_gather_object(error) if each is not None]
+    if errors:
+        raise errors[0]
+    return int(result)
+
+
+def _command(request: Request, engine: Engine, tokens: int) -> dict[str, Any]:
+    """Return everything that decides the bytes of the output."""
+    head = request.written.head
+    weights = [path for path in sorted(request.found.folder.iterdir()) if path.is_file()]
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights]
+    return {
+        "version": __version__,
+        "model": [str(request.found.folder.absolute()), fingerprint_of(stats)],
+        "inputs": [file.facts() for file in request.files],
+        "texts": request.wanted.texts,
+        "columns": request.written.names,
+        "head": [head.activation, head.temperature, dict(head.thresholds)],
+        "max_length": request.found.max_length,
+        "precision": engine.precision,
+        "computed": [engine.device.type, engine.layout.name, engine.kernel, torch.__version__],
+        "windows": [ROWS[engine.device.type], tokens],
+    }
+
+
+def _compute(request: Request, engine: Engine, parts: Parts, form: Format, tokens: int) -> int:
+    """Compute and write this rank's windows that are missing; returns the number of all windows."""
+    own, ranks, count = rank(), world_size(), 0
+    entries = _entries(request)
+
+    def prepare(window: Window) -> None:
+        if window.index % ranks == own and window.texts and not parts.has(window.index):
+            window.prepared = engine.encode(*window.columns)
+
+    ahead = prepared_ahead(windows(entries, ROWS[engine.device.type]), prepare)
+    with Progress("predict", _estimated_rows(request.files)) as progress, _Writer() as writer:
+        for window in ahead:
+            count, rows = window.index + 1, progress.done + len(window.texts)
+            if parts.has(window.index):
+                progress.initial += len(window.texts)
+            elif window.index % ranks == own:
+                content = _content(request.written, form, engine, window, tokens)
+                writer.submit(partial(parts.write, window.index, content, window.faults))
+            progress.update(rows)
+        progress.total = progress.done
+    return count
+
+
+def _content(written: Written, form: Format, engine: Engine, window: Window, tokens: int) -> bytes:
+    if not window.texts:
+        return form.encode({name: [] for name in written.names})
+    scores_NC = written.head.scores(engine.logits(window.prepared, tokens))
+    return form.encode(written.columns(window.carried, scores_NC))
+
+
+class _Writer:
+    """Writes one window in a thread while the next one is computed."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._last: Future[None] | None = None
+
+    def submit(self, write: Any) -> None:
+        """Begin to write, once the window before is written. Raises what its writing raised."""
+        self._wait()
+        self._last = self._pool.submit(write)
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+        if kind is None or issubclass(kind, DataError):
+            self._wait()
+
+
+def _entries(request: Request) -> Iterator[Entry]:
+    """Yield the rows of all files. Raises DataError for a broken one, unless they are skipped."""
+    wanted = request.wanted
+    for file in request.files:
+        reader = request.opened if file.is_stream and request.opened else file.open((*wanted.texts, *wanted.carried))
+        for line in reader.read(wanted):
+            place = Place(reader.place, reader.unit, line.number)
+            if not isinstance(line, Fault):
+                yield Entry(place, line.texts, line.carried)
+            elif request.on_error == SKIP:
+                yield Entry(place, (), (), line.reason)
+            else:
+                raise DataError(
+                    f"{place}: {line.reason}. Correct the row, or leave such rows out with --on-error skip. What is "
+                    "finished so far is kept."
+                )
+        reader.close()
+
+
+def _estimated_rows(files: Sequence[InputFile]) -> int | None:
+    """Return the number of rows for the progress, on rank 0; None where it is not known."""
+    counts = [file.estimated_rows() for file in files] if is_main_rank() else [None]
+    return None if None in counts else sum(counts)  # type: ignore[arg-type]  # no count is None
+
+
+def check_ranks(files: Sequence[InputFile]) -> None:
+    """Raise ConfigError for standard input on several ranks: only one of them gets it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(file.is_stream for file in files):
+        raise ConfigError("standard input goes to one process: score it with one, or give the ranks a file.")

@@ -1,0 +1,45 @@
+"""Shows the results of a table on the terminal, and writes its files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ftsys.report.table import Line, print_lines
+from ftsys.table.cells import Cell
+from ftsys.table.results.collect import Entry, collect
+from ftsys.table.results.compare import Comparison, compare
+from ftsys.table.results.grids import details, notes, overview, times
+from ftsys.table.results.write import write_table
+from ftsys.table.state import CellState
+
+
+def show_results(
+    folder: Path,
+    cells: Sequence[Cell],
+    states: Mapping[Path, CellState],
+    pair: Sequence[str] | None,
+    submission: str | None = None,
+) -> None:
+    """Print and write the table of all finished cells. `pair`: the models to compare; None: where there are two.
+
+    `submission`: the seed whose test predictions go into a zip for the GLUE server, "best" or "first"; None: no zip.
+    Raises RunFolderError for a damaged run folder, ConfigError for a wrong pair, and StorageError.
+    """
+    entries = collect(cells, states)
+    models = list(dict.fromkeys(entry.model for entry in entries))
+    pair = models if pair is None and len(models) == 2 else pair
+    comparisons = compare(entries, *pair) if pair else []
+    paths = write_table(folder, entries, comparisons)
+    print_lines(_lines(folder, entries, comparisons))
+    print_lines([Line(f"written: {', '.join(map(str, paths))}", "note")])
+    if submission is not None:
+        from ftsys.table.results.submission import write_submissions
+
+        write_submissions(folder, entries, submission)
+
+
+def _lines(folder: Path, entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> list[Line]:
+    lines = [Line(str(folder), "title")]
+    for grid in (overview(entries), details(entries), times(entries)):
+        header, rule, *rows = grid.text()
+        lines += [Line(header, "header"), Line(rule, "rule"), *(Line(row, "row") for row in rows), Line("", "note")]
+    return lines + [Line(text, "note") for text in (*notes(entries), *(one.sentence for one in comparisons))]

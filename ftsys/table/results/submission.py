@@ -1,0 +1,97 @@
+"""Writes a zip for the GLUE server from the test predictions of a table, one for each model."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftsys.console.printer import say, show
+from ftsys.data.sources.source import open_source
+from ftsys.errors import DataError, FtsysError
+from ftsys.files import atomic_open
+from ftsys.run_folder.glue_submission import FILES, check_submission
+from ftsys.run_folder.layout import SUBMISSION
+from ftsys.run_folder.predictions import SUBMISSIONS
+from ftsys.table.cells import CELL_FILE
+from ftsys.table.pool.slots import LAUNCHER_VARIABLES
+from ftsys.table.results.collect import Entry, SeedResult
+from ftsys.tasks import GLUE
+
+ZIP = "submission.zip"
+_EARLIEST = (1980, 1, 1, 0, 0, 0)
+"""The time of each file in the zip, so that equal predictions make equal bytes."""
+
+
+def write_submissions(folder: Path, entries: Sequence[Entry], which: str) -> None:
+    """Write MODEL/submission.zip for each model, and print what the server would refuse.
+
+    `which` chooses the seed of each task: the "best" score on the validation split, or the "first" seed.
+    Raises StorageError, and FtsysError where the diagnostic set cannot be predicted.
+    """
+    for model in dict.fromkeys(entry.model for entry in entries):
+        files: dict[str, Path] = {}
+        for entry in (entry for entry in entries if entry.model == model):
+            chosen = _choose(entry, which)
+            if chosen is not None:
+                files |= _files(entry, chosen) | (_diagnostic(folder, chosen) if entry.column == "mnli" else {})
+        path = folder / model / ZIP
+        if files:
+            _write(path, files)
+            _tell(path, check_submission(path))
+        else:
+            show(f"{model}: no GLUE task has test predictions, so there is no submission")
+
+
+def _choose(entry: Entry, which: str) -> SeedResult | None:
+    """Return the cell whose test predictions are taken; None where none is finished."""
+    scored = [result for result in entry.seeds if result.score is not None]
+    if which == "best" and scored and entry.score is not None:
+        return next(result for result in scored if result.score == max(one.score or 0.0 for one in scored))
+    return entry.seeds[0] if entry.seeds else None
+
+
+def _files(entry: Entry, chosen: SeedResult) -> dict[str, Path]:
+    """Return the files of a task's test predictions by their names; a task without a test split has none."""
+    names = [name for (task, _), name in SUBMISSIONS.items() if task == entry.task.name]
+    paths = {name: chosen.cell.folder / SUBMISSION / name for name in names}
+    return {name: path for name, path in paths.items() if path.exists()}
+
+
+def _diagnostic(folder: Path, mnli: SeedResult) -> dict[str, Path]:
+    """Predict the diagnostic set AX with an MNLI model; {} where the source has no such set."""
+    cell = mnli.cell
+    output = folder / cell.model / "ax" / f"seed-{cell.seed}"
+    path = output / SUBMISSION / "AX.tsv"
+    try:
+        open_source(cell.run.data, GLUE["ax"])
+    except DataError as error:
+        say(f"note: no AX.tsv: {error}")
+        return {}
+    if not path.exists():
+        command = [sys.executable, "-m", "ftsys", "predict", str(cell.folder / CELL_FILE), "--task.name", "ax"]
+        _run([*command, "--output", str(output)])
+    return {"AX.tsv": path}
+
+
+def _run(command: Sequence[str]) -> None:
+    alone = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    done = subprocess.run(command, env=alone | {"FTSYS_TASKS": "alone"}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FtsysError(f"`{' '.join(command)}` failed: {done.stderr.strip() or done.returncode}")
+
+
+def _write(path: Path, files: dict[str, Path]) -> None:
+    with atomic_open(path, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in (name for name in FILES if name in files):
+            archive.writestr(zipfile.ZipInfo(name, _EARLIEST), files[name].read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def _tell(path: Path, mistakes: Sequence[str]) -> None:
+    if not mistakes:
+        show(f"{path}: all {len(FILES)} files are as the GLUE server demands")
+        return
+    show(f"{path}: the GLUE server would refuse it:")
+    for mistake in mistakes:
+        show(f"  {mistake}")

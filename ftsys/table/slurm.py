@@ -1,0 +1,112 @@
+"""Submits the cells of a table as a SLURM job array, one task for each cell, through slurm/job.sh."""
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ftsys.config import dump_toml
+from ftsys.console.printer import show
+from ftsys.errors import DONE, LaunchError
+from ftsys.files import atomic_write_text
+from ftsys.run_folder.layout import LOGS
+from ftsys.table.cells import CELL_FILE, Cell
+from ftsys.table.prepare import prepare
+from ftsys.table.spec import TableSpec
+from ftsys.table.state import state_of
+from launcher.commands.sbatch import job_of
+from launcher.slurm.batch_script import Job, render
+from launcher.slurm.job import LIVE, run_slurm
+
+TASK_FILE = f"{LOGS}/slurm-task"
+"""File in a cell's run folder: the array's number and the cell's place in it, as ARRAY_TASK."""
+
+
+def submit_table(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace) -> int:
+    """Submit an array of all cells that are not settled and in no queue; returns the exit status.
+
+    Cells that others start from are an array of their own, on whose success the second one waits.
+    Raises LaunchError, and what `prepare` raises for wrong input.
+    """
+    live = set() if options.dry_run else live_cells(cells)
+    left = [cell for cell in cells if cell.folder not in live and not state_of(cell).is_settled]
+    if live:
+        show(f"{len(live)} runs are in SLURM's queue already")
+    prepare(left)
+    number = ""
+    for part in _parts(left):
+        number = _submit(spec, part, options, number if any(cell.needs for cell in part) else "")
+    if not options.dry_run:
+        show("the results, at any time: the same command with --results in place of --slurm")
+    return DONE
+
+
+def _parts(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Divide cells into those that another one of them starts from, and the others; empty parts are left out."""
+    needed = {cell.needs for cell in cells}
+    parts = [[cell for cell in cells if (cell.folder in needed) is first] for first in (True, False)]
+    return [part for part in parts if part]
+
+
+def _submit(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace, after: str) -> str:
+    """Submit an array, or print its script in a dry run; returns its number."""
+    text = render(_job(spec, cells, options, after))
+    if options.dry_run:
+        show(text, end="")
+        return after
+    for cell in cells:
+        atomic_write_text(cell.folder / CELL_FILE, dump_toml(cell.run))
+    script = spec.folder / LOGS / f"array-of-{len(cells)}.sbatch"
+    atomic_write_text(script, text)
+    number = run_slurm("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+    for task, cell in enumerate(cells):
+        atomic_write_text(cell.folder / TASK_FILE, f"{number}_{task}\n")
+    show(f"job array {number}: {len(cells)} runs; their output is in {spec.folder / LOGS}")
+    return number
+
+
+def _job(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace, after: str) -> Job:
+    run_files = tuple(str((cell.folder / CELL_FILE).absolute()) for cell in cells)
+    job = job_of(options, cells[0].origin, spec.run_file, ())
+    folder = str(spec.folder.absolute())
+    return dataclasses.replace(
+        job, run_folder=folder, arguments=(), array=run_files, array_limit=options.at_a_time, after=after
+    )
+
+
+def live_cells(cells: Sequence[Cell]) -> set[Path]:
+    """Return the run folders of the cells that wait or run in SLURM. Raises LaunchError if SLURM does not answer."""
+    tasks = {cell.folder: task for cell in cells if (task := _task_of(cell.folder))}
+    if not tasks:
+        return set()
+    jobs = ",".join(sorted({task.partition("_")[0] for task in tasks.values()}))
+    try:
+        shown = run_slurm("squeue", "--noheader", "--array", f"--jobs={jobs}", "--format=%i|%T")
+    except LaunchError as error:
+        if "Invalid job id" not in str(error):  # SLURM has forgotten all of them
+            raise
+        shown = ""
+    live = {name for name, _, state in (line.partition("|") for line in shown.split()) if state in LIVE}
+    return {folder for folder, task in tasks.items() if task in live}
+
+
+def _task_of(folder: Path) -> str | None:
+    """Return ARRAY_TASK of a cell; None if it was in no array. Raises LaunchError for a damaged file."""
+    path = folder / TASK_FILE
+    if not path.exists():
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not re.fullmatch(r"\d+_\d+", text):
+        raise LaunchError(f"{str(path)!r} holds {text!r}, which is no task of an array: remove the file.")
+    return text
+
+
+def refuse_live(cells: Sequence[Cell]) -> None:
+    """Raise LaunchError where SLURM is to train a cell that this machine is now asked to train."""
+    live = live_cells(cells)
+    if live:
+        raise LaunchError(
+            f"{len(live)} runs of this table are in SLURM's queue, such as {str(min(live))!r}: wait for them, "
+            "or end them with scancel."
+        )

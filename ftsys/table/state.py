@@ -1,0 +1,136 @@
+"""Reads how a cell stands from its run folder: there is no other record of a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ftsys.config import identity_parts
+from ftsys.errors import BAD_INPUT, RunFolderError
+from ftsys.files import atomic_write_json
+from ftsys.lease import seems_held
+from ftsys.run_folder.attempts import highest_attempt
+from ftsys.run_folder.claim import claim_run_folder
+from ftsys.run_folder.layout import LOGS
+from ftsys.run_folder.status import read_status_after_crash
+from ftsys.table.cells import CELL_FILE, Cell
+from ftsys.untrusted import json_object, typed
+
+FAILURES = "failures.json"
+"""File in a cell's run folder: the exit status of each attempt that failed, by its number."""
+LOG = f"{LOGS}/table.log"
+"""File in a cell's run folder with all that its attempts printed."""
+
+MOST_FAILURES = 2
+"""A cell that failed this often is not tried again."""
+
+_CHECK_ONLY = 1  # as the rank: the folder is checked and nothing is written
+
+
+StateName = Literal["done", "running", "failed", "failed once", "stopped", "to do"]
+
+
+@dataclass(frozen=True)
+class CellState:
+    """The state of a cell. `failures` counts the attempts that failed; `reason` says why the last one did."""
+
+    name: StateName
+    failures: int = 0
+    reason: str = ""
+
+    @property
+    def is_settled(self) -> bool:
+        """True if nothing is left to do for this cell."""
+        return self.name in ("done", "failed")
+
+
+def lease_base(cell: Cell) -> Path:
+    """Return the path of the lease that the process which trains a cell holds."""
+    return cell.folder / CELL_FILE
+
+
+def check_folders(cells: Sequence[Cell]) -> None:
+    """Raise RunFolderError that names every cell whose folder holds a run of other settings, or cannot be read."""
+    wrong = []
+    for cell in cells:
+        try:
+            claim_run_folder(cell.folder, identity_parts(cell.run), False, rank=_CHECK_ONLY)
+            failures_of(cell.folder)
+        except RunFolderError as error:
+            wrong.append(str(error).replace(" with --overwrite", ", without this folder"))
+    if wrong:
+        more = [f"(and {len(wrong) - 5} more folders)"] if len(wrong) > 5 else []
+        raise RunFolderError("\n".join([*wrong[:5], *more]))
+
+
+def state_of(cell: Cell, ours: bool = False) -> CellState:
+    """Return the state of a cell; `ours`: this process holds its lease. Raises RunFolderError for another run."""
+    claim = claim_run_folder(cell.folder, identity_parts(cell.run), False, rank=_CHECK_ONLY)
+    if claim.finished:
+        return CellState("done")
+    held = not ours and seems_held(lease_base(cell))
+    if not held:
+        _note_by_status(cell.folder)
+    failures = failures_of(cell.folder)
+    name, reason = _name(cell.folder, failures), _reason(cell.folder, failures)
+    return CellState("running" if held else name, len(failures), reason)
+
+
+def _name(folder: Path, failures: dict[str, int]) -> StateName:
+    if len(failures) >= MOST_FAILURES or BAD_INPUT in failures.values():
+        return "failed"
+    if failures:
+        return "failed once"
+    return "stopped" if read_status_after_crash(folder) else "to do"
+
+
+def _note_by_status(folder: Path) -> None:
+    """Record a failure that nobody has recorded, as that of a SLURM job: status.json says so."""
+    status, attempt = read_status_after_crash(folder), highest_attempt(folder)
+    if status.get("state") in ("failed", "hung") and status.get("attempt") == attempt:
+        known = failures_of(folder)
+        if str(attempt) not in known:
+            atomic_write_json(folder / FAILURES, known | {str(attempt): int(status.get("exit") or 1)})
+
+
+def note_failure(folder: Path, exit_status: int) -> None:
+    """Record that the newest attempt failed, or that a start failed before it took a number. Raises StorageError."""
+    known, name = failures_of(folder), str(highest_attempt(folder))
+    name = f"{name}, start {len(known) + 1}" if name in known else name
+    atomic_write_json(folder / FAILURES, known | {name: exit_status})
+
+
+def failures_of(folder: Path) -> dict[str, int]:
+    """Return the exit status of each failed attempt, by its number as text. Raises RunFolderError."""
+    path = folder / FAILURES
+    try:
+        return typed(dict[str, int], json_object(path.read_bytes()))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise RunFolderError(f"{str(path)!r} is damaged ({error}). Remove it: its cell is then tried again.") from error
+
+
+def forget_failures(cell: Cell) -> None:
+    """Make a failed cell one that is tried again."""
+    (cell.folder / FAILURES).unlink(missing_ok=True)
+
+
+def _reason(folder: Path, failures: dict[str, int]) -> str:
+    """Return the reason of the last failure: that of status.json, or the last line of the log."""
+    if not failures:
+        return ""
+    attempt, exit_status = list(failures.items())[-1]
+    status = read_status_after_crash(folder)
+    if str(status.get("attempt")) == attempt and status.get("reason"):
+        return str(status["reason"])
+    told = f"ended by signal {-exit_status}" if exit_status < 0 else f"exit status {exit_status}"
+    return " ".join(filter(None, [f"{told}:", _last_line(folder / LOG)]))
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        return ""
+    return lines[-1] if lines else ""

@@ -1,0 +1,83 @@
+"""Reads an adapter folder of peft and adds it to the model that it was trained on, without peft."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+from typing_extensions import TypedDict
+
+from ftsys.errors import ConfigError
+from ftsys.model_files.folder import resolve_model_folder
+from ftsys.untrusted import json_object, typed
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_OTHER_KINDS = (
+    "use_dora",
+    "use_rslora",
+    "fan_in_fan_out",
+    "alpha_pattern",
+    "rank_pattern",
+    "lora_bias",
+    "alora_invocation_tokens",
+)
+
+
+class _Adapter(TypedDict):
+    """The keys of adapter_config.json that a merge depends on."""
+
+    peft_type: str
+    base_model_name_or_path: str
+    r: int
+    lora_alpha: float
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return True for a folder that holds an adapter of peft and no whole model."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "model.safetensors").is_file()
+
+
+def base_folder(folder: Path) -> Path:
+    """Return the folder of the model that an adapter was trained on. Raises ConfigError where there is none."""
+    return resolve_model_folder(_read_config(folder)["base_model_name_or_path"])
+
+
+def _read_config(folder: Path) -> Any:
+    path = folder / ADAPTER_CONFIG
+    try:
+        config = json_object(path.read_bytes())
+        known = typed(_Adapter, {key: config.get(key) for key in _Adapter.__annotations__})
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be used ({error}). Save the adapter again.") from error
+    others = [key for key in _OTHER_KINDS if config.get(key)]
+    if known["peft_type"] != "LORA" or others or known["r"] < 1:
+        kind = f"{others[0]}={config[others[0]]!r}" if others else f"peft_type={known['peft_type']!r}"
+        raise ConfigError(f"{path}: {kind} is no plain LoRA adapter. Merge it with peft, and name the merged model.")
+    return known
+
+
+@torch.no_grad()
+def add_adapter_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Add the products of an adapter to the weights of `model`, and replace those that were trained whole.
+
+    Raises ConfigError for a file that cannot be read or belongs to another model.
+    """
+    config, path = _read_config(folder), folder / ADAPTER_WEIGHTS
+    try:
+        tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(path).items()}
+        own = dict(model.named_parameters())
+        for name, tensor in tensors.items():
+            layer, is_adapter_weight, _ = name.rpartition(".lora_")
+            if not is_adapter_weight:
+                own[name].copy_(tensor)
+            elif name.endswith(".lora_A.weight"):
+                product = tensors[f"{layer}.lora_B.weight"] @ tensor
+                own[f"{layer}.weight"] += config["lora_alpha"] / config["r"] * product
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        reason = f"the model has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigError(
+            f"{path}: cannot be added to {config['base_model_name_or_path']!r} ({reason}). Train or copy it again."
+        ) from error

@@ -1,0 +1,1 @@
+"""Follows runs by the files of their run folders, on a terminal: `ftsys watch`."""

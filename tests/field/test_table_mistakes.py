@@ -1,0 +1,119 @@
+"""Tables as people first write them: each mistake is found before anything is trained, with status 2 or 77."""
+
+from pathlib import Path
+
+import pytest
+
+from ftsys.cli import main
+from ftsys.errors import BAD_INPUT, FAILED, NOT_OURS
+from ftsys.table import forecast
+from ftsys.table.pool import run, slots, whole
+from ftsys.table.pool.slots import Slot
+
+RUN = """output_dir = "t"
+[task]
+name = "cola"
+[data]
+source = "glue"
+[train]
+max_steps = 2
+"""
+COLA = "".join(f"gj04\t{number % 2}\t\tThe book number {number} fell.\n" for number in range(12))
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minilm_folder: Path) -> Path:
+    """A folder with CoLA's files and a run file, as the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "glue/CoLA").mkdir(parents=True)
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / "glue/CoLA" / name).write_text(COLA)
+    (tmp_path / "run.toml").write_text(RUN)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["--tasks", "cola", "rte", "sst2"], BAD_INPUT, "bundled, rte: glue has no folder 'RTE'"),
+        (["--tasks", "cola", "rte", "sst2"], BAD_INPUT, "bundled, sst2: glue has no folder 'SST-2'"),
+        (["--tasks", "all"], BAD_INPUT, "bundled, wnli: glue has no folder 'WNLI'"),
+        (["--seeds", "5..1"], BAD_INPUT, "'5..1' is an empty range"),
+        (["--tasks", "cola", "cola"], BAD_INPUT, "two of the tasks have the name 'cola'"),
+        (["--models", "no/such-model"], BAD_INPUT, "no/such-model"),
+        (["--slots", "0"], BAD_INPUT, "--slots 0 is too small"),
+        (["--train.epoch", "3"], BAD_INPUT, "did you mean train.epochs"),
+        (["--results", "--compare", "bundled", "bert"], BAD_INPUT, "--compare 'bert' is no model of the table"),
+        (["--slurm"], BAD_INPUT, "the number of GPUs on each node is not set"),
+    ],
+)
+def test_mistakes(arguments: list[str], status: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "run.toml", *arguments]) == status
+    assert told in capsys.readouterr().err
+    assert not list(Path().glob("t/*/*/*/attempts"))
+
+
+def test_a_dry_run_shows_the_plan_and_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "run.toml", "--seeds", "1..3", "--slots", "2", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "bundled  cola   1..3  3 to do      2" in out
+    assert "3 runs: 3 to do; on 2 slots" in out
+    assert not Path("t").exists()
+
+
+def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(forecast.os, "sysconf", lambda name: 2**30 if name == "SC_PHYS_PAGES" else 1)
+    assert main(["table", "run.toml", "--slots", "2", "--cpu"]) == BAD_INPUT
+    error = capsys.readouterr().err
+    assert "bundled, cola: a run needs" in error
+    assert "2 at a time do not fit into the 1.0 GiB of this machine: give --slots 1" in error
+
+
+def test_slots_of_cpus_on_a_machine_with_gpus(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(slots, "usable_gpus", lambda environ: ("0", "1"))
+    assert main(["table", "run.toml", "--slots", "2"]) == BAD_INPUT
+    assert "this machine computes on 2 GPU(s): write --runs-per-gpu N" in capsys.readouterr().err
+
+
+class Failing:
+    """A process that has failed."""
+
+    def poll(self) -> int:
+        return 1
+
+    def terminate(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
+
+
+def test_failed_runs_are_shown_and_another_learning_rate_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "POLL_SECONDS", 0.0)
+
+    class Pool(run.Pool):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments, start=_fail)  # type: ignore[arg-type, misc]
+
+    monkeypatch.setattr(whole, "Pool", Pool)
+    assert main(["table", "run.toml"]) == FAILED
+    assert "bundled, cola, seed 42: failed: exit status 1: out of luck" in capsys.readouterr().out
+    assert main(["table", "run.toml", "--train.learning_rate", "1e-3"]) == NOT_OURS
+    assert "train.learning_rate is 5e-05 there and 0.001 here" in capsys.readouterr().err
+
+
+def _fail(cell: object, slot: Slot) -> Failing:
+    from ftsys.config import identity_parts
+    from ftsys.run_folder.claim import claim_run_folder
+    from ftsys.table.cells import Cell
+    from ftsys.table.state import LOG
+
+    assert isinstance(cell, Cell)
+    claim_run_folder(cell.folder, identity_parts(cell.run), False)
+    (cell.folder / LOG).parent.mkdir(exist_ok=True)
+    (cell.folder / LOG).write_text("out of luck\n")
+    return Failing()

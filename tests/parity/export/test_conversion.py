@@ -1,0 +1,47 @@
+"""Compares real exports of a small model with the stock model at several batch sizes and lengths."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ftsys.export.convert import convert, stock_run
+from ftsys.export.targets import TARGETS, Inputs
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+def batch(sequences: int, length: int, padding: int = 0) -> Inputs:
+    """Random tokens; the first sequence ends in padding."""
+    random = np.random.default_rng(length)
+    mask = np.ones((sequences, length), np.int64)
+    mask[0, length - padding :] = 0
+    return {
+        "input_ids": random.integers(5, 200, (sequences, length)) * mask,
+        "attention_mask": mask,
+        "token_type_ids": (np.arange(length) > length // 2).astype(np.int64) * mask,
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "close"), [("onnx", 1e-6), ("openvino", 1e-6), pytest.param("int8", 1e-2, marks=pytest.mark.long)]
+)
+def test_an_export_answers_as_the_stock_model_at_other_shapes(target: str, close: float, tmp_path: Path) -> None:
+    for package in TARGETS[target].packages:
+        pytest.importorskip(package)
+    import torch
+    from transformers import AutoModelForSequenceClassification, BertConfig
+
+    torch.manual_seed(0)
+    config = BertConfig(**SIZES, vocab_size=200, max_position_embeddings=64, num_labels=3)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    convert(target, model, batch(2, 9), tmp_path)
+    stock, exported = stock_run(model), TARGETS[target].open(tmp_path)
+    for sequences, length, padding in ((1, 1, 0), (1, 5, 0), (3, 64, 40), (7, 33, 1)):
+        inputs = batch(sequences, length, padding)
+        found, right = exported(inputs), stock(inputs)
+        assert found.shape == right.shape == (sequences, 3)
+        assert np.abs(found - right).max() < close
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
+    assert not (tmp_path / "model.onnx.data").exists()

@@ -1,0 +1,33 @@
+"""Tests the arguments of `ftsys report` that write files, and what is missing for them."""
+
+from pathlib import Path
+
+import pytest
+
+from ftsys.cli import main
+from ftsys.html_report import command
+from tests.unit.html_report.folders import write_run
+
+
+def test_no_run_found_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    arguments = [str(tmp_path / "empty"), str(tmp_path / "missing"), "--html", str(tmp_path / "a.html")]
+    assert main(["report", *arguments]) == 2
+    assert capsys.readouterr().err.count("is not a run folder and holds none") == 2
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert main(["report", str(write_run(tmp_path / "one")), "--png", str(tmp_path / "png")]) == 2
+    assert (
+        capsys.readouterr().err == "error: --html and --png need Jinja2 and matplotlib: pip install 'ftsys[report]'.\n"
+    )
+
+
+def test_names_of_runs_tell_them_apart(tmp_path: Path) -> None:
+    for name in ("a/seed-1", "b/seed-1", "b/seed-2"):
+        write_run(tmp_path / name)
+    assert list(command._folders([tmp_path / "a", tmp_path / "b"])) == ["seed-1", str(tmp_path / "b/seed-1"), "seed-2"]

@@ -1,0 +1,176 @@
+"""Tests what each reader makes of good rows and of broken ones, and that no file takes unbounded memory."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ftsys.data.sources.dialect import Dialect
+from ftsys.errors import DataError
+from ftsys.score.readers.inputs import InputFile, input_file
+from ftsys.score.readers.json_rows import JsonLinesReader
+from ftsys.score.readers.lines import LONGEST
+from ftsys.score.readers.rows import Fault, Line, Reader, Row, Wanted
+from ftsys.score.readers.tables import TableReader
+
+BOTH = Wanted(("a",), ("b",))
+
+
+def csv_of(text: str | bytes, quoted: bool = True) -> TableReader:
+    data = text if isinstance(text, bytes) else text.encode()
+    return TableReader("x.csv", io.BytesIO(data), Dialect("," if quoted else "\t", quoted))
+
+
+def lines_of(text: str | bytes) -> JsonLinesReader:
+    return JsonLinesReader("x.jsonl", io.BytesIO(text if isinstance(text, bytes) else text.encode()))
+
+
+def kinds(rows: list[Line]) -> list[tuple[int, str]]:
+    """Return (number, the text or the reason's beginning) of each row."""
+    return [(row.number, row.texts[0] if isinstance(row, Row) else f"!{row.reason[:14]}") for row in rows]
+
+
+HEAD = "a,b\n"
+TABLES: dict[str, tuple[str | bytes, list[tuple[int, str]]]] = {
+    "plain": (HEAD + "x,1\ny,2\n", [(2, "x"), (3, "y")]),
+    "no end of line": (HEAD + "x,1", [(2, "x")]),
+    "CRLF and a byte order mark": (b"\xef\xbb\xbfa,b\r\nx,1\r\n", [(2, "x")]),
+    "line break in quotes": (HEAD + '"x\nz",1\ny,2\n', [(2, "x\nz"), (4, "y")]),
+    "empty text": (HEAD + ",1\n", [(2, "")]),
+    "too few fields": (HEAD + "x\ny,2\n", [(2, "!1 fields inste"), (3, "y")]),
+    "header twice": (HEAD + "x,1\na,b\ny,2\n", [(2, "x"), (3, "!it repeats the"), (4, "y")]),
+    "quote never closed": (HEAD + 'x,1\n"y,2\nz,3\n', [(2, "x"), (3, "!a quotation ma"), (4, "z")]),
+    "quote closed by the next row": (HEAD + '"x,1\n"y",2\nz,3\n', [(2, "!broken CSV (',"), (3, "y"), (4, "z")]),
+    "not UTF-8": (b"a,b\nx\xff,1\ny,2\n", [(2, "!not UTF-8 text"), (3, "y")]),
+    "blank lines, and blank ones at the end": (
+        HEAD + "x,1\n\n\ny,2\n\n\n",
+        [(2, "x"), (3, "!the line is bl"), (5, "y")],
+    ),
+    "a line without an end": (HEAD + "x" * (LONGEST + 9) + ",1\ny,2\n", [(2, "!it has more th"), (3, "y")]),
+    "no row": (HEAD, []),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_of_a_table(name: str) -> None:
+    text, expected = TABLES[name]
+    cut = [(number, word[:15]) for number, word in expected]
+    assert kinds(list(csv_of(text).read(BOTH))) == cut
+
+
+def test_a_quote_that_is_never_closed_is_read_in_bounded_memory() -> None:
+    class Counted(io.BytesIO):
+        furthest = 0
+
+        def readline(self, size: int | None = -1, /) -> bytes:
+            line = super().readline(size)
+            self.furthest = max(self.furthest, self.tell())
+            return line
+
+    stream = Counted(b'a,b\n"x,1\n' + b"y,2\n" * (LONGEST // 2))
+    rows = TableReader("x.csv", stream, Dialect(",", True)).read(BOTH)
+    first = next(rows)
+    assert isinstance(first, Fault)
+    assert first.number == 2
+    assert "never closed" in first.reason
+    assert stream.furthest <= LONGEST + 100, "the rest of the file was read for one quotation mark"
+    assert next(rows) == Row(3, ("y",), ("2",))
+
+
+def test_quotation_marks_belong_to_the_text_of_an_unquoted_table() -> None:
+    assert list(csv_of('a\tb\n"x\t1\n', quoted=False).read(BOTH)) == [Row(2, ('"x',), ("1",))]
+
+
+OBJECTS: dict[str, tuple[str | bytes, list[tuple[int, str]]]] = {
+    "plain": ('{"a": "x", "b": 1}\n{"a": "y"}\n', [(1, "x"), (2, "y")]),
+    "no JSON": ('{"a": "x"}\n{"a": \n{"a": "y"}\n', [(1, "x"), (2, "!no JSON object"), (3, "y")]),
+    "the first line is broken": ('[1]\n{"a": "y"}\n', [(1, "!no JSON object"), (2, "y")]),
+    "a key is missing": ('{"a": "x"}\n{"b": 1}\n', [(1, "x"), (2, "!it has no 'a'")]),
+    "a number": ('{"a": "x"}\n{"a": 3}\n', [(1, "x"), (2, "!column 'a' is ")]),
+    "null": ('{"a": "x"}\n{"a": null}\n', [(1, "x"), (2, "!column 'a' is ")]),
+    "half a surrogate pair": ('{"a": "x"}\n{"a": "\\ud83d"}\n', [(1, "x"), (2, "!column 'a' hol")]),
+    "blank": ('{"a": "x"}\n\n{"a": "y"}\n\n', [(1, "x"), (2, "!the line is bl"), (3, "y")]),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_rows_of_json_lines(name: str) -> None:
+    text, expected = OBJECTS[name]
+    assert kinds(list(lines_of(text).read(Wanted(("a",), ("b",))))) == [(at, word[:15]) for at, word in expected]
+
+
+def _parquet(folder: Path, rows: list[dict[str, object]]) -> Reader:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), folder / "x.parquet")
+    return input_file(str(folder / "x.parquet"), None, None, "auto").open()
+
+
+def _array(folder: Path, rows: list[dict[str, object]]) -> Reader:
+    (folder / "x.json").write_text(json.dumps(rows, indent=1))
+    return input_file(str(folder / "x.json"), None, None, "auto").open()
+
+
+def _tsv(folder: Path, rows: list[dict[str, object]]) -> Reader:
+    (folder / "x.tsv").write_text("a\tb\n" + "".join(f"{row['a']}\t{row['b']}\n" for row in rows))
+    return input_file(str(folder / "x.tsv"), None, None, "auto").open()
+
+
+@pytest.mark.parametrize("make", [_parquet, _array, _tsv])
+def test_every_kind_of_file_gives_the_same_rows(
+    make: Callable[[Path, list[dict[str, object]]], Reader], tmp_path: Path
+) -> None:
+    reader = make(tmp_path, [{"a": "x", "b": "1"}, {"a": "y", "b": "2"}])
+    assert set(reader.columns) == {"a", "b"}
+    rows = [(row.texts, row.carried) for row in reader.read(BOTH) if isinstance(row, Row)]
+    assert rows == [(("x",), ("1",)), (("y",), ("2",))]
+    reader.close()
+
+
+def test_missing_values_of_parquet_are_faults(tmp_path: Path) -> None:
+    rows = list(_parquet(tmp_path, [{"a": "x", "b": 1}, {"a": None, "b": 2}]).read(BOTH))
+    assert rows == [Row(1, ("x",), (1,)), Fault(2, "column 'a' is missing, not text")]
+
+
+def test_a_separator_is_found_by_the_header(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a;b\nx;1\n")
+    assert input_file(str(tmp_path / "x.csv"), None, None, "auto").open().columns == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.xls", "a", "ends in '.xls' cannot be read"),
+        ("x.csv", "", "is empty"),
+        ("none.csv", None, "no such file"),
+        ("-", None, "--format"),
+    ],
+)
+def test_inputs_that_are_refused(name: str, content: str | None, said: str, tmp_path: Path) -> None:
+    path = name if name == "-" else str(tmp_path / name)
+    if content is not None:
+        Path(path).write_text(content)
+    with pytest.raises(DataError, match=said):
+        input_file(path, None, None, "auto")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (Wanted(("A",)), "no column 'A'; the columns there are 'a', 'b', 'b'. Did you mean 'a'.*--text"),
+        (Wanted(("a",), ("c",)), "no column 'c'.*--columns"),
+        (Wanted(("b",)), "column 'b' is there more than once"),
+    ],
+)
+def test_columns_that_are_refused(wanted: Wanted, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        wanted.check("x.csv", ("a", "b", "b"))
+
+
+def test_rows_are_estimated_for_the_progress(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\nx,1\ny,2\n")
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
+    assert [InputFile(str(tmp_path / f"x.{kind}"), kind).estimated_rows() for kind in ("csv", "jsonl")] == [2, 1]

@@ -1,0 +1,48 @@
+"""Tests that a rank is told when its launcher is killed, and that no other parent's end matters."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RANK = """
+import os, sys, time
+from ftsys.train.fault_tolerance.signals import Interruption, stop_with_launcher
+interruption = Interruption()
+interruption.deferred = True
+with interruption.watching():
+    print(stop_with_launcher(os.environ), flush=True)
+    sys.stdin.readline()  # until the parent has ended: its standard input is the other end
+    for _ in range(15 if interruption.received is None else 0):
+        time.sleep(0.02)
+        if interruption.received:
+            break
+    open(sys.argv[1], "w").write(str(interruption.received and interruption.received.name))
+"""
+LAUNCHER = """
+import subprocess, sys
+rank = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+rank.stdout.readline()
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "received"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "none"}, "SIGTERM"),
+        ({"CROSS_SIZE": "1"}, "SIGTERM"),
+        ({"TORCHELASTIC_RUN_ID": "none", "FTSYS_OWN_LOG": "1"}, "None"),  # ftlaunch's wrapper does it
+        ({}, "None"),  # a shell that started it in the background
+    ],
+)
+def test_a_killed_launcher(tmp_path: Path, repository: Path, variables: dict[str, str], received: str) -> None:
+    said = tmp_path / "said"
+    environment = {"PYTHONPATH": str(repository), "PATH": "", **variables}
+    subprocess.run([sys.executable, "-c", LAUNCHER, RANK, str(said)], env=environment, check=True, timeout=60)
+    for _ in range(500):
+        if said.exists() and said.read_text():
+            break
+        time.sleep(0.02)
+    assert said.read_text() == received
