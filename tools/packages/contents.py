@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGES = ("ftsys", "launcher")
-SHARED = ("configs/runs", "slurm")
+SHARED = ("configs/runs", "configs/recipes", "slurm")
 """Folders that an installed ftsys finds in share/ftsys (see `ftsys.shipped`)."""
 _MADE = {"__pycache__"}
 
