@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     ConfigError.raise_if(f"{word!r} is not an argument of `ftsys sweep`: see --help." for word in unknown)
     if "RANK" in os.environ:
         raise ConfigError(
-            "ftsys sweep is no rank, and RANK is set: start it without a launcher, and name the launcher of the trials, "
+            "ftsys sweep is no rank, and RANK is set: start it without a launcher, and name that of the trials, "
             'as in --command "ftlaunch run".'
         )
     if find_spec("optuna") is None:
