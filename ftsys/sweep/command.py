@@ -1,6 +1,7 @@
 """Implements `ftsys sweep`: parses its arguments."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     own, overrides = split_overrides(arguments)
     options, unknown = build_parser().parse_known_args(own)
     ConfigError.raise_if(f"{word!r} is not an argument of `ftsys sweep`: see --help." for word in unknown)
+    if "RANK" in os.environ:
+        raise ConfigError(
+            "ftsys sweep is no rank, and RANK is set: start it without a launcher, and name that of the trials, "
+            'as in --command "ftlaunch run".'
+        )
     if find_spec("optuna") is None:
         raise ConfigError("ftsys sweep needs Optuna, which is not installed: pip install 'ftsys[sweep]'.")
     from ftsys.sweep.settings import read_sweep

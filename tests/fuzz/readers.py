@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save
 
+from ftsys.config import RunConfig, build_run
 from ftsys.config.load import load_run
 from ftsys.data.bundle import _SEALED as BUNDLE_FILE
 from ftsys.data.bundle import BUNDLE_NAME, Bundle
@@ -194,6 +195,15 @@ def parquet_without_utf8() -> bytes:
     return bytes(sink.getvalue())
 
 
+RECIPE = b"[batch]\nglobal_size = 8\n[train]\nepochs = 2\n[by_task.own.trainer]\nwarmup_steps = 0.1\n"
+
+
+def read_recipe(path: Path) -> RunConfig:
+    """Read a recipe as every command does, below a run file that names it."""
+    task = {"name": "own", "columns": ["text"], "labels": ["down", "up"]}
+    return build_run({"output_dir": "run", "recipe": str(path), "task": task, "data": {"source": {"train": "a.csv"}}})
+
+
 def submission() -> bytes:
     """Return a zip of two files for the GLUE server."""
     stream = io.BytesIO()
@@ -230,6 +240,7 @@ def readers() -> Mapping[str, Reader]:
     tokenizer = json_bytes({"model": {"type": "WordPiece", "vocab": {"a": 0}}, "added_tokens": [], "normalizer": None})
     return {
         "run file": Reader("run.toml", RUN, load_run),
+        "recipe": Reader("recipe.toml", RECIPE, read_recipe),
         "status": Reader("status.json", json_bytes(STATUS), lambda path: read_status(path.parent)),
         "status after a crash": Reader(
             "status.json", json_bytes(STATUS), lambda path: read_status_after_crash(path.parent)

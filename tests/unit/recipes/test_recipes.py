@@ -102,5 +102,15 @@ def test_a_shipped_recipe_fits_every_task_and_names_its_source(recipe: str) -> N
 
 
 def test_the_recipes_are_shipped() -> None:
-    wanted = ["bert", "deberta-v3", "ettin", "eurobert", "minilm", "minilm-l12", "modernbert", "roberta"]
+    wanted = [
+        "bert",
+        "deberta-v3",
+        "ettin",
+        "eurobert",
+        "minilm",
+        "minilm-course",
+        "minilm-l12",
+        "modernbert",
+        "roberta",
+    ]
     assert wanted == RECIPES

@@ -56,6 +56,14 @@ def test_a_machine_without_optuna_is_told_what_to_install(
     assert "pip install 'ftsys[sweep]'" in capsys.readouterr().err
 
 
+def test_a_sweep_under_a_launcher_is_refused(
+    run_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    assert main(["sweep", str(run_file), "--space", RATE]) == 2
+    assert '--command "ftlaunch run"' in capsys.readouterr().err
+
+
 def test_a_study_of_another_space_is_refused(tmp_path: Path, run_file: Path) -> None:
     pytest.importorskip("optuna")
     from ftsys.errors import ConfigError
