@@ -1,9 +1,6 @@
 """Lists every reader of a file with a real file for it: the targets of the fuzzing tests."""
 
-import csv
-import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,8 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors.numpy import save
 
 from ftsys.config import RunConfig, build_run
@@ -55,6 +50,7 @@ from ftsys.watch.snapshot import take_snapshot
 from ftsys.watch.view import cells
 from launcher.planner.deepspeed_config import read_user_json
 from launcher.planner.plan import Plan
+from tests.fuzz.samples import ROWS, delimited, parquet, submission
 
 ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "model", "r": 8, "lora_alpha": 16, "use_dora": False}
 
@@ -152,7 +148,6 @@ WEIGHTS = {
 ACTIVATION = {"activation_fn": "torch.nn.modules.linear.Identity", "__version__": {"torch": "2"}}
 CARD_TEXT = b"---\nlicense: mit\nftsys:\n  columns: [a, b]\n  max_length: 64\n---\n# A model\n"
 DEEPSPEED = {"zero_optimization": {"stage": "auto"}, "train_batch_size": "auto", "bf16": {"enabled": True}}
-ROWS = [("a good day, yes", "up"), ('a "bad" day', "down"), ("ein schöner Tag", "up"), ("", "down")]
 SCORES = b"index\tprediction\tlabel\tscore_down\tscore_up\n0\tup\tdown\t0.25\t0.75\n1\tdown\t\t1\t3.2e-09\n"
 CALIBRATED = {"format": 1, "temperature": 1.25, "thresholds": {"up": 0.5}, "metric": "f1"}
 SETS = Task(name="moods", columns=("text",), labels=("down", "up"), metrics=("micro_f1",), multi_label=True)
@@ -174,27 +169,6 @@ by_task.rte.train.epochs = 2
 """
 
 
-def delimited(delimiter: str) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter).writerows([("text", "label"), *ROWS])
-    return text.getvalue().encode()
-
-
-def parquet() -> bytes:
-    sink = pa.BufferOutputStream()
-    text, label = zip(*ROWS, strict=True)
-    pq.write_table(pa.table({"text": list(text), "label": list(label)}), sink)
-    return bytes(sink.getvalue())
-
-
-def parquet_without_utf8() -> bytes:
-    """Return a Parquet file whose text column holds bytes that are no UTF-8."""
-    sink = pa.BufferOutputStream()
-    text = pa.array([b"a good day", b"\xff\xfe"], pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"text": text, "label": ["up", "down"]}), sink)
-    return bytes(sink.getvalue())
-
-
 RECIPE = b"[batch]\nglobal_size = 8\n[train]\nepochs = 2\n[by_task.own.trainer]\nwarmup_steps = 0.1\n"
 
 
@@ -202,15 +176,6 @@ def read_recipe(path: Path) -> RunConfig:
     """Read a recipe as every command does, below a run file that names it."""
     task = {"name": "own", "columns": ["text"], "labels": ["down", "up"]}
     return build_run({"output_dir": "run", "recipe": str(path), "task": task, "data": {"source": {"train": "a.csv"}}})
-
-
-def submission() -> bytes:
-    """Return a zip of two files for the GLUE server."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("STS-B.tsv", "index\tprediction\n0\t2.5\n")
-        archive.writestr("RTE.tsv", "index\tprediction\n0\tentailment\n")
-    return stream.getvalue()
 
 
 def read_rows(path: Path, task: Task = TASK) -> int:

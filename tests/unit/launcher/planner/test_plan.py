@@ -14,7 +14,6 @@ from launcher.planner.choices import compiled
 from launcher.planner.gpus import GIB
 from launcher.planner.model_shape import model_shape
 from launcher.planner.plan import Plan, World, make_plan, warmup_steps
-from launcher.planner.world import ProductRates
 
 CPU = World(bf16_supported=True)
 GPUS = World(ranks=8, local_ranks=8, device="cuda", bf16_supported=True)
@@ -204,19 +203,6 @@ def test_a_token_budget_too_small_for_the_ranks() -> None:
 def test_a_world_of_nobody(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}=0"):
         World(**{**asdict(CPU), name: 0})
-
-
-def test_the_precision_of_a_cpu_that_was_measured() -> None:
-    slow, fast = ProductRates(100e9, 40e9), ProductRates(100e9, 210e9)
-    rates = "40 GFLOP/s in bf16 and 100 in fp32"
-    plan = make_plan(run_of(), World(bf16_supported=False, rates=slow))
-    assert (plan.precision, plan.reasons["precision"]) == (
-        "fp32",
-        f"this CPU multiplies matrices at {rates}, as measured",
-    )
-    assert make_plan(run_of(), World(bf16_supported=True, rates=fast)).precision == "bf16"
-    forced = make_plan(run_of(engine={"precision": "bf16"}), World(bf16_supported=False, rates=slow))
-    assert forced.notes == (f"the CPU was measured at {rates}: expect bf16 to be slower than fp32",)
 
 
 def test_each_choice_gives_its_reason() -> None:
