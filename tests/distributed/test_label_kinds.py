@@ -62,7 +62,7 @@ def test_every_cut_gives_torchs_loss_of_the_whole_step(
             assert found["logits"].shape == (ROWS["test"], labels)
 
 
-@pytest.mark.parametrize(("precision", "stage"), [("bf16", None), ("fp16", 2)])
+@pytest.mark.parametrize(("precision", "stage"), [("bf16", None), ("bf16", 2)])
 def test_low_precision_has_the_same_loss_but_for_rounding(
     world: Callable[[int], World],
     stores: dict[str, Path],

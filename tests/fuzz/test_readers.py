@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 
 from ftsys.errors import FtsysError
 from tests.fuzz.mutations import Edit, changed, edits
-from tests.fuzz.readers import Reader, parquet_without_utf8, readers
+from tests.fuzz.readers import Reader, readers
+from tests.fuzz.samples import parquet_without_utf8
 
 EXAMPLES = int(os.environ.get("FTSYS_FUZZ_EXAMPLES", "40"))
 
