@@ -56,7 +56,7 @@ def convert(name: str, model: "PreTrainedModel", sample: Inputs, folder: Path) -
             exporter = getattr(import_module("transformers.exporters"), target.exporter)()
             exported = exporter.export(model, tensors, config=target.settings())
             exported.save_pretrained(folder)
-    except (RuntimeError, NotImplementedError, ValueError) as error:
+    except (RuntimeError, NotImplementedError, ValueError) as error:  # exporters have no error type of their own
         kind = model.config.model_type
         raise ConfigError(
             f"--to {name}: transformers' exporter cannot convert a model of type {kind!r} "

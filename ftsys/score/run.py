@@ -220,7 +220,8 @@ def _entries(request: Request) -> Iterator[Entry]:
 def _estimated_rows(files: Sequence[InputFile]) -> int | None:
     """Return the number of rows for the progress, on rank 0; None where it is not known."""
     counts = [file.estimated_rows() for file in files] if is_main_rank() else [None]
-    return None if None in counts else sum(counts)  # type: ignore[arg-type]  # no count is None
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def check_ranks(files: Sequence[InputFile]) -> None:

@@ -132,8 +132,9 @@ def _silence(now: float, status: Mapping[str, Any], lines: Sequence[Mapping[str,
 
 def _number(value: object) -> float | None:
     """Return a finite number as a float; an integer in a damaged file may be too large for one."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    return float(value) if number else None  # type: ignore[arg-type]  # it was just seen to be a number
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e300 else None
 
 
 def _whole(value: object) -> int | None:

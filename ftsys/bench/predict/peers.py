@@ -8,6 +8,7 @@ import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def scorer(peer: str, folder: Path, precision: str, rows: Sequence[Row]) -> tupl
     sized = SIZED[peer](folder, precision)
     tried = rows[:: max(1, len(rows) // TRIED_ROWS)]
     sized(tried[:8], 8)
-    seconds = {batch: _seconds(lambda batch=batch: sized(tried, batch)) for batch in BATCHES}  # type: ignore[misc]  # a default
+    seconds = {batch: _seconds(partial(sized, tried, batch)) for batch in BATCHES}
     best = min(seconds, key=seconds.__getitem__)
     return lambda rows: sized(rows, best), best
 

@@ -1,6 +1,7 @@
 """Makes the list of the examples that the models get most wrong, with their text from the run's data source."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -96,5 +97,6 @@ def _example(task: Task, answers: Sequence[Answers], number: int, texts: Texts, 
     return Example(texts[number][0] if number in texts else (), facts)
 
 
-def _answer(task: Task, value: object) -> str:
-    return f"{float(value):.3f}" if task.regression else task.labels[int(value)]  # type: ignore[call-overload,arg-type]
+def _answer(task: Task, value: Any) -> str:
+    """Return a label's name, or a regression's number. `value`: a class id or a number, as NumPy has it."""
+    return f"{float(value):.3f}" if task.regression else task.labels[int(value)]

@@ -104,7 +104,7 @@ class Pool:
         try:
             self.states[cell.folder] = state = state_of(cell, ours=True)
             process = None if state.is_settled else self.start(cell, slot)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: a lease that is not given back would hold up every other process
             lease.release()
             raise
         if process is None:

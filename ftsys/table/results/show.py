@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ftsys.report.table import Line, print_lines
 from ftsys.table.cells import Cell
+from ftsys.table.results.cards import update_cards
 from ftsys.table.results.collect import Entry, collect
 from ftsys.table.results.compare import Comparison, compare
 from ftsys.table.results.grids import details, notes, overview, times
@@ -19,8 +20,9 @@ def show_results(
     pair: Sequence[str] | None,
     submission: str | None = None,
 ) -> None:
-    """Print and write the table of all finished cells. `pair`: the models to compare; None: where there are two.
+    """Print and write the table of all finished cells, and write the spread over seeds into their model cards.
 
+    `pair`: the models to compare; None: where there are two.
     `submission`: the seed whose test predictions go into a zip for the GLUE server, "best" or "first"; None: no zip.
     Raises RunFolderError for a damaged run folder, ConfigError for a wrong pair, and StorageError.
     """
@@ -29,6 +31,7 @@ def show_results(
     pair = models if pair is None and len(models) == 2 else pair
     comparisons = compare(entries, *pair) if pair else []
     paths = write_table(folder, entries, comparisons)
+    update_cards(entries)
     print_lines(_lines(folder, entries, comparisons))
     print_lines([Line(f"written: {', '.join(map(str, paths))}", "note")])
     if submission is not None:
