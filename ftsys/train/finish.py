@@ -27,6 +27,7 @@ from ftsys.run_folder.predictions import scores_of, write_predictions, write_sub
 from ftsys.run_folder.report_facts import RankFacts, write_rank_facts
 from ftsys.run_folder.results import write_results
 from ftsys.tasks import Task
+from ftsys.train.callbacks.energy import summed
 from ftsys.train.callbacks.matmul_samples import MatmulSamples, share_of_peak
 from ftsys.train.checkpoint.files import write_safetensors
 from ftsys.train.checkpoint.state_dict import FullState, export_state
@@ -39,7 +40,6 @@ from ftsys.train.trainer.training_step import parameters_outside_embeddings
 
 FINAL_SAMPLES = 3
 """Samples of the matrix-product rate after the training."""
-"""Type of the factors of a matrix product, by a plan's precision."""
 
 
 def finish(session: Session) -> dict[str, Any]:
@@ -51,7 +51,8 @@ def finish(session: Session) -> dict[str, Any]:
     _save_model(session)
     for _ in range(FINAL_SAMPLES):
         session.matmul_samples.add(session.trainer.args.device)
-    results = _results(session, metrics) | {"evaluation_speed": speed}
+    energy = summed(all_gather_object(session.energy.reading))
+    results = _results(session, metrics) | {"evaluation_speed": speed, "energy": energy}
     ranks = all_gather_object(_facts_of_rank(session))
     decided_by_rank_0(lambda: _write(session, results, ranks))
     return results

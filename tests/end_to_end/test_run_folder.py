@@ -33,6 +33,8 @@ def test_the_run_folder_holds_what_the_contract_names(finished: Path) -> None:
     assert results["seed"] == 42
     assert results["throughput"]["padding_fraction"] < 0.02
     assert results["data"] == "synthetic"
+    energy = results["energy"]
+    assert (energy["joules"] is None) == bool(energy["not_told"])
     assert set(results["metrics"]["validation"]) == {"accuracy", "f1", "loss", "examples"}
     assert len(losses(run)) == 5
 

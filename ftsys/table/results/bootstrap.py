@@ -18,7 +18,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 
 Metric = Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]
-"""A function of labels and predictions, both (N,)."""
+"""A function of labels and predictions, both (N,), or (N, C) of several labels."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ def paired_bootstrap(
 ) -> Difference | None:
     """Compare predictions (S seeds, N examples) of A and B; computed in float64, the same for the same arguments.
 
+    Of C labels an example, predictions are (S, N, C) and labels (N, C): an example is drawn with all its labels.
+
     A resample in which the metric is undefined is drawn again, up to as many times as there are resamples. None where
     the metric is undefined for the predictions themselves or for most resamples. Raises ValueError for other shapes.
     """
@@ -54,7 +56,7 @@ def paired_bootstrap(
     for _ in range(2 * resamples):
         if len(found) == resamples:
             break
-        rows, columns = (draws.integers(0, size, size) for size in a_SN.shape)
+        rows, columns = (draws.integers(0, size, size) for size in a_SN.shape[:2])
         one = _difference(a_SN[np.ix_(rows, columns)], b_SN[np.ix_(rows, columns)], labels_N[columns], metric)
         if np.isfinite(one):
             found.append(one)

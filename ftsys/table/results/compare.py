@@ -58,14 +58,11 @@ def _compare(a: Entry, b: Entry) -> list[Comparison]:
     seeds = [one.cell.seed for one in a.seeds if one.cell.seed in {other.cell.seed for other in b.seeds}]
     if not seeds:
         return [_not_comparable(a, b, "no seed is finished for both")]
-    if a.task.multi_label:
-        return [_not_comparable(a, b, "tasks with several labels an example are not compared yet")]
     split = a.task.evaluation_splits[0]
-    a_SN, labels_N = _predictions(a, seeds, split)
-    b_SN, other_N = _predictions(b, seeds, split)
-    if labels_N.shape != other_N.shape or not np.array_equal(labels_N, other_N):
+    mine, others = _predictions(a, seeds, split), _predictions(b, seeds, split)
+    if not np.array_equal(mine.labels, others.labels):
         return [_not_comparable(a, b, "their validation examples differ")]
-    return [_by_metric(name, a, b, seeds, split, (a_SN, b_SN, labels_N)) for name in a.task.metrics]
+    return [_by_metric(name, a, b, seeds, split, (mine, others)) for name in a.task.metrics]
 
 
 def _not_comparable(a: Entry, b: Entry, why: str) -> Comparison:
@@ -79,10 +76,11 @@ def _by_metric(
     b: Entry,
     seeds: Sequence[int],
     split: str,
-    arrays: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]],
+    predictions: "tuple[_OfSeeds, _OfSeeds]",
 ) -> Comparison:
-    difference = paired_bootstrap(*arrays, partial(_metric, name))
-    examples = len(arrays[2])
+    labels = predictions[0].labels
+    difference = paired_bootstrap(*(one.of(name) for one in predictions), labels, partial(_metric, name))
+    examples = len(labels)
     sentence = sentence_of(a.column, split, name, a.model, b.model, seeds, examples, difference)
     return Comparison(a.column, split, name, a.model, b.model, tuple(seeds), examples, difference, sentence)
 
@@ -91,9 +89,25 @@ def _metric(name: str, labels_N: npt.NDArray[Any], predictions_N: npt.NDArray[An
     return compute((name,), predictions_N, labels_N)[name]
 
 
-def _predictions(entry: Entry, seeds: Sequence[int], split: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return predictions (S, N) and labels (N,) in the order of example ids. Raises RunFolderError."""
-    rows, labels = [], None
+@dataclass(frozen=True)
+class _OfSeeds:
+    """Predictions (S, N) and labels (N,) in the order of example ids; of several labels (S, N, C) and (N, C).
+
+    `scores` is (S, N, C), and None for tasks of one label.
+    """
+
+    predictions: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
+    scores: npt.NDArray[np.float64] | None
+
+    def of(self, metric: str) -> npt.NDArray[Any]:
+        """Return what the metric takes: the scores where it ranks examples, else the predictions."""
+        return self.scores if self.scores is not None and METRICS[metric].of_logits else self.predictions
+
+
+def _predictions(entry: Entry, seeds: Sequence[int], split: str) -> _OfSeeds:
+    """Read the predictions of all seeds. Raises RunFolderError."""
+    rows, scores, labels = [], [], None
     for result in (one for one in entry.seeds if one.cell.seed in seeds):
         path = predictions_file(result.cell.folder, split)
         found = read_labelled(path, entry.task)
@@ -102,8 +116,9 @@ def _predictions(entry: Entry, seeds: Sequence[int], split: str) -> tuple[npt.ND
             raise RunFolderError(f"{str(path)!r} has not the examples of the other seeds: start its run anew.")
         labels = found.labels[order]
         rows.append(found.predictions[order])
+        scores += [] if found.scores is None else [found.scores[order]]
     assert labels is not None
-    return np.stack(rows), labels
+    return _OfSeeds(np.stack(rows), labels, np.stack(scores) if scores else None)
 
 
 def sentence_of(

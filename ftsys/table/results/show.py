@@ -8,7 +8,7 @@ from ftsys.table.cells import Cell
 from ftsys.table.results.cards import update_cards
 from ftsys.table.results.collect import Entry, collect
 from ftsys.table.results.compare import Comparison, compare
-from ftsys.table.results.grids import details, notes, overview, times
+from ftsys.table.results.grids import details, notes, notes_on_times, overview, times
 from ftsys.table.results.write import write_table
 from ftsys.table.state import CellState
 
@@ -45,4 +45,5 @@ def _lines(folder: Path, entries: Sequence[Entry], comparisons: Sequence[Compari
     for grid in (overview(entries), details(entries), times(entries)):
         header, rule, *rows = grid.text()
         lines += [Line(header, "header"), Line(rule, "rule"), *(Line(row, "row") for row in rows), Line("", "note")]
-    return lines + [Line(text, "note") for text in (*notes(entries), *(one.sentence for one in comparisons))]
+    remarks = [*notes(entries), *notes_on_times(entries), *(one.sentence for one in comparisons)]
+    return lines + [Line(text, "note") for text in remarks]

@@ -12,8 +12,9 @@ from ftsys.table.results.bootstrap import Difference, paired_bootstrap
 from ftsys.table.results.collect import spread
 from ftsys.table.results.compare import _metric, sentence_of
 from ftsys.table.results.scores import average_name, named_metrics, task_score, why_diverged
-from ftsys.tasks import GLUE
+from ftsys.tasks import GLUE, Task
 
+MOODS = Task("moods", ("text",), ("joy", "anger"), ("micro_f1", "average_precision"), multi_label=True)
 ACCURACY = partial(_metric, "accuracy")
 
 
@@ -29,6 +30,7 @@ def test_a_task_with_two_metrics_or_two_splits_has_their_mean() -> None:
     assert task_score(GLUE["mnli"], names) == pytest.approx(0.65)
     assert task_score(GLUE["stsb"], {"pearson": 0.8, "spearmanr": None}) is None
     assert task_score(GLUE["stsb"], {"mse": 4.0, "pearson": 0.5}) == 0.5, "an error is not averaged"
+    assert task_score(MOODS, {"micro_f1": 0.6, "average_precision": 0.8}) == 0.6
 
 
 def test_names_of_averages() -> None:
@@ -54,6 +56,23 @@ def test_divergence(task: str, predictions: list[float], labels: list[float], re
     kind = np.float64 if GLUE[task].regression else np.int64
     found = LabelledPredictions(np.arange(len(labels)), np.array(predictions, kind), np.array(labels, kind))
     told = why_diverged(GLUE[task], found)
+    assert told.startswith(reason)
+    assert bool(told) == bool(reason)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "reason"),
+    [
+        ([[0, 0], [0, 0], [0, 0], [0, 0]], "micro_f1 0.0000 is not better than 0.6667"),
+        ([[1, 1], [1, 1], [1, 1], [1, 1]], "micro_f1 0.6667 is not better than 0.6667"),
+        ([[1, 0], [1, 0], [0, 1], [0, 0]], ""),
+    ],
+)
+def test_divergence_of_several_labels(predictions: list[list[int]], reason: str) -> None:
+    """Of joy in 3 and anger in 1 of 4 rows, all joy gives 2 * 3 / (4 + 4), and both labels 2 * 4 / (8 + 4)."""
+    labels_NC = np.array([[1, 0], [1, 0], [1, 1], [0, 0]])
+    found = LabelledPredictions(np.arange(4), np.array(predictions), labels_NC, np.array(predictions) * 0.5)
+    told = why_diverged(Task("m", ("t",), ("joy", "anger"), ("micro_f1",), multi_label=True), found)
     assert told.startswith(reason)
     assert bool(told) == bool(reason)
 
@@ -95,6 +114,20 @@ def test_bootstrap_of_seeds_has_the_known_variance() -> None:
     assert found.value == pytest.approx(4 / 6)
     assert (found.low, found.high) == (pytest.approx(2 / 6), 1.0)
     assert found.p == pytest.approx(2 * (1 / 3) ** 6, abs=0.004)
+
+
+def test_bootstrap_draws_an_example_with_all_its_labels() -> None:
+    """The three labels of a row are the same, so the interval is that of the rows, not of three times as many."""
+    rng = np.random.default_rng(5)
+    labels_N = rng.integers(0, 2, 500)
+    sides_N = [predictions(rng, labels_N, right) for right in (0.8, 0.7)]
+    one = paired_bootstrap(*(side_N[None] for side_N in sides_N), labels_N, lambda y, p: float((y == p).mean()))
+    several_NC = [np.repeat(side_N[None, :, None], 3, axis=2) for side_N in sides_N]
+    labels_NC = np.repeat(labels_N[:, None], 3, axis=1)
+    three = paired_bootstrap(*several_NC, labels_NC, lambda y, p: float((y == p).mean()))
+    assert one is not None
+    assert three is not None
+    assert (three.low, three.high, three.p) == pytest.approx((one.low, one.high, one.p))
 
 
 def test_bootstrap_of_equal_predictions_and_of_undefined_ones() -> None:
