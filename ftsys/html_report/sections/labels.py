@@ -100,8 +100,8 @@ def _counts_figure(
     names = [task.labels[index] for index in frequent]
     worst = int(share_C4[:, 1].argmax())
     text = (
-        f"Confusion by label, {answers.title}: TP and FN are the examples that have the label, found and missed; FP and "
-        f"TN are those without it, wrongly given it and not. Shares of each pair, and mean numbers. Most often missed: "
+        f"Confusion by label, {answers.title}: TP and FN are the examples that have the label, found and missed; FP "
+        f"and TN those without it, wrongly given it and not. Shares of each pair, and mean numbers. Most often missed: "
         f"{names[worst]}, {share_C4[worst, 1]:.0%} of its examples."
     )
     rows = [[name, *(round(float(value), 1) for value in mean_C4[at])] for at, name in enumerate(names)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,12 @@ import numpy.typing as npt
 
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError, RunFolderError
-from ftsys.metrics import METRICS, compute
+from ftsys.metrics import METRICS
 from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import read_labelled
 from ftsys.table.results.bootstrap import Difference, paired_bootstrap
 from ftsys.table.results.collect import Entry
+from ftsys.table.results.resampled import resampled
 from ftsys.table.results.scores import SHARES
 
 EVIDENCE = 0.05
@@ -79,14 +79,10 @@ def _by_metric(
     predictions: "tuple[_OfSeeds, _OfSeeds]",
 ) -> Comparison:
     labels = predictions[0].labels
-    difference = paired_bootstrap(*(one.of(name) for one in predictions), labels, partial(_metric, name))
+    difference = paired_bootstrap(*(one.of(name) for one in predictions), labels, resampled(name))
     examples = len(labels)
     sentence = sentence_of(a.column, split, name, a.model, b.model, seeds, examples, difference)
     return Comparison(a.column, split, name, a.model, b.model, tuple(seeds), examples, difference, sentence)
-
-
-def _metric(name: str, labels_N: npt.NDArray[Any], predictions_N: npt.NDArray[Any]) -> float:
-    return compute((name,), predictions_N, labels_N)[name]
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ NOT_TOLD = "not told"
 
 COUNTED = {
     "nvml": "Energy: of the GPUs while the run trained, with all else on them (NVML).",
-    "rapl": "Energy: of the CPUs and the memory of the whole machine while the run trained, with all else on it, such as "
-    "other runs of the table (RAPL).",
+    "rapl": "Energy: of the CPUs and the memory of the whole machine while the run trained, with all else on it, such "
+    "as other runs of the table (RAPL).",
 }
 """What the energy of a run is, by the counter in its results."""
 

@@ -1,7 +1,6 @@
 """Tests scores, divergence, the bootstrap and the formats on made-up results."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,12 +9,13 @@ from ftsys.run_folder.predictions import LabelledPredictions
 from ftsys.table.grid import Grid
 from ftsys.table.results.bootstrap import Difference, paired_bootstrap
 from ftsys.table.results.collect import spread
-from ftsys.table.results.compare import _metric, sentence_of
+from ftsys.table.results.compare import sentence_of
+from ftsys.table.results.resampled import resampled
 from ftsys.table.results.scores import average_name, named_metrics, task_score, why_diverged
 from ftsys.tasks import GLUE, Task
 
 MOODS = Task("moods", ("text",), ("joy", "anger"), ("micro_f1", "average_precision"), multi_label=True)
-ACCURACY = partial(_metric, "accuracy")
+ACCURACY = resampled("accuracy")
 
 
 def test_a_task_with_two_metrics_or_two_splits_has_their_mean() -> None:
@@ -63,8 +63,8 @@ def test_divergence(task: str, predictions: list[float], labels: list[float], re
 @pytest.mark.parametrize(
     ("predictions", "reason"),
     [
-        ([[0, 0], [0, 0], [0, 0], [0, 0]], "micro_f1 0.0000 is not better than 0.6667"),
-        ([[1, 1], [1, 1], [1, 1], [1, 1]], "micro_f1 0.6667 is not better than 0.6667"),
+        ([[0, 0], [0, 0], [0, 0], [0, 0]], "micro_f1 0.0000 is not better than 0.7500"),
+        ([[1, 1], [1, 1], [1, 1], [1, 1]], "micro_f1 0.6667 is not better than 0.7500"),
         ([[1, 0], [1, 0], [0, 1], [0, 0]], ""),
     ],
 )
@@ -95,7 +95,7 @@ def test_bootstrap_of_accuracy_agrees_with_the_normal_interval() -> None:
     a_N, b_N = predictions(rng, labels_N, 0.80), predictions(rng, labels_N, 0.77)
     differences_N = (a_N == labels_N).astype(np.float64) - (b_N == labels_N)
     half = 1.959964 * differences_N.std() / math.sqrt(len(labels_N))
-    found = paired_bootstrap(a_N[None], b_N[None], labels_N, lambda y, p: float((y == p).mean()), resamples=4000)
+    found = paired_bootstrap(a_N[None], b_N[None], labels_N, ACCURACY, resamples=4000)
     assert found is not None
     assert found.value == pytest.approx(differences_N.mean(), abs=1e-15)
     assert found.low == pytest.approx(differences_N.mean() - half, abs=0.1 * half)
@@ -109,7 +109,7 @@ def test_bootstrap_of_seeds_has_the_known_variance() -> None:
     labels_N = np.zeros(50, np.int64)
     a_SN = np.repeat(np.array([[0], [1], [1], [0], [0], [0]]), 50, axis=1)
     b_SN = np.ones_like(a_SN)
-    found = paired_bootstrap(a_SN, b_SN, labels_N, lambda y, p: float((y == p).mean()), resamples=4000)
+    found = paired_bootstrap(a_SN, b_SN, labels_N, ACCURACY, resamples=4000)
     assert found is not None
     assert found.value == pytest.approx(4 / 6)
     assert (found.low, found.high) == (pytest.approx(2 / 6), 1.0)
@@ -121,10 +121,10 @@ def test_bootstrap_draws_an_example_with_all_its_labels() -> None:
     rng = np.random.default_rng(5)
     labels_N = rng.integers(0, 2, 500)
     sides_N = [predictions(rng, labels_N, right) for right in (0.8, 0.7)]
-    one = paired_bootstrap(*(side_N[None] for side_N in sides_N), labels_N, lambda y, p: float((y == p).mean()))
+    one = paired_bootstrap(*(side_N[None] for side_N in sides_N), labels_N, ACCURACY)
     several_NC = [np.repeat(side_N[None, :, None], 3, axis=2) for side_N in sides_N]
     labels_NC = np.repeat(labels_N[:, None], 3, axis=1)
-    three = paired_bootstrap(*several_NC, labels_NC, lambda y, p: float((y == p).mean()))
+    three = paired_bootstrap(*several_NC, labels_NC, ACCURACY)
     assert one is not None
     assert three is not None
     assert (three.low, three.high, three.p) == pytest.approx((one.low, one.high, one.p))
@@ -135,8 +135,7 @@ def test_bootstrap_of_equal_predictions_and_of_undefined_ones() -> None:
     same = paired_bootstrap(labels_N[None], labels_N[None], labels_N, ACCURACY, resamples=50)
     assert same == Difference(0.0, 0.0, 0.0, 1.0)
     numbers_N = np.array([1.0, 2.0, 3.0])
-    pearson = partial(_metric, "pearson")
-    assert paired_bootstrap(np.ones((1, 3)), numbers_N[None], numbers_N, pearson, resamples=5) is None
+    assert paired_bootstrap(np.ones((1, 3)), numbers_N[None], numbers_N, resampled("pearson"), resamples=5) is None
     with pytest.raises(ValueError, match="do not fit labels"):
         paired_bootstrap(labels_N[None], labels_N[None], labels_N[:3], ACCURACY)
 

@@ -108,5 +108,5 @@ def test_a_gpu_that_does_not_count_and_one_that_is_not_there() -> None:
 
 def test_a_machine_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ftsys.train.perf.energy.NVML", "libnvidia-ml-that-is-nowhere.so")
-    with pytest.raises(NotToldError, match="nowhere.so is not there"):
+    with pytest.raises(NotToldError, match=r"nowhere\.so is not there"):
         Nvml("a")
