@@ -18,8 +18,8 @@ from ftsys.tasks import Task
 class SplitPredictions:
     """The labelled rows of a split: `ids` (N,) int64, `labels` and `predictions` (N,) class ids or numbers.
 
-    Of several labels they are (N, C) of 1 and 0. `scores` is (N, C), and None for regression. `unlabelled` is the number
-    of rows without a label, which are left out.
+    Of several labels they are (N, C) of 1 and 0. `scores` is (N, C), and None for regression. `unlabelled` is the
+    number of rows without a label, which are left out.
     """
 
     ids: npt.NDArray[np.int64]

@@ -37,7 +37,7 @@ def draw_confusion(
     """Draw a square for each label (row) and prediction (column); its colour is the share of the label's examples."""
     classes = len(names)
     drawing, axes = new_figure(height=min(1.3 + 0.55 * classes, WIDTH))
-    draw_squares(axes, share_CC, counts_CC, between="\n" if classes <= MOST_WRITTEN else None)
+    draw_squares(axes, share_CC, counts_CC, "{share:.0%}\n{count:,.0f}" if classes <= MOST_WRITTEN else "")
     shown = [shortened(name, 16) for name in names]
     upright = sum(map(len, shown)) < 44
     axes.set_xticks(np.arange(classes), shown, rotation=0 if upright else 35, ha="center" if upright else "right")
@@ -47,11 +47,11 @@ def draw_confusion(
 
 
 def draw_squares(
-    axes: "Axes", share_RC: npt.NDArray[np.float64], counts_RC: npt.NDArray[np.float64], between: str | None
+    axes: "Axes", share_RC: npt.NDArray[np.float64], counts_RC: npt.NDArray[np.float64], written: str
 ) -> None:
-    """Draw a square for each row and column; its colour is the share. Share and count are written into it.
+    """Draw a square for each row and column; its colour is the share.
 
-    `between` separates them; with None nothing is written.
+    `written` is the form of the text in it, with `share` and `count` as its fields.
     """
     from matplotlib.patches import Rectangle
 
@@ -60,9 +60,9 @@ def draw_squares(
         share = float(share_RC[row, column])
         corner = (column - 0.485, row - 0.485)
         axes.add_patch(Rectangle(corner, 0.97, 0.97, color=HEAT, linewidth=0, alpha=0.04 + 0.92 * share))
-        if between is not None:
-            text, color = f"{share:.0%}{between}{counts_RC[row, column]:,.0f}", SURFACE if share > _DARK else INK
-            axes.text(column, row, text, ha="center", va="center", color=color, linespacing=1.5)
+        text = written.format(share=share, count=counts_RC[row, column])
+        color = SURFACE if share > _DARK else INK
+        axes.text(column, row, text, ha="center", va="center", color=color, linespacing=1.5)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     axes.grid(visible=False)
     for spine in axes.spines.values():

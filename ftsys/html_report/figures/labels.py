@@ -36,7 +36,7 @@ def draw_label_counts(
 ) -> "Drawing":
     """Draw a row for each label and a square for each of the K kinds of answers, with its share and number."""
     drawing, axes = new_figure(height=0.9 + 0.32 * len(names))
-    draw_squares(axes, share_CK, counts_CK, between="  ")
+    draw_squares(axes, share_CK, counts_CK, "{share:.0%} ({count:,.0f})")
     axes.set_xticks(np.arange(len(kinds)), kinds)
     axes.set_yticks(np.arange(len(names)), [shortened(name, 20) for name in names])
     axes.xaxis.tick_top()

@@ -22,6 +22,7 @@ _RELIABILITY = (
     "Share of right answers against the probability that the model gives, in ten bins, all seeds together. On the "
     "dashed line a model is right as often as it says; below it, it is too sure. A larger dot stands for more examples."
 )
+_EACH_LABEL = " Each label of each example is an answer, yes or no."
 _MOST_POINTS = 1000
 
 
@@ -46,7 +47,7 @@ def answer_sections(
     title = f"{'Labels' if group.task.multi_label else 'Classes'} on {kept[0].split}"
     return [
         Section(title, f"{anchor}-classes", [*remarks, *by_class]),
-        Section("Calibration", f"{anchor}-calibration", _calibration(kept, anchor)),
+        Section("Calibration", f"{anchor}-calibration", _calibration(kept, group.task, anchor)),
     ]
 
 
@@ -123,7 +124,7 @@ def _confusion(answers: Answers, task: Task, counts: Sequence[np.ndarray], ancho
     return Figure(f"{anchor}-confusion", f"{answers.variant}: confusion matrix", text, draw, data)
 
 
-def _calibration(kept: Sequence[Answers], anchor: str) -> list[Part]:
+def _calibration(kept: Sequence[Answers], task: Task, anchor: str) -> list[Part]:
     """Return the reliability diagram, over all seeds, and the expected calibration error by run."""
     curves, rows, bins = [], [], []
     for answers in kept:
@@ -146,7 +147,7 @@ def _calibration(kept: Sequence[Answers], anchor: str) -> list[Part]:
     if not curves:
         return [Note("No run has finite probabilities.", "warning")]
     data = table("Bins of the figure", ["model", "examples", "mean probability", "share that is right"], bins)
-    text = _RELIABILITY
+    text = _RELIABILITY + (_EACH_LABEL if task.multi_label else "")
     figure = Figure(f"{anchor}-reliability", "Reliability diagram", text, partial(draw_reliability, curves), data)
     header = ["model", "ECE", "probability", "accuracy"]
     return [

@@ -27,14 +27,13 @@ def by_label(answers: Answers, task: Task, anchor: str) -> list[Part]:
     counts = [label_counts(one.labels, one.predictions) for one in answers.predictions]
     precisions = [average_precisions(one.labels, one.scores) for one in answers.predictions if one.scores is not None]
     frequent = np.argsort(-per_label(counts[0]).support, kind="stable")
-    parts: list[Part] = [
-        _scores_figure(answers, task, counts, precisions, frequent[:MOST_LABELS], anchor),
-        _label_table(answers, task, counts, precisions),
-    ]
+    scores = _scores_figure(answers, task, counts, precisions, frequent[:MOST_LABELS], anchor)
+    confusion: Part = Note(
+        f"No figure of the counts: it would have {len(task.labels)} labels, and up to {MOST_CONFUSED} can be read."
+    )
     if len(task.labels) <= MOST_CONFUSED:
-        return [*parts, _counts_figure(answers, task, counts, frequent, anchor)]
-    few = f"No figure of the counts: it would have {len(task.labels)} labels, and up to {MOST_CONFUSED} can be read."
-    return [*parts, Note(few)]
+        confusion = _counts_figure(answers, task, counts, frequent, anchor)
+    return [scores, confusion, _label_table(answers, task, counts, precisions)]
 
 
 def _label_table(
@@ -61,7 +60,7 @@ def _label_table(
         for index, name in enumerate(task.labels)
     ]
     header = ["label", "precision", "recall", "F1", "average precision", "examples", "predicted"]
-    return table(f"Scores by label: {answers.title}", header, rows, digits=1, beside=True)
+    return table(f"Scores by label: {answers.title}", header, rows, digits=1)
 
 
 def _scores_figure(
