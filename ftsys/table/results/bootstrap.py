@@ -18,8 +18,8 @@ from ftsys.table.results.resampled import Floats, Resampled
 RESAMPLES = 2000
 LEVEL = 0.95
 
-_MOST_WEIGHTS = 100_000
-"""Weights of resamples that are computed at a time: few enough for a processor's cache."""
+_MOST_WEIGHTS = 500_000
+"""Weights of resamples that are computed at a time: 4 MB, which a processor's cache may hold."""
 
 
 @dataclass(frozen=True)

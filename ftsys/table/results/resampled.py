@@ -161,13 +161,16 @@ def _average_precision(labels_NC: Array, scores_NC: Array, weights_RN: Floats) -
 
 
 def _precision_of_label(has_N: Array, scores_N: Array, weights_RN: Floats) -> Floats:
-    """Return the average precision (R,): the precision at each different score, weighted by the recall that it adds."""
+    """Return the average precision (R,): the mean over the P examples with the label of the precision at their score."""
     order_N = np.argsort(-scores_N, kind="stable")
-    first_U = np.unique(-scores_N[order_N], return_index=True)[1]
-    drawn_RN = weights_RN[:, order_N]
-    found_RU, right_RU = (np.add.reduceat(one, first_U, axis=1) for one in (drawn_RN, drawn_RN * has_N[order_N]))
-    precision_RU = _ratio(np.cumsum(right_RU, axis=1), np.cumsum(found_RU, axis=1))
-    return _ratio((right_RU * precision_RU).sum(axis=1), right_RU.sum(axis=1))
+    falling_N = -scores_N[order_N]
+    with_label_P = np.flatnonzero(has_N[order_N])
+    end_P = np.searchsorted(falling_N, falling_N[with_label_P], side="right") - 1  # the last example of equal score
+    last_P = np.searchsorted(with_label_P, end_P, side="right") - 1
+    drawn_RP = weights_RN[:, order_N[with_label_P]]
+    right_RP = np.cumsum(drawn_RP, axis=1)[:, last_P]
+    precision_RP = _ratio(right_RP, np.cumsum(weights_RN[:, order_N], axis=1)[:, end_P])
+    return _ratio((drawn_RP * precision_RP).sum(axis=1), drawn_RP.sum(axis=1))
 
 
 _FAST: Mapping[str, Resampled] = {
