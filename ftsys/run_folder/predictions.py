@@ -123,6 +123,16 @@ class LabelledPredictions:
     labels: npt.NDArray[Any] | None
     scores: npt.NDArray[np.float64] | None = None
 
+    def ordered(self) -> "LabelledPredictions":
+        """Return the rows in the ascending order of their ids."""
+        order_N = np.argsort(self.ids, kind="stable")
+        labels, scores = (None if side is None else side[order_N] for side in (self.labels, self.scores))
+        return LabelledPredictions(self.ids[order_N], self.predictions[order_N], labels, scores)
+
+    def judged(self, by_rank: bool) -> npt.NDArray[Any]:
+        """Return what a metric takes: the scores of several labels where it ranks examples, else the predictions."""
+        return self.scores if self.scores is not None and by_rank else self.predictions
+
 
 def read_labelled(path: Path, task: Task) -> LabelledPredictions:
     """Read a file of `write_predictions`. Raises DamagedError for a missing file, and for one that is damaged."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError, RunFolderError
 from ftsys.metrics import METRICS
 from ftsys.run_folder.layout import predictions_file
-from ftsys.run_folder.predictions import read_labelled
+from ftsys.run_folder.predictions import LabelledPredictions, read_labelled
 from ftsys.table.results.bootstrap import Difference, paired_bootstrap
 from ftsys.table.results.collect import Entry
 from ftsys.table.results.resampled import resampled
@@ -59,10 +59,10 @@ def _compare(a: Entry, b: Entry) -> list[Comparison]:
     if not seeds:
         return [_not_comparable(a, b, "no seed is finished for both")]
     split = a.task.evaluation_splits[0]
-    mine, others = _predictions(a, seeds, split), _predictions(b, seeds, split)
-    if not np.array_equal(mine.labels, others.labels):
+    sides = _predictions(a, seeds, split), _predictions(b, seeds, split)
+    if not np.array_equal(sides[0].labels, sides[1].labels):
         return [_not_comparable(a, b, "their validation examples differ")]
-    return [_by_metric(name, a, b, seeds, split, (mine, others)) for name in a.task.metrics]
+    return [_by_metric(name, a, b, seeds, split, sides) for name in a.task.metrics]
 
 
 def _not_comparable(a: Entry, b: Entry, why: str) -> Comparison:
@@ -70,51 +70,38 @@ def _not_comparable(a: Entry, b: Entry, why: str) -> Comparison:
     return Comparison(a.column, a.task.evaluation_splits[0], "", a.model, b.model, (), 0, None, sentence)
 
 
-def _by_metric(
-    name: str,
-    a: Entry,
-    b: Entry,
-    seeds: Sequence[int],
-    split: str,
-    predictions: "tuple[_OfSeeds, _OfSeeds]",
-) -> Comparison:
-    labels = predictions[0].labels
-    difference = paired_bootstrap(*(one.of(name) for one in predictions), labels, resampled(name))
-    examples = len(labels)
-    sentence = sentence_of(a.column, split, name, a.model, b.model, seeds, examples, difference)
-    return Comparison(a.column, split, name, a.model, b.model, tuple(seeds), examples, difference, sentence)
+class _Side(NamedTuple):
+    """The predictions of a model's runs, one a seed, and the labels of their examples in the order of their ids."""
 
-
-@dataclass(frozen=True)
-class _OfSeeds:
-    """Predictions (S, N) and labels (N,) in the order of example ids; of several labels (S, N, C) and (N, C).
-
-    `scores` is (S, N, C), and None for tasks of one label.
-    """
-
-    predictions: npt.NDArray[Any]
+    runs: list[LabelledPredictions]
     labels: npt.NDArray[Any]
-    scores: npt.NDArray[np.float64] | None
 
-    def of(self, metric: str) -> npt.NDArray[Any]:
-        """Return what the metric takes: the scores where it ranks examples, else the predictions."""
-        return self.scores if self.scores is not None and METRICS[metric].of_logits else self.predictions
+    def judged(self, metric: str) -> npt.NDArray[Any]:
+        """Return what the metric takes of all runs: (S, N), or (S, N, C) of several labels."""
+        return np.stack([run.judged(METRICS[metric].of_logits) for run in self.runs])
 
 
-def _predictions(entry: Entry, seeds: Sequence[int], split: str) -> _OfSeeds:
-    """Read the predictions of all seeds. Raises RunFolderError."""
-    rows, scores, labels = [], [], None
+def _by_metric(
+    name: str, a: Entry, b: Entry, seeds: Sequence[int], split: str, sides: tuple[_Side, _Side]
+) -> Comparison:
+    labels_N = sides[0].labels
+    difference = paired_bootstrap(sides[0].judged(name), sides[1].judged(name), labels_N, resampled(name))
+    sentence = sentence_of(a.column, split, name, a.model, b.model, seeds, len(labels_N), difference)
+    return Comparison(a.column, split, name, a.model, b.model, tuple(seeds), len(labels_N), difference, sentence)
+
+
+def _predictions(entry: Entry, seeds: Sequence[int], split: str) -> _Side:
+    """Read the predictions of each seed. Raises RunFolderError."""
+    runs, labels = [], None
     for result in (one for one in entry.seeds if one.cell.seed in seeds):
         path = predictions_file(result.cell.folder, split)
-        found = read_labelled(path, entry.task)
-        order = np.argsort(found.ids, kind="stable")
-        if found.labels is None or (labels is not None and not np.array_equal(labels, found.labels[order])):
+        found = read_labelled(path, entry.task).ordered()
+        if found.labels is None or (labels is not None and not np.array_equal(labels, found.labels)):
             raise RunFolderError(f"{str(path)!r} has not the examples of the other seeds: start its run anew.")
-        labels = found.labels[order]
-        rows.append(found.predictions[order])
-        scores += [] if found.scores is None else [found.scores[order]]
+        labels = found.labels
+        runs.append(found)
     assert labels is not None
-    return _OfSeeds(np.stack(rows), labels, np.stack(scores) if scores else None)
+    return _Side(runs, labels)
 
 
 def sentence_of(

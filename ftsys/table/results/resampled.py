@@ -98,16 +98,16 @@ def _matthews(labels_N: Array, predictions_N: Array, weights_RN: Floats) -> Floa
 
 
 def _pearson(labels_N: Array, predictions_N: Array, weights_RN: Floats) -> Floats:
-    sides = [side_N - side_N.mean() for side_N in (labels_N.astype(np.float64), predictions_N.astype(np.float64))]
-    constant_R = np.logical_or(*(_is_constant(side_N, weights_RN) for side_N in sides))
-    return np.where(constant_R, np.nan, _correlation(*(side_N[None] for side_N in sides), weights_RN))
+    constant_R = _is_constant(labels_N, weights_RN) | _is_constant(predictions_N, weights_RN)
+    one_N, other_N = (side_N - side_N.mean(dtype=np.float64) for side_N in (labels_N, predictions_N))
+    return np.where(constant_R, np.nan, _correlation(one_N[None], other_N[None], weights_RN))
 
 
 def _spearman(labels_N: Array, predictions_N: Array, weights_RN: Floats) -> Floats:
     """Correlate the ranks within each resample; equal values have the mean of their ranks."""
-    ranks = [_ranks(side_N, weights_RN) for side_N in (labels_N, predictions_N)]
-    constant_R = np.logical_or(*(_is_constant(side_N, weights_RN) for side_N in (labels_N, predictions_N)))
-    return np.where(constant_R, np.nan, _correlation(*ranks, weights_RN))
+    constant_R = _is_constant(labels_N, weights_RN) | _is_constant(predictions_N, weights_RN)
+    ranks = _correlation(_ranks(labels_N, weights_RN), _ranks(predictions_N, weights_RN), weights_RN)
+    return np.where(constant_R, np.nan, ranks)
 
 
 def _ranks(values_N: Array, weights_RN: Floats) -> Floats:
@@ -161,7 +161,7 @@ def _average_precision(labels_NC: Array, scores_NC: Array, weights_RN: Floats) -
 
 
 def _precision_of_label(has_N: Array, scores_N: Array, weights_RN: Floats) -> Floats:
-    """Return the average precision (R,): the mean over the P examples with the label of the precision at their score."""
+    """Return the average precision (R,): the mean over P examples with the label of the precision at their score."""
     order_N = np.argsort(-scores_N, kind="stable")
     falling_N = -scores_N[order_N]
     with_label_P = np.flatnonzero(has_N[order_N])

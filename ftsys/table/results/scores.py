@@ -82,8 +82,7 @@ def why_diverged(task: Task, found: LabelledPredictions) -> str:
         return ""
     name = task.metrics[0]
     sign = 1.0 if METRICS[name].greater_is_better else -1.0
-    ranked = found.scores is not None and METRICS[name].of_logits
-    value = _metric(name, task, found.scores if ranked else found.predictions, found.labels)
+    value = _metric(name, task, found.judged(METRICS[name].of_logits), found.labels)
     least = max(sign * one for one in _constant_scores(name, task, found.labels))
     if value is None:
         return f"{name} is undefined"

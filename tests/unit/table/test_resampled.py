@@ -13,8 +13,8 @@ RNG = np.random.default_rng(11)
 def inputs(name: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and predictions, with ties and with classes that some resamples lack."""
     if kind == "number":
-        labels_N = RNG.integers(0, 6, ROWS) / 2
-        return labels_N, np.round(labels_N + RNG.normal(0, 1, ROWS), 1)
+        numbers_N = RNG.integers(0, 6, ROWS) / 2
+        return numbers_N, np.round(numbers_N + RNG.normal(0, 1, ROWS), 1)
     if kind == "labels":
         labels_NC = (RNG.random((ROWS, 4)) < (0.5, 0.2, 0.05, 0.0)).astype(np.int64)
         scores_NC = np.round(np.clip(0.4 * labels_NC + RNG.random((ROWS, 4)) * 0.6, 0, 1), 1)

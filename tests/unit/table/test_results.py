@@ -120,11 +120,10 @@ def test_bootstrap_draws_an_example_with_all_its_labels() -> None:
     """The three labels of a row are the same, so the interval is that of the rows, not of three times as many."""
     rng = np.random.default_rng(5)
     labels_N = rng.integers(0, 2, 500)
-    sides_N = [predictions(rng, labels_N, right) for right in (0.8, 0.7)]
-    one = paired_bootstrap(*(side_N[None] for side_N in sides_N), labels_N, ACCURACY)
-    several_NC = [np.repeat(side_N[None, :, None], 3, axis=2) for side_N in sides_N]
-    labels_NC = np.repeat(labels_N[:, None], 3, axis=1)
-    three = paired_bootstrap(*several_NC, labels_NC, ACCURACY)
+    a_SN, b_SN = (predictions(rng, labels_N, right)[None] for right in (0.8, 0.7))
+    one = paired_bootstrap(a_SN, b_SN, labels_N, ACCURACY)
+    a_SNC, b_SNC, labels_NC = (np.repeat(each[..., None], 3, axis=-1) for each in (a_SN, b_SN, labels_N))
+    three = paired_bootstrap(a_SNC, b_SNC, labels_NC, ACCURACY)
     assert one is not None
     assert three is not None
     assert (three.low, three.high, three.p) == pytest.approx((one.low, one.high, one.p))
