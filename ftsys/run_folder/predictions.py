@@ -110,6 +110,9 @@ def read_scores(path: Path, task: Task) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return predictions_N, labels_N, scores
 
 
+_COLUMNS = ("index", "prediction", "label")
+
+
 @dataclass(frozen=True)
 class LabelledPredictions:
     """Predictions and labels of a split, both (N,) in the order of `ids`, int64 (N,): class ids, or float64 numbers.
@@ -137,9 +140,8 @@ class LabelledPredictions:
 def read_labelled(path: Path, task: Task) -> LabelledPredictions:
     """Read a file of `write_predictions`. Raises DamagedError for a missing file, and for one that is damaged."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t", strict=True))
-        columns = {name: [row[name] for row in rows] for name in ("index", "prediction", "label")}
+        rows = _whole_rows(path, task)
+        columns = {name: [row[name] for row in rows] for name in _COLUMNS}
         labelled = bool(rows) and all(columns["label"])
         labels = _values(columns["label"], task) if labelled else None
         scores = _scores(rows, task) if task.multi_label else None
@@ -149,6 +151,20 @@ def read_labelled(path: Path, task: Task) -> LabelledPredictions:
         raise DamagedError(f"{str(path)!r} is not there, though its run is finished: start the run anew.") from None
     except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         raise DamagedError(f"{str(path)!r} is damaged ({error}): `ftsys predict` writes it again.") from error
+
+
+def _whole_rows(path: Path, task: Task) -> list[dict[str, str]]:
+    """Return the rows of a file of predictions by column. Raises ValueError for a header or a row that is cut off."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream, delimiter="\t", strict=True)
+        rows = list(reader)
+        names = list(reader.fieldnames or ())
+    if names != [*_COLUMNS, *(f"score_{name}" for name in task.labels)]:
+        raise ValueError(f"its header is {' '.join(names)[:80]!r}")
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise ValueError(f"row {number} has not {len(names)} cells")
+    return rows
 
 
 def _values(cells: Sequence[str], task: Task) -> npt.NDArray[Any]:

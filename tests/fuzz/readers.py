@@ -157,7 +157,7 @@ TASK = Task(name="mood", columns=("text",), labels=("down", "up"), metrics=("acc
 
 MOODS = replace(TASK, labels=("down", "up;"), multi_label=True)
 LABELLED_SETS = b'index\tprediction\tlabel\tscore_down\tscore_up;\n0\t[]\t"[""up;""]"\t0.4\t0.1\n'
-PREDICTIONS = b"index\tprediction\tlabel\tscore_down\n0\tup\tdown\t0.4\n1\tdown\tdown\t0.6\n"
+PREDICTIONS = b"index\tprediction\tlabel\tscore_down\tscore_up\n0\tup\tdown\t0.4\t0.6\n1\tdown\tdown\t0.6\t0.4\n"
 TABLE = b"""output_dir = "t"
 [data]
 source = "glue"

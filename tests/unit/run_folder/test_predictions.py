@@ -150,6 +150,16 @@ def test_predictions_of_several_labels_read_back(tmp_path: Path, names: tuple[st
     assert read_labelled(tmp_path / "p.tsv", task).labels is None
 
 
+@pytest.mark.parametrize("kept", [0, 12, 40, 75])
+def test_a_file_that_is_cut_off_is_damage(tmp_path: Path, kept: int) -> None:
+    scores = np.array([[0.25, 0.75], [0.9, 0.1]])
+    write_predictions(tmp_path / "p.tsv", [0, 1], [1, 0], [1, 1], scores, GLUE["mrpc"])
+    text = (tmp_path / "p.tsv").read_text()
+    (tmp_path / "p.tsv").write_text(text[:kept])
+    with pytest.raises(RunFolderError, match="is damaged"):
+        read_labelled(tmp_path / "p.tsv", GLUE["mrpc"])
+
+
 @pytest.mark.parametrize("cell", ["grief", "", '["joy"', "[1]", '{"joy": 1}'])
 @pytest.mark.parametrize("names", [("joy", "anger"), ("joy", "a;b")])
 def test_a_cell_that_is_no_list_of_labels_is_damage(tmp_path: Path, names: tuple[str, str], cell: str) -> None:
