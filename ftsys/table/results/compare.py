@@ -114,7 +114,7 @@ def sentence_of(
         return f"{place}, {name} of {a} or {b} is undefined, so they cannot be compared."
     numbers = (
         f"{_points(metric, abs(found.value), signed=False)} {name}{' points' if metric in SHARES else ''} "
-        f"{'above' if found.value >= 0 else 'below'} {b} (A - B: 95% interval {_points(metric, found.low)} to "
+        f"{'above' if found.value >= 0 else 'below'} {b} (difference: 95% interval {_points(metric, found.low)} to "
         f"{_points(metric, found.high)}, p = {found.p:.3f})"
     )
     one_seed = " One seed says nothing about the spread between seeds." if len(seeds) == 1 else ""

@@ -74,7 +74,7 @@ def _figures(value: Spread) -> list[str]:
 
 def times(entries: Sequence[Entry]) -> Grid:
     """Return the means over seeds of a run's time, training time, real tokens per second and energy of its training."""
-    header = ["model", "task", "run", "training", "real tokens/s", "energy (Wh)"]
+    header = ["model", "task", "time of a run", "of its training", "real tokens/s", "energy (Wh)"]
     rows = [
         [
             *(entry.model, entry.column),
@@ -122,9 +122,26 @@ def notes(entries: Sequence[Entry]) -> list[str]:
     ]
     for entry in entries:
         place = f"{entry.model}, {entry.column}"
-        found += [f"{entry.column}: the first {rows:,} rows of {split}." for split, rows in entry.first_rows.items()]
+        found += _on_score(entry)
+        found += [
+            f"{entry.column}: only the first {rows:,} rows of {split}." for split, rows in entry.first_rows.items()
+        ]
         found += [f"{entry.column}: starts from the {entry.start} model of the same seed."] if entry.start else []
         found += [f"{MARK} {place}, seed {seed} diverged: {why}." for seed, why in entry.diverged.items()]
         for seed, state in entry.others.items():
             found.append(f"{place}, seed {seed}: {state.name}{f': {state.reason}' if state.reason else ''}")
+    name, means = averages(entries)
+    found += [
+        f"{model} has no {name}: a run is not finished, or a metric is undefined."
+        for model, mean in means.items()
+        if mean is None
+    ]
     return list(dict.fromkeys(found))
+
+
+def _on_score(entry: Entry) -> list[str]:
+    """Return a remark for a task whose score is not the mean of its metrics, or is not told x 100."""
+    first, points = entry.task.metrics[0].replace("_", " "), in_points(entry.task)
+    if points and (len(entry.task.metrics) == 1 or not entry.task.multi_label):
+        return []
+    return [f"{entry.column}: its score is its first metric, {first}{'' if points else ', not x 100'}."]

@@ -67,7 +67,7 @@ def average_name(tasks: Sequence[str]) -> str:
         return "GLUE average"
     if set(tasks) == set(AVERAGED) - {"wnli"}:
         return "GLUE average without WNLI"
-    return f"mean of {len(tasks)} tasks"
+    return f"mean of {len(tasks)} GLUE tasks"
 
 
 def why_diverged(task: Task, found: LabelledPredictions) -> str:

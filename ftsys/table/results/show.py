@@ -42,8 +42,19 @@ def show_results(
 
 def _lines(folder: Path, entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> list[Line]:
     lines = [Line(str(folder), "title")]
-    for grid in (overview(entries), details(entries), times(entries)):
+    parts = (
+        ("Scores", overview(entries), notes(entries)),
+        ("Metrics", details(entries), []),
+        ("Time", times(entries), notes_on_times(entries)),
+    )
+    for title, grid, remarks in parts:
         header, rule, *rows = grid.text()
-        lines += [Line(header, "header"), Line(rule, "rule"), *(Line(row, "row") for row in rows), Line("", "note")]
-    remarks = [*notes(entries), *notes_on_times(entries), *(one.sentence for one in comparisons)]
-    return lines + [Line(text, "note") for text in remarks]
+        lines += [Line("", "note"), Line(title, "title"), Line(header, "header"), Line(rule, "rule")]
+        lines += [Line(row, "row") for row in rows] + [Line(f"- {text}", "note") for text in remarks]
+    if comparisons:
+        lines += [
+            Line("", "note"),
+            Line("Comparison", "title"),
+            *(Line(f"- {one.sentence}", "note") for one in comparisons),
+        ]
+    return [*lines, Line("", "note")]

@@ -11,9 +11,11 @@ import pytest
 from ftsys.metrics import compute
 from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import scores_of, write_predictions
+from ftsys.table.dry_run import duration
 from ftsys.table.results.collect import Entry, SeedResult
 from ftsys.table.results.compare import compare
-from ftsys.table.results.grids import notes_on_times, times
+from ftsys.table.results.grids import notes, notes_on_times, times
+from ftsys.table.state import CellState
 from ftsys.tasks import GLUE, Task
 
 MOODS = Task(
@@ -81,6 +83,36 @@ def test_other_examples_and_no_common_seed_are_said(tmp_path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     (only,) = compare([one, other], "one", "changed")
     assert only.sentence == "On moods, one and changed cannot be compared: their validation examples differ."
+
+
+def test_remarks_say_what_a_score_is_and_why_an_average_is_missing(tmp_path: Path) -> None:
+    stopped = {4: CellState("failed", 2, "exit status 1: out of luck")}
+    entries = [Entry("m", name, GLUE[name], (), stopped if name == "rte" else {}, {}) for name in ("rte", "mrpc")]
+    own = Task("size", ("text",), (), ("mse", "pearson"), regression=True)
+    entries += [Entry("m", one.name, one, (), {}, {"train": 4000}) for one in (MOODS, own)]
+    assert notes(entries)[1:] == [
+        "m, rte, seed 4: failed: exit status 1: out of luck",
+        "moods: its score is its first metric, micro f1.",
+        "moods: only the first 4,000 rows of train.",
+        "size: its score is its first metric, mse, not x 100.",
+        "size: only the first 4,000 rows of train.",
+        "m has no mean of 2 GLUE tasks: a run is not finished, or a metric is undefined.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (45.4, "45 s"),
+        (89.6, "90 s"),
+        (150.0, "2 min 30 s"),
+        (599.7, "10 min 00 s"),
+        (721.0, "12 min"),
+        (11_100, "3 h 05 min"),
+    ],
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
 
 
 def test_one_label_is_compared_as_before(tmp_path: Path) -> None:

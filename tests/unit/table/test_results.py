@@ -37,7 +37,7 @@ def test_names_of_averages() -> None:
     nine = "cola sst2 mrpc stsb qqp mnli qnli rte wnli".split()
     assert average_name(nine) == "GLUE average"
     assert average_name(nine[:-1]) == "GLUE average without WNLI"
-    assert average_name(nine[:3]) == "mean of 3 tasks"
+    assert average_name(nine[:3]) == "mean of 3 GLUE tasks"
 
 
 @pytest.mark.parametrize(
@@ -145,13 +145,13 @@ def test_bootstrap_of_equal_predictions_and_of_undefined_ones() -> None:
         (
             Difference(0.008, 0.001, 0.015, 0.03),
             "f1",
-            "On mrpc (validation, 408 examples) over 5 seeds, A is 0.80 f1 points above B (A - B: 95% interval "
+            "On mrpc (validation, 408 examples) over 5 seeds, A is 0.80 f1 points above B (difference: 95% interval "
             "+0.10 to +1.50, p = 0.030): evidence that A is better on these examples.",
         ),
         (
             Difference(-0.008, -0.02, 0.004, 0.2),
             "f1",
-            "A is 0.80 f1 points below B (A - B: 95% interval -2.00 to +0.40",
+            "A is 0.80 f1 points below B (difference: 95% interval -2.00 to +0.40",
         ),
         (Difference(-0.008, -0.02, 0.004, 0.2), "f1", "no evidence of a difference."),
         (Difference(-0.5, -0.6, -0.4, 0.001), "mse", "A is 0.50 mse below B"),
