@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ftsys.report.table import Line, print_lines
 from ftsys.table.cells import Cell
+from ftsys.table.grid import Grid
 from ftsys.table.results.cards import update_cards
 from ftsys.table.results.collect import Entry, collect
 from ftsys.table.results.compare import Comparison, compare
@@ -42,7 +43,7 @@ def show_results(
 
 def _lines(folder: Path, entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> list[Line]:
     lines = [Line(str(folder), "title")]
-    parts = (
+    parts: tuple[tuple[str, Grid, list[str]], ...] = (
         ("Scores", overview(entries), notes(entries)),
         ("Metrics", details(entries), []),
         ("Time", times(entries), notes_on_times(entries)),
