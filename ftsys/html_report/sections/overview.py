@@ -93,6 +93,8 @@ def _notes(runs: Sequence[RunFacts]) -> list[Note]:
 
 
 def _unfinished(run: RunFacts) -> str:
+    if run.state == "done":
+        return f"{run.name} has ended, but has no results that can be read. The page shows what there is."
     total = run.plan.get("total_steps")
     of = f" of {total:,}" if isinstance(total, int) else ""
     reason = f": {str(run.status['reason']).rstrip('.')}" if run.status.get("reason") else ""
