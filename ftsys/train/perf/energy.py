@@ -118,7 +118,10 @@ class Nvml:
 
     def _call(self, function: str, *arguments: Any) -> None:
         """Call a function of NVML, which returns 0 if it worked."""
-        status = getattr(self._library, function)(*arguments)
+        called = getattr(self._library, function, None)
+        if called is None:
+            raise NotToldError(f"the driver's {NVML} is too old: it has no {function}")
+        status = called(*arguments)
         if status:
             raise NotToldError(f"{function} of NVML gives status {status} for GPU {self.place}")
 

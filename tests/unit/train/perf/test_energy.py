@@ -106,6 +106,14 @@ def test_a_gpu_that_does_not_count_and_one_that_is_not_there() -> None:
         Nvml("b", FakeNvml(a=1))
 
 
+def test_an_old_driver() -> None:
+    class Old:
+        nvmlInit_v2 = FakeNvml(a=1).nvmlInit_v2
+
+    with pytest.raises(NotToldError, match="is too old: it has no nvmlDeviceGetHandleByUUID"):
+        Nvml("a", Old())
+
+
 def test_a_machine_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ftsys.train.perf.energy.NVML", "libnvidia-ml-that-is-nowhere.so")
     with pytest.raises(NotToldError, match=r"nowhere\.so is not there"):
