@@ -161,7 +161,11 @@ def test_a_second_ctrl_c_ends_ranks_that_do_not_leave(tmp_path: Path) -> None:
     launched.send(signal.SIGINT)
     time.sleep(1.5)
     assert launched.process.poll() is None
-    launched.send(signal.SIGINT)
+    for _ in range(60):  # one that comes soon after the first counts as the same: how soon, depends on the load
+        launched.send(signal.SIGINT)
+        time.sleep(0.5)
+        if launched.process.poll() is not None:
+            break
     status, _, err = launched.end()
     assert status == 1
     assert "second Ctrl-C: killing the ranks" in err

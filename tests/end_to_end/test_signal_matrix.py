@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.attempts import copy_project, finish, make_project, start, warm_up
+from tests.end_to_end.attempts import copy_project, finish, make_project, start
 
 SIGNALS = ("TERM", "USR1", "INT")
 TARGETS = ("one", "all")
@@ -59,7 +59,6 @@ def linger(rank: int, phase: str) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
-    warm_up()
     return make_project(tmp_path_factory.mktemp("signals") / "project", minilm_folder)
 
 
