@@ -98,7 +98,9 @@ def start(
         if ranks > 1:  # one process alone has no launcher
             world |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
             world |= {"LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        processes.append(fork_server().Process(target=_be_a_rank, args=(folder, rank, world, [*command, *words], prepare)))
+        processes.append(
+            fork_server().Process(target=_be_a_rank, args=(folder, rank, world, [*command, *words], prepare))
+        )
     for process in processes:
         process.start()
     return Attempt(processes, folder)

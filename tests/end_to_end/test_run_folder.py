@@ -136,7 +136,9 @@ def test_a_signal_before_training_ends_with_75(tmp_path: Path, tiny_model: Path)
 
 def test_a_signal_ends_with_75_and_the_same_command_goes_on(tmp_path: Path, minilm_folder: Path) -> None:
     """On the bundled model a step is slow enough to be hit."""
-    text = RUN_FILE.replace("max_steps = 5", "max_steps = 30").replace("[model]", "first_rows = {validation = 16}\n[model]")
+    text = RUN_FILE.replace("max_steps = 5", "max_steps = 30").replace(
+        "[model]", "first_rows = {validation = 16}\n[model]"
+    )
     run_file = write_run_file(tmp_path, text)
     stopped(tmp_path, run_file, "metrics.jsonl")
     again = ftsys("train", run_file, "--train.resume", "auto", cwd=tmp_path)
