@@ -1,4 +1,4 @@
-"""Processes forked from one that has imported torch, transformers and ftsys: a start takes milliseconds, not seconds."""
+"""Forks processes from one that has imported torch, transformers and ftsys: a start takes milliseconds, not seconds."""
 
 import multiprocessing
 import os
