@@ -17,7 +17,7 @@ SIGNALS = ("TERM", "USR1", "INT")
 TARGETS = ("one", "all")
 PHASES = ("prepare", "first step", "train", "evaluate", "save")
 WORLDS = (2, 3)
-LEAVE_SECONDS, LINGER_SECONDS = 20.0, 0.5
+LEAVE_SECONDS, LINGER_SECONDS = 60.0, 0.5
 SHORT = {("TERM", "one", "prepare", 2), ("USR1", "all", "first step", 3), ("INT", "one", "train", 3)}
 SHORT |= {("TERM", "all", "evaluate", 2), ("USR1", "one", "save", 2)}
 """One case a row and a column; the other cases are long."""
