@@ -13,7 +13,6 @@ from launcher.command_lines import LaunchSpec
 from launcher.protocol import Message, ReportReader, encode_order
 from tests.fake_ranks import doubles, processes_of
 
-
 SECONDS = 60
 
 
@@ -95,10 +94,11 @@ def test_an_agent_that_is_killed_takes_its_ranks_along(agent: Agent, tmp_path: P
     agent.start()
     while not (tmp_path / "sign-0").exists():
         assert agent.process.poll() is None
+        time.sleep(0.02)
     agent.process.kill()
     agent.process.wait()
     while processes_of(tmp_path):
-        pass
+        time.sleep(0.05)
 
 
 def test_a_log_that_cannot_be_written(agent: Agent, tmp_path: Path) -> None:
