@@ -112,13 +112,20 @@ def sentence_of(
     name = metric.replace("_", " ")
     if found is None:
         return f"{place}, {name} of {a} or {b} is undefined, so they cannot be compared."
-    numbers = (
-        f"{_points(metric, abs(found.value), signed=False)} {name}{' points' if metric in SHARES else ''} "
-        f"{'above' if found.value >= 0 else 'below'} {b} (difference: 95% interval {_points(metric, found.low)} to "
-        f"{_points(metric, found.high)}, p = {found.p:.3f})"
+    interval = (
+        f"(difference: 95% interval {_points(metric, found.low)} to {_points(metric, found.high)}, p = {found.p:.3f})"
     )
     one_seed = " One seed says nothing about the spread between seeds." if len(seeds) == 1 else ""
-    return f"{place}, {a} is {numbers}: {_verdict(metric, a, b, found)}.{one_seed}"
+    return f"{place}, {_stand(metric, a, b, found)} {interval}: {_verdict(metric, a, b, found)}.{one_seed}"
+
+
+def _stand(metric: str, a: str, b: str, found: Difference) -> str:
+    """Return how A stands to B: "A is 0.80 f1 points above B"."""
+    name = metric.replace("_", " ")
+    if found.value == 0:
+        return f"{a} and {b} have the same {name}"
+    size = f"{_points(metric, abs(found.value), signed=False)} {name}{' points' if metric in SHARES else ''}"
+    return f"{a} is {size} {'above' if found.value > 0 else 'below'} {b}"
 
 
 def _points(metric: str, value: float, signed: bool = True) -> str:

@@ -156,6 +156,11 @@ def test_bootstrap_of_equal_predictions_and_of_undefined_ones() -> None:
         (Difference(-0.008, -0.02, 0.004, 0.2), "f1", "no evidence of a difference."),
         (Difference(-0.5, -0.6, -0.4, 0.001), "mse", "A is 0.50 mse below B"),
         (Difference(-0.5, -0.6, -0.4, 0.001), "mse", "evidence that A is better"),
+        (
+            Difference(0.0, -0.1, 0.1, 1.0),
+            "micro_f1",
+            "A and B have the same micro f1 (difference: 95% interval -10.00 to",
+        ),
         (None, "pearson", "pearson of A or B is undefined"),
     ],
 )
