@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from types import FrameType
 from ftsys.console.printer import show
 from ftsys.errors import FAILED, ConfigError, StorageError
 from ftsys.files import is_full
+from ftsys.ranks import free_port
 from ftsys.run_folder.layout import MODEL, PREDICTIONS, RESULTS
 from ftsys.run_folder.status import read_status_after_crash
 from ftsys.shipped import shipped
@@ -111,13 +111,6 @@ def new_run_folder(parent: Path) -> Path:
     except OSError as error:
         text = f"cannot make a run folder in {str(parent)!r}: {error.strerror}. Name another with --runs FOLDER."
         raise (StorageError if is_full(error) else ConfigError)(text) from error
-
-
-def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def launch_command(devices: Devices, port: int, program: Sequence[str]) -> list[str]:

@@ -43,7 +43,7 @@ def documents(repository: Path) -> dict[str, str]:
     return {str(path.relative_to(repository)): spans(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def test_every_file_is_one_room(repository: Path) -> None:
+def test_every_file_has_one_job(repository: Path) -> None:
     files = [path for path in ours(repository) if path.suffix == ".py"]
     assert {repository / top for top in SOURCES} <= {parent for path in files for parent in path.parents}
     long = {str(path.relative_to(repository)): count for path in files if (count := len(lines(path))) > LINES}
