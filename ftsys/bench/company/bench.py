@@ -87,6 +87,7 @@ def note_company(found: Findings, case: Case, sides: Sequence[str], rounds: Roun
                 "1000 tokens/s": tokens / 1e3,
                 "of alone": ratio.median,
                 "+-": ratio.spread,
+                "tokens/CPU s": _efficiency(found, f"{case.name}, {name}", blocks),
                 "CPUs": _median(blocks, "cpus"),
                 "others' CPUs": _median(blocks, "others"),
             }
@@ -106,6 +107,12 @@ def rates(blocks: Sequence[Figures]) -> list[float]:
 def over(one: Sequence[float], other: Sequence[float]) -> list[float]:
     """Return the ratio of two rates, for each round."""
     return [own / theirs for own, theirs in zip(one, other, strict=True)]
+
+
+def _efficiency(found: Findings, name: str, blocks: Sequence[Figures]) -> float:
+    """Note the real tokens per second of CPU time: what spinning costs shows here on a busy machine too."""
+    values = [block["rate"] / block["cpus"] for block in blocks]
+    return note(found, f"{name}: real tokens per CPU second", values, "tokens/s", higher_is_better=True)
 
 
 def _median(blocks: Sequence[Figures], what: str) -> float:

@@ -1,11 +1,15 @@
 """Tests the figures of trainings in company, with small programs in place of trainings."""
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ftsys.bench.company import together
 from ftsys.bench.company.bench import ALONE, LOOP, PAIR, note_company
 from ftsys.bench.company.together import Together, machine_seconds, process_seconds
 from ftsys.bench.harness.inputs import Inputs
@@ -40,20 +44,26 @@ def test_a_pair_has_the_rates_of_both(tmp_path: Path) -> None:
 def test_the_busy_loop_runs_while_the_training_does_and_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[bool] = []
+    loops: list[subprocess.Popen[bytes]] = []
+    seen: list[int | None] = []
+
+    class Recorded(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *words: Any, **named: Any) -> None:
+            super().__init__(*words, **named)
+            loops.append(self)
+
     worker = training(100, tmp_path)
     receive = worker.receive
 
-    def looking(seconds: float = 60.0) -> Figures:
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        seen.append(any("getppid" in Path(f"/proc/{child}/cmdline").read_text() for child in children))
-        return receive(seconds)
+    def looking() -> Figures:
+        seen.extend(loop.poll() for loop in loops)
+        return receive()
 
+    monkeypatch.setattr(together.subprocess, "Popen", Recorded)
     monkeypatch.setattr(worker, "receive", looking)
     Together([worker], loop_on=sorted(os.sched_getaffinity(0))).block()
-    assert seen == [True]
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert not any("getppid" in Path(f"/proc/{child}/cmdline").read_text() for child in children)
+    assert seen == [None]
+    assert loops[0].poll() == -signal.SIGKILL
     worker.close()
 
 
@@ -77,6 +87,7 @@ def test_each_figure_is_divided_by_the_same_trainer_alone(tmp_path: Path) -> Non
     assert found.ratios["tiny: ours, pair / alone"] == pytest.approx(0.95)
     assert found.ratios["tiny, pair: ours / course"] == pytest.approx(2.0)
     row = found.tables["tiny: training in company"]["course, beside a busy loop"]
+    assert row["tokens/CPU s"] == 225 / 2
     assert (row["1000 tokens/s"], row["of alone"], row["others' CPUs"]) == (0.225, pytest.approx(0.6), 0.5)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -24,19 +25,18 @@ class Orders:
         self.answers.append(figures)
 
 
-def _train(cut: Turns) -> None:
-    while True:
-        cut.begin_step()
-
-
 def blocks(monkeypatch: pytest.MonkeyPatch, steps: int, seconds: float) -> list[int]:
-    """Return the steps of two blocks on a clock by which each look at it takes half a second."""
-    clock = itertools.count()
-    monkeypatch.setattr(turns.time, "perf_counter", lambda: next(clock) / 2)
+    """Return the steps of two blocks of a training whose step takes half a second."""
+    taken = itertools.count()
+    now = 0.0
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: now)
     orders, done = Orders(2), itertools.count(step=100)
     cut = Turns(orders, steps, lambda: (next(done), 0), lambda: None, seconds)
-    with pytest.raises(Finished):
-        _train(cut)
+    with suppress(Finished):
+        for step in taken:
+            now = step / 2
+            cut.begin_step()
+    assert orders.left == -1
     assert all("cpu_seconds" in figures for figures in orders.answers)
     return [int(figures["steps"]) for figures in orders.answers]
 
