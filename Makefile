@@ -19,6 +19,9 @@ TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# JOBS processes take test modules, whole ones since their tests share fixtures, in the order of collection: the slowest
+# folders come first, so that none is left to one process at the end.
+SHARED_OUT := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 STAMP_VENV := $(VENV)/.made
 STAMP_TORCH := $(VENV)/.torch-$(TORCH)
 STAMP_DEMO := $(VENV)/.installed-demo
@@ -35,7 +38,7 @@ CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 .PHONY: help install demo test test-long test-triton test-cluster check house format docs bench package sbom clean
 help:
 	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
-	@echo "make test       the test suite"
+	@echo "make test       the test suite, in JOBS=2 processes"
 	@echo "make check      format, lint, types, unit tests: what to run before a commit"
 	@echo "make house      figures of the code's layout: sizes, folders, imports against the order, cycles; ARGS=--verbose lists the places"
 	@echo "make format     rewrite the sources in the project's format"
@@ -95,12 +98,12 @@ demo: $(STAMP_DEMO)
 	@$(BIN)/ftsys demo
 
 test: $(STAMP_DEV)
-	$(PYTEST) -m "not long and not gpu and not cluster" $(ARGS)
+	$(PYTEST) $(SHARED_OUT) -m "not long and not gpu and not cluster" $(ARGS)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) test-triton; else echo "test-triton: Triton is made for Linux"; fi
 
 test-long: $(STAMP_DEV)
 	$(PYTEST) -m "long and not gpu and not cluster" $(ARGS)
-	FTSYS_FUZZ_EXAMPLES=5000 $(PYTEST) tests/fuzz
+	FTSYS_FUZZ_EXAMPLES=5000 $(PYTEST) -n $(JOBS) tests/fuzz
 
 # Next to the environment, not in it: DeepSpeed would load it, whose exit then prints pages into every log.
 $(STAMP_TRITON): $(STAMP_DEV)
