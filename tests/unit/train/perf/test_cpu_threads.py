@@ -3,12 +3,16 @@
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from ftsys.cpus.usable import Cores
+from ftsys.train.perf import cpu_threads
 from ftsys.train.perf.cpu_threads import limit_threads
+from ftsys.train.trainer.arguments import TrainingArguments
+from ftsys.train.trainer.trainer import Trainer
 
 CPUS = tuple((cpu,) for cpu in range(len(os.sched_getaffinity(0)) + 1))
 """One more than there are, so that a quota of all CPUs is below the cores."""
@@ -43,3 +47,11 @@ def test_a_number_that_was_chosen_is_kept(threads: int) -> None:
     torch.set_num_threads(threads + 1)  # neither a thread for each CPU nor one for each core
     limit_threads({}, Cores(CPUS, quota=1.0))
     assert torch.get_num_threads() == threads + 1
+
+
+def test_a_scripts_trainer_lowers_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cpu_threads, "usable_cores", lambda: Cores(CPUS, quota=1.0))
+    Trainer(torch.nn.Linear(1, 1), TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"))
+    assert torch.get_num_threads() == 1
