@@ -20,8 +20,15 @@ class Cores:
     @property
     def usable(self) -> int:
         """Physical cores that can be kept busy, 1 at least."""
-        bound = len(self.physical) if self.quota is None else min(len(self.physical), math.floor(self.quota))
-        return max(1, bound)
+        return self._within_quota(len(self.physical))
+
+    @property
+    def usable_threads(self) -> int:
+        """Hardware threads that can be kept busy, 1 at least."""
+        return self._within_quota(sum(len(core) for core in self.physical))
+
+    def _within_quota(self, count: int) -> int:
+        return max(1, count if self.quota is None else min(count, math.floor(self.quota)))
 
 
 def usable_cores(allowed: Set[int] | None = None, root: Path = Path("/")) -> Cores:

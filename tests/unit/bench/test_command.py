@@ -20,6 +20,7 @@ from ftsys.bench.harness.measuring import Case, Rounds
 from ftsys.bench.harness.output import Findings, conclude
 from ftsys.bench.harness.rounds import PeerFailed
 from ftsys.cli import main
+from ftsys.cpus.instructions import vector_instructions
 
 BLOCK = {"seconds": 2.0, "tokens": 1000, "examples": 20, "steps": 4, "memory": 5e8, "eval_loss": 0.5}
 
@@ -142,7 +143,9 @@ def test_record_plot_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     step.note_steps(found, case(tmp_path), rounds(ours=4.0, course=1.0, matmul=1.0))
     conclude("step", found, tmp_path)
     (record,), (plot,) = tmp_path.glob("step-*.json"), tmp_path.glob("step-*.svg")
-    assert json.loads(record.read_text())["ratios"] == {"tiny: optimizer steps: ours / course": 4.0}
+    written = json.loads(record.read_text())
+    assert written["ratios"] == {"tiny: optimizer steps: ours / course": 4.0}
+    assert written["cpu"]["instructions"] == list(vector_instructions())
     assert "<svg" in plot.read_text()
     again = plot.read_bytes()
     conclude("step", found, tmp_path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ftsys.cpus.usable import usable_cores
+from ftsys.cpus.usable import Cores, usable_cores
 from tests.unit.cpus.machines import machine
 
 
@@ -27,6 +27,12 @@ def test_a_cgroups_quota(tmp_path: Path, cgroup: str, files: dict[str, str], quo
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert usable_cores({0, 1, 2, 3}, machine(tmp_path, threads=1)).quota == quota
+
+
+@pytest.mark.parametrize(("quota", "cores", "threads"), [(None, 4, 8), (6.5, 4, 6), (2.9, 2, 2), (0.5, 1, 1)])
+def test_cores_and_hardware_threads_that_a_quota_keeps_busy(quota: float | None, cores: int, threads: int) -> None:
+    found = Cores(((0, 4), (1, 5), (2, 6), (3, 7)), quota)
+    assert (found.usable, found.usable_threads) == (cores, threads)
 
 
 def test_this_machine_has_cores() -> None:
