@@ -21,7 +21,7 @@ LINES = "lines.jsonl"
 
 @dataclass(frozen=True)
 class Material:
-    """What all sides train on: pairs, their texts as `datasets` saved them and as JSONL files, model, recipe."""
+    """Holds what all sides train on: pairs, their texts as `datasets` saved them and as JSONL files, model, recipe."""
 
     pairs: Pairs
     texts: Path
