@@ -20,6 +20,7 @@ from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.model_files.config import ADAPTED_CONFIG
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
+from ftsys.model_files.remote_code import code_files
 from ftsys.run_folder.environment import commit, versions
 from ftsys.run_folder.layout import ADAPTER, MODEL, MODEL_CARD, TRAINER_STATE, predictions_file
 from ftsys.run_folder.model_card import model_card
@@ -257,8 +258,9 @@ def _facts_of_rank(session: Session) -> RankFacts:
 
 def _write(session: Session, results: dict[str, Any], ranks: list[RankFacts]) -> None:
     source, model_folder = model_folder_of(session.run), session.folder / MODEL
+    code = code_files(source) if session.run.model.trust_remote_code else ()
     with storage_errors(model_folder):
-        for name in TOKENIZER_FILES:
+        for name in (*TOKENIZER_FILES, *code):
             if (source / name).is_file():
                 shutil.copyfile(source / name, model_folder / name)
     atomic_write_text(model_folder / MODEL_CARD, model_card(results, session.run, session.task))

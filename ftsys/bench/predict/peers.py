@@ -79,8 +79,8 @@ def trainer(folder: Path, precision: str) -> Sized:
         TrainingArguments,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=DTYPES[precision])
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=DTYPES[precision], trust_remote_code=False)
 
     def score(rows: Sequence[Row], batch: int) -> Scores:
         order = by_length(rows)
