@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.mutants", description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--only", action="append", choices=list(TARGETS), help="a target; may be given several times")
-    parser.add_argument("--each", type=int, default=40, help="mutants to try of each target (default: 40)")
+    parser.add_argument("--each", type=int, default=20, help="mutants to try of each target (default: 20)")
     parser.add_argument("--seed", type=int, default=22, help="decides which mutants are tried (default: 22)")
     parser.add_argument("--survivors", action="store_true", help="only try again what survived the last time")
     return parser
@@ -59,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
 class Bench:
     """Tries mutants in one copy of the repository."""
 
-    def __init__(self, tree: Tree, scratch: Path) -> None:
-        """`scratch` is emptied before each trial."""
-        self.tree, self.scratch = tree, scratch
+    def __init__(self, tree: Tree, scratch: Path, grace: float = 15.0) -> None:
+        """`scratch` is emptied before each trial, which may take `grace` seconds and three times that of no change."""
+        self.tree, self.scratch, self.grace = tree, scratch, grace
         self._limits: dict[tuple[str, ...], float] = {}
 
     def result_of(self, modules: Sequence[Module], most: int, seed: int, former: Result | None) -> Result:
@@ -94,7 +94,7 @@ class Bench:
             if trial.end != "passed":
                 raise RuntimeError(f"the unchanged code does not pass {' '.join(tests)}: {trial.reason}")
             print(f"== {' '.join(tests)}: {trial.seconds:.1f} s", flush=True)
-            self._limits[tests] = 30 + 4 * trial.seconds
+            self._limits[tests] = self.grace + 3 * trial.seconds
         return self._limits[tests]
 
     def _count(self, mutant: Mutant, trial: Trial, result: Result) -> None:

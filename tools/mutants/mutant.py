@@ -121,4 +121,4 @@ def _is_for_types(node: ast.AST) -> bool:
         return False
     value, name = node.value, node.targets[0].id
     variable = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "TypeVar"
-    return variable or (isinstance(value, ast.Subscript | ast.BinOp) and not name.isupper() and name[0] != "_")
+    return variable or (isinstance(value, ast.Subscript | ast.BinOp) and name[0].isupper() and not name.isupper())

@@ -113,4 +113,4 @@ def _row(name: str, result: Result, explained: Explanations) -> tuple[str, ...]:
 def _cells(name: str) -> tuple[str, str]:
     """Return the place and the change of a mutant's name as cells of a table."""
     place, _, change = name.partition(": ")
-    return place, f"`` {change.replace('|', chr(92) + '|')} ``"
+    return place, f"`` {change} ``"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 BATCHING, CHECKPOINT, TRAINER = "ftsys/data/batching", "ftsys/train/checkpoint", "ftsys/train/trainer"
+OF_DDP = "test_state.py::test_ddp_goes_on_bit_for_bit"
+OF_STAGES = "test_state.py::test_a_state_fits_any_stage_and_world"
 OF_BATCHING, OF_CHECKPOINT = "tests/unit/data/batching", "tests/unit/train/checkpoint"
 
 
@@ -18,7 +20,7 @@ class Module:
 
 
 def _checkpoint(name: str, *tests: str, slow: str = "") -> Module:
-    slow_tests = (f"tests/distributed/{slow}.py",) if slow else ()
+    slow_tests = (f"tests/distributed/{slow}",) if slow else ()
     return Module(f"{CHECKPOINT}/{name}.py", tuple(f"{OF_CHECKPOINT}/{test}.py" for test in tests), slow_tests)
 
 
@@ -48,27 +50,32 @@ TARGETS: dict[str, tuple[Module, ...]] = {
         _checkpoint("manifest", "test_files", "test_catalog"),
     ),
     "checkpoint folders": (
-        _checkpoint("catalog", "test_catalog", "test_named_checkpoints"),
+        _checkpoint("catalog", "test_named_checkpoints", "test_catalog"),
         _checkpoint("writer", "test_catalog", "test_shard"),
         _checkpoint("background", "test_background"),
     ),
-    "checkpoint barrier": (_checkpoint("store_barrier", "test_store_barrier", slow="test_saving"),),
+    "checkpoint barrier": (_checkpoint("store_barrier", "test_store_barrier", slow="test_saving.py"),),
     "checkpoint state": (
         _checkpoint("training_state", "test_shard"),
-        _checkpoint("optimizer_layout", "test_layout", "test_state_dict", "test_shard", slow="test_state"),
+        _checkpoint("optimizer_layout", "test_layout", "test_state_dict", "test_shard", slow=OF_DDP),
         _checkpoint("param_groups", "test_param_groups", "test_state_dict"),
         _checkpoint("rng_state", "test_rng_state"),
-        _checkpoint("shard", "test_shard", slow="test_state"),
-        _checkpoint("state_dict", "test_state_dict", slow="test_state"),
-        _checkpoint("transfer", "test_state_dict", slow="test_state"),
+        _checkpoint("shard", "test_shard", slow=OF_DDP),
+        _checkpoint("state_dict", "test_state_dict", slow=OF_STAGES),
+        _checkpoint("transfer", "test_transfer", "test_state_dict", slow=OF_STAGES),
     ),
-    "checkpoint under DeepSpeed": (_checkpoint("deepspeed_layout", "test_deepspeed_layout", slow="test_state"),),
+    "checkpoint under DeepSpeed": (_checkpoint("deepspeed_layout", "test_deepspeed_layout", slow=OF_STAGES),),
     "plan choices": (
         Module(
             "launcher/planner/choices.py",
             ("tests/unit/launcher/planner/test_plan.py", "tests/unit/launcher/planner/test_choices.py"),
         ),
     ),
-    "sbatch": (Module("launcher/slurm/batch_script.py", ("tests/unit/launcher/slurm/test_batch_script.py",)),),
+    "sbatch": (
+        Module(
+            "launcher/slurm/batch_script.py",
+            tuple(f"tests/unit/launcher/slurm/test_{name}.py" for name in ("limits", "batch_script")),
+        ),
+    ),
 }
 """Modules by the name under which they are sampled together."""

@@ -72,14 +72,13 @@ def _run_tests(tree: Path, tests: Sequence[str], scratch: Path, log: Path) -> No
     status = 1
     try:
         os.setsid()
-        stream = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        os.dup2(stream, 1)
-        os.dup2(stream, 2)
+        sys.stdout = sys.stderr = log.open("a", encoding="utf-8")
+        os.dup2(sys.stdout.fileno(), 1)
+        os.dup2(sys.stdout.fileno(), 2)
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
         status = _pytest(tree, tests, scratch)
         sys.stdout.flush()
-        sys.stderr.flush()
     finally:
         os._exit(status)
 
