@@ -45,7 +45,7 @@ INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c $(CONSTRAINTS)
 PYTEST := $(BIN)/python -m pytest
 CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
-.PHONY: help install demo test test-long test-triton test-cluster check house format docs bench package sbom clean
+.PHONY: help install demo test test-long test-triton test-cluster mutants check house format docs bench package sbom clean
 help:
 	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite, in JOBS=2 processes; VERSIONS=oldest|newest: with the oldest or newest dependencies, in .venv-oldest or .venv-newest"
@@ -55,6 +55,7 @@ help:
 	@echo "make test-long  the tests that take minutes"
 	@echo "make test-triton  the GPU's attention kernels in Triton's interpreter and as machine code; part of make test"
 	@echo "make test-cluster  virtual hosts and a SLURM cluster on this machine: needs root; installs Debian's sshd and slurm"
+	@echo "make mutants    changes modules in one place at a time in a copy, and counts the changes that their nearest tests notice"
 	@echo "make docs       the documentation: writes its generated pages, builds the site into build/site"
 	@echo "make bench      the benchmarks"
 	@echo "make package    wheel and source distribution into dist/, checked for missing files"
@@ -133,6 +134,9 @@ test-triton: $(STAMP_TRITON)
 test-cluster: $(STAMP_DEV)
 	tests/cluster/install.sh
 	$(PYTEST) tests/cluster -m cluster $(ARGS)
+
+mutants: $(STAMP_DEV)
+	$(BIN)/python -m tools.mutants $(ARGS)
 
 check: $(STAMP_DEV)
 	$(BIN)/ruff format --check .
