@@ -25,6 +25,7 @@ output_dir = "run"
 name = "paraphrase"
 [data]
 source = "synthetic"
+first_rows = {validation = 100}
 [model]
 name = "model"
 [batch]
