@@ -25,7 +25,6 @@ output_dir = "run"
 name = "paraphrase"
 [data]
 source = "synthetic"
-first_rows = {validation = 100}
 [model]
 name = "model"
 [batch]
