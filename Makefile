@@ -143,7 +143,7 @@ check: $(STAMP_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/mypy
-	$(PYTEST) tests/unit -m "not long and not gpu" -x -q -n $(JOBS) $(ARGS)
+	$(PYTEST) tests/unit $(SHARED_OUT) -m "not long and not gpu" -x -q $(ARGS)
 	-@$(BIN)/python -m tools.house
 
 house: $(STAMP_DEV)

@@ -14,11 +14,11 @@ from tests.end_to_end.commands import call, environment, free_port, losses, read
 RUN = [sys.executable, "-m", "launcher", "run", "run.toml", "--gpus-per-node", "2", "--cpu"]
 LONG = [
     "--train.max_steps",
-    "20",
+    "12",
     "--train.eval_every",
     "never",
     "--train.save_every",
-    "20",
+    "12",
     "--batch.global_size",
     "8",
     "--data.first_rows",
@@ -112,7 +112,7 @@ def test_a_killed_rank_then_a_stop_then_the_end(tmp_path: Path, minilm_folder: P
     ended = call(*RUN, *LONG, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "resuming from" in ended.stderr
-    assert len(losses(tmp_path / "run")) == 20
+    assert len(losses(tmp_path / "run")) == 12
     titles = [line for line in (tmp_path / "run/logs/rank-1.log").read_text().splitlines() if line.startswith("---- ")]
     assert len(titles) == 3
 

@@ -10,13 +10,15 @@ from tests.end_to_end.commands import losses, read_json
 SPLITS = {"1 x 2": (1, 320), "2 x 1": (2, 4096), "2 x 2": (2, 160)}
 """Ranks x micro-batches, and the ranks and batch.micro_tokens that have the planner come to it."""
 
+WORDS = ("--data.max_length", "40", "--train.eval_every", "never", "--train.save_every", "never")
+
 
 def test_the_planners_splits_give_the_same_losses(tmp_path: Path, minilm_folder: Path) -> None:
     project = make_project(tmp_path / "project", minilm_folder, RUN_FILE.replace("max_steps = 12", "max_steps = 50"))
     found = {}
     for name, (ranks, micro_tokens) in SPLITS.items():
         folder = copy_project(project, name.replace(" ", ""))
-        attempt = start(folder, ranks, ["--batch.micro_tokens", str(micro_tokens), "--data.max_length", "40"])
+        attempt = start(folder, ranks, [*WORDS, "--batch.micro_tokens", str(micro_tokens)])
         assert attempt.statuses() == [0] * ranks, attempt.log()
         plan = read_json(folder / "run/plan.json")
         assert f"{plan['ranks']} x {plan['predicted']['micro_batches']}" == name

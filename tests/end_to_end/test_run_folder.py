@@ -138,7 +138,7 @@ def test_a_signal_before_training_ends_with_75(tmp_path: Path, tiny_model: Path)
 
 def test_a_signal_ends_with_75_and_the_same_command_goes_on(tmp_path: Path, minilm_folder: Path) -> None:
     """On the bundled model a step is slow enough to be hit."""
-    text = RUN_FILE.replace("max_steps = 5", "max_steps = 30").replace(
+    text = RUN_FILE.replace("max_steps = 5", "max_steps = 12").replace(
         "[model]", "first_rows = {validation = 16}\n[model]"
     )
     run_file = write_run_file(tmp_path, text)
@@ -149,9 +149,9 @@ def test_a_signal_ends_with_75_and_the_same_command_goes_on(tmp_path: Path, mini
     for checkpoint in (tmp_path / "run/checkpoints").iterdir():  # of the first attempt and of this one
         assert read_json(checkpoint / "plan.json")["plan"] == read_json(tmp_path / "run/plan.json")
     assert losses(tmp_path / "run")[0] == pytest.approx(0.69, abs=0.2)
-    assert len(losses(tmp_path / "run")) == 30
+    assert len(losses(tmp_path / "run")) == 12
     status = read_json(tmp_path / "run/status.json")
-    assert (status["state"], status["exit"], status["step"]) == ("done", 0, 30)
+    assert (status["state"], status["exit"], status["step"]) == ("done", 0, 12)
 
 
 def test_a_source_of_training_rows_alone_trains_without_evaluation(tmp_path: Path, tiny_model: Path) -> None:
