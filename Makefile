@@ -32,7 +32,7 @@ INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
-.PHONY: help install demo test test-long test-triton test-cluster check house format docs bench package sbom clean
+.PHONY: help install demo test test-long test-triton test-cluster check house format docs bench package sbom audit clean
 help:
 	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite"
@@ -46,6 +46,7 @@ help:
 	@echo "make bench      the benchmarks"
 	@echo "make package    wheel and source distribution into dist/, checked for missing files"
 	@echo "make sbom       a CycloneDX bill of materials of constraints.txt into dist/; needs no network"
+	@echo "make audit      pins, installed files, licences; OSV=PyPI-all.zip: known weaknesses by a local copy of OSV's database; needs no network"
 	@echo "make install    everything into $(VENV), and no more"
 	@echo "make clean      remove $(VENV) and the tools' caches; runs/ stays"
 
@@ -146,6 +147,9 @@ package: $(STAMP_DEMO)
 
 sbom: $(STAMP_DEMO)
 	$(BIN)/python -m tools.packages.sbom
+
+audit: $(STAMP_DEMO)
+	$(BIN)/python -m tools.packages.audit $(OSV)
 
 clean:
 	test ! -e $(STAMP_VENV) || rm -rf $(VENV)
