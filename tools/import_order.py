@@ -9,6 +9,7 @@ LAYERS = (
     (
         "errors",
         "console",
+        "cpus",
         "tasks",
         "files",
         "cache",
@@ -40,7 +41,15 @@ PLANNER_READS = {
     *("ftsys.model_files.config", "ftsys.model_files.parts", "ftsys.model_files.trained_weights"),
 }
 LAUNCHER_READS = PLANNER_READS | {
-    *("ftsys.__version__", "ftsys.console", "ftsys.did_you_mean", "ftsys.shipped", "ftsys.tasks", "ftsys.run_folder")
+    *(
+        "ftsys.__version__",
+        "ftsys.console",
+        "ftsys.cpus",
+        "ftsys.did_you_mean",
+        "ftsys.shipped",
+        "ftsys.tasks",
+        "ftsys.run_folder",
+    )
 }
 MAY_PLAN = {"train", "probe", "bench", "cli", "demo", "run_glue"}
 HEAVY = {"torch", "transformers", "datasets", "deepspeed", "pandas", "sklearn", "scipy"}

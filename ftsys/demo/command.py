@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from ftsys.console.printer import show
+from ftsys.cpus.usable import usable_cores
 from ftsys.errors import FAILED, ConfigError, StorageError
 from ftsys.files import is_full
 from ftsys.ranks import free_port
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the parent folder of the run folder; default: runs",
     )
     known, overrides = parser.parse_known_args(arguments)
-    devices = Devices(usable_gpus(os.environ), len(os.sched_getaffinity(0)))
+    devices = Devices(usable_gpus(os.environ), usable_cores().usable)
     run_file = shipped(RUN_FILE)
     if overrides:
         check_overrides(run_file, overrides)
