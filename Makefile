@@ -45,7 +45,7 @@ INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c $(CONSTRAINTS)
 PYTEST := $(BIN)/python -m pytest
 CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
-.PHONY: help install demo test test-long test-triton test-cluster mutants check house format docs bench package sbom clean
+.PHONY: help install demo test test-long test-triton test-cluster mutants check house format docs bench package sbom audit clean
 help:
 	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite, in JOBS=2 processes; VERSIONS=oldest|newest: with the oldest or newest dependencies, in .venv-oldest or .venv-newest"
@@ -60,6 +60,7 @@ help:
 	@echo "make bench      the benchmarks"
 	@echo "make package    wheel and source distribution into dist/, checked for missing files"
 	@echo "make sbom       a CycloneDX bill of materials of constraints.txt into dist/; needs no network"
+	@echo "make audit      pins, installed files, licences; OSV=PyPI-all.zip: known weaknesses by a local copy of OSV's database; needs no network"
 	@echo "make install    everything into $(VENV), and no more"
 	@echo "make clean      remove $(VENV) and the tools' caches; runs/ stays"
 
@@ -167,6 +168,9 @@ package: $(STAMP_DEMO)
 
 sbom: $(STAMP_DEMO)
 	$(BIN)/python -m tools.packages.sbom
+
+audit: $(STAMP_DEMO)
+	$(BIN)/python -m tools.packages.audit $(OSV)
 
 clean:
 	test ! -e $(STAMP_VENV) || rm -rf $(VENV)

@@ -53,12 +53,15 @@ def deepspeed_config(plan: Plan, run: RunConfig) -> Json:
 
 
 def _precision(precision: str) -> Json:
+    bf16: Json = {"enabled": precision == "bf16"}
+    if precision == "bf16":
+        bf16["check_grad_overflow"] = True  # DeepSpeed's default has changed before
     fp16: Json = {"enabled": precision == "fp16"}
     if precision == "fp16":
         # 0 means a dynamic scale: it starts at 2**16 and doubles after 1,000 steps without an overflow.
         fp16 |= {"loss_scale": 0, "initial_scale_power": 16, "loss_scale_window": 1000, "hysteresis": 2}
         fp16 |= {"min_loss_scale": 1}
-    return {"bf16": {"enabled": precision == "bf16"}, "fp16": fp16}
+    return {"bf16": bf16, "fp16": fp16}
 
 
 def _zero(stage: int, offload: str, device: str) -> Json:

@@ -30,12 +30,10 @@ def pins(text: str) -> dict[str, str]:
 def bill(pinned: Mapping[str, str]) -> dict[str, Any]:
     """Return the bill: ftsys, a component for each pin, and who depends on whom."""
     root = _component("ftsys", __version__, "application")
-    installed = {name: found for name, version in pinned.items() if (found := _installed(name, version))}
-    components = [_component(name, version) | _licence(installed.get(name)) for name, version in pinned.items()]
-    edges = [{"ref": root["bom-ref"], "dependsOn": _needs(_distribution("ftsys"), pinned)}]
-    edges += [
-        {"ref": _purl(name, pinned[name]), "dependsOn": _needs(found, pinned)} for name, found in installed.items()
-    ]
+    here = {name: found for name, version in pinned.items() if (found := installed(name, version))}
+    components = [_component(name, version) | licence(here.get(name)) for name, version in pinned.items()]
+    edges = [{"ref": root["bom-ref"], "dependsOn": _needs(distribution("ftsys"), pinned)}]
+    edges += [{"ref": _purl(name, pinned[name]), "dependsOn": _needs(found, pinned)} for name, found in here.items()]
     digest = hashlib.sha256(json.dumps([components, edges]).encode()).hexdigest()
     return {
         "bomFormat": "CycloneDX",
@@ -57,20 +55,20 @@ def _component(name: str, version: str, kind: str = "library") -> dict[str, Any]
     return {"type": kind, "bom-ref": purl, "name": name, "version": version, "purl": purl}
 
 
-def _distribution(name: str) -> metadata.Distribution | None:
+def distribution(name: str) -> metadata.Distribution | None:
     try:
         return metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _installed(name: str, version: str) -> metadata.Distribution | None:
+def installed(name: str, version: str) -> metadata.Distribution | None:
     """Return the installed package if it has this version; a local tag such as "+cpu" does not matter."""
-    found = _distribution(name)
+    found = distribution(name)
     return found if found is not None and found.version.partition("+")[0] == version else None
 
 
-def _licence(found: metadata.Distribution | None) -> dict[str, Any]:
+def licence(found: metadata.Distribution | None) -> dict[str, Any]:
     """Return the licence as the package states it: an SPDX expression, or the first line of a free text."""
     if found is None:
         return {}

@@ -36,7 +36,7 @@ def test_the_whole_file_of_a_run() -> None:
         "train_micro_batch_size_per_gpu": 4,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": 0.5,
-        "bf16": {"enabled": True},
+        "bf16": {"enabled": True, "check_grad_overflow": True},
         "fp16": {"enabled": False},
         "zero_optimization": {
             "stage": 2,
