@@ -18,6 +18,8 @@ pytestmark = pytest.mark.long
         (["eval", "--peers", "ours", "bf16-weights"], {"bf16-weights"}),
         (["startup"], {"stock script"}),
         (["scaling"], {"1 rank"}),
+        (["company", "--peers", "ours", "course", "--spins", "0"], {"alone", "course", "ours, GOMP_SPINCOUNT=0"}),
+        (["quality", "--peers", "course", "ours", "--target", "0.1"], {"course"}),
     ],
     ids=lambda found: found[0] if isinstance(found, list) else "",
 )

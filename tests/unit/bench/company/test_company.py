@@ -47,7 +47,7 @@ def test_the_busy_loop_runs_while_the_training_does_and_no_longer(
     loops: list[subprocess.Popen[bytes]] = []
     seen: list[int | None] = []
 
-    class Recorded(subprocess.Popen):  # type: ignore[type-arg]
+    class Recorded(subprocess.Popen):
         def __init__(self, *words: Any, **named: Any) -> None:
             super().__init__(*words, **named)
             loops.append(self)

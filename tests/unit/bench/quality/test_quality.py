@@ -59,7 +59,7 @@ def test_a_named_target_has_one_table() -> None:
 
 def test_lines_of_training_are_not_evaluations() -> None:
     lines = ['{"step": 10, "time": 101.0, "loss": 0.5}', '{"step": 20, "time": 103.5, "accuracy": 0.7, "f1": 0.8}']
-    assert read_curve(lines, METRICS, 100.0) == [Evaluation(20, 3.5, pytest.approx(0.75))]
+    assert read_curve(lines, METRICS, 100.0) == [Evaluation(20, 3.5, 0.75)]
 
 
 def test_kept_curves_are_read_again_where_the_settings_are_the_same(tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import BertConfig, BertForSequenceClassification
 
 from ftsys.cpus.usable import Cores
+from ftsys.train.perf import cpu_threads
 from ftsys.train.perf.cpu_threads import limit_threads
+from ftsys.train.trainer.arguments import TrainingArguments
+from ftsys.train.trainer.trainer import Trainer
 
 CPUS = tuple((cpu,) for cpu in range(len(os.sched_getaffinity(0)) + 1))
 """One more than there are, so that a quota of all CPUs is below the cores."""
@@ -43,3 +48,12 @@ def test_a_number_that_was_chosen_is_kept(threads: int) -> None:
     torch.set_num_threads(threads + 1)  # neither a thread for each CPU nor one for each core
     limit_threads({}, Cores(CPUS, quota=1.0))
     assert torch.get_num_threads() == threads + 1
+
+
+def test_a_scripts_trainer_limits_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cpu_threads, "usable_cores", lambda: Cores(CPUS, quota=1.0))
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    model = BertForSequenceClassification(BertConfig(vocab_size=10, **sizes))
+    Trainer(model, TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none"))
+    assert torch.get_num_threads() == 1
