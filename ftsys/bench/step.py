@@ -64,6 +64,7 @@ def note_steps(found: Findings, case: Case, rounds: Rounds) -> None:
     note(found, f"{case.name}: bf16 matrix product", bf16, "FLOP/s", higher_is_better=True)
     note(found, f"{case.name}: fp32 matrix product", fp32, "FLOP/s", higher_is_better=True)
     matmul = max(*bf16, *fp32)  # the best sample: each may have met a busy moment
+    found.settings[f"{case.name}: matrix-product rate"] = {"FLOP/s": matmul, "samples": len(bf16) + len(fp32)}
     peers = [name for name in rounds.blocks if name != MATMUL]
     found.tables[title] = {name: _row(found, case.name, name, rounds, matmul) for name in peers}
     for one, others in RATIOS.items():

@@ -41,13 +41,17 @@ class TextSource(Protocol):
 
 @dataclass(frozen=True)
 class StoreRequest:
-    """Everything that decides a store, and `root`, the folder in which stores are kept."""
+    """Everything that decides a store, and `root`, the folder in which stores are kept.
+
+    `trust_remote_code` lets the tokenizer's own code in `model_folder` run.
+    """
 
     source: TextSource
     task: Task
     model_folder: Path
     max_length: int
     root: Path
+    trust_remote_code: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -57,7 +61,7 @@ class StoreRequest:
                 "format": STORE_FORMAT,
                 "source": self.source.fingerprint,
                 "splits": self.source.splits,
-                "tokenizer": tokenizer_fingerprint(self.model_folder),
+                "tokenizer": tokenizer_fingerprint(self.model_folder, self.trust_remote_code),
                 "max_length": self.max_length,
                 "columns": self.task.columns,
                 "labels": self.task.labels,

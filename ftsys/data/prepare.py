@@ -79,7 +79,8 @@ def _request(run: "RunConfig", task: Task, folder: Path, source: Any = None) -> 
     data = run.data if source is None else run.data.model_copy(update={"source": source})
     opened = open_source(data, task)
     show_notes(*opened.notes)
-    return StoreRequest(opened, task, folder, run.data.max_length, store_root(run.data.store))
+    root = store_root(run.data.store)
+    return StoreRequest(opened, task, folder, run.data.max_length, root, run.model.trust_remote_code)
 
 
 def make_or_wait(request: StoreRequest, progress: Progress | None = None, times: LeaseTimes | None = None) -> Store:
@@ -105,7 +106,7 @@ def make_or_wait(request: StoreRequest, progress: Progress | None = None, times:
 
 
 def _make(request: StoreRequest, fingerprint: str, lease: Lease, progress: Progress | None) -> None:
-    tokenizer = load_tokenizer(request.model_folder, request.max_length)
+    tokenizer = load_tokenizer(request.model_folder, request.max_length, request.trust_remote_code)
     check_fit(tokenizer.facts, request.model_folder)
     folders = list(request.root.glob(f"{fingerprint[:16]}.tmp-*"))  # left by processes that were killed
     left = fullest(folders)

@@ -169,7 +169,7 @@ class Agent:
         if self._launcher is None:
             self._finished = True
         if order["now"]:
-            self._set_limits(0.0, 0.0)
+            self._set_limits(NEVER, 0.0)  # a rank that ended by an interrupt would count as one that has stopped
         else:
             self._set_limits(AGENT_INTERRUPT_SECONDS, AGENT_KILL_SECONDS)
 

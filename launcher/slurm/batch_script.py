@@ -27,7 +27,7 @@ ALLOWED = {
     "--constraint": (r"[A-Za-z0-9_(\[][A-Za-z0-9_.,:&|*()\[\]=-]*", "features, with & or | between them"),
     "--module": (r"[A-Za-z0-9_][A-Za-z0-9_.+/@-]*", "such as cuda/12.8"),
     "--image": (r"[A-Za-z0-9_./][A-Za-z0-9_.,:/@+#=-]*", "a path or an address without blanks"),
-    "--mount": (r"/[A-Za-z0-9_.,/@+=-]*", "an absolute path without blanks"),
+    "--mount": (r"/[A-Za-z0-9_./@+=-]*", "an absolute path without blanks, commas and colons"),
     "--venv": (_PATH, "a path without quotes"),
     "output_dir": (_PATH, "a path without quotes"),
     "the folder of the run": (_PATH, "a path without quotes"),

@@ -235,7 +235,7 @@ def stock_trainer(spec: Spec, max_steps: int = -1, epochs: int = 1) -> StockTrai
         train_dataset=data["train"],
         eval_dataset=data["validation"] if evaluates else None,
         data_collator=_collator(spec),
-        processing_class=AutoTokenizer.from_pretrained(spec.model),
+        processing_class=AutoTokenizer.from_pretrained(spec.model, trust_remote_code=False),
         compute_metrics=metrics_of(GLUE["mrpc"]),
     )
 
@@ -254,11 +254,11 @@ def _stock_settings(spec: Spec) -> dict[str, Any]:
 
 
 def _model(spec: Spec) -> PreTrainedModel:
-    return AutoModelForSequenceClassification.from_pretrained(spec.model, num_labels=2)
+    return AutoModelForSequenceClassification.from_pretrained(spec.model, num_labels=2, trust_remote_code=False)
 
 
 def _collator(spec: Spec) -> DataCollatorWithPadding:
-    return DataCollatorWithPadding(AutoTokenizer.from_pretrained(spec.model))
+    return DataCollatorWithPadding(AutoTokenizer.from_pretrained(spec.model, trust_remote_code=False))
 
 
 def facts_of(model: nn.Module) -> dict[str, Any]:

@@ -28,7 +28,9 @@ class Material:
     def model(self, **settings: Any) -> Any:
         """Return the model with two outputs, its new head from seed 0."""
         torch.manual_seed(0)
-        return AutoModelForSequenceClassification.from_pretrained(self.folder, num_labels=2, **settings)
+        return AutoModelForSequenceClassification.from_pretrained(
+            self.folder, num_labels=2, **settings, trust_remote_code=False
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ def _with_teacher(base: Any) -> Any:
     class Distilled(base):
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
             if not hasattr(self, "teacher"):
-                self.teacher = AutoModelForSequenceClassification.from_pretrained(model.name_or_path, num_labels=2)
+                self.teacher = AutoModelForSequenceClassification.from_pretrained(
+                    model.name_or_path, num_labels=2, trust_remote_code=False
+                )
                 self.teacher.eval()
             outputs = model(**inputs)
             with torch.no_grad():

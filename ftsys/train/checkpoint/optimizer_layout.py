@@ -125,10 +125,10 @@ def persistent_buffers(module: Module) -> dict[str, Tensor]:
     """Return the buffers that belong to the state dict, by name."""
     found = {}
     for prefix, child in module.named_modules():
-        path = prefix.replace("_orig_mod.", "").removesuffix("_orig_mod")
         for name, buffer in child._buffers.items():
             if buffer is not None and name not in child._non_persistent_buffers_set:
-                found[f"{path}.{name}" if path else name] = buffer
+                path = f"{prefix}.{name}" if prefix else name
+                found[path.replace("_orig_mod.", "")] = buffer
     return found
 
 

@@ -101,6 +101,7 @@ def test_a_step_in_figures(tmp_path: Path) -> None:
     assert row["useful TFLOP/s"] == pytest.approx(6 * 1000 * 2000 / 1e12)
     assert row["of matmul"] == pytest.approx(6 * 1000 * 2000 / 1e8)
     assert found.measurements["tiny, ours: of matmul"].repeats == 3
+    assert found.settings["tiny: matrix-product rate"] == {"FLOP/s": 1e8, "samples": 6}
     assert found.tables["tiny: optimizer steps"]["course"]["ours is x"] == 4.0
     assert found.measurements["tiny, course: step"].median == 0.5
     assert found.settings["tiny: steps"]["text"] == "synthetic sample"

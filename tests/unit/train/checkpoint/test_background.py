@@ -1,11 +1,13 @@
 """Tests the background save: it is waited for, and its error is raised."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from ftsys.errors import FtsysError, StorageError
+from ftsys.train.checkpoint import background
 from ftsys.train.checkpoint.background import BackgroundSaver, bytes_of, fits_in_memory
 from ftsys.train.checkpoint.training_state import FullState
 
@@ -64,3 +66,25 @@ def test_what_is_kept_must_fit() -> None:
     assert bytes_of(state) == 80
     assert fits_in_memory(80)
     assert not fits_in_memory(1 << 60)
+
+
+def test_a_save_in_the_foreground_is_done_at_once() -> None:
+    done: list[int] = []
+    gate = threading.Event()
+    threading.Timer(0.05, gate.set).start()
+    saver = BackgroundSaver(lambda error: None)
+    saver.start(lambda: done.append(gate.wait(10)), in_background=False)
+    assert done == [True]
+    saver.wait()
+
+
+def test_every_tensor_of_a_state_counts() -> None:
+    moments = {"exp_avg": {"w": torch.zeros(3)}, "exp_avg_sq": {"w": torch.zeros(3, dtype=torch.float64)}}
+    state = FullState(weights={"w": torch.zeros(3)}, buffers={"b": torch.zeros(5, dtype=torch.int8)}, moments=moments)
+    assert bytes_of(state) == 12 + 5 + 12 + 24
+
+
+@pytest.mark.parametrize(("size", "fits"), [(49, True), (51, False)])
+def test_a_save_leaves_as_much_memory_as_it_takes(monkeypatch: pytest.MonkeyPatch, size: int, fits: bool) -> None:
+    monkeypatch.setattr(background.psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    assert fits_in_memory(size) is fits
