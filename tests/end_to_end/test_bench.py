@@ -22,6 +22,8 @@ pytestmark = pytest.mark.long
         (["company", "--peers", "ours", "course"], {"alone", "course"}),
         (["quality", "--target", "0.05"], {"course"}),
         (["scaling"], {"1 rank"}),
+        (["company", "--peers", "ours", "course", "--spins", "0"], {"alone", "course", "ours, GOMP_SPINCOUNT=0"}),
+        (["quality", "--peers", "course", "ours", "--target", "0.1"], {"course"}),
     ],
     ids=lambda found: found[0] if isinstance(found, list) else "",
 )
