@@ -1,6 +1,11 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Everything is installed into VENV; stamp files there
 # record what has been done, so that a repeated call costs nothing.
-VENV ?= .venv
+# VERSIONS=oldest|tested|newest chooses the set of dependencies; each has an environment of its own.
+VERSIONS ?= tested
+ifeq ($(filter $(VERSIONS),oldest tested newest),)
+$(error VERSIONS=$(VERSIONS) is not known: write VERSIONS=oldest, VERSIONS=tested or VERSIONS=newest)
+endif
+VENV ?= .venv$(if $(filter tested,$(VERSIONS)),,-$(VERSIONS))
 PYTHON ?= python3
 JOBS ?= 2
 SHELL := /bin/bash
@@ -15,10 +20,18 @@ ifeq ($(filter $(TORCH),cpu cuda),)
 $(error TORCH=$(TORCH) is not known: write TORCH=cpu or TORCH=cuda)
 endif
 
-TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+PINS := constraints.txt
+ifneq ($(VERSIONS),tested)
+PINS := constraints/$(VERSIONS).txt constraints.txt
+endif
+CONSTRAINTS := $(VENV)/constraints.txt
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' $(PINS) | head -n 1)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# JOBS processes take test modules, whole ones since their tests share fixtures, in the order of collection: the slowest
+# folders come first, so that none is left to one process at the end.
+SHARED_OUT := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 STAMP_VENV := $(VENV)/.made
 STAMP_TORCH := $(VENV)/.torch-$(TORCH)
 STAMP_DEMO := $(VENV)/.installed-demo
@@ -28,14 +41,14 @@ STAMP_TRITON := $(VENV)/.installed-triton
 TRITON_VERSION := 3.9.0
 # DeepSpeed is a source distribution whose build imports torch, so torch comes first and the build is not isolated.
 # DS_BUILD_OPS=0: nothing is compiled now; an op that is needed later is built on its first use.
-INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c constraints.txt
+INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c $(CONSTRAINTS)
 PYTEST := $(BIN)/python -m pytest
 CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
 .PHONY: help install demo test test-long test-triton test-cluster mutants check house format docs bench package sbom clean
 help:
 	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
-	@echo "make test       the test suite"
+	@echo "make test       the test suite, in JOBS=2 processes; VERSIONS=oldest|newest: with the oldest or newest dependencies, in .venv-oldest or .venv-newest"
 	@echo "make check      format, lint, types, unit tests: what to run before a commit"
 	@echo "make house      figures of the code's layout: sizes, folders, imports against the order, cycles; ARGS=--verbose lists the places"
 	@echo "make format     rewrite the sources in the project's format"
@@ -59,23 +72,27 @@ $(STAMP_VENV):
 	  echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv" >&2; exit 2; }
 	@touch $@
 
+# The first pin of a package counts, so those of a set lie over the tested ones.
+$(CONSTRAINTS): $(STAMP_VENV) $(PINS)
+	@awk -F== '!/^#/ && NF == 2 && !($$1 in seen) { seen[$$1]; print }' $(PINS) > $@
+
 # Left alone, pip takes the CUDA build on Linux (its requirements name nvidia packages) unless the user's own index or
 # wheel folder holds a CPU build; PyTorch's CPU index is asked only in the first case. `===` refuses a "+cpu" build.
-$(STAMP_TORCH): $(STAMP_VENV) constraints.txt
+$(STAMP_TORCH): $(CONSTRAINTS)
 	@echo "== torch $(TORCH_VERSION), $(TORCH) build"
 	@rm -f $(VENV)/.torch-*
-	@$(PIP) install -c constraints.txt setuptools ninja
+	@$(PIP) install -c $(CONSTRAINTS) setuptools ninja
 ifeq ($(TORCH),cuda)
 	@$(PIP) install 'torch===$(TORCH_VERSION)'
 else
 	@index=; \
 	if $(PIP) install --quiet --dry-run --ignore-installed --no-deps --report - torch==$(TORCH_VERSION) | grep '"nvidia-' > /dev/null; \
 	then index="--extra-index-url $(TORCH_CPU_INDEX)"; fi; \
-	$(PIP) install --upgrade torch==$(TORCH_VERSION) $$index
+	$(PIP) install --retries 1 --upgrade torch==$(TORCH_VERSION) $$index
 endif
 	@touch $@
 
-$(STAMP_DEMO): $(STAMP_TORCH) pyproject.toml constraints.txt
+$(STAMP_DEMO): $(STAMP_TORCH) pyproject.toml
 	@echo "== ftsys and what it stands on"
 	@$(INSTALL) -e '.[demo]'
 	@touch $@
@@ -96,12 +113,12 @@ demo: $(STAMP_DEMO)
 	@$(BIN)/ftsys demo
 
 test: $(STAMP_DEV)
-	$(PYTEST) -m "not long and not gpu and not cluster" $(ARGS)
+	$(PYTEST) $(SHARED_OUT) -m "not long and not gpu and not cluster" $(ARGS)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) test-triton; else echo "test-triton: Triton is made for Linux"; fi
 
 test-long: $(STAMP_DEV)
 	$(PYTEST) -m "long and not gpu and not cluster" $(ARGS)
-	FTSYS_FUZZ_EXAMPLES=5000 $(PYTEST) tests/fuzz
+	FTSYS_FUZZ_EXAMPLES=5000 $(PYTEST) -n $(JOBS) tests/fuzz
 
 # Next to the environment, not in it: DeepSpeed would load it, whose exit then prints pages into every log.
 $(STAMP_TRITON): $(STAMP_DEV)

@@ -131,7 +131,11 @@ def stock(run: RunConfig) -> dict[str, float]:
     loss = None if weights is None or task.multi_label else torch.nn.CrossEntropyLoss(torch.tensor(weights))
     set_seed(train.seed)
     model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=task.num_outputs, problem_type=PROBLEM_TYPES[task.kind], dtype=torch.float32
+        folder,
+        num_labels=task.num_outputs,
+        problem_type=PROBLEM_TYPES[task.kind],
+        dtype=torch.float32,
+        trust_remote_code=False,
     )
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
@@ -148,7 +152,7 @@ def stock(run: RunConfig) -> dict[str, float]:
         trainer = Trainer(
             model,
             arguments,
-            data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(folder)),
+            data_collator=DataCollatorWithPadding(AutoTokenizer.from_pretrained(folder, trust_remote_code=False)),
             train_dataset=store.splits["train"],  # its rows are what a stock collator takes
             compute_loss_func=None if loss is None else lambda outputs, labels, **_: loss(outputs.logits, labels),
         )

@@ -71,7 +71,9 @@ def metrics_of(task: str, logits: np.ndarray, labels: np.ndarray) -> Metrics:
 
 def model_of(options: argparse.Namespace, labels: int) -> Any:
     """The model; with --lora, peft's adapters on all linear layers of its attentions (of a BERT), alpha 16."""
-    model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=labels)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        options.model, num_labels=labels, trust_remote_code=False
+    )
     if options.lora is None:
         return model
     from peft import LoraConfig, get_peft_model
@@ -83,7 +85,7 @@ def model_of(options: argparse.Namespace, labels: int) -> Any:
 def train_once(options: argparse.Namespace, seed: int) -> dict[str, object]:
     """The course's chapter 3, one seed: returns validation metrics and seconds of training."""
     task = TASKS[options.task]
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    tokenizer = AutoTokenizer.from_pretrained(options.model, trust_remote_code=False)
 
     def tokens(rows: dict[str, Any]) -> Any:
         texts = [rows[f"sentence{index + 1}"] for index in range(len(task["text"]))]

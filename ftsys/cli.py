@@ -121,7 +121,7 @@ def _dispatch(arguments: Sequence[str], own_process: bool) -> int:
     from ftsys.config import split_overrides
 
     if _scores_files(arguments):
-        _join_tasks()
+        _join_tasks(own_process)
         return int(import_module("ftsys.score.command").main(arguments[1:]))
     own_parser = bool(arguments) and arguments[0] in WITH_OWN_PARSER
     arguments, overrides = (arguments, []) if own_parser else split_overrides(arguments)
@@ -130,7 +130,7 @@ def _dispatch(arguments: Sequence[str], own_process: bool) -> int:
     if own_process and options.command in RANK_COMMANDS:
         begin_fast_import()
     if options.command in RANK_COMMANDS or arguments[0] == "run-glue":
-        _join_tasks()
+        _join_tasks(own_process)
     return int(options.command(options, others + overrides))
 
 
@@ -142,13 +142,18 @@ def _scores_files(arguments: Sequence[str]) -> bool:
     return not any(word.endswith(".toml") for word in words) and not (words and Path(words[0]).is_file())
 
 
-def _join_tasks() -> None:
-    """Make this process a rank where srun or mpirun started several, and say so on rank 0."""
+def _join_tasks(own_process: bool) -> None:
+    """Make this process a rank where srun or mpirun started several, and set OpenMP's threads; rank 0 tells of both."""
+    from ftsys.cpus.openmp import settle_openmp
+    from ftsys.cpus.usable import usable_cores
     from ftsys.train.scheduler_world import join_tasks
 
-    line = join_tasks(os.environ)
-    if line and is_main_rank():
-        say(line)
+    lines = [join_tasks(os.environ)]
+    if own_process:  # a caller of `main` keeps its environment, and has imported torch perhaps
+        lines.append(settle_openmp(os.environ, usable_cores()))
+    for line in filter(None, lines):
+        if is_main_rank():
+            say(line)
 
 
 def _without_local_rank(arguments: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Wraps torch's collectives, and lets rank 0 decide for all ranks. Without a process group there is one rank."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -86,19 +86,30 @@ class MaxOverRanks:
         return self._reduced
 
 
-def all_gather_rows(rows: Tensor) -> Tensor:
-    """Return every rank's rows (M, ...), in the order of the ranks, which may hold different numbers M. Collective."""
-    if world_size() == 1:
+def all_gather_pieces(rows: Tensor, most: int) -> Iterator[Tensor]:
+    """Yield the rows (M, ...) of all ranks in pieces that have at most `most` rows of each rank; at least one piece.
+
+    Ranks may hold different numbers M. Collective: every rank takes all pieces.
+    """
+    lengths = [len(rows)]
+    if world_size() > 1:
+        counts_R = torch.zeros(world_size(), dtype=torch.int64, device=rows.device)
+        distributed.all_gather(list(counts_R.split(1)), torch.tensor(lengths, device=rows.device))
+        lengths = counts_R.tolist()
+    for start in range(0, max(1, *lengths), most):
+        sizes = [min(max(length - start, 0), most) for length in lengths]
+        yield _all_gather_piece(rows[start : start + most], sizes)
+
+
+def _all_gather_piece(rows: Tensor, sizes: list[int]) -> Tensor:
+    """Return the rows of all ranks, of which rank r has `sizes[r]`."""
+    if len(sizes) == 1:
         return rows
-    count = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.zeros_like(count) for _ in range(world_size())]
-    distributed.all_gather(counts, count)
-    lengths = torch.cat(counts).tolist()
-    padded = rows.new_zeros(max(lengths), *rows.shape[1:])
+    padded = rows.new_zeros(max(sizes), *rows.shape[1:])
     padded[: len(rows)] = rows
-    gathered = [torch.empty_like(padded) for _ in lengths]
+    gathered = [torch.empty_like(padded) for _ in sizes]
     distributed.all_gather(gathered, padded)
-    return torch.cat([found[:length] for found, length in zip(gathered, lengths, strict=True)])
+    return torch.cat([found[:size] for found, size in zip(gathered, sizes, strict=True)])
 
 
 def decided_by_rank_0(decide: Callable[[], Value]) -> Value:

@@ -72,6 +72,12 @@ class RunFolderError(FtsysError):
     exit_status = NOT_OURS
 
 
+class DamagedError(RunFolderError):
+    """A file of a run folder is damaged or only half written, and the command needs it."""
+
+    exit_status = BAD_INPUT
+
+
 class StoppedEarly(FtsysError):
     """A signal stopped the run. All files are complete, and the same command resumes the run."""
 

@@ -1,6 +1,7 @@
-"""Reads this process's rank, and where the others are, from the launcher's environment variables."""
+"""Reads this process's rank, and where the others are, from the launcher's variables; finds a port for a group."""
 
 import os
+import socket
 
 
 def is_main_rank() -> bool:
@@ -17,3 +18,10 @@ def all_on_one_node() -> bool:
     """Return True if the launcher's variables say that all ranks run on this machine; False if they do not say."""
     here = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE"))  # torchrun's name and DeepSpeed's
     return here is not None and here == os.environ.get("WORLD_SIZE")
+
+
+def free_port() -> int:
+    """Return a TCP port of this machine that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

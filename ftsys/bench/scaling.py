@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ftsys.bench.harness.local_ranks import free_port, rank_variables
+from ftsys.bench.harness.local_ranks import rank_variables
 from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, note
 from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.peers import OURS, peer_spec
@@ -16,6 +16,7 @@ from ftsys.bench.imbalance import PER_RANK, RANKS, Lengths, drawn_lengths, ours,
 from ftsys.config import build_run, resolve_task
 from ftsys.console.printer import say
 from ftsys.data.prepare import ensure_store
+from ftsys.ranks import free_port
 
 MODELS = ("minilm",)
 RANK_COUNTS = (1, 2, 4)

@@ -61,8 +61,10 @@ def note_steps(found: Findings, case: Case, rounds: Rounds) -> None:
     """Turn the measured blocks into measurements, ratios and the model's table."""
     title = f"{case.name}: optimizer steps"
     bf16, fp32 = ([block[key] for block in rounds.blocks[MATMUL]] for key in ("flops", "fp32_flops"))
-    matmul = note(found, f"{case.name}: bf16 matrix product", bf16, "FLOP/s", higher_is_better=True)
+    note(found, f"{case.name}: bf16 matrix product", bf16, "FLOP/s", higher_is_better=True)
     note(found, f"{case.name}: fp32 matrix product", fp32, "FLOP/s", higher_is_better=True)
+    matmul = max(*bf16, *fp32)  # the best sample: each may have met a busy moment
+    found.settings[f"{case.name}: matrix-product rate"] = {"FLOP/s": matmul, "samples": len(bf16) + len(fp32)}
     peers = [name for name in rounds.blocks if name != MATMUL]
     found.tables[title] = {name: _row(found, case.name, name, rounds, matmul) for name in peers}
     for one, others in RATIOS.items():
@@ -78,13 +80,18 @@ def _row(found: Findings, model: str, peer: str, rounds: Rounds, matmul: float) 
     useful = [rate * flops_per_token / 1e12 for rate in rounds.rates(peer)]
     tera = note(found, f"{name}: useful", useful, "TFLOP/s", higher_is_better=True)
     memory = note(found, f"{name}: peak memory", [float(rounds.memory(peer))], "bytes")
-    return {
-        "1000 tokens/s": tokens / 1e3,
-        "samples/s": samples,
-        "useful TFLOP/s": tera,
-        "of matmul": tera * 1e12 / matmul,
-        "peak GB": memory / 1e9,
-    }
+    row: dict[str, Cell] = {"1000 tokens/s": tokens / 1e3, "samples/s": samples, "useful TFLOP/s": tera}
+    row |= _share(found, name, [rate * flops_per_token for rate in rounds.rates(peer)], matmul)
+    return row | {"peak GB": memory / 1e9}
+
+
+def _share(found: Findings, name: str, flops: list[float], matmul: float) -> dict[str, Cell]:
+    """Return the share of the matrix-product rate, with a measurement for it; none where a round is above 1."""
+    if max(flops) > matmul:
+        found.notes.append(f"{name}: no share of the matrix-product rate, which was measured in busy moments only")
+        return {}
+    shares = [rate / matmul for rate in flops]
+    return {"of matmul": note(found, f"{name}: of matmul", shares, "share", higher_is_better=True)}
 
 
 def main(words: Sequence[str]) -> int:

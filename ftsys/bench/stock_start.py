@@ -31,7 +31,7 @@ class SayWhen(TrainerCallback):
 
 def main(data: str, model: str, work: str) -> None:
     """Train as in the course's chapter 3, for one step."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
 
     def tokenize(rows: dict[str, list[str]]) -> Any:
         return tokenizer(rows["sentence1"], rows["sentence2"], truncation=True, max_length=MAX_LENGTH)
@@ -46,7 +46,7 @@ def main(data: str, model: str, work: str) -> None:
         disable_tqdm=True,
     )
     trainer = Trainer(
-        model=AutoModelForSequenceClassification.from_pretrained(model, num_labels=2),
+        model=AutoModelForSequenceClassification.from_pretrained(model, num_labels=2, trust_remote_code=False),
         args=arguments,
         train_dataset=texts["train"],
         eval_dataset=texts["validation"],

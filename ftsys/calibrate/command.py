@@ -15,6 +15,7 @@ from ftsys.errors import DONE, ConfigError
 from ftsys.files import atomic_write_json
 from ftsys.finished.run import FinishedRun, open_finished
 from ftsys.model_files.calibration import write_calibration
+from ftsys.model_files.remote_code import TRUST_HELP
 from ftsys.run_folder.layout import CALIBRATION_RESULTS
 
 DESCRIPTION = (
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     """Calibrate the model of a run folder; returns the exit status. Raises ConfigError, DataError and StorageError."""
     options = _parser().parse_args(arguments)
     ConfigError.raise_if([] if options.folds >= 2 else [f"--folds {options.folds}: two folds or more are needed."])
-    finished = open_finished(options.run)
+    finished = open_finished(options.run, options.trust_remote_code)
     split = finished.labelled_split(options.split)
     rows, from_file = calibration_rows(finished, split)
     if from_file:
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--folds", type=int, default=5, metavar="K", help="folds of the cross-validation; default: 5")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the folds; default: 0")
+    parser.add_argument("--trust-remote-code", action="store_true", help=TRUST_HELP)
     return parser
 
 

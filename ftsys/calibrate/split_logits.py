@@ -24,7 +24,10 @@ def split_logits(finished: FinishedRun, name: str) -> tuple[np.ndarray, np.ndarr
     split = store.splits[name]
     with tempfile.TemporaryDirectory() as scratch, SplitProgress("predict") as progress:
         hooks = RunHooks(on_evaluation_progress=lambda split_name, done, total: progress(done, total, split_name))
-        model, _ = load_model(finished.model, finished.task, finished.run.train.seed)
+        run = finished.run
+        model, _ = load_model(
+            finished.model, finished.task, run.train.seed, trust_remote_code=run.model.trust_remote_code
+        )
         trainer = prediction_trainer(finished.run, model, store, scratch, hooks)
         trainer.predict(split)
         found = trainer.parts.evaluator.predictions[name]

@@ -42,6 +42,7 @@ def identity_parts(run: RunConfig) -> dict[str, Any]:
         "data": {"source": run.data.source, "max_length": run.data.max_length} | _cut(run),
         "model": run.model.name,
         **({} if run.model.head == "auto" else {"head": run.model.head}),
+        **({"trust_remote_code": True} if run.model.trust_remote_code else {}),
         "batch": run.batch.model_dump(exclude={"micro_tokens"}),
         "train": {key: value for key, value in train.items() if key not in left_out},
         **({} if run.lora.r is None else {"lora": run.lora.model_dump(mode="json", exclude={"merge"})}),

@@ -99,6 +99,9 @@ class ModelSection(Section):
     """Classification head of a model that was trained for a task before. "auto": kept, with its outputs mapped to
     `task.labels` by name, and refused if the names differ; "keep": its outputs are taken in the order of `task.labels`;
     "new": newly initialized."""
+    trust_remote_code: Annotated[bool, Write("true or false")] = False
+    """Whether Python code in the model's folder or repository may run. Switch it on only for code that you have read:
+    it may do all that you may do."""
 
 
 class BatchSection(Section):

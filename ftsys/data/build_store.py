@@ -1,7 +1,7 @@
 """Tokenizes all splits of a source into a store, and computes the fingerprint that names the store."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,13 +41,17 @@ class TextSource(Protocol):
 
 @dataclass(frozen=True)
 class StoreRequest:
-    """Everything that decides a store, and `root`, the folder in which stores are kept."""
+    """Everything that decides a store, and `root`, the folder in which stores are kept.
+
+    `trust_remote_code` lets the tokenizer's own code in `model_folder` run.
+    """
 
     source: TextSource
     task: Task
     model_folder: Path
     max_length: int
     root: Path
+    trust_remote_code: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -57,7 +61,7 @@ class StoreRequest:
                 "format": STORE_FORMAT,
                 "source": self.source.fingerprint,
                 "splits": self.source.splits,
-                "tokenizer": tokenizer_fingerprint(self.model_folder),
+                "tokenizer": tokenizer_fingerprint(self.model_folder, self.trust_remote_code),
                 "max_length": self.max_length,
                 "columns": self.task.columns,
                 "labels": self.task.labels,
@@ -80,18 +84,24 @@ def label_form(task: Task) -> str:
 
 
 def write_store(
-    request: StoreRequest, fingerprint: str, tokenizer: TextTokenizer, token: str, progress: Progress | None = None
+    request: StoreRequest,
+    fingerprint: str,
+    tokenizer: TextTokenizer,
+    token: str,
+    progress: Progress | None = None,
+    left: Path | None = None,
 ) -> Path:
     """Tokenize and write all splits, even if another process is doing so; returns the finished store's folder.
 
-    `token` makes the name of the temporary folder unique. Raises what the source raises, and StorageError; the
-    temporary folder is then removed.
+    `token` makes the name of the temporary folder unique. Rows that an interrupted process saved in the folder `left`
+    are not tokenized again. Raises what the source raises, and StorageError; the temporary folder is then removed.
     """
     if progress is None:
         with SplitProgress("prepare") as progress:
-            return write_store(request, fingerprint, tokenizer, token, progress)
+            return write_store(request, fingerprint, tokenizer, token, progress, left)
     label_type = label_form(request.task)
-    with StoreWriter(request.root, fingerprint, tokenizer.facts, label_type, token) as writer, library_threads():
+    writing = StoreWriter(request.root, fingerprint, tokenizer.facts, label_type, token, left)
+    with writing as writer, library_threads():
         for split in request.source.splits:
             _write_split(writer, request.source, split, tokenizer, progress)
         return writer.publish(request.source.fingerprint)
@@ -100,9 +110,22 @@ def write_store(
 def _write_split(
     writer: StoreWriter, source: TextSource, split: str, tokenizer: TextTokenizer, progress: Progress
 ) -> None:
-    out, done, total = writer.begin_split(split), 0, source.rows(split)
-    for encoded, labels in encode_in_parallel(tokenizer, source.batches(split, rows_per_batch=ROWS_PER_CHUNK)):
+    out, total = writer.begin_split(split), source.rows(split)
+    texts = _from_row(out.rows, source.batches(split, rows_per_batch=ROWS_PER_CHUNK))
+    for encoded, labels in encode_in_parallel(tokenizer, texts):
         out.append(encoded.tokens, encoded.lengths, encoded.first_lengths, labels)
-        done += len(labels)
-        progress(done, total, split)
+        progress(out.rows, total, split)
     writer.end_split(split)
+
+
+def _from_row(row: int, batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield the rows of the batches from number `row` on."""
+    for batch in batches:
+        skipped = max(row - batch.first_row, 0)
+        if skipped == 0:
+            yield batch
+        elif skipped < len(batch.first):
+            second = batch.second and batch.second[skipped:]
+            yield replace(
+                batch, first_row=row, first=batch.first[skipped:], second=second, labels=batch.labels[skipped:]
+            )

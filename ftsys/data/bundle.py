@@ -185,7 +185,7 @@ def store_of_bundle(run: "RunConfig", task: Task) -> Store:
     bundle.check(run, task)
     check_model_folder(str(bundle.model_folder))
     store = Store.open(bundle.store_folder)
-    tokenizer = tokenizer_fingerprint(bundle.model_folder)
+    tokenizer = tokenizer_fingerprint(bundle.model_folder, run.model.trust_remote_code)
     if store.fingerprint != bundle.store or store.tokenizer.fingerprint != tokenizer:
         raise DataError(
             f"{store.path}: is not the store that {BUNDLE_NAME} names, or was made with another tokenizer than the one "

@@ -8,6 +8,7 @@ A lease decides which process makes the store. The others see a complete store o
 import logging
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from ftsys.cache import cache_folder
 from ftsys.data.build_store import Progress, StoreRequest, write_store
 from ftsys.data.bundle import store_of_bundle
 from ftsys.data.store.index import INDEX_NAME
+from ftsys.data.store.partial import fullest, saved_rows
 from ftsys.data.store.reader import Store
 from ftsys.data.store.split_writer import ADVICE
 from ftsys.data.tokenize.tokenizer import check_fit, length_mistakes, load_tokenizer
@@ -77,7 +79,8 @@ def _request(run: "RunConfig", task: Task, folder: Path, source: Any = None) -> 
     data = run.data if source is None else run.data.model_copy(update={"source": source})
     opened = open_source(data, task)
     show_notes(*opened.notes)
-    return StoreRequest(opened, task, folder, run.data.max_length, store_root(run.data.store))
+    root = store_root(run.data.store)
+    return StoreRequest(opened, task, folder, run.data.max_length, root, run.model.trust_remote_code)
 
 
 def make_or_wait(request: StoreRequest, progress: Progress | None = None, times: LeaseTimes | None = None) -> Store:
@@ -103,15 +106,25 @@ def make_or_wait(request: StoreRequest, progress: Progress | None = None, times:
 
 
 def _make(request: StoreRequest, fingerprint: str, lease: Lease, progress: Progress | None) -> None:
-    tokenizer = load_tokenizer(request.model_folder, request.max_length)
+    tokenizer = load_tokenizer(request.model_folder, request.max_length, request.trust_remote_code)
     check_fit(tokenizer.facts, request.model_folder)
-    for left in request.root.glob(f"{fingerprint[:16]}.tmp-*"):  # left by processes that were killed
-        shutil.rmtree(left, ignore_errors=True)
+    folders = list(request.root.glob(f"{fingerprint[:16]}.tmp-*"))  # left by processes that were killed
+    left = fullest(folders)
+    _remove(folder for folder in folders if folder != left)
+    if left is not None:
+        _log.info("an earlier process was stopped after %s rows: going on from there", f"{saved_rows(left):,}")
     try:
-        write_store(request, fingerprint, tokenizer, lease.token, progress)
+        write_store(request, fingerprint, tokenizer, lease.token, progress, left)
     except StorageError:
+        _remove(folders)
         if not lease.lost:  # otherwise the new holder has removed the folder: wait for its store
             raise
+    _remove(folders)
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_root(root: Path) -> None:

@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,10 @@ from pathlib import Path
 from types import FrameType
 
 from ftsys.console.printer import show
+from ftsys.cpus.usable import usable_cores
 from ftsys.errors import FAILED, ConfigError, StorageError
 from ftsys.files import is_full
+from ftsys.ranks import free_port
 from ftsys.run_folder.layout import MODEL, PREDICTIONS, RESULTS
 from ftsys.run_folder.status import read_status_after_crash
 from ftsys.shipped import shipped
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the parent folder of the run folder; default: runs",
     )
     known, overrides = parser.parse_known_args(arguments)
-    devices = Devices(usable_gpus(os.environ), len(os.sched_getaffinity(0)))
+    devices = Devices(usable_gpus(os.environ), usable_cores().usable)
     run_file = shipped(RUN_FILE)
     if overrides:
         check_overrides(run_file, overrides)
@@ -111,13 +112,6 @@ def new_run_folder(parent: Path) -> Path:
     except OSError as error:
         text = f"cannot make a run folder in {str(parent)!r}: {error.strerror}. Name another with --runs FOLDER."
         raise (StorageError if is_full(error) else ConfigError)(text) from error
-
-
-def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def launch_command(devices: Devices, port: int, program: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from ftsys.export.parity import Parity, check_drift, compare
 from ftsys.export.targets import TARGETS, check_installed
 from ftsys.files import atomic_write_json, remove_tree, storage_errors
 from ftsys.finished.run import FinishedRun, open_finished
+from ftsys.model_files.remote_code import TRUST_HELP
 from ftsys.run_folder.layout import EXPORT
 
 PARITY = "parity.json"
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.rows < 2:
         raise ConfigError(f"--rows {options.rows}: two rows or more are needed.")
     check_installed(options.to)
-    finished = open_finished(options.run)
+    finished = open_finished(options.run, options.trust_remote_code)
     split = finished.labelled_split(options.split)
     output = options.output or finished.folder / EXPORT / options.to
     _check_output(output, options.overwrite)
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     defaults = ", ".join(f"{target.tolerance:g} for {name}" for name, target in TARGETS.items())
     text = f"largest accepted difference of logits, relative to the largest logit; default: {defaults}"
     parser.add_argument("--tolerance", type=float, metavar="X", help=text)
+    parser.add_argument("--trust-remote-code", action="store_true", help=TRUST_HELP)
     return parser
 
 
@@ -104,10 +106,11 @@ def _export(finished: FinishedRun, target: str, split: str, most: int, folder: P
 
     quiet_libraries()
     rows = split_rows(finished, split, most)
-    model = load_stock(finished.model)
+    trusted = finished.run.model.trust_remote_code
+    model = load_stock(finished.model, trusted)
     with storage_errors(folder):
         convert(target, model, rows.padded([0, 1]), folder)
-        copy_companions(finished.model, folder)
+        copy_companions(finished.model, folder, trusted)
     return compare(finished.task, rows, stock_run(model), TARGETS[target].open(folder))
 
 

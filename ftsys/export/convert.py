@@ -16,17 +16,22 @@ from ftsys.errors import ConfigError
 from ftsys.export.targets import TARGETS, Inputs, Run
 from ftsys.model_files.calibration import CALIBRATION
 from ftsys.model_files.folder import TOKENIZER_FILES
+from ftsys.model_files.load_errors import model_load_errors
+from ftsys.model_files.remote_code import code_files, loading_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_stock(folder: Path) -> "PreTrainedModel":
-    """Load a model as a user of transformers does, in float32 for evaluation. No code of the folder runs."""
+def load_stock(folder: Path, trust_remote_code: bool = False) -> "PreTrainedModel":
+    """Load a model as a user of transformers does, in float32 for evaluation. Raises ConfigError."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    with model_load_errors(folder), loading_code(trust_remote_code):
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
     return model.eval()
 
 
@@ -64,9 +69,10 @@ def convert(name: str, model: "PreTrainedModel", sample: Inputs, folder: Path) -
         ) from error
 
 
-def copy_companions(model_folder: Path, folder: Path) -> None:
-    """Copy tokenizer, configuration and calibration beside an exported model, byte by byte. OSError is passed on."""
-    for name in ("config.json", CALIBRATION, *TOKENIZER_FILES):
+def copy_companions(model_folder: Path, folder: Path, trust_remote_code: bool = False) -> None:
+    """Copy tokenizer, configuration, calibration and trusted code beside an exported model. OSError is passed on."""
+    code = code_files(model_folder) if trust_remote_code else ()
+    for name in ("config.json", CALIBRATION, *TOKENIZER_FILES, *code):
         if (model_folder / name).is_file():
             shutil.copyfile(model_folder / name, folder / name)
 

@@ -41,8 +41,10 @@ class FinishedRun:
         return wanted
 
 
-def open_finished(folder: Path) -> FinishedRun:
+def open_finished(folder: Path, trust_remote_code: bool = False) -> FinishedRun:
     """Open the folder of a finished run.
+
+    `trust_remote_code` takes the place of its run file's: a folder cannot trust itself.
 
     Raises ConfigError for a folder without a run and for a run that is not finished, RunFolderError for a damaged
     results.json.
@@ -59,4 +61,6 @@ def open_finished(folder: Path) -> FinishedRun:
             f"{'results' if results is None else 'model'}. Start the same `ftsys train` command again first."
         )
     run = load_run(folder / RUN_FILE)
+    model = run.model.model_copy(update={"trust_remote_code": trust_remote_code})
+    run = run.model_copy(update={"model": model})
     return FinishedRun(folder, run, resolve_task(run), results)

@@ -10,7 +10,7 @@ from ftsys.config import RunConfig, load_run, plain_tree, resolve_task
 from ftsys.errors import FtsysError
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL
 from ftsys.run_folder.attempts import read_owner
-from ftsys.run_folder.layout import ENVIRONMENT, METRICS_LOG, PLAN, RUN_FILE
+from ftsys.run_folder.layout import CALIBRATION_RESULTS, ENVIRONMENT, METRICS_LOG, PLAN, RUN_FILE
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.report_facts import DataFacts, RankFacts, read_data_facts, read_rank_facts
 from ftsys.run_folder.results import read_results
@@ -22,9 +22,6 @@ T = TypeVar("T")
 
 _NOTHING: dict[str, Any] = {}
 _NO_RANKS: list[RankFacts] = []
-
-CALIBRATION = "calibration_results.json"
-"""Figures before and after, written by `ftsys calibrate` into the run folder."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ def read_run_facts(folder: Path, name: str) -> RunFacts:
         "results": tried("results.json", lambda: read_results(folder), _NOTHING),
         "plan": tried(PLAN, lambda: _json(folder / PLAN), _NOTHING),
         "environment": tried(ENVIRONMENT, lambda: _json(folder / ENVIRONMENT), _NOTHING),
-        "calibration": tried(CALIBRATION, lambda: _json(folder / CALIBRATION), _NOTHING),
+        "calibration": tried(CALIBRATION_RESULTS, lambda: _json(folder / CALIBRATION_RESULTS), _NOTHING),
         "data": tried("data.json", lambda: read_data_facts(folder), None),
         "ranks": tried("ranks.json", lambda: read_rank_facts(folder), _NO_RANKS),
         "log": tried(METRICS_LOG, lambda: read_metrics(folder / METRICS_LOG, first), None) or (),

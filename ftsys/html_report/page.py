@@ -9,11 +9,12 @@ from pathlib import Path
 from ftsys import __version__
 from ftsys.errors import ConfigError
 from ftsys.files import atomic_write_text
+from ftsys.html_report.answers import answers_of
 from ftsys.html_report.facts import RunFacts
 from ftsys.html_report.figures.render import inline_svg, write_png
 from ftsys.html_report.groups import TaskGroup, groups_of
 from ftsys.html_report.parts import Figure, Note, Section
-from ftsys.html_report.sections.answers import answer_sections, answers_of
+from ftsys.html_report.sections.answers import answer_sections
 from ftsys.html_report.sections.configuration import configuration_section, environment_section
 from ftsys.html_report.sections.examples import examples_section
 from ftsys.html_report.sections.learning import POINTS_OF_A_PAGE, learning_section
@@ -26,10 +27,6 @@ LARGEST = 2_000_000
 
 _TEMPLATE = Path(__file__).parent / "template"
 _CURVES_OF_A_RUN = 6
-_MULTI_LABEL = (
-    "Scores by class, calibration and examples are made for tasks with one class a row. This task has several labels a "
-    "row: its metrics are in the tables above."
-)
 
 
 @dataclass(frozen=True)
@@ -84,14 +81,12 @@ def make_page(runs: Sequence[RunFacts], title: str) -> Page:
 def _task_chapter(group: TaskGroup, anchor: str, tasks: int, points: int) -> Chapter:
     most = {1: 6, 2: 4}.get(tasks, 2)
     sections = [learning_section(group, anchor, points)]
-    for number, split in enumerate([] if group.task.multi_label else _labelled(group)):
+    for number, split in enumerate(_labelled(group)):
         notes: list[Note] = []
         below = anchor if number == 0 else f"{anchor}-{number}"
         answers = answers_of(group, split, notes)
         sections += answer_sections(group, answers, notes, below, most)
         sections.append(examples_section(group.task, answers, below))
-    if group.task.multi_label:
-        sections.append(Section("Answers", f"{anchor}-answers", [Note(_MULTI_LABEL)]))
     return Chapter(f"Task {group.title}", anchor, [*sections, lengths_section(group, anchor)])
 
 

@@ -102,6 +102,11 @@ def cell(value: object, digits: int = 4) -> Cell:
     return Cell(f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}", float(value))
 
 
+def words(name: str) -> str:
+    """Return the name of a metric or a figure as people read it: "micro f1"."""
+    return name.replace("_", " ")
+
+
 def table(
     caption: str, header: Sequence[str], rows: Sequence[Sequence[object]], digits: int = 4, beside: bool = False
 ) -> Table:

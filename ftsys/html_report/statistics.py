@@ -40,6 +40,35 @@ def per_class(counts_CC: npt.NDArray[np.int64]) -> PerClass:
     )
 
 
+def label_counts(labels_NC: npt.ArrayLike, predictions_NC: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Count true positives, false negatives, false positives and true negatives of each label: (C, 4)."""
+    has_NC, found_NC = np.asarray(labels_NC) > 0, np.asarray(predictions_NC) > 0
+    kinds = (has_NC & found_NC, has_NC & ~found_NC, ~has_NC & found_NC, ~has_NC & ~found_NC)
+    counts_C4: npt.NDArray[np.int64] = np.stack([kind.sum(axis=0) for kind in kinds], axis=1)
+    return counts_C4
+
+
+def per_label(counts_C4: npt.NDArray[np.int64]) -> PerClass:
+    """Compute the scores of each label from its counts by `label_counts`."""
+    right_C, missed_C, wrong_C, _ = counts_C4.T
+    both_C = 2 * right_C + missed_C + wrong_C
+    support_C = right_C + missed_C
+    return PerClass(
+        _ratio(right_C, right_C + wrong_C), _ratio(right_C, support_C), _ratio(2 * right_C, both_C), support_C
+    )
+
+
+def average_precisions(labels_NC: npt.NDArray[np.generic], scores_NC: Floats) -> Floats:
+    """Compute the average precision of each label (C,); NaN for one that no example has, or whose scores are NaN."""
+    from sklearn.metrics import average_precision_score
+
+    found_C = np.full(labels_NC.shape[1], np.nan)
+    for label, (has_N, scores_N) in enumerate(zip(np.asarray(labels_NC).T, scores_NC.T, strict=True)):
+        if has_N.any() and np.isfinite(scores_N).all():
+            found_C[label] = average_precision_score(has_N, scores_N)
+    return found_C
+
+
 def _ratio(above: npt.NDArray[np.generic], below: npt.NDArray[np.generic]) -> Floats:
     ratio: Floats = np.divide(above, below, out=np.zeros(above.shape, np.float64), where=np.asarray(below) != 0)
     return ratio
@@ -74,6 +103,13 @@ def losses(scores_NC: Floats, labels_N: npt.NDArray[np.generic]) -> Floats:
     """Return the cross-entropy (N,) of each example from rounded probabilities; a probability of 0 counts as 1e-12."""
     right_N = np.take_along_axis(scores_NC, labels_N.astype(np.int64)[:, None], axis=1)[:, 0]
     found: Floats = -np.log(np.maximum(right_N, 1e-12))
+    return found
+
+
+def label_losses(scores_NC: Floats, labels_NC: npt.NDArray[np.generic]) -> Floats:
+    """Return the binary cross-entropy (N,) of each example, the mean over its labels; as `losses`."""
+    right_NC = np.where(np.asarray(labels_NC) > 0, scores_NC, 1.0 - scores_NC)
+    found: Floats = -np.log(np.maximum(right_NC, 1e-12)).mean(axis=1)
     return found
 
 

@@ -13,6 +13,7 @@ from ftsys.integrity import sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.card import CARD
 from ftsys.model_files.config import BUNDLED, bundled_folder, model_config
+from ftsys.model_files.remote_code import code_files
 from ftsys.model_files.unpaddable import check_paddable
 from ftsys.untrusted import shards_of_index
 
@@ -97,14 +98,15 @@ def check_model_folder(name: str) -> Path:
     return folder
 
 
-def model_files(folder: Path) -> list[str]:
-    """Return the names of the files that `from_pretrained` reads: configuration, tokenizer, weights.
+def model_files(folder: Path, trust_remote_code: bool = False) -> list[str]:
+    """Return the names of the files that `from_pretrained` reads: configuration, tokenizer, weights, trusted code.
 
     `folder` must have passed `check_model_folder`.
     """
     weights = next(name for name in _WEIGHTS if (folder / name).is_file())
     shards = _shards(folder / weights) if weights.endswith(".index.json") else []
-    return ["config.json", *(name for name in TOKENIZER_FILES if (folder / name).is_file()), weights, *shards]
+    code = code_files(folder) if trust_remote_code else []
+    return ["config.json", *(name for name in TOKENIZER_FILES if (folder / name).is_file()), weights, *shards, *code]
 
 
 def _check_headers(name: str, folder: Path) -> None:
@@ -219,7 +221,7 @@ def _download(name: str) -> Path:
         files = HfApi().list_repo_files(name)
         safe = any(file.startswith("model") and file.endswith(".safetensors") for file in files)
         weights = ["model*.safetensors", "model.safetensors.index.json"] if safe else ["pytorch_model*"]
-        return Path(snapshot_download(name, allow_patterns=["config.json", CARD, *TOKENIZER_FILES, *weights]))
+        return Path(snapshot_download(name, allow_patterns=["config.json", CARD, "*.py", *TOKENIZER_FILES, *weights]))
     except RepositoryNotFoundError as error:
         raise ConfigError(
             f"model.name={name!r}: neither a folder here nor a model on the Hub that you may read. "

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ftsys.errors import ConfigError
+from ftsys.model_files.remote_code import refusal
 
 _RAISED = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """transformers and torch raise these, depending on the key or file that is wrong."""
@@ -14,8 +15,8 @@ _RAISED = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, R
 def model_load_errors(folder: Path) -> Iterator[None]:
     """Raise ConfigError, with the original error as its cause, for a model in `folder` that cannot be loaded."""
     with _Explained(
-        f"{str(folder)!r}: its model cannot be loaded ({{reason}}). Compare config.json and weights with the original, "
-        "or save the model again with transformers."
+        f"the model in {str(folder)!r}",
+        "Compare config.json and weights with the original, or save the model again with transformers.",
     ):
         yield
 
@@ -23,9 +24,7 @@ def model_load_errors(folder: Path) -> Iterator[None]:
 @contextmanager
 def tokenizer_load_errors(folder: Path) -> Iterator[None]:
     """Raise ConfigError, with the original error as its cause, for a tokenizer in `folder` that cannot be loaded."""
-    with _Explained(
-        f"{str(folder)!r}: its tokenizer cannot be loaded ({{reason}}). Put the model's own tokenizer files there."
-    ):
+    with _Explained(f"the tokenizer in {str(folder)!r}", "Put the model's own tokenizer files there."):
         yield
 
 
@@ -35,8 +34,8 @@ class _Explained:
     `tokenizers` is written in Rust: it raises plain `Exception`, or a panic that is no `Exception` at all.
     """
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, what: str, advice: str) -> None:
+        self._what, self._advice = what, advice
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -45,8 +44,10 @@ class _Explained:
         """Raise ConfigError for an error of a loader; let any other pass."""
         if error is None or isinstance(error, ConfigError) or not _is_of_a_loader(error):
             return
+        if isinstance(error, ValueError) and "trust_remote_code" in str(error):
+            raise refusal(self._what) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ConfigError(self._text.format(reason=reason)) from error
+        raise ConfigError(f"{self._what} cannot be loaded ({reason}). {self._advice}") from error
 
 
 def _is_of_a_loader(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -10,6 +11,8 @@ from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from ftsys.errors import ConfigError
+from ftsys.model_files.config import model_config
+from ftsys.model_files.remote_code import CLASSIFIER, has_own, refusal
 from ftsys.models.layout_slot import LayoutSlot, Pooling, first_tokens, last_tokens, mean_of_tokens
 
 Installer = Callable[[PreTrainedModel, LayoutSlot], None]
@@ -103,14 +106,20 @@ def why_not_packable(model: nn.Module) -> str | None:
     return None
 
 
-def check_has_classifier(model_type: object) -> None:
-    """Check that transformers has a sequence classifier for a model type of config.json.
+def check_has_classifier(folder: Path, trust_remote_code: bool = False) -> None:
+    """Check that transformers, or trusted code of the model's own, has a sequence classifier for a model's config.json.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: there is none, or only one in code that is not trusted.
     """
-    if model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+    config = model_config(folder)
+    model_type = config.get("model_type")
+    if model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        return
+    if not has_own(CLASSIFIER, config):
         raise ConfigError(
             f"model type {model_type!r} has no sequence classifier in transformers {transformers.__version__}. "
             "Choose a model of another type for model.name."
         )
+    if not trust_remote_code:
+        raise refusal(f"the model in {str(folder)!r}, of type {model_type!r},")

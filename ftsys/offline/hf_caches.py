@@ -123,7 +123,8 @@ def for_bundle(
     snapshot, revision = snapshot_place(name, model, HfCaches.under(Path()))
     files[str(model_home(name, HfCaches.under(Path())) / "refs/main")] = revision.encode()
     up = "../" * (len(snapshot.parts) + 1)
-    return files, {str(snapshot / file): f"{up}model/{file}" for file in model_files(model)}
+    names = model_files(model, run.model.trust_remote_code)
+    return files, {str(snapshot / file): f"{up}model/{file}" for file in names}
 
 
 def hub_name(name: str) -> str | None:

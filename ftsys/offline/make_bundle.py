@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import tomllib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,9 +88,10 @@ def _there(target: Path) -> Bundle | None:
 
 def _contents(run: RunConfig, task: Task, store: Store, scratch: Path) -> _Contents:
     model, place = resolve_model_folder(run.model.name), f"{STORES_FOLDER}/{store.path.name}"
+    names = model_files(model, run.model.trust_remote_code)
     if run.model.name != BUNDLED:
-        _refuse_links(model)
-    files: dict[str, Path | bytes] = {f"{MODEL_FOLDER}/{name}": model / name for name in model_files(model)}
+        _refuse_links(model, names)
+    files: dict[str, Path | bytes] = {f"{MODEL_FOLDER}/{name}": model / name for name in names}
     files |= {f"{place}/{name}": store.path / name for name in store_files(store)}
     known = {f"{place}/{split.file}": split.sha256 for split in store.index.splits.values()}
     if run.engine.deepspeed:
@@ -102,14 +103,14 @@ def _contents(run: RunConfig, task: Task, store: Store, scratch: Path) -> _Conte
     return _Contents(asked_of(run, task), store.fingerprint, files, known, links)
 
 
-def _refuse_links(model: Path) -> None:
+def _refuse_links(model: Path, names: Iterable[str]) -> None:
     """Raise ConfigError if a link in the model folder leads out of it: the bundle would get a copy of any such file.
 
     A folder of the Hub's cache links to its `blobs`, which is allowed.
     """
     folder = model.resolve()
     roots = [folder, *([folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [])]
-    for path in (model / name for name in model_files(model)):
+    for path in (model / name for name in names):
         real = path.resolve()
         if not any(real.is_relative_to(root) for root in roots):
             raise ConfigError(

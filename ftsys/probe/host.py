@@ -7,11 +7,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ftsys.cpus.openmp import THREADS
+from ftsys.cpus.usable import Cores, usable_cores
 from ftsys.probe.protocol import TOKEN_SECONDS, Probe
 
 LOOK_UP_SECONDS = 5.0
@@ -21,13 +23,25 @@ _TOKEN = ".ftsys-doctor-{token}-{probe}"
 
 
 def machine_facts(packages: Iterable[str]) -> dict[str, Any]:
-    """Return host name, Python, versions of the packages (None: not installed), and a digest of our own sources."""
+    """Return host name, Python, versions of the packages (None: not installed), a digest of our own sources, CPUs."""
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "executable": sys.executable,
         "packages": {name: _version(name) for name in packages},
         "sources": _sources_digest(),
+        "cpus": _cpu_facts(usable_cores(), os.environ),
+    }
+
+
+def _cpu_facts(cores: Cores, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return physical cores, logical CPUs, the cgroup's quota in CPUs (None: no limit), and OMP_NUM_THREADS."""
+    threads = environ.get(THREADS, "")
+    return {
+        "cores": len(cores.physical),
+        "cpus": sum(len(core) for core in cores.physical),
+        "quota": cores.quota,
+        "threads": int(threads) if threads.isdecimal() else None,
     }
 
 

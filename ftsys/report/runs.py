@@ -75,7 +75,9 @@ def find_runs(given: Sequence[Path]) -> list[RunSummary]:
         for path in below:
             try:
                 runs.append(read_run(path))
-            except (OSError, ValueError, TypeError, AttributeError, RunFolderError) as error:
+            except RunFolderError as error:
+                wrong.append(str(error))
+            except (OSError, ValueError, TypeError, AttributeError) as error:
                 wrong.append(f"{str(path)!r} cannot be read ({error}): start its run again, which writes a new one.")
     ConfigError.raise_if(wrong)
     return runs

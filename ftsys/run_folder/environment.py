@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys import __version__
+from ftsys.cpus.instructions import vector_instructions
 
 _PACKAGES = (
     "torch",
@@ -27,7 +28,10 @@ _PACKAGES = (
     "triton",
 )
 
-_ENVIRONMENT = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_JOB_NODELIST")
+_ENVIRONMENT = (
+    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"),
+    *("CUDA_VISIBLE_DEVICES", "WORLD_SIZE", "SLURM_JOB_ID", "SLURM_JOB_NODELIST"),
+)
 
 
 def environment() -> dict[str, Any]:
@@ -42,6 +46,7 @@ def environment() -> dict[str, Any]:
         "host": socket.gethostname(),
         "system": platform.platform(),
         "cpu": _cpu_name(),
+        "cpu_instructions": list(vector_instructions()),
         "cpu_cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": _gpu_names(),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ftsys.errors import DataError, RunFolderError
+from ftsys.errors import DamagedError, DataError
 from ftsys.files import atomic_open
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.tasks import Task
@@ -110,39 +110,99 @@ def read_scores(path: Path, task: Task) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return predictions_N, labels_N, scores
 
 
+_COLUMNS = ("index", "prediction", "label")
+
+
 @dataclass(frozen=True)
 class LabelledPredictions:
     """Predictions and labels of a split, both (N,) in the order of `ids`, int64 (N,): class ids, or float64 numbers.
 
+    Of several labels both are (N, C) int64 of 1 and 0, and `scores` is (N, C) float64; it is None for other tasks.
     `labels` is None where the split has none.
     """
 
     ids: npt.NDArray[np.int64]
     predictions: npt.NDArray[Any]
     labels: npt.NDArray[Any] | None
+    scores: npt.NDArray[np.float64] | None = None
+
+    def ordered(self) -> "LabelledPredictions":
+        """Return the rows in the ascending order of their ids."""
+        order_N = np.argsort(self.ids, kind="stable")
+        labels, scores = (None if side is None else side[order_N] for side in (self.labels, self.scores))
+        return LabelledPredictions(self.ids[order_N], self.predictions[order_N], labels, scores)
+
+    def judged(self, by_rank: bool) -> npt.NDArray[Any]:
+        """Return what a metric takes: the scores of several labels where it ranks examples, else the predictions."""
+        return self.scores if self.scores is not None and by_rank else self.predictions
 
 
 def read_labelled(path: Path, task: Task) -> LabelledPredictions:
-    """Read a file of `write_predictions`. Raises RunFolderError for a missing file, and for one that is damaged."""
+    """Read a file of `write_predictions`. Raises DamagedError for a missing file, and for one that is damaged."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t", strict=True))
-        columns = {name: [row[name] for row in rows] for name in ("index", "prediction", "label")}
+        rows = _whole_rows(path, task)
+        columns = {name: [row[name] for row in rows] for name in _COLUMNS}
         labelled = bool(rows) and all(columns["label"])
         labels = _values(columns["label"], task) if labelled else None
-        return LabelledPredictions(np.array(columns["index"], np.int64), _values(columns["prediction"], task), labels)
+        scores = _scores(rows, task) if task.multi_label else None
+        ids = np.array(columns["index"], np.int64)
+        return LabelledPredictions(ids, _values(columns["prediction"], task), labels, scores)
     except FileNotFoundError:
-        raise RunFolderError(f"{str(path)!r} is not there, though its run is finished: start the run anew.") from None
+        raise DamagedError(f"{str(path)!r} is not there, though its run is finished: start the run anew.") from None
     except (ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
-        raise RunFolderError(f"{str(path)!r} is damaged ({error}): `ftsys predict` writes it again.") from error
+        raise DamagedError(f"{str(path)!r} is damaged ({error}): `ftsys predict` writes it again.") from error
+
+
+def _whole_rows(path: Path, task: Task) -> list[dict[str, str]]:
+    """Return the rows of a file of predictions by column. Raises ValueError for a header or a row that is cut off."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream, delimiter="\t", strict=True)
+        rows = list(reader)
+        names = list(reader.fieldnames or ())
+    if names != [*_COLUMNS, *(f"score_{name}" for name in task.labels)]:
+        raise ValueError(f"its header is {' '.join(names)[:80]!r}")
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise ValueError(f"row {number} has not {len(names)} cells")
+    return rows
 
 
 def _values(cells: Sequence[str], task: Task) -> npt.NDArray[Any]:
-    """Return numbers for a regression, else the classes' ids. Raises KeyError for a name that is no class."""
+    """Return numbers for a regression, NaN for an empty cell, else the classes' ids. Raises KeyError for a name that
+    is no class."""
     if task.regression:
-        return np.array(cells, np.float64)
+        return np.array([cell or "nan" for cell in cells], np.float64)
+    if task.multi_label:
+        return label_rows(cells, task)
     ids = {name: number for number, name in enumerate(task.labels)}
     return np.array([ids[cell] for cell in cells], np.int64)
+
+
+def label_rows(cells: Sequence[str], task: Task) -> npt.NDArray[np.int64]:
+    """Return 1 and 0 (N, C) for the labels in each cell of `label_cell`. Raises KeyError for a name that is no label,
+    and ValueError for a cell that is no list of names."""
+    ids = {name: number for number, name in enumerate(task.labels)}
+    rows_NC = np.zeros((len(cells), len(ids)), np.int64)
+    for row, cell in enumerate(cells):
+        rows_NC[row, [ids[name] for name in _names(cell, task.labels)]] = 1
+    return rows_NC
+
+
+def _names(cell: str, labels: Sequence[str]) -> list[str]:
+    """Return the names in a cell of `label_cell`. Raises ValueError for another text."""
+    if cell == "[]":
+        return []
+    if not _separated(labels):
+        return cell.split(";")
+    names = json.loads(cell)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{cell[:80]!r} is no list of labels")
+    return names
+
+
+def _scores(rows: Sequence[Mapping[str, str]], task: Task) -> npt.NDArray[np.float64]:
+    scores = [[row[f"score_{name}"] for name in task.labels] for row in rows]
+    return np.array(scores, np.float64).reshape(len(rows), len(task.labels))
 
 
 def write_submission(
@@ -206,8 +266,12 @@ def label_cell(names: Sequence[str], labels: Sequence[str]) -> str:
 
     "joy;anger", or a JSON list where a label has a character that separates labels; "[]" for none.
     """
-    plain = not any(mark in label for label in labels for mark in ";|,[")
-    return "[]" if not names else ";".join(names) if plain else json.dumps(names, ensure_ascii=False)
+    return "[]" if not names else json.dumps(names, ensure_ascii=False) if _separated(labels) else ";".join(names)
+
+
+def _separated(labels: Sequence[str]) -> bool:
+    """Return True if a label has a character that separates labels."""
+    return any(mark in label for label in labels for mark in ";|,[")
 
 
 def _write_tsv(path: Path | str, header: Sequence[str], columns: Sequence[Sequence[object]]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ftsys.errors import RunFolderError
+from ftsys.errors import DamagedError
 from ftsys.files import atomic_write_text
 from ftsys.run_folder.layout import DATA, RANKS
 from ftsys.untrusted import json_object, parse_json, typed
@@ -33,18 +33,18 @@ def write_data_facts(output_dir: Path, facts: DataFacts) -> None:
 
 
 def read_data_facts(output_dir: Path) -> DataFacts | None:
-    """Read data.json; None if there is no such file. Raises RunFolderError if it is damaged."""
+    """Read data.json; None if there is no such file. Raises DamagedError if it is damaged."""
     path = output_dir / DATA
     try:
         facts = typed(DataFacts, json_object(path.read_bytes()))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise RunFolderError(
+        raise DamagedError(
             f"{str(path)!r} is damaged ({error}). Start the run again, which writes a new one."
         ) from error
     if any(count < 0 for counts in facts.lengths.values() for count in counts):
-        raise RunFolderError(f"{str(path)!r} is damaged (a negative number of examples). Start the run again.")
+        raise DamagedError(f"{str(path)!r} is damaged (a negative number of examples). Start the run again.")
     return facts
 
 
@@ -75,11 +75,11 @@ def _thinned(steps: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]
 
 
 def read_rank_facts(output_dir: Path) -> list[RankFacts] | None:
-    """Read ranks.json; None if there is no such file. Raises RunFolderError if it is damaged."""
+    """Read ranks.json; None if there is no such file. Raises DamagedError if it is damaged."""
     path = output_dir / RANKS
     try:
         return typed(list[RankFacts], parse_json(path.read_bytes()))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise RunFolderError(f"{str(path)!r} is damaged ({error}). Start the run again.") from error
+        raise DamagedError(f"{str(path)!r} is damaged ({error}). Start the run again.") from error

@@ -6,7 +6,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from ftsys.errors import RunFolderError
+from ftsys.errors import DamagedError
 from ftsys.files import atomic_write_json
 from ftsys.run_folder.layout import RESULTS
 from ftsys.untrusted import json_object, typed
@@ -59,7 +59,7 @@ class _Needed(TypedDict):
 
 
 def read_results(output_dir: Path | str) -> dict[str, Any] | None:
-    """Read results.json; None if there is no such file. Raises RunFolderError if it is damaged."""
+    """Read results.json; None if there is no such file. Raises DamagedError if it is damaged."""
     path = Path(output_dir) / RESULTS
     try:
         results = json_object(path.read_bytes())
@@ -68,7 +68,7 @@ def read_results(output_dir: Path | str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise RunFolderError(
+        raise DamagedError(
             f"{str(path)!r} is damaged ({error}). Remove it to go on from the last checkpoint, "
             "or start from the beginning with --overwrite."
         ) from error

@@ -18,7 +18,7 @@ from ftsys.errors import (
     HUNG,
     NOT_OURS,
     STOPPED_EARLY,
-    RunFolderError,
+    DamagedError,
 )
 from ftsys.files import atomic_write_json
 from ftsys.run_folder.attempts import highest_attempt
@@ -76,14 +76,14 @@ def write_status(
 
 
 def read_status(output_dir: Path | str) -> Status | None:
-    """Read status.json; None if there is no such file. Raises RunFolderError if it is damaged."""
+    """Read status.json; None if there is no such file. Raises DamagedError if it is damaged."""
     path = Path(output_dir) / STATUS
     try:
         return typed(Status, json_object(path.read_bytes()))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise RunFolderError(
+        raise DamagedError(
             f"{str(path)!r} is damaged ({error}). Start the run again, which writes a new one."
         ) from error
 

@@ -11,6 +11,7 @@ TASKS = tuple(name for name in GLUE if name != "ax")
 RUN_FILE_KEYS = {
     "model_name_or_path": "model.name",
     "head": "model.head",
+    "trust_remote_code": "model.trust_remote_code",
     "max_seq_length": "data.max_length",
     "quoting": "data.quoting",
     "learning_rate": "train.learning_rate",
@@ -96,7 +97,6 @@ ALLOWED_VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
     "torch_compile_backend": ((None,), _COMPILE),
     "torch_compile_mode": ((None,), _COMPILE),
     "train_sampling_strategy": (("random", "group_by_length"), "examples are taken in random order, or by length"),
-    "trust_remote_code": ((False,), "no code of a model is run"),
     "use_fast_tokenizer": ((True,), "the tokenizers library is the only one"),
     "use_liger_kernel": ((False,), "--kernels chooses the kernels"),
     "use_legacy_prediction_loop": ((False,), "there is one evaluation loop"),

@@ -31,7 +31,7 @@ class ModelFlags:
     use_fast_tokenizer: bool = _flag(True, "Only True is supported: the tokenizers library is always used.")
     model_revision: str = _flag("main", "Only main is supported: for another revision, give its folder as the model.")
     token: str | None = _flag(None, "Not supported: set the environment variable HF_TOKEN.")
-    trust_remote_code: bool = _flag(False, "Only False is supported: code from a model's repository is never run.")
+    trust_remote_code: bool = _flag(False, "Whether Python code in the model's own folder may run.")
     head: str = _flag("auto", "A trained head: auto (mapped by the names of its classes), keep (in order) or new.")
     ignore_mismatched_sizes: bool = _flag(False, "No effect: a head of another size is always newly initialized.")
 

@@ -55,7 +55,7 @@ def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> RunResults
     missing = [name for name in names if name not in store.splits]
     ConfigError.raise_if(f"the source has no split {name!r}; it has {sorted(store.splits)}." for name in missing)
     check_replaceable(Path(run.output_dir), store, names, "name another --output_dir")
-    model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head)
+    model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head, run.model.trust_remote_code)
     if fresh:
         raise ConfigError(
             f"--model_name_or_path {run.model.name!r} is not trained for a task of {task.num_outputs} output(s) "

@@ -35,13 +35,20 @@ class Classifier:
 
     `model` is a run folder, a folder that `save_pretrained` wrote, or a name on the Hub. `precision` is "fp32", "bf16"
     or "auto" (bf16 where the device computes it fast). `max_length` in tokens cuts longer rows; by default it is that
-    of the model's training, else the model's own. Raises ConfigError for a model that cannot be used.
+    of the model's training, else the model's own. `trust_remote_code` lets Python code of the model's folder run.
+    Raises ConfigError for a model that cannot be used.
     """
 
     def __init__(
-        self, model: str | Path, *, device: str = "auto", precision: str = "fp32", max_length: int | None = None
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "fp32",
+        max_length: int | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
-        self._found = find_model(str(model), max_length)
+        self._found = find_model(str(model), max_length, trust_remote_code)
         self._head = head_of_model(self._found.name, self._found.folder, self._found.config)
         self._engine = Engine(self._found, device, precision)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ftsys.console.printer import show
 from ftsys.data.sources.dialect import AUTO, QUOTED, UNQUOTED
 from ftsys.errors import DONE, ConfigError
+from ftsys.model_files.remote_code import TRUST_HELP
 from ftsys.ranks import is_main_rank
 from ftsys.score.readers.inputs import FORMATS, InputFile, input_file
 
@@ -66,6 +67,7 @@ def _add_reading(add: Callable[..., object]) -> None:
     )
     add("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="auto: bf16 where the processor has it")
     add("--device", default="auto", help="auto, cpu or cuda")
+    add("--trust-remote-code", action="store_true", help=TRUST_HELP)
     add("--batch-tokens", type=int, metavar="N", help="tokens that are computed at once (default: by the device)")
 
 
@@ -102,7 +104,7 @@ def _score(options: argparse.Namespace, files: Sequence[InputFile]) -> int:
 
     check_ranks(files)
     format_of(options.output, {})
-    found = find_model(options.model, options.max_length)
+    found = find_model(options.model, options.max_length, options.trust_remote_code)
     written = Written(_head(options, found), tuple(options.columns), options.top_k, options.prefix)
     written.check()
     wanted, types, stream = open_inputs(files, options.text, found.columns, options.columns)

@@ -41,7 +41,7 @@ class Engine:
     def __init__(self, found: FoundModel, device: str = "auto", precision: str = "auto") -> None:
         """Load tokenizer and model. Raises ConfigError for a model, a device or a precision that cannot be used."""
         self.device, self.precision = _device(device), precision_of(precision)
-        self.tokenizer: TextTokenizer = load_tokenizer(found.folder, found.max_length)
+        self.tokenizer: TextTokenizer = load_tokenizer(found.folder, found.max_length, found.trust_remote_code)
         check_fit(self.tokenizer.facts, found.folder)
         self._model = load_classifier(found, self.device)
         # The layout is proved in float32 also where bf16 computes: rounding hides no difference then.

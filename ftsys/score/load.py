@@ -11,6 +11,7 @@ from ftsys.data.store.in_memory import TokenizedSplit
 from ftsys.errors import ConfigError
 from ftsys.kernels.select import PADDED, choose_kernel
 from ftsys.model_files.load_errors import model_load_errors
+from ftsys.model_files.remote_code import loading_code
 from ftsys.model_files.unpaddable import UNPADDABLE
 from ftsys.models.families import check_has_classifier
 from ftsys.models.inputs import check_pad_token, name_pad_token
@@ -49,16 +50,17 @@ def load_classifier(found: FoundModel, device: torch.device) -> PreTrainedModel:
     Raises:
         ConfigError: it cannot be loaded, or has no trained classification head.
     """
-    check_has_classifier(found.config.get("model_type"))
+    trusted = found.trust_remote_code
+    check_has_classifier(found.folder, trusted)
     adapter = is_adapter(found.folder)
     weights = base_folder(found.folder) if adapter else found.folder
-    with model_load_errors(found.folder):
+    with model_load_errors(found.folder), loading_code(trusted):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             weights,
-            config=AutoConfig.from_pretrained(found.folder, trust_remote_code=False),
+            config=AutoConfig.from_pretrained(found.folder, trust_remote_code=trusted),
             dtype=torch.float32,
             output_loading_info=True,
-            trust_remote_code=False,
+            trust_remote_code=trusted,
             ignore_mismatched_sizes=adapter,  # the base model may have another head, which the adapter replaces
         )
     if adapter:

@@ -20,17 +20,23 @@ DEFAULT_LENGTH = 512
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model's folder, its config.json, and facts of its training: text columns (None: not known) and length."""
+    """A model's folder, its config.json, and facts of its training: text columns (None: not known) and length.
+
+    `trust_remote_code` says whether code of the folder may run.
+    """
 
     name: str
     folder: Path
     config: dict[str, Any]
     columns: tuple[str, ...] | None
     max_length: int
+    trust_remote_code: bool = False
 
 
-def find_model(name: str, max_length: int | None = None) -> FoundModel:
+def find_model(name: str, max_length: int | None = None, trust_remote_code: bool = False) -> FoundModel:
     """Find a model by the name that the user gave; `max_length` in tokens replaces the run's or the model's own.
+
+    `trust_remote_code` is the caller's word alone: a run folder cannot trust itself.
 
     Raises:
         ConfigError: there is no such model, a run folder without a trained one, or a length that it cannot take.
@@ -40,7 +46,8 @@ def find_model(name: str, max_length: int | None = None) -> FoundModel:
     folder = run_folder / MODEL if run_folder is not None else _model_folder(name, path)
     config = model_config(folder)
     columns, length = _of_training(run_folder, folder)
-    found = FoundModel(name, folder, config, columns, max_length or length or _usual_length(folder, config))
+    length = max_length or length or _usual_length(folder, config)
+    found = FoundModel(name, folder, config, columns, length, trust_remote_code)
     longest = longest_sequence(config)
     if longest is not None and found.max_length > longest:
         raise ConfigError(

@@ -96,11 +96,17 @@ def table_keys(run_file: str, value: object) -> TableKeys:
         if key not in known
     )
     try:
-        return typed(TableKeys, dict(value))
+        keys = typed(TableKeys, dict(value))
     except ValueError as error:
         raise ConfigError(
             f'{run_file!r}: table.{error}: write models and tasks as lists of texts, and seeds as "1..5" or [1, 2].'
         ) from error
+    ConfigError.raise_if(
+        f"{run_file!r}: table.{key}={keys[key]!r} names nothing: name one or more, or leave the key out."
+        for key in ("models", "tasks", "seeds")
+        if key in keys and not keys[key]
+    )
+    return keys
 
 
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftsys.config import identity_parts
-from ftsys.errors import BAD_INPUT, RunFolderError
+from ftsys.errors import BAD_INPUT, DamagedError, RunFolderError
 from ftsys.files import atomic_write_json
 from ftsys.lease import seems_held
 from ftsys.run_folder.attempts import highest_attempt
@@ -50,17 +50,22 @@ def lease_base(cell: Cell) -> Path:
 
 
 def check_folders(cells: Sequence[Cell]) -> None:
-    """Raise RunFolderError that names every cell whose folder holds a run of other settings, or cannot be read."""
-    wrong = []
+    """Raise RunFolderError that names every cell whose folder holds a run of other settings, or cannot be read.
+
+    It is a DamagedError where all of them only have damaged files.
+    """
+    wrong: list[RunFolderError] = []
     for cell in cells:
         try:
             claim_run_folder(cell.folder, identity_parts(cell.run), False, rank=_CHECK_ONLY)
             failures_of(cell.folder)
         except RunFolderError as error:
-            wrong.append(str(error).replace(" with --overwrite", ", without this folder"))
+            wrong.append(error)
     if wrong:
+        told = [str(error).replace(" with --overwrite", ", without this folder") for error in wrong[:5]]
         more = [f"(and {len(wrong) - 5} more folders)"] if len(wrong) > 5 else []
-        raise RunFolderError("\n".join([*wrong[:5], *more]))
+        kind = DamagedError if all(isinstance(error, DamagedError) for error in wrong) else RunFolderError
+        raise kind("\n".join([*told, *more]))
 
 
 def state_of(cell: Cell, ours: bool = False) -> CellState:
@@ -101,14 +106,14 @@ def note_failure(folder: Path, exit_status: int) -> None:
 
 
 def failures_of(folder: Path) -> dict[str, int]:
-    """Return the exit status of each failed attempt, by its number as text. Raises RunFolderError."""
+    """Return the exit status of each failed attempt, by its number as text. Raises DamagedError."""
     path = folder / FAILURES
     try:
         return typed(dict[str, int], json_object(path.read_bytes()))
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise RunFolderError(f"{str(path)!r} is damaged ({error}). Remove it: its cell is then tried again.") from error
+        raise DamagedError(f"{str(path)!r} is damaged ({error}). Remove it: its cell is then tried again.") from error
 
 
 def forget_failures(cell: Cell) -> None:

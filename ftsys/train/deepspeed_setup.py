@@ -138,14 +138,13 @@ def compile_locks() -> list[CompileLock]:
 def _in_extensions(pattern: str) -> Iterator[Path]:
     """Yield the paths that match `pattern` below the folder of one build, such as py311_cpu.
 
-    The folder is that of torch.utils.cpp_extension, which would create it and import setuptools.
+    The folder is that of torch.utils.cpp_extension on Linux, which itself would create it and import setuptools.
     """
-    from torch._appdirs import user_cache_dir
-
     own = os.environ.get("TORCH_EXTENSIONS_DIR")
     if own:
         return Path(own).glob(pattern)
-    return Path(user_cache_dir(appname="torch_extensions")).glob(f"*/{pattern}")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return (cache / "torch_extensions").glob(f"*/{pattern}")
 
 
 def _holders(paths: set[str]) -> dict[str, int]:

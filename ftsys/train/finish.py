@@ -20,6 +20,7 @@ from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import compute, predictions_from_logits
 from ftsys.model_files.config import ADAPTED_CONFIG
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
+from ftsys.model_files.remote_code import code_files
 from ftsys.run_folder.environment import commit, versions
 from ftsys.run_folder.layout import ADAPTER, MODEL, MODEL_CARD, TRAINER_STATE, predictions_file
 from ftsys.run_folder.model_card import model_card
@@ -27,6 +28,7 @@ from ftsys.run_folder.predictions import scores_of, write_predictions, write_sub
 from ftsys.run_folder.report_facts import RankFacts, write_rank_facts
 from ftsys.run_folder.results import write_results
 from ftsys.tasks import Task
+from ftsys.train.callbacks.energy import summed
 from ftsys.train.callbacks.matmul_samples import MatmulSamples, share_of_peak
 from ftsys.train.checkpoint.files import write_safetensors
 from ftsys.train.checkpoint.state_dict import FullState, export_state
@@ -39,7 +41,6 @@ from ftsys.train.trainer.training_step import parameters_outside_embeddings
 
 FINAL_SAMPLES = 3
 """Samples of the matrix-product rate after the training."""
-"""Type of the factors of a matrix product, by a plan's precision."""
 
 
 def finish(session: Session) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def finish(session: Session) -> dict[str, Any]:
     _save_model(session)
     for _ in range(FINAL_SAMPLES):
         session.matmul_samples.add(session.trainer.args.device)
-    results = _results(session, metrics) | {"evaluation_speed": speed}
+    energy = summed(all_gather_object(session.energy.reading))
+    results = _results(session, metrics) | {"evaluation_speed": speed, "energy": energy}
     ranks = all_gather_object(_facts_of_rank(session))
     decided_by_rank_0(lambda: _write(session, results, ranks))
     return results
@@ -256,8 +258,9 @@ def _facts_of_rank(session: Session) -> RankFacts:
 
 def _write(session: Session, results: dict[str, Any], ranks: list[RankFacts]) -> None:
     source, model_folder = model_folder_of(session.run), session.folder / MODEL
+    code = code_files(source) if session.run.model.trust_remote_code else ()
     with storage_errors(model_folder):
-        for name in TOKENIZER_FILES:
+        for name in (*TOKENIZER_FILES, *code):
             if (source / name).is_file():
                 shutil.copyfile(source / name, model_folder / name)
     atomic_write_text(model_folder / MODEL_CARD, model_card(results, session.run, session.task))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ftsys.errors import ConfigError
 from ftsys.model_files.config import model_config
@@ -70,7 +70,7 @@ def _output_layer(model: PreTrainedModel, outputs: int) -> tuple[str, nn.Linear 
 
 def _make_anew(model: PreTrainedModel) -> list[str]:
     """Initialize all weights of the head, by torch's current seed, as for a model without one; returns their names."""
-    new = AutoModelForSequenceClassification.from_config(model.config).state_dict()
+    new = type(model)(model.config).state_dict()
     with torch.no_grad():
         for name in _head_weights(model):
             model.state_dict()[name].copy_(new[name])

@@ -55,7 +55,7 @@ def _use(run: RunConfig, output: Path | None) -> int:
     if output is not None:
         check_replaceable(output, store, names, "write them elsewhere, with --output FOLDER")
     with tempfile.TemporaryDirectory() as scratch:
-        model, _ = load_model(model_folder, task, run.train.seed)
+        model, _ = load_model(model_folder, task, run.train.seed, trust_remote_code=run.model.trust_remote_code)
         found = predict_splits(run, task, model, store, names, scratch, output)
     if is_main_rank():
         _print_metrics(f"{task.name}, model in {model_folder}", found, output)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ftsys.config import RunConfig
+from ftsys.data.bundle import model_folder_of
 from ftsys.data.class_weights import class_weights
 from ftsys.data.store.reader import Store, StoreSplit
 from ftsys.errors import ConfigError, DataError
@@ -42,9 +43,17 @@ def check_before_claim(run: RunConfig, task: Task, store: Store) -> list[str]:
     _check_labels(split, task)
     class_weights(run.train.class_weights, task, split)
     _check_peft(run)
+    _check_classifier(run)
     # The plan itself is made once the model is loaded: this one only finds settings that cannot work here.
     make_plan(run, this_machine(os.environ), train_rows=len(split), deepspeed_json=user_json_of(run))
     return [*_doubtful_rows(store, task), *_disk_space(run)]
+
+
+def _check_classifier(run: RunConfig) -> None:
+    """Raise ConfigError for a model without a sequence classifier, or with one in code that is not trusted."""
+    from ftsys.models.families import check_has_classifier
+
+    check_has_classifier(model_folder_of(run), run.model.trust_remote_code)
 
 
 def _check_peft(run: RunConfig) -> None:

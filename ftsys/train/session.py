@@ -33,6 +33,7 @@ from ftsys.run_folder.layout import CHECKPOINTS, DEEPSPEED, ENVIRONMENT, PLAN, R
 from ftsys.run_folder.report_facts import DataFacts, write_data_facts
 from ftsys.tasks import Task
 from ftsys.train.callbacks.early_stopping import EarlyStop
+from ftsys.train.callbacks.energy import EnergyMeter
 from ftsys.train.callbacks.graceful_stop import GracefulStop
 from ftsys.train.callbacks.matmul_samples import MatmulSamples
 from ftsys.train.callbacks.metrics import MetricsLog
@@ -90,6 +91,7 @@ class Session:
     fresh: list[str]
     """Names of weights that were not pre-trained."""
     matmul_samples: MatmulSamples
+    energy: EnergyMeter
     originals: dict[str, Tensor]
     """Frozen weights in float32, by name, on the first rank: those of the model may be rounded while it is trained."""
     timing: dict[str, float] = field(default_factory=dict)
@@ -116,7 +118,7 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     """
     quiet_libraries()
     folder, train_split = watchdog.status_writer.folder, store.splits[str(task.train_split)]
-    model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head)
+    model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head, run.model.trust_remote_code)
     shape = trained_shape(known_shape(model.config.to_dict(), task.num_outputs), run)
     choose_trained(model, run, fresh)
     originals, packed = frozen_weights(model) if is_main_rank() else {}, why_not_packable(model) is None
@@ -130,14 +132,14 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     stopping, progress = GracefulStop(watchdog.interruption), ProgressCallback()
     hooks = run_hooks(stopping, progress)
     checkpointer = RunFolderCheckpointer(_attempt(run, plan, claim, folder), hooks)
-    samples = MatmulSamples(COMPUTED_IN[plan.precision])
-    callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress, samples]
+    samples, energy = MatmulSamples(COMPUTED_IN[plan.precision]), EnergyMeter()
+    callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress, samples, energy]
     callbacks += [EarlyStop.of(run.train.early_stopping)] if run.train.early_stopping else []
     trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks, run.train.class_weights)
     watchdog.begin(arguments.process_index, arguments.world_size)
     packed = trainer.parts.packing.view is not None
     smaller = partial(plan_with_micro_tokens, run, train_split, packed=packed, model=shape)
-    parts = (trainer, checkpointer, stopping, progress, folder, fresh, samples, originals)
+    parts = (trainer, checkpointer, stopping, progress, folder, fresh, samples, energy, originals)
     return Session(run, task, store, claim, plan, smaller, *parts)
 
 

@@ -12,8 +12,8 @@ from ftsys.config import EngineSection, RunConfig, best_metric
 from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, compute, predictions_from_logits
-from ftsys.model_files.config import model_config
 from ftsys.model_files.load_errors import model_load_errors
+from ftsys.model_files.remote_code import loading_code
 from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Kind, Task
 from ftsys.train.head import fit_head
@@ -169,20 +169,23 @@ def _greater_is_better(name: str) -> bool:
     return bool(found) and METRICS[max(found, key=len)].greater_is_better
 
 
-def load_model(folder: Path, task: Task, seed: int, head: str = "auto") -> tuple[PreTrainedModel, list[str]]:
+def load_model(
+    folder: Path, task: Task, seed: int, head: str = "auto", trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, list[str]]:
     """Return the pre-trained encoder with the task's head, in float32, and the names of freshly initialised weights.
 
-    A new head's weights depend on `seed` alone, so every rank makes the same. `head` is `model.head` of the run file.
+    A new head's weights depend on `seed` alone, so every rank makes the same. `head` and
+    `trust_remote_code` are those of the run file's section [model].
 
     Raises:
         ConfigError: the model's type has no sequence classifier, transformers cannot load the folder, or its head was
             trained for other classes.
     """
-    check_has_classifier(model_config(folder).get("model_type"))
+    check_has_classifier(folder, trust_remote_code)
     set_seed(seed)
     names = dict(enumerate(task.labels)) if task.labels else {0: "score"}
     weights = base_folder(folder) if is_adapter(folder) else folder
-    with model_load_errors(weights):
+    with model_load_errors(weights), loading_code(trust_remote_code):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             weights,
             num_labels=task.num_outputs,
@@ -191,7 +194,7 @@ def load_model(folder: Path, task: Task, seed: int, head: str = "auto") -> tuple
             problem_type=PROBLEM_TYPES[task.kind],
             dtype=torch.float32,
             output_loading_info=True,
-            trust_remote_code=False,
+            trust_remote_code=trust_remote_code,
             ignore_mismatched_sizes=True,
         )
     _refuse_without_weights(weights, model, set(info["missing_keys"]))

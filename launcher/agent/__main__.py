@@ -17,11 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from ftsys.cpus.usable import usable_cores
 from ftsys.errors import STOPPED_EARLY, LaunchError
 from launcher.agent.process_tree import adopt_orphans, kill_children, signal_at_parent_exit
 from launcher.agent.rank_links import RankLinks
 from launcher.command_lines import LaunchSpec, launcher_command
-from launcher.host.cpu_affinity import CoreAssignment, assign_cores, thread_environment, usable_cores
+from launcher.host.cpu_affinity import CoreAssignment, assign_cores, thread_environment
 from launcher.host.preflight import check_machine, rendezvous_port
 from launcher.host.rank_environment import CPU_ENVIRONMENT, interface_environment
 from launcher.log_files import title_line
@@ -168,7 +169,7 @@ class Agent:
         if self._launcher is None:
             self._finished = True
         if order["now"]:
-            self._set_limits(0.0, 0.0)
+            self._set_limits(NEVER, 0.0)  # a rank that ended by an interrupt would count as one that has stopped
         else:
             self._set_limits(AGENT_INTERRUPT_SECONDS, AGENT_KILL_SECONDS)
 

@@ -1,5 +1,6 @@
 """Runs all checks of the doctor, in the order in which their findings are shown. Pure."""
 
+from launcher.doctor.cpus import cpus
 from launcher.doctor.devices import gpus, kernels, plan
 from launcher.doctor.facts import ClusterFacts
 from launcher.doctor.files import disk, folders, inputs, locks
@@ -14,6 +15,7 @@ CHECKS = (
     packages,
     sources,
     gpus,
+    cpus,
     nccl_settings,
     kernels,
     plan,

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ftsys.config import load_run
 from ftsys.console.printer import complain, show
+from ftsys.cpus.usable import usable_cores
 from ftsys.errors import BAD_INPUT, FtsysError, LaunchError
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.status import exit_of_this_start
-from launcher.host.cpu_affinity import assign_cores, usable_cores
+from launcher.host.cpu_affinity import assign_cores
 from launcher.host.network_interface import interface_towards
 from launcher.host.ports import ephemeral_ports, free_port
 from launcher.planner.world import torch_is_for_cpus

@@ -8,7 +8,7 @@ import torch
 from ftsys.distributed import (
     MaxOverRanks,
     all_gather_object,
-    all_gather_rows,
+    all_gather_pieces,
     any_rank,
     broadcast_object,
     collective_device,
@@ -27,14 +27,16 @@ def collectives() -> dict[str, Any]:
         "gathered": all_gather_object(rank()),
         "max": MaxOverRanks(10 * rank(), CPU).wait(),
         "any": (any_rank(rank() == world_size() - 1, CPU), any_rank(False, CPU)),
-        "rows": all_gather_rows(rows).tolist(),
+        "rows": [piece.tolist() for piece in all_gather_pieces(rows, most=1)],
+        "no rows": [piece.tolist() for piece in all_gather_pieces(rows[:0], most=1)],
         "device": collective_device().type,
     }
 
 
 def test_without_a_process_group_there_is_one_rank() -> None:
     assert collectives() == {
-        "broadcast": "rank 0", "gathered": [0], "max": 0, "any": (True, False), "rows": [], "device": "cpu",
+        "broadcast": "rank 0", "gathered": [0], "max": 0, "any": (True, False), "rows": [[]], "no rows": [[]],
+        "device": "cpu",
     }  # fmt: skip
 
 
@@ -44,7 +46,8 @@ def test_all_ranks_get_the_same(world: Callable[[int], World]) -> None:
         "gathered": [0, 1, 2],
         "max": 20,
         "any": (True, False),
-        "rows": [[1.0, 1.0], [2.0, 2.0], [2.0, 2.0]],
+        "rows": [[[1.0, 1.0], [2.0, 2.0]], [[2.0, 2.0]]],
+        "no rows": [[]],
         "device": "cpu",
     }
     assert world(3).run(collectives) == [expected] * 3

@@ -8,7 +8,6 @@ on its next use, so one broken test spoils no other.
 import contextlib
 import faulthandler
 import gc
-import multiprocessing
 import os
 import pickle
 import signal
@@ -22,6 +21,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tests.fork_server import fork_server, write_to
+
 START_SECONDS = 120.0
 COLLECTIVE_SECONDS = 60.0
 GRACE_SECONDS = 3.0
@@ -33,7 +34,7 @@ class WorldError(AssertionError):
 
 
 class World:
-    """`size` spawned gloo ranks on this machine, started on first use and kept until `close`."""
+    """`size` forked gloo ranks on this machine, started on first use and kept until `close`."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -125,9 +126,9 @@ class _Rank:
     def __init__(self, index: int, size: int, port: int, folder: Path) -> None:
         self.index = index
         self._log = folder / f"rank-{index}.log"
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(
+        server = fork_server()
+        self.connection, theirs = server.Pipe()
+        self._process: BaseProcess = server.Process(
             target=_serve, args=(index, size, port, theirs, str(self._log)), daemon=True
         )
         self._process.start()
@@ -182,9 +183,7 @@ def _serve(rank: int, size: int, port: int, connection: Connection, log: str) ->
 
 
 def _redirect_output(log: str) -> None:
-    stream = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    for descriptor in (1, 2):
-        os.dup2(stream, descriptor)
+    write_to([Path(log)])
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
 

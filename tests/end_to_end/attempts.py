@@ -4,7 +4,6 @@ Each rank is `ftsys train` in a process of its own, forked from a server that ha
 other as under torchrun, by environment variables. Signals, deaths and exit statuses are the operating system's own.
 """
 
-import multiprocessing
 import os
 import shutil
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 from transformers import BertConfig, BertForSequenceClassification
 
 from ftsys.model_files.folder import TOKENIZER_FILES
+from tests.fork_server import fork_server, write_to
 
 RUN_FILE = """
 output_dir = "run"
@@ -43,13 +43,6 @@ LIFE_SECONDS = 120.0
 
 Prepare = Callable[[int, str], None]
 """Called in a rank before its command, with the rank and its argument: a test may slow or mark what it waits for."""
-
-_context = multiprocessing.get_context("forkserver")
-
-
-def warm_up() -> None:
-    """Have the server import everything; it lives as long as this process."""
-    _context.set_forkserver_preload(["tests.end_to_end.preloaded"])
 
 
 def make_project(folder: Path, minilm: Path, run_file: str = RUN_FILE) -> Path:
@@ -105,7 +98,9 @@ def start(
         if ranks > 1:  # one process alone has no launcher
             world |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
             world |= {"LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        processes.append(_context.Process(target=_be_a_rank, args=(folder, rank, world, [*command, *words], prepare)))
+        processes.append(
+            fork_server().Process(target=_be_a_rank, args=(folder, rank, world, [*command, *words], prepare))
+        )
     for process in processes:
         process.start()
     return Attempt(processes, folder)
@@ -114,9 +109,7 @@ def start(
 def _be_a_rank(
     folder: Path, rank: int, world: dict[str, str], words: list[str], prepare: tuple[Prepare, str] | None
 ) -> None:
-    log = os.open(folder / f"rank-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    write_to([folder / f"rank-{rank}.log"])
     os.chdir(folder)
     os.environ.update(world)
     if prepare is not None:

@@ -5,8 +5,11 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from tests.fork_server import be_ftsys, fork_server
 
 SECONDS = 400
 PYTHON = str(Path(sys.executable).parent)
@@ -55,12 +58,29 @@ def call(*words: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProc
 
 
 def ftsys(*words: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """`ftsys WORDS` in one process."""
-    return call(sys.executable, "-m", "ftsys", *words, cwd=cwd, **more)
+    """`ftsys WORDS` in one process, which is forked from one that has imported everything.
+
+    With variables in `more` it is a new interpreter, because libraries read variables while they are imported.
+    """
+    if more:
+        return call(sys.executable, "-m", "ftsys", *words, cwd=cwd, **more)
+    given = [str(word) for word in words]
+    with tempfile.TemporaryDirectory() as scratch:
+        outputs = [Path(scratch, name) for name in ("stdout", "stderr")]
+        process = fork_server().Process(target=be_ftsys, args=(given, cwd, environment(), outputs))
+        process.start()
+        process.join(SECONDS)
+        process.kill()  # nothing if it has ended
+        process.join()
+        assert process.exitcode is not None
+        out, err = (path.read_text() if path.exists() else "" for path in outputs)
+    return subprocess.CompletedProcess(["ftsys", *given], process.exitcode, out, err)
 
 
-def write_run_file(folder: Path, text: str = RUN_FILE) -> Path:
+def write_run_file(folder: Path, text: str = RUN_FILE, model: str | Path = "bundled") -> Path:
+    """Write run.toml on another model than the bundled one where one is named, and return its path."""
     path = folder / "run.toml"
+    text = text.replace('name = "bundled"', f'name = "{model}"')
     path.write_text(f'output_dir = "{folder / "run"}"\n{text}')
     return path
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.end_to_end.attempts import copy_project, finish, make_project, start, warm_up
+from tests.end_to_end.attempts import copy_project, finish, make_project, start
 
 RANKS = 2
 LEAVE_SECONDS, LAUNCHER_SECONDS = 15.0, 5.0
@@ -106,7 +106,6 @@ def main() -> None:
     from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
     from ftsys.model_files.folder import resolve_model_folder
 
-    warm_up()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault("FTSYS_CACHE", f"{scratch}/cache")
         project = make_project(Path(scratch) / "project", resolve_model_folder("bundled"))

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.attempts import copy_project, finish, make_project, start, warm_up
+from tests.end_to_end.attempts import copy_project, finish, make_project, start
 
 WORDS = tuple(
     """--train.keep_best loss --train.early_stopping.metric loss --train.early_stopping.patience 3
@@ -44,7 +44,6 @@ def outcome(folder: Path) -> tuple[Any, ...]:
 
 
 def test_interrupted_runs_end_with_the_same_best_model(tmp_path: Path, minilm_folder: Path) -> None:
-    warm_up()
     project = make_project(tmp_path / "project", minilm_folder)
     weights = finish(project, RANKS, WORDS)
     best, steps, _ = outcome(project)

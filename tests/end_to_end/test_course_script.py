@@ -131,9 +131,9 @@ def run_script(folder: Path, caches: Path, model: Path, *launcher: str, batch: s
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, caches: Path, minilm_folder: Path) -> dict[str, Any]:
+def alone(tmp_path_factory: pytest.TempPathFactory, caches: Path, tiny_model: Path) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("alone")
-    return run_script(folder, caches, minilm_folder, f"{PYTHON}/python") | {"folder": folder}
+    return run_script(folder, caches, tiny_model, f"{PYTHON}/python") | {"folder": folder}
 
 
 def test_the_script_runs_as_it_is(alone: dict[str, Any]) -> None:
@@ -154,14 +154,14 @@ def test_old_names_are_warned_of_once(alone: dict[str, Any]) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
 def test_two_ranks_learn_the_same(
-    launcher: str, alone: dict[str, Any], caches: Path, minilm_folder: Path, tmp_path: Path
+    launcher: str, alone: dict[str, Any], caches: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     """The same examples in a step: four a rank in place of eight. Dropout is on."""
     words = {
         "torchrun": ["torchrun", "--nproc-per-node", "2", "--master-port", free_port()],
         "deepspeed": ["deepspeed", "--num_gpus", "2", "--master_port", free_port()],
     }[launcher]
-    found = run_script(tmp_path, caches, minilm_folder, *words, batch=", per_device_train_batch_size=4")
+    found = run_script(tmp_path, caches, tiny_model, *words, batch=", per_device_train_batch_size=4")
     assert found["stdout"].count("(408, 2) (408,)") == 2
     assert found["reasons"] == []
     names = ("eval_loss", "eval_accuracy", "eval_f1", "grad_norm", "step")

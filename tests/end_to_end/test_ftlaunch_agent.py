@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from launcher.command_lines import LaunchSpec
 from launcher.protocol import Message, ReportReader, encode_order
 from tests.fake_ranks import doubles, processes_of
+
+SECONDS = 60
 
 
 class Agent:
@@ -71,15 +74,18 @@ def test_orders_and_reports(agent: Agent) -> None:
     agent.start()
     agent.tell("leave", now=True)
     assert agent.hear("agent_exit")["reason"] == ""
-    assert agent.process.wait(10) == 0
+    assert agent.process.wait(SECONDS) == 0
 
 
 def test_an_agent_that_hears_nothing_stops_its_ranks(agent: Agent, tmp_path: Path) -> None:
     agent.preflight(silence=2.0)
     agent.start()
+    while not (tmp_path / "sign-0").exists():
+        agent.tell("heartbeat")
+        time.sleep(0.1)
     assert agent.hear("rank_exit")["status"] == -15
     assert agent.hear("agent_exit")["ranks"] == 1
-    assert agent.process.wait(10) == 0
+    assert agent.process.wait(SECONDS) == 0
     assert processes_of(tmp_path) == []
 
 
@@ -88,10 +94,11 @@ def test_an_agent_that_is_killed_takes_its_ranks_along(agent: Agent, tmp_path: P
     agent.start()
     while not (tmp_path / "sign-0").exists():
         assert agent.process.poll() is None
+        time.sleep(0.02)
     agent.process.kill()
     agent.process.wait()
     while processes_of(tmp_path):
-        pass
+        time.sleep(0.05)
 
 
 def test_a_log_that_cannot_be_written(agent: Agent, tmp_path: Path) -> None:
@@ -99,7 +106,7 @@ def test_a_log_that_cannot_be_written(agent: Agent, tmp_path: Path) -> None:
     agent.preflight()
     agent.start()
     assert "torchrun could not be started: [Errno" in agent.hear("agent_exit")["reason"]
-    assert agent.process.wait(10) == 0
+    assert agent.process.wait(SECONDS) == 0
 
 
 @pytest.mark.parametrize(

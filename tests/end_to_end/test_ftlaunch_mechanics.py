@@ -161,7 +161,11 @@ def test_a_second_ctrl_c_ends_ranks_that_do_not_leave(tmp_path: Path) -> None:
     launched.send(signal.SIGINT)
     time.sleep(1.5)
     assert launched.process.poll() is None
-    launched.send(signal.SIGINT)
+    for _ in range(60):  # one that comes soon after the first counts as the same: how soon, depends on the load
+        launched.send(signal.SIGINT)
+        time.sleep(0.5)
+        if launched.process.poll() is not None:
+            break
     status, _, err = launched.end()
     assert status == 1
     assert "second Ctrl-C: killing the ranks" in err
@@ -172,7 +176,7 @@ def test_nothing_outlives_ftlaunch(tmp_path: Path) -> None:
     launched = launch(tmp_path, SAVES)
     launched.wait_for(both_signed)
     launched.send(signal.SIGKILL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while processes_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_of(tmp_path) == []

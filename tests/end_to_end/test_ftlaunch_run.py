@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import RUN_FILE, call, environment, free_port, losses, read_json, write_run_file
+from tests.end_to_end.commands import call, environment, free_port, losses, read_json, write_run_file
 
 RUN = [sys.executable, "-m", "launcher", "run", "run.toml", "--gpus-per-node", "2", "--cpu"]
 LONG = [
@@ -21,13 +21,16 @@ LONG = [
     "20",
     "--batch.global_size",
     "8",
+    "--data.first_rows",
+    "{validation = 16}",
 ]
+"""On the bundled model a step is slow enough to be hit."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("ftlaunch")
-    write_run_file(folder, RUN_FILE)
+    write_run_file(folder, model=tiny_model)
     return folder
 
 
@@ -84,7 +87,7 @@ def ranks_of(folder: Path) -> dict[int, int]:
 
 
 def test_a_killed_rank_then_a_stop_then_the_end(tmp_path: Path, minilm_folder: Path) -> None:
-    write_run_file(tmp_path, RUN_FILE)
+    write_run_file(tmp_path)
     process = start(tmp_path)
     os.kill(ranks_of(tmp_path)[1], signal.SIGKILL)
     _, err = process.communicate(timeout=100)
@@ -115,7 +118,7 @@ def test_a_killed_rank_then_a_stop_then_the_end(tmp_path: Path, minilm_folder: P
 
 
 def test_what_only_a_rank_finds_wrong_is_said_once(tmp_path: Path) -> None:
-    write_run_file(tmp_path, RUN_FILE)
+    write_run_file(tmp_path)
     ended = call(*RUN, "--model.name", str(tmp_path / "no-such-model"), cwd=tmp_path)
     assert ended.returncode == 2
     assert ended.stderr.count("error: model") == 1

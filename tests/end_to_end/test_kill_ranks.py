@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.attempts import finish, make_project, warm_up
+from tests.end_to_end.attempts import finish, make_project
 from tests.end_to_end.kill_ranks import kill_until
 
 LONG = [pytest.mark.long, pytest.mark.timeout(7200)]
@@ -21,7 +21,6 @@ ZERO_2 = ("--engine.zero_stage", "2")
 def test_killed_runs_end_with_the_same_weights(
     tmp_path: Path, minilm_folder: Path, count: int, words: tuple[str, ...]
 ) -> None:
-    warm_up()
     seed = int(os.environ.get("FTSYS_KILL_SEED", "0"))
     tally = kill_until(count, make_project(tmp_path / "project", minilm_folder), seed, words)
     assert tally.kills == count
@@ -29,7 +28,6 @@ def test_killed_runs_end_with_the_same_weights(
 
 def test_a_run_killed_after_its_last_checkpoint_takes_no_step_more(tmp_path: Path, minilm_folder: Path) -> None:
     """The last of `max_steps` lies within an epoch: transformers' own Trainer would take a thirteenth step."""
-    warm_up()
     project = make_project(tmp_path / "project", minilm_folder)
     weights = finish(project, 1)
     for name in ("status.json", "results.json"):

@@ -27,12 +27,12 @@ def launch(launcher: str, run_file: Path) -> list[str | Path]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> dict[str, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Path]:
     """The run folder of each launcher; every command must end with 0."""
     folders = {}
     for launcher in ("torchrun", "deepspeed", "accelerate"):
         folder = tmp_path_factory.mktemp(launcher)
-        ended = call(*launch(launcher, write_run_file(folder)), cwd=folder, DS_ACCELERATOR="cpu")
+        ended = call(*launch(launcher, write_run_file(folder, model=tiny_model)), cwd=folder, DS_ACCELERATOR="cpu")
         assert ended.returncode == 0, f"{launcher}:\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}"
         assert "results.json" in ended.stdout
         folders[launcher] = folder / "run"
@@ -69,8 +69,8 @@ def test_each_says_what_it_ran(runs: dict[str, Path]) -> None:
         assert (status["state"], status["exit"]) == ("done", 0)
 
 
-def test_more_ranks_than_examples_in_a_step_is_said_once(tmp_path: Path, minilm_folder: Path) -> None:
-    run_file = write_run_file(tmp_path)
+def test_more_ranks_than_examples_in_a_step_is_said_once(tmp_path: Path, tiny_model: Path) -> None:
+    run_file = write_run_file(tmp_path, model=tiny_model)
     ended = call(*launch("torchrun", run_file), "--batch.global_size", "1", cwd=tmp_path)
     assert ended.returncode != 0
     assert ended.stderr.count("error: batch.global_size=1") == 1
@@ -79,10 +79,11 @@ def test_more_ranks_than_examples_in_a_step_is_said_once(tmp_path: Path, minilm_
     assert not (tmp_path / "run").exists()
 
 
-def test_ranks_leave_when_torchrun_is_killed_before_the_first_save(tmp_path: Path, minilm_folder: Path) -> None:
+def test_ranks_leave_when_torchrun_is_killed_before_the_first_save(tmp_path: Path, tiny_model: Path) -> None:
     """The ranks' key-value store dies with it: they cannot save, and must not wait for it."""
-    text = RUN_FILE.replace("max_steps = 5", "max_steps = 10000").replace("save_every = 5", 'save_every = "never"')
-    command = launch("torchrun", write_run_file(tmp_path, text.replace("eval_every = 5", 'eval_every = "never"')))
+    text = RUN_FILE.replace("max_steps = 5", "max_steps = 1000000").replace("save_every = 5", 'save_every = "never"')
+    text = text.replace("eval_every = 5", 'eval_every = "never"')
+    command = launch("torchrun", write_run_file(tmp_path, text, tiny_model))
     with (tmp_path / "out").open("wb") as out:
         torchrun = subprocess.Popen([str(word) for word in command], env=environment(), stdout=out, stderr=out)
     ranks = wait_until(lambda: training_ranks(torchrun.pid, tmp_path), seconds=120)

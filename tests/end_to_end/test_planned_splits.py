@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.attempts import RUN_FILE, copy_project, make_project, start, warm_up
+from tests.end_to_end.attempts import RUN_FILE, copy_project, make_project, start
 from tests.end_to_end.commands import losses, read_json
 
 SPLITS = {"1 x 2": (1, 320), "2 x 1": (2, 4096), "2 x 2": (2, 160)}
@@ -12,7 +12,6 @@ SPLITS = {"1 x 2": (1, 320), "2 x 1": (2, 4096), "2 x 2": (2, 160)}
 
 
 def test_the_planners_splits_give_the_same_losses(tmp_path: Path, minilm_folder: Path) -> None:
-    warm_up()
     project = make_project(tmp_path / "project", minilm_folder, RUN_FILE.replace("max_steps = 12", "max_steps = 50"))
     found = {}
     for name, (ranks, micro_tokens) in SPLITS.items():

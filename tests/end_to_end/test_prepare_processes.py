@@ -1,6 +1,5 @@
 """Several processes that want one store: one makes it, another takes over when it dies, a full disk leaves nothing."""
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -12,9 +11,8 @@ from typing import Any
 from ftsys.data.store.reader import verify_store
 from ftsys.errors import StorageError
 from ftsys.lease import LeaseTimes
+from tests.fork_server import fork_server
 from tests.unit.data.test_prepare import FakeSource, make
-
-SPAWN = multiprocessing.get_context("spawn")
 
 
 def one_of_many(root: str, folder: str, log: str, results: Any) -> None:
@@ -27,8 +25,8 @@ def one_of_many(root: str, folder: str, log: str, results: Any) -> None:
 
 
 def run_many(count: int, *arguments: str) -> tuple[list[Any], Any]:
-    results = SPAWN.Queue()
-    processes = [SPAWN.Process(target=one_of_many, args=(*arguments, results)) for _ in range(count)]
+    results = fork_server().Queue()
+    processes = [fork_server().Process(target=one_of_many, args=(*arguments, results)) for _ in range(count)]
     for process in processes:
         process.start()
     return processes, results
@@ -79,8 +77,8 @@ def small_files(root: str, folder: str, results: Any) -> None:
 
 
 def test_a_disk_that_takes_no_more_is_a_storage_error_that_leaves_nothing(tmp_path: Path, minilm_folder: Path) -> None:
-    results = SPAWN.Queue()
-    process = SPAWN.Process(target=small_files, args=(str(tmp_path), str(minilm_folder), results))
+    results = fork_server().Queue()
+    process = fork_server().Process(target=small_files, args=(str(tmp_path), str(minilm_folder), results))
     process.start()
     message = results.get(timeout=120)
     process.join()

@@ -14,10 +14,10 @@ from tests.end_to_end.commands import RUN_FILE, environment, ftsys, losses, read
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """A folder with run.toml and the finished run folder run/."""
     folder = tmp_path_factory.mktemp("finished")
-    ended = ftsys("train", write_run_file(folder), cwd=folder)
+    ended = ftsys("train", write_run_file(folder, model=tiny_model), cwd=folder)
     assert ended.returncode == 0, ended.stderr
     assert "freshly initialised" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -33,6 +33,8 @@ def test_the_run_folder_holds_what_the_contract_names(finished: Path) -> None:
     assert results["seed"] == 42
     assert results["throughput"]["padding_fraction"] < 0.02
     assert results["data"] == "synthetic"
+    energy = results["energy"]
+    assert (energy["joules"] is None) == bool(energy["not_told"])
     assert set(results["metrics"]["validation"]) == {"accuracy", "f1", "loss", "examples"}
     assert len(losses(run)) == 5
 
@@ -57,9 +59,9 @@ def test_plain_transformers_loads_the_model_with_the_same_logits(finished: Path)
     assert found["label"] == lines[1].split("\t")[1]
 
 
-def test_a_run_without_fast_imports_has_the_same_losses(finished: Path, tmp_path: Path) -> None:
+def test_a_run_without_fast_imports_has_the_same_losses(finished: Path, tmp_path: Path, tiny_model: Path) -> None:
     switches = {"FTSYS_FAST_IMPORT": "0", "PYTHONPROFILEIMPORTTIME": "1"}  # the latter lists imports on standard error
-    ended = ftsys("train", write_run_file(tmp_path), cwd=tmp_path, **switches)
+    ended = ftsys("train", write_run_file(tmp_path, model=tiny_model), cwd=tmp_path, **switches)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert "import time" in ended.stderr
     assert any(line.split("|")[-1].strip() == "datasets" for line in ended.stderr.splitlines())
@@ -128,14 +130,18 @@ def stopped(tmp_path: Path, run_file: Path, sign_of_life: str) -> str:
     return said
 
 
-def test_a_signal_before_training_ends_with_75(tmp_path: Path, minilm_folder: Path) -> None:
-    said = stopped(tmp_path, write_run_file(tmp_path), "owner.json")
+def test_a_signal_before_training_ends_with_75(tmp_path: Path, tiny_model: Path) -> None:
+    said = stopped(tmp_path, write_run_file(tmp_path, model=tiny_model), "status.json")
     assert "stopped by SIGTERM" in said
     assert not (tmp_path / "run/checkpoints").exists()
 
 
 def test_a_signal_ends_with_75_and_the_same_command_goes_on(tmp_path: Path, minilm_folder: Path) -> None:
-    run_file = write_run_file(tmp_path, RUN_FILE.replace("max_steps = 5", "max_steps = 30"))
+    """On the bundled model a step is slow enough to be hit."""
+    text = RUN_FILE.replace("max_steps = 5", "max_steps = 30").replace(
+        "[model]", "first_rows = {validation = 16}\n[model]"
+    )
+    run_file = write_run_file(tmp_path, text)
     stopped(tmp_path, run_file, "metrics.jsonl")
     again = ftsys("train", run_file, "--train.resume", "auto", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -148,11 +154,11 @@ def test_a_signal_ends_with_75_and_the_same_command_goes_on(tmp_path: Path, mini
     assert (status["state"], status["exit"], status["step"]) == ("done", 0, 30)
 
 
-def test_a_source_of_training_rows_alone_trains_without_evaluation(tmp_path: Path, minilm_folder: Path) -> None:
+def test_a_source_of_training_rows_alone_trains_without_evaluation(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "train.csv").write_text("text,label\n" + "a good day,up\na bad day,down\n" * 8)
     task = '[task]\nname = "mood"\ncolumns = ["text"]\nlabels = ["down", "up"]\n'
-    source = '[data]\nsource = {train = "train.csv"}\n[train]\nmax_steps = 2\n'
-    ended = ftsys("train", write_run_file(tmp_path, task + source), cwd=tmp_path)
+    source = '[data]\nsource = {train = "train.csv"}\n[model]\nname = "bundled"\n[train]\nmax_steps = 2\n'
+    ended = ftsys("train", write_run_file(tmp_path, task + source, tiny_model), cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "no split but the training split has labels" in ended.stdout
     assert read_json(tmp_path / "run/results.json")["metrics"] == {}

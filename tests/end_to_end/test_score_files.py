@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from ftsys.cli import main
-from tests.end_to_end.attempts import warm_up
 from tests.end_to_end.score_project import WINDOW, kill_once, make_score_project, scored, write_rows
 
 LONG = [pytest.mark.long, pytest.mark.timeout(7200)]
@@ -20,7 +19,6 @@ Predict = Callable[..., int]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
     """A tiny classifier and a file of 1,000 pairs."""
-    warm_up()
     return make_score_project(tmp_path_factory.mktemp("score"), minilm_folder, 1000)
 
 

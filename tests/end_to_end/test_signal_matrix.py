@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.attempts import copy_project, finish, make_project, start, warm_up
+from tests.end_to_end.attempts import copy_project, finish, make_project, start
 
 SIGNALS = ("TERM", "USR1", "INT")
 TARGETS = ("one", "all")
 PHASES = ("prepare", "first step", "train", "evaluate", "save")
 WORLDS = (2, 3)
-LEAVE_SECONDS, LINGER_SECONDS = 20.0, 0.5
+LEAVE_SECONDS, LINGER_SECONDS = 60.0, 0.5
 SHORT = {("TERM", "one", "prepare", 2), ("USR1", "all", "first step", 3), ("INT", "one", "train", 3)}
 SHORT |= {("TERM", "all", "evaluate", 2), ("USR1", "one", "save", 2)}
 """One case a row and a column; the other cases are long."""
@@ -59,7 +59,6 @@ def linger(rank: int, phase: str) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
-    warm_up()
     return make_project(tmp_path_factory.mktemp("signals") / "project", minilm_folder)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.attempts import _context, make_project, warm_up
+from tests.end_to_end.attempts import make_project
+from tests.fork_server import fork_server, write_to
 
 RUN_FILE = """
 output_dir = "table"
@@ -75,9 +76,7 @@ def _train(path: Path, log: int) -> None:
 
 
 def _be_a_table(folder: Path, cache: str) -> None:
-    log = os.open(folder / "table.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    write_to([folder / "table.log"])
     os.chdir(folder)
     os.environ.update({"OMP_NUM_THREADS": "1", "FTSYS_CACHE": cache})
     from ftsys.cli import main
@@ -88,7 +87,7 @@ def _be_a_table(folder: Path, cache: str) -> None:
 
 
 def start(folder: Path) -> Any:
-    process = _context.Process(target=_be_a_table, args=(folder, os.environ["FTSYS_CACHE"]))
+    process = fork_server().Process(target=_be_a_table, args=(folder, os.environ["FTSYS_CACHE"]))
     process.start()
     return process
 
@@ -123,7 +122,6 @@ def table(folder: Path) -> tuple[str, str, str, dict[str, Any]]:
 
 @pytest.mark.timeout(600)
 def test_killed_twice_it_gives_the_same_table(tmp_path: Path, minilm_folder: Path) -> None:
-    warm_up()
     undisturbed = write_project(tmp_path / "undisturbed", minilm_folder)
     killed = tmp_path / "killed"
     shutil.copytree(undisturbed, killed)

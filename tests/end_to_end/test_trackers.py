@@ -1,14 +1,12 @@
 """Tests that the trackers of report_to get the throughput fields of a run: their files are read back."""
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.attempts import RUN_FILE, make_project
+from tests.end_to_end.commands import ftsys
 
 FIELDS = ("real_tokens_per_s", "padding_fraction", "rank_imbalance", "memory_bytes")
 
@@ -17,15 +15,7 @@ def _train(folder: Path, minilm: Path, tracker: str, **environment: str) -> None
     """Train four steps that report to `tracker`."""
     text = RUN_FILE.replace("max_steps = 12", "max_steps = 4").replace("save_every = 2", 'save_every = "never"')
     make_project(folder, minilm, text + f'report_to = ["{tracker}"]\n')
-    ended = subprocess.run(
-        [sys.executable, "-m", "ftsys", "train", "run.toml"],
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    ended = ftsys("train", "run.toml", cwd=folder, **environment)
     assert ended.returncode == 0, ended.stderr[-3000:]
 
 

@@ -1,25 +1,7 @@
-"""Provides a tiny model with a real vocabulary, and small data sets of one's own."""
+"""Provides small data sets of one's own."""
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import pytest
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
-    """A BERT of width 16 with the bundled model's tokenizer: a run of some steps takes a second."""
-    import torch
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(minilm_folder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)
-    BertForSequenceClassification(config).bert.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def write_rows(path: Path, labels: Sequence[object]) -> None:

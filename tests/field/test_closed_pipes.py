@@ -59,8 +59,8 @@ def test_a_pipe_without_a_reader_changes_neither_status_nor_errors(
     assert both or b"BrokenPipe" not in said
 
 
-def test_training_goes_on_when_its_reader_leaves(tmp_path: Path) -> None:
-    run_file = write_run_file(tmp_path)
+def test_training_goes_on_when_its_reader_leaves(tmp_path: Path, tiny_model: Path) -> None:
+    run_file = write_run_file(tmp_path, model=tiny_model)
     process = start("ftsys", "train", run_file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None
     process.stdout.readline()
@@ -69,9 +69,9 @@ def test_training_goes_on_when_its_reader_leaves(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/results.json").read_text())["steps"] == 5
 
 
-def test_training_saves_when_its_terminal_is_closed(tmp_path: Path) -> None:
+def test_training_saves_when_its_terminal_is_closed(tmp_path: Path, tiny_model: Path) -> None:
     """A terminal that closes sends HUP, and every later write to it fails."""
-    run_file = write_run_file(tmp_path)
+    run_file = write_run_file(tmp_path, model=tiny_model)
     master, slave = pty.openpty()
     flags = ("--train.max_steps", "100000")
     process = start("ftsys", "train", run_file, *flags, stdin=slave, stdout=slave, stderr=slave)
@@ -87,8 +87,8 @@ def test_training_saves_when_its_terminal_is_closed(tmp_path: Path) -> None:
     assert list((tmp_path / "run/checkpoints").glob("step-*"))
 
 
-def test_nohup_outlives_its_terminal(tmp_path: Path) -> None:
-    run_file = write_run_file(tmp_path)
+def test_nohup_outlives_its_terminal(tmp_path: Path, tiny_model: Path) -> None:
+    run_file = write_run_file(tmp_path, model=tiny_model)
     command = ["nohup", sys.executable, "-m", "ftsys", "train", str(run_file)]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)

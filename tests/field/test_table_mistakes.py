@@ -1,14 +1,20 @@
 """Tables as people first write them: each mistake is found before anything is trained, with status 2 or 77."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from ftsys.cli import main
+from ftsys.config import identity_parts
 from ftsys.errors import BAD_INPUT, FAILED, NOT_OURS
+from ftsys.run_folder.claim import claim_run_folder
 from ftsys.table import forecast
+from ftsys.table.cells import Cell, cells_of
 from ftsys.table.pool import run, slots, whole
 from ftsys.table.pool.slots import Slot
+from ftsys.table.spec import read_spec
+from ftsys.table.state import LOG
 
 RUN = """output_dir = "t"
 [task]
@@ -39,6 +45,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minilm_folder: Path
         (["--tasks", "cola", "rte", "sst2"], BAD_INPUT, "bundled, sst2: glue has no folder 'SST-2'"),
         (["--tasks", "all"], BAD_INPUT, "bundled, wnli: glue has no folder 'WNLI'"),
         (["--seeds", "5..1"], BAD_INPUT, "'5..1' is an empty range"),
+        (["--seeds", ","], BAD_INPUT, "seeds '' is no number and no range"),
+        (["--table.seeds", "[]"], BAD_INPUT, "table.seeds=[] names nothing"),
         (["--tasks", "cola", "cola"], BAD_INPUT, "two of the tasks have the name 'cola'"),
         (["--models", "no/such-model"], BAD_INPUT, "no/such-model"),
         (["--slots", "0"], BAD_INPUT, "--slots 0 is too small"),
@@ -67,6 +75,38 @@ def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     error = capsys.readouterr().err
     assert "bundled, cola: a run needs" in error
     assert "2 at a time do not fit into the 1.0 GiB of this machine: give --slots 1" in error
+
+
+HALF = '{"task": "cola", "metrics": {"valid'
+
+
+@pytest.mark.parametrize("name", ["results.json", "failures.json"])
+def test_a_half_written_run_folder(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A disk that was full, or a copy that was cut off. A killed run has no such file: it just goes on."""
+    (cell,) = cells_of(read_spec("run.toml", ()))
+    claim_run_folder(cell.folder, identity_parts(cell.run), False)
+    (cell.folder / name).write_text(HALF)
+    for arguments in ([], ["--dry-run"], ["--results"]):
+        assert main(["table", "run.toml", *arguments]) == BAD_INPUT
+        error = capsys.readouterr().err
+        assert f"error: 't/bundled/cola/seed-42/{name}' is damaged" in error
+        assert error.count("\n") == 1, error
+
+
+def test_predictions_of_a_finished_run_that_are_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    (cell,) = cells_of(read_spec("run.toml", ()))
+    claim_run_folder(cell.folder, identity_parts(cell.run), False)
+    metrics = {"validation": {"matthews_correlation": 0.5, "examples": 12}}
+    (cell.folder / "results.json").write_text(json.dumps({"task": "cola", "metrics": metrics, "attempt": 1}))
+    path = cell.folder / "predictions/validation.tsv"
+    for text, told in ((None, "is not there, though its run is finished"), ("index\tpredic", "is damaged")):
+        if text is not None:
+            path.parent.mkdir()
+            path.write_text(text)
+        assert main(["table", "run.toml"]) == BAD_INPUT
+        error = capsys.readouterr().err
+        assert f"error: 't/bundled/cola/seed-42/predictions/validation.tsv' {told}" in error
+        assert error.count("\n") == 1, error
 
 
 def test_slots_of_cpus_on_a_machine_with_gpus(
@@ -107,11 +147,6 @@ def test_failed_runs_are_shown_and_another_learning_rate_is_refused(
 
 
 def _fail(cell: object, slot: Slot) -> Failing:
-    from ftsys.config import identity_parts
-    from ftsys.run_folder.claim import claim_run_folder
-    from ftsys.table.cells import Cell
-    from ftsys.table.state import LOG
-
     assert isinstance(cell, Cell)
     claim_run_folder(cell.folder, identity_parts(cell.run), False)
     (cell.folder / LOG).parent.mkdir(exist_ok=True)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -155,7 +155,9 @@ LABEL_SETS = b'text,label\na,down;up\nb,01\nc,"[\'up\', ""down""]"\nd,"[1.0, 0]"
 TASK = Task(name="mood", columns=("text",), labels=("down", "up"), metrics=("accuracy",), train_split="train")
 
 
-PREDICTIONS = b"index\tprediction\tlabel\tscore_down\n0\tup\tdown\t0.4\n1\tdown\tdown\t0.6\n"
+MOODS = replace(TASK, labels=("down", "up;"), multi_label=True)
+LABELLED_SETS = b'index\tprediction\tlabel\tscore_down\tscore_up;\n0\t[]\t"[""up;""]"\t0.4\t0.1\n'
+PREDICTIONS = b"index\tprediction\tlabel\tscore_down\tscore_up\n0\tup\tdown\t0.4\t0.6\n1\tdown\tdown\t0.6\t0.4\n"
 TABLE = b"""output_dir = "t"
 [data]
 source = "glue"
@@ -262,6 +264,7 @@ def readers() -> Mapping[str, Reader]:
         "JSON lines": Reader("train.jsonl", rows, read_rows),
         "Parquet": Reader("train.parquet", parquet(), read_rows),
         "labelled predictions": Reader("validation.tsv", PREDICTIONS, lambda path: read_labelled(path, TASK)),
+        "predictions of several labels": Reader("p.tsv", LABELLED_SETS, lambda path: read_labelled(path, MOODS)),
         "table": Reader("run.toml", TABLE, lambda path: cells_of(read_spec(str(path), ()))),
         "failures of a cell": Reader(FAILURES, json_bytes({"1": -9, "2": 1}), lambda path: failures_of(path.parent)),
         "submission": Reader("submission.zip", submission(), check_submission),

@@ -1,4 +1,4 @@
-"""Tests the figures of the floor plan: on a made-up tree, and against the limits of this repository."""
+"""Tests the figures of the layout: on a made-up tree, and against the limits of this repository."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from tools.house import main
 
 # The most that each figure may be. A limit only goes down.
 LIMITS = {
-    "imports against the floor plan": 0,
-    "circles of files": 0,
+    "imports against the order": 0,
+    "cycles of files": 0,
     "files in the largest folder": 15,
     "docstrings of modules that open with a question": 0,
     "docstrings of classes and functions that open with a question": 0,
@@ -61,12 +61,12 @@ def test_sizes_and_folders_of_a_made_up_tree(figures: Figures) -> None:
 
 
 def test_an_upward_import_is_found_once(figures: Figures) -> None:
-    assert figures.against_the_plan == ["ftsys/config/__init__.py:3 config may not import ftsys.train.run"]
+    assert figures.against_the_order == ["ftsys/config/__init__.py:3 config may not import ftsys.train.run"]
 
 
-def test_a_circle_is_found_through_a_function_and_type_checking(figures: Figures) -> None:
-    assert figures.circles == [["ftsys.train.plan", "ftsys.train.run", "ftsys.train.step"]]
-    assert figures.circle_imports == [
+def test_a_cycle_is_found_through_a_function_and_type_checking(figures: Figures) -> None:
+    assert figures.cycles == [["ftsys.train.plan", "ftsys.train.run", "ftsys.train.step"]]
+    assert figures.cycle_imports == [
         "ftsys/train/plan.py:1 imports ftsys.train.run",
         "ftsys/train/run.py:12 imports ftsys.train.step",
         "ftsys/train/step.py:6 imports ftsys.train.plan",
@@ -90,7 +90,7 @@ def test_the_report_lists_offenders_when_asked(root: Path, capsys: pytest.Captur
     short = capsys.readouterr().out
     main(["--root", str(root), "--verbose"])
     long = capsys.readouterr().out
-    assert "     1   circles of files\n           ftsys.train.plan, ftsys.train.run, ftsys.train.step\n" in short
+    assert "     1   cycles of files\n           ftsys.train.plan, ftsys.train.run, ftsys.train.step\n" in short
     assert long.startswith(short)
     assert "ftsys/errors.py:5 Whether, or not." in long.removeprefix(short)
 
@@ -104,8 +104,8 @@ def test_a_folder_without_the_packages_is_refused(tmp_path: Path, capsys: pytest
 def test_this_repository_is_within_its_limits(repository: Path) -> None:
     figures = measure(repository)
     measured = {
-        "imports against the floor plan": len(figures.against_the_plan),
-        "circles of files": len(figures.circles),
+        "imports against the order": len(figures.against_the_order),
+        "cycles of files": len(figures.cycles),
         "files in the largest folder": max(figures.folders.values()),
         "docstrings of modules that open with a question": len(figures.module_questions),
         "docstrings of classes and functions that open with a question": len(figures.inner_questions),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.floors import HEAVY, mistakes
+from tools.import_order import HEAVY, mistakes
 from tools.imports import imports_of, sources
 
 

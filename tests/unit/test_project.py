@@ -8,6 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from ftsys.config import build_run
 
@@ -43,7 +46,7 @@ def documents(repository: Path) -> dict[str, str]:
     return {str(path.relative_to(repository)): spans(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def test_every_file_is_one_room(repository: Path) -> None:
+def test_every_file_has_one_job(repository: Path) -> None:
     files = [path for path in ours(repository) if path.suffix == ".py"]
     assert {repository / top for top in SOURCES} <= {parent for path in files for parent in path.parents}
     long = {str(path.relative_to(repository)): count for path in files if (count := len(lines(path))) > LINES}
@@ -112,20 +115,42 @@ def test_run_files_that_are_documented_load(repository: Path) -> None:
         build_run({"output_dir": "runs/documented", "task": {"name": "mrpc"}} | tomllib.loads(block))
 
 
-def test_the_tested_versions_are_within_what_is_asked_for(repository: Path) -> None:
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
+def pinned(path: Path) -> dict[str, str]:
+    """Package -> version in a file of constraints."""
+    pins = [line.partition("==") for line in lines(path) if not line.startswith("#")]
+    return {str(canonicalize_name(name)): version for name, _, version in pins}
 
+
+def requirements(repository: Path, without: tuple[str, ...] = ()) -> list[Requirement]:
+    """What pyproject.toml asks for, with all extras but some."""
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    pins = [line.partition("==") for line in lines(repository / "constraints.txt") if not line.startswith("#")]
-    tested = {canonicalize_name(name): pinned for name, _, pinned in pins}
-    asked = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    extras = [asked for name, asked in project["optional-dependencies"].items() if name not in without]
+    return [Requirement(text) for texts in (project["dependencies"], *extras) for text in texts]
+
+
+def test_the_tested_versions_are_within_what_is_asked_for(repository: Path) -> None:
+    tested, asked = pinned(repository / "constraints.txt"), requirements(repository)
     assert len(asked) > 20
-    wrong = [
-        each for each in map(Requirement, asked) if tested.get(canonicalize_name(each.name), "") not in each.specifier
-    ]
+    wrong = [each for each in asked if tested.get(canonicalize_name(each.name), "") not in each.specifier]
     assert wrong == []
     assert "+" not in "".join(tested.values()), "a local version would tie the build of torch to one kind of machine"
+
+
+@pytest.mark.parametrize("name", ["oldest", "newest"])
+def test_other_sets_of_versions_are_within_what_is_asked_for(name: str, repository: Path) -> None:
+    pins = pinned(repository / f"constraints/{name}.txt")
+    assert len(pins) > 5
+    asked = [each for each in requirements(repository) if canonicalize_name(each.name) in pins]
+    assert [str(each) for each in asked if pins[canonicalize_name(each.name)] not in each.specifier] == []
+
+
+def test_the_oldest_set_is_the_lower_end_of_every_range(repository: Path) -> None:
+    """But for developers' tools, which are the tested ones in every set."""
+    pins = pinned(repository / "constraints.txt") | pinned(repository / "constraints/oldest.txt")
+    for each in requirements(repository, without=("bench", "dev", "docs")):
+        for bound in each.specifier:
+            if bound.operator == ">=":
+                assert Version(pins[canonicalize_name(each.name)]) == Version(bound.version), each.name
 
 
 def test_ci_can_be_started(repository: Path) -> None:

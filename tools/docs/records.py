@@ -36,12 +36,18 @@ def _section(path: Path) -> str:
     record = json.loads(path.read_text(encoding="utf-8"))
     origin = (
         f"`{record['command']}`, commit `{record['commit'][:7]}`, {record['time'][:10]}, {record['device']}, "
-        f"load average {record['load_average']:.1f}. File: `{path.name}`."
+        f"load average {record['load_average']:.1f}. File: `{path.name}`.{_instructions(record)}"
     )
     title = f"## {record['name']} {{ #{record['name']} }}\n"
     tables = _peers(record) if record["name"].startswith("step-") else _figures(record)
     start, end = (f"<!-- --8<-- [{mark}:{record['name']}] -->\n" for mark in ("start", "end"))
     return f"{title}\n{origin}\n\n{start}\n{tables}\n{end}"
+
+
+def _instructions(record: dict[str, Any]) -> str:
+    """Return a sentence with the CPU's vector instructions; nothing for records of before they were named."""
+    names = record.get("cpu", {}).get("instructions", [])
+    return f" The CPU has {', '.join(names)}." if names else ""
 
 
 def _figures(record: dict[str, Any]) -> str:
@@ -63,17 +69,18 @@ def _peers(record: dict[str, Any]) -> str:
     """Return a record of optimizer steps as a table of peers."""
     measured = record["measurements"]
     (rate_name,) = (name for name in measured if name.endswith("bf16 matrix product"))
-    model, rate = rate_name.partition(":")[0], measured[rate_name]["median"]
+    model = rate_name.partition(":")[0]
+    rate, what = _product_rate(record, model, measured[rate_name])
     rows = []
     for ratio, value in record["ratios"].items():
         one, _, peer = ratio.rpartition(": ")[2].partition(" / ")
         memory = (
             measured[f"{model}, {one}: peak memory"]["median"] / measured[f"{model}, {peer}: peak memory"]["median"]
         )
-        reached = measured[f"{model}, {peer}: useful"]["median"] * 1e12 / rate
+        reached = _share(measured[f"{model}, {peer}: useful"]["median"] * 1e12 / rate)
         spread = measured[ratio]["spread"]
-        rows.append((f"`{one}`", f"`{peer}`", f"{value:.2f} x", f"{spread:.2f}", f"{memory:.2f} x", f"{reached:.0%}"))
-    reached = measured[f"{model}, ours: useful"]["median"] * 1e12 / rate
+        rows.append((f"`{one}`", f"`{peer}`", f"{value:.2f} x", f"{spread:.2f}", f"{memory:.2f} x", reached))
+    reached = _share(measured[f"{model}, ours: useful"]["median"] * 1e12 / rate)
     head = (
         "One",
         "Peer",
@@ -84,8 +91,24 @@ def _peers(record: dict[str, Any]) -> str:
     )
     return (
         table(head, rows, right=[2, 3, 4, 5])
-        + f"\n`ours` reaches {reached:.0%} of the machine's bf16 matrix-product rate.\n"
+        + f"\nThe share of the machine's matrix-product rate that `ours` reaches: {reached}. The rate is {what}.\n"
     )
+
+
+def _product_rate(record: dict[str, Any], model: str, bf16: dict[str, Any]) -> tuple[float, str]:
+    """Return the FLOP/s by which shares are divided, and how many samples stand behind them.
+
+    Records of before samples were counted have the median of the rounds in bf16.
+    """
+    best = record["settings"].get(f"{model}: matrix-product rate")
+    if best is None:
+        return bf16["median"], f"the median of {bf16['repeats']} samples in bf16"
+    return best["FLOP/s"], f"the best of {best['samples']} samples"
+
+
+def _share(value: float) -> str:
+    """Write a share of the matrix-product rate; one above 1 says only that the rate was measured too low."""
+    return f"{value:.0%}" if value <= 1 else "not known"
 
 
 def _short(value: float) -> str:

@@ -18,6 +18,8 @@ from ftsys.tasks import GLUE, PARAPHRASE, Task
 
 MAX_LENGTH = 128
 SPLITS = ("train", "validation")
+PAIR_TASKS = {"mrpc": "MRPC", "rte": "RTE"}
+"""GLUE's tasks of labelled pairs that benchmarks train -> their folders."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +74,19 @@ class Inputs:
     tokens: dict[str, int]
 
 
-def read_pairs(rows: int | None = None) -> Pairs:
-    """Read MRPC where FTSYS_GLUE_DIR names a folder of GLUE's files, else the synthetic sample.
+def read_pairs(rows: int | None = None, name: str = "mrpc") -> Pairs:
+    """Read a task of PAIR_TASKS where FTSYS_GLUE_DIR names a folder of GLUE's files, else the synthetic sample.
 
     `rows` cuts or repeats the training split, and cuts the validation split. Raises DataError for damaged files.
     """
     glue = os.environ.get("FTSYS_GLUE_DIR")
-    task = GLUE["mrpc"] if glue else PARAPHRASE
-    source = open_source(SimpleNamespace(source=str(Path(glue) / "MRPC") if glue else "synthetic"), task)
-    of = {name: _read(source, name) for name in SPLITS}
+    task = GLUE[name] if glue else PARAPHRASE
+    source = open_source(SimpleNamespace(source=str(Path(glue) / PAIR_TASKS[name]) if glue else "synthetic"), task)
+    of = {split: _read(source, split) for split in SPLITS}
     if rows is not None:
         sizes = {"train": rows, "validation": min(rows, len(of["validation"].first))}
-        of = {name: split.taken(sizes[name]) for name, split in of.items()}
-    return Pairs(task, "synthetic sample" if source.synthetic else "MRPC", of)
+        of = {part: split.taken(sizes[part]) for part, split in of.items()}
+    return Pairs(task, "synthetic sample" if source.synthetic else PAIR_TASKS[name], of)
 
 
 def _read(source: Any, name: str) -> Split:

@@ -1,13 +1,4 @@
-"""Prepares ranks of one process group on this machine: a free port and a launcher's environment variables."""
-
-import socket
-
-
-def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+"""Prepares ranks of one process group on this machine: a launcher's environment variables."""
 
 
 def rank_variables(rank: int, ranks: int, port: int) -> dict[str, str]:

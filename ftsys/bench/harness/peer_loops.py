@@ -86,17 +86,21 @@ def run_steps(spec: Spec, channel: Channel) -> None:
         distributed.destroy_process_group()
 
 
+def _turns(spec: Spec, channel: Channel, done: Callable[[], tuple[int, int]]) -> Turns:
+    return Turns(channel, spec.steps, done, wait_for_device, spec.seconds)
+
+
 def _our_steps(spec: Spec, channel: Channel) -> None:
     trainer = our_trainer(spec, max_steps=MANY_STEPS)
     meter, packing = trainer.parts.step.meter, trainer.parts.packing
-    turns = Turns(channel, spec.steps, lambda: (meter.total_tokens, meter.total_examples), wait_for_device)
+    turns = _turns(spec, channel, lambda: (meter.total_tokens, meter.total_examples))
     kernel = packing.view.kernel if packing.view is not None else f"padded, because {packing.padded_because}"
     _train(trainer, turns, channel, kernel=kernel)
 
 
 def _stock_steps(spec: Spec, channel: Channel) -> None:
     trainer = stock_trainer(spec, max_steps=MANY_STEPS)
-    _train(trainer, Turns(channel, spec.steps, PaddedCounter(trainer.model), wait_for_device), channel)
+    _train(trainer, _turns(spec, channel, PaddedCounter(trainer.model)), channel)
 
 
 def _cross_encoder_steps(spec: Spec, channel: Channel) -> None:
@@ -107,7 +111,7 @@ def _cross_encoder_steps(spec: Spec, channel: Channel) -> None:
     arguments = CrossEncoderTrainingArguments(**_stock_settings(spec), max_steps=MANY_STEPS)
     texts = load_from_disk(spec.stock)["train"].select_columns([*_TEXTS, "label"])
     trainer = CrossEncoderTrainer(model=model, args=arguments, train_dataset=texts, loss=CrossEntropyLoss(model))
-    _train(trainer, Turns(channel, spec.steps, PaddedCounter(model), wait_for_device), channel)
+    _train(trainer, _turns(spec, channel, PaddedCounter(model)), channel)
 
 
 def _train(trainer: Any, turns: Turns, channel: Channel, **facts: Any) -> None:
@@ -130,7 +134,7 @@ def _accelerate_steps(spec: Spec, channel: Channel) -> None:
     loader: Any = DataLoader(tokens, batch_size=spec.examples, shuffle=True, collate_fn=_collator(spec))
     optimizer: Any = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     schedule: Any = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=MANY_STEPS)
-    turns = Turns(channel, spec.steps, PaddedCounter(model), wait_for_device)
+    turns = _turns(spec, channel, PaddedCounter(model))
     channel.answer(facts_of(model))
     model, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
     model.train()
@@ -231,7 +235,7 @@ def stock_trainer(spec: Spec, max_steps: int = -1, epochs: int = 1) -> StockTrai
         train_dataset=data["train"],
         eval_dataset=data["validation"] if evaluates else None,
         data_collator=_collator(spec),
-        processing_class=AutoTokenizer.from_pretrained(spec.model),
+        processing_class=AutoTokenizer.from_pretrained(spec.model, trust_remote_code=False),
         compute_metrics=metrics_of(GLUE["mrpc"]),
     )
 
@@ -250,11 +254,11 @@ def _stock_settings(spec: Spec) -> dict[str, Any]:
 
 
 def _model(spec: Spec) -> PreTrainedModel:
-    return AutoModelForSequenceClassification.from_pretrained(spec.model, num_labels=2)
+    return AutoModelForSequenceClassification.from_pretrained(spec.model, num_labels=2, trust_remote_code=False)
 
 
 def _collator(spec: Spec) -> DataCollatorWithPadding:
-    return DataCollatorWithPadding(AutoTokenizer.from_pretrained(spec.model))
+    return DataCollatorWithPadding(AutoTokenizer.from_pretrained(spec.model, trust_remote_code=False))
 
 
 def facts_of(model: nn.Module) -> dict[str, Any]:

@@ -67,6 +67,8 @@ class Spec:
     """Largest number of real tokens per optimizer step, in place of a number of examples; only for ours."""
     steps: int = 4
     """Optimizer steps per block, for mode "step"."""
+    seconds: float = 0.0
+    """Least seconds of a block, for mode "step": it goes on after its last step until they have passed."""
     epochs: int = 1
     """Epochs of a training, for mode "train"."""
     evaluates: bool = True

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from ftsys.cpus.instructions import vector_instructions
 from ftsys.files import atomic_write_text
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "numpy", "pyarrow")
@@ -82,6 +83,7 @@ def write_record(
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _commit(),
         "device": device_name(),
+        "cpu": {"model": _cpu_model(), "instructions": list(vector_instructions())},
         "load_average": os.getloadavg()[0],
         "versions": {"python": platform.python_version(), **_versions()},
         "settings": dict(settings),

@@ -48,35 +48,45 @@ class Pipe:
 
 
 class Turns:
-    """Cuts a training loop into blocks of `steps` optimizer steps, each run on an order.
+    """Cuts a training loop into blocks of `steps` optimizer steps, and of `seconds` at least, each run on an order.
 
     A block lasts from the start of its first step to the start of the step after its last, so that it contains as many
     data fetches as steps. `done` returns (real tokens, examples) so far; `wait` waits for the device.
     """
 
     def __init__(
-        self, channel: Channel, steps: int, done: Callable[[], tuple[int, int]], wait: Callable[[], None]
+        self,
+        channel: Channel,
+        steps: int,
+        done: Callable[[], tuple[int, int]],
+        wait: Callable[[], None],
+        seconds: float = 0.0,
     ) -> None:
-        self._channel, self._steps, self._done, self._wait = channel, steps, done, wait
-        self._left = 0
-        self._start: tuple[float, tuple[int, int]] | None = None
+        self._channel, self._steps, self._done, self._wait, self._seconds = channel, steps, done, wait, seconds
+        self._taken = 0
+        self._start: tuple[float, float, tuple[int, int]] | None = None
 
     def begin_step(self) -> None:
         """Mark the start of an optimizer step; waits for an order between blocks. Raises Finished."""
-        if self._left == 0:
+        if self._is_over():
             self._answer()
             if not self._channel.turn():
                 raise Finished
-            self._left, self._start = self._steps, (time.perf_counter(), self._done())
-        self._left -= 1
+            self._taken, self._start = 0, (time.perf_counter(), time.process_time(), self._done())
+        self._taken += 1
+
+    def _is_over(self) -> bool:
+        if self._start is None:
+            return True
+        return self._taken >= self._steps and time.perf_counter() - self._start[0] >= self._seconds
 
     def _answer(self) -> None:
         if self._start is None:
             return
         self._wait()
-        seconds = time.perf_counter() - self._start[0]
-        tokens, examples = (now - then for now, then in zip(self._done(), self._start[1], strict=True))
-        self._channel.answer(block_figures(seconds, tokens, examples, self._steps))
+        seconds, cpu = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+        tokens, examples = (now - then for now, then in zip(self._done(), self._start[2], strict=True))
+        self._channel.answer(block_figures(seconds, tokens, examples, self._taken) | {"cpu_seconds": cpu})
 
 
 def block_figures(seconds: float, tokens: int, examples: int, steps: int) -> dict[str, float]:

@@ -5,6 +5,8 @@ import sys
 
 from ftsys.bench.harness.peers import Spec
 from ftsys.bench.harness.turns import Channel, Pipe
+from ftsys.cpus.openmp import settle_openmp
+from ftsys.cpus.usable import usable_cores
 from ftsys.errors import ConfigError
 
 
@@ -12,6 +14,8 @@ def main(spec: Spec, channel: Channel) -> None:
     """Send the peer's facts, then run blocks until there are no more orders."""
     if spec.cpus:  # before torch counts the CPUs
         os.sched_setaffinity(0, spec.cpus)
+    if spec.recipe.how == "ours":  # as `ftsys train` does, before torch is imported
+        settle_openmp(os.environ, usable_cores())
     from ftsys.bench.harness.peer_loops import MODES
 
     try:

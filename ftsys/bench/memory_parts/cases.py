@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ftsys.bench.harness.local_ranks import free_port, rank_variables
+from ftsys.bench.harness.local_ranks import rank_variables
+from ftsys.ranks import free_port
 from launcher.planner.cost.activations import MicroBatch
 from launcher.planner.cost.memory import Memory, Setting, predicted_memory
 from launcher.planner.model_shape import model_shape

@@ -67,7 +67,7 @@ def fake_model(config: Mapping[str, Any]) -> Any:
     words = {key: value for key, value in config.items() if key != "model_type"}
     settings = AutoConfig.for_model(config["model_type"], **words)
     settings.num_labels = 2
-    return AutoModelForSequenceClassification.from_config(settings, dtype=torch.float32)
+    return AutoModelForSequenceClassification.from_config(settings, dtype=torch.float32, trust_remote_code=False)
 
 
 def _optimizer(model: nn.Module, precision: str) -> tuple[torch.optim.Optimizer, list[Tensor]]:

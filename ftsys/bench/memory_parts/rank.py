@@ -125,7 +125,7 @@ def _model(config: dict[str, Any]) -> nn.Module:
     settings = AutoConfig.for_model(config["model_type"], **words)
     settings.num_labels = 2
     torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_config(settings, dtype=torch.float32)
+    return AutoModelForSequenceClassification.from_config(settings, dtype=torch.float32, trust_remote_code=False)
 
 
 def owned(trainer: Trainer, counter: LiveBytes) -> tuple[set[int], set[int]]:

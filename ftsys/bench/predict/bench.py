@@ -53,7 +53,9 @@ def _classifier(name: str, encoder: Path, folder: Path) -> Path:
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2, dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        encoder, num_labels=2, dtype=torch.float32, trust_remote_code=False
+    )
     model.save_pretrained(folder)
     for file in TOKENIZER_FILES:
         if (encoder / file).is_file():

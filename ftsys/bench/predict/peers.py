@@ -79,21 +79,21 @@ def trainer(folder: Path, precision: str) -> Sized:
         TrainingArguments,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=DTYPES[precision])
-    scratch = tempfile.mkdtemp(prefix="ftsys-bench-trainer-")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=DTYPES[precision], trust_remote_code=False)
 
     def score(rows: Sequence[Row], batch: int) -> Scores:
         order = by_length(rows)
         first, second = ([rows[at][side] for at in order] for side in (0, 1))
         encoded = tokenizer(first, second, truncation=True)
         data = [{name: values[at] for name, values in encoded.items()} for at in range(len(rows))]
-        arguments = TrainingArguments(
-            scratch, per_device_eval_batch_size=batch, report_to="none", disable_tqdm=True, use_cpu=True,
-            bf16_full_eval=precision == "bf16",
-        )  # fmt: skip
-        stock = Trainer(model, arguments, data_collator=DataCollatorWithPadding(tokenizer))
-        logits = torch.from_numpy(stock.predict(data).predictions).float()
+        with tempfile.TemporaryDirectory(prefix="ftsys-bench-") as scratch:  # a Trainer makes its output folder
+            arguments = TrainingArguments(
+                scratch, per_device_eval_batch_size=batch, report_to="none", disable_tqdm=True, use_cpu=True,
+                bf16_full_eval=precision == "bf16",
+            )  # fmt: skip
+            stock = Trainer(model, arguments, data_collator=DataCollatorWithPadding(tokenizer))
+            logits = torch.from_numpy(stock.predict(data).predictions).float()
         return in_order(logits.softmax(-1).numpy(), order)
 
     return score

@@ -51,7 +51,7 @@ def bench_scripts(models: Sequence[str], shapes: Sequence[str], repeats: int, st
 def _material(case: Case) -> Material:
     import datasets
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(case.folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(case.folder, trust_remote_code=False)
     rows = datasets.load_from_disk(str(case.inputs.stock))["train"].rename_column("label", "labels")
     texts = [name for name in rows.column_names if name not in (*tokenizer.model_input_names, "labels")]
     return Material(case.folder, rows.remove_columns(texts), tokenizer)

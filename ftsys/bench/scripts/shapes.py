@@ -6,6 +6,7 @@ Each script runs with the stock classes and with ours, and nothing else in it di
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -27,7 +28,9 @@ class Material:
     def model(self, **settings: Any) -> Any:
         """Return the model with two outputs, its new head from seed 0."""
         torch.manual_seed(0)
-        return AutoModelForSequenceClassification.from_pretrained(self.folder, num_labels=2, **settings)
+        return AutoModelForSequenceClassification.from_pretrained(
+            self.folder, num_labels=2, **settings, trust_remote_code=False
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ def _with_teacher(base: Any) -> Any:
     class Distilled(base):
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
             if not hasattr(self, "teacher"):
-                self.teacher = AutoModelForSequenceClassification.from_pretrained(model.name_or_path, num_labels=2)
+                self.teacher = AutoModelForSequenceClassification.from_pretrained(
+                    model.name_or_path, num_labels=2, trust_remote_code=False
+                )
                 self.teacher.eval()
             outputs = model(**inputs)
             with torch.no_grad():
@@ -144,8 +149,13 @@ def _reading_all_tokens(material: Material) -> dict[str, Any]:
 
 def _hooked(material: Material) -> dict[str, Any]:
     model = material.model()
-    model.base_model.encoder.layer[0].register_forward_hook(lambda module, inputs, output: None)
+    model.base_model.encoder.layer[0].register_forward_hook(_of_a_script(lambda module, inputs, output: None))
     return {"model": model}
+
+
+def _of_a_script(function: Any) -> Any:
+    """Return the function as a script would have written it: hooks of ftsys's own modules are no reason to pad."""
+    return FunctionType(function.__code__, {"__name__": "__main__"})
 
 
 def _own_collator(material: Material) -> dict[str, Any]:

@@ -12,12 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ftsys.data.store.index import BatchTable, SplitIndex
+from ftsys.data.store.partial import Prefix, save_prefix
 from ftsys.errors import DataError, StorageError
 from ftsys.files import storage_errors
 
 MAX_ROWS_PER_BATCH = 1 << 16
 MAX_TOKENS_PER_BATCH = 1 << 24
 """Bounds the writer's memory (32 MiB of uint16) and keeps Arrow's int32 list offsets far below their limit."""
+
+SAVE_EVERY = 1 << 28
+"""Bytes of a file after which they are synced and noted, so that the next process can go on from there."""
 
 ADVICE = "Free disk space, or set data.store to a folder on another disk."
 """Advice in every message about a store that cannot be written."""
@@ -59,12 +63,17 @@ class SplitWriter:
             ]
         )
         self._pending: list[tuple[npt.NDArray[Any], ...]] = []
-        self._pending_rows = self._rows = self._labelled = self._tokens = self._size = 0
+        self._pending_rows = self._rows = self._labelled = self._tokens = self._size = self._saved = 0
         self._histogram = np.zeros(max_length + 1, np.int64)
         self._table, self._hash = BatchTable(), hashlib.sha256()
         with storage_errors(path, ADVICE):
             self._stream: BinaryIO = path.open("xb")
         self._write(self._schema.serialize())
+
+    @property
+    def rows(self) -> int:
+        """The number of rows so far."""
+        return self._rows + self._pending_rows
 
     def append(
         self,
@@ -75,7 +84,7 @@ class SplitWriter:
     ) -> None:
         """Add S examples with T tokens in all; they get the next S ids. Raises DataError for one without tokens."""
         if lengths_S.size and lengths_S.min() < 1:
-            row = self._rows + self._pending_rows + int(lengths_S.argmin())
+            row = self.rows + int(lengths_S.argmin())
             raise DataError(
                 f"split {self._path.stem!r}, row {row}: its text is empty and the tokenizer adds no token of its own, "
                 "so there is nothing to classify. Leave such rows out, or write a word."
@@ -160,6 +169,15 @@ class SplitWriter:
         known = ~np.isnan(first_S) if self._label_type.kind == "f" else first_S >= 0
         self._labelled += int(np.count_nonzero(known))
         self._histogram += np.bincount(lengths_S, minlength=self._histogram.size)
+        if self._size - self._saved >= SAVE_EVERY:
+            self._save()
+
+    def _save(self) -> None:
+        with storage_errors(self._path, ADVICE):
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        save_prefix(self._path, Prefix(self._rows, self._size, self._hash.hexdigest()))
+        self._saved = self._size
 
     def _label_array(self, labels_S: npt.NDArray[Any]) -> pa.Array:
         flat = labels_S.astype(self._label_type.base, copy=False).ravel()

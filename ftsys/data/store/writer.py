@@ -9,18 +9,32 @@ from types import TracebackType
 import numpy as np
 
 from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts
+from ftsys.data.store.partial import SUFFIX, read_saved, remove_notes
 from ftsys.data.store.split_writer import ADVICE, SplitWriter, narrowest_token_type, rows_per_batch
 from ftsys.files import storage_errors, sync_folder
 
 
 class StoreWriter:
-    """Writes a store. As a context manager it removes its temporary folder, unless `publish` has renamed it."""
+    """Writes a store. As a context manager it removes its temporary folder, unless `publish` has renamed it.
 
-    def __init__(self, root: Path, fingerprint: str, tokenizer: TokenizerFacts, label_type: str, token: str) -> None:
+    The folder stays after an interruption if rows of it are saved. Another writer of the same store takes them over, if
+    it gets the folder as `left`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        fingerprint: str,
+        tokenizer: TokenizerFacts,
+        label_type: str,
+        token: str,
+        left: Path | None = None,
+    ) -> None:
         self.final = root / fingerprint[:16]
         self._temporary = root / f"{fingerprint[:16]}.tmp-{token}"
         self._fingerprint, self._tokenizer, self._label_type = fingerprint, tokenizer, label_type
         self._token_type = narrowest_token_type(tokenizer.vocab_size)
+        self._left = left
         self._splits: dict[str, SplitIndex] = {}
         self._open: SplitWriter | None = None
 
@@ -34,13 +48,16 @@ class StoreWriter:
     ) -> None:
         if self._open is not None:
             self._open.abandon()
-        shutil.rmtree(self._temporary, ignore_errors=True)  # no effect after the rename
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        if not (interrupted and any(self._temporary.glob(f"*{SUFFIX}"))):
+            shutil.rmtree(self._temporary, ignore_errors=True)  # no effect after the rename
 
     def begin_split(self, name: str) -> SplitWriter:
-        """Open the file of the next split."""
-        self._open = SplitWriter(
-            self._temporary / f"{name}.arrow", self._token_type, np.dtype(self._label_type), self._tokenizer.max_length
-        )
+        """Open the file of the next split. It begins with the rows that were saved in the folder left over."""
+        path = self._temporary / f"{name}.arrow"
+        self._open = SplitWriter(path, self._token_type, np.dtype(self._label_type), self._tokenizer.max_length)
+        for rows in read_saved(self._left / path.name) if self._left is not None else ():
+            self._open.append(*rows)
         return self._open
 
     def end_split(self, name: str) -> SplitIndex:
@@ -66,6 +83,7 @@ class StoreWriter:
                 stream.write(index.to_bytes())
                 stream.flush()
                 os.fsync(stream.fileno())
+            remove_notes(self._temporary)
             sync_folder(self._temporary)
             try:
                 self._temporary.rename(self.final)

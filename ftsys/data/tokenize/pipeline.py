@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ftsys.cpus.usable import usable_cores
 from ftsys.data.tokenize.tokenizer import Encoded, TextTokenizer
 
 ROWS_PER_CHUNK = 4096
@@ -50,12 +51,12 @@ def _chunks(batches: Iterable[Any]) -> Iterator[tuple[list[str], list[str] | Non
 
 @contextmanager
 def library_threads() -> Iterator[None]:
-    """Let the library use all CPUs of this process, also where a launcher limits torch's threads.
+    """Let the library use all CPUs that this process may keep busy, also where a launcher limits torch's threads.
 
     The library reads RAYON_NUM_THREADS at its first use only, and TOKENIZERS_PARALLELISM at each use. A user's own
     setting of either is kept.
     """
-    os.environ.setdefault("RAYON_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    os.environ.setdefault("RAYON_NUM_THREADS", str(usable_cores().usable_threads))
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:

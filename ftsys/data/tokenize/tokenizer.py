@@ -21,6 +21,7 @@ from ftsys.errors import ConfigError
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import TOKENIZER_FILES, longest_sequence
 from ftsys.model_files.load_errors import tokenizer_load_errors
+from ftsys.model_files.remote_code import TOKENIZER, code_files, has_own, loading_code
 
 _UNBOUNDED = 10**9  # transformers writes 1e30 for "no limit"
 
@@ -48,21 +49,33 @@ class TextTokenizer(Protocol):
         """Turn the result of `tokenize` into arrays."""
 
 
-def load_tokenizer(folder: Path, max_length: int) -> TextTokenizer:
+def load_tokenizer(folder: Path, max_length: int, trust_remote_code: bool = False) -> TextTokenizer:
     """Load a model folder's tokenizer, with truncation to `max_length` tokens, longest segment first.
+
+    `trust_remote_code` lets a tokenizer's own code in the folder run.
 
     Raises ConfigError if the folder has no tokenizer, or one that cannot be used.
     """
-    digest = tokenizer_fingerprint(folder)
+    digest = tokenizer_fingerprint(folder, trust_remote_code)
     with tokenizer_load_errors(folder):
-        load = _load_directly if is_plain_bert(folder) else _load_by_transformers
-        tokenizer = load(folder, max_length, digest)
+        tokenizer: TextTokenizer
+        if is_plain_bert(folder) and not _runs_code(folder, trust_remote_code):
+            tokenizer = _load_directly(folder, max_length, digest)
+        else:
+            tokenizer = _load_by_transformers(folder, max_length, digest, trust_remote_code)
         tokenizer.flatten(tokenizer.tokenize(["a"], ["b"]))  # some damage shows only here
         return tokenizer
 
 
-def tokenizer_fingerprint(folder: Path) -> str:
-    """Return the hex sha256 of all tokenizer files and the model type. Raises ConfigError if there is no such file."""
+def _runs_code(folder: Path, trusted: bool) -> bool:
+    return trusted and has_own(TOKENIZER, tokenizer_settings(folder))
+
+
+def tokenizer_fingerprint(folder: Path, trust_remote_code: bool = False) -> str:
+    """Return the hex sha256 of all tokenizer files, the model type, and the code of a trusted tokenizer.
+
+    Raises ConfigError if there is no such file.
+    """
     digest, found = hashlib.sha256(), False
     for name in TOKENIZER_FILES:
         path = folder / name
@@ -75,6 +88,9 @@ def tokenizer_fingerprint(folder: Path) -> str:
             "Put the model's tokenizer files into its folder."
         )
     digest.update(str(model_config(folder).get("model_type")).encode())
+    for name in code_files(folder) if _runs_code(folder, trust_remote_code) else ():
+        content = (folder / name).read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
@@ -184,10 +200,11 @@ def _load_directly(folder: Path, max_length: int, digest: str) -> FastTokenizer:
     return FastTokenizer(backend, facts)
 
 
-def _load_by_transformers(folder: Path, max_length: int, digest: str) -> TextTokenizer:
+def _load_by_transformers(folder: Path, max_length: int, digest: str, trusted: bool) -> TextTokenizer:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    with loading_code(trusted):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trusted)
     facts = TokenizerFacts(
         fingerprint=digest,
         pad_id=_pad_id(tokenizer),

@@ -35,30 +35,35 @@ def draw_confusion(
     share_CC: npt.NDArray[np.float64], counts_CC: npt.NDArray[np.float64], names: Sequence[str]
 ) -> "Drawing":
     """Draw a square for each label (row) and prediction (column); its colour is the share of the label's examples."""
-    from matplotlib.patches import Rectangle
-
     classes = len(names)
     drawing, axes = new_figure(height=min(1.3 + 0.55 * classes, WIDTH))
-    for row, column in np.ndindex(classes, classes):
-        alpha = 0.04 + 0.92 * float(share_CC[row, column])
-        axes.add_patch(Rectangle((column - 0.485, row - 0.485), 0.97, 0.97, color=HEAT, linewidth=0, alpha=alpha))
-        if classes <= MOST_WRITTEN:
-            _write_cell(axes, column, row, float(share_CC[row, column]), float(counts_CC[row, column]))
+    draw_squares(axes, share_CC, counts_CC, "{share:.0%}\n{count:,.0f}" if classes <= MOST_WRITTEN else "")
     shown = [shortened(name, 16) for name in names]
     upright = sum(map(len, shown)) < 44
     axes.set_xticks(np.arange(classes), shown, rotation=0 if upright else 35, ha="center" if upright else "right")
     axes.set_yticks(np.arange(classes), shown)
-    axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), xlabel="predicted", ylabel="label")
-    _without_frame(axes)
+    axes.set(xlabel="predicted", ylabel="label")
     return drawing
 
 
-def _write_cell(axes: "Axes", column: int, row: int, share: float, count: float) -> None:
-    color = SURFACE if share > _DARK else INK
-    axes.text(column, row, f"{share:.0%}\n{count:,.0f}", ha="center", va="center", color=color, linespacing=1.5)
+def draw_squares(
+    axes: "Axes", share_RC: npt.NDArray[np.float64], counts_RC: npt.NDArray[np.float64], written: str
+) -> None:
+    """Draw a square for each row and column; its colour is the share.
 
+    `written` is the form of the text in it, with `share` and `count` as its fields.
+    """
+    from matplotlib.patches import Rectangle
 
-def _without_frame(axes: "Axes") -> None:
+    rows, columns = share_RC.shape
+    for row, column in np.ndindex(rows, columns):
+        share = float(share_RC[row, column])
+        corner = (column - 0.485, row - 0.485)
+        axes.add_patch(Rectangle(corner, 0.97, 0.97, color=HEAT, linewidth=0, alpha=0.04 + 0.92 * share))
+        text = written.format(share=share, count=counts_RC[row, column])
+        color = SURFACE if share > _DARK else INK
+        axes.text(column, row, text, ha="center", va="center", color=color, linespacing=1.5)
+    axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)

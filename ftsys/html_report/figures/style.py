@@ -88,7 +88,8 @@ def legend_above(axes: "Axes", names: Sequence[str]) -> None:
     handles, labels = axes.get_legend_handles_labels()
     shown = [shortened(label, 34) for label in labels]
     longest = max((len(label) for label in shown), default=1)
-    columns = max(1, min(5, 60 // (longest + 6)))
+    in_one_row = sum(len(label) + 6 for label in shown) <= 66
+    columns = len(shown) if in_one_row else max(1, min(5, 60 // (longest + 6)))
     drawing = axes.get_figure(root=True)
     assert drawing is not None
     drawing.legend(handles, shown, loc="outside upper left", ncols=columns, handlelength=1.6, columnspacing=1.4)

@@ -1,18 +1,16 @@
 """Makes the sections on the answers of a task's models: scores by class, confusion or scatter, calibration."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
-from ftsys.errors import DataError
-from ftsys.html_report.facts import RunFacts
+from ftsys.html_report.answers import Answers
 from ftsys.html_report.figures.answers import draw_confusion, draw_reliability, draw_scatter
 from ftsys.html_report.groups import TaskGroup, spread_cell, with_spread
 from ftsys.html_report.parts import Figure, Note, Part, Section, Table, table
-from ftsys.html_report.predictions import SplitPredictions, read_split_predictions
+from ftsys.html_report.sections.labels import by_label
 from ftsys.html_report.statistics import confusion, per_class, reliability
 from ftsys.tasks import Task
 
@@ -24,33 +22,8 @@ _RELIABILITY = (
     "Share of right answers against the probability that the model gives, in ten bins, all seeds together. On the "
     "dashed line a model is right as often as it says; below it, it is too sure. A larger dot stands for more examples."
 )
+_EACH_LABEL = " Each label of each example is an answer, yes or no."
 _MOST_POINTS = 1000
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The predictions of the finished runs of one variant on one split, a run for each seed."""
-
-    variant: str
-    split: str
-    runs: Sequence[RunFacts]
-    predictions: Sequence[SplitPredictions]
-
-
-def answers_of(group: TaskGroup, split: str, notes: list[Note]) -> list[Answers]:
-    """Read the predictions of each variant; what cannot be read is left out, with a note."""
-    found = []
-    for variant in group.variants:
-        pairs = []
-        for run in variant.runs:
-            try:
-                read = read_split_predictions(run.folder, split, group.task)
-                pairs += [] if read is None else [(run, read)]
-            except DataError as error:
-                notes.append(Note(f"{run.name}: {error}", "warning"))
-        if pairs:
-            found.append(Answers(variant.name, split, *map(list, zip(*pairs, strict=True))))
-    return found
 
 
 def answer_sections(
@@ -69,17 +42,13 @@ def answer_sections(
                 "Predicted against label", f"{anchor}-answers", [*remarks, *(_scatter(one, anchor) for one in kept)]
             )
         ]
-    by_class: list[Part] = [part for one in kept for part in _by_class(one, group.task, anchor)]
-    title = f"Classes on {kept[0].split}"
+    parts = by_label if group.task.multi_label else _by_class
+    by_class: list[Part] = [part for one in kept for part in parts(one, group.task, anchor)]
+    title = f"{'Labels' if group.task.multi_label else 'Classes'} on {kept[0].split}"
     return [
         Section(title, f"{anchor}-classes", [*remarks, *by_class]),
-        Section("Calibration", f"{anchor}-calibration", _calibration(kept, anchor)),
+        Section("Calibration", f"{anchor}-calibration", _calibration(kept, group.task, anchor)),
     ]
-
-
-def _of(answers: Answers) -> str:
-    seeds = len(answers.runs)
-    return f"{answers.variant}, {f'{seeds} seeds' if seeds > 1 else 'one run'}"
 
 
 def _scatter(answers: Answers, anchor: str) -> Figure:
@@ -90,7 +59,7 @@ def _scatter(answers: Answers, anchor: str) -> Figure:
     ]
     some = np.random.default_rng(0).permutation(len(labels))[:_MOST_POINTS]
     points = f"{len(some):,} of {len(labels):,} points" if len(some) < len(labels) else f"{len(labels):,} points"
-    text = f"Predicted value against label, {_of(answers)}: {points}. Mean absolute error {with_spread(errors)}."
+    text = f"Predicted value against label, {answers.title}: {points}. Mean absolute error {with_spread(errors)}."
     edges = np.linspace(labels.min(), labels.max(), 6)
     rows = [[f"{low:.2f} to {high:.2f}", *_bin(labels, found, low, high)] for low, high in pairwise(edges)]
     data = table("Mean prediction by label", ["label", "examples", "mean prediction", "mean absolute error"], rows)
@@ -133,7 +102,7 @@ def _class_table(answers: Answers, task: Task, counts: Sequence[np.ndarray]) -> 
         for index, name in enumerate(task.labels)
     ]
     return table(
-        f"Scores by class: {_of(answers)}", ["class", "precision", "recall", "F1", "support"], rows, beside=True
+        f"Scores by class: {answers.title}", ["class", "precision", "recall", "F1", "support"], rows, beside=True
     )
 
 
@@ -146,7 +115,7 @@ def _confusion(answers: Answers, task: Task, counts: Sequence[np.ndarray], ancho
     row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
     taken = f"{task.labels[row]} taken for {task.labels[column]}"
     most = f"Most often confused: {taken}, {wrong[row, column]:.0%} of its examples."
-    text = f"Confusion matrix, {_of(answers)}; share of each label's examples, and their mean number. {most}"
+    text = f"Confusion matrix, {answers.title}; share of each label's examples, and their mean number. {most}"
     rows = [[name, *(round(float(value), 1) for value in mean[index])] for index, name in enumerate(task.labels)]
     data = table(
         "Mean number of examples; a row is a label, a column a prediction", ["label", *task.labels], rows, digits=1
@@ -155,11 +124,13 @@ def _confusion(answers: Answers, task: Task, counts: Sequence[np.ndarray], ancho
     return Figure(f"{anchor}-confusion", f"{answers.variant}: confusion matrix", text, draw, data)
 
 
-def _calibration(kept: Sequence[Answers], anchor: str) -> list[Part]:
+def _calibration(kept: Sequence[Answers], task: Task, anchor: str) -> list[Part]:
     """Return the reliability diagram, over all seeds, and the expected calibration error by run."""
     curves, rows, bins = [], [], []
     for answers in kept:
-        scored = [(one.scores, one.labels) for one in answers.predictions if one.scores is not None]
+        scored = [found for one in answers.predictions if (found := one.decisions()) is not None and len(found[1])]
+        if not scored:
+            continue
         pooled = reliability(
             np.concatenate([scores for scores, _ in scored]), np.concatenate([labels for _, labels in scored])
         )
@@ -173,8 +144,10 @@ def _calibration(kept: Sequence[Answers], anchor: str) -> list[Part]:
             for n, c, a in zip(pooled.count, pooled.confidence.tolist(), pooled.accuracy.tolist(), strict=True)
             if n
         ]
+    if not curves:
+        return [Note("No run has finite probabilities.", "warning")]
     data = table("Bins of the figure", ["model", "examples", "mean probability", "share that is right"], bins)
-    text = _RELIABILITY
+    text = _RELIABILITY + (_EACH_LABEL if task.multi_label else "")
     figure = Figure(f"{anchor}-reliability", "Reliability diagram", text, partial(draw_reliability, curves), data)
     header = ["model", "ECE", "probability", "accuracy"]
     return [

@@ -8,16 +8,16 @@ import numpy as np
 from ftsys.config import RunConfig
 from ftsys.data.sources.source import open_source
 from ftsys.errors import FtsysError
+from ftsys.html_report.answers import Answers
 from ftsys.html_report.parts import Example, Examples, Note, Part, Section
-from ftsys.html_report.sections.answers import Answers
-from ftsys.html_report.statistics import losses
+from ftsys.html_report.statistics import label_losses, losses
 from ftsys.tasks import Task
 
 MOST = 10
 _LONGEST_TEXT = 600
 
-Texts = dict[int, tuple[list[str], float]]
-"""The texts of an example, and its label in the source, by id."""
+Texts = dict[int, tuple[list[str], Any]]
+"""The texts of an example, and its label in the source, by id: a class id, a number, or 1 and 0 for each label."""
 
 
 def examples_section(task: Task, answers: Sequence[Answers], anchor: str) -> Section:
@@ -47,8 +47,9 @@ def _ranked(task: Task, answers: Sequence[Answers]) -> tuple[np.ndarray, np.ndar
         found = [np.square(one.labels.astype(np.float64) - one.predictions.astype(np.float64)) for one in same]
         wrong = [error > 0 for error in found]
     else:
-        found = [losses(one.scores, one.labels) for one in same if one.scores is not None]
-        wrong = [one.labels != one.predictions for one in same]
+        loss = label_losses if task.multi_label else losses
+        found = [loss(one.scores, one.labels) for one in same if one.scores is not None]
+        wrong = [(one.labels != one.predictions).reshape(len(ids), -1).any(axis=1) for one in same]
     return ids, np.mean(found, axis=0), np.sum(wrong, axis=0), len(same)
 
 
@@ -62,8 +63,8 @@ def _texts(answers: Sequence[Answers], ids: Sequence[int], task: Task) -> tuple[
     except (FtsysError, OSError, ImportError, ValueError) as error:
         reason = str(error).splitlines()[0][:300]
         return {}, f"The source of the data cannot be read ({reason}), so the examples are shown without their text."
-    labels = dict(zip(first.ids.tolist(), first.labels.tolist(), strict=True))
-    if any(number not in found or found[number][1] != labels[number] for number in ids):
+    labels = dict(zip(first.ids.tolist(), first.labels, strict=True))
+    if any(number not in found or not np.array_equal(found[number][1], labels[number]) for number in ids):
         return {}, "The source of the data has changed since the run, so the examples are shown without their text."
     return found, ""
 
@@ -76,7 +77,7 @@ def _read(run: RunConfig, split: str, ids: Sequence[int], task: Task) -> Texts:
             texts = [batch.first[row], *([batch.second[row]] if batch.second is not None else [])]
             found[number] = (
                 [text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…" for text in texts],
-                float(batch.labels[row]),
+                batch.labels[row],
             )
     return found
 
@@ -89,7 +90,7 @@ def _example(task: Task, answers: Sequence[Answers], number: int, texts: Texts, 
         if row is None:
             continue
         facts["label"] = _answer(task, one.labels[row])
-        share = "" if one.scores is None else f" ({one.scores[row].max():.0%})"
+        share = "" if one.scores is None or task.multi_label else f" ({one.scores[row].max():.0%})"
         seeds = "" if len(answer.runs) == 1 else f", seed {answer.runs[0].seed}"
         facts[f"{answer.variant}{seeds}"] = _answer(task, one.predictions[row]) + share
     if not task.regression and wrong[1] > 1:
@@ -98,5 +99,10 @@ def _example(task: Task, answers: Sequence[Answers], number: int, texts: Texts, 
 
 
 def _answer(task: Task, value: Any) -> str:
-    """Return a label's name, or a regression's number. `value`: a class id or a number, as NumPy has it."""
+    """Return a label's name, or a regression's number. `value`: a class id or a number, as NumPy has it.
+
+    Of several labels, return their names; `value` is then (C,) of 1 and 0.
+    """
+    if task.multi_label:
+        return ", ".join(name for name, has in zip(task.labels, value, strict=True) if has) or "no label"
     return f"{float(value):.3f}" if task.regression else task.labels[int(value)]

@@ -7,7 +7,7 @@ from typing import Any
 from ftsys.html_report.facts import RunFacts, is_metric, is_number
 from ftsys.html_report.figures.lines import Line, draw_lines, thinned
 from ftsys.html_report.groups import TaskGroup, spread_cell, with_spread
-from ftsys.html_report.parts import Cell, Figure, Note, Part, Section, Table, cell, table
+from ftsys.html_report.parts import Cell, Figure, Note, Part, Section, Table, cell, table, words
 
 POINTS_OF_A_PAGE = 11_000
 """Points of all lines of a page together: they decide its size."""
@@ -25,7 +25,7 @@ def learning_section(group: TaskGroup, anchor: str, points: int) -> Section:
     for split, name in _evaluated(group):
         found = _lines(group, partial(_of_split, split=split), name, points)
         if found:
-            title = f"{name.replace('_', ' ')} on {split}"
+            title = f"{words(name)} on {split}"
             parts.append(_figure(group, f"{anchor}-{split}-{name}", title, found, markers=True))
     parts += [_by_epoch(group)] if any(run.evaluations for run in group.runs) else []
     return Section("Learning curves", f"{anchor}-learning", parts or [Note("No step has been logged.")])
@@ -98,8 +98,11 @@ def _by_epoch(group: TaskGroup) -> Table:
             epochs.setdefault(round(_epoch(line), 2), []).append(line)
         for epoch, lines in sorted(epochs.items())[-_LONGEST_DATA:]:
             rows.append([variant.name, cell(epoch, 2), *(_mean(lines, split, name) for split, name in pairs)])
-    header = ["model", "epoch", *(f"{name.replace('_', ' ')} ({split})" for split, name in pairs)]
-    return table("Metrics by epoch: mean ± standard deviation over the seeds", header, rows)
+    splits = list(dict.fromkeys(split for split, _ in pairs))
+    several = len(splits) > 1
+    header = ["model", "epoch", *(words(name) + (f" ({split})" if several else "") for split, name in pairs)]
+    where = "" if several or not splits else f" on {splits[0]}"
+    return table(f"Metrics by epoch{where}: mean ± standard deviation over the seeds", header, rows)
 
 
 def _mean(lines: Sequence[Mapping[str, Any]], split: str, name: str) -> Cell:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 from ftsys.html_report.facts import RunFacts
 from ftsys.html_report.groups import TaskGroup, Variant, mean_and_deviation, with_spread
-from ftsys.html_report.parts import Cell, Note, Part, Section, Table, cell, table
+from ftsys.html_report.parts import Cell, Note, Part, Section, Table, cell, table, words
 from ftsys.metrics import METRICS
+
+_ENERGY = "energy (Wh)"
 
 
 def summary(groups: Sequence[TaskGroup]) -> str:
@@ -37,7 +39,7 @@ def _best_of(group: TaskGroup) -> str:
     found = scores[name]
     seeds = f" over {len(found)} seeds" if len(found) > 1 else ""
     best = f"best of {len(scores)} is {name}" if len(scores) > 1 else name
-    return f"{group.title}: {best} with {metric} {with_spread(found)}{seeds}."
+    return f"{group.title}: {best} with {words(metric)} {with_spread(found)}{seeds}."
 
 
 def first_metric(group: TaskGroup) -> str:
@@ -62,20 +64,22 @@ def overview_section(groups: Sequence[TaskGroup]) -> Section:
     """Return the table of all runs, with notes on those that are unfinished or cannot be read."""
     parts: list[Part] = [*_notes([run for group in groups for run in group.runs])]
     names = [name for group in groups for name in _metric_names(group)]
-    header = ["run", "task", "model", "seed", "state", *dict.fromkeys(names), "steps", "tokens/s", "seconds"]
+    titles = [words(name) for name in dict.fromkeys(names)]
+    header = ["run", "task", "model", "seed", "state", *titles, "steps", "tokens/s", "seconds", _ENERGY]
     rows = [_row(run, group.title, list(dict.fromkeys(names))) for group in groups for run in group.runs]
-    parts.append(_without_constants(table("All runs: metrics of the first split that has them", header, rows)))
+    parts.append(_without_needless(table("All runs: metrics of the first split that has them", header, rows)))
     if any(len(variant.runs) > 1 for group in groups for variant in group.variants):
         parts.append(_spread_table(groups))
     return Section("Runs", "runs", parts)
 
 
-def _without_constants(runs: Table) -> Table:
-    """Leave out the columns of task and model where they have one value, which the summary has said."""
+def _without_needless(runs: Table) -> Table:
+    """Leave out task and model where they have one value, which the summary has said, and energy that nobody told."""
+    values = [{row[column].text for row in runs.rows} for column in range(len(runs.header))]
     kept = [
         column
         for column, name in enumerate(runs.header)
-        if name not in ("task", "model") or len({row[column].text for row in runs.rows}) > 1
+        if (name not in ("task", "model") or len(values[column]) > 1) and (name != _ENERGY or any(values[column]))
     ]
     rows = [[row[column] for column in kept] for row in runs.rows]
     return Table(runs.caption, [runs.header[column] for column in kept], rows)
@@ -89,6 +93,8 @@ def _notes(runs: Sequence[RunFacts]) -> list[Note]:
 
 
 def _unfinished(run: RunFacts) -> str:
+    if run.state == "done":
+        return f"{run.name} has ended, but has no results that can be read. The page shows what there is."
     total = run.plan.get("total_steps")
     of = f" of {total:,}" if isinstance(total, int) else ""
     reason = f": {str(run.status['reason']).rstrip('.')}" if run.status.get("reason") else ""
@@ -106,8 +112,10 @@ def _row(run: RunFacts, title: str, names: Sequence[str]) -> list[Cell]:
     scores = [next((split[name] for split in splits if name in split), None) for name in names]
     speed = run.figures("throughput").get("real_tokens_per_s") or None  # 0 where the last attempt trained no step
     seconds = run.figures("timing").get("total_s")
+    joules = run.figures("energy").get("joules")
     known = [cell(run.name), cell(title), cell(run.model), cell(run.seed), cell(run.state)]
-    return [*known, *map(cell, scores), cell(run.step), cell(speed, 0), cell(seconds, 1)]
+    energy = cell(None if joules is None else joules / 3600, 2)
+    return [*known, *map(cell, scores), cell(run.step), cell(speed, 0), cell(seconds, 1), energy]
 
 
 def _spread_table(groups: Sequence[TaskGroup]) -> Part:
@@ -119,7 +127,7 @@ def _spread_table(groups: Sequence[TaskGroup]) -> Part:
             scores = scores_of(variant, metric)
             mean, deviation = mean_and_deviation(scores) if scores else (None, None)
             best = max(scores) if scores else None
-            rows.append([group.title, variant.name, metric, len(scores), mean, deviation, best])
+            rows.append([group.title, variant.name, words(metric), len(scores), mean, deviation, best])
     header = ["task", "model", "metric", "seeds", "mean", "deviation", "highest"]
     return table("Spread over the seeds: standard deviation of a sample", header, rows)
 

@@ -4,9 +4,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ftsys.cpus.usable import usable_cores
 from ftsys.errors import ConfigError
 from ftsys.table.forecast import Slots
-from launcher.host.cpu_affinity import assign_cores, thread_environment, usable_cores
+from launcher.host.cpu_affinity import assign_cores, thread_environment
 from launcher.planner.world import cpu_has_bf16, this_machine, usable_gpus
 
 CORES_A_SLOT = 4

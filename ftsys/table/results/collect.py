@@ -26,6 +26,7 @@ class SeedResult:
     diverged: str
     timing: Mapping[str, Any]
     throughput: Mapping[str, Any]
+    energy: Mapping[str, Any]
 
     @property
     def score(self) -> float | None:
@@ -111,9 +112,10 @@ def _result(cell: Cell) -> SeedResult:
     split = next((name for name in cell.task.evaluation_splits if name in results.get("metrics", {})), None)
     metrics = named_metrics(cell.task, results)
     diverged = ""
-    if split and metrics and not cell.task.multi_label:
+    if split and metrics:
         diverged = why_diverged(cell.task, read_labelled(predictions_file(cell.folder, split), cell.task))
-    return SeedResult(cell, metrics, diverged, results.get("timing", {}), results.get("throughput", {}))
+    sections = (results.get(name, {}) for name in ("timing", "throughput", "energy"))
+    return SeedResult(cell, metrics, diverged, *sections)
 
 
 def averages(entries: Sequence[Entry]) -> tuple[str, dict[str, Spread | None]]:

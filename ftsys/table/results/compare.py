@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError, RunFolderError
-from ftsys.metrics import METRICS, compute
+from ftsys.metrics import METRICS
 from ftsys.run_folder.layout import predictions_file
-from ftsys.run_folder.predictions import read_labelled
+from ftsys.run_folder.predictions import LabelledPredictions, read_labelled
 from ftsys.table.results.bootstrap import Difference, paired_bootstrap
 from ftsys.table.results.collect import Entry
+from ftsys.table.results.resampled import resampled
 from ftsys.table.results.scores import SHARES
 
 EVIDENCE = 0.05
@@ -58,14 +58,11 @@ def _compare(a: Entry, b: Entry) -> list[Comparison]:
     seeds = [one.cell.seed for one in a.seeds if one.cell.seed in {other.cell.seed for other in b.seeds}]
     if not seeds:
         return [_not_comparable(a, b, "no seed is finished for both")]
-    if a.task.multi_label:
-        return [_not_comparable(a, b, "tasks with several labels an example are not compared yet")]
     split = a.task.evaluation_splits[0]
-    a_SN, labels_N = _predictions(a, seeds, split)
-    b_SN, other_N = _predictions(b, seeds, split)
-    if labels_N.shape != other_N.shape or not np.array_equal(labels_N, other_N):
+    sides = _predictions(a, seeds, split), _predictions(b, seeds, split)
+    if not np.array_equal(sides[0].labels, sides[1].labels):
         return [_not_comparable(a, b, "their validation examples differ")]
-    return [_by_metric(name, a, b, seeds, split, (a_SN, b_SN, labels_N)) for name in a.task.metrics]
+    return [_by_metric(name, a, b, seeds, split, sides) for name in a.task.metrics]
 
 
 def _not_comparable(a: Entry, b: Entry, why: str) -> Comparison:
@@ -73,37 +70,38 @@ def _not_comparable(a: Entry, b: Entry, why: str) -> Comparison:
     return Comparison(a.column, a.task.evaluation_splits[0], "", a.model, b.model, (), 0, None, sentence)
 
 
+class _Side(NamedTuple):
+    """The predictions of a model's runs, one a seed, and the labels of their examples in the order of their ids."""
+
+    runs: list[LabelledPredictions]
+    labels: npt.NDArray[Any]
+
+    def judged(self, metric: str) -> npt.NDArray[Any]:
+        """Return what the metric takes of all runs: (S, N), or (S, N, C) of several labels."""
+        return np.stack([run.judged(METRICS[metric].of_logits) for run in self.runs])
+
+
 def _by_metric(
-    name: str,
-    a: Entry,
-    b: Entry,
-    seeds: Sequence[int],
-    split: str,
-    arrays: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]],
+    name: str, a: Entry, b: Entry, seeds: Sequence[int], split: str, sides: tuple[_Side, _Side]
 ) -> Comparison:
-    difference = paired_bootstrap(*arrays, partial(_metric, name))
-    examples = len(arrays[2])
-    sentence = sentence_of(a.column, split, name, a.model, b.model, seeds, examples, difference)
-    return Comparison(a.column, split, name, a.model, b.model, tuple(seeds), examples, difference, sentence)
+    labels_N = sides[0].labels
+    difference = paired_bootstrap(sides[0].judged(name), sides[1].judged(name), labels_N, resampled(name))
+    sentence = sentence_of(a.column, split, name, a.model, b.model, seeds, len(labels_N), difference)
+    return Comparison(a.column, split, name, a.model, b.model, tuple(seeds), len(labels_N), difference, sentence)
 
 
-def _metric(name: str, labels_N: npt.NDArray[Any], predictions_N: npt.NDArray[Any]) -> float:
-    return compute((name,), predictions_N, labels_N)[name]
-
-
-def _predictions(entry: Entry, seeds: Sequence[int], split: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return predictions (S, N) and labels (N,) in the order of example ids. Raises RunFolderError."""
-    rows, labels = [], None
+def _predictions(entry: Entry, seeds: Sequence[int], split: str) -> _Side:
+    """Read the predictions of each seed. Raises RunFolderError."""
+    runs, labels = [], None
     for result in (one for one in entry.seeds if one.cell.seed in seeds):
         path = predictions_file(result.cell.folder, split)
-        found = read_labelled(path, entry.task)
-        order = np.argsort(found.ids, kind="stable")
-        if found.labels is None or (labels is not None and not np.array_equal(labels, found.labels[order])):
+        found = read_labelled(path, entry.task).ordered()
+        if found.labels is None or (labels is not None and not np.array_equal(labels, found.labels)):
             raise RunFolderError(f"{str(path)!r} has not the examples of the other seeds: start its run anew.")
-        labels = found.labels[order]
-        rows.append(found.predictions[order])
+        labels = found.labels
+        runs.append(found)
     assert labels is not None
-    return np.stack(rows), labels
+    return _Side(runs, labels)
 
 
 def sentence_of(
@@ -114,13 +112,20 @@ def sentence_of(
     name = metric.replace("_", " ")
     if found is None:
         return f"{place}, {name} of {a} or {b} is undefined, so they cannot be compared."
-    numbers = (
-        f"{_points(metric, abs(found.value), signed=False)} {name}{' points' if metric in SHARES else ''} "
-        f"{'above' if found.value >= 0 else 'below'} {b} (A - B: 95% interval {_points(metric, found.low)} to "
-        f"{_points(metric, found.high)}, p = {found.p:.3f})"
+    interval = (
+        f"(difference: 95% interval {_points(metric, found.low)} to {_points(metric, found.high)}, p = {found.p:.3f})"
     )
     one_seed = " One seed says nothing about the spread between seeds." if len(seeds) == 1 else ""
-    return f"{place}, {a} is {numbers}: {_verdict(metric, a, b, found)}.{one_seed}"
+    return f"{place}, {_stand(metric, a, b, found)} {interval}: {_verdict(metric, a, b, found)}.{one_seed}"
+
+
+def _stand(metric: str, a: str, b: str, found: Difference) -> str:
+    """Return how A stands to B: "A is 0.80 f1 points above B"."""
+    name = metric.replace("_", " ")
+    if found.value == 0:
+        return f"{a} and {b} have the same {name}"
+    size = f"{_points(metric, abs(found.value), signed=False)} {name}{' points' if metric in SHARES else ''}"
+    return f"{a} is {size} {'above' if found.value > 0 else 'below'} {b}"
 
 
 def _points(metric: str, value: float, signed: bool = True) -> str:

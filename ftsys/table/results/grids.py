@@ -12,6 +12,16 @@ from ftsys.table.results.scores import in_points
 MARK = "!"
 """Marks a score with diverged seeds among its seeds."""
 
+NOT_TOLD = "not told"
+"""Stands for the energy of runs on devices that do not count it."""
+
+COUNTED = {
+    "nvml": "Energy: of the GPUs while the run trained, with all else on them (NVML).",
+    "rapl": "Energy: of the CPUs and the memory of the whole machine while the run trained, with all else on it, such "
+    "as other runs of the table (RAPL).",
+}
+"""What the energy of a run is, by the counter in its results."""
+
 
 def overview(entries: Sequence[Entry]) -> Grid:
     """Return models x tasks: the score x 100, mean ± standard deviation over seeds."""
@@ -63,17 +73,32 @@ def _figures(value: Spread) -> list[str]:
 
 
 def times(entries: Sequence[Entry]) -> Grid:
-    """Return the means over seeds of a run's time, its training time and its real tokens per second."""
-    header = ["model", "task", "run", "training", "real tokens/s"]
+    """Return the means over seeds of a run's time, training time, real tokens per second and energy of its training."""
+    header = ["model", "task", "time of a run", "of its training", "real tokens/s", "energy (Wh)"]
     rows = [
         [
             *(entry.model, entry.column),
             *(_time(_mean([result.timing.get(key) for result in entry.seeds])) for key in ("total_s", "train_s")),
             _count(_mean([result.throughput.get("real_tokens_per_s") for result in entry.seeds])),
+            _energy(entry),
         ]
         for entry in entries
     ]
     return Grid(header, rows)
+
+
+def _energy(entry: Entry) -> str:
+    """Return the mean of the seeds whose devices told it, in Wh; "" without a finished seed."""
+    joules = _mean([result.energy.get("joules") for result in entry.seeds])
+    return "" if not entry.seeds else NOT_TOLD if joules is None else f"{joules / 3600:,.2f}"
+
+
+def notes_on_times(entries: Sequence[Entry]) -> list[str]:
+    """Return remarks on the grid of times: whose energy it is, or why it is not told."""
+    readings = [result.energy for entry in entries for result in entry.seeds]
+    whose = [text for counter, text in COUNTED.items() if any(one.get("counter") == counter for one in readings)]
+    reasons = dict.fromkeys(str(one["not_told"]) for one in readings if one.get("not_told"))
+    return [*whose, *(f"Energy that is not told: {reason}." for reason in reasons)]
 
 
 def _mean(values: Sequence[Any]) -> float | None:
@@ -97,9 +122,26 @@ def notes(entries: Sequence[Entry]) -> list[str]:
     ]
     for entry in entries:
         place = f"{entry.model}, {entry.column}"
-        found += [f"{entry.column}: the first {rows:,} rows of {split}." for split, rows in entry.first_rows.items()]
+        found += _on_score(entry)
+        found += [
+            f"{entry.column}: only the first {rows:,} rows of {split}." for split, rows in entry.first_rows.items()
+        ]
         found += [f"{entry.column}: starts from the {entry.start} model of the same seed."] if entry.start else []
         found += [f"{MARK} {place}, seed {seed} diverged: {why}." for seed, why in entry.diverged.items()]
         for seed, state in entry.others.items():
             found.append(f"{place}, seed {seed}: {state.name}{f': {state.reason}' if state.reason else ''}")
+    name, means = averages(entries)
+    found += [
+        f"{model} has no {name}: a run is not finished, or a metric is undefined."
+        for model, mean in means.items()
+        if mean is None
+    ]
     return list(dict.fromkeys(found))
+
+
+def _on_score(entry: Entry) -> list[str]:
+    """Return a remark for a task whose score is not the mean of its metrics, or is not told x 100."""
+    first, points = entry.task.metrics[0].replace("_", " "), in_points(entry.task)
+    if points and (len(entry.task.metrics) == 1 or not entry.task.multi_label):
+        return []
+    return [f"{entry.column}: its score is its first metric, {first}{'' if points else ', not x 100'}."]

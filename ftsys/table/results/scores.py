@@ -19,7 +19,10 @@ from ftsys.tasks import GLUE, Task
 
 NO_METRIC = ("loss", "examples")
 
-SHARES = frozenset("accuracy f1 precision recall macro_f1 matthews_correlation pearson spearmanr kendalltau".split())
+SHARES = frozenset(
+    "accuracy f1 precision recall macro_f1 matthews_correlation pearson spearmanr kendalltau "
+    "micro_f1 subset_accuracy average_precision".split()
+)
 """Metrics of at most 1, whose values and differences are told in points: hundredths."""
 
 AVERAGED = tuple(name for name, row in GLUE.items() if row.train_split)
@@ -44,9 +47,10 @@ def named_metrics(task: Task, results: Mapping[str, Any]) -> dict[str, float | N
 def task_score(task: Task, metrics: Mapping[str, float | None]) -> float | None:
     """Return the mean of a run's metrics, over both MNLI splits too; None if one is undefined or there is none.
 
-    Only shares can be averaged: a task with another metric, such as an error, has its first metric as its score.
+    Only shares can be averaged: a task with another metric, such as an error, has its first metric as its score. So has
+    a task of several labels, whose metrics look at the same answers in different ways.
     """
-    shares = all(name.partition(" ")[0] in SHARES for name in metrics)
+    shares = not task.multi_label and all(name.partition(" ")[0] in SHARES for name in metrics)
     values = list(metrics.values()) if shares else [metrics.get(task.metrics[0])]
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
@@ -63,20 +67,22 @@ def average_name(tasks: Sequence[str]) -> str:
         return "GLUE average"
     if set(tasks) == set(AVERAGED) - {"wnli"}:
         return "GLUE average without WNLI"
-    return f"mean of {len(tasks)} tasks"
+    return f"mean of {len(tasks)} GLUE tasks"
 
 
 def why_diverged(task: Task, found: LabelledPredictions) -> str:
     """Return why a run counts as diverged; "" if it does not.
 
     A run has diverged if its first metric is undefined, or not better than the best prediction that is the same for
-    all examples: the best class, or for a regression the mean of the labels. A correlation has to be above 0.
+    all examples: the best class, or for a regression the mean of the labels. A correlation has to be above 0. Of
+    several labels the answers that are tried are the most frequent labels, any number of them, and the most frequent
+    combination.
     """
     if found.labels is None or not len(found.labels):
         return ""
     name = task.metrics[0]
     sign = 1.0 if METRICS[name].greater_is_better else -1.0
-    value = _metric(name, task, found.predictions, found.labels)
+    value = _metric(name, task, found.judged(METRICS[name].of_logits), found.labels)
     least = max(sign * one for one in _constant_scores(name, task, found.labels))
     if value is None:
         return f"{name} is undefined"
@@ -86,9 +92,18 @@ def why_diverged(task: Task, found: LabelledPredictions) -> str:
 
 def _constant_scores(name: str, task: Task, labels_N: npt.NDArray[Any]) -> list[float]:
     """Return the metric of each constant prediction; 0 where it is undefined, as for a correlation."""
-    answers = [float(labels_N.mean())] if task.regression else range(task.num_outputs)
+    answers: Sequence[Any] = [labels_N.mean()] if task.regression else range(task.num_outputs)
+    if task.multi_label:
+        answers = _constant_sets(labels_N)
     scores = [_metric(name, task, np.full_like(labels_N, answer), labels_N) for answer in answers]
     return [0.0 if score is None else score for score in scores]
+
+
+def _constant_sets(labels_NC: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Return sets of labels (C,) of 1 and 0: the K most frequent for each K, and the most frequent combination."""
+    rank_C = np.argsort(np.argsort(-labels_NC.sum(axis=0), kind="stable"))
+    combinations, counts = np.unique(labels_NC, axis=0, return_counts=True)
+    return [*((rank_C < size).astype(np.int64) for size in range(len(rank_C) + 1)), combinations[counts.argmax()]]
 
 
 def _metric(name: str, task: Task, predictions_N: npt.NDArray[Any], labels_N: npt.NDArray[Any]) -> float | None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from ftsys.report.table import Line, print_lines
 from ftsys.table.cells import Cell
+from ftsys.table.grid import Grid
 from ftsys.table.results.cards import update_cards
 from ftsys.table.results.collect import Entry, collect
 from ftsys.table.results.compare import Comparison, compare
-from ftsys.table.results.grids import details, notes, overview, times
+from ftsys.table.results.grids import details, notes, notes_on_times, overview, times
 from ftsys.table.results.write import write_table
 from ftsys.table.state import CellState
 
@@ -42,7 +43,19 @@ def show_results(
 
 def _lines(folder: Path, entries: Sequence[Entry], comparisons: Sequence[Comparison]) -> list[Line]:
     lines = [Line(str(folder), "title")]
-    for grid in (overview(entries), details(entries), times(entries)):
+    parts: tuple[tuple[str, Grid, list[str]], ...] = (
+        ("Scores", overview(entries), notes(entries)),
+        ("Metrics", details(entries), []),
+        ("Time", times(entries), notes_on_times(entries)),
+    )
+    for title, grid, remarks in parts:
         header, rule, *rows = grid.text()
-        lines += [Line(header, "header"), Line(rule, "rule"), *(Line(row, "row") for row in rows), Line("", "note")]
-    return lines + [Line(text, "note") for text in (*notes(entries), *(one.sentence for one in comparisons))]
+        lines += [Line("", "note"), Line(title, "title"), Line(header, "header"), Line(rule, "rule")]
+        lines += [Line(row, "row") for row in rows] + [Line(f"- {text}", "note") for text in remarks]
+    if comparisons:
+        lines += [
+            Line("", "note"),
+            Line("Comparison", "title"),
+            *(Line(f"- {one.sentence}", "note") for one in comparisons),
+        ]
+    return [*lines, Line("", "note")]

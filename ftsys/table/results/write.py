@@ -9,7 +9,7 @@ from typing import Any
 from ftsys.files import atomic_write_json, atomic_write_text
 from ftsys.table.results.collect import Entry, SeedResult, averages
 from ftsys.table.results.compare import Comparison
-from ftsys.table.results.grids import details, notes, overview, times
+from ftsys.table.results.grids import details, notes, notes_on_times, overview, times
 
 FORMAT = 1
 TIMES_HEADING = "## Time"
@@ -31,7 +31,8 @@ def _markdown(title: str, entries: Sequence[Entry], comparisons: Sequence[Compar
     if comparisons:
         lines += ["## Comparison", "", *(f"- {one.sentence}" for one in comparisons), ""]
     lines += ["## Metrics", "", *details(entries).markdown(), ""]
-    return [*lines, TIMES_HEADING, "", *times(entries).markdown()]
+    remarks = [f"- {note}" for note in notes_on_times(entries)]
+    return [*lines, TIMES_HEADING, "", *times(entries).markdown(), *(["", *remarks] if remarks else [])]
 
 
 def _latex_notes(entries: Sequence[Entry]) -> list[str]:
@@ -70,4 +71,4 @@ def _entry(entry: Entry) -> dict[str, Any]:
 def _times(entry: Entry, result: SeedResult) -> dict[str, Any]:
     speed = result.throughput.get("real_tokens_per_s")
     known = {"model": entry.model, "task": entry.column, "seed": result.cell.seed}
-    return known | {"seconds": dict(result.timing), "real_tokens_per_s": speed}
+    return known | {"seconds": dict(result.timing), "real_tokens_per_s": speed, "energy": dict(result.energy)}

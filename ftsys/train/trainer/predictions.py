@@ -3,7 +3,8 @@
 Every example counts once, whatever the ranks, and comes back in the data set's own order.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +12,12 @@ import torch
 
 from ftsys.data.batching.collate import NO_EXAMPLE, Batch, to_device
 from ftsys.data.batching.loader import EvaluationLoader
-from ftsys.distributed import all_gather_rows, any_rank
+from ftsys.distributed import all_gather_pieces, any_rank
 from ftsys.train.checkpoint.transfer import widened
 from ftsys.train.trainer.loss import loss_per_example
+
+ROWS_OF_A_PIECE = 1 << 18
+"""Rows of each rank that are gathered at once: bounds the memory beside the result's own."""
 
 
 class EvaluationStopped(Exception):
@@ -57,8 +61,14 @@ def predict_all(
                 break
     if any_rank(len(ids) < len(loader), device):
         raise EvaluationStopped
-    all_ids, all_values = (all_gather_rows(torch.cat(found)).cpu().numpy() for found in (ids, values))
-    return _in_order(all_ids, all_values, len(loader.dataset))
+    return _in_order(_gathered(ids, values), len(loader.dataset))
+
+
+def _gathered(ids: list[torch.Tensor], values: list[torch.Tensor]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the ids and values of all ranks in pieces. Collective."""
+    whole = [all_gather_pieces(torch.cat(found), ROWS_OF_A_PIECE) for found in (ids, values)]
+    for piece_ids, piece_values in zip(*whole, strict=True):
+        yield piece_ids.cpu().numpy(), piece_values.cpu().numpy()
 
 
 def _losses_and_logits(batch: Batch, logits_SC: torch.Tensor, label_smoothing: float) -> torch.Tensor:
@@ -72,13 +82,19 @@ def _losses_and_logits(batch: Batch, logits_SC: torch.Tensor, label_smoothing: f
     return torch.cat([losses_S[:, None], widened(logits_SC)], dim=1)
 
 
-def _in_order(ids: np.ndarray, values: np.ndarray, rows: int) -> Predictions:
-    real = ids != NO_EXAMPLE
-    ids, values = ids[real], values[real]
-    seen = np.bincount(ids, minlength=rows)
-    if len(seen) != rows or (seen != 1).any():
-        wrong = np.flatnonzero(seen != 1)[:5].tolist()
-        raise RuntimeError(f"evaluation of {rows} examples saw ids {wrong} {seen[wrong].tolist()} times, not once")
-    ordered = np.empty_like(values)
-    ordered[ids] = values
-    return Predictions(logits=ordered[:, 1:], losses=ordered[:, 0])
+def _in_order(pieces: Iterator[tuple[np.ndarray, np.ndarray]], rows: int) -> Predictions:
+    """Put pieces of (ids (P,), values (P, 1 + C)) into the order of the ids."""
+    first_ids, first_values = next(pieces)
+    ordered_NV, times_N = np.empty((rows, first_values.shape[1]), first_values.dtype), np.zeros(rows, np.uint8)
+    for ids, values in itertools.chain([(first_ids, first_values)], pieces):
+        if (ids >= rows).any():
+            raise RuntimeError(f"evaluation of {rows} examples saw id {ids.max()}")
+        real = ids != NO_EXAMPLE
+        ordered_NV[ids[real]] = values[real]
+        np.add.at(times_N, ids[real], 1)
+    if (times_N != 1).any():
+        wrong = np.flatnonzero(times_N != 1)[:5]
+        raise RuntimeError(
+            f"evaluation of {rows} examples saw ids {wrong.tolist()} {times_N[wrong].tolist()} times, not once"
+        )
+    return Predictions(logits=ordered_NV[:, 1:], losses=ordered_NV[:, 0])

@@ -11,6 +11,7 @@ import transformers
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from ftsys.train.dropin_deepspeed import fill_silent_keys, prepare_for_script
+from ftsys.train.perf.cpu_threads import limit_threads
 from ftsys.train.scheduler_world import ALONE, tasks_started
 from ftsys.train.trainer.arguments import TrainingArguments, are_cpu_ranks, use_one_gpu
 from ftsys.train.trainer.checkpointers.interface import Checkpointer
@@ -68,6 +69,7 @@ class Trainer(ComposedTrainer):
             )
         if getattr(model, "hf_device_map", None) is None:  # else the model itself lies on several GPUs
             use_one_gpu(args)
+        limit_threads(os.environ)
         prepare_for_script(args, os.environ)  # again, for transformers' own class of arguments
         fill_silent_keys(args)
         own: dict[str, Any] = {"checkpointer": checkpointer, "hooks": hooks, "class_weights": class_weights}

@@ -42,8 +42,3 @@ def sent_per_rank(shape: ModelShape, setting: Setting, micro_batches: int) -> in
     # gloo has no native reduce-scatter: it all-reduces instead.
     scatter = all_reduce if setting.device == "cpu" else reduce_scatter
     return micro_batches * (again * all_gather(whole, ranks) + scatter(size, ranks))
-
-
-def sent_between_machines(shape: ModelShape, setting: Setting, micro_batches: int, nodes: int) -> int:
-    """Return the bytes that leave each machine in a step: a ring through all ranks has one link out of each machine."""
-    return sent_per_rank(shape, setting, micro_batches) if nodes > 1 else 0

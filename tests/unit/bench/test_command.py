@@ -20,6 +20,7 @@ from ftsys.bench.harness.measuring import Case, Rounds
 from ftsys.bench.harness.output import Findings, conclude
 from ftsys.bench.harness.rounds import PeerFailed
 from ftsys.cli import main
+from ftsys.cpus.instructions import vector_instructions
 
 BLOCK = {"seconds": 2.0, "tokens": 1000, "examples": 20, "steps": 4, "memory": 5e8, "eval_loss": 0.5}
 
@@ -34,7 +35,7 @@ def case(tmp_path: Path) -> Case:
 def rounds(**rates: float) -> Rounds:
     """Create three blocks per peer; a peer with rate 2 takes half the time."""
     blocks = {
-        name: [{**BLOCK, "seconds": 2.0 / rate, "flops": 1e9, "fp32_flops": 5e8} for _ in range(3)]
+        name: [{**BLOCK, "seconds": 2.0 / rate, "flops": 1e8, "fp32_flops": 5e7} for _ in range(3)]
         for name, rate in rates.items()
     }
     return Rounds({name: {"parameters": 1000} for name in rates}, blocks)
@@ -98,11 +99,22 @@ def test_a_step_in_figures(tmp_path: Path) -> None:
     row = found.tables["tiny: optimizer steps"]["ours"]
     assert (row["1000 tokens/s"], row["samples/s"], row["peak GB"]) == (2.0, 40.0, 0.5)
     assert row["useful TFLOP/s"] == pytest.approx(6 * 1000 * 2000 / 1e12)
-    assert row["of matmul"] == pytest.approx(6 * 1000 * 2000 / 1e9)
+    assert row["of matmul"] == pytest.approx(6 * 1000 * 2000 / 1e8)
+    assert found.measurements["tiny, ours: of matmul"].repeats == 3
+    assert found.settings["tiny: matrix-product rate"] == {"FLOP/s": 1e8, "samples": 6}
     assert found.tables["tiny: optimizer steps"]["course"]["ours is x"] == 4.0
     assert found.measurements["tiny, course: step"].median == 0.5
     assert found.settings["tiny: steps"]["text"] == "synthetic sample"
     assert len(found.settings["tiny: steps"]["blocks"]["ours"]) == 3
+
+
+def test_no_share_above_the_matrix_product_rate_is_written(tmp_path: Path) -> None:
+    found = Findings()
+    step.note_steps(found, case(tmp_path), rounds(ours=40.0, course=1.0, matmul=1.0))
+    assert "of matmul" not in found.tables["tiny: optimizer steps"]["ours"]
+    assert "tiny, ours: of matmul" not in found.measurements
+    assert found.tables["tiny: optimizer steps"]["course"]["of matmul"] == pytest.approx(6 * 1000 * 500 / 1e8)
+    assert found.notes == ["tiny, ours: no share of the matrix-product rate, which was measured in busy moments only"]
 
 
 def test_trainings_and_predictions_in_figures(tmp_path: Path) -> None:
@@ -131,7 +143,9 @@ def test_record_plot_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     step.note_steps(found, case(tmp_path), rounds(ours=4.0, course=1.0, matmul=1.0))
     conclude("step", found, tmp_path)
     (record,), (plot,) = tmp_path.glob("step-*.json"), tmp_path.glob("step-*.svg")
-    assert json.loads(record.read_text())["ratios"] == {"tiny: optimizer steps: ours / course": 4.0}
+    written = json.loads(record.read_text())
+    assert written["ratios"] == {"tiny: optimizer steps: ours / course": 4.0}
+    assert written["cpu"]["instructions"] == list(vector_instructions())
     assert "<svg" in plot.read_text()
     again = plot.read_bytes()
     conclude("step", found, tmp_path)

@@ -8,16 +8,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 import ftsys.data.prepare as prepare
+import ftsys.data.store.split_writer as split_writer
 from ftsys.data.build_store import StoreRequest
 from ftsys.data.prepare import make_or_wait
 from ftsys.data.sources.source import TextBatch
 from ftsys.data.store.reader import verify_store
+from ftsys.data.tokenize.tokenizer import TextTokenizer
 from ftsys.errors import ConfigError, DataError, StorageError
 from ftsys.lease import LeaseTimes
 from ftsys.tasks import GLUE
@@ -33,6 +36,7 @@ class FakeSource:
     log: Path | None = None
     pause: float = 0.0
     fail: Callable[[], None] | None = None
+    stop_at: int | None = None
     fingerprint: str = "5" * 64
     splits: tuple[str, ...] = ("train", "validation")
 
@@ -43,8 +47,11 @@ class FakeSource:
         if self.log is not None:
             with self.log.open("a") as stream:
                 stream.write(f"{os.getpid()} {split}\n")
+        before = self.splits.index(split) * self.count
         for start in range(0, self.count, 16):
             time.sleep(self.pause)
+            if self.stop_at is not None and before + start >= self.stop_at:
+                raise KeyboardInterrupt
             rows = range(start, min(start + 16, self.count))
             labels = np.array([row % 2 for row in rows])
             yield TextBatch(start, [f"row {row} of {split}" for row in rows], ["b " * row for row in rows], labels)
@@ -121,6 +128,33 @@ def test_an_interruption_leaves_nothing_and_gives_the_lease_back(
         make(tmp_path, folder, FakeSource(fail=fail))
     assert list(tmp_path.iterdir()) == []
     assert make(tmp_path, folder, FakeSource()).splits["train"].rows == 50
+
+
+@pytest.mark.parametrize("stop_at", [60, 95])
+def test_a_stopped_process_saves_the_next_one_the_work(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 100 rows in two splits, `stop_at` are read when Ctrl-C is pressed. Record batches have 8 rows."""
+    monkeypatch.setattr(split_writer, "MAX_ROWS_PER_BATCH", 8)
+    monkeypatch.setattr(split_writer, "SAVE_EVERY", 1)
+    whole = make(tmp_path / "whole", folder, FakeSource())
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "stopped", folder, FakeSource(stop_at=stop_at))
+    tokenized, encode = list[str](), TextTokenizer.tokenize
+
+    def noted(self: TextTokenizer, first: list[str], second: list[str] | None) -> Any:
+        tokenized.extend(first)
+        return encode(self, first, second)
+
+    monkeypatch.setattr(TextTokenizer, "tokenize", noted)
+    with caplog.at_level(logging.INFO, "ftsys"):
+        store = make(tmp_path / "stopped", folder, FakeSource())
+    assert "an earlier process was stopped after" in caplog.text
+    assert len(tokenized) < 60
+    assert {path.name: path.read_bytes() for path in store.path.iterdir()} == {
+        path.name: path.read_bytes() for path in whole.path.iterdir()
+    }
+    assert [path.name for path in (tmp_path / "stopped").iterdir()] == [store.path.name]
 
 
 def test_a_full_disk_is_not_taken_for_a_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

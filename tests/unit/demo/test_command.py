@@ -14,6 +14,7 @@ import pytest
 
 from ftsys.demo import command as demo
 from ftsys.errors import ConfigError
+from ftsys.ranks import free_port
 
 CPU = demo.Devices((), cores=4)
 TWO_GPUS = demo.Devices(("3", "5"), cores=16)
@@ -47,7 +48,7 @@ def test_a_run_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> No
 
 def test_the_port_can_be_bound() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", demo.free_port()))
+        taken.bind(("127.0.0.1", free_port()))
 
 
 @pytest.mark.parametrize(("devices", "slots"), [(CPU, [0, 1]), (TWO_GPUS, ["3", "5"])])
@@ -137,5 +138,5 @@ def test_the_launcher_starts_every_rank_and_hands_its_failure_on(tmp_path: Path)
         "sys.exit(3 * (environ['RANK'] == '1'))\n"
     )
     environment = demo.rank_environment(CPU, {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"})
-    assert demo.run_ranks(demo.launch_command(CPU, demo.free_port(), [str(tmp_path)]), environment) == 3
+    assert demo.run_ranks(demo.launch_command(CPU, free_port(), [str(tmp_path)]), environment) == 3
     assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == ["2cpu", "2cpu"]

@@ -85,3 +85,28 @@ def write_predictions(folder: Path, labels: list[str]) -> None:
     rows = [f"{number}\t{labels[0]}\t{labels[number % len(labels)]}\t{scores}" for number in range(len(TEXTS))]
     header = "\t".join(["index", "prediction", "label", *(f"score_{name}" for name in labels)])
     (folder / "predictions" / "validation.tsv").write_text("\n".join([header, *rows]) + "\n")
+
+
+MOODS = ("joy", "anger", "fear")
+MOOD_ROWS = (("joy", "joy"), ("[]", "joy;fear"), ("fear;joy", "[]"), ("anger", "anger;fear"))
+"""Labels and predictions of the four examples of `write_moods`."""
+
+
+def write_moods(folder: Path, seed: int = 1) -> Path:
+    """Write a run of a task with several labels an example, as `write_run`; returns the folder."""
+    write_run(folder, seed, list(MOODS))
+    config = (folder / "config.toml").read_text().replace("[data]", "multi_label = true\n[data]")
+    (folder / "config.toml").write_text(config)
+    data = folder.parent / "data-3"
+    for split in ("train", "validation"):
+        rows = [{"text": text, "label": label} for text, (label, _) in zip(TEXTS, MOOD_ROWS, strict=True)]
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = json.loads((folder / "results.json").read_text())
+    results["metrics"]["validation"] = {"micro_f1": 0.5 + seed / 100, "loss": 0.5, "examples": 4}
+    write_json(folder / "results.json", results)
+    lines = ["\t".join(["index", "prediction", "label", *(f"score_{name}" for name in MOODS)])]
+    for number, (label, prediction) in enumerate(MOOD_ROWS):
+        scores = [f"{0.8 if name in prediction.split(';') else 0.1 + number / 100:.6g}" for name in MOODS]
+        lines.append("\t".join([str(number), prediction, label, *scores]))
+    (folder / "predictions" / "validation.tsv").write_text("\n".join(lines) + "\n")
+    return folder

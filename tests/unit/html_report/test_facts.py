@@ -32,6 +32,14 @@ def test_an_unfinished_run_shows_what_there_is(tmp_path: Path) -> None:
     assert summary(groups_of([run])) == "1 run of 1 task with 1 model, 1 unfinished."
 
 
+def test_a_run_that_has_ended_without_results_is_not_called_unfinished(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    (folder / "results.json").unlink()
+    parts = overview_section(groups_of([read_run_facts(folder, "one")])).parts
+    text = [part.text for part in parts if isinstance(part, Note)]
+    assert text == ["one has ended, but has no results that can be read. The page shows what there is."]
+
+
 @pytest.mark.parametrize("name", ["config.toml", "plan.json", "env.json", "data.json", "results.json", "metrics.jsonl"])
 def test_half_a_file_is_a_remark_and_no_error(tmp_path: Path, name: str) -> None:
     folder = write_run(tmp_path / "one")

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from ftsys.html_report.statistics import confusion, losses, packing, per_class, reliability
+from ftsys.html_report.statistics import (
+    average_precisions,
+    confusion,
+    label_counts,
+    label_losses,
+    losses,
+    packing,
+    per_class,
+    per_label,
+    reliability,
+)
 
 
 def test_confusion_matrix_counts_labels_by_row() -> None:
@@ -59,3 +69,32 @@ def test_padding_to_the_longest_against_all_possible_batches() -> None:
 
 def test_padding_of_no_examples() -> None:
     assert packing([0, 0], batch=2, maximum=16).real == 0
+
+
+def test_counts_and_scores_of_each_label_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import average_precision_score, multilabel_confusion_matrix, precision_recall_fscore_support
+
+    rng = np.random.default_rng(7)
+    scores_NC = np.round(rng.random((200, 4)), 2)  # with ties
+    labels_NC, predictions_NC = (rng.random((200, 4)) < 0.3).astype(np.int64), (scores_NC > 0.5).astype(np.int64)
+    labels_NC[:, 3] = 0
+    counts_C4 = label_counts(labels_NC, predictions_NC)
+    theirs = multilabel_confusion_matrix(labels_NC, predictions_NC)
+    assert counts_C4.tolist() == [[one[1, 1], one[1, 0], one[0, 1], one[0, 0]] for one in theirs]
+    found = per_label(counts_C4)
+    wanted = precision_recall_fscore_support(labels_NC, predictions_NC, average=None, zero_division=0.0)
+    for mine, other in zip((found.precision, found.recall, found.f1, found.support), wanted, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-15)
+    precisions = average_precisions(labels_NC, scores_NC)
+    np.testing.assert_allclose(
+        precisions[:3], average_precision_score(labels_NC[:, :3], scores_NC[:, :3], average=None)
+    )
+    assert np.isnan(precisions[3]), "no example has it"
+    scores_NC[0, 0] = np.nan
+    assert np.isnan(average_precisions(labels_NC, scores_NC)[0])
+
+
+def test_the_loss_of_several_labels_is_their_mean_cross_entropy() -> None:
+    scores_NC, labels_NC = np.array([[0.9, 0.2], [0.0, 0.5]]), np.array([[1, 0], [1, 0]])
+    expected = [-(np.log(0.9) + np.log(0.8)) / 2, -(np.log(1e-12) + np.log(0.5)) / 2]
+    assert label_losses(scores_NC, labels_NC).tolist() == pytest.approx(expected)

@@ -65,7 +65,7 @@ def test_a_folder_without_runs_and_a_damaged_one_are_named_together(tmp_path: Pa
         find_runs([tmp_path / "empty", damaged, tmp_path / "missing"])
     assert len(caught.value.messages) == 3
     assert "is not a run folder" in caught.value.messages[0]
-    assert "cannot be read" in caught.value.messages[1]
+    assert "is damaged" in caught.value.messages[1]
 
 
 def test_the_command_prints_the_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ftsys.cpus.instructions import vector_instructions
 from ftsys.run_folder import environment as environment_module
 from ftsys.run_folder.environment import commit, environment
 
@@ -18,6 +19,7 @@ def test_environment_can_be_written(tmp_path: Path) -> None:
     assert found["cpu_cores"] >= 1
     assert found["memory_bytes"] > 2**28
     assert found["cpu"]
+    assert found["cpu_instructions"] == list(vector_instructions())
     assert isinstance(found["command"], list)
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ftsys.errors import RunFolderError
 from ftsys.run_folder.predictions import (
     SUBMISSIONS,
+    read_labelled,
     scores_from_logits,
     scores_of,
     write_predictions,
@@ -129,3 +131,40 @@ def test_predictions_of_several_labels_are_names_that_a_run_reads(tmp_path: Path
     odd = Task("moods", ("text",), ("joy; hope", "anger"), ("micro_f1",), multi_label=True)
     write_predictions(tmp_path / "p.tsv", [0], logits[:1], None, scores_of(logits[:1], odd), odd)
     assert _lines(tmp_path / "p.tsv")[1][1] == '["joy; hope", "anger"]'
+
+
+@pytest.mark.parametrize("names", [("joy", "anger"), ("joy; hope", "[anger]"), ("joy|", 'an"ger')])
+def test_predictions_of_several_labels_read_back(tmp_path: Path, names: tuple[str, str]) -> None:
+    task = Task("moods", ("text",), names, ("micro_f1",), multi_label=True)
+    logits = np.array([[0.5, 3.0], [-1.0, 2.0], [-800.0, -1.0]])
+    labels = np.array([[1, 0], [0, 0], [1, 1]], np.int8)
+    write_predictions(tmp_path / "p.tsv", [2, 0, 1], logits, labels, scores_of(logits, task), task)
+    found = read_labelled(tmp_path / "p.tsv", task)
+    assert found.ids.tolist() == [0, 1, 2]
+    assert found.predictions.tolist() == [[0, 1], [0, 0], [1, 1]]
+    assert found.labels is not None
+    assert found.labels.tolist() == [[0, 0], [1, 1], [1, 0]]
+    assert found.scores is not None
+    assert found.scores[2].tolist() == pytest.approx([0.622459, 0.952574], abs=1e-6)
+    write_predictions(tmp_path / "p.tsv", [0], logits[:1], None, scores_of(logits[:1], task), task)
+    assert read_labelled(tmp_path / "p.tsv", task).labels is None
+
+
+@pytest.mark.parametrize("kept", [0, 12, 40, 75])
+def test_a_file_that_is_cut_off_is_damage(tmp_path: Path, kept: int) -> None:
+    scores = np.array([[0.25, 0.75], [0.9, 0.1]])
+    write_predictions(tmp_path / "p.tsv", [0, 1], [1, 0], [1, 1], scores, GLUE["mrpc"])
+    text = (tmp_path / "p.tsv").read_text()
+    (tmp_path / "p.tsv").write_text(text[:kept])
+    with pytest.raises(RunFolderError, match="is damaged"):
+        read_labelled(tmp_path / "p.tsv", GLUE["mrpc"])
+
+
+@pytest.mark.parametrize("cell", ["grief", "", '["joy"', "[1]", '{"joy": 1}'])
+@pytest.mark.parametrize("names", [("joy", "anger"), ("joy", "a;b")])
+def test_a_cell_that_is_no_list_of_labels_is_damage(tmp_path: Path, names: tuple[str, str], cell: str) -> None:
+    task = Task("moods", ("text",), names, ("micro_f1",), multi_label=True)
+    head = "\t".join(["index", "prediction", "label", *(f"score_{name}" for name in names)])
+    (tmp_path / "p.tsv").write_text(f"{head}\n0\t{cell}\t[]\t0.5\t0.5\n")
+    with pytest.raises(RunFolderError, match="is damaged"):
+        read_labelled(tmp_path / "p.tsv", task)

@@ -124,7 +124,6 @@ def test_what_is_to_be_done() -> None:
         ({"push_to_hub": True}, "--push_to_hub True cannot be honoured: upload afterwards"),
         ({"fsdp": "full_shard"}, "--fsdp 'full_shard' cannot be honoured"),
         ({"model_revision": "v2"}, "--model_revision 'v2' cannot be honoured: download that revision"),
-        ({"trust_remote_code": True}, "--trust_remote_code True cannot be honoured: no code of a model is run"),
         ({"use_fast_tokenizer": False}, "--use_fast_tokenizer False cannot be honoured"),
         ({"dataloader_drop_last": True}, "--dataloader_drop_last True cannot be honoured"),
     ],

@@ -1,7 +1,6 @@
 """Tests scores, divergence, the bootstrap and the formats on made-up results."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,11 +9,13 @@ from ftsys.run_folder.predictions import LabelledPredictions
 from ftsys.table.grid import Grid
 from ftsys.table.results.bootstrap import Difference, paired_bootstrap
 from ftsys.table.results.collect import spread
-from ftsys.table.results.compare import _metric, sentence_of
+from ftsys.table.results.compare import sentence_of
+from ftsys.table.results.resampled import resampled
 from ftsys.table.results.scores import average_name, named_metrics, task_score, why_diverged
-from ftsys.tasks import GLUE
+from ftsys.tasks import GLUE, Task
 
-ACCURACY = partial(_metric, "accuracy")
+MOODS = Task("moods", ("text",), ("joy", "anger"), ("micro_f1", "average_precision"), multi_label=True)
+ACCURACY = resampled("accuracy")
 
 
 def test_a_task_with_two_metrics_or_two_splits_has_their_mean() -> None:
@@ -29,13 +30,14 @@ def test_a_task_with_two_metrics_or_two_splits_has_their_mean() -> None:
     assert task_score(GLUE["mnli"], names) == pytest.approx(0.65)
     assert task_score(GLUE["stsb"], {"pearson": 0.8, "spearmanr": None}) is None
     assert task_score(GLUE["stsb"], {"mse": 4.0, "pearson": 0.5}) == 0.5, "an error is not averaged"
+    assert task_score(MOODS, {"micro_f1": 0.6, "average_precision": 0.8}) == 0.6
 
 
 def test_names_of_averages() -> None:
     nine = "cola sst2 mrpc stsb qqp mnli qnli rte wnli".split()
     assert average_name(nine) == "GLUE average"
     assert average_name(nine[:-1]) == "GLUE average without WNLI"
-    assert average_name(nine[:3]) == "mean of 3 tasks"
+    assert average_name(nine[:3]) == "mean of 3 GLUE tasks"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,23 @@ def test_divergence(task: str, predictions: list[float], labels: list[float], re
     assert bool(told) == bool(reason)
 
 
+@pytest.mark.parametrize(
+    ("predictions", "reason"),
+    [
+        ([[0, 0], [0, 0], [0, 0], [0, 0]], "micro_f1 0.0000 is not better than 0.7500"),
+        ([[1, 1], [1, 1], [1, 1], [1, 1]], "micro_f1 0.6667 is not better than 0.7500"),
+        ([[1, 0], [1, 0], [0, 1], [0, 0]], ""),
+    ],
+)
+def test_divergence_of_several_labels(predictions: list[list[int]], reason: str) -> None:
+    """Of joy in 3 and anger in 1 of 4 rows, all joy gives 2 * 3 / (4 + 4), and both labels 2 * 4 / (8 + 4)."""
+    labels_NC = np.array([[1, 0], [1, 0], [1, 1], [0, 0]])
+    found = LabelledPredictions(np.arange(4), np.array(predictions), labels_NC, np.array(predictions) * 0.5)
+    told = why_diverged(Task("m", ("t",), ("joy", "anger"), ("micro_f1",), multi_label=True), found)
+    assert told.startswith(reason)
+    assert bool(told) == bool(reason)
+
+
 def test_spread() -> None:
     found = spread({1: 1.0, 2: 3.0, 5: 2.0})
     assert (found.mean, found.deviation, found.best, found.best_seed, found.count) == (2.0, 1.0, 3.0, 2, 3)
@@ -76,7 +95,7 @@ def test_bootstrap_of_accuracy_agrees_with_the_normal_interval() -> None:
     a_N, b_N = predictions(rng, labels_N, 0.80), predictions(rng, labels_N, 0.77)
     differences_N = (a_N == labels_N).astype(np.float64) - (b_N == labels_N)
     half = 1.959964 * differences_N.std() / math.sqrt(len(labels_N))
-    found = paired_bootstrap(a_N[None], b_N[None], labels_N, lambda y, p: float((y == p).mean()), resamples=4000)
+    found = paired_bootstrap(a_N[None], b_N[None], labels_N, ACCURACY, resamples=4000)
     assert found is not None
     assert found.value == pytest.approx(differences_N.mean(), abs=1e-15)
     assert found.low == pytest.approx(differences_N.mean() - half, abs=0.1 * half)
@@ -90,11 +109,24 @@ def test_bootstrap_of_seeds_has_the_known_variance() -> None:
     labels_N = np.zeros(50, np.int64)
     a_SN = np.repeat(np.array([[0], [1], [1], [0], [0], [0]]), 50, axis=1)
     b_SN = np.ones_like(a_SN)
-    found = paired_bootstrap(a_SN, b_SN, labels_N, lambda y, p: float((y == p).mean()), resamples=4000)
+    found = paired_bootstrap(a_SN, b_SN, labels_N, ACCURACY, resamples=4000)
     assert found is not None
     assert found.value == pytest.approx(4 / 6)
     assert (found.low, found.high) == (pytest.approx(2 / 6), 1.0)
     assert found.p == pytest.approx(2 * (1 / 3) ** 6, abs=0.004)
+
+
+def test_bootstrap_draws_an_example_with_all_its_labels() -> None:
+    """The three labels of a row are the same, so the interval is that of the rows, not of three times as many."""
+    rng = np.random.default_rng(5)
+    labels_N = rng.integers(0, 2, 500)
+    a_SN, b_SN = (predictions(rng, labels_N, right)[None] for right in (0.8, 0.7))
+    one = paired_bootstrap(a_SN, b_SN, labels_N, ACCURACY)
+    a_SNC, b_SNC, labels_NC = (np.repeat(each[..., None], 3, axis=-1) for each in (a_SN, b_SN, labels_N))
+    three = paired_bootstrap(a_SNC, b_SNC, labels_NC, ACCURACY)
+    assert one is not None
+    assert three is not None
+    assert (three.low, three.high, three.p) == pytest.approx((one.low, one.high, one.p))
 
 
 def test_bootstrap_of_equal_predictions_and_of_undefined_ones() -> None:
@@ -102,8 +134,7 @@ def test_bootstrap_of_equal_predictions_and_of_undefined_ones() -> None:
     same = paired_bootstrap(labels_N[None], labels_N[None], labels_N, ACCURACY, resamples=50)
     assert same == Difference(0.0, 0.0, 0.0, 1.0)
     numbers_N = np.array([1.0, 2.0, 3.0])
-    pearson = partial(_metric, "pearson")
-    assert paired_bootstrap(np.ones((1, 3)), numbers_N[None], numbers_N, pearson, resamples=5) is None
+    assert paired_bootstrap(np.ones((1, 3)), numbers_N[None], numbers_N, resampled("pearson"), resamples=5) is None
     with pytest.raises(ValueError, match="do not fit labels"):
         paired_bootstrap(labels_N[None], labels_N[None], labels_N[:3], ACCURACY)
 
@@ -114,17 +145,22 @@ def test_bootstrap_of_equal_predictions_and_of_undefined_ones() -> None:
         (
             Difference(0.008, 0.001, 0.015, 0.03),
             "f1",
-            "On mrpc (validation, 408 examples) over 5 seeds, A is 0.80 f1 points above B (A - B: 95% interval "
+            "On mrpc (validation, 408 examples) over 5 seeds, A is 0.80 f1 points above B (difference: 95% interval "
             "+0.10 to +1.50, p = 0.030): evidence that A is better on these examples.",
         ),
         (
             Difference(-0.008, -0.02, 0.004, 0.2),
             "f1",
-            "A is 0.80 f1 points below B (A - B: 95% interval -2.00 to +0.40",
+            "A is 0.80 f1 points below B (difference: 95% interval -2.00 to +0.40",
         ),
         (Difference(-0.008, -0.02, 0.004, 0.2), "f1", "no evidence of a difference."),
         (Difference(-0.5, -0.6, -0.4, 0.001), "mse", "A is 0.50 mse below B"),
         (Difference(-0.5, -0.6, -0.4, 0.001), "mse", "evidence that A is better"),
+        (
+            Difference(0.0, -0.1, 0.1, 1.0),
+            "micro_f1",
+            "A and B have the same micro f1 (difference: 95% interval -10.00 to",
+        ),
         (None, "pearson", "pearson of A or B is undefined"),
     ],
 )

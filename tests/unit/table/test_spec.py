@@ -139,6 +139,9 @@ def test_a_mistake_of_every_column_is_reported(run_file: str) -> None:
         ("task = ['rte']", "table.task is not a known key: did you mean 'tasks'"),
         ("tasks = 'rte'", "table.tasks: Input should be a valid array"),
         ("seeds = [-1]", "table.seeds"),
+        ("seeds = []", r"table.seeds=\[\] names nothing"),
+        ("seeds = ''", "table.seeds='' names nothing"),
+        ("models = []", r"table.models=\[\] names nothing"),
     ],
 )
 def test_wrong_keys_of_the_section(tmp_path: Path, line: str, told: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ftsys.data.batching.collate import NO_EXAMPLE, PaddedBatch
+from ftsys.data.batching.collate import NO_EXAMPLE, PackedBatch, PaddedBatch
 from ftsys.data.batching.loader import (
     LOCAL_BATCH,
     BatchMaker,
@@ -89,7 +89,9 @@ def test_rows_that_may_change_are_read_again_at_each_epoch(split: StoreSplit, tm
     after, ids = first_item(loader), loader.dataset.plan(0).step(0)
     assert before == int(split.lengths[ids].sum())
     assert after.step_tokens == int(other.lengths[ids].sum())
-    assert after.micro_batches[0].input_ids_T[0] == other[int(after.micro_batches[0].example_ids_S[0])]["input_ids"][0]
+    (batch, *_) = after.micro_batches
+    assert isinstance(batch, PackedBatch)
+    assert batch.input_ids_T[0] == other[int(batch.example_ids_S[0])]["input_ids"][0]
 
 
 def test_padded_batches_have_the_side_of_the_settings_and_no_fixed_sizes(split: StoreSplit) -> None:

@@ -31,6 +31,7 @@ def good(node: str, gpus: int = 0) -> Groups:
             "python": "3.11.7",
             "packages": {"torch": "2.13.0+cpu", "transformers": "5.23.0"},
             "sources": "abc123",
+            "cpus": {"cores": 8, "cpus": 16, "quota": None, "threads": None},
         },
         "folders": {
             "output_dir": {"folder": "/shared/runs", "error": None, "free": 500e9},

@@ -12,7 +12,7 @@ from tests.unit.launcher.doctor.made_up_facts import Groups, Harm, bad, cluster,
 def test_good_nodes_have_only_good_findings() -> None:
     found = run_checks(cluster())
     assert [each.what for each in found] == [
-        *("node", "python", "packages", "device", "plan", "names", "rendezvous", "all-reduce", "clocks"),
+        *("node", "python", "packages", "device", "cpus", "plan", "names", "rendezvous", "all-reduce", "clocks"),
         *("output_dir", "data.store", "disk", "model", "data", "locks"),
     ]
     assert {each.severity for each in found} == {"ok"}

@@ -2,23 +2,13 @@
 
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.host.cpu_affinity import Cores, assign_cores, thread_environment, usable_cores
-
-
-def machine(root: Path, packages: int = 1, cores: int = 4, threads: int = 2) -> Path:
-    """Write a topology with Linux's usual numbers: first hardware threads of all cores, then the second ones."""
-    count = packages * cores
-    for cpu in range(count * threads):
-        core = cpu % count
-        folder = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
-        folder.mkdir(parents=True)
-        (folder / "physical_package_id").write_text(f"{core // cores}\n")
-        (folder / "thread_siblings_list").write_text(",".join(str(core + count * each) for each in range(threads)))
-    return root
+from ftsys.cpus.openmp import SPIN_COUNT
+from ftsys.cpus.usable import Cores, usable_cores
+from launcher.host.cpu_affinity import assign_cores, thread_environment
+from tests.unit.cpus.machines import machine
 
 
 def test_hardware_threads_of_a_core_stay_together(tmp_path: Path) -> None:
@@ -57,34 +47,15 @@ def test_more_ranks_than_cpus_are_not_bound_and_do_not_spin(tmp_path: Path) -> N
 
 def test_what_the_user_has_set_is_kept(tmp_path: Path) -> None:
     share = assign_cores(usable_cores({0, 1}, machine(tmp_path, threads=1)), 1)
-    assert thread_environment(share, {}) == {"OMP_NUM_THREADS": "2"}
-    assert thread_environment(share, {"OMP_NUM_THREADS": "7"}) == {}
+    spin = {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
+    assert thread_environment(share, {}) == {"OMP_NUM_THREADS": "2", **spin}
+    assert thread_environment(share, {"OMP_NUM_THREADS": "7"}) == spin
+    assert thread_environment(share, {"OMP_WAIT_POLICY": "ACTIVE"}) == {"OMP_NUM_THREADS": "2"}
 
 
 def test_ranks_on_gpus_are_not_bound(tmp_path: Path) -> None:
     share = assign_cores(usable_cores(set(range(8)), machine(tmp_path)), 2, on_gpus=True)
     assert (share.threads, share.cpus) == (2, None)
-
-
-@pytest.mark.parametrize(
-    ("cgroup", "files", "quota"),
-    [
-        ("0::/job\n", {"sys/fs/cgroup/job/cpu.max": "150000 100000\n"}, 1.5),
-        ("0::/job/step\n", {"sys/fs/cgroup/job/cpu.max": "150000 100000\n"}, 1.5),
-        ("0::/job\n", {"sys/fs/cgroup/job/cpu.max": "max 100000\n"}, None),
-        (
-            "3:cpu,cpuacct:/job\n",
-            {"sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000"},
-            2.0,
-        ),
-        ("3:cpu:/\n", {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1"}, None),
-    ],
-)
-def test_a_cgroups_quota(tmp_path: Path, cgroup: str, files: dict[str, str], quota: float | None) -> None:
-    for name, text in {"proc/self/cgroup": cgroup, **files}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert usable_cores({0, 1, 2, 3}, machine(tmp_path, threads=1)).quota == quota
 
 
 def test_a_quota_below_the_cores_bounds_the_threads_and_binds_nothing() -> None:
@@ -105,8 +76,3 @@ def test_no_two_ranks_share_a_cpu_and_none_goes_without(threads: int, cpus: list
     assert sorted(cpu for part in share.cpus for cpu in part) == sorted(cpus)
     assert all(len(part) >= share.threads for part in share.cpus)
     assert len(share.cpus) == ranks
-
-
-def test_this_machine_has_cores() -> None:
-    cores = usable_cores()
-    assert cores.usable >= 1

@@ -22,7 +22,6 @@ from launcher.planner.cost.communication import (
     all_gather,
     all_reduce,
     reduce_scatter,
-    sent_between_machines,
     sent_per_rank,
 )
 from launcher.planner.cost.memory import Setting
@@ -151,11 +150,6 @@ def test_float32_sends_twice_as_much_and_gloo_scatters_by_summing_everything() -
 def test_a_model_too_large_to_stay_gathered_is_gathered_twice() -> None:
     llama = model_shape({"model_type": "llama"}, 2)
     assert sent_per_rank(llama, bf16(3), 1) == pytest.approx(3 * 2 * llama.parameters * 3 / 4, rel=1e-6)
-
-
-def test_nothing_leaves_a_machine_that_is_alone() -> None:
-    assert sent_between_machines(BERT, bf16(1), 1, nodes=1) == 0
-    assert sent_between_machines(BERT, bf16(1), 1, nodes=2) == sent_per_rank(BERT, bf16(1), 1)
 
 
 def test_the_operations_of_a_step() -> None:

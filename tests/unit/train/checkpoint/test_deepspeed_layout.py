@@ -104,7 +104,7 @@ def stage3_of(layout: Layout, count: int, **changed: Any) -> tuple[Any, list[lis
             size = -(-parameter.numel() // count)
             padded = torch.cat([parameter.detach(), torch.full((size * count - parameter.numel(),), -1.0)])
             parts.append(padded.split(size))
-            parameter.ds_numel, parameter.ds_tensor = parameter.numel(), SimpleNamespace(ds_numel=size)  # type: ignore[attr-defined]
+            parameter.ds_numel, parameter.ds_tensor = parameter.numel(), SimpleNamespace(ds_numel=size)
         for rank in range(count):
             flats[rank].append(torch.cat([part[rank] for part in parts]))
     values = {
@@ -164,10 +164,10 @@ def test_other_parallelism_is_refused(ranks: Ranks) -> None:
 def partitioned(values: list[float], whole: int, kept: bool = False) -> nn.Parameter:
     """Return a parameter of `whole` elements of which this rank has the part `values`."""
     parameter = nn.Parameter(torch.zeros(whole if kept else 0))
-    parameter.ds_tensor = torch.tensor(values)  # type: ignore[attr-defined]
-    parameter.ds_tensor.ds_numel = len(values)  # type: ignore[attr-defined]
-    parameter.ds_shape = (whole,)  # type: ignore[attr-defined]
-    parameter.ds_secondary_tensor = torch.ones(1)  # type: ignore[attr-defined]
+    parameter.ds_tensor = torch.tensor(values)
+    parameter.ds_tensor.ds_numel = len(values)
+    parameter.ds_shape = (whole,)
+    parameter.ds_secondary_tensor = torch.ones(1)
     return parameter
 
 
@@ -184,7 +184,7 @@ def test_a_rank_writes_its_part_and_leaves_the_padding(
     write_live(parameter, WHOLE)
     assert part_of(parameter).tolist() == written  # type: ignore[union-attr]
     assert parameter.tolist() == (WHOLE.tolist() if kept else [])
-    assert parameter.ds_secondary_tensor is None  # type: ignore[attr-defined]
+    assert parameter.ds_secondary_tensor is None
 
 
 def test_a_whole_parameter_is_written_in_its_own_precision() -> None:
@@ -196,7 +196,7 @@ def test_a_whole_parameter_is_written_in_its_own_precision() -> None:
 
 def test_quantized_weights_are_refused() -> None:
     parameter = partitioned([1.0], 1)
-    parameter.ds_tensor.ds_quant_scale = torch.ones(1)  # type: ignore[attr-defined]
+    parameter.ds_tensor.ds_quant_scale = torch.ones(1)
     with pytest.raises(CheckpointError, match="zero_quantized_nontrainable_weights"):
         part_of(parameter)
 

@@ -96,7 +96,7 @@ def test_an_exported_state_shares_no_memory_with_the_model() -> None:
     expected = [state.weights["weight"].clone(), state.weights["bias"].clone(), state.moments["sum"]["weight"].clone()]
     with torch.no_grad():
         for tensor in (model.weight, model.bias, model.seen, optimizer.state[model.weight]["sum"]):
-            tensor.add_(1)  # type: ignore[operator]
+            tensor.add_(1)
     assert torch.equal(state.weights["weight"], expected[0])
     assert torch.equal(state.weights["bias"], expected[1])
     assert torch.equal(state.moments["sum"]["weight"], expected[2])

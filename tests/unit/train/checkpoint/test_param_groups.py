@@ -18,7 +18,7 @@ def model() -> nn.Module:
 
 
 def layout_of(model: nn.Module, rate: Any = 0.5, **more: Any) -> tuple[Layout, AdamW]:
-    groups = [{"params": [model["a"].weight, model["b"].weight]}, {"params": [model["a"].bias], "lr": 0.25}]  # type: ignore[index]
+    groups = [{"params": [model["a"].weight, model["b"].weight]}, {"params": [model["a"].bias], "lr": 0.25}]
     optimizer = AdamW(groups, lr=rate, betas=(0.5, 0.75), **more)
     return plain_layout(model, optimizer), optimizer
 

@@ -136,7 +136,12 @@ def test_a_split_without_labels_has_predictions_alone(splits: dict[str, StoreSpl
 
 def test_a_split_without_labels_is_preprocessed_without_them(splits: dict[str, StoreSplit]) -> None:
     given: list[Any] = []
-    trainer = trainer_of(preprocess_logits_for_metrics=lambda logits, labels: given.append(labels) or logits[:, :1])
+
+    def preprocess(logits: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        given.append(labels)
+        return logits[:, :1]
+
+    trainer = trainer_of(preprocess_logits_for_metrics=preprocess)
     output = evaluator_of()[0].run(trainer, loader_of(splits["test"]), None, "test")
     assert given == [None]
     assert np.shape(output.predictions) == (ROWS["test"], 1)
@@ -144,9 +149,14 @@ def test_a_split_without_labels_is_preprocessed_without_them(splits: dict[str, S
 
 def test_logits_are_preprocessed_with_their_labels(splits: dict[str, StoreSplit]) -> None:
     seen: list[Any] = []
+
+    def metrics(found: Any) -> dict[str, Any]:
+        seen.append(found)
+        return {"own_loss": 1.0, "eval_kept": np.float32(2.0)}
+
     trainer = trainer_of(
         preprocess_logits_for_metrics=lambda logits, labels: torch.cat([logits, labels[:, None]], 1),
-        compute_metrics=lambda found: seen.append(found) or {"own_loss": 1.0, "eval_kept": np.float32(2.0)},
+        compute_metrics=metrics,
     )
     trainer.args.include_for_metrics = ["loss"]
     output = evaluator_of()[0].run(trainer, loader_of(splits["validation"]), None, "eval")
@@ -161,7 +171,12 @@ def test_logits_are_preprocessed_with_their_labels(splits: dict[str, StoreSplit]
 
 def test_losses_are_given_to_metrics_only_where_they_are_asked_for(splits: dict[str, StoreSplit]) -> None:
     seen: list[Any] = []
-    trainer = trainer_of(compute_metrics=lambda found: seen.append(found) or {"loss": 7.0})
+
+    def metrics(found: Any) -> dict[str, float]:
+        seen.append(found)
+        return {"loss": 7.0}
+
+    trainer = trainer_of(compute_metrics=metrics)
     output = evaluator_of()[0].run(trainer, loader_of(splits["validation"]), None, "eval")
     assert seen[0].losses is None
     assert output.metrics == {"eval_loss": 7.0}, "a user's own loss replaces ours"

@@ -1,5 +1,6 @@
 """Tests predictions of a split: order, losses of every kind of label, progress, and an evaluation that is stopped."""
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ftsys.data.batching.collate import Batch, PaddedBatch
+from ftsys.data.batching.collate import NO_EXAMPLE, Batch, PaddedBatch
 from ftsys.data.batching.loader import EvaluationLoader
 from ftsys.data.store.reader import Store, StoreSplit
 from ftsys.train.trainer.predictions import EvaluationStopped, Predictions, _in_order, _losses_and_logits, predict_all
@@ -136,24 +137,48 @@ def test_logits_of_sixteen_bits_come_back_as_float32() -> None:
     assert torch.equal(found[:, 1:], LOGITS.to(torch.bfloat16).float())
 
 
-VALUES = np.array([[9.0, 1.0], [8.0, 2.0], [7.0, 3.0]])
+Pieces = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
-def test_fillers_are_dropped_and_rows_put_in_order() -> None:
-    found = _in_order(np.array([1, -1, 0]), VALUES, 2)
-    assert (found.losses.tolist(), found.logits.tolist()) == ([7.0, 9.0], [[3.0], [1.0]])
+def pieces(*ids: list[int]) -> Pieces:
+    """Yield pieces whose values are the ids times 1, 10 and 100."""
+    for found in ids:
+        yield np.array(found, np.int64), np.outer(np.array(found, np.float32), np.array([1, 10, 100], np.float32))
+
+
+def test_pieces_come_into_the_order_of_their_ids() -> None:
+    found = _in_order(pieces([4, 0, NO_EXAMPLE], [], [2, 1, 3]), 5)
+    assert found.losses.tolist() == [0, 1, 2, 3, 4]
+    assert found.logits.tolist() == [[10 * row, 100 * row] for row in range(5)]
 
 
 @pytest.mark.parametrize(
-    ("ids", "rows", "said"),
+    ("ids", "said"),
     [
-        ([0, 2, 1], 4, r"ids \[3\] \[0\] times"),
-        ([0, 1, 1], 2, r"ids \[1\] \[2\] times"),
-        ([0, 1, 3], 3, r"of 3 examples saw ids \[2\] \[0\] times"),
-        ([0, 1, 2], 2, "of 2 examples"),
-        ([0, 0, 0], 9, r"ids \[0, 1, 2, 3, 4\] \[3, 0, 0, 0, 0\] times"),
+        (([0, 1], [3]), r"ids \[2\] \[0\] times"),
+        (([0, 1, 2], [2, 3]), r"ids \[2\] \[2\] times"),
+        (([0, 1, 2], [3, 4]), r"saw id 4"),
+        (([0, 0, 0], []), r"ids \[0, 1, 2, 3\] \[3, 0, 0, 0\] times"),
     ],
 )
-def test_an_example_that_is_missing_or_came_twice_is_an_error(ids: list[int], rows: int, said: str) -> None:
-    with pytest.raises(RuntimeError, match=said):
-        _in_order(np.array(ids), VALUES, rows)
+def test_an_example_that_is_missing_or_counted_twice_is_an_error(ids: tuple[list[int], ...], said: str) -> None:
+    with pytest.raises(RuntimeError, match=f"evaluation of 4 examples saw {said.removeprefix('saw ')}"):
+        _in_order(pieces(*ids), 4)
+
+
+def test_memory_is_that_of_the_result_and_of_a_piece() -> None:
+    rows, of_a_piece = 1_000_000, 10_000
+
+    def made() -> Pieces:
+        for start in range(0, rows, of_a_piece):
+            ids = np.arange(start, start + of_a_piece)
+            yield ids, np.zeros((of_a_piece, 3), np.float32)
+
+    tracemalloc.start()
+    try:
+        found = _in_order(made(), rows)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.logits.shape == (rows, 2)
+    assert peak < 1.25 * rows * (3 * 4 + 1)

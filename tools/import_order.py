@@ -1,14 +1,15 @@
-"""States who may import whom: the floor plan of `ftsys` and the rules for `launcher`, DeepSpeed and torch."""
+"""States who may import whom: the layers of `ftsys` and the rules for `launcher`, DeepSpeed and torch."""
 
 from collections.abc import Iterable
 
 from tools.imports import PACKAGES, Import
 
-# The rooms of ftsys from the bottom up. A room may import from its own and from lower ones.
-FLOORS = (
+# The packages of ftsys from the bottom up. A package may import from its own layer and from lower ones.
+LAYERS = (
     (
         "errors",
         "console",
+        "cpus",
         "tasks",
         "files",
         "cache",
@@ -32,23 +33,31 @@ FLOORS = (
     ("probe", "offline", "bench", "calibrate", "export", "html_report", "watch"),
     ("cli", "demo", "run_glue", "table", "sweep", "__main__"),
 )
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-STRANGERS = {frozenset(("data", "kernels"))}
+LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
+SEPARATE = {frozenset(("data", "kernels"))}
 PLANNER = "launcher.planner"
 PLANNER_READS = {
     *("ftsys.config", "ftsys.errors", "ftsys.untrusted"),
     *("ftsys.model_files.config", "ftsys.model_files.parts", "ftsys.model_files.trained_weights"),
 }
 LAUNCHER_READS = PLANNER_READS | {
-    *("ftsys.__version__", "ftsys.console", "ftsys.did_you_mean", "ftsys.shipped", "ftsys.tasks", "ftsys.run_folder")
+    *(
+        "ftsys.__version__",
+        "ftsys.console",
+        "ftsys.cpus",
+        "ftsys.did_you_mean",
+        "ftsys.shipped",
+        "ftsys.tasks",
+        "ftsys.run_folder",
+    )
 }
-PLANNING_ROOMS = {"train", "probe", "bench", "cli", "demo", "run_glue"}
+MAY_PLAN = {"train", "probe", "bench", "cli", "demo", "run_glue"}
 HEAVY = {"torch", "transformers", "datasets", "deepspeed", "pandas", "sklearn", "scipy"}
 STOCK_TRAINER = {"Trainer", "TrainingArguments"}
 
 
-def room_of(module: str) -> str:
-    """Return the room of a module of ftsys: "data" for ftsys.data.store.reader, "" for ftsys itself."""
+def package_of(module: str) -> str:
+    """Return the package of a module of ftsys: "data" for ftsys.data.store.reader, "" for ftsys itself."""
     return module.partition(".")[2].partition(".")[0]
 
 
@@ -65,17 +74,17 @@ def mistake(importer: str, found: Import) -> str | None:
     package, _, _ = target.partition(".")
     if importer.startswith("launcher"):
         return launcher_mistake(importer, target, package)
-    room = room_of(importer)
-    if package == "ftsys" and room:
-        return arrow_mistake(room, target)
+    owner = package_of(importer)
+    if package == "ftsys" and owner:
+        return layer_mistake(owner, target)
     if package == "launcher":
-        allowed = room in ("bench", "table") or (room in PLANNING_ROOMS and within(target, PLANNER))
-        return None if allowed else f"{room or 'ftsys'} may not import {target}"
-    return stack_mistake(room, found, package)
+        allowed = owner in ("bench", "table") or (owner in MAY_PLAN and within(target, PLANNER))
+        return None if allowed else f"{owner or 'ftsys'} may not import {target}"
+    return library_mistake(owner, found, package)
 
 
 def target_of(found: Import) -> str:
-    """Return the module that an import names; for `from ftsys import data` the room, `ftsys.data`."""
+    """Return the module that an import names; for `from ftsys import data` the package, `ftsys.data`."""
     top = found.module in PACKAGES and found.name
     return f"{found.module}.{found.name}" if top else found.module
 
@@ -95,22 +104,22 @@ def launcher_mistake(importer: str, target: str, package: str) -> str | None:
     return f"{name} may not import {package}" if package in HEAVY else None
 
 
-def arrow_mistake(room: str, target: str) -> str | None:
-    other = room_of(target)
+def layer_mistake(owner: str, target: str) -> str | None:
+    other = package_of(target)
     if other == "__version__":
         return None
-    if other not in FLOOR or room not in FLOOR:
-        return f"{room} or {other} has no floor in the table of tools/floors.py"
-    upward = FLOOR[other] > FLOOR[room]
-    return f"{room} may not import {target}" if upward or frozenset((room, other)) in STRANGERS else None
+    if other not in LAYER or owner not in LAYER:
+        return f"{owner} or {other} has no layer in the table of tools/import_order.py"
+    upward = LAYER[other] > LAYER[owner]
+    return f"{owner} may not import {target}" if upward or frozenset((owner, other)) in SEPARATE else None
 
 
-def stack_mistake(room: str, found: Import, package: str) -> str | None:
-    if room in ("train", "bench"):
+def library_mistake(owner: str, found: Import, package: str) -> str | None:
+    if owner in ("train", "bench"):
         return None
     if package == "deepspeed":
         return "only train touches DeepSpeed"
     if package == "transformers" and (found.name in STOCK_TRAINER or found.module.startswith("transformers.trainer")):
         return "only train touches the stock Trainer"
-    cheap = room in ("", "errors", "tasks", "files", "model_config", "config", "cli", "demo", "__main__")
+    cheap = owner in ("", "errors", "tasks", "files", "model_config", "config", "cli", "demo", "__main__")
     return f"{package} at the top of a cheap module" if cheap and package in HEAVY and not found.lazy else None

@@ -1,0 +1,123 @@
+"""Code in a model's folder: refused by every command, never asked for, and run where the switch is on."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.attempts import RUN_FILE
+from tests.end_to_end.commands import environment, ftsys
+from tests.remote_model import MARK, make_remote_model
+
+SWITCH = "write model.trust_remote_code = true in the run file, or give --trust-remote-code"
+TRUST = ("--model.trust_remote_code", "true")
+
+
+def made(folder: Path, minilm: Path, tokenizer: bool = False) -> Path:
+    make_remote_model(folder / "model", minilm, tokenizer)
+    (folder / "run.toml").write_text(RUN_FILE.replace("max_steps = 12", "max_steps = 2"))
+    (folder / "rows.csv").write_text("text,other\n" + "a dog runs,a dog sleeps\n" * 3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, minilm_folder: Path) -> Path:
+    """A run that trusts its model, finished; both the model and the tokenizer are code of the folder."""
+    folder = made(tmp_path_factory.mktemp("remote"), minilm_folder, tokenizer=True)
+    done = ftsys("train", "run.toml", *TRUST, cwd=folder, **caches(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def caches(folder: Path) -> dict[str, str]:
+    """Own caches, so that no code is left from another test, and the file in which code notes that it ran."""
+    return {"HF_HOME": str(folder / "hf"), MARK: str(folder / "marks"), "FTSYS_CACHE": str(folder / "cache")}
+
+
+def ran(folder: Path) -> str:
+    marks = folder / "marks"
+    return marks.read_text() if marks.exists() else ""
+
+
+COMMANDS = {
+    "train": ("train", "run.toml"),
+    "prepare": ("prepare", "run.toml"),
+    "bundle": ("bundle", "run.toml", "bundled-run"),
+    "predict": ("predict", "model", "rows.csv", "--text", "text", "other", "--output", "out.csv"),
+}
+
+
+@pytest.mark.parametrize("tokenizer", [False, True], ids=["model", "model-and-tokenizer"])
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_a_command_refuses_and_does_not_ask(
+    words: tuple[str, ...], tokenizer: bool, tmp_path: Path, minilm_folder: Path
+) -> None:
+    if words[0] in ("prepare", "bundle") and not tokenizer:
+        pytest.skip("these commands load no model, and BERT's own tokenizer needs no code")
+    made(tmp_path, minilm_folder, tokenizer)
+    done = subprocess.run(
+        [sys.executable, "-m", "ftsys", *words],
+        cwd=tmp_path, env=environment(**caches(tmp_path)), input="yes\n" * 1000,
+        text=True, capture_output=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count(SWITCH) == 1
+    assert "Traceback" not in done.stderr
+    assert "[y/N]" not in done.stdout + done.stderr
+    assert ran(tmp_path) == ""
+    assert not (tmp_path / "run").exists(), "a refused start makes no run folder"
+
+
+def test_training_runs_the_code_and_keeps_it(trained: Path) -> None:
+    assert "modeling_odd" in ran(trained)
+    assert "tokenization_odd" in ran(trained)
+    kept = {path.name for path in (trained / "run/model").glob("*.py")}
+    assert kept == {"configuration_odd.py", "modeling_odd.py", "tokenization_odd.py"}
+    assert json.loads((trained / "run/model/config.json").read_text())["model_type"] == "odd"
+    assert json.loads((trained / "run/results.json").read_text())["layout"] == "padded"
+
+
+def test_commands_with_a_run_file_go_by_it(trained: Path) -> None:
+    done = ftsys("evaluate", "run.toml", *TRUST, cwd=trained, **caches(trained))
+    assert done.returncode == 0, done.stderr
+    refused = ftsys("evaluate", "run.toml", cwd=trained, **caches(trained))
+    assert (refused.returncode, refused.stderr.count(SWITCH)) == (2, 1), refused.stderr
+
+
+def test_a_run_folder_does_not_trust_itself(trained: Path) -> None:
+    words = ("predict", "run", "rows.csv", "--text", "text", "other", "--output", "scored.csv")
+    refused = ftsys(*words, cwd=trained, **caches(trained))
+    assert (refused.returncode, refused.stderr.count(SWITCH)) == (2, 1), refused.stderr
+    done = ftsys(*words, "--trust-remote-code", cwd=trained, **caches(trained))
+    assert done.returncode == 0, done.stderr
+    with (trained / "scored.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == 3
+
+
+@pytest.mark.parametrize("command", [("export", "run", "--to", "onnx", "--rows", "4"), ("calibrate", "run")])
+def test_commands_on_a_run_folder(command: tuple[str, ...], trained: Path) -> None:
+    (trained / "run/predictions-validation.csv").unlink(missing_ok=True)
+    refused = ftsys(*command, cwd=trained, **caches(trained))
+    assert (refused.returncode, refused.stderr.count(SWITCH)) == (2, 1), refused.stderr
+    done = ftsys(*command, "--trust-remote-code", cwd=trained, **caches(trained))
+    assert done.returncode == 0, done.stderr
+
+
+def test_ranks_and_bundles_agree(tmp_path: Path, minilm_folder: Path) -> None:
+    project = made(tmp_path, minilm_folder, tokenizer=True)
+    words = ("ftlaunch", "bundle", "run.toml", "packed-up", *TRUST)
+    done = subprocess.run(
+        words, cwd=project, env=environment(**caches(project)), text=True, capture_output=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (project / "model").rename(project / "elsewhere")
+    torchrun = ("torchrun", "--nproc-per-node", "2", "--master-port", "0", "-m", "ftsys", "train", "packed-up/run.toml")
+    done = subprocess.run(
+        torchrun, cwd=project, env=environment(**caches(project)), text=True, capture_output=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert ran(project).count("modeling_odd") == 2

@@ -1,0 +1,135 @@
+"""Tests the comparison of two models whose runs have predictions, with one label and with several labels an example."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ftsys.metrics import compute
+from ftsys.run_folder.layout import predictions_file
+from ftsys.run_folder.predictions import scores_of, write_predictions
+from ftsys.table.dry_run import duration
+from ftsys.table.results.collect import Entry, SeedResult
+from ftsys.table.results.compare import compare
+from ftsys.table.results.grids import notes, notes_on_times, times
+from ftsys.table.state import CellState
+from ftsys.tasks import GLUE, Task
+
+MOODS = Task(
+    "moods", ("text",), ("joy", "anger", "fear"), ("micro_f1", "subset_accuracy", "average_precision"), multi_label=True
+)
+ROWS = 60
+
+
+def entry(folder: Path, model: str, task: Task, seeds: Sequence[int], right: float) -> Entry:
+    """Write a run for each seed whose answers are right with that probability; all have the same examples."""
+    labels = np.random.default_rng(0).integers(0, 2, (ROWS, 3) if task.multi_label else ROWS)
+    results = []
+    for seed in seeds:
+        rng = np.random.default_rng([seed, round(1000 * right)])
+        answers = np.where(rng.random(labels.shape) < right, labels, 1 - labels)
+        logits = (answers if task.multi_label else np.stack([1 - answers, answers], axis=1)) * 2.0 - 1.0
+        logits = logits * rng.uniform(0.5, 2.0, logits.shape)
+        run = folder / model / str(seed)
+        order = rng.permutation(ROWS)
+        predictions = logits if task.multi_label else answers
+        scores = scores_of(logits, task)
+        assert scores is not None
+        path = predictions_file(run, "validation")
+        write_predictions(path, order, predictions[order], labels[order].astype(np.int8), scores[order], task)
+        energy = {"joules": 3600.0 * seed, "counter": "rapl", "not_told": ""}
+        cell = SimpleNamespace(seed=seed, folder=run)
+        results.append(SeedResult(cell, {}, "", {"total_s": 60.0}, {}, energy))  # type: ignore[arg-type]
+    return Entry(model, task.name, task, tuple(results), {}, {})
+
+
+def test_several_labels_are_compared_by_each_metric(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, "good", MOODS, (1, 2), 0.95), entry(tmp_path, "bad", MOODS, (2, 1, 3), 0.6)]
+    found = compare(entries, "good", "bad")
+    assert [one.metric for one in found] == ["micro_f1", "subset_accuracy", "average_precision"]
+    for one in found:
+        assert (one.seeds, one.examples) == ((1, 2), ROWS)
+        assert one.difference is not None
+        assert one.difference.low > 0, one.sentence
+        assert "points above bad" in one.sentence
+        assert "evidence that good is better" in one.sentence
+
+
+def test_metrics_that_rank_examples_take_the_scores(tmp_path: Path) -> None:
+    """The files have six digits of each score, which keep the order of the logits."""
+    one, other = entry(tmp_path, "one", MOODS, (1,), 0.8), entry(tmp_path, "other", MOODS, (1,), 0.7)
+    found = {each.metric: each.difference for each in compare([one, other], "one", "other")}
+    values = []
+    for right in (0.8, 0.7):
+        labels_NC = np.random.default_rng(0).integers(0, 2, (ROWS, 3))
+        rng = np.random.default_rng([1, round(1000 * right)])
+        logits_NC = np.where(rng.random(labels_NC.shape) < right, labels_NC, 1 - labels_NC) * 2.0 - 1.0
+        logits_NC = logits_NC * rng.uniform(0.5, 2.0, logits_NC.shape)
+        values.append(compute(MOODS.metrics, logits_NC, labels_NC))
+    for name, difference in found.items():
+        assert difference is not None
+        assert difference.value == pytest.approx(values[0][name] - values[1][name], abs=1e-12)
+
+
+def test_other_examples_and_no_common_seed_are_said(tmp_path: Path) -> None:
+    one = entry(tmp_path, "one", MOODS, (1,), 0.9)
+    (only,) = compare([one, entry(tmp_path, "other", MOODS, (2,), 0.9)], "one", "other")
+    assert only.sentence == "On moods, one and other cannot be compared: no seed is finished for both."
+    other = entry(tmp_path, "changed", MOODS, (1,), 0.9)
+    path = predictions_file(tmp_path / "changed/1", "validation")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    (only,) = compare([one, other], "one", "changed")
+    assert only.sentence == "On moods, one and changed cannot be compared: their validation examples differ."
+
+
+def test_remarks_say_what_a_score_is_and_why_an_average_is_missing(tmp_path: Path) -> None:
+    stopped = {4: CellState("failed", 2, "exit status 1: out of luck")}
+    entries = [Entry("m", name, GLUE[name], (), stopped if name == "rte" else {}, {}) for name in ("rte", "mrpc")]
+    own = Task("size", ("text",), (), ("mse", "pearson"), regression=True)
+    entries += [Entry("m", one.name, one, (), {}, {"train": 4000}) for one in (MOODS, own)]
+    assert notes(entries)[1:] == [
+        "m, rte, seed 4: failed: exit status 1: out of luck",
+        "moods: its score is its first metric, micro f1.",
+        "moods: only the first 4,000 rows of train.",
+        "size: its score is its first metric, mse, not x 100.",
+        "size: only the first 4,000 rows of train.",
+        "m has no mean of 2 GLUE tasks: a run is not finished, or a metric is undefined.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (45.4, "45 s"),
+        (89.6, "90 s"),
+        (150.0, "2 min 30 s"),
+        (599.7, "10 min 00 s"),
+        (721.0, "12 min"),
+        (11_100, "3 h 05 min"),
+    ],
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def test_one_label_is_compared_as_before(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, name, GLUE["rte"], (1, 2, 3), right) for name, right in (("a", 0.9), ("b", 0.9001))]
+    (only,) = compare(entries, "a", "b")
+    assert "no evidence of a difference" in only.sentence
+
+
+def test_energy_is_in_the_grid_of_times_or_said_not_to_be_told(tmp_path: Path) -> None:
+    told = entry(tmp_path, "told", GLUE["rte"], (1, 2), 0.9)
+    unknown = entry(tmp_path, "not", GLUE["rte"], (1,), 0.9)
+    unknown.seeds[0].energy.update(json.loads('{"joules": null, "counter": null, "not_told": "no counter"}'))  # type: ignore[attr-defined]
+    old = entry(tmp_path, "old", GLUE["rte"], (1,), 0.9)
+    old.seeds[0].energy.clear()  # type: ignore[attr-defined]
+    nothing = Entry("nothing", "rte", GLUE["rte"], (), {}, {})
+    assert [row[-1] for row in times([told, unknown, old, nothing]).rows] == ["1.50", "not told", "not told", ""]
+    notes = notes_on_times([told, unknown, old, nothing])
+    assert notes[0].startswith("Energy: of the CPUs and the memory of the whole machine while the run trained")
+    assert notes[1:] == ["Energy that is not told: no counter."]
+    assert notes_on_times([old]) == []
