@@ -56,7 +56,7 @@ TARGETS: dict[str, tuple[Module, ...]] = {
     ),
     "checkpoint folders": (
         _checkpoint("catalog", "test_named_checkpoints", "test_catalog"),
-        _checkpoint("writer", "test_catalog", "test_shard"),
+        _checkpoint("writer", "test_named_checkpoints", "test_catalog", "test_shard"),
         _checkpoint("background", "test_background"),
     ),
     "checkpoint barrier": (_checkpoint("store_barrier", "test_barrier_results", "test_store_barrier"),),
