@@ -40,7 +40,12 @@ TARGETS: dict[str, tuple[Module, ...]] = {
         _batching("size_buckets", "test_size_buckets"),
         _batching("stock_order", "test_stock_order"),
     ),
-    "metrics": (Module("ftsys/metrics.py", ("tests/unit/test_metrics.py", "tests/unit/test_multi_label_metrics.py")),),
+    "metrics": (
+        Module(
+            "ftsys/metrics.py",
+            tuple(f"tests/unit/test_{name}.py" for name in ("metric_limits", "metrics", "multi_label_metrics")),
+        ),
+    ),
     "evaluation": (
         _trainer("evaluation_loop", "tests/unit/train/trainer/test_evaluation_loop.py"),
         _trainer("predictions", "tests/unit/train/trainer/test_predictions.py"),
@@ -51,7 +56,7 @@ TARGETS: dict[str, tuple[Module, ...]] = {
     ),
     "checkpoint folders": (
         _checkpoint("catalog", "test_named_checkpoints", "test_catalog"),
-        _checkpoint("writer", "test_catalog", "test_shard"),
+        _checkpoint("writer", "test_named_checkpoints", "test_catalog", "test_shard"),
         _checkpoint("background", "test_background"),
     ),
     "checkpoint barrier": (_checkpoint("store_barrier", "test_barrier_results", "test_store_barrier"),),

@@ -117,6 +117,8 @@ def test_a_manifest_has_its_format(tmp_path: Path) -> None:
     write_manifest(tmp_path, {"step": 3, "files": {}})
     assert read_manifest(tmp_path) == {"format": 1, "step": 3, "files": {}}
     text = (tmp_path / "manifest.json").read_text()
+    hashed = hashlib.sha256(b'{"files": {}, "format": 1, "step": 3}').hexdigest()
+    assert json.loads(text)["checksum"] == hashed, "checkpoints of former versions are sealed so"
     assert text.startswith('{\n "checksum": "'), "sorted, and indented by one blank"
     assert FORMAT == 1, "a new format needs a reader of this one"
 
