@@ -62,7 +62,7 @@ def test_positions_that_are_counted_from_a_missing_padding_token_are_refused() -
 
 @pytest.mark.parametrize("error", [KeyError("nope"), ZeroDivisionError("by zero"), RuntimeError("size\n mismatch")])
 def test_what_transformers_raises_for_a_folder_is_explained(error: Exception) -> None:
-    match = rf"'/m': its model cannot be loaded .{type(error).__name__}: "
+    match = rf"the model in '/m' cannot be loaded .{type(error).__name__}: "
     with pytest.raises(ConfigError, match=match) as caught, model_load_errors(Path("/m")):
         raise error
     assert caught.value.__cause__ is error
@@ -84,7 +84,7 @@ Panic.__module__ = "pyo3_runtime"
     "error", [Exception("expected u32"), Panic("no entry found"), RecursionError("depth"), KeyError("a")]
 )
 def test_what_the_tokenizers_library_raises_is_explained(error: BaseException) -> None:
-    match = "'/m': its tokenizer cannot be loaded"
+    match = "the tokenizer in '/m' cannot be loaded"
     with pytest.raises(ConfigError, match=match) as caught, tokenizer_load_errors(Path("/m")):
         raise error
     assert caught.value.__cause__ is error

@@ -49,7 +49,8 @@ def _unknown_options(line: str) -> list[str]:
     program, command, *words = shlex.split(line, comments=True)
     if command == "run-glue":
         return []
-    known = asked_parser(MAINS[program], [command])._option_string_actions
+    asked = [command, words[0]] if command == "bench" else [command]
+    known = asked_parser(MAINS[program], asked)._option_string_actions
     return [word for word in words if word.startswith("--") and "." not in word and word not in known]
 
 

@@ -19,8 +19,7 @@ zero = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 0}}
 arguments = TrainingArguments(output_dir=sys.argv[1], deepspeed=zero, use_cpu=True, ddp_timeout=1234)
 import deepspeed.constants
 import torch
-group = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
-print(group.options._timeout.total_seconds(), deepspeed.constants.default_pg_timeout.total_seconds())
+print(deepspeed.constants.default_pg_timeout.total_seconds())
 torch.distributed.destroy_process_group()
 """
 
@@ -56,13 +55,13 @@ def test_the_users_own_time_out_stays() -> None:
     assert environ["DEEPSPEED_TIMEOUT"] == "7"
 
 
-def test_the_process_group_has_it(tmp_path: Path) -> None:
+def test_the_groups_that_deepspeed_makes_have_it(tmp_path: Path) -> None:
     environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     done = subprocess.run(
         [sys.executable, "-c", GROUP, str(tmp_path)],
         env=environ, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert done.stdout.split() == ["1234.0", str(21 * 60.0)], done.stderr
+    assert done.stdout.split() == [str(21 * 60.0)], done.stderr
 
 
 @pytest.mark.parametrize(("value", "warned"), [(False, True), (True, False), ("auto", False), (None, False)])

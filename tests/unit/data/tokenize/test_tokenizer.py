@@ -286,6 +286,6 @@ def test_code_of_a_folder_is_never_run(tmp_path: Path, minilm_folder: Path, monk
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr("builtins.input", lambda *prompt: "y")
-    with pytest.raises(ConfigError, match="its tokenizer cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"the tokenizer in .* cannot be loaded"):
         load_tokenizer(tmp_path, 16)
     assert not (tmp_path / "ran").exists()
