@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.attempts import RUN_FILE
-from tests.end_to_end.commands import environment, ftsys
+from tests.end_to_end.commands import environment, free_port, ftsys
 from tests.remote_model import MARK, make_remote_model
 
 SWITCH = "write model.trust_remote_code = true in the run file, or give --trust-remote-code"
@@ -45,7 +46,7 @@ def ran(folder: Path) -> str:
 COMMANDS = {
     "train": ("train", "run.toml"),
     "prepare": ("prepare", "run.toml"),
-    "bundle": ("bundle", "run.toml", "bundled-run"),
+    "bundle": ("bundle", "run.toml", "--output", "bundled-run"),
     "predict": ("predict", "model", "rows.csv", "--text", "text", "other", "--output", "out.csv"),
 }
 
@@ -99,7 +100,7 @@ def test_a_run_folder_does_not_trust_itself(trained: Path) -> None:
 
 @pytest.mark.parametrize("command", [("export", "run", "--to", "onnx", "--rows", "4"), ("calibrate", "run")])
 def test_commands_on_a_run_folder(command: tuple[str, ...], trained: Path) -> None:
-    (trained / "run/predictions-validation.csv").unlink(missing_ok=True)
+    shutil.rmtree(trained / "run/predictions", ignore_errors=True)  # from them calibration needs no model
     refused = ftsys(*command, cwd=trained, **caches(trained))
     assert (refused.returncode, refused.stderr.count(SWITCH)) == (2, 1), refused.stderr
     done = ftsys(*command, "--trust-remote-code", cwd=trained, **caches(trained))
@@ -108,16 +109,16 @@ def test_commands_on_a_run_folder(command: tuple[str, ...], trained: Path) -> No
 
 def test_ranks_and_bundles_agree(tmp_path: Path, minilm_folder: Path) -> None:
     project = made(tmp_path, minilm_folder, tokenizer=True)
-    words = ("ftlaunch", "bundle", "run.toml", "packed-up", *TRUST)
+    words = ("ftlaunch", "bundle", "run.toml", "--output", "packed-up", *TRUST)
     done = subprocess.run(
         words, cwd=project, env=environment(**caches(project)), text=True, capture_output=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     (project / "model").rename(project / "elsewhere")
-    torchrun = ("torchrun", "--nproc-per-node", "2", "--master-port", "0", "-m", "ftsys", "train", "packed-up/run.toml")
+    torchrun = ["torchrun", "--nproc-per-node", "2", "--master-port", free_port(), "-m", "ftsys", "train"]
     done = subprocess.run(
-        torchrun, cwd=project, env=environment(**caches(project)), text=True, capture_output=True, timeout=300,
-        check=False,
+        [*torchrun, "packed-up/run.toml"], cwd=project, env=environment(**caches(project)),
+        text=True, capture_output=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert ran(project).count("modeling_odd") == 2

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ftsys.cli import main
+from ftsys.data.batching.collate import _copy_stream
 from ftsys.train.callbacks.graceful_stop import GracefulStop
 from ftsys.train.perf import matmul_rate
 from tests.end_to_end.attempts import make_project
@@ -40,6 +41,7 @@ logging_steps = 2
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     monkeypatch.setitem(matmul_rate.SIZES, "cuda", 64)
+    _copy_stream.cache_clear()  # that of another test's fake device
     with fake_gpu() as ledger:
         yield ledger
 
