@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 
 
 def is_main_rank() -> bool:
@@ -16,8 +17,13 @@ def may_complain() -> bool:
 
 def all_on_one_node() -> bool:
     """Return True if the launcher's variables say that all ranks run on this machine; False if they do not say."""
-    here = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE"))  # torchrun's name and DeepSpeed's
+    here = local_world_size(os.environ)
     return here is not None and here == os.environ.get("WORLD_SIZE")
+
+
+def local_world_size(environ: Mapping[str, str]) -> str | None:
+    """Return the launcher's number of ranks on this machine, as it has written it; None where it does not say."""
+    return environ.get("LOCAL_WORLD_SIZE", environ.get("LOCAL_SIZE"))  # torchrun's name and DeepSpeed's
 
 
 def free_port() -> int:

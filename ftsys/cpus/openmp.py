@@ -7,6 +7,7 @@ changed.
 from collections.abc import Mapping, MutableMapping
 
 from ftsys.cpus.usable import Cores
+from ftsys.ranks import local_world_size
 
 SPIN_COUNT = 3_000
 """Turns of a loop in which a thread of GNU's OpenMP waits for the others of its team before it sleeps: 0.05 to 0.15 ms.
@@ -15,7 +16,6 @@ Its own default, 300,000, lasts several milliseconds. A thread that waits so lon
 displaced keeps that process from the core. 0 would cost a training alone a wake-up after each parallel loop.
 """
 SPIN, WAIT_POLICY, THREADS = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"
-LOCAL_RANKS = "LOCAL_WORLD_SIZE"
 
 
 def short_spin(environ: Mapping[str, str]) -> dict[str, str]:
@@ -30,7 +30,8 @@ def quota_threads(environ: Mapping[str, str], cores: Cores) -> int | None:
     """
     if THREADS in environ or cores.quota is None or cores.quota >= len(cores.physical):
         return None
-    return max(1, cores.usable // int(environ.get(LOCAL_RANKS, "1")))
+    ranks = local_world_size(environ) or "1"
+    return max(1, cores.usable // max(1, int(ranks) if ranks.isdecimal() else 1))
 
 
 def settle_openmp(environ: MutableMapping[str, str], cores: Cores) -> str:

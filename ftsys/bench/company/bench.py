@@ -15,13 +15,13 @@ from ftsys.bench.harness.peers import OURS, PEERS, check_peers, peer_spec
 from ftsys.bench.harness.record import Measurement
 from ftsys.bench.harness.rounds import Blocks, Crew, Figures, in_turns
 from ftsys.console.printer import say
+from ftsys.cpus.openmp import SPIN
 from ftsys.errors import ConfigError
 
 COMPANY_PEERS = (OURS, "course", "best")
 MODELS = ("minilm",)
 ALONE, PAIR, LOOP = "alone", "pair", "beside a busy loop"
 SECONDS = 8.0
-SPIN = "GOMP_SPINCOUNT"
 Rounds = Mapping[str, Sequence[Figures]]
 
 

@@ -15,7 +15,7 @@ from ftsys.bench.harness.rounds import Figures, Worker
 
 _LOOP = """
 import os, sys
-os.sched_setaffinity(0, eval(sys.argv[1]))
+os.sched_setaffinity(0, map(int, sys.argv[1:]))
 parent = os.getppid()
 while os.getppid() == parent:
     pass
@@ -54,7 +54,7 @@ def _busy_loop(cpus: Sequence[int]) -> Iterator["subprocess.Popen[bytes] | None"
     if not cpus:
         yield None
         return
-    with subprocess.Popen([sys.executable, "-c", _LOOP, repr(set(cpus))]) as loop:
+    with subprocess.Popen([sys.executable, "-c", _LOOP, *map(str, cpus)]) as loop:
         try:
             yield loop
         finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.bench.harness.inputs import MAX_LENGTH, Pairs
-from ftsys.config import RunConfig, build_run
+from ftsys.config import RunConfig, build_run, dump_tree
 
 SCRIPT = Path(__file__).with_name("stock_script.py")
 COURSE, BEST, OURS = "course", "best", "ours"
@@ -49,7 +49,7 @@ def command_of(side: str, material: Material, folder: Path, seed: int) -> tuple[
     """Write what a side needs for a seed into `folder`; returns its command, and the file with its evaluations."""
     if side == OURS:
         run_file, tree = folder / "run.toml", _tree(material, folder, seed)
-        run_file.write_text(_toml(tree), encoding="utf-8")
+        run_file.write_text(dump_tree(tree), encoding="utf-8")
         return [sys.executable, "-m", "ftsys", "train", str(run_file), "--no-table"], folder / "run" / "metrics.jsonl"
     settings = _stock_settings(side, material, folder, seed)
     path = folder / "settings.json"
@@ -73,22 +73,6 @@ def _tree(material: Material, folder: Path, seed: int) -> dict[str, Any]:
     if material.most_steps:
         tree["train"] |= {"max_steps": material.most_steps}
     return tree
-
-
-def _toml(tree: dict[str, Any]) -> str:
-    """Write a tree of plain values and sections; JSON's strings and numbers are TOML's too."""
-    plain = [f"{key} = {json.dumps(value)}\n" for key, value in tree.items() if not isinstance(value, dict)]
-    for section, keys in tree.items():
-        if isinstance(keys, dict):
-            plain.append(f"[{section}]\n")
-            plain += [f"{key} = {_value(value)}\n" for key, value in keys.items()]
-    return "".join(plain)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {json.dumps(item)}" for key, item in value.items()) + "}"
-    return json.dumps(value)
 
 
 def _stock_settings(side: str, material: Material, folder: Path, seed: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +59,26 @@ def fullest(folders: Iterable[Path]) -> Path | None:
 def read_saved(file: Path) -> Iterator[Rows]:
     """Yield the record batches of the noted prefix of `file`; none if there is no note, or the bytes have changed."""
     prefix = _prefix(file)
-    if prefix is None or not file.is_file() or _hash_of(file, prefix.size) != prefix.sha256:
+    if prefix is None:
         return
-    with pa.memory_map(str(file)) as mapped, pa.ipc.open_stream(mapped.read_buffer(prefix.size)) as batches:
-        for batch in batches:
-            _, ids, first_lengths, labels = batch.columns
-            yield ids.values.to_numpy(), np.diff(ids.offsets.to_numpy()), first_lengths.to_numpy(), _labels(labels)
+    try:
+        stream = file.open("rb")
+    except OSError:  # its writer was alive, and has finished or removed the store: the rows are tokenized again
+        return
+    with stream:
+        if _hash_of(stream, prefix.size) == prefix.sha256:
+            stream.seek(0)
+            yield from _first_rows(stream, prefix.rows)
+
+
+def _first_rows(stream: BinaryIO, count: int) -> Iterator[Rows]:
+    """Yield the record batches with the first `count` rows; what follows them may be half written."""
+    for batch in pa.ipc.open_stream(stream):
+        _, ids, first_lengths, labels = batch.columns
+        yield ids.values.to_numpy(), np.diff(ids.offsets.to_numpy()), first_lengths.to_numpy(), _labels(labels)
+        count -= batch.num_rows
+        if count <= 0:
+            return
 
 
 def _labels(column: pa.Array) -> npt.NDArray[Any]:
@@ -85,10 +99,10 @@ def _prefix(file: Path) -> Prefix | None:
         return None
 
 
-def _hash_of(file: Path, size: int) -> str:
+def _hash_of(stream: BinaryIO, size: int) -> str:
+    """Return the hash of the first `size` bytes; "" for a file that is shorter."""
     found, left = hashlib.sha256(), size
-    with file.open("rb") as stream:
-        while left > 0 and (block := stream.read(min(_BLOCK, left))):
-            found.update(block)
-            left -= len(block)
+    while left > 0 and (block := stream.read(min(_BLOCK, left))):
+        found.update(block)
+        left -= len(block)
     return found.hexdigest() if left == 0 else ""

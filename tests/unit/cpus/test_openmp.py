@@ -42,6 +42,8 @@ def test_a_containers_quota_sets_the_threads(tmp_path: Path) -> None:
         (0.5, {}, 1),
         (3.0, {"LOCAL_WORLD_SIZE": "2"}, 1),
         (3.0, {"LOCAL_WORLD_SIZE": "8"}, 1),
+        (3.0, {"LOCAL_SIZE": "3"}, 1),
+        (3.0, {"LOCAL_WORLD_SIZE": "two"}, 3),
         (2.5, {"OMP_NUM_THREADS": "4"}, None),
         (4.0, {}, None),
         (None, {}, None),

@@ -1,9 +1,10 @@
 """Tests the comparison of two models whose runs have predictions, with one label and with several labels an example."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,8 +42,8 @@ def entry(folder: Path, model: str, task: Task, seeds: Sequence[int], right: flo
         path = predictions_file(run, "validation")
         write_predictions(path, order, predictions[order], labels[order].astype(np.int8), scores[order], task)
         energy = {"joules": 3600.0 * seed, "counter": "rapl", "not_told": ""}
-        cell = SimpleNamespace(seed=seed, folder=run)
-        results.append(SeedResult(cell, {}, "", {"total_s": 60.0}, {}, energy))  # type: ignore[arg-type]
+        cell: Any = SimpleNamespace(seed=seed, folder=run)
+        results.append(SeedResult(cell, {}, "", {"total_s": 60.0}, {}, energy))
     return Entry(model, task.name, task, tuple(results), {}, {})
 
 
@@ -124,9 +125,10 @@ def test_one_label_is_compared_as_before(tmp_path: Path) -> None:
 def test_energy_is_in_the_grid_of_times_or_said_not_to_be_told(tmp_path: Path) -> None:
     told = entry(tmp_path, "told", GLUE["rte"], (1, 2), 0.9)
     unknown = entry(tmp_path, "not", GLUE["rte"], (1,), 0.9)
-    unknown.seeds[0].energy.update(json.loads('{"joules": null, "counter": null, "not_told": "no counter"}'))  # type: ignore[attr-defined]
+    energy = {"joules": None, "counter": None, "not_told": "no counter"}
+    unknown = replace(unknown, seeds=(replace(unknown.seeds[0], energy=energy),))
     old = entry(tmp_path, "old", GLUE["rte"], (1,), 0.9)
-    old.seeds[0].energy.clear()  # type: ignore[attr-defined]
+    old = replace(old, seeds=(replace(old.seeds[0], energy={}),))
     nothing = Entry("nothing", "rte", GLUE["rte"], (), {}, {})
     assert [row[-1] for row in times([told, unknown, old, nothing]).rows] == ["1.50", "not told", "not told", ""]
     notes = notes_on_times([told, unknown, old, nothing])

@@ -1,6 +1,7 @@
 """Tests the items of loaders: weights and figures of a step, its epochs, and the packs of an evaluation."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +26,15 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> StoreSplit:
     return Store.open(make_store(tmp_path_factory.mktemp("stores"))).splits["train"]
 
 
-def settings_of(**changed: object) -> BatchSettings:
-    values = {"global_size": 10, "global_tokens": None, "order": "random", "micro_tokens": 40, "seed": 3}
-    return BatchSettings(**{**values, "rank": 0, "ranks": 1, "packed": True, **changed})  # type: ignore[arg-type]
+def settings_of(**changed: Any) -> BatchSettings:
+    values: dict[str, Any] = {
+        "global_size": 10,
+        "global_tokens": None,
+        "order": "random",
+        "micro_tokens": 40,
+        "seed": 3,
+    }
+    return BatchSettings(**{**values, "rank": 0, "ranks": 1, "packed": True, **changed})
 
 
 def first_item(loader: StepLoader) -> LocalBatch:

@@ -120,6 +120,14 @@ def test_damaged_rows_are_not_taken_over(tmp_path: Path, damage: str) -> None:
     assert content(write(tmp_path / "b", "int64", "second", left)) == content(write(tmp_path / "a", "int64", "whole"))
 
 
+def test_what_follows_the_saved_rows_may_be_half_written(tmp_path: Path) -> None:
+    left = stopped(tmp_path / "b")
+    with (left / "validation.arrow").open("ab") as stream:
+        stream.write(b"\xff" * 100)
+    assert sum(rows[1].size for rows in read_saved(left / "validation.arrow")) == SAVED
+    assert content(write(tmp_path / "b", "int64", "second", left)) == content(write(tmp_path / "a", "int64", "whole"))
+
+
 def test_the_folder_with_the_most_rows_is_taken(tmp_path: Path) -> None:
     left, empty = stopped(tmp_path), tmp_path / "0123456789abcdef.tmp-other"
     empty.mkdir()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 
@@ -30,8 +31,10 @@ def refusal_of(job: Job) -> str:
     ],
 )
 def test_the_least_of_each_number(option: str, field: str, least: int) -> None:
-    assert refusal_of(dataclasses.replace(PLAIN, **{field: least})) == ""  # type: ignore[arg-type]
-    too_small = refusal_of(dataclasses.replace(PLAIN, **{field: least - 1}))  # type: ignore[arg-type]
+    smallest: dict[str, Any] = {field: least}
+    assert refusal_of(dataclasses.replace(PLAIN, **smallest)) == ""
+    smallest[field] = least - 1
+    too_small = refusal_of(dataclasses.replace(PLAIN, **smallest))
     assert too_small == f"{option} {least - 1} is too small: give {least} or more."
 
 
@@ -50,8 +53,9 @@ def test_the_earliest_warning_that_slurm_takes(seconds: int, refused: bool) -> N
     ("letter", "refused"), [("\x1f", True), (" ", False), ("~", False), ("\x7f", True), ("é", False)]
 )
 def test_control_characters_are_refused_in_any_argument(letter: str, refused: bool) -> None:
-    for changed in ({"arguments": ("run.toml", f"a{letter}")}, {"array": ("run.toml", f"a{letter}")}):
-        said = refusal_of(dataclasses.replace(PLAIN, **changed))  # type: ignore[arg-type]
+    for field in ("arguments", "array"):
+        changed: dict[str, Any] = {field: ("run.toml", f"a{letter}")}
+        said = refusal_of(dataclasses.replace(PLAIN, **changed))
         assert ("holds a control character" in said) is refused
 
 

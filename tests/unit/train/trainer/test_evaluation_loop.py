@@ -78,7 +78,9 @@ def trainer_of(**changed: Any) -> Any:
 def evaluator_of(progress: list[tuple[str, int, int]] | None = None) -> tuple[Evaluator, list[float]]:
     pauses: list[float] = []
     hooks = RunHooks(on_evaluation_progress=lambda *done: progress.append(done) if progress is not None else None)
-    return Evaluator(SimpleNamespace(view=None), SimpleNamespace(pause=pauses.append), hooks), pauses  # type: ignore[arg-type]
+    packing: Any = SimpleNamespace(view=None)
+    meter: Any = SimpleNamespace(pause=pauses.append)
+    return Evaluator(packing, meter, hooks), pauses
 
 
 def loader_of(split: StoreSplit) -> EvaluationLoader:
