@@ -29,9 +29,10 @@ TORCH_VERSION := $(shell sed -n 's/^torch==//p' $(PINS) | head -n 1)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# JOBS processes take test modules, whole ones since their tests share fixtures, in the order of collection: the slowest
-# folders come first, so that none is left to one process at the end.
-SHARED_OUT := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# JOBS processes take equal parts of the tests in the order of collection; one that has ended takes half of what another
+# has left. Modules stay whole but at these borders. (With whole modules, `--dist loadfile`, a process that dies makes
+# pytest-xdist give out its finished modules again and wait for ever.)
+SHARED_OUT := -n $(JOBS) --dist worksteal
 STAMP_VENV := $(VENV)/.made
 STAMP_TORCH := $(VENV)/.torch-$(TORCH)
 STAMP_DEMO := $(VENV)/.installed-demo

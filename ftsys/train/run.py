@@ -55,10 +55,12 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
             )
             return DONE
         store, seconds = _prepare(run, task)  # finds wrong input before the folder is claimed and anything is removed
+        interruption.deferred = True  # until a claimed folder has a status to end with
         if is_main_rank():  # another rank would now find rank 0's claim: of another run, if it was given one
             claim = claim_run_folder(folder, identity_parts(run), overwrite)
         status_writer = StatusWriter(folder, claim.attempt)
         with status_writer.ending():
+            interruption.end_deferral()
             _train(run, task, store, seconds, claim, status_writer, interruption)
     if table:
         show(run, task, folder, first_attempt=claim.first_attempt)

@@ -2,6 +2,7 @@
 command goes on to the very weights of the undisturbed run."""
 
 import itertools
+import json
 import os
 import signal
 import time
@@ -89,6 +90,30 @@ def test_a_signal_ends_every_rank_with_everything_whole(
     assert "Traceback" not in attempt.log()
     assert _whole(folder)
     assert finish(folder, ranks) == undisturbed[ranks]
+
+
+def signal_at_claim(rank: int, name: str) -> None:
+    """In a rank: send itself a signal once it has claimed the run folder, which has no status yet."""
+    from ftsys.train import run
+
+    claim = run.claim_run_folder
+
+    def claiming(*args: Any, **named: Any) -> Any:
+        claimed = claim(*args, **named)
+        if "rank" not in named:  # with it nothing is claimed
+            os.kill(os.getpid(), getattr(signal, name))
+        return claimed
+
+    run.claim_run_folder = claiming
+
+
+def test_a_claimed_folder_has_a_status(project: Path, undisturbed: dict[int, bytes]) -> None:
+    folder = copy_project(project, "claimed")
+    attempt = start(folder, 1, prepare=(signal_at_claim, "SIGTERM"))
+    assert attempt.statuses(LEAVE_SECONDS) == [75], attempt.log()
+    status = json.loads((folder / "run/status.json").read_text())
+    assert (status["state"], status["exit"]) == ("stopped", 75)
+    assert finish(folder, WORLDS[0]) == undisturbed[WORLDS[0]]
 
 
 def _wait_for(path: Path, attempt: Any) -> None:

@@ -73,6 +73,12 @@ class Interruption:
             signal.set_wakeup_fd(former_end)
             os.close(write_end)
 
+    def end_deferral(self) -> None:
+        """Handle signals at once from now on. Raises StoppedEarly if one came while they were deferred."""
+        self.deferred = False
+        if self.wanted:
+            raise self.error()
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         first = self.received is None
         self.received, self.wanted = self.received or signal.Signals(number), True
