@@ -58,8 +58,9 @@ def convert(name: str, model: "PreTrainedModel", sample: Inputs, folder: Path) -
     tensors = {key: torch.from_numpy(value) for key, value in sample.items()}
     try:
         with _quiet():
+            settings = target.settings()  # before the exporter imports what it needs: see import_openvino
             exporter = getattr(import_module("transformers.exporters"), target.exporter)()
-            exported = exporter.export(model, tensors, config=target.settings())
+            exported = exporter.export(model, tensors, config=settings)
             exported.save_pretrained(folder)
     except (RuntimeError, NotImplementedError, ValueError) as error:  # exporters have no error type of their own
         kind = model.config.model_type

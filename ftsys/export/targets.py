@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ftsys.errors import ConfigError
+from ftsys.export.openvino_import import import_openvino
 
 Inputs = Mapping[str, np.ndarray]
 Run = Callable[[Inputs], np.ndarray]
@@ -50,6 +51,7 @@ def _int8_settings() -> Any:
 
 
 def _openvino_settings() -> Any:
+    import_openvino()
     exporters = import_module("transformers.exporters")
     return exporters.OpenVINOConfig(dynamic=True)
 
@@ -65,7 +67,7 @@ def _open_onnx(folder: Path) -> Run:
 def _open_openvino(folder: Path) -> Run:
     """Open openvino_model.xml on the CPU in float32. OpenVINO's own default is bfloat16 where the CPU has it."""
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = import_module("openvino").Core().compile_model(str(folder / OPENVINO_FILE), "CPU", settings)
+    model = import_openvino().Core().compile_model(str(folder / OPENVINO_FILE), "CPU", settings)
     names = [each.get_any_name() for each in model.inputs]
     return lambda inputs: np.array(model({name: inputs[name] for name in names})["logits"])
 

@@ -63,7 +63,8 @@ def test_a_study_of_two_processes_of_which_one_is_killed(tmp_path: Path) -> None
     assert set(states) == {"complete", "pruned"}, said
     assert "(taken over)" in errors
     starts = {path.parent.name: path.read_text().count("started") for path in tmp_path.glob("sweep/trial-*/starts")}
-    assert sorted(starts.values()) == [1] * 11 + [2], "one trial was begun twice, and no other"
+    # The killed process had begun its trial, or was about to.
+    assert sorted(starts.values()) in ([1] * 12, [1] * 11 + [2]), "only the killed process's trial may begin twice"
     best = load_run(tmp_path / "sweep/best.toml")
     done = {row[0]: float(row[2]) for row in rows if row[1] == "complete"}
     assert done[rows[0][0]] == max(done.values())
