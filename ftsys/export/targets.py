@@ -65,7 +65,12 @@ def _open_onnx(folder: Path) -> Run:
 
 
 def _open_openvino(folder: Path) -> Run:
-    """Open openvino_model.xml on the CPU in float32. OpenVINO's own default is bfloat16 where the CPU has it."""
+    """Open openvino_model.xml on the CPU in float32. OpenVINO's own default is bfloat16 where the CPU has it.
+
+    Open one at a time. An open model puts this thread's signal handlers on a stack of its own (sigaltstack), and its
+    end restores the former one. Of two, the one that is closed last restores the stack of the other, which is freed:
+    the next signal then ends the process (OpenVINO 2026.4).
+    """
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     model = import_openvino().Core().compile_model(str(folder / OPENVINO_FILE), "CPU", settings)
     names = [each.get_any_name() for each in model.inputs]
