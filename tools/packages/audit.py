@@ -32,12 +32,12 @@ def audit(root: Path = ROOT, database: Path | None = None) -> list[str]:
     text = (root / "constraints.txt").read_text(encoding="utf-8")
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pinned = pins(text)
+    advised = [] if database is None else list(advisories_on(pinned, database))  # first: it may be unreadable
     found = [*_pin_mistakes(text), *_range_mistakes(project, pinned)]
     here = {name: package for name in pinned if (package := distribution(name)) is not None}
     for name, package in here.items():
         found += [*_version_mistakes(name, pinned[name]), *_licence_mistakes(name, package)]
-    found += changed_files(here)
-    return found + ([] if database is None else list(advisories_on(pinned, database)))
+    return [*found, *changed_files(here), *advised]
 
 
 def _pin_mistakes(text: str) -> Iterator[str]:

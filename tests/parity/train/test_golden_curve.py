@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.train.golden_curve import GOLDEN, STEPS
+from tests.parity.train.golden_curve import GOLDEN, STEPS
 
 # Another CPU's vector width, or the kernels of a machine without a compiler, change the last bits; bf16 rounds them up
 # to something that can be seen.
@@ -21,7 +21,7 @@ def curves(repository: Path) -> list[dict[str, Any]]:
     """The curves of two fresh processes, run at the same time."""
     program = (  # as ranks start, without what transformers imports for other models
         "from ftsys.fast_import.hooks import begin_fast_import; begin_fast_import(); "
-        "from tests.unit.train.golden_curve import main; main()"
+        "from tests.parity.train.golden_curve import main; main()"
     )
     command = [sys.executable, "-c", program]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -45,7 +45,7 @@ def test_the_curve_is_the_committed_one(curves: list[dict[str, Any]], precision:
     assert len(golden["losses"]) == len(golden["norms"]) == STEPS
     for name in ("losses", "norms"):
         assert curves[0][precision][name] == pytest.approx(golden[name], rel=TOLERANCE[precision]), (
-            "if this is meant: python -m tests.unit.train.golden_curve --write"
+            "if this is meant: python -m tests.parity.train.golden_curve --write"
         )
 
 

@@ -1,6 +1,6 @@
 """Twenty training steps of a tiny BERT on the fast path: packed, keyed dropout, clipping, AdamW, in both precisions.
 
-`python -m tests.unit.train.golden_curve` prints the curves as JSON; `... --write` makes them the golden ones, which
+`python -m tests.parity.train.golden_curve` prints the curves as JSON; `... --write` makes them the golden ones, which
 declares that a change was meant to have a numeric effect.
 """
 

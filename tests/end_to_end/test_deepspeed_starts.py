@@ -1,0 +1,55 @@
+"""Tests DeepSpeed's start in a process of its own: the time-out of its groups, and that it compiles nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+GROUP = """
+import sys
+from ftsys import TrainingArguments
+zero = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 0}}
+arguments = TrainingArguments(output_dir=sys.argv[1], deepspeed=zero, use_cpu=True, ddp_timeout=1234)
+import deepspeed.constants
+import torch
+print(deepspeed.constants.default_pg_timeout.total_seconds())
+torch.distributed.destroy_process_group()
+"""
+
+START = """
+from ftsys.train.deepspeed_setup import prepare_deepspeed
+prepare_deepspeed()
+import deepspeed
+from torch import distributed
+deepspeed.init_distributed("gloo", auto_mpi_discovery=False)
+distributed.destroy_process_group()
+print("started")
+"""
+
+
+def started(program: str, cache: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a program as the only rank, with an own cache of compiled extensions."""
+    world = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    return subprocess.run(
+        [sys.executable, "-c", program, *words],
+        env={**os.environ, **world, "TORCH_EXTENSIONS_DIR": str(cache), **more},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_groups_that_deepspeed_makes_have_the_arguments_time_out(tmp_path: Path) -> None:
+    done = started(GROUP, tmp_path, str(tmp_path))
+    assert done.stdout.split() == [str(21 * 60.0)], done.stderr
+
+
+def test_starting_compiles_nothing_and_says_nothing(tmp_path: Path) -> None:
+    lock = tmp_path / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir()
+    lock.touch()
+    done = started(START, tmp_path, PATH="")
+    assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
+    assert "accelerator" not in done.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deepspeed_shm_comm", "lock"]
