@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("stock_script.py")
 COURSE, BEST, OURS = "course", "best", "ours"
 SIDES = {
     COURSE: "stock Trainer, the course's recipe: fp32, batch 8, rate 5e-5, 3 epochs, random order",
-    BEST: "stock Trainer with the values of ours' recipe, length-grouped, in the faster one of bf16 and fp32",
+    BEST: "stock Trainer with ours' recipe less layer decay, length-grouped, in the faster one of bf16 and fp32",
     OURS: "ftsys train with the recipe that --recipe names",
 }
 LINES = "lines.jsonl"

@@ -82,7 +82,7 @@ def test_ours_trains_the_recipe_and_the_best_stock_recipe_has_its_values(materia
     arguments = json.loads((tmp_path / "settings.json").read_text())["arguments"]
     assert arguments["learning_rate"] == run.train.learning_rate == 2e-4
     assert arguments["per_device_train_batch_size"] == run.batch.global_size == 32
-    assert (arguments["warmup_steps"], arguments["eval_steps"], arguments["bf16"]) == (0.1, 5, True)
+    assert (arguments["warmup_steps"], arguments["eval_steps"], arguments["bf16"]) == (0.2, 5, True)
 
 
 def test_the_courses_side_has_the_courses_values(material: Material, tmp_path: Path) -> None:
