@@ -1,7 +1,7 @@
 """Imports OpenVINO without its telemetry.
 
-With it, `import openvino` and every conversion send events to a server, each from a fork of this process, which has
-threads. A fork of a process with threads may hang, and what it does at its end is done to the parent's pipes.
+With it, `import openvino` and every conversion send events to a server, each from a fork of this process. A run must
+work without a network, and a fork of a process with threads may hang.
 """
 
 import sys

@@ -46,7 +46,8 @@ def _is_ignored(number: signal.Signals) -> bool:
 class Interruption:
     """Stores a received signal.
 
-    While `deferred` is True, the training loop polls `wanted`. Otherwise the handler raises StoppedEarly at once.
+    While `deferred` is True, whoever set it polls `wanted` or calls `end_deferral`. Otherwise the handler raises
+    StoppedEarly at once.
     """
 
     def __init__(self) -> None:
