@@ -8,6 +8,7 @@ endif
 VENV ?= .venv$(if $(filter tested,$(VERSIONS)),,-$(VERSIONS))
 PYTHON ?= python3
 JOBS ?= 2
+RUNS ?= 20000
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -38,6 +39,7 @@ STAMP_TORCH := $(VENV)/.torch-$(TORCH)
 STAMP_DEMO := $(VENV)/.installed-demo
 STAMP_DEV := $(VENV)/.installed-dev
 STAMP_DOCS := $(VENV)/.installed-docs
+STAMP_FUZZ := $(VENV)/.installed-fuzz
 STAMP_TRITON := $(VENV)/.installed-triton
 TRITON_VERSION := 3.9.0
 # DeepSpeed is a source distribution whose build imports torch, so torch comes first and the build is not isolated.
@@ -46,7 +48,7 @@ INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c $(CONSTRAINTS)
 PYTEST := $(BIN)/python -m pytest
 CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
-.PHONY: help install demo test test-long test-triton test-cluster mutants check house format docs bench package sbom audit clean
+.PHONY: help install demo test test-long test-triton test-cluster fuzz mutants check house format docs bench package sbom audit clean
 help:
 	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite, in JOBS=2 processes; VERSIONS=oldest|newest: with the oldest or newest dependencies, in .venv-oldest or .venv-newest"
@@ -56,6 +58,7 @@ help:
 	@echo "make test-long  the tests that take minutes"
 	@echo "make test-triton  the GPU's attention kernels in Triton's interpreter and as machine code; part of make test"
 	@echo "make test-cluster  virtual hosts and a SLURM cluster on this machine: needs root; installs Debian's sshd and slurm"
+	@echo "make fuzz       RUNS=20000 files for each reader, chosen by the branches that they reach; part of make test-long"
 	@echo "make mutants    changes modules in one place at a time in a copy, and counts the changes that their nearest tests notice"
 	@echo "make docs       the documentation: writes its generated pages, builds the site into build/site"
 	@echo "make bench      the benchmarks"
@@ -121,6 +124,14 @@ test: $(STAMP_DEV)
 test-long: $(STAMP_DEV)
 	$(PYTEST) -m "long and not gpu and not cluster" $(ARGS)
 	FTSYS_FUZZ_EXAMPLES=5000 $(PYTEST) -n $(JOBS) tests/fuzz
+	$(MAKE) fuzz
+
+$(STAMP_FUZZ): $(STAMP_DEV)
+	@$(INSTALL) --only-binary atheris -e '.[demo,dev,fuzz]'
+	@touch $@
+
+fuzz: $(STAMP_FUZZ)
+	$(BIN)/python -m tests.fuzz.every -runs=$(RUNS)
 
 # Next to the environment, not in it: DeepSpeed would load it, whose exit then prints pages into every log.
 $(STAMP_TRITON): $(STAMP_DEV)

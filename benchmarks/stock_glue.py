@@ -40,6 +40,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "label": "label",
         "header": ["source", "label", "star", "sentence"],
     },
+    "sst2": {"folder": "SST-2", "text": ("sentence",), "label": "label"},
     "stsb": {"folder": "STS-B", "text": ("sentence1", "sentence2"), "label": "score"},
 }
 
@@ -91,10 +92,10 @@ def train_once(options: argparse.Namespace, seed: int) -> dict[str, object]:
         texts = [rows[f"sentence{index + 1}"] for index in range(len(task["text"]))]
         return tokenizer(*texts, truncation=True, max_length=128)
 
-    sets = {
-        split: read(task, options.glue / task["folder"] / f"{name}.tsv").map(tokens, batched=True)
-        for split, name in (("train", "train"), ("validation", "dev"))
-    }
+    texts = {name: read(task, options.glue / task["folder"] / f"{name}.tsv") for name in ("train", "dev")}
+    if options.train_rows:
+        texts["train"] = texts["train"].take(options.train_rows)
+    sets = {name: rows.map(tokens, batched=True) for name, rows in texts.items()}
     arguments = TrainingArguments(
         output_dir=f"{options.out}.work",
         per_device_train_batch_size=options.batch_size,
@@ -116,7 +117,7 @@ def train_once(options: argparse.Namespace, seed: int) -> dict[str, object]:
         model=model_of(options, labels),
         args=arguments,
         train_dataset=sets["train"],
-        eval_dataset=sets["validation"],
+        eval_dataset=sets["dev"],
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
         compute_metrics=lambda found: metrics_of(options.task, found.predictions, found.label_ids),
@@ -144,6 +145,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--max-steps", type=int, default=-1, help="in place of --epochs")
     parser.add_argument("--learning-rate", type=float, default=5e-5)
+    parser.add_argument("--train-rows", type=int, help="the first rows of the training split only")
     parser.add_argument("--lora", type=int, metavar="R", help="train adapters of this rank, made by peft")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")

@@ -71,6 +71,8 @@ Every = Annotated[
 Stage = Annotated[Literal["auto", 0, 1, 2, 3], BeforeValidator(_no_lookalike), Write('"auto", 0, 1, 2 or 3')]
 Switch = Annotated[Literal["auto"] | bool, Write('"auto", true or false')]
 AutoCount = Annotated[Literal["auto"] | Whole, Write('"auto" or a whole number above 0')]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), Write("a number of seconds, 0 (off) or above")]
+OptionalDropout = Annotated[Annotated[float, Field(ge=0, lt=1)] | None, Write("a number from 0 (none) to below 1")]
 SourceName = Annotated[
     Annotated[str, Field(min_length=1)] | dict[str, Annotated[str, Field(min_length=1)]],
     BeforeValidator(partial(todays_word, "data.source")),

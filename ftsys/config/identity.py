@@ -9,7 +9,7 @@ from ftsys.config.task_checks import task_of
 from ftsys.integrity import fingerprint_of
 
 _WITHOUT_EFFECT = ("resume", "watchdog_seconds", "max_nonfinite_steps", "save_every", "save_keep")
-_ADDED_LATER = ("class_weights", "layer_decay", "freeze", "keep_best", "early_stopping")
+_ADDED_LATER = ("class_weights", "layer_decay", "dropout", "freeze", "keep_best", "early_stopping")
 """Keys of [train] that count only if they are set: runs of versions without them keep their identity."""
 
 RESULT_TRAINER_FIELDS = (

@@ -19,7 +19,9 @@ from ftsys.config.fields import (
     Every,
     Number,
     OptionalCount,
+    OptionalDropout,
     OptionalNumber,
+    Seconds,
     SourceName,
     Stage,
     Switch,
@@ -149,6 +151,8 @@ class TrainSection(Section):
     """Peak learning rate of the optimizer."""
     layer_decay: Annotated[float, Field(gt=0, le=1), Write("a number above 0, and 1 (no decay) at most")] = 1.0
     """Layer-wise decay of the learning rate: each layer's rate is the one above it times this number. 1.0: none."""
+    dropout: OptionalDropout = None
+    """Dropout at every place of the model that has dropout. Without it: as the model's config.json says."""
     freeze: Annotated[
         tuple[str, ...],
         BeforeValidator(one_or_several),
@@ -183,11 +187,8 @@ class TrainSection(Section):
     max_nonfinite_steps: CountFromZero = 20
     """Number of consecutive optimizer steps that may be skipped because a loss or a gradient is not finite. One more
     ends the run with an error."""
-    watchdog_seconds: Annotated[
-        float, Field(ge=0, allow_inf_nan=False), Write("a number of seconds, 0 (off) or above")
-    ] = 300.0
-    """Time in seconds without progress on any rank after which the run counts as hung and ends. 0 switches the watchdog
-    off."""
+    watchdog_seconds: Seconds = 300.0
+    """Time in seconds without progress on any rank after which the run counts as hung and ends. 0: no watchdog."""
 
     @model_validator(mode="before")
     @classmethod

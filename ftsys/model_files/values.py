@@ -18,11 +18,12 @@ _SIZES = frozenset(
     "n_positions n_ctx".split()
 )
 _NEEDED = frozenset("hidden_size num_hidden_layers num_attention_heads vocab_size".split())
-_SHARES = frozenset(
+DROPOUTS = frozenset(
     "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout dropout attention_dropout embedding_dropout "
     "mlp_dropout classifier_dropout_prob seq_classif_dropout pooler_dropout resid_pdrop embd_pdrop attn_pdrop "
     "dropout_rate".split()
 )
+"""Names of shares that are dropped out."""
 
 
 def wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
@@ -35,6 +36,12 @@ def wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}={_short(value)} is not {wanted}"
 
 
+def dropouts(config: Mapping[str, Any], dropout: float) -> dict[str, float]:
+    """Return `dropout` for each kind of dropout in a configuration; None in it means that of another kind."""
+    named = {name: value for name, value in config.items() if "dropout" in name or name.endswith("_pdrop")}
+    return {name: dropout for name, value in named.items() if _is_number(value)}
+
+
 def _wanted(name: str, value: Any) -> str | None:
     """Return the description of the values that a key may have, or None if `value` is one of them."""
     right, wanted = True, ""
@@ -44,7 +51,7 @@ def _wanted(name: str, value: Any) -> str | None:
         right, wanted = _is_whole(value, 1, LARGEST_SIZE), f"a whole number from 1 to {LARGEST_SIZE}"
     elif name == "type_vocab_size":
         right, wanted = _is_whole(value, 0, LARGEST_SIZE), f"a whole number from 0 to {LARGEST_SIZE}"
-    elif name in _SHARES:
+    elif name in DROPOUTS:
         right, wanted = _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
     elif name == "pad_token_id":
         right, wanted = _is_whole(value, -1, LARGEST_SIZE), "the id of a token"

@@ -1,10 +1,13 @@
 """Summarizes run folders for `ftsys report`: a row for each run, and mean and spread over several seeds."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from ftsys.errors import ConfigError, RunFolderError
 from ftsys.report.table import Row, history_rows
@@ -13,6 +16,7 @@ from ftsys.run_folder.layout import METRICS_LOG
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status
+from ftsys.untrusted import typed
 
 _NO_METRIC = ("loss", "examples")
 
@@ -77,14 +81,14 @@ def find_runs(given: Sequence[Path]) -> list[RunSummary]:
                 runs.append(read_run(path))
             except RunFolderError as error:
                 wrong.append(str(error))
-            except (OSError, ValueError, TypeError, AttributeError) as error:
+            except (OSError, ValueError) as error:
                 wrong.append(f"{str(path)!r} cannot be read ({error}): start its run again, which writes a new one.")
     ConfigError.raise_if(wrong)
     return runs
 
 
 def read_run(folder: Path) -> RunSummary:
-    """Summarize one run folder. Raises OSError or RunFolderError for files that cannot be read."""
+    """Summarize one run folder. Raises OSError, ValueError or RunFolderError for files that cannot be read."""
     results = read_results(folder)
     if results is not None:
         return _finished(folder, results)
@@ -92,18 +96,28 @@ def read_run(folder: Path) -> RunSummary:
     return RunSummary(folder) if status is None else RunSummary(folder, state=status.state, reason=status.reason)
 
 
+class _Finished(TypedDict):
+    """The keys of results.json that a summary needs."""
+
+    task: str
+    model: str
+    seed: int
+    metrics: dict[str, dict[str, float | None]]
+
+
 def _finished(folder: Path, results: Mapping[str, Any]) -> RunSummary:
-    labelled = {split: found for split, found in results["metrics"].items() if set(found) - set(_NO_METRIC)}
+    known = typed(_Finished, results)
+    labelled = {split: found for split, found in known["metrics"].items() if set(found) - set(_NO_METRIC)}
     first = next(iter(labelled), None)
     metrics = {
-        name if split == first else f"{name} {split}": value
+        name if split == first else f"{name} {split}": math.nan if value is None else value
         for split, found in labelled.items()
         for name, value in found.items()
         if name not in _NO_METRIC
     }
     loss = labelled[first].get("loss") if first is not None else None
-    known = {"task": str(results["task"]), "seed": int(results["seed"]), "model": str(results["model"])}
-    return RunSummary(folder, **known, state="done", loss=loss, metrics=metrics)  # type: ignore[arg-type]
+    task, seed, model = known["task"], known["seed"], known["model"]
+    return RunSummary(folder, task, seed, model, state="done", loss=loss, metrics=metrics)
 
 
 def comparison_rows(runs: Sequence[RunSummary]) -> tuple[list[Row], list[Row]]:

@@ -14,7 +14,7 @@ from typing import Any
 from ftsys.errors import RunFolderError
 from ftsys.files import atomic_write_json, storage_errors, sync_folder
 from ftsys.run_folder.layout import ATTEMPTS
-from ftsys.untrusted import json_object
+from ftsys.untrusted import json_object, typed
 
 
 def highest_attempt(output_dir: Path | str) -> int:
@@ -50,7 +50,7 @@ def read_owner(output_dir: Path | str, forgive: bool = False) -> dict[str, Any] 
         return {
             **owner,
             "attempt": attempt,
-            "first_attempt": int(owner["first_attempt"]),
+            "first_attempt": typed(int, owner["first_attempt"]),
             "identity": owner["identity"],
         }
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.files import json_safe, storage_errors
-from ftsys.untrusted import json_object
+from ftsys.untrusted import json_object, typed
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,8 +98,8 @@ def _parse(path: Path) -> Iterable[dict[str, Any]]:
     for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             line = json_object(text)
-            yield {**line, "step": int(line["step"]), "attempt": int(line["attempt"])}
-        except (ValueError, KeyError, TypeError):
+            yield {**line, "step": typed(int, line["step"]), "attempt": typed(int, line["attempt"])}
+        except (ValueError, KeyError):
             if text.strip():
                 _LOG.warning("%s: line %d is torn and left out", path, number)
 

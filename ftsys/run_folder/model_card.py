@@ -160,12 +160,14 @@ def _recipe(results: Mapping[str, Any], run: RunConfig) -> Iterator[tuple[str, o
 
 
 def _trained(run: RunConfig) -> Iterator[tuple[str, object]]:
-    """Yield the settings that decide which weights were trained, and their learning rates; none for all at one rate."""
+    """Yield the settings that decide how the weights were trained; none for all at one rate."""
     if run.lora.r is not None:
         merged = "merged into this model" if run.lora.merge else "not merged"
         yield "LoRA", f"rank {run.lora.r}, alpha {run.lora.alpha:g}, {merged}"
     if run.train.freeze:
         yield "not trained", ", ".join(run.train.freeze)
+    if run.train.dropout is not None:
+        yield "dropout", f"{run.train.dropout:g}"
     if run.train.layer_decay < 1:
         yield "learning rate from each layer to the one below", f"times {run.train.layer_decay:g}"
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from ftsys.errors import (
     BAD_INPUT,
@@ -89,14 +89,24 @@ def read_status(output_dir: Path | str) -> Status | None:
 
 
 def read_status_after_crash(output_dir: Path | str) -> dict[str, Any]:
-    """Read the fields of status.json, as many as there are; {} if it is missing or damaged.
+    """Read the fields of status.json, as many as there are with a value of their type; {} if it is missing or damaged.
 
     For programs that must come to a conclusion in any case: a missing file and a damaged one mean the same to them.
     """
     try:
-        return json_object((Path(output_dir) / STATUS).read_bytes())
+        found = json_object((Path(output_dir) / STATUS).read_bytes())
     except (OSError, ValueError):
         return {}
+    kinds = get_type_hints(Status)
+    return {name: value for name, value in found.items() if name in kinds and _is(kinds[name], value)}
+
+
+def _is(kind: Any, value: object) -> bool:
+    try:
+        typed(kind, value)
+    except ValueError:
+        return False
+    return True
 
 
 def exit_of_this_start(folder: Path, before: int) -> int | None:

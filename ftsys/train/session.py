@@ -118,7 +118,10 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     """
     quiet_libraries()
     folder, train_split = watchdog.status_writer.folder, store.splits[str(task.train_split)]
-    model, fresh = load_model(model_folder_of(run), task, run.train.seed, run.model.head, run.model.trust_remote_code)
+    chosen = run.model
+    model, fresh = load_model(
+        model_folder_of(run), task, run.train.seed, chosen.head, chosen.trust_remote_code, run.train.dropout
+    )
     shape = trained_shape(known_shape(model.config.to_dict(), task.num_outputs), run)
     choose_trained(model, run, fresh)
     originals, packed = frozen_weights(model) if is_main_rank() else {}, why_not_packable(model) is None

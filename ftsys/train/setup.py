@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, EvalPrediction, PreTrainedModel, set_seed
+from transformers import AutoConfig, AutoModelForSequenceClassification, EvalPrediction, PreTrainedModel, set_seed
 
 from ftsys.config import EngineSection, RunConfig, best_metric
 from ftsys.data.store.reader import Store
@@ -14,6 +14,7 @@ from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, compute, predictions_from_logits
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.model_files.remote_code import loading_code
+from ftsys.model_files.values import dropouts
 from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Kind, Task
 from ftsys.train.head import fit_head
@@ -170,16 +171,21 @@ def _greater_is_better(name: str) -> bool:
 
 
 def load_model(
-    folder: Path, task: Task, seed: int, head: str = "auto", trust_remote_code: bool = False
+    folder: Path,
+    task: Task,
+    seed: int,
+    head: str = "auto",
+    trust_remote_code: bool = False,
+    dropout: float | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """Return the pre-trained encoder with the task's head, in float32, and the names of freshly initialised weights.
 
     A new head's weights depend on `seed` alone, so every rank makes the same. `head` and
-    `trust_remote_code` are those of the run file's section [model].
+    `trust_remote_code` are those of the run file's section [model], `dropout` that of [train].
 
     Raises:
-        ConfigError: the model's type has no sequence classifier, transformers cannot load the folder, or its head was
-            trained for other classes.
+        ConfigError: the model's type has no sequence classifier, transformers cannot load the folder, its head was
+            trained for other classes, or `dropout` is given for a model that has none.
     """
     check_has_classifier(folder, trust_remote_code)
     set_seed(seed)
@@ -196,6 +202,7 @@ def load_model(
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
             ignore_mismatched_sizes=True,
+            **_dropouts(weights, dropout, trust_remote_code),
         )
     _refuse_without_weights(weights, model, set(info["missing_keys"]))
     if weights != folder:
@@ -203,6 +210,17 @@ def load_model(
         return model, fit_head(model, folder, task, head, [])
     mismatched = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
     return model, fit_head(model, folder, task, head, sorted([*info["missing_keys"], *mismatched]))
+
+
+def _dropouts(folder: Path, dropout: float | None, trust_remote_code: bool) -> dict[str, float]:
+    """Return the values of a model's configuration that set all of its dropout. Raises ConfigError if it has none."""
+    if dropout is None:
+        return {}
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).to_dict()
+    found = dropouts(config, dropout)
+    if not found:
+        raise ConfigError(f"train.dropout={dropout}: {config['model_type']!r} models have no dropout. Remove the key.")
+    return found
 
 
 def _refuse_without_weights(folder: Path, model: PreTrainedModel, missing: set[str]) -> None:

@@ -1,6 +1,8 @@
 """Changes the bytes of a real file in ways that damage, a bad editor or a stranger would."""
 
-from collections.abc import Callable
+import copy
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -10,6 +12,12 @@ DICTIONARY = (
     *(b"{", b"}", b"[", b"]", b"[" * 3_000, b'{"a":' * 3_000, b"null", b"true", b"NaN", b"-Infinity", b"1e999"),
     *(b"-1", b"0", b"9" * 400, b"9" * 5_000, b"2147483648", b"../../x", b"/etc/hosts", b"=", b"#", b"\x1b[2J"),
 )
+
+VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, -0.0, 1e300, float("nan"), float("inf")),
+    *("", "a", "0", "../x", "/etc/hosts", "\x1b[2J", "\ud800", "a" * 5_000, [], {}, [None], {"a": None}, [[[]]]),
+)
+"""Values that stand in the place of one in a JSON file."""
 
 Edit = Callable[[bytes], bytes]
 
@@ -25,6 +33,7 @@ def edits() -> st.SearchStrategy[list[Edit]]:
             st.builds(_cut, where),
             st.builds(_repeated, where, st.integers(1, 64)),
             st.builds(_flipped, where, st.integers(0, 7)),
+            st.builds(with_other_value, where, st.sampled_from(VALUES)),
         ),
         min_size=1,
         max_size=4,
@@ -59,6 +68,30 @@ def _flipped(where: float, bit: int) -> Edit:
         return content[:at] + bytes([content[at] ^ (1 << bit)]) + content[at + 1 :] if content else content
 
     return _at(where, flip)
+
+
+def with_other_value(where: float, value: Any) -> Edit:
+    """Return the edit that replaces one value of a JSON file, an inner or a whole one. Other files stay as they are."""
+
+    def replace(content: bytes) -> bytes:
+        try:
+            tree = {"": json.loads(content)}
+        except (ValueError, RecursionError):
+            return content
+        places = list(_places(tree))
+        inside, key = places[int(where * len(places))]
+        inside[key] = copy.deepcopy(value)
+        return json.dumps(tree[""]).encode()
+
+    return replace
+
+
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the place of each value, as an object or a list and a key of it."""
+    keys = list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    for key in keys:
+        yield tree, key
+        yield from _places(tree[key])
 
 
 def _at(where: float, change: Callable[[bytes, int], Any]) -> Edit:

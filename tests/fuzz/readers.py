@@ -27,13 +27,15 @@ from ftsys.model_files.calibration import CALIBRATION, read_calibration
 from ftsys.model_files.card import read_card
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder
+from ftsys.report.runs import find_runs, rows_of_run
 from ftsys.run_folder.attempts import read_owner
+from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.layout import ATTEMPTS
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.predictions import read_labelled, read_scores
 from ftsys.run_folder.report_facts import read_data_facts, read_rank_facts
 from ftsys.run_folder.results import read_results
-from ftsys.run_folder.status import read_status, read_status_after_crash
+from ftsys.run_folder.status import exit_of_this_start, read_status, read_status_after_crash
 from ftsys.score.parts import Parts
 from ftsys.score.readers.inputs import input_file
 from ftsys.score.readers.rows import Wanted
@@ -214,6 +216,16 @@ def readers() -> Mapping[str, Reader]:
         ),
         "results": Reader("results.json", json_bytes(RESULTS), lambda path: read_results(path.parent)),
         "owner": Reader(f"{ATTEMPTS}/000001.json", json_bytes(OWNER), lambda path: read_owner(path.parents[1])),
+        "owner of a folder": Reader(
+            f"{ATTEMPTS}/000001.json",
+            json_bytes(OWNER),
+            lambda path: claim_run_folder(path.parents[1], {"task": "rte"}, overwrite=False, rank=1),
+        ),
+        "exit of a start": Reader(
+            "status.json", json_bytes(STATUS), lambda path: exit_of_this_start(path.parent, before=0)
+        ),
+        "table of runs": Reader("results.json", json_bytes(RESULTS | FIGURES), lambda path: find_runs([path.parent])),
+        "table of a run": Reader("metrics.jsonl", lines, lambda path: rows_of_run(path.parent)),
         "data facts": Reader("data.json", json_bytes(DATA), lambda path: read_data_facts(path.parent)),
         "rank facts": Reader("ranks.json", json_bytes(RANKS), lambda path: read_rank_facts(path.parent)),
         "predictions for a report": Reader(

@@ -8,6 +8,8 @@ from typing import Any
 
 from ftsys.bench.harness.inputs import MAX_LENGTH, Pairs
 from ftsys.config import RunConfig, build_run, dump_tree
+from ftsys.model_files.config import model_config
+from ftsys.model_files.values import dropouts
 
 SCRIPT = Path(__file__).with_name("stock_script.py")
 COURSE, BEST, OURS = "course", "best", "ours"
@@ -88,6 +90,7 @@ def _stock_settings(side: str, material: Material, folder: Path, seed: int) -> d
         "max_length": MAX_LENGTH,
         "metrics": material.pairs.task.metrics,
         "arguments": arguments,
+        "dropouts": {} if side == COURSE else _dropouts(material, folder, seed),
     }
 
 
@@ -103,10 +106,16 @@ def _best_arguments(material: Material, folder: Path, seed: int) -> dict[str, An
         "learning_rate": run.train.learning_rate,
         "num_train_epochs": run.train.epochs or 1.0,
         "max_steps": run.train.max_steps or -1,
-        "warmup_steps": run.trainer.get("warmup_steps", 0),
+        **run.trainer,
         "train_sampling_strategy": "group_by_length",
         "bf16": material.stock_precision == "bf16",
     }
+
+
+def _dropouts(material: Material, folder: Path, seed: int) -> dict[str, float]:
+    """Return the values of config.json that give the stock model the dropout of ours' recipe."""
+    dropout = run_of(material, folder, seed).train.dropout
+    return {} if dropout is None else dropouts(model_config(material.model), dropout)
 
 
 def _interval(material: Material, batch: int) -> int:

@@ -66,7 +66,9 @@ def main(settings: dict[str, Any]) -> None:
     set_seed(arguments.seed)  # before the head is made, so that the seed decides its weights too
     lines = Lines(Path(settings["lines"]))
     trainer = Trainer(
-        model=AutoModelForSequenceClassification.from_pretrained(settings["model"], num_labels=2),
+        model=AutoModelForSequenceClassification.from_pretrained(
+            settings["model"], num_labels=2, **settings["dropouts"]
+        ),
         args=arguments,
         train_dataset=data["train"],
         eval_dataset=data["validation"],

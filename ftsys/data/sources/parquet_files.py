@@ -62,5 +62,5 @@ def open_parquet(path: Path) -> Any:
 
     try:
         return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name may be no UTF-8
         raise DataError(f"{path}: not a Parquet file ({error}). Copy or write it again.") from error

@@ -1,4 +1,4 @@
-"""Marks the weights of a model's shape that a run does not train, and adds those of its adapters. Pure."""
+"""Marks the weights of a model's shape that a run does not train, adds its adapters and its dropout. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,11 +10,15 @@ from launcher.planner.model_shape.shape import ModelShape, Tensor
 
 
 def trained_shape(shape: ModelShape | None, run: RunConfig) -> ModelShape | None:
-    """Return the shape with `frozen` set as `train.freeze` and `[lora]` ask for; None stays None.
+    """Return the shape with `train.dropout`, and `frozen` set as `train.freeze` and `[lora]` ask for; None stays None.
 
     Raises ConfigError for parts and layers that the model does not have.
     """
-    if shape is None or (not run.train.freeze and run.lora.r is None):
+    if shape is None:
+        return None
+    if (dropout := run.train.dropout) is not None:
+        shape = replace(shape, layer=replace(shape.layer, attention_dropout=dropout, hidden_dropout=dropout))
+    if not run.train.freeze and run.lora.r is None:
         return shape
     base = shape.tensors[0].name.partition(".")[0]
     if run.lora.r is not None:

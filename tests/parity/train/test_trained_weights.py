@@ -241,3 +241,28 @@ def test_frozen_weights_cost_the_planner_their_bytes_alone() -> None:
     assert memory.optimizer == 8 * adapted.trained_parameters
     assert memory.weights == 4 * adapted.parameters
     assert predicted_memory(whole, batch, 1, setting).parts.optimizer == 8 * whole.parameters
+
+
+@pytest.mark.parametrize("variant", ["bert", "distilbert", "modernbert-cls", "deberta-v3"])
+def test_every_dropout_of_a_model_is_set(variant: str, tmp_path: Path) -> None:
+    stock_model(variant, 2).save_pretrained(tmp_path)
+    task = Task("mood", ("text",), ("down", "up"), ("accuracy",))
+    model, _ = load_model(tmp_path, task, 1, dropout=0.25)
+    rates = [part.p for part in model.modules() if isinstance(part, torch.nn.Dropout)]
+    assert rates
+    assert set(rates) == {0.25}
+    assert load_model(tmp_path, task, 1)[0].config.to_dict() != model.config.to_dict()
+
+
+def test_the_planner_knows_the_dropout_of_a_run() -> None:
+    shape, none = model_shape(AutoConfig.for_model("bert").to_dict(), 2), run_of(train={"dropout": 0.0})
+    assert shape.layer.hidden_dropout == shape.layer.attention_dropout == 0.1
+    found = trained_shape(shape, none)
+    assert found is not None
+    assert found.layer.hidden_dropout == found.layer.attention_dropout == 0.0
+
+
+def test_a_model_without_dropout_refuses_the_key(tmp_path: Path) -> None:
+    AutoConfig.for_model("gemma3").save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"train.dropout=0.0: .* have no dropout"):
+        load_model(tmp_path, Task("mood", ("text",), ("down", "up"), ("accuracy",)), 1, dropout=0.0)

@@ -1,4 +1,4 @@
-"""Tests the keys that choose trained weights and their rates: train.freeze, train.layer_decay, [lora]."""
+"""Tests the keys that decide how weights are trained: train.freeze, train.layer_decay, train.dropout, [lora]."""
 
 from typing import Any
 
@@ -14,6 +14,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"train": {"freeze": 3}}, 'train.freeze=3 cannot be used: write a part such as "embeddings"'),
     ({"train": {"layer_decay": 0.0}}, "train.layer_decay=0.0 cannot be used: write a number above 0, and 1"),
     ({"train": {"layer_decay": 1.1}}, "train.layer_decay=1.1 cannot be used"),
+    ({"train": {"dropout": 1.0}}, "train.dropout=1.0 cannot be used: write a number from 0 \\(none\\) to below 1"),
     ({"lora": {"r": 0}}, "lora.r=0 cannot be used: write a whole number above 0"),
     ({"lora": {"alpha": 8.0}}, "lora.alpha=8.0 has no effect without a rank: write lora.r = 8"),
     ({"lora": {"r": 8, "dropout": 1.0}}, "lora.dropout=1.0 cannot be used"),
@@ -43,10 +44,10 @@ def test_one_name_and_a_list() -> None:
 
 def test_the_identity_of_runs_without_these_keys_stays_and_with_them_differs() -> None:
     plain = identity_parts(run_of())
-    assert not {"layer_decay", "freeze", "lora"} & {*plain, *plain["train"]}
+    assert not {"layer_decay", "dropout", "freeze", "lora"} & {*plain, *plain["train"]}
     others = [
-        run_of(train={"layer_decay": 0.9}), run_of(train={"freeze": "encoder"}), run_of(lora={"r": 8}),
-        run_of(lora={"r": 8, "alpha": 8.0}),
+        run_of(train={"layer_decay": 0.9}), run_of(train={"dropout": 0.0}), run_of(train={"freeze": "encoder"}),
+        run_of(lora={"r": 8}), run_of(lora={"r": 8, "alpha": 8.0}),
     ]  # fmt: skip
     found = [plain, *map(identity_parts, others)]
     assert all(one != other for index, one in enumerate(found) for other in found[index + 1 :])

@@ -18,7 +18,7 @@ MRPC = str(RUNS / "mrpc.toml")
 
 def test_the_lines_of_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", MRPC, "--cpu", "--gpus-per-node", "3", "--train-rows", "3668", "--engine.precision", "fp32"]
-    assert main([*words, "--trainer.warmup_steps=0.1"]) == 0
+    assert main([*words, "--trainer.warmup_steps=0.1", "--train.epochs=3"]) == 0
     text = capsys.readouterr().out
     assert text[: text.index("\n\nmodel")] == (
         "3 cpu ranks\n"
@@ -58,7 +58,7 @@ def test_a_plan_of_unknown_length(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", MRPC, "--cpu", "--batch.global_tokens", "4096"]) == 0
     lines = capsys.readouterr().out
     assert "global batch  at most 4,096 tokens a step\n" in lines
-    assert "steps         unknown until the training rows are counted (3 epochs)\n" in lines
+    assert "steps         unknown until the training rows are counted (2 epochs)\n" in lines
 
 
 def test_a_runs_deepspeed_file(capsys: pytest.CaptureFixture[str]) -> None:

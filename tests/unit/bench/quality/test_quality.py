@@ -24,6 +24,9 @@ def material(tmp_path: Path) -> Material:
     split = Split(["a"] * 320, ["b"] * 320, np.zeros(320, np.int64))
     pairs = Pairs(GLUE["mrpc"], "MRPC", {"train": split, "validation": split})
     files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation")}
+    (tmp_path / "model").mkdir()
+    config = {"hidden_dropout_prob": 0.1, "classifier_dropout": None, "hidden_size": 8, "num_hidden_layers": 1}
+    (tmp_path / "model/config.json").write_text(json.dumps(config | {"num_attention_heads": 1, "vocab_size": 9}))
     return Material(pairs, tmp_path / "texts", files, tmp_path / "model", "minilm", "bf16", evaluations=2)
 
 
@@ -79,7 +82,9 @@ def test_ours_trains_the_recipe_and_the_best_stock_recipe_has_its_values(materia
     assert (written["recipe"], written["train"]["seed"], written["train"]["eval_every"]) == ("minilm", 3, 5)
     run = run_of(material, tmp_path, 3)
     command_of(BEST, material, tmp_path, 3)
-    arguments = json.loads((tmp_path / "settings.json").read_text())["arguments"]
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    arguments = settings["arguments"]
+    assert settings["dropouts"] == {"hidden_dropout_prob": run.train.dropout} == {"hidden_dropout_prob": 0.0}
     assert arguments["learning_rate"] == run.train.learning_rate == 2e-4
     assert arguments["per_device_train_batch_size"] == run.batch.global_size == 32
     assert (arguments["warmup_steps"], arguments["eval_steps"], arguments["bf16"]) == (0.2, 5, True)
@@ -95,7 +100,7 @@ def test_the_courses_side_has_the_courses_values(material: Material, tmp_path: P
         "seed": 1,
         "eval_steps": 20,
     }
-    assert settings["metrics"] == list(METRICS)
+    assert (settings["metrics"], settings["dropouts"]) == (list(METRICS), {})
 
 
 @pytest.mark.parametrize(
