@@ -19,6 +19,7 @@ BENCHMARKS = {
     "startup": "time from the command to the first optimizer step",
     "save": "checkpoints: how long a step waits, a save takes, a resume takes",
     "scaling": "several ranks on this machine; the load balance of thousands, simulated",
+    "mixing": "how well orders of examples mix a sorted file, over epochs",
     "memory": "predicted memory against measured memory",
     "company": "trainings that share their cores: two at once, and one beside a busy loop",
     "quality": "time from the command to the mean score of the course's recipe",

@@ -21,8 +21,10 @@ PROBE = """<!doctype html><meta charset="utf-8"><body>
 <iframe id="page" style="width:390px;height:800px" src="report.html"></iframe>
 <script>addEventListener("load", () => {
   const page = document.getElementById("page").contentDocument;
-  const [table] = page.querySelectorAll("table"), names = [...table.tHead.rows[0].cells].map(head => head.textContent);
-  const column = names.indexOf("accuracy");
+  const titles = table => [...table.tHead.rows[0].cells].map(head => head.textContent);
+  const runs = [...page.querySelectorAll("table")].filter(table => titles(table).includes("accuracy"));
+  const table = runs.reduce((one, other) => other.rows.length > one.rows.length ? other : one);
+  const column = titles(table).indexOf("accuracy");
   table.tHead.rows[0].cells[column].querySelector("button").click();
   const values = [...table.tBodies[0].rows].map(row => row.cells[column].textContent).join(" ");
   const {scrollWidth, clientWidth} = page.documentElement;
@@ -118,4 +120,4 @@ def test_a_browser_shows_the_page_on_a_phone_without_a_complaint(page: Path) -> 
     )
     assert "CONSOLE" not in done.stderr, done.stderr
     titles = re.findall("<title>(.*?)</title>", done.stdout)
-    assert titles[0] == "fits, sorted 0.5100 0.5100 0.5200 0.5300"
+    assert titles[0] == "fits, sorted 0.5100 0.5200 0.5300"

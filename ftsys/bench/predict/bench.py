@@ -18,10 +18,14 @@ from ftsys.bench.predict.rows import DESCRIPTIONS, SHAPES, Row, make_rows
 from ftsys.console.printer import say
 from ftsys.model_files.folder import TOKENIZER_FILES
 from ftsys.report.log_filters import quiet_libraries
+from launcher.planner.world import ProductRates
 
 MODELS = ("minilm",)
 PRECISIONS = ("fp32", "bf16")
 PEERS = ("ours", "pipeline", "cross-encoder", "trainer")
+SPECIAL, LONGEST = 3, 512
+"""Special tokens of a pair, and tokens to which the models cut a pair."""
+MATMUL = "matrix product"
 MOST_DIFFERENT = {"fp32": 1e-4, "bf16": 5e-2}
 """The largest difference of a score from ours in float32; a larger one means that a peer computed something else."""
 
@@ -40,9 +44,23 @@ def bench_predict(
             folder = _classifier(name, encoder, Path(scratch) / f"{name}-classifier")
             for shape in shapes:
                 rows = make_rows(shape, max(16, int(SHAPES[shape] * scale)), _counter(folder))
-                note_shape(found, f"{name}, {shape}", *_measure(folder, rows, peers, repeats), rows)
+                seconds, facts = _measure(folder, rows, peers, repeats)
+                facts |= {"operations of a row": operations_of_a_row(folder, rows)}
+                note_shape(found, f"{name}, {shape}", seconds, facts, rows)
                 gc.collect()
     return found
+
+
+def operations_of_a_row(folder: Path, rows: Sequence[Row]) -> float:
+    """Return 2 x parameters outside the embeddings x real tokens of a row, a mean over the rows."""
+    from transformers import AutoModelForSequenceClassification
+
+    from ftsys.train.trainer.training_step import parameters_outside_embeddings
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False)
+    count = _counter(folder)
+    tokens = [min(count(first) + count(second) + SPECIAL, LONGEST) for first, second in rows]
+    return 2.0 * parameters_outside_embeddings(model) * sum(tokens) / len(rows)
 
 
 def _classifier(name: str, encoder: Path, folder: Path) -> Path:
@@ -75,8 +93,12 @@ def _counter(folder: Path) -> Callable[[str], int]:
 def _measure(
     folder: Path, rows: Sequence[Row], peers: Sequence[str], repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Return the seconds of each block by peer and precision, and facts of the peers. Raises RuntimeError."""
+    """Return the seconds of each block by peer and precision, and facts of the peers. Raises RuntimeError.
+
+    Between the blocks the machine's rate of matrix products is sampled; the best sample of a precision counts.
+    """
     from ftsys.bench.predict.peers import missing, scorer
+    from ftsys.train.perf.product_rates import measure
 
     works: dict[str, Callable[[], Any]] = {}
     facts: dict[str, Any] = {"left out": [line for line in map(missing, peers) if line], "rows of a batch": {}}
@@ -90,7 +112,12 @@ def _measure(
                 raise RuntimeError(f"{peer} in {precision} gives other scores than ours: they differ by {far}")
             works[f"{peer}, {precision}"] = partial(score, rows)
             facts["rows of a batch"][f"{peer}, {precision}"] = batch
-    return interleaved(works, repeats), facts
+    rates: list[ProductRates] = []
+    works[MATMUL] = lambda: rates.append(measure())
+    seconds = interleaved(works, repeats)
+    del seconds[MATMUL]
+    facts[MATMUL] = {kind: max(getattr(rate, kind) for rate in rates) for kind in PRECISIONS}
+    return seconds, facts
 
 
 def note_shape(
@@ -102,6 +129,7 @@ def note_shape(
     for name, values in rates.items():
         found.measurements[f"{title}: {name}"] = Measurement.of(values, "rows/s", higher_is_better=True)
         table[name] = {"rows/s": found.measurements[f"{title}: {name}"].median}
+        table[name] |= _share(found, f"{title}: {name}", values, facts)
     for precision in PRECISIONS:
         own = rates.get(f"ours, {precision}", [])
         others = [name for name in rates if name.endswith(precision) and not name.startswith("ours")]
@@ -110,6 +138,16 @@ def note_shape(
             table[other]["ours is x"] = ratio.median
     found.settings[title] = {"rows": len(rows), **facts}
     found.notes += [line for line in facts["left out"] if line not in found.notes]
+
+
+def _share(found: Findings, name: str, rates: Sequence[float], facts: dict[str, Any]) -> dict[str, float]:
+    """Return the share of the matrix-product rate; nothing where a round is above 1."""
+    shares = [rate * facts["operations of a row"] / facts[MATMUL][name[-4:]] for rate in rates]
+    if max(shares) > 1:
+        found.notes.append(f"{name}: no share of the matrix-product rate, which was measured in busy moments only")
+        return {}
+    found.measurements[f"{name}, of matmul"] = Measurement.of(shares, "share", higher_is_better=True)
+    return {"of matmul": found.measurements[f"{name}, of matmul"].median}
 
 
 def main(words: Sequence[str]) -> int:

@@ -9,19 +9,19 @@ from ftsys.html_report.parts import Cell, Note, Part, Section, Table, cell, tabl
 from ftsys.metrics import METRICS
 
 _ENERGY = "energy (Wh)"
+_MOST_SENTENCES = 3
+"""Tasks that the summary names; of more, the first table has the scores."""
 
 
 def summary(groups: Sequence[TaskGroup]) -> str:
-    """Return the sentences at the head of the page: how many runs of what, and the best variant of each task."""
+    """Return the sentences at the head of the page: how many runs of what, and the best variant of a few tasks."""
     runs = [run for group in groups for run in group.runs]
     models = list(dict.fromkeys(run.model for run in runs))
     what = f"{_count(len(runs), 'run')} of {_count(len(groups), 'task')} with {_count(len(models), 'model')}"
     unfinished = sum(not run.finished for run in runs)
     state = f"{unfinished} unfinished" if unfinished else "finished" if len(runs) == 1 else "all finished"
     best = [text for group in groups if (text := _best_of(group))]
-    return " ".join(
-        [f"{what}, {state}.", *best[:12], *([f"And {len(best) - 12} more tasks."] if len(best) > 12 else [])]
-    )
+    return " ".join([f"{what}, {state}.", *(best if len(best) <= _MOST_SENTENCES else [])])
 
 
 def _count(number: int, noun: str) -> str:
@@ -61,25 +61,28 @@ def scores_of(variant: Variant, metric: str) -> list[float]:
 
 
 def overview_section(groups: Sequence[TaskGroup]) -> Section:
-    """Return the table of all runs, with notes on those that are unfinished or cannot be read."""
+    """Return the scores over seeds and a table of runs for each task, with notes on those that are not finished."""
     parts: list[Part] = [*_notes([run for group in groups for run in group.runs])]
-    names = [name for group in groups for name in _metric_names(group)]
-    titles = [words(name) for name in dict.fromkeys(names)]
-    header = ["run", "task", "model", "seed", "state", *titles, "steps", "tokens/s", "seconds", _ENERGY]
-    rows = [_row(run, group.title, list(dict.fromkeys(names))) for group in groups for run in group.runs]
-    parts.append(_without_needless(table("All runs: metrics of the first split that has them", header, rows)))
-    if any(len(variant.runs) > 1 for group in groups for variant in group.variants):
+    several = any(len(variant.runs) > 1 for group in groups for variant in group.variants)
+    if several or len(groups) > _MOST_SENTENCES:
         parts.append(_spread_table(groups))
-    return Section("Runs", "runs", parts)
+    return Section("Runs", "runs", [*parts, *map(_runs_of, groups)])
+
+
+def _runs_of(group: TaskGroup) -> Table:
+    names = _metric_names(group)
+    header = ["run", "model", "seed", "state", *map(words, names), "steps", "tokens/s", "seconds", _ENERGY]
+    rows = [_row(run, names) for run in group.runs]
+    return _without_needless(table(f"{group.title}: metrics of the first split that has them", header, rows))
 
 
 def _without_needless(runs: Table) -> Table:
-    """Leave out task and model where they have one value, which the summary has said, and energy that nobody told."""
+    """Leave out the model where there is one, which the summary or another table says, and energy that nobody told."""
     values = [{row[column].text for row in runs.rows} for column in range(len(runs.header))]
     kept = [
         column
         for column, name in enumerate(runs.header)
-        if (name not in ("task", "model") or len(values[column]) > 1) and (name != _ENERGY or any(values[column]))
+        if (name != "model" or len(values[column]) > 1) and (name != _ENERGY or any(values[column]))
     ]
     rows = [[row[column] for column in kept] for row in runs.rows]
     return Table(runs.caption, [runs.header[column] for column in kept], rows)
@@ -107,13 +110,13 @@ def _metric_names(group: TaskGroup) -> list[str]:
     return [*ordered, *sorted(found - set(ordered))]
 
 
-def _row(run: RunFacts, title: str, names: Sequence[str]) -> list[Cell]:
+def _row(run: RunFacts, names: Sequence[str]) -> list[Cell]:
     splits = list(run.metrics().values())
     scores = [next((split[name] for split in splits if name in split), None) for name in names]
     speed = run.figures("throughput").get("real_tokens_per_s") or None  # 0 where the last attempt trained no step
     seconds = run.figures("timing").get("total_s")
     joules = run.figures("energy").get("joules")
-    known = [cell(run.name), cell(title), cell(run.model), cell(run.seed), cell(run.state)]
+    known = [cell(run.name), cell(run.model), cell(run.seed), cell(run.state)]
     energy = cell(None if joules is None else joules / 3600, 2)
     return [*known, *map(cell, scores), cell(run.step), cell(speed, 0), cell(seconds, 1), energy]
 
