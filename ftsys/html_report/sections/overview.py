@@ -17,7 +17,8 @@ def summary(groups: Sequence[TaskGroup]) -> str:
     """Return the sentences at the head of the page: how many runs of what, and the best variant of a few tasks."""
     runs = [run for group in groups for run in group.runs]
     models = list(dict.fromkeys(run.model for run in runs))
-    what = f"{_count(len(runs), 'run')} of {_count(len(groups), 'task')} with {_count(len(models), 'model')}"
+    which = models[0] if len(models) == 1 and models[0] else _count(len(models), "model")
+    what = f"{_count(len(runs), 'run')} of {_count(len(groups), 'task')} with {which}"
     unfinished = sum(not run.finished for run in runs)
     state = f"{unfinished} unfinished" if unfinished else "finished" if len(runs) == 1 else "all finished"
     best = [text for group in groups if (text := _best_of(group))]
@@ -77,7 +78,7 @@ def _runs_of(group: TaskGroup) -> Table:
 
 
 def _without_needless(runs: Table) -> Table:
-    """Leave out the model where there is one, which the summary or another table says, and energy that nobody told."""
+    """Leave out the model where all rows have the same one, and energy that nobody told."""
     values = [{row[column].text for row in runs.rows} for column in range(len(runs.header))]
     kept = [
         column
@@ -130,9 +131,9 @@ def _spread_table(groups: Sequence[TaskGroup]) -> Part:
             scores = scores_of(variant, metric)
             mean, deviation = mean_and_deviation(scores) if scores else (None, None)
             best = max(scores) if scores else None
-            rows.append([group.title, variant.name, words(metric), len(scores), mean, deviation, best])
-    header = ["task", "model", "metric", "seeds", "mean", "deviation", "highest"]
-    return table("Spread over the seeds: standard deviation of a sample", header, rows)
+            rows.append([group.title, variant.name, words(metric), mean, deviation, best, len(scores)])
+    header = ["task", "model", "metric", "mean", "deviation", "highest", "seeds"]
+    return _without_needless(table("Spread over the seeds: standard deviation of a sample", header, rows))
 
 
 def made_at() -> str:

@@ -29,7 +29,7 @@ def test_an_unfinished_run_shows_what_there_is(tmp_path: Path) -> None:
     assert run.metrics()["validation"]["accuracy"] == 0.51
     text = [part.text for part in overview_section(groups_of([run])).parts if isinstance(part, Note)]
     assert text == ["one is unfinished (running, step 20 of 20). The page shows what there is."]
-    assert summary(groups_of([run])) == "1 run of 1 task with 1 model, 1 unfinished."
+    assert summary(groups_of([run])) == "1 run of 1 task with tiny, 1 unfinished."
 
 
 def test_a_run_that_has_ended_without_results_is_not_called_unfinished(tmp_path: Path) -> None:
