@@ -18,12 +18,11 @@ _SIZES = frozenset(
     "n_positions n_ctx".split()
 )
 _NEEDED = frozenset("hidden_size num_hidden_layers num_attention_heads vocab_size".split())
-DROPOUTS = frozenset(
+_SHARES = frozenset(
     "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout dropout attention_dropout embedding_dropout "
     "mlp_dropout classifier_dropout_prob seq_classif_dropout pooler_dropout resid_pdrop embd_pdrop attn_pdrop "
     "dropout_rate".split()
 )
-"""Names of shares that are dropped out."""
 
 
 def wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
@@ -51,7 +50,7 @@ def _wanted(name: str, value: Any) -> str | None:
         right, wanted = _is_whole(value, 1, LARGEST_SIZE), f"a whole number from 1 to {LARGEST_SIZE}"
     elif name == "type_vocab_size":
         right, wanted = _is_whole(value, 0, LARGEST_SIZE), f"a whole number from 0 to {LARGEST_SIZE}"
-    elif name in DROPOUTS:
+    elif name in _SHARES:
         right, wanted = _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"
     elif name == "pad_token_id":
         right, wanted = _is_whole(value, -1, LARGEST_SIZE), "the id of a token"

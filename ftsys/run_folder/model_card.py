@@ -160,7 +160,7 @@ def _recipe(results: Mapping[str, Any], run: RunConfig) -> Iterator[tuple[str, o
 
 
 def _trained(run: RunConfig) -> Iterator[tuple[str, object]]:
-    """Yield the settings that decide how the weights were trained; none for all at one rate."""
+    """Yield the settings that decide how the weights were trained, where they differ from the defaults."""
     if run.lora.r is not None:
         merged = "merged into this model" if run.lora.merge else "not merged"
         yield "LoRA", f"rank {run.lora.r}, alpha {run.lora.alpha:g}, {merged}"

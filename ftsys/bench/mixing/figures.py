@@ -1,4 +1,4 @@
-"""Computes how an order of examples mixes them. Every figure is 1 for a plain shuffle, but for chance. Pure.
+"""Computes how an order of examples mixes them. All but padding are 1 for a plain shuffle, but for chance. Pure.
 
 An order is given as batches: (steps, batch size) of example ids, all of an epoch but a last incomplete batch.
 """
@@ -34,10 +34,9 @@ def same_companions(before: Batches, after: Batches, total: int) -> float:
     """
     batch_of = np.full(total, -1)
     batch_of[before] = np.arange(len(before))[:, None]
-    found = np.sort(batch_of[after], axis=1)
     size = after.shape[1]
     again = 0
-    for step in found:
+    for step in batch_of[after]:
         _, counts = np.unique(step[step >= 0], return_counts=True)
         again += int((counts * (counts - 1) // 2).sum())
     pairs = len(after) * size * (size - 1) / 2

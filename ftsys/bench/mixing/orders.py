@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ftsys.data.batching.plan import plan_epoch
-from ftsys.errors import ConfigError
 
 Lengths = npt.NDArray[np.int64]
 Order = Callable[[Lengths, int, int, int], npt.NDArray[np.int64]]
@@ -44,7 +43,7 @@ def _mosaic(block: int, lengths: Lengths, size: int, seed: int, epoch: int) -> n
     try:
         from streaming.base.shuffle import get_shuffle
     except (ImportError, RuntimeError) as error:  # RuntimeError: its torchvision is made for another torch
-        raise ConfigError(f"mosaicml-streaming cannot be imported ({error}).") from error
+        raise ImportError(f"mosaicml-streaming cannot be imported ({error})") from error
     shards = np.full(SHARDS, len(lengths) // SHARDS, np.int64)
     shards[: len(lengths) % SHARDS] += 1
     return np.asarray(get_shuffle("py1e", shards, 1, seed, epoch, block), np.int64)
