@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--order", choices=("random", "group_by_length"), default="random")
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU even if there is one")
-    parser.add_argument("--out", type=Path, default=Path("stock.jsonl"))
+    parser.add_argument("--out", type=Path, required=True, help="a line is appended for each seed")
     options = parser.parse_args()
     for seed in options.seeds:
         line = json.dumps(train_once(options, seed))

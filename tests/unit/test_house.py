@@ -1,5 +1,6 @@
 """Tests the figures of the layout: on a made-up tree, and against the limits of this repository."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ LIMITS = {
     "lines of a function, median": 7,
     "lines of a function, 90th percentile": 18,
     "lines of a function, largest": 45,
+}
+
+# All that git keeps in the root. What a run or a benchmark leaves there is not to be committed.
+TOP_LEVEL = {
+    *("launcher", "ftsys", "configs", "slurm", "tests", "benchmarks", "docs", "tools", "constraints"),
+    *("pyproject.toml", "constraints.txt", "Makefile", "mkdocs.yml", "README.md", "CHANGELOG.md"),
+    *("CONTRIBUTING.md", "SECURITY.md", "LICENSE", ".gitignore", ".clang-format", ".ci"),
 }
 
 TREE = {
@@ -118,3 +126,10 @@ def test_this_repository_is_within_its_limits(repository: Path) -> None:
     assert figures.files > 200
     over = {name: value for name, value in measured.items() if value > LIMITS[name]}
     assert over == {}, "`python -m tools.house --verbose` lists the places"
+
+
+def test_the_root_holds_nothing_else(repository: Path) -> None:
+    if not (repository / ".git").exists():
+        pytest.skip("not a clone: git cannot tell the files that it keeps from others")
+    listed = subprocess.run(["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=True)
+    assert {name.split("/")[0] for name in listed.stdout.splitlines()} == TOP_LEVEL
