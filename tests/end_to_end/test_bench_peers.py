@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from ftsys.bench.harness import peers
 from ftsys.bench.harness.inputs import Inputs, make_inputs, read_pairs
 from ftsys.bench.harness.models import model_folders
 from ftsys.bench.harness.peers import PEERS, Spec, check_peers, installed, peer_spec
+from ftsys.bench.harness.precision import faster_precision
 from ftsys.bench.harness.turns import Finished, Turns
 from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
+from launcher.planner.world import ProductRates
 
 BLOCKS = 2
 
@@ -121,6 +124,18 @@ def test_wrong_input_of_a_peer_reaches_whoever_started_it(model: Path, inputs: I
     spec = replace(peer("ours", "eval", model, inputs, work), batch=-1)
     (answer,) = run(spec)
     assert "batch.global_size" in answer["wrong_input"]
+
+
+@pytest.mark.parametrize(("bf16", "faster"), [(4e11, "bf16"), (3e10, "fp32")])
+def test_peers_train_in_the_faster_precision_of_the_machine(
+    bf16: float, faster: str, model: Path, inputs: Inputs, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("ftsys.train.perf.product_rates.product_rates", lambda: ProductRates(fp32=2e11, bf16=bf16))
+    monkeypatch.setattr(peers, "faster_precision", faster_precision.__wrapped__)
+    chosen = {name: peer_spec("step", name, model, inputs, work).precision for name in PEERS}
+    assert chosen == {**dict.fromkeys(PEERS, faster), "course": "fp32", "bf16-weights": "bf16"}
+    assert PEERS["best"].description_here.endswith(f"length-grouped; {faster}")
 
 
 def test_a_spec_travels() -> None:

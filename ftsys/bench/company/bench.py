@@ -44,7 +44,7 @@ def bench_company(
     sides: dict[str, tuple[str, dict[str, str]]] = {name: (name, {}) for name in peers}
     sides |= {f"{OURS}, {SPIN}={count}": (OURS, {SPIN: str(count)}) for count in spins}
     sizes = {"seconds of a block": seconds, "repeats": repeats, "warm_up": 1, "cpus": len(cpus)}
-    found = Findings(settings={**sizes, "peers": {name: PEERS[name].description for name in peers}})
+    found = Findings(settings={**sizes, "peers": {name: PEERS[name].description_here for name in peers}})
     for case in each_case(models, rows):
         with Crew(case.work) as crew:
             groups: dict[str, Blocks] = {}

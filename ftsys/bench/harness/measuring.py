@@ -75,7 +75,7 @@ def measure(case: Case, specs: Mapping[str, Spec], repeats: int, warm_up: int = 
 def describe(found: Findings, case: Case, rounds: Rounds, what: str) -> None:
     """Add the data, the peers and the figures of every block to the record's settings."""
     peers = found.settings.setdefault("peers", {})
-    peers |= {name: PEERS[name].description for name in rounds.blocks if name in PEERS}
+    peers |= {name: PEERS[name].description_here for name in rounds.blocks if name in PEERS}
     data = {"text": case.inputs.text, "pairs": case.inputs.rows, "real_tokens": case.inputs.tokens}
     found.settings[f"{case.name}: {what}"] = {**data, "ready": rounds.ready, "blocks": rounds.blocks}
 

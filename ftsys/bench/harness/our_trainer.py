@@ -58,6 +58,6 @@ def _run(spec: Spec, store: Store, length: dict[str, Any]) -> RunConfig:
             "data": {"max_length": store.tokenizer.max_length},
             "batch": {**size, "order": order},
             "train": {**length, "eval_every": "epoch" if evaluates else "never", "save_every": "never"},
-            "engine": {"precision": spec.recipe.precision, "cuda_graphs": spec.recipe.cuda_graphs},
+            "engine": {"precision": spec.precision, "cuda_graphs": spec.recipe.cuda_graphs},
         }
     )

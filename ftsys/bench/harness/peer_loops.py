@@ -128,7 +128,7 @@ def _accelerate_steps(spec: Spec, channel: Channel) -> None:
     from accelerate import Accelerator
     from torch.utils.data import DataLoader
 
-    accelerator = Accelerator(mixed_precision="bf16" if spec.recipe.precision == "bf16" else "no", cpu=_on_cpu())
+    accelerator = Accelerator(mixed_precision="bf16" if spec.precision == "bf16" else "no", cpu=_on_cpu())
     model: Any = _model(spec)
     tokens = load_from_disk(spec.stock)["train"].remove_columns(_TEXTS)
     loader: Any = DataLoader(tokens, batch_size=spec.examples, shuffle=True, collate_fn=_collator(spec))
@@ -245,7 +245,7 @@ def _stock_settings(spec: Spec) -> dict[str, Any]:
         "output_dir": spec.work,
         "per_device_train_batch_size": spec.examples,
         "learning_rate": LEARNING_RATE,
-        "bf16": spec.recipe.precision == "bf16",
+        "bf16": spec.precision == "bf16",
         "use_cpu": _on_cpu(),
         "save_strategy": "no",
         "report_to": "none",

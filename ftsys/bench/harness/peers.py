@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ftsys.bench.harness.inputs import Inputs
+from ftsys.bench.harness.precision import faster_precision
 from ftsys.errors import ConfigError
 
 
@@ -17,6 +18,7 @@ class Peer:
     how: str
     batch: int
     precision: str
+    """"fp32", "bf16" or FASTER."""
     description: str
     length_grouped: bool = False
     whole_in_bf16: bool = False
@@ -25,21 +27,33 @@ class Peer:
     needs: str = ""
     """A package that the peer needs and ftsys does not."""
 
+    @property
+    def precision_here(self) -> str:
+        """Return "fp32" or "bf16"; FASTER depends on this machine."""
+        return faster_precision() if self.precision == FASTER else self.precision
 
+    @property
+    def description_here(self) -> str:
+        """Return the description with the precision on this machine."""
+        return f"{self.description}; {self.precision_here}"
+
+
+FASTER = "faster"
+"""The faster one of bf16 and fp32 here. In bf16, ours has bf16 weights with float32 masters, and others autocast."""
 OURS = "ours"
 PEERS: dict[str, Peer] = {
-    OURS: Peer("ours", 32, "bf16", "ftsys: packed, bf16 weights with float32 masters, batch 32, random order"),
-    "ours-8": Peer("ours", 8, "bf16", "ftsys: packed, bf16 weights with float32 masters, batch 8, random order"),
-    "ours-grouped": Peer("ours", 32, "bf16", "as ours, in batches of similar lengths", length_grouped=True),
-    "ours-graphs": Peer("ours", 32, "bf16", "as ours, with CUDA graphs (GPU)", cuda_graphs=True),
+    OURS: Peer("ours", 32, FASTER, "ftsys: packed, batch 32, random order"),
+    "ours-8": Peer("ours", 8, FASTER, "ftsys: packed, batch 8, random order"),
+    "ours-grouped": Peer("ours", 32, FASTER, "as ours, in batches of similar lengths", length_grouped=True),
+    "ours-graphs": Peer("ours", 32, FASTER, "as ours, with CUDA graphs (GPU)", cuda_graphs=True),
     "course": Peer("stock", 8, "fp32", "stock Trainer, the course's recipe: fp32, batch 8, random order"),
-    "best": Peer("stock", 32, "bf16", "stock Trainer, its best recipe: bf16 autocast, batch 32, length-grouped", True),
-    "accelerate": Peer("accelerate", 32, "bf16", "accelerate's plain loop: bf16 autocast, batch 32, random order"),
+    "best": Peer("stock", 32, FASTER, "stock Trainer, its best recipe: batch 32, length-grouped", True),
+    "accelerate": Peer("accelerate", 32, FASTER, "accelerate's plain loop: batch 32, random order"),
     "cross-encoder": Peer(
         "cross-encoder",
         32,
-        "bf16",
-        "sentence-transformers' CrossEncoderTrainer: bf16 autocast, batch 32, random order, tokenizes every batch",
+        FASTER,
+        "sentence-transformers' CrossEncoderTrainer: batch 32, random order, tokenizes every batch",
         needs="sentence_transformers",
     ),
     "bf16-weights": Peer(
@@ -75,6 +89,8 @@ class Spec:
     """True where a training evaluates after each epoch."""
     split: str = "validation"
     """Split to predict, for mode "eval"."""
+    precision: str = "fp32"
+    """"fp32" or "bf16"."""
     cpus: tuple[int, ...] = ()
     """CPUs that the process is bound to; empty: no binding."""
 
@@ -120,4 +136,5 @@ def installed(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def peer_spec(mode: str, peer: str, model: Path, inputs: Inputs, work: Path) -> Spec:
     """Create the spec of one peer, with its own folder below `work`."""
-    return Spec(mode, peer, str(model), str(inputs.store), str(inputs.stock), str(work / f"{mode}-{peer}"))
+    folders = (str(model), str(inputs.store), str(inputs.stock), str(work / f"{mode}-{peer}"))
+    return Spec(mode, peer, *folders, precision=PEERS[peer].precision_here)

@@ -15,6 +15,7 @@ from ftsys.bench.harness.measuring import note
 from ftsys.bench.harness.models import model_folders
 from ftsys.bench.harness.output import Cell, Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.peers import check_peers
+from ftsys.bench.harness.precision import faster_precision
 from ftsys.bench.quality.curves import Curve, final_scores, first_reached, mean_scores, standard_error
 from ftsys.bench.quality.runs import Kept, trained
 from ftsys.bench.quality.sides import COURSE, SIDES, Material
@@ -97,18 +98,6 @@ def _row(found: Findings, title: str, side: str, curves: Curves, goal: float) ->
     return row | {"steps": float(curves[side][0][place].step)} | scores
 
 
-def stock_precision() -> str:
-    """Return the faster number format of the best stock recipe on this machine, as ours chooses by itself."""
-    import torch
-
-    from ftsys.train.perf.product_rates import product_rates
-
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    rates = product_rates()
-    return "bf16" if rates.bf16 > rates.fp32 else "fp32"
-
-
 def main(words: Sequence[str]) -> int:
     """Run `ftsys bench quality`: train, print, write record and plot."""
     parser = bench_parser("quality", "Measure the time from the command to the course's mean score.", SEEDS)
@@ -129,7 +118,7 @@ def main(words: Sequence[str]) -> int:
         work, pairs = Path(scratch), read_pairs(rows, options.task)
         texts, files = save_texts(pairs, work)
         folder = model_folders([model], work)[model]
-        precision = stock_precision()
+        precision = faster_precision()
         material = Material(pairs, texts, files, folder, options.recipe, precision, options.evaluations)
         chosen = {"task": options.task, "text": pairs.text, "pairs": pairs.rows("train"), "model": model}
         chosen |= {"recipe": options.recipe, "precision of best": precision, "evaluations": options.evaluations}

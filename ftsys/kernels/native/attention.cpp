@@ -10,44 +10,53 @@
 
 #include "common.h"
 
-static constexpr int TILE_ROWS = 8;
+// A tile of a product is TILE_ROWS x TILE_REGISTERS sums, which must fit into the processor's registers.
+#if defined(__AVX512F__)
+static constexpr int REGISTER = 16, TILE_ROWS = 8, TILE_REGISTERS = 2;  // floats; 32 registers
+#elif defined(__AVX__)
+static constexpr int REGISTER = 8, TILE_ROWS = 4, TILE_REGISTERS = 2;  // 16 registers
+#else
+static constexpr int REGISTER = 4, TILE_ROWS = 4, TILE_REGISTERS = 4;  // Arm: 32 registers
+#endif
+typedef float Register __attribute__((vector_size(4 * REGISTER)));
 static constexpr float MASKED = -1e30f;  // score of padding keys
 
 static inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Computes TILE_ROWS rows and COLUMNS * LANES columns of the product below, with all sums in registers.
-template <int COLUMNS>
+// Computes TILE_ROWS rows and REGISTERS * REGISTER columns of the product below, with all sums in registers.
+template <int REGISTERS>
 static inline void tile(int64_t depth, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row,
                         float* c, int64_t c_row) {
-  Lanes sums[TILE_ROWS][COLUMNS] = {};
+  Register sums[TILE_ROWS][REGISTERS] = {};
   for (int64_t p = 0; p < depth; ++p) {
-    Lanes across[COLUMNS];
-    for (int n = 0; n < COLUMNS; ++n) std::memcpy(&across[n], b + p * b_row + n * LANES, sizeof(Lanes));
+    Register across[REGISTERS];
+    for (int n = 0; n < REGISTERS; ++n) std::memcpy(&across[n], b + p * b_row + n * REGISTER, sizeof(Register));
 #pragma GCC unroll 8
     for (int r = 0; r < TILE_ROWS; ++r) {
       const float down = a[r * a_row + p * a_step];
-#pragma GCC unroll 2
-      for (int n = 0; n < COLUMNS; ++n) sums[r][n] += down * across[n];
+#pragma GCC unroll 4
+      for (int n = 0; n < REGISTERS; ++n) sums[r][n] += down * across[n];
     }
   }
   for (int r = 0; r < TILE_ROWS; ++r)
-    for (int n = 0; n < COLUMNS; ++n) std::memcpy(c + r * c_row + n * LANES, &sums[r][n], sizeof(Lanes));
+    for (int n = 0; n < REGISTERS; ++n) std::memcpy(c + r * c_row + n * REGISTER, &sums[r][n], sizeof(Register));
 }
 
 // Computes C (rows, columns) = A (rows, depth) B (depth, columns). Element (i, p) of A is a[i * a_row + p * a_step].
 // `rows` is rounded up to TILE_ROWS, so A and C must have memory for that; `columns` is a multiple of LANES.
 static void product(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, int64_t a_step,
                     const float* b, int64_t b_row, float* c, int64_t c_row) {
+  constexpr int WIDEST = TILE_REGISTERS * REGISTER, REST = LANES / REGISTER;
   for (int64_t n = 0; n < columns;) {
-    const bool two = columns - n >= 2 * LANES;
+    const bool whole = columns - n >= WIDEST;
     for (int64_t m = 0; m < rows; m += TILE_ROWS) {
       const float* from = a + m * a_row;
-      if (two)
-        tile<2>(depth, from, a_row, a_step, b + n, b_row, c + m * c_row + n, c_row);
+      if (whole)
+        tile<TILE_REGISTERS>(depth, from, a_row, a_step, b + n, b_row, c + m * c_row + n, c_row);
       else
-        tile<1>(depth, from, a_row, a_step, b + n, b_row, c + m * c_row + n, c_row);
+        tile<REST>(depth, from, a_row, a_step, b + n, b_row, c + m * c_row + n, c_row);
     }
-    n += two ? 2 * LANES : LANES;
+    n += whole ? WIDEST : LANES;
   }
 }
 

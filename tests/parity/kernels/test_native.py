@@ -1,6 +1,7 @@
 """Tests the C++ kernels against slow float64 code, and machines that cannot compile them."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from ftsys.models.packed import PackedView
 pytestmark = pytest.mark.skipif(native() is None, reason=f"no native kernels: {why_not_native()}")
 
 NOBODY = 65534
+X86 = {"x86_64", "AMD64"}
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 6e-3}
 LENGTHS = ([1], [7, 16, 1, 17, 64], [130, 15, 15], [33] * 4)
 
@@ -37,6 +39,21 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def keys(*shape: int) -> torch.Tensor:
     return torch.randint(-(2**62), 2**62, shape)
+
+
+@pytest.mark.skipif(platform.machine() not in X86, reason="compiles for x86-64, which this compiler does not")
+@pytest.mark.parametrize("processor", ["haswell", "x86-64-v4"])
+def test_sums_of_a_tile_stay_in_registers(processor: str, tmp_path: Path) -> None:
+    compiler, assembly = os.environ.get("CXX", "g++"), tmp_path / "attention.s"
+    flags = [flag for flag in library.FLAGS if flag not in ("-march=native", "-shared")]
+    source = Path(library.__file__).parent / "attention.cpp"
+    command = [compiler, *flags, f"-march={processor}", "-S", "-x", "c++", str(source), "-o", str(assembly)]
+    subprocess.run(command, check=True, capture_output=True)
+    lines = assembly.read_text().splitlines()
+    products = sum("vfmadd" in line for line in lines)
+    on_the_stack = sum("mm" in line and "(%r" in line and ("(%rsp" in line or "(%rbp" in line) for line in lines)
+    assert products > 50
+    assert on_the_stack < 5 * products  # AVX2 with tiles for AVX-512: 11 times the products
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 80])
