@@ -16,6 +16,7 @@ from ftsys.errors import ConfigError
 from ftsys.export.targets import TARGETS, Inputs, Run
 from ftsys.model_files.calibration import CALIBRATION
 from ftsys.model_files.folder import TOKENIZER_FILES
+from ftsys.model_files.links import refuse_links
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.model_files.remote_code import code_files, loading_code
 
@@ -71,9 +72,14 @@ def convert(name: str, model: "PreTrainedModel", sample: Inputs, folder: Path) -
 
 
 def copy_companions(model_folder: Path, folder: Path, trust_remote_code: bool = False) -> None:
-    """Copy tokenizer, configuration, calibration and trusted code beside an exported model. OSError is passed on."""
+    """Copy tokenizer, configuration, calibration and trusted code beside an exported model.
+
+    Raises ConfigError for a link that leads out of the model folder. OSError is passed on.
+    """
     code = code_files(model_folder) if trust_remote_code else ()
-    for name in ("config.json", CALIBRATION, *TOKENIZER_FILES, *code):
+    names = ("config.json", CALIBRATION, *TOKENIZER_FILES, *code)
+    refuse_links(model_folder, names)
+    for name in names:
         if (model_folder / name).is_file():
             shutil.copyfile(model_folder / name, folder / name)
 

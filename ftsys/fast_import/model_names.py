@@ -44,7 +44,7 @@ def _names_of(models: Path, scan: Scan) -> Structure:
         state = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name != "__pycache__")
     key = hashlib.sha256(repr((str(models), state)).encode()).hexdigest()[:24]
     kept = cache_folder() / "transformers-names" / f"{key}.json"
-    with suppress(OSError, ValueError, AttributeError, TypeError):  # missing or damaged: scan again
+    with suppress(OSError, ValueError, AttributeError, TypeError, RecursionError):  # missing or damaged: scan again
         rows = json.loads(kept.read_text(encoding="utf-8"))
         return {frozenset(needs): {module: set(names) for module, names in of.items()} for needs, of in rows}
     found = scan(models)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ftsys.console.printer import show
 from ftsys.errors import DONE, ConfigError
+from ftsys.files import json_safe
 from ftsys.report.runs import comparison_rows, find_runs
 from ftsys.report.table import print_final
 from ftsys.run_folder.discover import find_run_folders
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         return _write(options)
     runs = find_runs(options.runs)
     if options.json:
-        show(json.dumps([run.as_json() for run in runs], indent=2))
+        show(json.dumps(json_safe([run.as_json() for run in runs]), indent=2, allow_nan=False))
         return DONE
     rows, extra = comparison_rows(runs)
     unfinished = [f"{run.folder}: {run.state}: {run.reason}" for run in runs if run.reason]

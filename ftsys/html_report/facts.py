@@ -10,7 +10,7 @@ from ftsys.config import RunConfig, load_run, plain_tree, resolve_task
 from ftsys.errors import FtsysError
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL
 from ftsys.run_folder.attempts import read_owner
-from ftsys.run_folder.layout import CALIBRATION_RESULTS, ENVIRONMENT, METRICS_LOG, PLAN, RUN_FILE
+from ftsys.run_folder.layout import CALIBRATION_RESULTS, ENVIRONMENT, METRICS_LOG, PLAN, RUN_FILE, model_title
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.report_facts import DataFacts, RankFacts, read_data_facts, read_rank_facts
 from ftsys.run_folder.results import read_results
@@ -63,7 +63,7 @@ class RunFacts:
         """The name of the model, without the folders before it."""
         named = self.run.model.name if self.run else "unknown model"
         name = self.results.get("model") or (BUNDLED_MODEL if named == BUNDLED else named)
-        return Path(str(name).rstrip("/")).name or str(name)
+        return model_title(str(name))
 
     @property
     def seed(self) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ftsys.html_report.facts import RunFacts, flat_config
 from ftsys.html_report.parts import Cell
+from ftsys.run_folder.layout import for_all_seeds
 from ftsys.tasks import Task
 
 _SAME_RUN = (
@@ -71,7 +72,10 @@ def _variants(runs: Sequence[RunFacts]) -> list[Variant]:
 
 
 def _recipe(run: RunFacts) -> dict[str, object]:
-    return {key: value for key, value in flat_config(run.run).items() if key not in _SAME_RUN}
+    found = {key: value for key, value in flat_config(run.run).items() if key not in _SAME_RUN}
+    if "model.name" in found:
+        found["model.name"] = for_all_seeds(str(found["model.name"]), run.seed)
+    return found
 
 
 def _names(firsts: Sequence[RunFacts]) -> list[str]:

@@ -10,10 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import TypedDict
-
-from ftsys.untrusted import typed
-
 CARD = "README.md"
 SECTION = "ftsys"
 _LONGEST = 1 << 16
@@ -29,11 +25,6 @@ class CardFacts:
     max_length: int
 
 
-class _Section(TypedDict):
-    columns: list[str]
-    max_length: int
-
-
 def read_card(folder: Path) -> CardFacts | None:
     """Return the facts in the card of a model's folder; None for a card without them, also for one that is damaged.
 
@@ -42,12 +33,24 @@ def read_card(folder: Path) -> CardFacts | None:
     try:
         with (folder / CARD).open("rb") as stream:
             head = _HEAD.match(stream.read(_LONGEST).decode("utf-8", "replace"))
-        found = typed(_Section, _yaml(head[1]).get(SECTION)) if head else None
+        section = _yaml(head[1]).get(SECTION) if head else None
     except (OSError, ValueError, AttributeError):
         return None
-    if found is None or len(found["columns"]) not in (1, 2) or found["max_length"] < 1:
+    return _facts_of(section) if isinstance(section, dict) else None
+
+
+def _facts_of(section: dict[Any, Any]) -> CardFacts | None:
+    """Check the values one by one: written out as JSON, a few YAML aliases would be gigabytes."""
+    columns, longest = section.get("columns"), section.get("max_length")
+    if (
+        not isinstance(columns, list)
+        or len(columns) not in (1, 2)
+        or not all(isinstance(name, str) for name in columns)
+    ):
         return None
-    return CardFacts(tuple(found["columns"]), found["max_length"])
+    if not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
+        return None
+    return CardFacts(tuple(columns), longest)
 
 
 def _yaml(text: str) -> Any:

@@ -23,6 +23,7 @@ from ftsys.data.sources.source import Source, open_source
 from ftsys.files import atomic_write_text, storage_errors
 from ftsys.model_files.config import BUNDLED
 from ftsys.model_files.folder import BUNDLED_HUB_NAME, model_files
+from ftsys.model_files.links import refuse_links
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def hub_name(name: str) -> str | None:
 def put_model(name: str, folder: Path, caches: HfCaches) -> Placed:
     """Copy a model's files for `from_pretrained(name)` from `folder`, which must have passed `check_model_folder`.
 
-    A revision that is in the cache already stays as it is. Raises StorageError.
+    A revision that is in the cache already stays as it is. Raises StorageError, and ConfigError for a link out of it.
     """
     what, home = f'from_pretrained("{name}")', model_home(name, caches)
     with storage_errors(home):
@@ -146,6 +147,7 @@ def put_model(name: str, folder: Path, caches: HfCaches) -> Placed:
         snapshot, _ = snapshot_place(name, folder, caches)
         partial = snapshot.with_name(f"{snapshot.name}.tmp-{uuid.uuid4().hex[:12]}")
         try:
+            refuse_links(folder, model_files(folder))
             _copy(folder, model_files(folder), partial)
             if not snapshot.exists():
                 partial.rename(snapshot)

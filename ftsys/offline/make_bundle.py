@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import tomllib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +33,7 @@ from ftsys.integrity import hashed_file, sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.config import BUNDLED
 from ftsys.model_files.folder import model_files, resolve_model_folder
+from ftsys.model_files.links import refuse_links
 from ftsys.offline.hf_caches import for_bundle
 from ftsys.tasks import Task
 from ftsys.untrusted import FileEntry
@@ -90,7 +91,7 @@ def _contents(run: RunConfig, task: Task, store: Store, scratch: Path) -> _Conte
     model, place = resolve_model_folder(run.model.name), f"{STORES_FOLDER}/{store.path.name}"
     names = model_files(model, run.model.trust_remote_code)
     if run.model.name != BUNDLED:
-        _refuse_links(model, names)
+        refuse_links(model, names)
     files: dict[str, Path | bytes] = {f"{MODEL_FOLDER}/{name}": model / name for name in names}
     files |= {f"{place}/{name}": store.path / name for name in store_files(store)}
     known = {f"{place}/{split.file}": split.sha256 for split in store.index.splits.values()}
@@ -101,21 +102,6 @@ def _contents(run: RunConfig, task: Task, store: Store, scratch: Path) -> _Conte
     files |= {f"{HF_FOLDER}/{name}": source for name, source in cached.items()}
     links = {f"{HF_FOLDER}/{name}": target for name, target in links.items()}
     return _Contents(asked_of(run, task), store.fingerprint, files, known, links)
-
-
-def _refuse_links(model: Path, names: Iterable[str]) -> None:
-    """Raise ConfigError if a link in the model folder leads out of it: the bundle would get a copy of any such file.
-
-    A folder of the Hub's cache links to its `blobs`, which is allowed.
-    """
-    folder = model.resolve()
-    roots = [folder, *([folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [])]
-    for path in (model / name for name in names):
-        real = path.resolve()
-        if not any(real.is_relative_to(root) for root in roots):
-            raise ConfigError(
-                f"{str(path)!r} is a link to {str(real)!r}, outside the model folder: put a copy of the file there."
-            )
 
 
 def _run_text(run: RunConfig) -> str:

@@ -1,7 +1,8 @@
 """Summarizes run folders for `ftsys report`: a row for each run, and mean and spread over several seeds."""
 
-import math
+import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing_extensions import TypedDict
 
 from ftsys.errors import ConfigError, RunFolderError
 from ftsys.report.table import Row, history_rows
+from ftsys.run_folder.attempts import read_owner
 from ftsys.run_folder.discover import find_run_folders
-from ftsys.run_folder.layout import METRICS_LOG
+from ftsys.run_folder.layout import METRICS_LOG, for_all_seeds
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status
@@ -32,7 +34,10 @@ class RunSummary:
     state: str = "unknown"
     reason: str = ""
     loss: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """Values by metric; None for one that is undefined."""
+    recipe: str = ""
+    """The run's identity without its seed, as text: runs with the same one are seeds of each other."""
 
     @property
     def finished(self) -> bool:
@@ -110,38 +115,50 @@ def _finished(folder: Path, results: Mapping[str, Any]) -> RunSummary:
     labelled = {split: found for split, found in known["metrics"].items() if set(found) - set(_NO_METRIC)}
     first = next(iter(labelled), None)
     metrics = {
-        name if split == first else f"{name} {split}": math.nan if value is None else value
+        name if split == first else f"{name} {split}": value
         for split, found in labelled.items()
         for name, value in found.items()
         if name not in _NO_METRIC
     }
     loss = labelled[first].get("loss") if first is not None else None
     task, seed, model = known["task"], known["seed"], known["model"]
-    return RunSummary(folder, task, seed, model, state="done", loss=loss, metrics=metrics)
+    return RunSummary(folder, task, seed, model, "done", loss=loss, metrics=metrics, recipe=_recipe(folder, seed))
+
+
+def _recipe(folder: Path, seed: int) -> str:
+    """Return the identity that the newest attempt recorded, without the seed; "" for a folder without a record."""
+    identity = (read_owner(folder, forgive=True) or {}).get("identity")
+    if not isinstance(identity, Mapping):
+        return ""
+    train = identity.get("train")
+    without = {key: value for key, value in train.items() if key != "seed"} if isinstance(train, Mapping) else train
+    model = for_all_seeds(str(identity.get("model")), seed)
+    return json.dumps({**identity, "train": without, "model": model}, sort_keys=True)
 
 
 def comparison_rows(runs: Sequence[RunSummary]) -> tuple[list[Row], list[Row]]:
-    """Return a row for each run, and rows of mean and standard deviation for each task and model with several runs."""
+    """Return a row for each run, and rows of mean and standard deviation of those that differ in their seed only."""
     rows = [Row(run=run.label, eval_loss=run.loss, metrics=run.metrics) for run in runs]
-    by_task: dict[tuple[str, str], list[RunSummary]] = {}
+    groups: dict[tuple[str, str, str], list[RunSummary]] = {}
     for run in runs:
         if run.finished:
-            by_task.setdefault((run.task, run.model), []).append(run)
-    models = {model for _, model in by_task}
+            groups.setdefault((run.task, for_all_seeds(run.model, run.seed), run.recipe), []).append(run)
+    models, recipes = {model for _, model, _ in groups}, Counter((task, model) for task, model, _ in groups)
     extra: list[Row] = []
-    for (task, model), members in by_task.items():
+    for (task, model, _), members in groups.items():
         if len(members) > 1:
             name = f"{task}, {model}" if len(models) > 1 else task
-            extra += _spread(name, members)
+            extra += _spread(f"{name}, {members[0].folder}" if recipes[task, model] > 1 else name, members)
     return rows, extra
 
 
 def _spread(name: str, members: Sequence[RunSummary]) -> list[Row]:
+    """Sum up the seeds of a run. A value that is undefined for a seed is left out, as in `ftsys table`."""
     common = [key for key in members[0].metrics if all(key in run.metrics for run in members)]
-    values = {key: [run.metrics[key] for run in members] for key in common}
+    values = {key: [value for run in members if (value := run.metrics[key]) is not None] for key in common}
     losses = [run.loss for run in members if run.loss is not None]
-    mean = {key: statistics.fmean(found) for key, found in values.items()}
-    deviation = {key: statistics.stdev(found) for key, found in values.items()}
+    mean = {key: statistics.fmean(found) if found else None for key, found in values.items()}
+    deviation = {key: statistics.stdev(found) if len(found) > 1 else None for key, found in values.items()}
     loss = statistics.fmean(losses) if len(losses) == len(members) else None
     return [
         Row(run=f"{name}, mean of {len(members)}", eval_loss=loss, metrics=mean),

@@ -51,3 +51,18 @@ LOGS = "logs"
 def predictions_file(output_dir: Path | str, split: str) -> Path:
     """Return the path of a split's predictions."""
     return Path(output_dir) / PREDICTIONS / f"{split}.tsv"
+
+
+def for_all_seeds(model: str, seed: int | None) -> str:
+    """Return the name of a model that a run started from, alike for all seeds: each may start from its own seed's."""
+    end = f"/seed-{seed}/{MODEL}"
+    return f"{model.removesuffix(end)}/seed-*/{MODEL}" if model.endswith(end) else model
+
+
+def model_title(model: str) -> str:
+    """Return the short name of a model: the last part of a path, or the names of a run folder for its trained model."""
+    path = Path(model.rstrip("/"))
+    if path.name != MODEL or len(path.parts) < 2:
+        return path.name or model
+    run = path.parent
+    return "/".join(run.parts[-3:-1]) if run.name.startswith("seed-") else run.name

@@ -16,6 +16,7 @@ from ftsys.errors import ConfigError
 from ftsys.files import atomic_write_text
 from ftsys.model_files.card import SECTION
 from ftsys.model_files.folder import BUNDLED, BUNDLED_HUB_NAME
+from ftsys.run_folder.layout import model_title
 from ftsys.tasks import GLUE, Task
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def model_card(results: Mapping[str, Any], run: RunConfig, task: Task) -> str:
     """Return the text of the card: metadata, metrics, use, recipe and facts of the training."""
     from huggingface_hub import ModelCardData
 
-    name = f"{Path(str(results['model']).rstrip('/')).name} fine-tuned on {results['task']}"
+    name = f"{model_title(str(results['model']))} fine-tuned on {results['task']}"
     data = ModelCardData(
         model_name=name,
         library_name="transformers",

@@ -17,6 +17,7 @@ from ftsys.errors import DamagedError, DataError
 from ftsys.files import atomic_open
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.tasks import Task
+from ftsys.untrusted import parse_json
 
 SUBMISSIONS: Mapping[tuple[str, str], str] = {
     ("cola", "test"): "CoLA.tsv",
@@ -194,7 +195,7 @@ def _names(cell: str, labels: Sequence[str]) -> list[str]:
         return []
     if not _separated(labels):
         return cell.split(";")
-    names = json.loads(cell)
+    names = parse_json(cell)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{cell[:80]!r} is no list of labels")
     return names

@@ -89,8 +89,12 @@ def _of_training(run_folder: Path | None, folder: Path) -> tuple[tuple[str, ...]
 
 
 def _usual_length(folder: Path, config: dict[str, Any]) -> int:
-    """Return the smaller limit of tokenizer and model, to which transformers truncates as well."""
-    own = tokenizer_settings(folder).get("model_max_length")
+    """Return the smaller limit of tokenizer and model, to which transformers truncates as well. Raises ConfigError."""
+    try:
+        own = tokenizer_settings(folder).get("model_max_length")
+    except ValueError as error:
+        wrong = f"{folder / 'tokenizer_config.json'}: cannot be used ({error}). Copy or download the model again."
+        raise ConfigError(wrong) from error
     known = [int(own)] if isinstance(own, int | float) and 0 < own < UNBOUNDED else []
     longest = longest_sequence(config)
     return min([*known, *([] if longest is None else [longest])], default=DEFAULT_LENGTH)

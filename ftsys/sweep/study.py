@@ -48,7 +48,7 @@ class SharedStudy:
         self._times = times or LeaseTimes()
         self._watches: dict[int, LeaseWatch] = {}
         grid = sweep.settings.sampler == "grid"
-        self._points = all_points(sweep.space) if grid else ()
+        self._points = all_points(dict(sorted(sweep.space.items()))) if grid else ()
         self.total = min(sweep.settings.trials, len(self._points)) if grid else sweep.settings.trials
         (self.folder / CLAIMS).mkdir(parents=True, exist_ok=True)
         with self.locked():
@@ -153,6 +153,9 @@ def _open(sweep: Sweep) -> "Study":
 def _check_same(study: "Study", sweep: Sweep) -> None:
     """Record what the study is about in a new one. Raises ConfigError if it is about something else."""
     mine: dict[str, Any] = {"space": texts_of(sweep.space), "objective": sweep.objective, "run": sweep.identity}
+    mine["grid"] = (
+        sweep.settings.sampler == "grid"
+    )  # its trials count the points; the other samplers may follow each other
     theirs = study.user_attrs
     if not theirs:
         for name, value in mine.items():
@@ -172,6 +175,8 @@ def _difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     parts = [f"{key} was {before.get(key, 'not in it')} and is {now.get(key, 'not in it')}" for key in keys]
     if theirs.get("objective") != mine["objective"]:
         parts.append(f"the objective was {theirs.get('objective')} and is {mine['objective']}")
+    if theirs.get("grid") != mine["grid"]:
+        parts.append(f"its sampler {'is' if theirs.get('grid') else 'is not'} grid")
     return "; ".join(parts) or "the run file has another task, data, model, batch or train section"
 
 

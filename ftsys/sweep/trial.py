@@ -48,6 +48,8 @@ def run_trial(sweep: Sweep, claimed: Claimed, interruption: Interruption, comman
             pruned = _follow(process, sweep, claimed, folder, interruption)
         finally:
             _end(process)
+    if claimed.claim.lost:  # the run that was stopped here goes on elsewhere
+        return Outcome("lost")
     outcome = _outcome(process.returncode, sweep, folder, pruned)
     if outcome.state in ("complete", "pruned"):
         remove_tree(folder / CHECKPOINTS)

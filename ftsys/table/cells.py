@@ -38,6 +38,8 @@ class Cell:
     run: RunConfig
     origin: RunConfig
     needs: Path | None = None
+    start: str = ""
+    """The task whose model the run starts from; "" for none."""
 
     @property
     def folder(self) -> Path:
@@ -112,7 +114,8 @@ def _column(task: str) -> str:
 def _cells(spec: TableSpec, model: str, task: str) -> Iterator[Cell]:
     """Yield the cells of a row and a column, one for each seed."""
     tree = _tree(spec, model, task)
-    start = spec.transfer if spec.transfer and _column(task) in RECEIVERS else ""
+    receives = _section(tree, "task").get("name") in RECEIVERS
+    start = spec.transfer if spec.transfer and receives else ""
     column = f"{_column(task)}-from-{start}" if start else _column(task)
     for seed in spec.seeds:
         needs = _folder(spec, model, start, seed) if start else None
@@ -120,7 +123,7 @@ def _cells(spec: TableSpec, model: str, task: str) -> Iterator[Cell]:
         origin = run = build_run(merged(tree, own))
         if needs is not None:
             run = build_run(merged(tree, own | {"model": {"name": str(needs / MODEL), "head": "new"}}))
-        yield Cell(slug(model), column, seed, run, origin, needs)
+        yield Cell(slug(model), column, seed, run, origin, needs, start)
 
 
 def _folder(spec: TableSpec, model: str, column: str, seed: int) -> Path:
@@ -133,7 +136,9 @@ def _tree(spec: TableSpec, model: str, task: str) -> Tree:
     if model.endswith(".toml"):
         row = read_with_paths(model)
         by_task.append(table_keys(model, row.pop("table", {})).get("by_task", {}))
-        tree = merged(tree, _without(row, "output_dir", "task", "data"))
+        tree = merged(
+            tree, _without(row, "output_dir", "task", "data") | {"data": _without(_section(row, "data"), "source")}
+        )
     tree = merged(tree, _column_tree(spec, tree, task))
     for values in by_task:
         tree = merged(tree, values.get(_column(task), {}))

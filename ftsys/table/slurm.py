@@ -24,37 +24,47 @@ TASK_FILE = f"{LOGS}/slurm-task"
 
 
 def submit_table(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace) -> int:
-    """Submit an array of all cells that are not settled and in no queue; returns the exit status.
+    """Submit all cells that are not settled and in no queue; returns the exit status.
 
-    Cells that others start from are an array of their own, on whose success the second one waits.
+    Cells that others start from are an array of their own, and so are those others: it waits for the end of the first.
     Raises LaunchError, and what `prepare` raises for wrong input.
     """
     live = set() if options.dry_run else live_cells(cells)
-    left = [cell for cell in cells if cell.folder not in live and not state_of(cell).is_settled]
+    left = _startable([cell for cell in cells if cell.folder not in live], cells)
     if live:
         show(f"{len(live)} runs are in SLURM's queue already")
     prepare(left)
-    number = ""
-    for part in _parts(left):
-        number = _submit(spec, part, options, number if any(cell.needs for cell in part) else "")
+    needed, waits = {cell.needs for cell in left}, [cell for cell in left if cell.needs]
+    before = {str(_task_of(folder)).partition("_")[0] for folder in live & needed}
+    first = [cell for cell in left if cell.folder in needed]
+    before |= {_submit(spec, first, options)} if first else set()
+    others = [cell for cell in left if not cell.needs and cell.folder not in needed]
+    for part, after in ((others, ""), (waits, ":".join(sorted(before)))):
+        if part:
+            _submit(spec, part, options, after)
     if not options.dry_run:
         show("the results, at any time: the same command with --results in place of --slurm")
     return DONE
 
 
-def _parts(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Divide cells into those that another one of them starts from, and the others; empty parts are left out."""
-    needed = {cell.needs for cell in cells}
-    parts = [[cell for cell in cells if (cell.folder in needed) is first] for first in (True, False)]
-    return [part for part in parts if part]
+def _startable(cells: Sequence[Cell], of: Sequence[Cell]) -> list[Cell]:
+    """Return the cells that are not settled, without those whose model to start from will never be there."""
+    failed = {cell.folder for cell in of if state_of(cell).name == "failed"}
+    lost = [cell for cell in cells if cell.needs in failed]
+    if lost:
+        show(f"{len(lost)} runs are left out, because the run that they start from failed, such as {lost[0].name!r}")
+    return [cell for cell in cells if cell not in lost and not state_of(cell).is_settled]
 
 
-def _submit(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace, after: str) -> str:
-    """Submit an array, or print its script in a dry run; returns its number."""
+def _submit(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace, after: str = "") -> str:
+    """Submit an array that waits for the end of those in `after`, or print its script in a dry run.
+
+    Returns its number, or what stands for it in a dry run.
+    """
     text = render(_job(spec, cells, options, after))
     if options.dry_run:
         show(text, end="")
-        return after
+        return "FIRST_ARRAY"
     for cell in cells:
         atomic_write_text(cell.folder / CELL_FILE, dump_toml(cell.run))
     script = spec.folder / LOGS / f"array-of-{len(cells)}.sbatch"

@@ -92,7 +92,7 @@ def _name(folder: Path, failures: dict[str, int]) -> StateName:
 def _note_by_status(folder: Path) -> None:
     """Record a failure that nobody has recorded, as that of a SLURM job: status.json says so."""
     status, attempt = read_status_after_crash(folder), highest_attempt(folder)
-    if status.get("state") in ("failed", "hung") and status.get("attempt") == attempt:
+    if status.get("state") in ("failed", "hung", "refused") and status.get("attempt") == attempt:
         known = failures_of(folder)
         if str(attempt) not in known:
             atomic_write_json(folder / FAILURES, known | {str(attempt): int(status.get("exit") or 1)})
@@ -128,7 +128,7 @@ def _reason(folder: Path, failures: dict[str, int]) -> str:
     attempt, exit_status = list(failures.items())[-1]
     status = read_status_after_crash(folder)
     if str(status.get("attempt")) == attempt and status.get("reason"):
-        return str(status["reason"])
+        return " ".join(str(status["reason"]).split())
     told = f"ended by signal {-exit_status}" if exit_status < 0 else f"exit status {exit_status}"
     return " ".join(filter(None, [f"{told}:", _last_line(folder / LOG)]))
 

@@ -1,6 +1,5 @@
 """Guards a script's own DeepSpeed start: no needless compilation, no lock of the dead, no changed default unsaid."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping, MutableMapping
@@ -10,6 +9,7 @@ from typing import Any
 import transformers
 
 from ftsys.train.deepspeed_setup import prepare_for_config
+from ftsys.untrusted import parse_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def _read(deepspeed: str | Mapping[str, Any]) -> Mapping[str, Any]:
         return deepspeed
     try:
         text = deepspeed if deepspeed.lstrip().startswith("{") else Path(deepspeed).read_text(encoding="utf-8")
-        read = json.loads(text)
+        read = parse_json(text)
     except (OSError, ValueError):
         return {}
     return read if isinstance(read, dict) else {}

@@ -13,6 +13,10 @@ from ftsys.data.bundle import model_folder_of
 from ftsys.data.class_weights import class_weights
 from ftsys.data.store.reader import Store, StoreSplit
 from ftsys.errors import ConfigError, DataError
+from ftsys.model_files.config import BUNDLED
+from ftsys.model_files.folder import TOKENIZER_FILES
+from ftsys.model_files.links import refuse_links
+from ftsys.model_files.remote_code import code_files
 from ftsys.run_folder.layout import CHECKPOINTS, MODEL
 from ftsys.tasks import Task
 from launcher.planner.cost.disk import bytes_at_least, bytes_at_most, size_text
@@ -50,10 +54,16 @@ def check_before_claim(run: RunConfig, task: Task, store: Store) -> list[str]:
 
 
 def _check_classifier(run: RunConfig) -> None:
-    """Raise ConfigError for a model without a sequence classifier, or with one in code that is not trusted."""
+    """Raise ConfigError for a model without a sequence classifier, with code that is not trusted, or with links out.
+
+    Files of its folder are copied beside the trained model in the end.
+    """
     from ftsys.models.families import check_has_classifier
 
-    check_has_classifier(model_folder_of(run), run.model.trust_remote_code)
+    folder = model_folder_of(run)
+    check_has_classifier(folder, run.model.trust_remote_code)
+    if run.model.name != BUNDLED:
+        refuse_links(folder, [*TOKENIZER_FILES, *(code_files(folder) if run.model.trust_remote_code else ())])
 
 
 def _check_peft(run: RunConfig) -> None:

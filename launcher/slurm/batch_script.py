@@ -121,8 +121,7 @@ def _directives(job: Job) -> Iterator[tuple[str, str]]:
     if job.array:
         yield "array", f"0-{len(job.array) - 1}" + (f"%{job.array_limit}" if job.array_limit else "")
     if job.after:
-        yield "dependency", f"afterok:{job.after}"
-        yield "kill-on-invalid-dep", "yes"
+        yield "dependency", f"afterany:{job.after}"  # after some failed: the others have what this array needs
     yield "signal", f"B:USR1@{job.warning_seconds}"
     yield "requeue", ""
     yield "open-mode", "append"  # otherwise a requeued job empties its log

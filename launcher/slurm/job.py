@@ -36,7 +36,7 @@ def job_number(folder: Path) -> str | None:
     path = folder / JOB_FILE
     if not path.exists():
         return None
-    number = path.read_text(encoding="utf-8").strip()
+    number = path.read_text(encoding="utf-8", errors="replace").strip()
     if not number.isdecimal():
         raise LaunchError(f"{str(path)!r} holds {number!r}, which is not a job number: remove the file.")
     return number

@@ -81,7 +81,7 @@ def write_record(
         "name": name,
         "command": _command(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__).parent),
         "device": device_name(),
         "cpu": {"model": _cpu_model(), "instructions": list(vector_instructions())},
         "load_average": os.getloadavg()[0],
@@ -110,12 +110,18 @@ def _command() -> str:
     return shlex.join(Path(word).name if word.startswith("/") else word for word in sys.argv)
 
 
-def _commit() -> str:
-    """Return the commit of this file's checkout, with "-dirty" for local changes; "none" outside a checkout."""
-    git = ("git", "-C", str(Path(__file__).parent))
+def commit_of(folder: Path) -> str:
+    """Return the commit of a folder's checkout; "none" outside a checkout.
+
+    It ends in "-dirty" for local changes, except to records, which several benchmarks in a row leave.
+    """
+    places = (":/", ":(top,exclude)benchmarks/results")
+    git = ("git", "-C", str(folder))
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", *places], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "none"
     return f"{head}-dirty" if changed.strip() else head

@@ -118,6 +118,7 @@ def is_dataset(source: object) -> bool:
 def load_splits(repository: str, config: str) -> Any:
     """Load the `DatasetDict` of a Hub repository or local mirror. Raises DataError if neither Hub nor cache has it."""
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
     if repository == GLUE_REPOSITORY and (cached := _cached_glue(config)) is not None:
@@ -131,7 +132,7 @@ def load_splits(repository: str, config: str) -> Any:
                 raise
             # The repository has one task only; otherwise this raises an error that lists its configurations.
             return load_dataset(repository, cache_dir=cache)
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
         raise DataError(
             f"{repository!r} cannot be loaded from the Hub or its cache ({json.dumps(str(error)[:300])}). "
             "On a machine without internet run `ftsys prepare` once where there is some, with the same HF_HOME; or set "

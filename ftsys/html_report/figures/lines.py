@@ -59,11 +59,12 @@ def mean_line(members: Sequence[Points]) -> list[tuple[float, float]]:
 
 
 def thinned(points: Points, most: int) -> list[tuple[float, float]]:
-    """Return at most `most` points: the mean of each of that many groups of neighbours, at the group's last x."""
+    """Return at most `most` points: the first and the last one, and means of groups of neighbours between them."""
     if len(points) <= most:
         return list(points)
-    groups = np.array_split(np.asarray(points, np.float64), most)
-    return [(float(group[-1, 0]), float(group[:, 1].mean())) for group in groups]
+    groups = np.array_split(np.asarray(points[1:-1], np.float64), most - 2)
+    means = [(float(group[-1, 0]), float(group[:, 1].mean())) for group in groups]
+    return [points[0], *means, points[-1]]
 
 
 def draw_stacked(names: Sequence[str], phases: Sequence[tuple[str, Sequence[float]]], x_label: str) -> "Drawing":

@@ -61,7 +61,13 @@ def _scatter(answers: Answers, anchor: str) -> Figure:
     points = f"{len(some):,} of {len(labels):,} points" if len(some) < len(labels) else f"{len(labels):,} points"
     text = f"Predicted value against label, {answers.title}: {points}. Mean absolute error {with_spread(errors)}."
     edges = np.linspace(labels.min(), labels.max(), 6)
-    rows = [[f"{low:.2f} to {high:.2f}", *_bin(labels, found, low, high)] for low, high in pairwise(edges)]
+    places = np.clip(
+        np.searchsorted(edges, labels, side="right") - 1, 0, len(edges) - 2
+    )  # a label on an edge: above it
+    rows = [
+        [f"{low:.2f} to {high:.2f}", *_bin(labels, found, places == number)]
+        for number, (low, high) in enumerate(pairwise(edges))
+    ]
     data = table("Mean prediction by label", ["label", "examples", "mean prediction", "mean absolute error"], rows)
     return Figure(
         f"{anchor}-scatter",
@@ -72,8 +78,7 @@ def _scatter(answers: Answers, anchor: str) -> Figure:
     )
 
 
-def _bin(labels: np.ndarray, found: np.ndarray, low: float, high: float) -> list[float | int | None]:
-    inside = (labels >= low) & (labels <= high)
+def _bin(labels: np.ndarray, found: np.ndarray, inside: np.ndarray) -> list[float | int | None]:
     if not inside.any():
         return [0, None, None]
     return [int(inside.sum()), float(found[inside].mean()), float(np.abs(found - labels)[inside].mean())]
@@ -114,7 +119,7 @@ def _confusion(answers: Answers, task: Task, counts: Sequence[np.ndarray], ancho
     wrong = share - np.diag(np.diag(share))
     row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
     taken = f"{task.labels[row]} taken for {task.labels[column]}"
-    most = f"Most often confused: {taken}, {wrong[row, column]:.0%} of its examples."
+    most = f"Most often confused: {taken}, {wrong[row, column]:.0%} of its examples." if wrong.any() else "No errors."
     text = f"Confusion matrix, {answers.title}; share of each label's examples, and their mean number. {most}"
     rows = [[name, *(round(float(value), 1) for value in mean[index])] for index, name in enumerate(task.labels)]
     data = table(

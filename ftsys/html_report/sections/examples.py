@@ -26,7 +26,7 @@ def examples_section(task: Task, answers: Sequence[Answers], anchor: str) -> Sec
     if not answers:
         return Section(title, anchor, [Note("No run has predictions of a labelled split yet.")])
     ids, badness, wrong, runs = _ranked(task, answers)
-    worst = [int(index) for index in np.argsort(-badness, kind="stable")[:MOST] if wrong[index]]
+    worst = [int(index) for index in np.argsort(-badness, kind="stable") if wrong[index]][:MOST]
     if not worst:
         return Section(title, anchor, [Note("No run gets any example wrong.")])
     texts, note = _texts(answers, [int(ids[index]) for index in worst], task)

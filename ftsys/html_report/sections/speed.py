@@ -1,6 +1,7 @@
 """Makes the section on speed: tokens per second, memory and imbalance over time, and the time of each phase."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from ftsys.html_report.facts import RunFacts, is_number
@@ -41,28 +42,29 @@ def speed_section(groups: Sequence[TaskGroup], points: int) -> Section:
 def _over_time(
     groups: Sequence[TaskGroup], key: str, title: str, unit: str, scale: float, points: int
 ) -> Figure | None:
-    lines = [line for group in groups for line in _lines_of(group, key, scale, points, named=len(groups) > 1)]
+    whole = [line for group in groups for line in _lines_of(group, key, scale, named=len(groups) > 1)]
     if key == "rank_imbalance":
-        lines = [line for line in lines if any(y for _, y in line.points)]  # a single rank has no imbalance
-    if not lines:
+        whole = [line for line in whole if any(y for _, y in line.points)]  # a single rank has no imbalance
+    if not whole:
         return None
-    last = [line.points[-1][1] for line in lines]
+    lines = [replace(line, points=thinned(line.points, points)) for line in whole]
+    last = [line.points[-1][1] for line in whole]
     at_end = with_spread(last, 2 if max(last) > 10 else 4)
     text = f"{title} over optimizer steps, runs: {len(lines)}. At the last log line: {at_end}."
     rows = [
-        [line.series, *(f(y for _, y in line.points) for f in (min, max)), line.points[-1][1]] for line in lines[:24]
+        [line.series, *(f(y for _, y in line.points) for f in (min, max)), line.points[-1][1]] for line in whole[:24]
     ]
     data = table(f"{title}, {unit}", ["run", "lowest", "highest", "last"], rows, 2)
     return Figure(f"speed-{key}", title, text, partial(draw_lines, lines, "step", unit, zero=True), data)
 
 
-def _lines_of(group: TaskGroup, key: str, scale: float, points: int, named: bool) -> list[Line]:
-    """Return a line for each run; their series are the tasks if there are several (`named`)."""
+def _lines_of(group: TaskGroup, key: str, scale: float, named: bool) -> list[Line]:
+    """Return a line for each run with all its values; their series are the tasks if there are several (`named`)."""
     names, lines = series_names(group), []
     for run in group.runs:
         values = [(float(line["step"]), line[key] / scale) for line in run.steps if is_number(line.get(key))]
         if values:
-            lines.append(Line(group.title if named else names[run.name], thinned(values, points)))
+            lines.append(Line(group.title if named else names[run.name], values))
     return lines
 
 

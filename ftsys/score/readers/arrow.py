@@ -54,12 +54,17 @@ class DatasetReader:
         self.rows = len(self._dataset)
 
     def read(self, wanted: Wanted) -> Iterator[Line]:
-        """Yield all rows in order."""
+        """Yield all rows in order. Raises DataError where a file is broken."""
+        import pyarrow
+
         narrow = self._dataset.select_columns([*{*wanted.texts, *wanted.carried}]).with_format("arrow")
         done = 0
-        for table in narrow.iter(READ_ROWS):
-            yield from _rows(table, done, wanted)
-            done += table.num_rows
+        try:
+            for table in narrow.iter(READ_ROWS):
+                yield from _rows(table, done, wanted)
+                done += table.num_rows
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.place}: broken after row {done} ({error}). Write the folder again.") from error
 
     def close(self) -> None:
         """Do nothing: the files are mapped into memory."""

@@ -1,11 +1,13 @@
 """Defines the common form of all readers: the columns of a file, and its rows one after another."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
+from ftsys.files import json_safe
 
 READ_ROWS = 1024
 """Rows that are taken at once from a file of columns."""
@@ -58,9 +60,25 @@ class Wanted:
         for name, text in zip(self.texts, texts, strict=True):
             if type(text) is not str:
                 return Fault(number, f"column {name!r} is {_shown(text)}, not text")
-            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                return Fault(number, f"column {name!r} holds half a surrogate pair, which is no Unicode text")
+        for name, value in zip((*self.texts, *self.carried), (*texts, *carried), strict=True):
+            if isinstance(value, str | list | dict) and (why := _why_not_written(value)):
+                return Fault(number, f"column {name!r} {why}")
         return Row(number, tuple(texts), tuple(carried))
+
+
+def _why_not_written(value: str | list[Any] | dict[str, Any]) -> str:
+    """Return the reason why no file can hold the value, or ""."""
+    if isinstance(value, str) and value.isascii():
+        return ""
+    try:
+        (value if isinstance(value, str) else json.dumps(json_safe(value), ensure_ascii=False)).encode()
+    except UnicodeEncodeError:
+        return "holds half a surrogate pair, which is no Unicode text"
+    except RecursionError:
+        return "is nested too deeply"
+    except TypeError:  # no JSON, which not every output is
+        return ""
+    return ""
 
 
 class Reader(Protocol):

@@ -1,6 +1,5 @@
 """Shows the runs of a table: a bar for all of them and one for each that runs; without a terminal a line for each."""
 
-import json
 import os
 import sys
 import time
@@ -102,8 +101,8 @@ def last_line(folder: Path) -> dict[str, Any]:
 
 def _total_steps(folder: Path) -> int | None:
     try:
-        total = json.loads((folder / PLAN).read_bytes()).get("total_steps")
-    except (OSError, ValueError, AttributeError):
+        total = json_object((folder / PLAN).read_bytes()).get("total_steps")
+    except (OSError, ValueError):
         return None
     return total if isinstance(total, int) else None
 

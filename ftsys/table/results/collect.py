@@ -27,6 +27,8 @@ class SeedResult:
     timing: Mapping[str, Any]
     throughput: Mapping[str, Any]
     energy: Mapping[str, Any]
+    split: str = ""
+    """The first evaluation split with labels; "" for a run without one."""
 
     @property
     def score(self) -> float | None:
@@ -56,11 +58,14 @@ class Entry:
     others: Mapping[int, CellState]
     first_rows: Mapping[str, int]
     """Number of rows of each split that was cut off."""
+    start: str = ""
+    """The task whose model the runs started from; "" for none."""
 
-    @cached_property
-    def start(self) -> str:
-        """The task whose model the runs started from; "" for none."""
-        return self.column.partition("-from-")[2]
+    @property
+    def averaged(self) -> str:
+        """The task of the GLUE average that the column is; "" for others, also in a file of such a name."""
+        name = self.column.removesuffix(f"-from-{self.start}") if self.start else self.column
+        return name if name in AVERAGED and self.task.name == name else ""
 
     @cached_property
     def metrics(self) -> dict[str, Spread | None]:
@@ -104,7 +109,7 @@ def _entry(members: Sequence[Cell], states: Mapping[Path, CellState]) -> Entry:
     others = {cell.seed: states[cell.folder] for cell in members if cell not in done}
     first = members[0]
     cut = first.run.data.first_rows
-    return Entry(first.model, first.column, first.task, tuple(map(_result, done)), others, cut)
+    return Entry(first.model, first.column, first.task, tuple(map(_result, done)), others, cut, first.start)
 
 
 def _result(cell: Cell) -> SeedResult:
@@ -114,8 +119,8 @@ def _result(cell: Cell) -> SeedResult:
     diverged = ""
     if split and metrics:
         diverged = why_diverged(cell.task, read_labelled(predictions_file(cell.folder, split), cell.task))
-    sections = (results.get(name, {}) for name in ("timing", "throughput", "energy"))
-    return SeedResult(cell, metrics, diverged, *sections)
+    timing, throughput, energy = (results.get(name, {}) for name in ("timing", "throughput", "energy"))
+    return SeedResult(cell, metrics, diverged, timing, throughput, energy, split or "")
 
 
 def averages(entries: Sequence[Entry]) -> tuple[str, dict[str, Spread | None]]:
@@ -123,11 +128,11 @@ def averages(entries: Sequence[Entry]) -> tuple[str, dict[str, Spread | None]]:
 
     Only GLUE's tasks count, and only if there are two or more; the name is "" otherwise.
     """
-    glue = [entry for entry in entries if entry.column.partition("-from-")[0] in AVERAGED]
-    columns = list(dict.fromkeys(entry.column for entry in glue))
-    if len(columns) < 2:
+    glue = [entry for entry in entries if entry.averaged]
+    tasks = list(dict.fromkeys(entry.averaged for entry in glue))
+    if len(tasks) < 2:
         return "", {}
-    name = average_name([column.partition("-from-")[0] for column in columns])
+    name = average_name(tasks)
     models = dict.fromkeys(entry.model for entry in glue)
     return name, {model: _average([entry for entry in glue if entry.model == model]) for model in models}
 

@@ -58,7 +58,10 @@ def _compare(a: Entry, b: Entry) -> list[Comparison]:
     seeds = [one.cell.seed for one in a.seeds if one.cell.seed in {other.cell.seed for other in b.seeds}]
     if not seeds:
         return [_not_comparable(a, b, "no seed is finished for both")]
-    split = a.task.evaluation_splits[0]
+    splits = {result.split for entry in (a, b) for result in entry.seeds if result.cell.seed in seeds}
+    if len(splits) > 1 or "" in splits:
+        return [_not_comparable(a, b, "not all of their runs have a labelled validation split")]
+    (split,) = splits
     sides = _predictions(a, seeds, split), _predictions(b, seeds, split)
     if not np.array_equal(sides[0].labels, sides[1].labels):
         return [_not_comparable(a, b, "their validation examples differ")]
@@ -67,7 +70,7 @@ def _compare(a: Entry, b: Entry) -> list[Comparison]:
 
 def _not_comparable(a: Entry, b: Entry, why: str) -> Comparison:
     sentence = f"On {a.column}, {a.model} and {b.model} cannot be compared: {why}."
-    return Comparison(a.column, a.task.evaluation_splits[0], "", a.model, b.model, (), 0, None, sentence)
+    return Comparison(a.column, "", "", a.model, b.model, (), 0, None, sentence)
 
 
 class _Side(NamedTuple):

@@ -6,12 +6,15 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from ftsys.config import RunConfig, plain_tree
+from ftsys.config.toml import dump_tree
 from ftsys.console.printer import say, show
 from ftsys.data.glue_submission import FILES, check_submission
 from ftsys.data.sources.source import open_source
-from ftsys.errors import DataError, FtsysError
-from ftsys.files import atomic_open
+from ftsys.errors import FtsysError
+from ftsys.files import atomic_open, atomic_write_text
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.run_folder.predictions import SUBMISSIONS
 from ftsys.table.cells import CELL_FILE
@@ -28,14 +31,14 @@ def write_submissions(folder: Path, entries: Sequence[Entry], which: str) -> Non
     """Write MODEL/submission.zip for each model, and print what the server would refuse.
 
     `which` chooses the seed of each task: the "best" score on the validation split, or the "first" seed.
-    Raises StorageError, and FtsysError where the diagnostic set cannot be predicted.
+    Raises StorageError.
     """
     for model in dict.fromkeys(entry.model for entry in entries):
         files: dict[str, Path] = {}
         for entry in (entry for entry in entries if entry.model == model):
             chosen = _choose(entry, which)
             if chosen is not None:
-                files |= _files(entry, chosen) | (_diagnostic(folder, chosen) if entry.column == "mnli" else {})
+                files |= _files(entry, chosen) | (_diagnostic(folder, chosen) if entry.task.name == "mnli" else {})
         path = folder / model / ZIP
         if files:
             _write(path, files)
@@ -60,19 +63,28 @@ def _files(entry: Entry, chosen: SeedResult) -> dict[str, Path]:
 
 
 def _diagnostic(folder: Path, mnli: SeedResult) -> dict[str, Path]:
-    """Predict the diagnostic set AX with an MNLI model; {} where the source has no such set."""
+    """Predict the diagnostic set AX with an MNLI model; {} where the source has no such set, or that fails."""
     cell = mnli.cell
     output = folder / cell.model / "ax" / f"seed-{cell.seed}"
     path = output / SUBMISSION / "AX.tsv"
     try:
         open_source(cell.run.data, GLUE["ax"])
-    except DataError as error:
+        if not path.exists():
+            run_file = output / CELL_FILE
+            atomic_write_text(run_file, dump_tree(_of_diagnostic(cell.run)))
+            _run([sys.executable, "-m", "ftsys", "predict", str(run_file), "--output", str(output)])
+    except FtsysError as error:
         say(f"note: no AX.tsv: {error}")
         return {}
-    if not path.exists():
-        command = [sys.executable, "-m", "ftsys", "predict", str(cell.folder / CELL_FILE), "--task.name", "ax"]
-        _run([*command, "--output", str(output)])
     return {"AX.tsv": path}
+
+
+def _of_diagnostic(run: RunConfig) -> dict[str, Any]:
+    """Return the run of an MNLI model as one of AX, which has a test split only: without what needs another one."""
+    tree = plain_tree(run)
+    train = {key: value for key, value in tree["train"].items() if key not in ("keep_best", "early_stopping")}
+    data = {key: value for key, value in tree["data"].items() if key != "first_rows"}
+    return {**tree, "task": {"name": "ax"}, "data": data, "train": train, "trainer": {}}
 
 
 def _run(command: Sequence[str]) -> None:

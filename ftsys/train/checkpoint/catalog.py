@@ -104,6 +104,8 @@ class Checkpoint:
     def _tensors(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of a file, or of the parts of it that the ranks wrote."""
         parts = [part for part in sorted(self.files) if part_of_file(name).fullmatch(part)]
+        if not parts and name not in self.files:
+            raise CheckpointError(f"{self.path / MANIFEST} does not list {name!r}, which {STATE} names")
         return {key: tensor for part in parts or [name] for key, tensor in read_safetensors(self.path / part).items()}
 
     def _state(self) -> dict[str, Any]:

@@ -34,6 +34,8 @@ CONNECT_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
 _LARGEST_MESSAGE = 1 << 20
 _LONGEST_HELLO = 1000
+_MOST_WAITING = 256
+"""Connections that have not said who they are; a process may have 1,024 files open by default."""
 
 Message = dict[str, Any]
 
@@ -187,13 +189,27 @@ def _accepted(listener: socket.socket, ranks: int, token: str) -> dict[int, _Con
                 _refuse_missing(sorted(set(range(1, ranks)) - set(connections)))
             for key, _ in ready:
                 if key.fileobj is listener:
-                    opened = listener.accept()[0]
-                    opened.setblocking(False)
-                    selector.register(opened, selectors.EVENT_READ, bytearray())
+                    _greet(selector, listener, ranks)
                 elif (hello := _hello(selector, key)) is not None:
                     _take(connections, hello, ranks, token)
         _close_strangers(selector, listener)
     return connections
+
+
+def _greet(selector: selectors.BaseSelector, listener: socket.socket, ranks: int) -> None:
+    """Accept a connection. Of more than `_MOST_WAITING` and the ranks, close the oldest: ranks speak at once."""
+    try:
+        opened = listener.accept()[0]
+    except OSError:  # it has left already
+        return
+    opened.setblocking(False)
+    selector.register(opened, selectors.EVENT_READ, bytearray())
+    waiting = [key.fileobj for key in selector.get_map().values() if key.fileobj is not listener]
+    if len(waiting) > _MOST_WAITING + ranks:
+        oldest = waiting[0]
+        assert isinstance(oldest, socket.socket)
+        selector.unregister(oldest)
+        oldest.close()
 
 
 def _refuse_missing(missing: list[int]) -> NoReturn:
@@ -240,7 +256,8 @@ def _take(connections: dict[int, _Connection], hello: _Hello, ranks: int, token:
     except ValueError:
         said = {}
     rank = said.get("rank")
-    known = hmac.compare_digest(str(said.get("token")).encode(), token.encode())
+    given = str(said.get("token")).encode("utf-8", "surrogatepass")  # JSON may escape what UTF-8 cannot hold
+    known = hmac.compare_digest(given, token.encode())
     if known and isinstance(rank, int) and 0 < rank < ranks:
         connections[rank] = _Connection(connection, rest)
     else:

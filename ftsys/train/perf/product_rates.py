@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+import uuid
 from pathlib import Path
 
 import torch
@@ -88,10 +89,11 @@ def _read(path: Path) -> ProductRates | None:
 
 def _publish(path: Path, rates: ProductRates) -> ProductRates | None:
     """Write the rates unless another process has, and return those of the file; None if it cannot be written."""
-    own = path.with_name(f"{path.name}.{os.getpid()}")
+    own = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}")  # a name that nobody can have put there
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        own.write_text(json.dumps({"fp32": rates.fp32, "bf16": rates.bf16}))
+        with own.open("x") as stream:
+            json.dump({"fp32": rates.fp32, "bf16": rates.bf16}, stream)
         if path.exists() and _read(path) is None:
             path.unlink()  # damaged
         try:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ftsys.config.build import build_run
+from ftsys.errors import ConfigError
 from ftsys.model_files.card import CardFacts, read_card
 from ftsys.run_folder.model_card import model_card
 from ftsys.score.model import find_model
@@ -23,6 +24,12 @@ def test_the_card_of_a_run_has_its_columns_and_length(tmp_path: Path) -> None:
     assert find_model(str(tmp_path), 100).max_length == 100
 
 
+def _doubling_aliases(levels: int) -> str:
+    """Return a card of a few hundred bytes whose columns, written out, would be 2 ** levels words."""
+    lines = ["a0: &a0 [word]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, levels))]
+    return "\n".join(["---", *lines, f"ftsys: {{columns: [*a{levels - 1}], max_length: 9}}", "---", ""])
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -35,9 +42,20 @@ def test_the_card_of_a_run_has_its_columns_and_length(tmp_path: Path) -> None:
         "---\nftsys: {columns: [a], max_length: 0}\n---\n",
         "---\nftsys: {columns: [a, b, c], max_length: 9}\n---\n",
         "---\nftsys: {columns: [1], max_length: 9}\n---\n",
+        "---\nftsys: {columns: [a], max_length: 2024-01-01}\n---\n",
+        "---\nftsys: {columns: [a], max_length: true}\n---\n",
+        "---\nftsys: {columns: [a], max_length: 9.5}\n---\n",
+        _doubling_aliases(40),
     ],
 )
 def test_any_other_card_tells_nothing(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "README.md").write_text(text)
     assert read_card(tmp_path) is None
+
+
+def test_a_cut_tokenizer_config_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "max_position_embeddings": 512}')
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max')
+    with pytest.raises(ConfigError, match=r"tokenizer_config.json: cannot be used \(.*\). Copy or download the model"):
+        find_model(str(tmp_path))

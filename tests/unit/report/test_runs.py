@@ -79,3 +79,46 @@ def test_the_command_prints_the_table_or_json(tmp_path: Path, capsys: pytest.Cap
 def test_a_folder_that_is_not_there_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "missing")]) == 2
     assert "is not a run folder" in capsys.readouterr().err
+
+
+def test_an_undefined_value_is_left_out_of_the_mean_and_null_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, value in ((1, 0.8), (2, None), (3, 0.9)):
+        _finished(tmp_path / f"stsb-{seed}", "stsb", seed, validation={"pearson": value, "spearmanr": None})
+    _, (mean, deviation) = comparison_rows(find_runs([tmp_path]))
+    assert mean.metrics == {"pearson": pytest.approx(0.85), "spearmanr": None}
+    assert deviation.metrics == {"pearson": pytest.approx(0.1 / 2**0.5), "spearmanr": None}
+    assert main(["report", "--json", str(tmp_path)]) == 0
+    assert [run["metrics"]["pearson"] for run in json.loads(capsys.readouterr().out)] == [0.8, None, 0.9]
+
+
+def _owned(folder: Path, seed: int, model: str = "tiny", **train: Any) -> Path:
+    """Write a finished run with the record of its attempt."""
+    _finished(folder, "mrpc", seed, **_mrpc(0.8, 0.86))
+    results = json.loads((folder / "results.json").read_text()) | {"model": model}
+    (folder / "results.json").write_text(json.dumps(results))
+    identity = {"model": model, "train": {"seed": seed, **train}}
+    owner = {"identity": identity, "first_attempt": 1, "host": "h", "pid": 1, "command": [], "time": 0.0}
+    (folder / "attempts").mkdir()
+    (folder / "attempts" / "000001.json").write_text(json.dumps(owner))
+    return folder
+
+
+def test_runs_of_other_settings_are_no_seeds_of_each_other(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        _owned(tmp_path / f"slow-{seed}", seed, learning_rate=1e-5)
+        _owned(tmp_path / f"fast-{seed}", seed, learning_rate=1e-4)
+    _owned(tmp_path / "alone", 3, learning_rate=9e-9)
+    _, extra = comparison_rows(find_runs([tmp_path]))
+    assert [row.run for row in extra if str(row.run).endswith("mean of 2")] == [
+        f"mrpc, {tmp_path}/fast-1, mean of 2",
+        f"mrpc, {tmp_path}/slow-1, mean of 2",
+    ]
+
+
+def test_runs_that_start_from_a_model_of_their_own_seed_are_seeds_of_each_other(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        _owned(tmp_path / f"seed-{seed}", seed, model=f"/t/bundled/mnli/seed-{seed}/model")
+    _, extra = comparison_rows(find_runs([tmp_path]))
+    assert extra[0].run == "mrpc, mean of 2"

@@ -174,3 +174,30 @@ def test_rows_are_estimated_for_the_progress(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\nx,1\ny,2\n")
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
     assert [InputFile(str(tmp_path / f"x.{kind}"), kind).estimated_rows() for kind in ("csv", "jsonl")] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (r'"\ud800"', "column 'b' holds half a surrogate pair"),
+        (r'{"c": ["\ud800"]}', "column 'b' holds half a surrogate pair"),
+        ("[" * 600 + "]" * 600, "column 'b' is nested too deeply"),
+    ],
+)
+def test_a_carried_value_that_no_file_can_hold_is_a_fault_of_its_row(value: str, reason: str) -> None:
+    text = f'{{"a": "x", "b": {value}}}\n{{"a": "y", "b": [1, {{"c": "\u00fc"}}]}}\n'
+    bad, good = lines_of(text).read(BOTH)
+    assert isinstance(bad, Fault)
+    assert bad.reason.startswith(reason)
+    assert isinstance(good, Row)
+
+
+def test_a_dataset_whose_text_is_no_utf8_is_refused_with_its_row(tmp_path: Path) -> None:
+    import pyarrow
+    from datasets import Dataset
+
+    made = pyarrow.array([b"caf\xe9"], pyarrow.binary()).view(pyarrow.string())
+    Dataset(pyarrow.table({"a": made, "b": ["x"]})).save_to_disk(tmp_path / "rows")
+    reader = input_file(str(tmp_path / "rows"), None, None, "auto").open()
+    with pytest.raises(DataError, match=r"rows: broken after row 0 .* Write the folder again"):
+        list(reader.read(BOTH))

@@ -1,8 +1,12 @@
 """Tests that `ftsys sweep` refuses wrong input with one message, before it makes a folder or needs a model."""
 
+import subprocess
+import time
 from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -85,3 +89,45 @@ def test_a_study_of_another_space_is_refused(tmp_path: Path, run_file: Path) -> 
     (tmp_path / "sweep" / JOURNAL).write_text("no journal\n")
     with pytest.raises(ConfigError, match="is not the journal of a sweep, or is damaged"):
         study(RATE)
+
+
+def test_a_grid_has_the_same_points_in_any_order_of_the_space(tmp_path: Path, run_file: Path) -> None:
+    pytest.importorskip("optuna")
+    from ftsys.errors import ConfigError
+    from ftsys.sweep.settings import read_sweep
+    from ftsys.sweep.study import SharedStudy
+
+    space = ("train.epochs=1.0,2.0", "batch.global_size=8,16")
+
+    def study(*given: str, sampler: str = "grid") -> SharedStudy:
+        return SharedStudy(read_sweep(run_file, ["--sweep.sampler", sampler], given, tmp_path / "sweep"))
+
+    tried = []
+    for number in range(4):
+        shared = study(*(space if number % 2 else reversed(space)))
+        claimed = shared.next_trial()
+        assert claimed is not None
+        tried.append(tuple(sorted(claimed.values.items())))
+        shared.end(claimed, "complete", 0.5)
+    assert len(set(tried)) == 4
+    with pytest.raises(ConfigError, match="another grid: its sampler is grid"):
+        study(*space, sampler="tpe")
+
+
+def test_a_trial_that_another_process_has_taken_over_is_lost_not_stopped(
+    tmp_path: Path, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ftsys.sweep import trial
+    from ftsys.sweep.settings import read_sweep
+    from ftsys.train.fault_tolerance.signals import Interruption
+
+    save_and_leave = "trap 'exit 75' TERM; touch ready; sleep 60 & wait"
+    process = subprocess.Popen(["sh", "-c", save_and_leave], cwd=tmp_path)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    monkeypatch.setattr(trial, "_started", lambda *_: process)
+    (tmp_path / "sweep").mkdir()
+    claimed: Any = SimpleNamespace(trial=SimpleNamespace(number=0), claim=SimpleNamespace(lost=True), values={})
+    sweep = read_sweep(run_file, [], (RATE,), tmp_path / "sweep")
+    assert trial.run_trial(sweep, claimed, Interruption(), ["train"]).state == "lost"
+    assert process.returncode == 75

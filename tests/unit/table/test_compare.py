@@ -43,7 +43,7 @@ def entry(folder: Path, model: str, task: Task, seeds: Sequence[int], right: flo
         write_predictions(path, order, predictions[order], labels[order].astype(np.int8), scores[order], task)
         energy = {"joules": 3600.0 * seed, "counter": "rapl", "not_told": ""}
         cell: Any = SimpleNamespace(seed=seed, folder=run)
-        results.append(SeedResult(cell, {}, "", {"total_s": 60.0}, {}, energy))
+        results.append(SeedResult(cell, {}, "", {"total_s": 60.0}, {}, energy, "validation"))
     return Entry(model, task.name, task, tuple(results), {}, {})
 
 
@@ -135,3 +135,24 @@ def test_energy_is_in_the_grid_of_times_or_said_not_to_be_told(tmp_path: Path) -
     assert notes[0].startswith("Energy: of the CPUs and the memory of the whole machine while the run trained")
     assert notes[1:] == ["Energy that is not told: no counter."]
     assert notes_on_times([old]) == []
+
+
+def test_a_run_without_a_labelled_split_is_not_compared(tmp_path: Path) -> None:
+    one, other = (entry(tmp_path, name, MOODS, (1,), 0.9) for name in ("one", "other"))
+    for task in (MOODS, replace(MOODS, evaluation_splits=())):
+        blind = replace(other, task=task, seeds=tuple(replace(result, split="") for result in other.seeds))
+        (only,) = compare([one, blind], "one", "other")
+        assert only.difference is None
+        assert only.sentence.endswith("cannot be compared: not all of their runs have a labelled validation split.")
+
+
+def test_only_columns_of_glue_itself_are_averaged() -> None:
+    def column(name: str, task: Task, start: str = "") -> Entry:
+        return Entry("m", name, task, (), {}, {}, start)
+
+    own = replace(MOODS, name="reviews")
+    assert column("sst2", GLUE["sst2"]).averaged == "sst2"
+    assert column("rte-from-mnli", GLUE["rte"], "mnli").averaged == "rte"
+    assert column("sst2", own).averaged == "", "the file sst2.toml of a task of one's own"
+    assert column("mrpc-cut", GLUE["mrpc"]).averaged == ""
+    assert column("reviews-from-amazon", own).start == ""

@@ -163,3 +163,13 @@ def test_a_half_written_folder_is_refused(cells: list[Cell], name: str) -> None:
     (cells[0].folder / name).write_text('{"task": ')
     with pytest.raises(RunFolderError, match=name):
         check_folders(cells)
+
+
+def test_a_slurm_jobs_end_is_read_from_its_status(cells: list[Cell]) -> None:
+    told = {"reason": "RuntimeError: a\nb_c", "phase": "train", "step": 0, "attempt": 1, "time": 0.0}
+    for cell, state, status in ((cells[0], "refused", 2), (cells[1], "failed", 1)):
+        fail(cell)
+        (cell.folder / "status.json").write_text(json.dumps(told | {"state": state, "exit": status}))
+    refused, failed = map(state_of, cells[:2])
+    assert (refused.name, failed.name) == ("failed", "failed once"), "wrong input is not tried twice"
+    assert failed.reason == "RuntimeError: a b_c", "one line, also in LaTeX"

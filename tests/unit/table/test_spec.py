@@ -32,6 +32,9 @@ max_steps = 7
 """
 ROW = """[model]
 name = "org/large"
+[data]
+source = "elsewhere"
+max_length = 64
 [train]
 learning_rate = 9e-6
 [table]
@@ -162,3 +165,18 @@ def test_names_of_rows(tmp_path: Path) -> None:
     assert slug("org/model") == "org--model"
     assert slug(str(tmp_path / "my model")) == "my-model"
     assert slug("configs/recipes/minilm.toml") == "minilm"
+
+
+def test_a_row_sets_values_of_the_data_but_not_its_source(run_file: str) -> None:
+    row = str(Path(run_file).parent / "recipe.toml")
+    found = cells(run_file, models=("org/small", row))
+    assert found["recipe/mrpc/seed-1"].run.data.max_length == 64
+    assert found["recipe/mrpc/seed-1"].run.data.source == found["org--small/mrpc/seed-1"].run.data.source
+    assert found["org--small/mrpc/seed-1"].run.data.max_length == 128
+
+
+def test_a_task_of_ones_own_in_a_file_of_a_glue_name_starts_from_no_other(run_file: str) -> None:
+    own = Path(run_file).parent / "own.toml"
+    own.rename(own.with_name("stsb.toml"))
+    found = cells(run_file, tasks=("mnli", "rte", str(own.with_name("stsb.toml"))), transfer="mnli", models=("m",))
+    assert {cell.column: cell.start for cell in found.values()} == {"mnli": "", "rte-from-mnli": "mnli", "stsb": ""}

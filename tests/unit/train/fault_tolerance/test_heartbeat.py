@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -22,6 +23,7 @@ STRANGERS = {
     "wrong token": json.dumps({"rank": 1, "token": "wrong"}).encode() + b"\n",
     "no token": b'{"rank": 1}\n',
     "token of another type": b'{"rank": 1, "token": ["right"]}\n',
+    "token that UTF-8 cannot hold": b'{"rank": 1, "token": "\\ud800"}\n',
     "no rank": b'{"token": "right"}\n',
     "rank 0": b'{"rank": 0, "token": "right"}\n',
     "rank too high": b'{"rank": 2, "token": "right"}\n',
@@ -56,6 +58,23 @@ def test_a_stranger_holds_up_no_rank(listener: socket.socket, said: bytes) -> No
         assert found[1].socket.getpeername() == rank.getsockname()
         assert found[1].receive() == ([{"kind": "heartbeat"}, {"kind": "second"}], False)
     found[1].socket.close()
+
+
+def test_silent_strangers_do_not_use_up_the_open_files(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "_MOST_WAITING", 3)
+    found: dict[int, _Connection] = {}
+    with ExitStack() as stack:
+        accepting = threading.Thread(target=lambda: found.update(_accepted(listener, 2, TOKEN)))
+        accepting.start()
+        strangers = [stack.enter_context(opened(listener)) for _ in range(9)]
+        assert strangers[0].recv(1) == b"", "the oldest are closed"
+        with opened(listener) as rank:
+            rank.sendall(json.dumps({"rank": 1, "token": TOKEN}).encode() + b"\n")
+            accepting.join(10)
+        assert list(found) == [1]
+        found[1].socket.close()
 
 
 def test_a_missing_rank_is_named(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
