@@ -147,7 +147,8 @@ def put_model(name: str, folder: Path, caches: HfCaches) -> Placed:
         snapshot, _ = snapshot_place(name, folder, caches)
         partial = snapshot.with_name(f"{snapshot.name}.tmp-{uuid.uuid4().hex[:12]}")
         try:
-            refuse_links(folder, model_files(folder))
+            if name != BUNDLED_HUB_NAME:  # an installer may have linked the files of its packages
+                refuse_links(folder, model_files(folder))
             _copy(folder, model_files(folder), partial)
             if not snapshot.exists():
                 partial.rename(snapshot)

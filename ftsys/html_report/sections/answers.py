@@ -61,9 +61,7 @@ def _scatter(answers: Answers, anchor: str) -> Figure:
     points = f"{len(some):,} of {len(labels):,} points" if len(some) < len(labels) else f"{len(labels):,} points"
     text = f"Predicted value against label, {answers.title}: {points}. Mean absolute error {with_spread(errors)}."
     edges = np.linspace(labels.min(), labels.max(), 6)
-    places = np.clip(
-        np.searchsorted(edges, labels, side="right") - 1, 0, len(edges) - 2
-    )  # a label on an edge: above it
+    places = np.searchsorted(edges[1:-1], labels, side="right")  # a label on an edge belongs to the bin above it
     rows = [
         [f"{low:.2f} to {high:.2f}", *_bin(labels, found, places == number)]
         for number, (low, high) in enumerate(pairwise(edges))
