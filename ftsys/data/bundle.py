@@ -119,17 +119,22 @@ class Bundle:
     def _from_fields(cls, folder: Path, fields: dict[str, Any]) -> "Bundle":
         """Check the types of the fields and the names of the files. Raises ValueError, TypeError and KeyError."""
         known = typed(_Fields, fields)
+        lacking = [name for name in (RUN_NAME, f"{MODEL_FOLDER}/config.json") if name not in known["files"]]
+        if lacking:
+            raise ValueError(f"it does not list {lacking[0]}")
         return cls(folder, known["asked"], known["store"], known["files"], known["version"], known["format"])
 
     def damage(self, contents: bool = True, without: Sequence[str] = ()) -> list[str]:
         """Return a message for each file that is missing, has another size or, with `contents`, other bytes.
 
         A file in the folders of model and stores that bundle.json does not list counts too: a library might read it.
-        With `contents`, so does one in the bundle's own folder. The files of `without` are not compared.
+        With `contents`, so does one in the bundle's own folder, and Python code in its caches, where libraries write
+        empty files themselves. The files of `without` are not compared.
         """
         lines = damage_of(self.path, {name: self.files[name] for name in self.files if name not in without}, contents)
         inside = [path for part in (MODEL_FOLDER, STORES_FOLDER) for path in (self.path / part).rglob("*")]
         inside += self.path.iterdir() if contents else ()
+        inside += (path for path in (self.path / HF_FOLDER).rglob("*.py") if contents and path.stat().st_size)
         there = {str(path.relative_to(self.path)) for path in inside if not path.is_dir()}
         unknown = sorted(there - {*self.files, BUNDLE_NAME, *without})
         return lines + [f"{self.path / name} is not in {BUNDLE_NAME}" for name in unknown]
