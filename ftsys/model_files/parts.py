@@ -9,7 +9,7 @@ from collections.abc import Iterable
 PARTS = ("embeddings", "encoder", "head", "layers.0", "layers.0-3")
 """Names that train.freeze takes; the last two stand for any numbers."""
 
-_LAYERS = re.compile(r"layers\.(\d+)(?:-(\d+))?")
+_LAYERS = re.compile(r"layers\.(\d{1,6})(?:-(\d{1,6}))?")
 _LAYER = re.compile(r"\.(?:layer|layers|albert_layer_groups)\.(\d+)\.")
 _EMBEDDINGS = frozenset(
     "embeddings embeddings_project embed_tokens embedding_hidden_mapping_in rel_embeddings relative_attention_bias"

@@ -10,6 +10,7 @@ from ftsys.errors import ConfigError
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"train": {"freeze": "embedings"}}, r"train.freeze=\['embedings'\]: .* did you mean 'embeddings'\?"),
     ({"train": {"freeze": ["layers.3-1"]}}, "'layers.3-1' names no part of a model"),
+    ({"train": {"freeze": ["layers." + "9" * 5_000]}}, "names no part of a model"),
     ({"train": {"freeze": ["encoder", "head"]}}, "leaves no weight to train"),
     ({"train": {"freeze": 3}}, 'train.freeze=3 cannot be used: write a part such as "embeddings"'),
     ({"train": {"layer_decay": 0.0}}, "train.layer_decay=0.0 cannot be used: write a number above 0, and 1"),
