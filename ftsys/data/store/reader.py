@@ -107,6 +107,8 @@ class StoreSplit:
             tokens_T = self._tokens[token_T]
         except IndexError as error:
             raise self._damaged(rows_S[start_S.view(np.uint32).argmax()]) from error
+        if tokens_T.size and tokens_T.max() >= self.tokenizer.vocab_size:  # an embedding would end in an IndexError
+            raise damaged(self._folder / self._split.file, f"it has the token id {tokens_T.max()}")
         return Ragged(
             tokens_T,
             length_S,
