@@ -25,6 +25,8 @@ SHARES = frozenset(
 )
 """Metrics of at most 1, whose values and differences are told in points: hundredths."""
 
+CORRELATIONS = frozenset({"pearson", "spearmanr", "kendalltau"})
+
 AVERAGED = tuple(name for name, row in GLUE.items() if row.train_split)
 """The nine tasks of the GLUE average. The diagnostic set AX is not among them."""
 
@@ -91,7 +93,9 @@ def why_diverged(task: Task, found: LabelledPredictions) -> str:
 
 
 def _constant_scores(name: str, task: Task, labels_N: npt.NDArray[Any]) -> list[float]:
-    """Return the metric of each constant prediction; 0 where it is undefined, as for a correlation."""
+    """Return the metric of each constant prediction; 0 where it is undefined, as it always is for a correlation."""
+    if name in CORRELATIONS:
+        return [0.0]
     answers: Sequence[Any] = [labels_N.mean()] if task.regression else range(task.num_outputs)
     if task.multi_label:
         answers = _constant_sets(labels_N)

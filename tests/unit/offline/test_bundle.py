@@ -8,9 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from ftsys.cli import main
 from ftsys.config import RunConfig, build_run, load_run, resolve_task, run_identity
@@ -18,11 +16,10 @@ from ftsys.data.bundle import Bundle, model_folder_of, verify_bundle
 from ftsys.data.hub_offline import OFFLINE_VARIABLES, switch_hub_off
 from ftsys.data.prepare import ensure_store
 from ftsys.errors import ConfigError, DataError
-from ftsys.model_files.folder import TOKENIZER_FILES, model_files
+from ftsys.model_files.folder import model_files
 from ftsys.offline.make_bundle import make_bundle
 from ftsys.untrusted import FileEntry
-
-ROWS = "text,label\n" + "a good day,up\na bad day,down\n" * 4
+from tests.unit.offline.conftest import bundled, run_tree
 
 
 @pytest.fixture(autouse=True)
@@ -30,34 +27,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test switches off is as before afterwards."""
     for name in OFFLINE_VARIABLES:
         monkeypatch.setenv(name, "1")
-
-
-@pytest.fixture
-def run(tmp_path: Path, minilm_folder: Path) -> RunConfig:
-    """A run whose data and model lie in folders that a test may remove; its weights are few."""
-    (tmp_path / "train.csv").write_text(ROWS)
-    model = tmp_path / "my-model"
-    model.mkdir()
-    for name in ("config.json", *(name for name in TOKENIZER_FILES if (minilm_folder / name).is_file())):
-        shutil.copyfile(minilm_folder / name, model / name)
-    save_file({"weight": np.zeros(4, np.float32)}, model / "model.safetensors")
-    return build_run(_tree(tmp_path))
-
-
-def _tree(folder: Path, **change: Any) -> dict[str, Any]:
-    tree: dict[str, Any] = {
-        "output_dir": "out",
-        "task": {"name": "mood", "columns": ["text"], "labels": ["down", "up"]},
-        "data": {"source": {"train": str(folder / "train.csv")}, "store": str(folder / "stores"), "max_length": 64},
-        "model": {"name": str(folder / "my-model")},
-    }
-    return tree | change
-
-
-def bundled(run: RunConfig, target: Path) -> Bundle:
-    bundle, made = make_bundle(run, resolve_task(run), target)
-    assert made
-    return bundle
 
 
 def test_it_holds_all_and_goes_where_it_is_moved(run: RunConfig, tmp_path: Path) -> None:
@@ -99,7 +68,7 @@ def test_a_second_call_verifies_and_changes_nothing(run: RunConfig, tmp_path: Pa
 
 
 def test_a_bundle_made_with_the_old_word_stays_valid(tmp_path: Path, minilm_folder: Path) -> None:
-    tree = _tree(tmp_path, task={"name": "paraphrase"}, model={"name": "bundled"})
+    tree = run_tree(tmp_path, task={"name": "paraphrase"}, model={"name": "bundled"})
     tree["data"] = {"source": "synthetic", "store": str(tmp_path / "stores"), "first_rows": {"train": 8}}
     run = build_run(tree)
     bundle = as_earlier_versions_made_it(bundled(run, tmp_path / "bundle"))
@@ -138,7 +107,7 @@ def test_something_else_is_not_overwritten(run: RunConfig, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="is there and is not a bundle"):
         make_bundle(run, resolve_task(run), mine)
     bundled(run, tmp_path / "bundle")
-    other = build_run(_tree(tmp_path, train={"seed": 7}))
+    other = build_run(run_tree(tmp_path, train={"seed": 7}))
     with pytest.raises(ConfigError, match=r"bundle of something else \(run\.toml differ\)"):
         make_bundle(other, resolve_task(other), tmp_path / "bundle")
     theirs = load_run(tmp_path / "bundle/run.toml")
@@ -190,7 +159,7 @@ def test_a_store_damaged_on_the_way_is_not_passed_on(
 
 def test_the_users_own_deepspeed_file_goes_along(run: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text('{"gradient_clipping": 1.0}')
-    tree = _tree(tmp_path, engine={"deepspeed": str(tmp_path / "mine.json")})
+    tree = run_tree(tmp_path, engine={"deepspeed": str(tmp_path / "mine.json")})
     bundled(build_run(tree), tmp_path / "bundle")
     moved = (tmp_path / "bundle").rename(tmp_path / "moved")
     assert load_run(moved / "run.toml").engine.deepspeed == str(moved / "deepspeed.json")
@@ -250,29 +219,6 @@ def flip_in(path: Path, text: str, other: str) -> None:
     before = path.read_text()
     assert text in before
     path.write_text(before.replace(text, other))
-
-
-def test_what_verify_reports_beside_the_listed_files(run: RunConfig, tmp_path: Path) -> None:
-    bundled(run, tmp_path / "bundle")
-    code = tmp_path / "bundle/hf/modules/evaluate_modules/metrics/evaluate-metric--glue/newer"
-    code.mkdir(parents=True)
-    (code / "__init__.py").touch()  # as the library itself does
-    assert verify_bundle(tmp_path / "bundle") == []
-    for path in (code / "glue.py", tmp_path / "bundle/sitecustomize.py"):
-        path.write_text("import this")
-        assert [line.rpartition("/")[2] for line in verify_bundle(tmp_path / "bundle")] == [
-            f"{path.name} is not in bundle.json"
-        ]
-        path.unlink()
-
-
-@pytest.mark.parametrize("missing", ["run.toml", "model/config.json"])
-def test_a_list_without_what_every_bundle_has_is_none(run: RunConfig, tmp_path: Path, missing: str) -> None:
-    whole = bundled(run, tmp_path / "bundle")
-    files = {name: entry for name, entry in whole.files.items() if name != missing}
-    (tmp_path / "bundle/bundle.json").write_bytes(replace(whole, files=files).to_bytes())
-    with pytest.raises(DataError, match=f"holds no bundle's list .it does not list {missing}"):
-        Bundle.read(tmp_path / "bundle")
 
 
 def test_another_tokenizer_of_the_same_size_is_found(run: RunConfig, tmp_path: Path) -> None:

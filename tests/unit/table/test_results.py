@@ -60,6 +60,14 @@ def test_divergence(task: str, predictions: list[float], labels: list[float], re
     assert bool(told) == bool(reason)
 
 
+def test_a_correlation_of_one_answer_for_all_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("ftsys.metrics._warn_once", told.append)
+    found = LabelledPredictions(np.arange(3), np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0]))
+    assert why_diverged(GLUE["stsb"], found) == ""
+    assert told == [], "the reader of a table has computed no such correlation"
+
+
 @pytest.mark.parametrize(
     ("predictions", "reason"),
     [

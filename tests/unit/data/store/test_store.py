@@ -274,23 +274,6 @@ def test_damaged_offsets_of_a_large_store_are_refused(tmp_path: Path, value: int
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_a_damaged_token_of_a_large_store_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, {"train": some_rows(20)})
-    index = Store.open(path).index
-
-    def damage(data: bytearray) -> None:
-        at = index.splits["train"].batches.values[1]  # the first token of row 8
-        data[at : at + 2] = np.uint16(2**16 - 1).tobytes()
-
-    changed(path / "train.arrow", damage)
-    split = Store.open(path, verify=False).splits["train"]
-    assert index.tokenizer.vocab_size < 2**16 - 1
-    with pytest.raises(DataError, match="train.arrow: damaged, it has the token id 65535"):
-        split.gather([3, 8])
-    assert split.gather([7, 9]).lengths.size == 2
-
-
-@pytest.mark.usefixtures("small_batches")
 def test_offsets_that_are_shifted_out_of_the_file_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, {"train": some_rows(20)})
     table = Store.open(path).index.splits["train"].batches

@@ -21,8 +21,6 @@ from ftsys.train.checkpoint.catalog import (
     prune_checkpoints,
     verify_checkpoint,
 )
-from ftsys.train.checkpoint.files import write_json
-from ftsys.train.checkpoint.manifest import read_manifest, write_manifest
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.writer import save_checkpoint
 
@@ -79,21 +77,6 @@ def test_the_files_are_plain_safetensors_and_json(tmp_path: Path) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest["files"]["state.json"]["bytes"] == (path / "state.json").stat().st_size
     assert json.loads((path / "state.json").read_text())["extra"] == EXTRA
-
-
-def test_weights_are_read_from_files_of_the_manifest_only(tmp_path: Path) -> None:
-    path = save(tmp_path / "mine", 1)
-    other = save(tmp_path / "theirs", 1) / "weights.safetensors"
-    for name in ("../../theirs/step-000001/weights.safetensors", str(other), "another.safetensors"):
-        state = json.loads((path / "state.json").read_text())
-        state["full_state"]["weights_file"] = name
-        facts = read_manifest(path)
-        for name_of_ours in ("state.json", "manifest.json"):
-            (path / name_of_ours).unlink()
-        entry = write_json(path / "state.json", state)
-        write_manifest(path, {**facts, "files": {**facts["files"], "state.json": entry}})
-        with pytest.raises(CheckpointError, match=r"manifest.json does not list .* which state.json names"):
-            Checkpoint.open(path).load_state()
 
 
 def test_documents_are_part_of_it(tmp_path: Path) -> None:
