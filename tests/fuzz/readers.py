@@ -123,7 +123,7 @@ INDEX = {
     "splits": [{**SPLIT, "sha256": "0", "batches": {}}],
     "format": 1,
 }
-FILES = {"model/config.json": {"bytes": 1, "sha256": "0"}}
+FILES = dict.fromkeys(("run.toml", "model/config.json"), {"bytes": 1, "sha256": "0"})
 BUNDLE = {"asked": {"model.name": "m"}, "store": "f" * 64, "files": FILES, "version": "1", "format": 1}
 CHECKPOINT = {
     "format": 1,
