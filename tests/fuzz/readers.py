@@ -123,7 +123,7 @@ INDEX = {
     "splits": [{**SPLIT, "sha256": "0", "batches": {}}],
     "format": 1,
 }
-FILES = dict.fromkeys(("run.toml", "model/config.json"), {"bytes": 1, "sha256": "0"})
+FILES = {name: {"bytes": 1, "sha256": "0"} for name in ("run.toml", "model/config.json")}
 BUNDLE = {"asked": {"model.name": "m"}, "store": "f" * 64, "files": FILES, "version": "1", "format": 1}
 CHECKPOINT = {
     "format": 1,
