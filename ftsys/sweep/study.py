@@ -153,11 +153,10 @@ def _open(sweep: Sweep) -> "Study":
 def _check_same(study: "Study", sweep: Sweep) -> None:
     """Record what the study is about in a new one. Raises ConfigError if it is about something else."""
     mine: dict[str, Any] = {"space": texts_of(sweep.space), "objective": sweep.objective, "run": sweep.identity}
-    mine["grid"] = (
-        sweep.settings.sampler == "grid"
-    )  # its trials count the points; the other samplers may follow each other
-    theirs = study.user_attrs
-    if not theirs:
+    # The number of a grid's trial is its point's place, so no other sampler may have begun the study.
+    mine["grid"] = sweep.settings.sampler == "grid"
+    theirs = {"grid": mine["grid"], **study.user_attrs}  # studies of earlier versions do not say it
+    if not study.user_attrs:
         for name, value in mine.items():
             study.set_user_attr(name, value)
         return
@@ -175,8 +174,8 @@ def _difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     parts = [f"{key} was {before.get(key, 'not in it')} and is {now.get(key, 'not in it')}" for key in keys]
     if theirs.get("objective") != mine["objective"]:
         parts.append(f"the objective was {theirs.get('objective')} and is {mine['objective']}")
-    if theirs.get("grid") != mine["grid"]:
-        parts.append(f"its sampler {'is' if theirs.get('grid') else 'is not'} grid")
+    if theirs["grid"] != mine["grid"]:
+        parts.append(f"its sampler {'is' if theirs['grid'] else 'is not'} grid")
     return "; ".join(parts) or "the run file has another task, data, model, batch or train section"
 
 

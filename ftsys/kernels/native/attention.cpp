@@ -10,27 +10,27 @@
 
 #include "common.h"
 
-// A tile of a product is TILE_ROWS x TILE_REGISTERS sums, which must fit into the processor's registers.
+// A tile of a product has TILE_ROWS x TILE_REGISTERS vectors of WIDTH sums, which must fit into the registers.
 #if defined(__AVX512F__)
-static constexpr int REGISTER = 16, TILE_ROWS = 8, TILE_REGISTERS = 2;  // floats; 32 registers
+static constexpr int WIDTH = 16, TILE_ROWS = 8, TILE_REGISTERS = 2;  // of 32 registers
 #elif defined(__AVX__)
-static constexpr int REGISTER = 8, TILE_ROWS = 4, TILE_REGISTERS = 2;  // 16 registers
+static constexpr int WIDTH = 8, TILE_ROWS = 4, TILE_REGISTERS = 2;  // of 16 registers
 #else
-static constexpr int REGISTER = 4, TILE_ROWS = 4, TILE_REGISTERS = 4;  // Arm: 32 registers
+static constexpr int WIDTH = 4, TILE_ROWS = 4, TILE_REGISTERS = 4;  // of 32 registers, on Arm
 #endif
-typedef float Register __attribute__((vector_size(4 * REGISTER)));
+typedef float Register __attribute__((vector_size(4 * WIDTH)));
 static constexpr float MASKED = -1e30f;  // score of padding keys
 
 static inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Computes TILE_ROWS rows and REGISTERS * REGISTER columns of the product below, with all sums in registers.
+// Computes TILE_ROWS rows and REGISTERS * WIDTH columns of the product below, with all sums in registers.
 template <int REGISTERS>
 static inline void tile(int64_t depth, const float* a, int64_t a_row, int64_t a_step, const float* b, int64_t b_row,
                         float* c, int64_t c_row) {
   Register sums[TILE_ROWS][REGISTERS] = {};
   for (int64_t p = 0; p < depth; ++p) {
     Register across[REGISTERS];
-    for (int n = 0; n < REGISTERS; ++n) std::memcpy(&across[n], b + p * b_row + n * REGISTER, sizeof(Register));
+    for (int n = 0; n < REGISTERS; ++n) std::memcpy(&across[n], b + p * b_row + n * WIDTH, sizeof(Register));
 #pragma GCC unroll 8
     for (int r = 0; r < TILE_ROWS; ++r) {
       const float down = a[r * a_row + p * a_step];
@@ -39,14 +39,14 @@ static inline void tile(int64_t depth, const float* a, int64_t a_row, int64_t a_
     }
   }
   for (int r = 0; r < TILE_ROWS; ++r)
-    for (int n = 0; n < REGISTERS; ++n) std::memcpy(c + r * c_row + n * REGISTER, &sums[r][n], sizeof(Register));
+    for (int n = 0; n < REGISTERS; ++n) std::memcpy(c + r * c_row + n * WIDTH, &sums[r][n], sizeof(Register));
 }
 
 // Computes C (rows, columns) = A (rows, depth) B (depth, columns). Element (i, p) of A is a[i * a_row + p * a_step].
 // `rows` is rounded up to TILE_ROWS, so A and C must have memory for that; `columns` is a multiple of LANES.
 static void product(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, int64_t a_step,
                     const float* b, int64_t b_row, float* c, int64_t c_row) {
-  constexpr int WIDEST = TILE_REGISTERS * REGISTER, REST = LANES / REGISTER;
+  constexpr int WIDEST = TILE_REGISTERS * WIDTH, REST = LANES / WIDTH;
   for (int64_t n = 0; n < columns;) {
     const bool whole = columns - n >= WIDEST;
     for (int64_t m = 0; m < rows; m += TILE_ROWS) {

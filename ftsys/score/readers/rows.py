@@ -76,8 +76,8 @@ def _why_not_written(value: str | list[Any] | dict[str, Any]) -> str:
         return "holds half a surrogate pair, which is no Unicode text"
     except RecursionError:
         return "is nested too deeply"
-    except TypeError:  # no JSON, which not every output is
-        return ""
+    except TypeError:
+        pass  # it is no JSON, which not every output needs
     return ""
 
 

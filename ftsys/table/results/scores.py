@@ -26,6 +26,7 @@ SHARES = frozenset(
 """Metrics of at most 1, whose values and differences are told in points: hundredths."""
 
 CORRELATIONS = frozenset({"pearson", "spearmanr", "kendalltau"})
+"""Metrics that are undefined for one answer for all examples."""
 
 AVERAGED = tuple(name for name, row in GLUE.items() if row.train_split)
 """The nine tasks of the GLUE average. The diagnostic set AX is not among them."""
