@@ -110,17 +110,17 @@ requeue() { # requeue WHY
   fi
   echo "$1: job $SLURM_JOB_ID goes back into the queue"
   scontrol requeue "$SLURM_JOB_ID"
+  exit "$status"
 }
 
-written=$(ask outcome "$before")
-if [ -z "$written" ] && [ -n "$signalled" ]; then written=75; fi # before training began: nothing is lost
-status=${written:-$status}
+status=$(ask outcome "$before" "$status" "$signalled")
 case $status in
   0 | 2 | 77) ;;
   75) ! is_current || requeue "stopped early with a checkpoint" ;;
   *) # a rank or its node failed
-    if is_current && ! timeout 60 "${step[@]}" true; then
-      requeue "a node does not answer"
+    if is_current; then
+      timeout 60 "${step[@]}" true || requeue "a node does not answer"
+      ask failed "$before" "$status" > /dev/null || echo "status.json could not be corrected" >&2
     fi
     ;;
 esac

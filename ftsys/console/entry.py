@@ -2,13 +2,14 @@
 
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 
 from ftsys.console.printer import complain, show_cursor
 from ftsys.console.streams import guard_streams
-from ftsys.errors import INTERRUPTED
+from ftsys.errors import BAD_INPUT, INTERRUPTED
 from ftsys.ranks import may_complain
 
 SECOND_INTERRUPT_SECONDS = 1.0
@@ -32,9 +33,15 @@ class _Interrupt:
 def run_program(main: Callable[[], int]) -> int:
     """Run a program's `main` and return the exit status; INTERRUPTED after Ctrl-C, with one line and no traceback.
 
-    Commands that have files to complete handle the signal themselves while they run, as `ftsys train` does.
+    Commands that have files to complete handle the signal themselves while they run, as `ftsys train` does. Arguments
+    that are not text are refused: file names go into messages and into files, which are UTF-8.
     """
     guard_streams()
+    wrong = first_undecoded(sys.argv[1:])
+    if wrong is not None:
+        if may_complain():
+            complain(f"argument {wrong!r} has bytes that are not UTF-8: rename the file or folder, and name it again.")
+        return BAD_INPUT
     interrupt = _Interrupt()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored in the background of a script
         signal.signal(signal.SIGINT, interrupt)
@@ -48,3 +55,8 @@ def run_program(main: Callable[[], int]) -> int:
         if may_complain():
             complain("interrupted by Ctrl-C. No file is half-written: start the same command again.")
         return INTERRUPTED
+
+
+def first_undecoded(words: Iterable[str]) -> str | None:
+    """Return the first word with bytes that Python could not decode, which are lone surrogates (PEP 383)."""
+    return next((word for word in words if any("\udc80" <= letter <= "\udcff" for letter in word)), None)

@@ -59,13 +59,14 @@ class RunSummary:
 def rows_of_run(folder: Path, first_attempt: int = 1) -> list[Row]:
     """Make a row of each evaluation while training, and of each other labelled split under the final weights."""
     rows = history_rows(read_metrics(folder / METRICS_LOG, first_attempt=first_attempt))
-    results = read_results(folder) or {"steps": 0, "epochs": 0.0, "metrics": {}}
-    final = results.get("best", {}).get("step", results["steps"])
+    results = read_results(folder) or {}
+    steps = results.get("steps", 0)
+    final = results.get("best", {}).get("step", steps)
     shown = {row.split for row in rows if row.step == final}
-    for split, found in results["metrics"].items():
+    for split, found in results.get("metrics", {}).items():
         metrics = {name: value for name, value in found.items() if name not in _NO_METRIC}
         if metrics and split not in shown:
-            epoch = results["epochs"] if final == results["steps"] else None
+            epoch = results.get("epochs") if final == steps else None
             known = {"epoch": epoch, "step": final, "split": split}
             rows.append(Row(**known, eval_loss=found.get("loss"), metrics=metrics))
     return rows

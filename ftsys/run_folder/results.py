@@ -55,6 +55,10 @@ class _Needed(TypedDict):
     task: str
     model: NotRequired[str]
     metrics: NotRequired[dict[str, dict[str, Any]]]
+    evaluation_speed: NotRequired[dict[str, dict[str, float]]]
+    best: NotRequired[dict[str, Any]]
+    steps: NotRequired[int]
+    epochs: NotRequired[float]
     attempt: NotRequired[int]
 
 

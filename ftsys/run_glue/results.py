@@ -1,16 +1,20 @@
 """Collects metrics for the example script's files: from a finished run folder, or by predicting without training."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from typing_extensions import TypedDict
 
 from ftsys.config import RunConfig
-from ftsys.errors import ConfigError
-from ftsys.run_folder.layout import PLAN, RESULTS, TRAINER_STATE
+from ftsys.errors import ConfigError, DamagedError
+from ftsys.run_folder.layout import PLAN, TRAINER_STATE
+from ftsys.run_folder.results import read_results
 from ftsys.tasks import Task
+from ftsys.untrusted import json_object, typed
 
+T = TypeVar("T")
 _SUMMARY = ("train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "epoch")
 
 
@@ -24,19 +28,38 @@ class RunResults:
 
 
 def results_of_run(folder: Path) -> RunResults:
-    """Read the results of a finished run folder."""
-    results, plan, state = (_read(folder / name) for name in (RESULTS, PLAN, TRAINER_STATE))
+    """Read the results of a finished run folder. Raises DamagedError for a file that cannot be read."""
+    results = read_results(folder) or {}
+    rows = _read(folder / PLAN, _Plan)["train_rows"]
     summary: dict[str, float] = {}
-    for line in state["log_history"]:
+    for line in _read(folder / TRAINER_STATE, _State)["log_history"]:
         if "train_runtime" in line:  # the last one counts: a resumed run has one for each attempt
             summary = {key: line[key] for key in _SUMMARY if key in line}
     return RunResults(
-        results["metrics"], results.get("evaluation_speed", {}), summary | {"train_samples": plan["train_rows"]}
+        results.get("metrics", {}), results.get("evaluation_speed", {}), summary | {"train_samples": rows}
     )
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+class _Plan(TypedDict):
+    """The key of plan.json that is needed."""
+
+    train_rows: int
+
+
+class _State(TypedDict):
+    """The key of trainer_state.json that is needed."""
+
+    log_history: list[dict[str, Any]]
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        return typed(kind, json_object(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise DamagedError(
+            f"{str(path)!r} cannot be read ({error}): train again with --overwrite_output_dir, or name another "
+            "--output_dir."
+        ) from error
 
 
 def predict_only(run: RunConfig, task: Task, names: Sequence[str]) -> RunResults:

@@ -11,9 +11,11 @@ from pathlib import Path
 from ftsys.config import load_run
 from ftsys.console.printer import complain, show
 from ftsys.cpus.usable import usable_cores
-from ftsys.errors import BAD_INPUT, FtsysError, LaunchError
+from ftsys.errors import BAD_INPUT, DONE, FAILED, STOPPED_EARLY, FtsysError, LaunchError
 from ftsys.run_folder.attempts import highest_attempt
-from ftsys.run_folder.status import exit_of_this_start
+from ftsys.run_folder.layout import LOGS
+from ftsys.run_folder.status import exit_of_this_start, read_status_after_crash
+from ftsys.run_folder.status_writer import correct_status
 from launcher.host.cpu_affinity import assign_cores
 from launcher.host.network_interface import interface_towards
 from launcher.host.ports import ephemeral_ports, free_port
@@ -45,13 +47,35 @@ def node(ranks: str, peer: str) -> str:
     return f"{threads} {interface_towards(peer) or ''}".strip()
 
 
-def outcome(before: str) -> str:
-    """Return the exit status in status.json, if an attempt after attempt `before` wrote one; else nothing."""
-    status = exit_of_this_start(Path(os.environ["FTSYS_RUN_DIR"]), int(before))
-    return "" if status is None else str(status)
+def outcome(before: str, ended: str, asked: str = "") -> str:
+    """Return the exit status that stands for a start of the ranks.
+
+    `before`: the newest attempt before it. `ended`: exit status of the srun that started them. `asked`: not empty if
+    SLURM asked the job to stop.
+    """
+    folder = _run_folder()
+    written = exit_of_this_start(folder, int(before))
+    if written is None:  # the ranks were stopped before training began, or killed, or a finished run had nothing to do
+        is_over = read_status_after_crash(folder).get("state") == "done"
+        return str(STOPPED_EARLY if asked or (int(ended) == DONE and not is_over) else ended)
+    if written == STOPPED_EARLY and int(ended) != DONE and not asked:
+        return str(FAILED)  # ranks that torchrun stopped because another one was killed
+    return str(written)
 
 
-QUESTIONS: Mapping[str, Callable[..., str]] = {"job": job, "node": node, "outcome": outcome}
+def failed(before: str, status: str) -> str:
+    """Write into status.json that a start failed, where the ranks could not write it; the answer is empty."""
+    folder = _run_folder()
+    reason = f"a rank was killed: the ranks ended with status {status}, and none of them wrote a reason"
+    correct_status(folder, int(before), int(status), f"{reason}. See the newest {folder / LOGS}/slurm-*.log.")
+    return ""
+
+
+def _run_folder() -> Path:
+    return Path(os.environ["FTSYS_RUN_DIR"])
+
+
+QUESTIONS: Mapping[str, Callable[..., str]] = {"job": job, "node": node, "outcome": outcome, "failed": failed}
 
 
 def main(arguments: list[str]) -> int:

@@ -112,7 +112,8 @@ RANKS = [{"rank": 0, "host": "a", "tokens": 5, "computed_tokens": 6, "steps": [[
 MOOD = Task("mood", ("text",), ("down", "up"), ("accuracy",))
 LINE = {"step": 1, "epoch": 0.5, "time": 1.0, "attempt": 1, "loss": 0.25, "split": "validation"}
 TOKENIZER = {"fingerprint": "f", "pad_id": 0, "vocab_size": 9, "emits_token_types": True, "max_length": 8}
-SPLIT = {"file": "train.arrow", "rows": 1, "labelled": True, "tokens": 3, "lengths": [0, 0, 0, 1], "size": 1}
+SPLIT = {"file": "train.arrow", "rows": 1, "labelled": True, "tokens": 3, "lengths": [0, 0, 0, 1], "size": 48}
+BATCHES = {"offset": [0], "rows": [1], "list_offsets": [8], "values": [16], "first_length": [24], "label": [32]}
 INDEX = {
     "fingerprint": "f" * 64,
     "source": "s" * 64,
@@ -120,7 +121,7 @@ INDEX = {
     "token_type": "uint16",
     "label_type": "int64",
     "rows_per_batch": 4,
-    "splits": [{**SPLIT, "sha256": "0", "batches": {}}],
+    "splits": [{**SPLIT, "sha256": "0", "batches": BATCHES}],
     "format": 1,
 }
 FILES = {name: {"bytes": 1, "sha256": "0"} for name in ("run.toml", "model/config.json")}

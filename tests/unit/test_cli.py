@@ -1,5 +1,8 @@
 """Tests the command line: wrong input exits with 2 and one message, on any rank, without a traceback."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +117,19 @@ def test_predict_takes_a_run_file_or_a_model_with_files(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-file").touch()
     assert cli._scores_files(words) == files
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("ftsys", ["predict", "model", b"caf\xe9.csv"]),
+        ("ftsys", ["train", b"caf\xe9.toml"]),
+        ("ftsys", ["report", b"caf\xe9", "--html", "page.html"]),
+        ("launcher", ["run", "run.toml", "--output_dir", b"caf\xe9"]),
+    ],
+)
+def test_an_argument_that_is_not_utf_8(tmp_path: Path, program: str, words: list[str | bytes]) -> None:
+    done = subprocess.run([sys.executable, "-m", program, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: argument 'caf\\udce9.*' has bytes that are not UTF-8: rename .*\n", done.stderr)
+    assert list(tmp_path.iterdir()) == []

@@ -95,7 +95,16 @@ def test_a_name_inside_its_folder_is_taken() -> None:
 ENTRY = {"bytes": 1, "sha256": "0"}
 TOKENIZER = {"fingerprint": "f", "pad_id": 0, "vocab_size": 9, "emits_token_types": True, "max_length": 8}
 INDEX = {"fingerprint": "f", "source": "s", "tokenizer": TOKENIZER, "token_type": "uint16", "label_type": "int64"}
-SPLIT = {"rows": 1, "labelled": True, "tokens": 3, "lengths": [0, 0, 0, 1], "size": 1, "sha256": "0", "batches": {}}
+BATCHES = {"offset": [0], "rows": [1], "list_offsets": [8], "values": [16], "first_length": [24], "label": [32]}
+SPLIT = {
+    "rows": 1,
+    "labelled": True,
+    "tokens": 3,
+    "lengths": [0, 0, 0, 1],
+    "size": 48,
+    "sha256": "0",
+    "batches": BATCHES,
+}
 FACTS = {"format": 1, "step": 1, "attempt": 1, "identity": "i"}
 LISTED = {"asked": {}, "store": "f" * 64, "version": "1", "format": 1}
 

@@ -1,14 +1,19 @@
 """Writes and reads a store's `index.json`, and finds any changed byte of it.
 
 The file is the canonical JSON (sorted keys, no spaces, ASCII) of every field, and the sha256 of exactly those bytes as
-the last field. A reader recomputes the checksum over the bytes that it read, so even a changed blank is found.
+the last field. A reader recomputes the checksum over the bytes that it read, so even a changed blank is found. Anybody
+can compute such a checksum, so it also checks that the fields agree: no reader looks outside a file.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ftsys.errors import DataError
 from ftsys.integrity import SealedJson
@@ -19,6 +24,11 @@ STORE_FORMAT = 1
 
 INDEX_NAME = "index.json"
 _SEALED = SealedJson("sha256", order="sorted")
+
+_TOKEN_TYPES = ("uint16", "uint32")
+_LABEL_TYPES = re.compile(r"int64|float64|\([1-9]\d{0,5},\)int8")
+_ALIGNMENT = 8
+"""Arrow lays every buffer at a multiple of 8 bytes."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +124,59 @@ class StoreIndex:
 
     @classmethod
     def _from_fields(cls, fields: dict[str, Any]) -> "StoreIndex":
-        """Check the types of all values and the names of the files. Raises ValueError."""
+        """Check the types of all values, the names of the files, and the fields against each other. ValueError."""
         splits = typed(list[SplitIndex], fields.get("splits"))
         index = typed(StoreIndex, {**fields, "splits": {}})
-        return dataclasses.replace(index, splits={split.name: split for split in splits})
+        index = dataclasses.replace(index, splits={split.name: split for split in splits})
+        _check(index)
+        return index
 
 
 def damaged(path: Path, what: str) -> DataError:
     """Make the error for a store whose bytes are not those that were written."""
     return DataError(f"{path}: damaged, {what}. Delete the folder {str(path.parent)!r} and prepare the store again.")
+
+
+def _check(index: StoreIndex) -> None:
+    """Raise ValueError with the first field that cannot be, or contradicts another one."""
+    known_types = index.token_type in _TOKEN_TYPES and _LABEL_TYPES.fullmatch(index.label_type)
+    if not known_types or index.rows_per_batch.bit_count() != 1 or index.rows_per_batch < 1:
+        raise ValueError(
+            f"token_type {index.token_type!r}, label_type {index.label_type!r}, rows_per_batch {index.rows_per_batch}"
+        )
+    for split in index.splits.values():
+        for wrong in _contradictions(split, index):
+            raise ValueError(f"{split.file}: {wrong}")
+
+
+def _contradictions(split: SplitIndex, index: StoreIndex) -> Iterator[str]:
+    lengths, rows = split.lengths, split.batches.rows
+    if len(lengths) > index.tokenizer.max_length + 1 or min(lengths, default=-1) < 0:
+        yield "`lengths` does not count examples by length"
+    if sum(lengths) != split.rows or sum(length * count for length, count in enumerate(lengths)) != split.tokens:
+        yield "`lengths` does not add up to its rows and tokens"
+    full, last = rows[:-1], rows[-1:]
+    if sum(rows) != split.rows or any(each != index.rows_per_batch for each in full):
+        yield "its batches do not add up to its rows"
+    if any(not 0 < each <= index.rows_per_batch for each in last):
+        yield f"its last batch has {last[0]} rows"
+    yield from _outside(split, np.dtype(index.label_type))
+
+
+def _outside(split: SplitIndex, label_type: np.dtype[np.generic]) -> Iterator[str]:
+    """Name the buffers that lie outside the file, all or in part. Where a row's tokens end, its reader checks."""
+    table = split.batches
+    label_bytes = label_type.base.itemsize * math.prod(label_type.shape)
+    bytes_of_row = {"offset": 0, "values": 0, "list_offsets": 4, "first_length": 2, "label": label_bytes}
+    for name, size in bytes_of_row.items():
+        places = getattr(table, name)
+        extra = size if name == "list_offsets" else 0  # one more than rows
+        if len(places) != len(table.rows):
+            yield f"batches.{name} has {len(places)} entries for {len(table.rows)} batches"
+        elif any(
+            not 0 <= place <= place + size * rows + extra <= split.size
+            for place, rows in zip(places, table.rows, strict=True)
+        ):
+            yield f"batches.{name} leads out of the file"
+        elif any(place % _ALIGNMENT for place in places):
+            yield f"batches.{name} is not a multiple of {_ALIGNMENT}"

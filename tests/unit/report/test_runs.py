@@ -8,7 +8,7 @@ import pytest
 
 from ftsys.cli import main
 from ftsys.errors import ConfigError
-from ftsys.report.runs import comparison_rows, find_runs
+from ftsys.report.runs import comparison_rows, find_runs, rows_of_run
 
 
 def _finished(folder: Path, task: str, seed: int, **metrics: Any) -> Path:
@@ -122,3 +122,9 @@ def test_runs_that_start_from_a_model_of_their_own_seed_are_seeds_of_each_other(
         _owned(tmp_path / f"seed-{seed}", seed, model=f"/t/bundled/mnli/seed-{seed}/model")
     _, extra = comparison_rows(find_runs([tmp_path]))
     assert extra[0].run == "mrpc, mean of 2"
+
+
+def test_results_without_steps_still_make_a_row(tmp_path: Path) -> None:
+    folder = _finished(tmp_path / "run", "mrpc", 1, **_mrpc(0.8, 0.86))
+    (row,) = rows_of_run(folder)
+    assert (row.split, row.step, row.epoch, row.metrics["f1"]) == ("validation", 0, None, 0.86)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ftsys.errors import DamagedError
 from ftsys.run_glue.result_files import evaluation_results, write_result_files
 from ftsys.run_glue.results import RunResults, results_of_run
 from ftsys.run_glue.translate import Request
@@ -23,7 +24,7 @@ def asked(task: str, train: bool = True, evaluate: bool = True, predict: bool = 
 def run_folder(folder: Path, task: Task, metrics: dict[str, Any], rows: list[str]) -> Path:
     """A finished run with the given metrics of each evaluation split, and predictions of the test splits."""
     found = {split: {**metrics, "loss": 0.25, "examples": 8} for split in task.evaluation_splits}
-    results = {"metrics": found, "evaluation_speed": dict.fromkeys(found, SPEED)}
+    results = {"task": task.name, "metrics": found, "evaluation_speed": dict.fromkeys(found, SPEED)}
     (folder / "predictions").mkdir(parents=True)
     for split in task.test_splits:
         with (folder / f"predictions/{split}.tsv").open("w", newline="") as stream:
@@ -134,3 +135,20 @@ def test_where_no_link_can_be_made_the_model_is_copied(tmp_path: Path, monkeypat
     write_result_files(folder, task, results_of_run(folder), asked("mrpc"))
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     assert not list(folder.glob(".*partial"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results.json", "[]"),
+        ("results.json", '{"task": "mrpc", "metrics": [1]}'),
+        ("plan.json", "{}"),
+        ("plan.json", "[" * 100_000),
+        ("trainer_state.json", '{"log_history": [7]}'),
+    ],
+)
+def test_a_damaged_file_of_the_run_is_named(tmp_path: Path, name: str, content: str) -> None:
+    folder = run_folder(tmp_path / "out", GLUE["mrpc"], {"accuracy": 0.75, "f1": 0.85}, ["equivalent"])
+    (folder / name).write_text(content)
+    with pytest.raises(DamagedError, match=name):
+        results_of_run(folder)

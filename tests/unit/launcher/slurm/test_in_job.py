@@ -37,14 +37,59 @@ def test_each_restart_has_a_port_of_its_own(folder: Path, capsys: pytest.Capture
     assert len(ports) == 5
 
 
+def write_status(folder: Path, attempt: int, exit_status: int | None, state: str = "running") -> None:
+    run = folder / "runs/x"
+    (run / "attempts").mkdir(parents=True, exist_ok=True)
+    (run / f"attempts/{attempt:06}.json").write_text("{}")
+    (run / "status.json").write_text(json.dumps({"attempt": attempt, "exit": exit_status, "state": state}))
+
+
 def test_only_a_status_of_this_attempt_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(capsys, "outcome", "0") == [""]
-    (folder / "runs/x/attempts").mkdir(parents=True)
-    (folder / "runs/x/attempts/000002.json").write_text("{}")
-    (folder / "runs/x/status.json").write_text(json.dumps({"attempt": 2, "exit": 75}))
+    assert ask(capsys, "outcome", "0", "1") == ["1"]
+    write_status(folder, 2, 76)
     assert ask(capsys, "job", "17-0", "run.toml")[3] == "2"
-    assert ask(capsys, "outcome", "1") == ["75"]
-    assert ask(capsys, "outcome", "2") == [""]
+    assert ask(capsys, "outcome", "1", "1") == ["76"]
+    assert ask(capsys, "outcome", "2", "1") == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("written", "ended", "asked", "expected"),
+    [
+        (0, 1, "", 0),  # a rank that failed after the run was over
+        (2, 1, "", 2),
+        (76, 1, "yes", 76),
+        (75, 0, "yes", 75),
+        (75, 143, "yes", 75),
+        (75, 0, "", 75),  # SLURM warned the ranks alone
+        (75, 1, "", 1),  # a rank was killed, and torchrun stopped the others
+        (None, 0, "yes", 75),
+        (None, 137, "yes", 75),
+        (None, 0, "", 75),
+        (None, 1, "", 1),
+        (None, 137, "", 137),
+    ],
+)
+def test_the_status_of_a_start(
+    folder: Path, capsys: pytest.CaptureFixture[str], written: int | None, ended: int, asked: str, expected: int
+) -> None:
+    write_status(folder, 1, written)
+    assert ask(capsys, "outcome", "0", str(ended), asked) == [str(expected)]
+
+
+def test_a_finished_run_has_nothing_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_status(folder, 1, 0, "done")
+    assert ask(capsys, "outcome", "1", "0") == ["0"]
+
+
+@pytest.mark.parametrize(("written", "kept"), [(None, False), (75, False), (1, True)])
+def test_a_failure_that_no_rank_wrote(
+    folder: Path, capsys: pytest.CaptureFixture[str], written: int | None, kept: bool
+) -> None:
+    write_status(folder, 1, written)
+    assert ask(capsys, "failed", "0", "1") == [""]
+    found = json.loads((folder / "runs/x/status.json").read_text())
+    assert found["state"] == ("running" if kept else "failed")
+    assert kept or "a rank was killed: the ranks ended with status 1" in found["reason"]
 
 
 def test_a_node_has_threads_and_no_interface_where_all_is_one_machine(
@@ -59,7 +104,7 @@ def test_a_node_has_threads_and_no_interface_where_all_is_one_machine(
     [
         (["job", "17-0", "none.toml"], "error: run file 'none.toml' does not exist"),
         (["job", "17-0", "run.toml", "--train.sed", "7"], "error: train.sed"),
-        (["jab"], "error: 'jab' is not a question: ask one of job, node, outcome."),
+        (["jab"], "error: 'jab' is not a question: ask one of job, node, outcome, failed."),
         ([], "error: '' is not a question"),
     ],
 )
