@@ -123,7 +123,7 @@ def test_scores_are_float64_and_unlabelled_scores_nan(tmp_path: Path) -> None:
     assert next(source.batches("train")).second is None
 
 
-@pytest.mark.parametrize("score", ["nan", "inf", "high"])
+@pytest.mark.parametrize("score", ["nan", "inf", "high", "1" * 400])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_score_that_is_no_finite_number_is_refused(tmp_path: Path, score: str, split: str) -> None:
     (tmp_path / "a.csv").write_text(f"text,score\nx,1\ny,{score}\n")

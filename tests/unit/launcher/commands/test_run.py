@@ -1,12 +1,18 @@
-"""Tests the pure parts of `ftlaunch run`: its announcement, and the folder name that other machines know."""
+"""Tests the parts of `ftlaunch run` that start nothing: its announcement, the folder's name, and its report."""
 
+import queue
+import signal
 from pathlib import Path
 
 import pytest
 
+from ftsys.run_folder.claim import claim_run_folder
+from ftsys.run_folder.status import read_status, write_status
 from launcher.backends.select import Choice
 from launcher.command_lines import LaunchSpec
-from launcher.commands.run import announcement, current_folder
+from launcher.commands.run import _report, announcement, current_folder
+from launcher.controller import Controller
+from launcher.exit_report import RankExit
 from launcher.planner.world import World
 from launcher.protocol import Message
 
@@ -58,3 +64,17 @@ def test_the_folder_has_the_name_that_the_shell_knows(tmp_path: Path, monkeypatc
     for stale in (str(tmp_path / "other"), str(tmp_path / "gone"), "link", ""):
         assert current_folder({"PWD": stale}) == tmp_path / "real"
     assert current_folder({}) == tmp_path / "real"
+
+
+def test_the_report_of_a_killed_rank_is_in_the_status_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ranks that torchrun stops because another one was killed write that they stopped early."""
+    attempt = claim_run_folder(tmp_path, {"task": "mrpc"}, overwrite=False).attempt
+    assert write_status(tmp_path, "stopped", 75, "by SIGTERM", "train", 7, attempt)
+    controller = Controller([], queue.Queue())
+    controller.rank_exits += [RankExit(1, -signal.SIGKILL, "a"), RankExit(0, 75, "a")]
+    assert _report(controller, tmp_path, 0, tmp_path / "logs") == 1
+    status = read_status(tmp_path)
+    assert status is not None
+    assert (status.state, status.exit, status.step) == ("failed", 1, 7)
+    assert status.reason in capsys.readouterr().err
+    assert "rank 1 on a was killed by SIGKILL" in status.reason

@@ -91,3 +91,16 @@ def test_a_folder_that_is_not_the_projects(repository: Path, tmp_path: Path) -> 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == f"error: '{tmp_path}' is not ftsys's folder: submit from there, or set FTSYS_HOME to it.\n"
+
+
+def test_a_scratch_folder_that_somebody_else_made_is_refused(repository: Path, tmp_path: Path) -> None:
+    """Its name can be guessed, and it holds code."""
+    planted = tmp_path / "ftsys-17-0-node1"
+    (planted / "extensions").mkdir(parents=True)
+    slurm = {"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "node1", "SLURM_TMPDIR": str(tmp_path)}
+    environment = {"PATH": os.environ["PATH"], "FTSYS_GPUS": "0", "FTSYS_DEVICE": "cpu", **slurm}
+    command = ["bash", str(repository / "slurm/node.sh"), "run", "run.toml"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"error: '{planted}' cannot be made, or somebody else made it: remove it on node1." in done.stderr
+    assert list(planted.iterdir()) == [planted / "extensions"], "it is not ours to remove"
