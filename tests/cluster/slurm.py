@@ -188,6 +188,12 @@ class Cluster:
                     found.append(int(process.name))
         return found
 
+    def trainers(self) -> list[int]:
+        """Return the ranks alone, without the torchruns that started them."""
+        return [
+            one for one in self.ranks() if b"torch.distributed.run" not in Path(f"/proc/{one}/cmdline").read_bytes()
+        ]
+
     def slurmd_of(self, name: str) -> int:
         """Return a node's slurmd, by this machine's process id."""
         outer = self.daemons[f"slurmd-{name}"].pid

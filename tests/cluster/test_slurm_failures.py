@@ -72,8 +72,7 @@ def test_a_rank_that_is_killed_in_start_up(cluster: Cluster, repository: Path, f
     """The other ranks stop as they do before a time limit, but the job has failed and does not go back."""
     number = cluster.submit("--nodes=2", str(repository / "slurm/mrpc.sh"), "run.toml", cwd=folder)
     cluster.wait_until(number, lambda job: (folder / "run/status.json").exists())
-    words = {rank: Path(f"/proc/{rank}/cmdline").read_bytes().split(b"\0") for rank in cluster.ranks()}
-    os.kill(max(rank for rank in words if b"torch.distributed.run" not in words[rank]), signal.SIGKILL)
+    os.kill(cluster.trainers()[0], signal.SIGKILL)
     job = cluster.end_of(number)
     assert (job["JobState"], job["Restarts"]) == ("FAILED", "0"), cluster.log(number)
     status = read_json(folder / "run/status.json")

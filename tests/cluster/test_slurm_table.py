@@ -1,6 +1,8 @@
 """Tests `ftsys table --slurm` on a real SLURM: an array of runs, submitted once, and the table of their results."""
 
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -32,3 +34,30 @@ def test_a_table_is_a_job_array(cluster: Cluster, tmp_path: Path, tiny_model: Pa
     assert [one["seed"] for one in read_json(tmp_path / "run/table.json")["entries"][0]["seeds"]] == [1, 2]
     nothing = cluster.call(*table, "--slurm", "--cpu", cwd=tmp_path)
     assert "job array" not in nothing.stdout
+
+
+def test_a_run_that_is_killed_twice_has_failed(cluster: Cluster, tmp_path: Path, tiny_model: Path) -> None:
+    """Such as one that needs more memory than a node has: it is not submitted for ever."""
+    write_run(tmp_path, tiny_model, steps=100_000)
+    table = [sys.executable, "-m", "ftsys", "table", "run.toml", "--models", str(tiny_model), "--seeds", "1"]
+    folder = tmp_path / f"run/{tiny_model.name}/parity/seed-1"
+    for attempt in (1, 2):
+        submitted = cluster.call(*table, "--slurm", "--cpu", cwd=tmp_path, check=False)
+        assert submitted.returncode == 0, submitted.stderr
+        (number,) = re.findall(r"^job array (\d+): 1 runs", submitted.stdout, re.MULTILINE)
+        cluster.wait_until(f"{number}_0", lambda job, attempt=attempt: training(folder, attempt))
+        os.kill(cluster.trainers()[0], signal.SIGKILL)
+        job = cluster.end_of(f"{number}_0")
+        assert (job["JobState"], job["Restarts"]) == ("FAILED", "0"), cluster.log(f"{number}_0")
+        assert "a rank was killed" in read_json(folder / "status.json")["reason"]
+    again = cluster.call(*table, "--slurm", "--cpu", cwd=tmp_path)
+    assert "job array" not in again.stdout
+    shown = cluster.call(*table, "--results", cwd=tmp_path, check=False)
+    assert "a rank was killed" in shown.stdout + shown.stderr
+
+
+def training(folder: Path, attempt: int) -> bool:
+    """Return True once an attempt trains."""
+    path = folder / "status.json"
+    status = read_json(path) if path.exists() else {}
+    return (status.get("attempt"), status.get("phase")) == (attempt, "train")
