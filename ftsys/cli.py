@@ -14,7 +14,7 @@ from ftsys import __version__
 from ftsys.console.entry import run_program
 from ftsys.console.printer import complain, say, show
 from ftsys.did_you_mean import check_command
-from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, ConfigError, FtsysError
+from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, NOT_OURS, ConfigError, FtsysError
 from ftsys.fast_import.hooks import begin_fast_import
 from ftsys.ranks import is_main_rank, may_complain
 
@@ -112,9 +112,20 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
     except FtsysError as error:
         if may_complain():
             complain(error)
+        _tell_job(error.exit_status)
         if not is_main_rank() and error.exit_status == BAD_INPUT:
             time.sleep(OTHER_RANKS_WAIT_SECONDS)
         return error.exit_status
+
+
+def _tell_job(status: int) -> None:
+    """Write the exit status of a refusal where slurm/job.sh reads it: torchrun turns every status into 1."""
+    path = os.environ.get("FTSYS_EXIT_FILE")
+    if path and status in (BAD_INPUT, NOT_OURS):
+        try:
+            Path(path).write_text(f"{status}\n", encoding="utf-8")
+        except OSError as error:
+            say(f"{path}: cannot be written ({error.strerror}), so the job ends with 1 instead of {status}")
 
 
 def _dispatch(arguments: Sequence[str], own_process: bool) -> int:

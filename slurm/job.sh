@@ -13,6 +13,9 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# The name of this job for SLURM's commands. To them the number of an array, which one of its tasks has, means all tasks.
+job=$SLURM_JOB_ID
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
 restarts=${SLURM_RESTART_COUNT:-0}
 most=${FTSYS_MAX_RESTARTS:-10}
 read -ra inside <<< "${FTSYS_INSIDE:-}"
@@ -44,13 +47,14 @@ address_of() { # the address by which SLURM itself reaches the node, so no name 
 if [ -z "${FTSYS_INSIDE:-}${FTSYS_SRUN:-}" ] && ! command -v "$python" > /dev/null; then
   refuse "there is no virtual environment: '$python' is missing. Make one with \`make install\`, or set FTSYS_VENV."
 fi
+[[ $most =~ ^[0-9]+$ ]] || refuse "FTSYS_MAX_RESTARTS='$most' is not a number of restarts."
 if [ "$restarts" -gt "$most" ]; then
-  refuse "restart limit reached: job $SLURM_JOB_ID was restarted $restarts times, FTSYS_MAX_RESTARTS is $most."
+  refuse "restart limit reached: job $job was restarted $restarts times, FTSYS_MAX_RESTARTS is $most."
 fi
 
 # Each restart has a port of its own: ranks of an earlier one that were cut off and still run never reach the new ones.
 answer=$(ask job "$SLURM_JOB_ID-$restarts" "$@") || exit 2
-{ read -r FTSYS_DEVICE && read -r FTSYS_RUN_DIR && read -r MASTER_PORT && read -r before; } <<< "$answer"
+{ read -r FTSYS_DEVICE && read -r FTSYS_RUN_DIR && read -r MASTER_PORT && read -r FTSYS_BEFORE; } <<< "$answer"
 # One rank for each GPU that SLURM gave the node; one CPU rank if it gave none.
 FTSYS_GPUS=${SLURM_GPUS_ON_NODE:-0}
 if [ "$FTSYS_DEVICE" = cuda ] && [ "$FTSYS_GPUS" = 0 ]; then
@@ -62,12 +66,15 @@ fi
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 MASTER_ADDR=$(address_of "${nodes[0]}")
 FTSYS_PEER=$(address_of "${nodes[1]:-${nodes[0]}}")
-export FTSYS_DEVICE FTSYS_GPUS FTSYS_RUN_DIR FTSYS_PEER MASTER_ADDR MASTER_PORT
+# A rank that refuses its input writes its exit status there, because torchrun turns every status into 1.
+FTSYS_EXIT_FILE=$FTSYS_RUN_DIR/logs/slurm-$job.exit
+export FTSYS_DEVICE FTSYS_GPUS FTSYS_RUN_DIR FTSYS_BEFORE FTSYS_EXIT_FILE FTSYS_PEER MASTER_ADDR MASTER_PORT
+export FTSYS_JOB=$job
 
 # Owner of the run folder: two jobs at once would take it from each other.
 owner=$FTSYS_RUN_DIR/logs/slurm-job
 former=$(cat "$owner" 2> /dev/null || true)
-if [[ $former =~ ^[0-9]+$ ]] && [ "$former" != "$SLURM_JOB_ID" ]; then
+if [[ $former =~ ^[0-9]+(_[0-9]+)?$ ]] && [ "$former" != "$job" ]; then
   state=$(squeue --noheader --jobs "$former" --format %T 2> /dev/null || true)
   case $state in
     RUNNING | SUSPENDED | COMPLETING | CONFIGURING)
@@ -76,19 +83,20 @@ if [[ $former =~ ^[0-9]+$ ]] && [ "$former" != "$SLURM_JOB_ID" ]; then
   esac
 fi
 mkdir -p "$FTSYS_RUN_DIR/logs"
-echo "$SLURM_JOB_ID" > "$owner.$SLURM_JOB_ID"
-mv "$owner.$SLURM_JOB_ID" "$owner"
-log=$FTSYS_RUN_DIR/logs/slurm-$SLURM_JOB_ID.log # the path that `ftlaunch logs` reads
-[ -e "$log" ] || ln -s "$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *StdOut=//p')" "$log"
+rm -f "$FTSYS_EXIT_FILE"
+echo "$job" > "$owner.$job"
+mv "$owner.$job" "$owner"
+log=$FTSYS_RUN_DIR/logs/slurm-$job.log # the path that `ftlaunch logs` reads
+[ -e "$log" ] || ln -sfn "$(scontrol show job "$job" | sed -n 's/^ *StdOut=//p')" "$log"
 
 "${step[@]}" "${srun_options[@]}" "${inside[@]}" bash "$here/node.sh" check || exit 2
 
 signalled=""
 ranks=$((FTSYS_GPUS > 0 ? FTSYS_GPUS : 1))
-echo "job $SLURM_JOB_ID, restart $restarts: ${#nodes[@]} node(s) x $ranks $FTSYS_DEVICE rank(s), $FTSYS_RUN_DIR"
+echo "job $job, restart $restarts: ${#nodes[@]} node(s) x $ranks $FTSYS_DEVICE rank(s), $FTSYS_RUN_DIR"
 "${step[@]}" --kill-on-bad-exit=1 "${srun_options[@]}" "${inside[@]}" bash "$here/node.sh" run "$@" &
 running=$!
-trap 'signalled=yes; kill -USR1 $running' USR1
+trap 'signalled=yes; kill -USR1 $running 2> /dev/null || true' USR1 # they may have ended
 trap 'signalled=yes' TERM # SLURM itself has sent the signal to the ranks
 status=0
 wait $running || status=$?
@@ -98,29 +106,42 @@ while kill -0 $running 2> /dev/null; do # a trap ends `wait`, but not srun
 done
 
 is_current() { # does SLURM still run this restart of the job? An earlier one that was cut off must not requeue it
-  local job
-  job=$(scontrol --oneliner show job "$SLURM_JOB_ID") || return 1
-  [[ $job == *" JobState=RUNNING "* && $job == *" Restarts=$restarts "* ]]
+  local shown
+  for _ in 1 2 3; do # slurmctld may be busy
+    if shown=$(scontrol --oneliner show job "$job"); then
+      [[ $shown == *" JobState=RUNNING "* && $shown == *" Restarts=$restarts "* ]]
+      return
+    fi
+    sleep 10
+  done
+  echo "error: SLURM does not answer, so job $job does not go back into the queue. Submit again to go on." >&2
+  return 1
+}
+
+note_failure() { # in status.json, where the ranks could not
+  ask failed "$FTSYS_BEFORE" "$status" > /dev/null || echo "$FTSYS_RUN_DIR/status.json could not be corrected" >&2
 }
 
 requeue() { # requeue WHY
   if [ "$restarts" -ge "$most" ]; then
+    note_failure
     echo "error: restart limit reached (FTSYS_MAX_RESTARTS=$most): $1. Submit again to go on." >&2
     exit "$status"
   fi
-  echo "$1: job $SLURM_JOB_ID goes back into the queue"
-  scontrol requeue "$SLURM_JOB_ID"
+  echo "$1: job $job goes back into the queue"
+  scontrol requeue "$job" || echo "error: it could not be requeued. Submit again to go on." >&2
   exit "$status"
 }
 
-status=$(ask outcome "$before" "$status" "$signalled")
+status=$(ask outcome "$FTSYS_BEFORE" "$status" "$signalled")
+rm -f "$FTSYS_EXIT_FILE"
 case $status in
   0 | 2 | 77) ;;
   75) ! is_current || requeue "stopped early with a checkpoint" ;;
   *) # a rank or its node failed
     if is_current; then
-      timeout 60 "${step[@]}" true || requeue "a node does not answer"
-      ask failed "$before" "$status" > /dev/null || echo "status.json could not be corrected" >&2
+      timeout 60 "${step[@]}" bash "$here/node.sh" clean || requeue "a node does not answer"
+      note_failure
     fi
     ;;
 esac

@@ -2,11 +2,13 @@
 # Runs on each node of a job; job.sh starts it through srun.
 #   node.sh check                 checks that this node can take part; ends with a message and status 2 if it cannot
 #   node.sh run RUN.toml ...      starts one torchrun with this node's ranks
+#   node.sh clean                 removes what a killed `node.sh run` left on this node
 set -euo pipefail
 
 node=$SLURMD_NODENAME
 ranks=$FTSYS_GPUS
 [ "$ranks" -gt 0 ] || ranks=1
+scratch=${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/ftsys-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}-$node
 
 refuse() {
   echo "error: $*" >&2
@@ -18,7 +20,7 @@ check() {
   [ "${SLURM_GPUS_ON_NODE:-0}" = "$FTSYS_GPUS" ] ||
     refuse "unequal nodes: $node has ${SLURM_GPUS_ON_NODE:-0} GPU(s), the first node $FTSYS_GPUS. Ask for --gpus-per-node."
   for _ in 1 2 3 4 5; do # network file systems may show a new file late
-    [ "$(cat "$FTSYS_RUN_DIR/logs/slurm-job" 2> /dev/null || true)" != "$SLURM_JOB_ID" ] || return 0
+    [ "$(cat "$FTSYS_RUN_DIR/logs/slurm-job" 2> /dev/null || true)" != "$FTSYS_JOB" ] || return 0
     sleep 1
   done
   refuse "'$FTSYS_RUN_DIR' is not shared: $node does not see what the first node wrote there."
@@ -36,12 +38,16 @@ stage() {
   fi
   store=$("$FTSYS_PYTHON" -m ftsys prepare "$@" | tail -n 1) && [ -d "$store" ] || return 0
   copy=$scratch/stores/$(basename "$store")
-  if mkdir -p "$scratch/stores" && cp -r "$store" "$copy.tmp" && diff -r "$store" "$copy.tmp" && mv "$copy.tmp" "$copy"; then
+  if mkdir -p "$scratch/stores" && cp -r "$store" "$copy.tmp" && diff -rq "$store" "$copy.tmp" >&2 && mv "$copy.tmp" "$copy"; then
     echo "$scratch/stores"
   else
     rm -rf "$scratch/stores"
     echo "$node: the store could not be copied to $root: it is read from the shared disk" >&2
   fi
+}
+
+clean() {
+  [ ! -O "$scratch" ] || rm -rf "$scratch"
 }
 
 # Signals the ranks, not torchrun: it dies of USR1, and a second signal ends its wait for ranks that save.
@@ -57,7 +63,6 @@ stop() {
 run() {
   signalled="" torchrun=""
   trap stop USR1 TERM
-  scratch=${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/ftsys-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}-$node
   # The name can be guessed and holds code, the compiled ops: a folder that is there already is somebody else's.
   mkdir -m 700 "$scratch" || refuse "'$scratch' cannot be made, or somebody else made it: remove it on $node."
   trap 'rm -rf "$scratch"' EXIT
@@ -73,6 +78,7 @@ run() {
   fi
   stores=$(stage "$@")
   if [ -n "$signalled" ]; then exit 0; fi
+  if [ -s "$FTSYS_EXIT_FILE" ]; then exit 2; fi # the data was refused, with a message
 
   "$FTSYS_PYTHON" -m torch.distributed.run \
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$ranks" --node-rank="$SLURM_NODEID" \
@@ -88,14 +94,8 @@ run() {
     wait $torchrun || status=$?
   done
   if [ -n "$signalled" ]; then exit 0; fi # status.json has the result; a failure here would kill ranks that save
-  if [ $status != 0 ]; then
-    for _ in {1..15}; do # until rank 0 has written the reason
-      grep -q '"state": "running"' "$FTSYS_RUN_DIR/status.json" 2> /dev/null || break
-      sleep 1
-    done
-    # A torchrun that fails after the run is done must not end the other nodes.
-    if grep -q '"state": "done"' "$FTSYS_RUN_DIR/status.json" 2> /dev/null; then exit 0; fi
-  fi
+  # A torchrun that fails after the run is done must not end the other nodes.
+  if [ $status != 0 ] && [ "$("$FTSYS_PYTHON" -m launcher.slurm.in_job written "$FTSYS_BEFORE")" = 0 ]; then exit 0; fi
   exit $status
 }
 

@@ -5,13 +5,14 @@ The scripts set FTSYS_RUN_DIR once the run folder is known. Answers need no torc
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ftsys.config import load_run
 from ftsys.console.printer import complain, show
 from ftsys.cpus.usable import usable_cores
-from ftsys.errors import BAD_INPUT, DONE, FAILED, STOPPED_EARLY, FtsysError, LaunchError
+from ftsys.errors import BAD_INPUT, DONE, FAILED, NOT_OURS, STOPPED_EARLY, FtsysError, LaunchError
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.layout import LOGS
 from ftsys.run_folder.status import exit_of_this_start, read_status_after_crash
@@ -20,6 +21,9 @@ from launcher.host.cpu_affinity import assign_cores
 from launcher.host.network_interface import interface_towards
 from launcher.host.ports import ephemeral_ports, free_port
 from launcher.planner.world import torch_is_for_cpus
+
+RANK_0_WRITES_SECONDS = 15
+"""Longer than rank 0 needs to write why a run failed, once torchrun has ended on another node."""
 
 
 def job(start: str, run_file: str, *overrides: str) -> str:
@@ -47,6 +51,20 @@ def node(ranks: str, peer: str) -> str:
     return f"{threads} {interface_towards(peer) or ''}".strip()
 
 
+def written(before: str) -> str:
+    """Return the exit status in status.json, if an attempt after attempt `before` wrote one; else nothing.
+
+    It waits for an attempt that was begun: rank 0 may still be writing the reason.
+    """
+    folder, waited = _run_folder(), 0.0
+    while (status := exit_of_this_start(folder, int(before))) is None and waited < RANK_0_WRITES_SECONDS:
+        if highest_attempt(folder) <= int(before):
+            break
+        time.sleep(1)
+        waited += 1
+    return "" if status is None else str(status)
+
+
 def outcome(before: str, ended: str, asked: str = "") -> str:
     """Return the exit status that stands for a start of the ranks.
 
@@ -54,13 +72,21 @@ def outcome(before: str, ended: str, asked: str = "") -> str:
     SLURM asked the job to stop.
     """
     folder = _run_folder()
-    written = exit_of_this_start(folder, int(before))
-    if written is None:  # the ranks were stopped before training began, or killed, or a finished run had nothing to do
-        is_over = read_status_after_crash(folder).get("state") == "done"
-        return str(STOPPED_EARLY if asked or (int(ended) == DONE and not is_over) else ended)
-    if written == STOPPED_EARLY and int(ended) != DONE and not asked:
-        return str(FAILED)  # ranks that torchrun stopped because another one was killed
-    return str(written)
+    told, status = exit_of_this_start(folder, int(before)), read_status_after_crash(folder)
+    if told is None:  # the ranks refused the run, or were stopped before training, or were killed
+        is_over = status.get("state") == "done"  # a finished run has nothing to do
+        early = asked or (int(ended) == DONE and not is_over)
+        return _refusal() or str(STOPPED_EARLY if early else ended)
+    if told == STOPPED_EARLY and int(ended) != DONE and not asked and not status.get("step"):
+        return str(FAILED)  # in start-up, torchrun stops the ranks when one is killed; later, all agree to stop
+    return str(told)
+
+
+def _refusal() -> str:
+    """Return the exit status that a rank wrote when it refused its input; nothing if none did."""
+    path = Path(os.environ.get("FTSYS_EXIT_FILE", ""))
+    text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return text if text in (str(BAD_INPUT), str(NOT_OURS)) else ""
 
 
 def failed(before: str, status: str) -> str:
@@ -75,7 +101,13 @@ def _run_folder() -> Path:
     return Path(os.environ["FTSYS_RUN_DIR"])
 
 
-QUESTIONS: Mapping[str, Callable[..., str]] = {"job": job, "node": node, "outcome": outcome, "failed": failed}
+QUESTIONS: Mapping[str, Callable[..., str]] = {
+    "job": job,
+    "node": node,
+    "written": written,
+    "outcome": outcome,
+    "failed": failed,
+}
 
 
 def main(arguments: list[str]) -> int:

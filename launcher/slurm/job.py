@@ -1,5 +1,6 @@
 """Finds, describes, submits and cancels the SLURM job of a run folder."""
 
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def job_number(folder: Path) -> str | None:
     if not path.exists():
         return None
     number = path.read_text(encoding="utf-8", errors="replace").strip()
-    if not number.isdecimal():
+    if not re.fullmatch(r"\d+(_\d+)?", number, re.ASCII):  # with the task of an array
         raise LaunchError(f"{str(path)!r} holds {number!r}, which is not a job number: remove the file.")
     return number
 

@@ -138,3 +138,23 @@ def test_an_array_of_two_tasks_and_two_seeds(
     assert table.returncode == 0, table.stderr
     assert table.stdout.count("parity") >= 2
     assert table.stdout.count("oddness") >= 2
+
+
+def test_a_task_of_an_array_goes_back_alone(
+    cluster: Cluster, repository: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    """To SLURM the number of the array, which one of its tasks has as its own, means all of its tasks."""
+    write_run(tmp_path, tiny_model)
+    asked = {"FTSYS_TASKS": "run.toml", "FTSYS_SEEDS": "1 2"}
+    number = cluster.submit("--array=0-1", str(repository / "slurm/glue.sh"), cwd=tmp_path, environ=asked)
+    names = [f"{number}_{task}" for task in (0, 1)]
+    folders = [tmp_path / f"runs/glue-{number}/run-seed-{seed}" for seed in (1, 2)]
+    cluster.wait_until(number, lambda job: min(map(last_step, folders)) >= 5)
+    first = 0 if cluster.job(names[0])["JobId"] == number else 1
+    assert cluster.job(names[first])["JobId"] == number
+    cluster.call("scancel", "--batch", "--signal=USR1", names[first])
+    ended = [cluster.end_of(name) for name in names]
+    assert [job["JobState"] for job in ended] == ["COMPLETED"] * 2, [cluster.log(name) for name in names]
+    assert [ended[first]["Restarts"], ended[1 - first]["Restarts"]] == ["1", "0"]
+    assert [(folder / "logs/slurm-job").read_text().strip() for folder in folders] == names
+    assert all((folder / f"logs/slurm-{name}.log").exists() for folder, name in zip(folders, names, strict=True))

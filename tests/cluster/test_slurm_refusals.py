@@ -74,6 +74,25 @@ def test_a_run_file_with_a_mistake(cluster: Cluster, mrpc: str, folder: Path) ->
     assert "did you mean train.seed" in line
 
 
+def test_what_only_the_ranks_find(cluster: Cluster, mrpc: str, folder: Path) -> None:
+    """Data that cannot be used, and the folder of another run: torchrun would make both of them a plain 1."""
+    rows = (folder / "rows.csv").read_text()
+    (folder / "rows.csv").write_text(rows + "a number,none\n")
+    errors = refused(cluster, cluster.submit("--nodes=2", mrpc, "run.toml", cwd=folder))
+    assert all("rows.csv, line 66: " in line for line in errors)
+    (folder / "rows.csv").write_text(rows)
+    words = [mrpc, "run.toml", "--train.max_steps", "4", "--train.eval_every", "4"]
+    assert cluster.end_of(cluster.submit(*words, cwd=folder))["JobState"] == "COMPLETED"
+    number = cluster.submit("--nodes=2", *words, "--train.seed", "7", cwd=folder)
+    job = cluster.end_of(number)
+    assert (job["JobState"], job["ExitCode"]) == ("FAILED", "77:0"), cluster.log(number)
+
+
+def test_a_number_of_restarts_that_is_none(cluster: Cluster, mrpc: str, folder: Path) -> None:
+    number = cluster.submit(mrpc, "run.toml", cwd=folder, environ={"FTSYS_MAX_RESTARTS": "ten"})
+    assert refused(cluster, number) == ["error: FTSYS_MAX_RESTARTS='ten' is not a number of restarts."]
+
+
 def test_the_restart_limit(cluster: Cluster, mrpc: str, folder: Path) -> None:
     number = cluster.submit("--nodes=2", mrpc, "run.toml", cwd=folder, environ={"FTSYS_MAX_RESTARTS": "0"})
     cluster.wait_until(number, lambda job: last_step(folder / "run") >= 5)

@@ -133,3 +133,12 @@ def test_an_argument_that_is_not_utf_8(tmp_path: Path, program: str, words: list
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: argument 'caf\\udce9.*' has bytes that are not UTF-8: rename .*\n", done.stderr)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_refusal_is_told_to_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+    """slurm/job.sh reads it: torchrun turns every exit status into 1."""
+    path = tmp_path / ("exit" if told else "no/exit")
+    monkeypatch.setenv("FTSYS_EXIT_FILE", str(path))
+    assert main(["train", run_file(tmp_path, "[train]\nepoch = 3\n")]) == 2
+    assert (path.read_text() == "2\n") if told else not path.exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.slurm import in_job
 from launcher.slurm.in_job import main
 
 RUN = 'output_dir = "runs/x"\n[task]\nname = "paraphrase"\n[data]\nsource = "synthetic"\n'
@@ -37,11 +38,12 @@ def test_each_restart_has_a_port_of_its_own(folder: Path, capsys: pytest.Capture
     assert len(ports) == 5
 
 
-def write_status(folder: Path, attempt: int, exit_status: int | None, state: str = "running") -> None:
+def write_status(folder: Path, attempt: int, exit_status: int | None, state: str = "running", step: int = 0) -> None:
     run = folder / "runs/x"
     (run / "attempts").mkdir(parents=True, exist_ok=True)
     (run / f"attempts/{attempt:06}.json").write_text("{}")
-    (run / "status.json").write_text(json.dumps({"attempt": attempt, "exit": exit_status, "state": state}))
+    status = {"attempt": attempt, "exit": exit_status, "state": state, "step": step}
+    (run / "status.json").write_text(json.dumps(status))
 
 
 def test_only_a_status_of_this_attempt_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,9 +78,49 @@ def test_the_status_of_a_start(
     assert ask(capsys, "outcome", "0", str(ended), asked) == [str(expected)]
 
 
+def test_ranks_that_stopped_after_a_step_had_agreed_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as after a signal that did not come from SLURM: their checkpoint is complete."""
+    write_status(folder, 1, 75, "stopped", step=40)
+    assert ask(capsys, "outcome", "0", "1", "") == ["75"]
+
+
 def test_a_finished_run_has_nothing_to_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_status(folder, 1, 0, "done")
     assert ask(capsys, "outcome", "1", "0") == ["0"]
+
+
+@pytest.mark.parametrize(("content", "expected"), [("77\n", "77"), ("2\n", "2"), ("0\n", "1"), ("", "1"), (None, "1")])
+def test_a_refusal_in_the_folder_of_a_finished_run(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    expected: str,
+) -> None:
+    write_status(folder, 1, 0, "done")
+    told = folder / "runs/x/exit"
+    monkeypatch.setenv("FTSYS_EXIT_FILE", str(told))
+    if content is not None:
+        told.write_text(content)
+    assert ask(capsys, "outcome", "1", "1") == [expected]
+
+
+def test_the_end_of_an_earlier_start_is_not_waited_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_status(folder, 1, 0, "done")
+    assert ask(capsys, "written", "0") == ["0"]
+    assert ask(capsys, "written", "1") == [""]
+
+
+def test_a_reason_that_comes_late(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_status(folder, 1, None)
+    waits: list[float] = []
+    monkeypatch.setattr(in_job.time, "sleep", waits.append)
+    assert ask(capsys, "written", "0") == [""]
+    assert waits == [1] * in_job.RANK_0_WRITES_SECONDS
+    monkeypatch.setattr(in_job.time, "sleep", lambda _: write_status(folder, 1, 76))
+    assert ask(capsys, "written", "0") == ["76"]
 
 
 @pytest.mark.parametrize(("written", "kept"), [(None, False), (75, False), (1, True)])
@@ -104,7 +146,7 @@ def test_a_node_has_threads_and_no_interface_where_all_is_one_machine(
     [
         (["job", "17-0", "none.toml"], "error: run file 'none.toml' does not exist"),
         (["job", "17-0", "run.toml", "--train.sed", "7"], "error: train.sed"),
-        (["jab"], "error: 'jab' is not a question: ask one of job, node, outcome, failed."),
+        (["jab"], "error: 'jab' is not a question: ask one of job, node, written, outcome, failed."),
         ([], "error: '' is not a question"),
     ],
 )

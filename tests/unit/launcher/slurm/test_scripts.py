@@ -104,3 +104,6 @@ def test_a_scratch_folder_that_somebody_else_made_is_refused(repository: Path, t
     assert done.returncode == 2
     assert f"error: '{planted}' cannot be made, or somebody else made it: remove it on node1." in done.stderr
     assert list(planted.iterdir()) == [planted / "extensions"], "it is not ours to remove"
+    command[-2:] = ["clean"]
+    subprocess.run(command, env=environment, check=True)
+    assert not planted.exists(), "here it is ours: the user's own"
