@@ -21,7 +21,7 @@ mark tells them apart. Each also has `node` (its number) and `host`:
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 Message = dict[str, Any]
 
@@ -83,12 +83,20 @@ class ReportReader:
                 self._rest = mark + after
                 return
             self._rest = rest
-            yield json.loads(line)
+            yield _report(mark + line + end)
 
     def end(self) -> bytes:
         """Return what is left when the stream ends."""
         rest, self._rest = self._rest, b""
         return rest
+
+
+def _report(line: bytes) -> bytes | Message:
+    """Return the report of a line; the line itself where other output is mixed into it, as srun may do."""
+    try:
+        return cast(Message, json.loads(line.removeprefix(MARK)))
+    except ValueError:
+        return line
 
 
 def _begun_mark(text: bytes) -> int:

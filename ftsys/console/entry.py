@@ -34,7 +34,8 @@ def run_program(main: Callable[[], int]) -> int:
     """Run a program's `main` and return the exit status; INTERRUPTED after Ctrl-C, with one line and no traceback.
 
     Commands that have files to complete handle the signal themselves while they run, as `ftsys train` does. Arguments
-    that are not text are refused: file names go into messages and into files, which are UTF-8.
+    that are not text are refused: file names go into messages and into files, which are UTF-8. A file or folder that
+    the user may not read or write is wrong input at any place.
     """
     guard_streams()
     wrong = first_undecoded(sys.argv[1:])
@@ -47,6 +48,12 @@ def run_program(main: Callable[[], int]) -> int:
         signal.signal(signal.SIGINT, interrupt)
     try:
         return main()
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        if may_complain():
+            complain(f"{error.filename!r}: permission denied. Ask its owner, or name a file or folder of your own.")
+        return BAD_INPUT
     except BaseException:
         # Libraries turn KeyboardInterrupt into errors of their own, for instance while they are imported.
         if interrupt.at is None:

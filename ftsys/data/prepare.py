@@ -6,8 +6,8 @@ A lease decides which process makes the store. The others see a complete store o
 """
 
 import logging
-import os
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,9 +130,8 @@ def _remove(folders: Iterable[Path]) -> None:
 def _make_root(root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=root):
+            pass
     except OSError as error:
         if is_full(error):
             raise storage_error(root, error, ADVICE) from error

@@ -22,11 +22,11 @@ def find_run_folders(path: Path, deepest: int = DEEPEST) -> list[Path]:
     They are sorted by name, with seed-2 before seed-10. Folders within a run folder and hidden folders are not
     searched, nor are folders that cannot be read.
     """
-    if is_run_folder(path):
-        return [path]
-    if deepest == 0 or not path.is_dir():
-        return []
     try:
+        if is_run_folder(path):
+            return [path]
+        if deepest == 0 or not path.is_dir():
+            return []
         below = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
     except OSError:
         return []

@@ -69,9 +69,9 @@ def read_results(output_dir: Path | str) -> dict[str, Any] | None:
         results = json_object(path.read_bytes())
         typed(_Needed, results)
         return results
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DamagedError(
             f"{str(path)!r} is damaged ({error}). Remove it to go on from the last checkpoint, "
             "or start from the beginning with --overwrite."

@@ -80,9 +80,9 @@ def read_status(output_dir: Path | str) -> Status | None:
     path = Path(output_dir) / STATUS
     try:
         return typed(Status, json_object(path.read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DamagedError(
             f"{str(path)!r} is damaged ({error}). Start the run again, which writes a new one."
         ) from error

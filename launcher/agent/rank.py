@@ -50,16 +50,16 @@ class OutputStream:
             return False
         if self.is_terminal:
             copy_size(self.target, self.source)
-        write_all(log, self.text.feed(piece) if self.is_terminal else piece)
         with suppress(OSError):  # the reader is gone; the log still gets everything
             write_all(self.target, piece)
+        write_log(log, self.text.feed(piece) if self.is_terminal else piece)
         return True
 
     def finish(self, log: int) -> None:
         """Copy the last output."""
         while select.select([self.source], [], [], 0)[0] and self.copy(log):
             pass
-        write_all(log, self.text.end())
+        write_log(log, self.text.end())
 
 
 def main(arguments: list[str]) -> int:
@@ -84,6 +84,21 @@ def main(arguments: list[str]) -> int:
     return status if status >= 0 else 128 - status
 
 
+def write_log(log: int, data: bytes) -> None:
+    """Write to a log. On a full disk it has a gap; the rank goes on, and reports the disk where a run needs it."""
+    with suppress(OSError):
+        write_all(log, data)
+
+
+def open_log(path: Path) -> int:
+    """Open a log to append to it; returns /dev/null, and says so, if that cannot be done."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        print(f"{path}: cannot be written ({error.strerror}), so there is no log", file=sys.stderr)
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
 def send(agent: socket.socket, **fields: Any) -> None:
     """Send a message to the agent; nothing happens if it is gone."""
     with suppress(OSError):
@@ -95,8 +110,8 @@ class RankProcess:
 
     def __init__(self, arguments: list[str], log: Path, title: str, terminals: list[int]) -> None:
         self._arguments, self._terminals = arguments, terminals
-        self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        write_all(self._log, f"{title}\n".encode())
+        self._log = open_log(log)
+        write_log(self._log, f"{title}\n".encode())
         self._streams: list[OutputStream] = []
         self._received: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None

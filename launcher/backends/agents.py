@@ -86,16 +86,18 @@ class AgentConnection:
 
     def _read(self, stream: IO[bytes]) -> None:
         reports = ReportReader()
-        with stream:
-            while piece := os.read(stream.fileno(), 1 << 16):
-                for part in reports.feed(piece):
-                    if isinstance(part, bytes):
-                        self._copy_errors(part)
-                    else:
-                        self.events.put(Event(self, part))
-        self._copy_errors(reports.end())
-        self.process.wait()
-        self.events.put(Event(self, None))
+        try:
+            with stream:
+                while piece := os.read(stream.fileno(), 1 << 16):
+                    for part in reports.feed(piece):
+                        if isinstance(part, bytes):
+                            self._copy_errors(part)
+                        else:
+                            self.events.put(Event(self, part))
+            self._copy_errors(reports.end())
+            self.process.wait()
+        finally:  # the controller waits for this event
+            self.events.put(Event(self, None))
 
     def _copy_errors(self, text: bytes) -> None:
         self.errors = (self.errors + text)[-MAX_ERROR_BYTES:]

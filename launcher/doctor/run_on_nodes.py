@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from launcher.command_lines import missing_program
 
+LAST_OUTPUT_SECONDS = 2.0
+
 
 @dataclass(frozen=True)
 class CommandResult:
@@ -28,6 +30,14 @@ def run_together(commands: Sequence[Sequence[str]], text: str, seconds: float) -
         return list(pool.map(lambda command: _run(command, text, deadline), commands))
 
 
+def _last_output(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Return the output of a killed process; nothing if a process of its own, such as ssh's master, holds the pipes."""
+    try:
+        return process.communicate(timeout=LAST_OUTPUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "", ""
+
+
 def _run(command: Sequence[str], text: str, deadline: float) -> CommandResult:
     try:
         process = subprocess.Popen(
@@ -44,6 +54,5 @@ def _run(command: Sequence[str], text: str, deadline: float) -> CommandResult:
         output, errors = process.communicate(text, timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         process.kill()
-        output, errors = process.communicate()
-        return CommandResult(output, errors, None)
+        return CommandResult(*_last_output(process), None)
     return CommandResult(output, errors, process.returncode)

@@ -97,7 +97,13 @@ def submit(text: str, folder: Path) -> str:
     except OSError as error:
         raise LaunchError(f"{str(logs)!r} cannot be written ({error.strerror}): name another output_dir.") from error
     number = run_slurm("sbatch", "--parsable", str(logs / "job.sbatch")).strip().partition(";")[0]
-    (folder / JOB_FILE).write_text(f"{number}\n", encoding="utf-8")
+    try:
+        (folder / JOB_FILE).write_text(f"{number}\n", encoding="utf-8")
+    except OSError as error:
+        raise LaunchError(
+            f"job {number} is submitted, but {str(folder / JOB_FILE)!r} cannot be written ({error.strerror}): "
+            f"`ftlaunch status` does not know it. `scancel {number}` ends it."
+        ) from error
     return number
 
 

@@ -1,5 +1,6 @@
 """Tests the command line: wrong input exits with 2 and one message, on any rank, without a traceback."""
 
+import errno
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 
 from ftsys import cli
 from ftsys.cli import main
+from ftsys.console.entry import run_program
+from ftsys.run_folder.discover import find_run_folders
 
 
 def run_file(folder: Path, text: str) -> str:
@@ -142,3 +145,26 @@ def test_a_refusal_is_told_to_the_job(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("FTSYS_EXIT_FILE", str(path))
     assert main(["train", run_file(tmp_path, "[train]\nepoch = 3\n")]) == 2
     assert (path.read_text() == "2\n") if told else not path.exists()
+
+
+def test_what_may_not_be_read_is_wrong_input(capfd: pytest.CaptureFixture[str]) -> None:
+    def private() -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "/home/other/run/status.json")
+
+    assert run_program(private) == 2
+    assert capfd.readouterr().err.startswith("error: '/home/other/run/status.json': permission denied. Ask its owner")
+
+
+def test_a_private_folder_among_the_runs_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mine", "private"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "status.json").touch()
+    is_file = Path.is_file
+
+    def denied(path: Path) -> bool:
+        if path.parent.name == "private":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", denied)
+    assert find_run_folders(tmp_path) == [tmp_path / "mine"]

@@ -11,6 +11,7 @@ import numpy as np
 from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts
 from ftsys.data.store.partial import SUFFIX, read_saved, remove_notes
 from ftsys.data.store.split_writer import ADVICE, SplitWriter, narrowest_token_type, rows_per_batch
+from ftsys.errors import DataError
 from ftsys.files import storage_errors, sync_folder
 
 
@@ -88,7 +89,13 @@ class StoreWriter:
             try:
                 self._temporary.rename(self.final)
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
+                self._check_final()
             sync_folder(self.final.parent)
         return self.final
+
+    def _check_final(self) -> None:
+        """Raise DataError if what has the store's name is no store: whoever waits for one would wait for ever."""
+        if not (self.final / INDEX_NAME).exists():
+            raise DataError(f"{self.final}: it is no complete store, {INDEX_NAME} is missing. Remove it.")

@@ -207,3 +207,15 @@ def test_waiters_say_for_whom(tmp_path: Path, folder: Path, caplog: pytest.LogCa
     with caplog.at_level(logging.INFO, "ftsys"):
         make_or_wait(request, lambda *_: None, LeaseTimes(stale=0.3, poll=0.02))
     assert "waiting for elsewhere:7 to prepare" in caplog.text
+
+
+def test_a_folder_with_the_stores_name_that_is_no_store_is_told(tmp_path: Path, folder: Path) -> None:
+    """Left by a clean-up by age, for example; everybody would make the store again and again."""
+    store = make(tmp_path, folder, FakeSource())
+    (store.path / "index.json").unlink()
+    with pytest.raises(DataError, match=r"it is no complete store, index\.json is missing\. Remove it"):
+        make(tmp_path, folder, FakeSource())
+    shutil.rmtree(store.path)
+    store.path.touch()
+    with pytest.raises(DataError, match="it is no complete store"):
+        make(tmp_path, folder, FakeSource())

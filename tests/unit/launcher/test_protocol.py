@@ -50,3 +50,10 @@ def test_a_report_that_never_ends_is_not_lost() -> None:
 
 def test_text_is_passed_on_at_once() -> None:
     assert list(ReportReader().feed(b"train: 1/5")) == [b"train: 1/5"]
+
+
+def test_a_report_with_other_output_in_it_is_text() -> None:
+    """As where srun mixes the output of ranks: the reader must not end, since the controller waits for it."""
+    broken = MARK + b'{"kind": "rank_ex train: 1/5 it", "ra\n'
+    found = ReportReader().feed(broken + encode_report("rank_exit", rank=1))
+    assert list(found) == [broken, {"kind": "rank_exit", "rank": 1}]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ftsys.errors import RunFolderError
+from ftsys.errors import DamagedError, RunFolderError
 from ftsys.run_folder.claim import claim_run_folder
+from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import STATE_OF, exit_of_this_start, read_status, read_status_after_crash, write_status
 from ftsys.run_folder.status_writer import StatusWriter, correct_status
 
@@ -127,3 +128,13 @@ def test_a_start_that_died_before_its_first_status(tmp_path: Path) -> None:
     status = read_status(tmp_path)
     assert status is not None
     assert (status.state, status.phase, status.step) == ("failed", "prepare", 0)
+
+
+def test_what_is_no_folder_has_no_status(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").touch()
+    assert read_status(tmp_path / "run.toml") is None
+    assert read_results(tmp_path / "run.toml") is None
+    for name, read in (("status.json", read_status), ("results.json", read_results)):
+        (tmp_path / name).mkdir()
+        with pytest.raises(DamagedError, match=f"{name}' is damaged"):
+            read(tmp_path)

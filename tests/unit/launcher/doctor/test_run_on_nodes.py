@@ -1,6 +1,8 @@
 """Tests commands on several nodes at once, and the commands with which the doctor starts its probes."""
 
+import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from ftsys.config import build_run
 from ftsys.errors import LaunchError
+from launcher.doctor import run_on_nodes
 from launcher.doctor.facts import CheckRequest
 from launcher.doctor.probes import _commands, _outputs, _question
 from launcher.doctor.requirements import requirements, versions_tested
@@ -84,3 +87,14 @@ def test_requirements_are_the_projects_own(repository: Path, tmp_path: Path) -> 
     assert versions_tested()["transformers"] == "5.23.0"
     assert versions_tested()["huggingface-hub"]
     assert versions_tested(tmp_path) == {}
+
+
+def test_a_program_that_a_killed_one_started_may_hold_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ssh's shared connection does."""
+    monkeypatch.setattr(run_on_nodes, "LAST_OUTPUT_SECONDS", 0.1)
+    note = tmp_path / "pid"
+    (ended,) = run_together([["sh", "-c", f"sleep 600 & echo $! > {note}; wait"]], "", 1)
+    assert ended == CommandResult("", "", None)
+    os.kill(int(note.read_text()), signal.SIGKILL)
