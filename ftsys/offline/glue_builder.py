@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from datasets.exceptions import DatasetGenerationError
 
 from ftsys.data.sources.source import Source
 from ftsys.tasks import GLUE
@@ -65,5 +66,8 @@ def write_glue(source: Source, cache: Path, repository: str, revision: str) -> t
     there = (folder / datasets.config.DATASET_INFO_FILENAME).is_file()
     if not there:
         builder.source = source
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except DatasetGenerationError as error:  # `datasets` wraps whatever the source raises
+            raise error.__cause__ or error from None
     return folder, not there

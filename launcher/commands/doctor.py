@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
 from ftsys.console.printer import show
+from ftsys.errors import LaunchError
 from launcher.backends.machines import Machines
 from launcher.backends.select import Choice, port_seed
 from launcher.command_lines import forwarded_environment
@@ -16,6 +17,9 @@ from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.doctor.facts import CheckRequest
 from launcher.host.ports import ephemeral_ports, ports_of_job
 from launcher.planner.world import visible_gpus
+
+MOST_SECONDS = 3600.0
+"""Longest `--seconds`."""
 
 
 def add_parser(commands: SubParsers) -> None:
@@ -57,6 +61,10 @@ def _request(options: argparse.Namespace, run: RunConfig) -> CheckRequest:
 
     choice = chosen_backend(options, run)
     machines = machines_of(options, run, choice)
+    if not 0 < options.seconds <= MOST_SECONDS:
+        raise LaunchError(
+            f"--seconds {options.seconds:g} is no time limit: give more than 0, and {MOST_SECONDS:g} at most."
+        )
     return CheckRequest(
         run,
         choice.backend,

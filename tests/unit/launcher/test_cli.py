@@ -141,3 +141,9 @@ def test_a_bundle_stands_for_the_files_that_were_collected_in_it(tmp_path: Path)
     run = build_run(tree)
     assert needed_files("run.toml", run) == ["run.toml", str(source)]
     assert needed_files("run.toml", run.model_copy(update={"bundle": "b"})) == ["run.toml", "b"]
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "-1", "0", "1e9"])
+def test_a_time_limit_that_is_none(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", MRPC, "--cpu", "--backend", "local", f"--seconds={seconds}"]) == 2
+    assert f"error: --seconds {float(seconds):g} is no time limit" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from ftsys.cli import main
 from ftsys.config import build_run, load_run, resolve_task
 from ftsys.data.bundle import verify_bundle
 from ftsys.data.sources.source import open_source
+from ftsys.errors import DataError
 from ftsys.model_files.folder import TOKENIZER_FILES, model_files
 from ftsys.offline.command import of_glue_folder
 from ftsys.offline.hf_caches import HfCaches, put_glue_metric, put_model, put_task
@@ -95,6 +96,13 @@ def test_a_second_time_changes_nothing_and_a_changed_source_is_the_newest(glue: 
     train.write_text(whole)
     assert [placed.new for placed in put_task(opened(glue, "mrpc"), caches)] == [False, False]
     assert len(load(caches, "glue", "mrpc")["train"]) == 5, "what was asked for last is what is found"
+
+
+def test_a_row_that_cannot_be_used_is_told_as_for_a_run(glue: Path, tmp_path: Path) -> None:
+    train = glue / "MRPC/train.tsv"
+    train.write_text(train.read_text() + "7\t1\t2\ta\tb\n")
+    with pytest.raises(DataError, match=r"train\.tsv, line 7: "):
+        put_task(opened(glue, "mrpc"), HfCaches.under(tmp_path / "hf"))
 
 
 def test_evaluate_finds_the_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
