@@ -1,6 +1,7 @@
 """Runs `ftsys` and `ftlaunch` as whole processes. Imports next to nothing, so that Ctrl-C is handled from the start."""
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -14,6 +15,8 @@ from ftsys.ranks import may_complain
 
 SECOND_INTERRUPT_SECONDS = 1.0
 """A terminal and a launcher may both send the signal of one Ctrl-C; a later one is a second Ctrl-C."""
+MOST_FILES = 65_536
+"""Open files of a process. The usual limit of 1,024 is too low for rank 0 of 1,000 ranks, or for ssh to 500 hosts."""
 
 
 class _Interrupt:
@@ -38,6 +41,7 @@ def run_program(main: Callable[[], int]) -> int:
     the user may not read or write is wrong input at any place.
     """
     guard_streams()
+    raise_file_limit()
     wrong = first_undecoded(sys.argv[1:])
     if wrong is not None:
         if may_complain():
@@ -62,6 +66,14 @@ def run_program(main: Callable[[], int]) -> int:
         if may_complain():
             complain("interrupted by Ctrl-C. No file is half-written: start the same command again.")
         return INTERRUPTED
+
+
+def raise_file_limit() -> None:
+    """Allow this process MOST_FILES open files, where the system does: each of many hosts or ranks takes one or two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def first_undecoded(words: Iterable[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 import errno
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from ftsys import cli
 from ftsys.cli import main
-from ftsys.console.entry import run_program
+from ftsys.console.entry import MOST_FILES, raise_file_limit, run_program
 from ftsys.run_folder.discover import find_run_folders
 
 
@@ -168,3 +169,15 @@ def test_a_private_folder_among_the_runs_is_left_out(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "is_file", denied)
     assert find_run_folders(tmp_path) == [tmp_path / "mine"]
+
+
+def test_a_process_may_open_files_for_many_ranks() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[0]), before[1]))
+        raise_file_limit()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert soft == (min(MOST_FILES, hard) if hard != resource.RLIM_INFINITY else MOST_FILES)
+        assert hard == before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
