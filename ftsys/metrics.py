@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError, DataError
-from ftsys.tasks import Kind
+from ftsys.tasks import Kind, Task
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -197,6 +197,22 @@ def compute(names: Sequence[str], predictions: "npt.ArrayLike", labels: "npt.Arr
     predictions_S, labels_S = np.asarray(predictions), np.asarray(labels)
     _check_rows(predictions_S, labels_S, several=bool(names) and all("labels" in METRICS[name].kinds for name in names))
     return {name: _one(name, predictions_S, labels_S) for name in names}
+
+
+def metrics_of_logits(task: Task, logits: "npt.ArrayLike", labels: "npt.ArrayLike") -> dict[str, float]:
+    """Compute a task's metrics from logits (S, C) and labels, as `compute` does.
+
+    Of a class too, a metric is NaN if a logit is NaN: the largest of such logits is no answer of the model.
+    """
+    import numpy as np
+
+    predictions = predictions_from_logits(logits, task.regression, task.multi_label)
+    found = compute(task.metrics, predictions, labels)
+    lost = int(np.isnan(np.asarray(logits)).any(axis=1).sum())
+    if not lost or task.regression or task.multi_label:
+        return found
+    _warn_once(f"{', '.join(found)}: undefined (null), because {lost} of {len(predictions)} rows have logits of NaN")
+    return dict.fromkeys(found, float("nan"))
 
 
 def predictions_from_logits(logits: "npt.ArrayLike", regression: bool, multi_label: bool = False) -> "npt.NDArray[Any]":

@@ -16,17 +16,23 @@ RESULT_TRAINER_FIELDS = (
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
+    "eval_delay",
+    "greater_is_better",
     "label_smoothing_factor",
+    "load_best_model_at_end",
     "lr_scheduler_kwargs",
     "lr_scheduler_type",
     "max_grad_norm",
+    "metric_for_best_model",
     "neftune_noise_alpha",
     "optim",
     "optim_args",
+    "optim_target_modules",
     "warmup_steps",
     "weight_decay",
 )
-"""Fields of [trainer] that affect the weights. The others report, log or load, and may change between attempts."""
+"""Fields of [trainer] that affect the weights, or which of them are kept. The others report, log or load, and may
+change between attempts."""
 
 
 def identity_parts(run: RunConfig) -> dict[str, Any]:

@@ -161,6 +161,10 @@ def _metric_mistakes(run: RunTree, name: str) -> Iterator[Mistake]:
         elif METRICS[metric].two_classes and classes > 2:
             text = f"task.metrics names {metric!r}, which is for two classes, but the task has {classes}: "
             yield Mistake(text + 'write "macro_f1" or "accuracy".', ("task.metrics",))
+    for metric in () if any(run.task.metrics) else task.metrics:
+        if METRICS[metric].two_classes and classes > 2 and task.kind == "class":
+            text = f"{metric!r}, a metric of task.name={name!r}, is for two classes, but task.labels has {classes}: "
+            yield Mistake(text + 'write task.metrics = ["macro_f1", "accuracy"].', ("task.labels", "task.metrics"))
 
 
 def _source_mistakes(run: RunTree, row: Task | None) -> Iterator[Mistake]:

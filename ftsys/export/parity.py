@@ -8,7 +8,7 @@ import numpy as np
 from ftsys.errors import ConfigError
 from ftsys.export.rows import SplitRows
 from ftsys.export.targets import Run
-from ftsys.metrics import METRICS, compute, predictions_from_logits
+from ftsys.metrics import METRICS, metrics_of_logits
 from ftsys.tasks import Task
 
 METRIC_LOSS = 0.02
@@ -43,16 +43,13 @@ def compare(task: Task, rows: SplitRows, stock: Run, exported: Run) -> Parity:
     others = [(stock(batch), exported(batch)) for batch in rows.other_shapes()]
     largest = np.max([np.abs(left.astype(np.float64) - right).max() for left, right in [*pairs, *others]])
     before_NC, after_NC = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-    before_N, after_N = (
-        predictions_from_logits(logits, task.regression, task.multi_label) for logits in (before_NC, after_NC)
-    )
     return Parity(
-        rows=len(before_N),
+        rows=len(before_NC),
         largest=float(largest),
         scale=float(np.abs(before_NC).max()),
         changed=None if task.regression else _changed(before_NC, after_NC, task.multi_label),
-        before=compute(task.metrics, before_N, rows.labels),
-        after=compute(task.metrics, after_N, rows.labels),
+        before=metrics_of_logits(task, before_NC, rows.labels),
+        after=metrics_of_logits(task, after_NC, rows.labels),
     )
 
 

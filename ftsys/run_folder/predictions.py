@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ftsys.errors import DamagedError, DataError
 from ftsys.files import atomic_open
 from ftsys.run_folder.layout import SUBMISSION
-from ftsys.tasks import Task
+from ftsys.tasks import GLUE, Task
 from ftsys.untrusted import parse_json
 
 SUBMISSIONS: Mapping[tuple[str, str], str] = {
@@ -211,11 +211,13 @@ def write_submission(
 ) -> Path | None:
     """Write submission/TASK.tsv in the GLUE server's format; returns its path, or None if the server has no such file.
 
+    The server's labels are GLUE's, in GLUE's order; a task with other labels of its own has no file either.
+
     `indexes` must be 0 to N-1 in any order; raises ValueError otherwise, because the server counts a missing row as a
     wrong answer. STS-B's scores are clipped to 0..5. Raises StorageError.
     """
     name = SUBMISSIONS.get((task.name, split))
-    if name is None:
+    if name is None or set(task.labels) != set(GLUE[task.name].labels):
         return None
     rows = _ordered(indexes)
     if not np.array_equal(np.asarray(indexes)[rows], np.arange(len(rows))):
@@ -226,7 +228,7 @@ def write_submission(
     elif task.name in _NAMED_LABELS:
         cells = [task.labels[value] for value in values_N.tolist()]
     else:
-        cells = [str(value) for value in values_N.tolist()]
+        cells = [str(GLUE[task.name].labels.index(task.labels[value])) for value in values_N.tolist()]
     path = Path(output_dir) / SUBMISSION / name
     _write_tsv(path, ["index", "prediction"], [range(len(rows)), cells])
     return path

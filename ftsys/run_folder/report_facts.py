@@ -41,10 +41,12 @@ def read_data_facts(output_dir: Path) -> DataFacts | None:
         return None
     except ValueError as error:
         raise DamagedError(
-            f"{str(path)!r} is damaged ({error}). Start the run again, which writes a new one."
+            f"{str(path)!r} is damaged ({error}). Remove it, and start the run again, which writes a new one."
         ) from error
     if any(count < 0 for counts in facts.lengths.values() for count in counts):
-        raise DamagedError(f"{str(path)!r} is damaged (a negative number of examples). Start the run again.")
+        raise DamagedError(
+            f"{str(path)!r} is damaged (a negative number of examples). Remove it, and start the run again."
+        )
     return facts
 
 

@@ -17,7 +17,7 @@ from ftsys.config import RunConfig
 from ftsys.data.bundle import model_folder_of
 from ftsys.distributed import all_gather_object, decided_by_rank_0
 from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
-from ftsys.metrics import compute, predictions_from_logits
+from ftsys.metrics import metrics_of_logits, predictions_from_logits
 from ftsys.model_files.config import ADAPTED_CONFIG
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
 from ftsys.model_files.remote_code import code_files
@@ -105,9 +105,8 @@ def split_metrics(task: Task, found: Predictions, split: Any) -> dict[str, float
     examples = {"examples": len(split)}
     if not split.labelled:
         return dict(examples)
-    predictions = predictions_from_logits(found.logits, task.regression, task.multi_label)
     loss = float(np.mean(found.losses, dtype=np.float64))
-    return compute(task.metrics, predictions, split.labels) | {"loss": loss} | examples
+    return metrics_of_logits(task, found.logits, split.labels) | {"loss": loss} | examples
 
 
 def write_split_predictions(folder: Path, task: Task, name: str, found: Predictions, split: Any) -> None:

@@ -102,9 +102,12 @@ def _asked(run: RunConfig) -> dict[str, Any]:
     return {**json.loads(json.dumps(asked)), "deepspeed": user_json_of(run), "format": Plan.format}
 
 
-def check_same_run(run: RunConfig) -> None:
-    """Raise ConfigError on every rank where ranks were given different runs. Collective."""
-    runs = all_gather_object(identity_parts(run) | {"output_dir": run.output_dir})
+def check_same_run(run: RunConfig, store: str) -> None:
+    """Raise ConfigError on every rank where ranks were given different runs, or other data. Collective.
+
+    `store` is the store's fingerprint: machines may have files of the same name with other rows.
+    """
+    runs = all_gather_object(identity_parts(run) | {"output_dir": run.output_dir, "store": store})
     for rank, other in enumerate(runs):
         found = [key for key, value in runs[0].items() if other[key] != value]
         if found:

@@ -130,7 +130,7 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     if plan.backend == "deepspeed":
         _prepare_deepspeed(run, plan)
     arguments = training_arguments(run, plan, task)
-    check_same_run(run)
+    check_same_run(run, store.fingerprint)
     check_planned_alike(plan)
     stopping, progress = GracefulStop(watchdog.interruption), ProgressCallback()
     hooks = run_hooks(stopping, progress)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, EvalPre
 from ftsys.config import EngineSection, RunConfig, best_metric
 from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
-from ftsys.metrics import METRICS, compute, predictions_from_logits
+from ftsys.metrics import METRICS, metrics_of_logits
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.model_files.remote_code import loading_code
 from ftsys.model_files.values import dropouts
@@ -237,8 +237,7 @@ def metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
     """Return the function that the Trainer calls with all logits and labels of a split, on rank 0."""
 
     def compute_metrics(found: EvalPrediction) -> dict[str, float]:
-        predictions = predictions_from_logits(found.predictions, task.regression, task.multi_label)
-        return compute(task.metrics, predictions, found.label_ids)
+        return metrics_of_logits(task, found.predictions, found.label_ids)
 
     return compute_metrics
 

@@ -11,7 +11,7 @@ import pytest
 
 from ftsys import metrics
 from ftsys.errors import ConfigError, DataError
-from ftsys.metrics import METRICS, check_metric_names, compute, predictions_from_logits
+from ftsys.metrics import METRICS, check_metric_names, compute, metrics_of_logits, predictions_from_logits
 from ftsys.tasks import GLUE, PARAPHRASE, Task
 
 Array = npt.NDArray[np.float64]
@@ -254,3 +254,13 @@ def test_every_shipped_task_names_fitting_metrics(task: Task) -> None:
 def test_compute_refuses_an_unknown_name() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'spearmanr'\?"):
         compute(["spearman"], [1.0, 2.0], [1.0, 2.0])
+
+
+def test_classes_by_logits_of_nan_are_no_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """The largest of them is the first by position, which may well be the most frequent class."""
+    logits = np.array([[2.0, 1.0], [np.nan, np.nan], [0.0, 1.0]], np.float32)
+    found = metrics_of_logits(GLUE["mrpc"], logits, [0, 0, 1])
+    assert list(found) == ["accuracy", "f1"]
+    assert all(math.isnan(value) for value in found.values())
+    assert "accuracy, f1: undefined (null), because 1 of 3 rows have logits of NaN" in caplog.text
+    assert metrics_of_logits(GLUE["mrpc"], np.nan_to_num(logits), [0, 0, 1])["accuracy"] == 1.0

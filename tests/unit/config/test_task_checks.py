@@ -65,6 +65,7 @@ def test_splits_are_those_of_the_files() -> None:
         ({**CUSTOM, "regression": True}, FILES, "task.labels=['bad', 'good'] and task.regression=True exclude"),
         ({**CUSTOM, "metrics": ["acuracy"]}, FILES, "task.metrics names 'acuracy', which is not a metric for classes"),
         ({**CUSTOM, "labels": ["a", "b", "c"], "metrics": ["f1"]}, FILES, "task.metrics names 'f1', which is for two"),
+        ({"name": "mrpc", "labels": ["a", "b", "c"]}, FILES, "'f1', a metric of task.name='mrpc', is for two classes"),
         ({"name": "mnli", "metrics": ["precision"]}, "hub", "task.metrics names 'precision', which is for two classes"),
         ({**CUSTOM, "metrics": ["pearson"]}, FILES, "task.metrics names 'pearson', which is not a metric for classes"),
         ({"name": "stsb", "metrics": ["f1"]}, "hub", "task.metrics names 'f1', which is not a metric for a regression"),

@@ -49,6 +49,8 @@ def test_the_identity_of_runs_without_these_keys_stays_and_with_them_differs() -
     others = [
         run_of(train={"layer_decay": 0.9}), run_of(train={"dropout": 0.0}), run_of(train={"freeze": "encoder"}),
         run_of(lora={"r": 8}), run_of(lora={"r": 8, "alpha": 8.0}),
+        run_of(trainer={"load_best_model_at_end": True}),
+        run_of(trainer={"load_best_model_at_end": True, "metric_for_best_model": "f1"}),
     ]  # fmt: skip
     found = [plain, *map(identity_parts, others)]
     assert all(one != other for index, one in enumerate(found) for other in found[index + 1 :])

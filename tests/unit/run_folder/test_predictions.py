@@ -1,6 +1,7 @@
 """Tests files of predictions and the submissions to the GLUE server."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,17 @@ def test_submissions_as_the_server_wants_them(
     path = write_submission(tmp_path, GLUE[name], split, [1, 0], predictions[::-1])
     assert path == tmp_path / "submission" / file
     assert path.read_text() == f"index\tprediction\n0\t{cells[0]}\n1\t{cells[1]}\n"
+
+
+def test_a_submission_has_the_servers_labels_whatever_the_order_of_the_tasks_own(tmp_path: Path) -> None:
+    for name, labels, cells in (
+        ("mrpc", ("equivalent", "not_equivalent"), ["1", "0"]),
+        ("rte", ("not_entailment", "entailment"), ["not_entailment", "entailment"]),
+    ):
+        path = write_submission(tmp_path, replace(GLUE[name], labels=labels), "test", [0, 1], [0, 1])
+        assert path is not None
+        assert [line.split("\t")[1] for line in path.read_text().splitlines()[1:]] == cells
+    assert write_submission(tmp_path, replace(GLUE["mrpc"], labels=("no", "yes")), "test", [0], [1]) is None
 
 
 def test_no_submission_where_the_server_has_none(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ftsys.config import RunConfig, build_run
-from ftsys.errors import CheckpointError, FtsysError
+from ftsys.errors import CheckpointError, ConfigError, FtsysError
 from ftsys.train import planning
 from ftsys.train.checkpoint.writer import save_checkpoint
-from ftsys.train.planning import PLAN, check_planned_alike, former_plan, plan_document, rank_world
+from ftsys.train.planning import PLAN, check_planned_alike, check_same_run, former_plan, plan_document, rank_world
 from launcher.planner.plan import Plan, make_plan
 from tests.unit.train.checkpoint.test_catalog import full_state
 
@@ -72,3 +72,10 @@ def test_ranks_that_plan_differently_are_told_which_setting(monkeypatch: pytest.
     monkeypatch.setattr(planning, "all_gather_object", lambda own: [own, dataclasses.replace(own, micro_tokens=512)])
     with pytest.raises(FtsysError, match="micro_tokens 777 on rank 0 and 512 on rank 1"):
         check_planned_alike(plan)
+
+
+def test_ranks_with_other_rows_in_files_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_same_run(run_with(), "a" * 64)
+    monkeypatch.setattr(planning, "all_gather_object", lambda own: [own, own | {"store": "b" * 64}])
+    with pytest.raises(ConfigError, match=r"different runs: store 'a{64}' on rank 0 and 'b{64}' on rank 1"):
+        check_same_run(run_with(), "a" * 64)
