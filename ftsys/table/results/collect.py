@@ -29,6 +29,8 @@ class SeedResult:
     energy: Mapping[str, Any]
     split: str = ""
     """The first evaluation split with labels; "" for a run without one."""
+    store: str = ""
+    """The fingerprint of the store that the run was trained on."""
 
     @property
     def score(self) -> float | None:
@@ -83,6 +85,11 @@ class Entry:
         """The reason for each seed that diverged. Such seeds are part of the means."""
         return {result.cell.seed: result.diverged for result in self.seeds if result.diverged}
 
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The stores of the seeds: more than one if the data has changed between their runs."""
+        return tuple(dict.fromkeys(result.store for result in self.seeds if result.store))
+
     def _over_seeds(self, values: Sequence[float | None], metric: str) -> Spread | None:
         seeds = [result.cell.seed for result in self.seeds]
         known = {seed: value for seed, value in zip(seeds, values, strict=True) if value is not None}
@@ -120,7 +127,9 @@ def _result(cell: Cell) -> SeedResult:
     if split and metrics:
         diverged = why_diverged(cell.task, read_labelled(predictions_file(cell.folder, split), cell.task))
     timing, throughput, energy = (results.get(name, {}) for name in ("timing", "throughput", "energy"))
-    return SeedResult(cell, metrics, diverged, timing, throughput, energy, split or "")
+    return SeedResult(
+        cell, metrics, diverged, timing, throughput, energy, split or "", results.get("store_fingerprint", "")
+    )
 
 
 def averages(entries: Sequence[Entry]) -> tuple[str, dict[str, Spread | None]]:

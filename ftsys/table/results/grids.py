@@ -127,6 +127,9 @@ def notes(entries: Sequence[Entry]) -> list[str]:
             f"{entry.column}: only the first {rows:,} rows of {split}." for split, rows in entry.first_rows.items()
         ]
         found += [f"{entry.column}: starts from the {entry.start} model of the same seed."] if entry.start else []
+        if len(entry.stores) > 1:
+            stores = ", ".join(store[:16] for store in entry.stores)
+            found.append(f"{place}: the data has changed between the runs of its seeds (stores {stores}).")
         found += [f"{MARK} {place}, seed {seed} diverged: {why}." for seed, why in entry.diverged.items()]
         for seed, state in entry.others.items():
             found.append(f"{place}, seed {seed}: {state.name}{f': {state.reason}' if state.reason else ''}")

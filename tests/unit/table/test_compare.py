@@ -86,6 +86,14 @@ def test_other_examples_and_no_common_seed_are_said(tmp_path: Path) -> None:
     assert only.sentence == "On moods, one and changed cannot be compared: their validation examples differ."
 
 
+def test_seeds_of_data_that_changed_in_between_are_said(tmp_path: Path) -> None:
+    whole = entry(tmp_path, "m", MOODS, (1, 2), 0.9)
+    seeds = [replace(seed, store=name * 64) for seed, name in zip(whole.seeds, "ab", strict=True)]
+    told = "m, moods: the data has changed between the runs of its seeds (stores aaaaaaaaaaaaaaaa, bbbbbbbbbbbbbbbb)."
+    assert told in notes([replace(whole, seeds=tuple(seeds))])
+    assert told[:20] not in " ".join(notes([replace(whole, seeds=(seeds[0], seeds[0]))]))
+
+
 def test_remarks_say_what_a_score_is_and_why_an_average_is_missing(tmp_path: Path) -> None:
     stopped = {4: CellState("failed", 2, "exit status 1: out of luck")}
     entries = [Entry("m", name, GLUE[name], (), stopped if name == "rte" else {}, {}) for name in ("rte", "mrpc")]
