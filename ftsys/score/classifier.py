@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ftsys.errors import ConfigError
-from ftsys.score.engine import Engine
+from ftsys.errors import ConfigError, DataError
+from ftsys.score.engine import NO_TOKENS, Engine
 from ftsys.score.in_memory import entries_of
 from ftsys.score.model import find_model
 from ftsys.score.outcomes import SIGMOID, head_of_model, sigmoid
@@ -87,11 +87,12 @@ class Classifier:
         """Return what `CrossEncoder.predict` of sentence-transformers returns for the same model.
 
         That is (N,) for a model with one output, after the activation that its configuration names, by default a
-        sigmoid; else (N, C) without an activation, unless one is named.
+        sigmoid; else (N, C) without an activation, unless one is named. Raises DataError for a row that is no pair.
         """
         outputs = len(self._head.labels) or 1
         activation = cross_encoder_activation(self._found.folder, self._found.config, outputs)
-        logits_NC = self._logits(entries_of(pairs, columns, self._found.columns), batch_tokens).astype(np.float64)
+        entries = _only_pairs(entries_of(pairs, columns, self._found.columns))
+        logits_NC = self._logits(entries, batch_tokens).astype(np.float64)
         scores_NC = (sigmoid(logits_NC) if activation == SIGMOID else logits_NC).astype(np.float32)
         return scores_NC[:, 0] if outputs == 1 else scores_NC
 
@@ -103,7 +104,17 @@ class Classifier:
 
         def prepare(window: Window) -> None:
             window.prepared = self._engine.encode(*window.columns)
+            if not window.prepared.lengths.all():
+                raise DataError(f"{window.rows[window.prepared.lengths.argmin()].place}: {NO_TOKENS}. Leave it out.")
 
         ahead = prepared_ahead(windows(entries, ROWS[self._engine.device.type]), prepare)
         found = [self._engine.logits(window.prepared, tokens) for window in ahead]
         return np.concatenate(found) if found else np.empty((0, len(self._head.labels) or 1), np.float32)
+
+
+def _only_pairs(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Yield entries of pairs. A CrossEncoder takes a list of two texts for one pair, which must not go unnoticed."""
+    for entry in entries:
+        if len(entry.texts) != 2:
+            raise DataError(f"{entry.place}: one text where a pair is needed. Give a list of pairs, even of one pair.")
+        yield entry

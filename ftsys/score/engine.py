@@ -29,6 +29,7 @@ ROWS_PER_CALL = 512
 BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 """Tokens of a batch by default, by the type of device."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+NO_TOKENS = "its text is empty and the tokenizer adds no token of its own, so there is nothing to score"
 _PROOF_WORDS = (3, 12, 30, 60)
 
 

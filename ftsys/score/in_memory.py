@@ -10,6 +10,7 @@ from ftsys.score.readers.rows import Fault, Wanted
 from ftsys.score.windows import Entry, Place
 
 _NAMES = ("first text", "second text")
+_NO_ROW = object()
 
 
 def entries_of(data: Any, columns: Sequence[str] | None, known: Sequence[str] | None) -> Iterator[Entry]:
@@ -23,33 +24,39 @@ def entries_of(data: Any, columns: Sequence[str] | None, known: Sequence[str] | 
     """
     if isinstance(data, str | bytes) or not isinstance(data, Iterable):
         raise DataError(f"{repr(data)[:60]} is no collection of rows: give a list, even of one text.")
-    header = _header(data)
-    rows = _of_table(data, header, columns, known) if header else _of_items(data, columns, known)
-    return _checked(rows)
+    if isinstance(data, Mapping):
+        raise DataError(
+            f"a dictionary ({repr(data)[:60]}) is no collection of rows: give a list of dictionaries, one for each "
+            "row, or a table."
+        )
+    names = None if columns is None else [str(name) for name in columns]
+    keys = _keys(data)
+    return _checked(_of_table(data, keys, names, known) if keys else _of_items(data, names, known))
 
 
-def _header(data: Any) -> list[str]:
-    """Return the names of a table's columns; empty for anything else."""
+def _keys(data: Any) -> list[Any]:
+    """Return the keys of a table's columns, in pandas any objects; empty for anything else."""
     for name in ("column_names", "columns"):  # of `datasets` and pyarrow; of pandas and polars
         found = getattr(data, name, None)
         if found is not None and not callable(found):
-            return [str(each) for each in found]
+            return list(found)
     return []
 
 
 def _of_table(
-    data: Any, header: Sequence[str], columns: Sequence[str] | None, known: Sequence[str] | None
+    data: Any, keys: Sequence[Any], columns: Sequence[str] | None, known: Sequence[str] | None
 ) -> Iterator[tuple[Any, ...]]:
-    names = _chosen(header, columns, known)
-    return zip(*(data[name] for name in names), strict=True)
+    by_name = {str(key): key for key in keys}
+    names = _chosen([str(key) for key in keys], columns, known)
+    return zip(*(data[by_name[name]] for name in names), strict=True)
 
 
 def _of_items(
     data: Iterable[Any], columns: Sequence[str] | None, known: Sequence[str] | None
 ) -> Iterator[tuple[Any, ...]]:
     items = iter(data)
-    first = next(items, None)
-    if first is None:
+    first = next(items, _NO_ROW)
+    if first is _NO_ROW:
         return
     names = _chosen(list(first), columns, known) if isinstance(first, Mapping) else ()
     for item in chain([first], items):

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ftsys import __version__
@@ -19,7 +20,7 @@ from ftsys.ranks import is_main_rank
 from ftsys.report.notes import show_notes
 from ftsys.report.progress import Progress
 from ftsys.score.columns import Written, text_columns
-from ftsys.score.engine import PRECISIONS, Engine, precision_of
+from ftsys.score.engine import NO_TOKENS, PRECISIONS, Engine, precision_of
 from ftsys.score.formats import Format, format_of
 from ftsys.score.model import FoundModel
 from ftsys.score.parts import Parts
@@ -149,28 +150,42 @@ def _compute(request: Request, engine: Engine, parts: Parts, form: Format, token
     entries = _entries(request)
 
     def prepare(window: Window) -> None:
-        if window.index % ranks == own and window.texts and not parts.has(window.index):
-            window.prepared = engine.encode(*window.columns)
+        if window.index % ranks == own and not parts.has(window.index):
+            _tokenize(window, engine, request.on_error)
 
     ahead = prepared_ahead(windows(entries, ROWS[engine.device.type]), prepare)
     with Progress("predict", _estimated_rows(request.files)) as progress, _Writer() as writer:
         for window in ahead:
-            count, rows = window.index + 1, progress.done + len(window.texts)
+            count, rows = window.index + 1, len(window.rows)
             if parts.has(window.index):
-                progress.initial += len(window.texts)
+                progress.initial += rows
             elif window.index % ranks == own:
                 content = _content(request.written, form, engine, window, tokens)
                 writer.submit(partial(parts.write, window.index, content, window.faults))
-            progress.update(rows)
+            progress.update(progress.done + rows)
         progress.total = progress.done
     return count
 
 
+def _tokenize(window: Window, engine: Engine, on_error: str) -> None:
+    """Tokenize a window's rows. Raises DataError for one without tokens, unless such rows are skipped."""
+    if not window.rows:
+        return
+    window.prepared = engine.encode(*window.columns)
+    empty = np.flatnonzero(window.prepared.lengths == 0)
+    if len(empty):
+        if on_error != SKIP:
+            raise _broken(window.rows[empty[0]].place, NO_TOKENS)
+        window.leave_out(empty, NO_TOKENS)
+        window.prepared = None
+        _tokenize(window, engine, on_error)
+
+
 def _content(written: Written, form: Format, engine: Engine, window: Window, tokens: int) -> bytes:
-    if not window.texts:
+    if window.prepared is None:
         return form.encode({name: [] for name in written.names})
     scores_NC = written.head.scores(engine.logits(window.prepared, tokens))
-    return form.encode(written.columns(window.carried, scores_NC))
+    return form.encode(written.columns([row.carried for row in window.rows], scores_NC))
 
 
 class _Writer:
@@ -210,11 +225,15 @@ def _entries(request: Request) -> Iterator[Entry]:
             elif request.on_error == SKIP:
                 yield Entry(place, (), (), line.reason)
             else:
-                raise DataError(
-                    f"{place}: {line.reason}. Correct the row, or leave such rows out with --on-error skip. What is "
-                    "finished so far is kept."
-                )
+                raise _broken(place, line.reason)
         reader.close()
+
+
+def _broken(place: Place, reason: str) -> DataError:
+    return DataError(
+        f"{place}: {reason}. Correct the row, or leave such rows out with --on-error skip. What is finished so far is "
+        "kept."
+    )
 
 
 def _estimated_rows(files: Sequence[InputFile]) -> int | None:

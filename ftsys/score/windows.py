@@ -28,24 +28,6 @@ class Place(NamedTuple):
         return f"{self.file}, {self.unit} {self.number}"
 
 
-@dataclass
-class Window:
-    """Consecutive rows: their texts, what is carried over, and the rows between them that cannot be used."""
-
-    index: int
-    texts: list[tuple[str, ...]] = field(default_factory=list)
-    carried: list[tuple[Any, ...]] = field(default_factory=list)
-    faults: list[tuple[Place, str]] = field(default_factory=list)
-    prepared: Any = None
-    """The result of the background for these rows; None if nothing is to be computed."""
-
-    @property
-    def columns(self) -> tuple[list[str], list[str] | None]:
-        """The first texts, and the second ones or None."""
-        first = [texts[0] for texts in self.texts]
-        return first, [texts[1] for texts in self.texts] if self.texts and len(self.texts[0]) > 1 else None
-
-
 class Entry(NamedTuple):
     """A row of the stream, or its fault."""
 
@@ -55,20 +37,49 @@ class Entry(NamedTuple):
     fault: str = ""
 
 
+@dataclass
+class Window:
+    """Consecutive entries: rows, and between them those that cannot be used."""
+
+    index: int
+    entries: list[Entry] = field(default_factory=list)
+    prepared: Any = None
+    """The result of the background for the rows; None if nothing is to be computed."""
+
+    @property
+    def rows(self) -> list[Entry]:
+        """The entries that are no faults."""
+        return [entry for entry in self.entries if not entry.fault]
+
+    @property
+    def faults(self) -> list[tuple[Place, str]]:
+        """The places of the others, with the reasons."""
+        return [(entry.place, entry.fault) for entry in self.entries if entry.fault]
+
+    @property
+    def columns(self) -> tuple[list[str], list[str] | None]:
+        """The first texts of the rows, and the second ones or None."""
+        texts = [entry.texts for entry in self.rows]
+        return [each[0] for each in texts], [each[1] for each in texts] if texts and len(texts[0]) > 1 else None
+
+    def leave_out(self, rows: Iterable[int], reason: str) -> None:
+        """Make faults of rows, which are named by their indices in `rows`."""
+        usable = [at for at, entry in enumerate(self.entries) if not entry.fault]
+        for row in rows:
+            self.entries[usable[row]] = Entry(self.entries[usable[row]].place, (), (), reason)
+
+
 def windows(entries: Iterable[Entry], rows: int) -> Iterator[Window]:
     """Cut entries into windows of at most `rows` rows and about CHARACTERS characters. Faults end a window as well."""
-    window, characters = Window(0), 0
+    window, counts, characters = Window(0), [0, 0], 0
     for entry in entries:
-        if entry.fault:
-            window.faults.append((entry.place, entry.fault))
-        else:
-            window.texts.append(entry.texts)
-            window.carried.append(entry.carried)
-            characters += sum(map(len, entry.texts))
-        if max(len(window.texts), len(window.faults)) >= rows or characters >= CHARACTERS:
+        window.entries.append(entry)
+        counts[bool(entry.fault)] += 1
+        characters += sum(map(len, entry.texts))
+        if max(counts) >= rows or characters >= CHARACTERS:
             yield window
-            window, characters = Window(window.index + 1), 0
-    if window.texts or window.faults:
+            window, counts, characters = Window(window.index + 1), [0, 0], 0
+    if window.entries:
         yield window
 
 

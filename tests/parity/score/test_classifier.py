@@ -9,7 +9,7 @@ import torch
 
 import ftsys
 from ftsys.data.tokenize.tokenizer import SlowTokenizer
-from ftsys.errors import ConfigError
+from ftsys.errors import ConfigError, DataError
 from ftsys.run_folder.predictions import scores_from_logits
 from ftsys.score.classifier import Classifier
 from ftsys.score.outcomes import sigmoid
@@ -110,6 +110,13 @@ def test_pairs_score_as_in_a_cross_encoder(labels: int, named: str | None, tmp_p
     found = Classifier(tmp_path).score_pairs(PAIRS)
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_rows_that_are_no_pairs_are_refused_where_a_cross_encoder_would_read_them_otherwise(tmp_path: Path) -> None:
+    save_classifier(tmp_path, "bert", 1)
+    for rows in (("query", "passage"), ["query", "passage"], [["query"], ["passage"]]):
+        with pytest.raises(DataError, match=r"row 1: one text where a pair is needed. Give a list of pairs"):
+            Classifier(tmp_path).score_pairs(rows)
 
 
 def test_no_rows_give_no_scores_and_bad_settings_are_refused(tmp_path: Path) -> None:

@@ -49,6 +49,17 @@ def test_pairs(make: Any) -> None:
     assert texts(make()) == PAIRS
 
 
+def test_columns_that_are_named_by_numbers() -> None:
+    import pandas
+
+    table = pandas.DataFrame([["a", "b"], ["c", "d"]])
+    numbers: Any = [0, 1]
+    assert texts(table, numbers) == texts(table, ["0", "1"]) == PAIRS
+    twice = pandas.DataFrame([["a", "b"]], columns=[0, "0"])
+    with pytest.raises(DataError, match="column '0' is there more than once"):
+        texts(twice, ["0"])
+
+
 def test_texts_and_named_columns() -> None:
     import pandas
 
@@ -65,6 +76,9 @@ def test_texts_and_named_columns() -> None:
         (7, None, "no collection"),
         (["a", ("b", "c")], None, "row 2: 2 texts, where rows have 1"),
         ([("a", "b", "c")], None, "row 1: 3 texts"),
+        ({"text": "a"}, None, r"a dictionary \({'text': 'a'}\) is no collection of rows: give a list of dictionaries"),
+        ([None, "a"], None, "row 1: column 'first text' is missing"),
+        (iter([None]), None, "row 1: column 'first text' is missing"),
         (["a", None], None, "row 2: column 'first text' is missing"),
         ([("a", 3)], None, "row 1: column 'second text' is 3, not text"),
         ([{"x": "a"}], None, "columns="),

@@ -16,13 +16,21 @@ def test_windows_end_by_rows_by_characters_and_by_faults(monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "CHARACTERS", 10)
     entries = [entry(1), entry(2), entry(3), entry(4, "y" * 20), entry(5, fault="bad"), entry(6, fault="bad"), entry(7)]
     found = list(windows(entries, 2))
-    assert [(window.index, len(window.texts), len(window.faults)) for window in found] == [
+    assert [(window.index, len(window.rows), len(window.faults)) for window in found] == [
         (0, 2, 0),
         (1, 2, 0),
         (2, 0, 2),
         (3, 1, 0),
     ]
     assert found[2].faults[0] == (Place("f", "line", 5), "bad")
+
+
+def test_rows_that_are_left_out_become_faults_in_their_places() -> None:
+    (window,) = windows([entry(1), entry(2, fault="bad"), entry(3), entry(4, "y")], 9)
+    window.leave_out([1], "empty")
+    assert [place.number for place, _ in window.faults] == [2, 3]
+    assert [(row.place.number, row.texts) for row in window.rows] == [(1, ("x",)), (4, ("y",))]
+    assert window.columns == (["x", "y"], None)
 
 
 def test_items_come_in_order_and_an_error_comes_after_the_items_before_it() -> None:
