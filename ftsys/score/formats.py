@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -30,16 +30,11 @@ class Csv:
 
     def encode(self, columns: Columns) -> bytes:
         """Return the lines of one window, without the header."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows(zip(*(map(_cell, values) for values in columns.values()), strict=True))
-        return text.getvalue().encode()
+        return _csv_lines(zip(*(map(_cell, values) for values in columns.values()), strict=True))
 
     def join(self, parts: Sequence[Path], names: Sequence[str], stream: IO[bytes]) -> None:
         """Write the header and the lines of all windows."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(names)
-        stream.write(text.getvalue().encode())
+        stream.write(_csv_lines([names]))
         _concatenate(parts, stream)
 
 
@@ -79,7 +74,8 @@ class Parquet:
 
         with pyarrow.parquet.ParquetWriter(stream, self._schema(names)) as writer:
             for part in parts:
-                writer.write_table(pyarrow.parquet.read_table(part))
+                # Parquet has no seconds and no date64: such a column comes back as another type.
+                writer.write_table(pyarrow.parquet.read_table(part).cast(writer.schema))
 
     def _type(self, name: str) -> Any:
         import pyarrow as pa
@@ -114,6 +110,20 @@ def _concatenate(parts: Sequence[Path], stream: IO[bytes]) -> None:
     for part in parts:
         with part.open("rb") as source:
             shutil.copyfileobj(source, stream, 1 << 20)
+
+
+class _Lines(list[str]):
+    """Collects the rows of a `csv.writer`. Before Python 3.11.9 it quotes those line breaks only that end its rows."""
+
+    def write(self, row: str) -> None:
+        """Take a row that ends with CR LF, and end it with LF."""
+        self.append(f"{row[:-2]}\n")
+
+
+def _csv_lines(rows: Iterable[Iterable[str]]) -> bytes:
+    lines = _Lines()
+    csv.writer(lines, lineterminator="\r\n").writerows(rows)
+    return "".join(lines).encode()
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,7 @@
-"""Reads CSV and TSV as a stream. After a broken record the next line begins a new one, so one fault costs one line."""
+"""Reads CSV and TSV as a stream. After a record that cannot be parsed, the next line begins a new one.
+
+So one quotation mark costs one line. A record that can be parsed and has too many fields is one fault with all its lines.
+"""
 
 import csv
 from collections.abc import Iterator
@@ -39,13 +42,14 @@ class TableReader:
             if len(fields) == width and tuple(map(as_seen, fields)) != self.columns:
                 yield wanted.line(number, [fields[at] for at in texts], [fields[at] for at in carried])
             else:
-                yield self._records.broken(number, self._complaint(fields))
+                yield Fault(number, self._complaint(number, fields))
 
-    def _complaint(self, fields: list[str]) -> str:
+    def _complaint(self, number: int, fields: list[str]) -> str:
         if len(fields) == len(self.columns):
             return "it repeats the header line"
-        begin = self._dialect.separator.join(fields)[:60]
-        return f"{len(fields)} fields instead of {len(self.columns)} (it starts with {begin!r})"
+        begin, last = self._dialect.separator.join(fields)[:60], self._records.last_line
+        several = f", up to line {last}" if last > number else ""
+        return f"{len(fields)} fields instead of {len(self.columns)}{several} (it starts with {begin!r})"
 
     def close(self) -> None:
         """Close the file."""
@@ -86,14 +90,16 @@ class _Records:
         try:
             fields = next(self._parser)
         except (csv.Error, ValueError) as error:
-            return self.broken(number, self._reason(error))
+            fault = Fault(number, self._reason(error))
+            self._lines.back_to_second()
+            self._parser = self._new_parser()
+            return fault
         return (number, fields) if fields else None
 
-    def broken(self, number: int, reason: str) -> Fault:
-        """Return the fault of the record that was read last; its lines but the first one are read once more."""
-        self._lines.back_to_second()
-        self._parser = self._new_parser()
-        return Fault(number, reason)
+    @property
+    def last_line(self) -> int:
+        """The number of the last line of the record that was read last."""
+        return self._lines.number
 
     def _reason(self, error: ValueError | csv.Error) -> str:
         if isinstance(error, UnicodeDecodeError):

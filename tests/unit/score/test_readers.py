@@ -40,6 +40,10 @@ TABLES: dict[str, tuple[str | bytes, list[tuple[int, str]]]] = {
     "line break in quotes": (HEAD + '"x\nz",1\ny,2\n', [(2, "x\nz"), (4, "y")]),
     "empty text": (HEAD + ",1\n", [(2, "")]),
     "too few fields": (HEAD + "x\ny,2\n", [(2, "!1 fields inste"), (3, "y")]),
+    "too many fields in a record of several lines": (
+        HEAD + '"Good.\nBad, though\nok",1,extra\ny,2\n',
+        [(2, "!3 fields inste"), (5, "y")],
+    ),
     "header twice": (HEAD + "x,1\na,b\ny,2\n", [(2, "x"), (3, "!it repeats the"), (4, "y")]),
     "quote never closed": (HEAD + 'x,1\n"y,2\nz,3\n', [(2, "x"), (3, "!a quotation ma"), (4, "z")]),
     "quote closed by the next row": (HEAD + '"x,1\n"y",2\nz,3\n', [(2, "!broken CSV (',"), (3, "y"), (4, "z")]),
@@ -77,6 +81,11 @@ def test_a_quote_that_is_never_closed_is_read_in_bounded_memory() -> None:
     assert "never closed" in first.reason
     assert stream.furthest <= LONGEST + 100, "the rest of the file was read for one quotation mark"
     assert next(rows) == Row(3, ("y",), ("2",))
+
+
+def test_a_fault_of_several_lines_names_the_last_one() -> None:
+    (fault,) = csv_of(HEAD + '"x\ny\nz",1,extra\n').read(BOTH)
+    assert fault == Fault(2, "3 fields instead of 2, up to line 4 (it starts with 'x\\ny\\nz,1,extra')")
 
 
 def test_quotation_marks_belong_to_the_text_of_an_unquoted_table() -> None:
