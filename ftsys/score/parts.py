@@ -1,10 +1,12 @@
 """Keeps the finished windows of an output in files of their own until all are there, so that a killed process goes on.
 
 `OUT.parts/` has a file for each window, written atomically, and `command.json`: everything that decides the output.
-The same command reads the input again and computes the windows that are missing, whatever ranks wrote the others.
+The same command reads the input again and computes the windows that are missing, whatever ranks wrote the others. Names
+of files begin with the command's key, so a process of an older command that still runs adds nothing to this one's.
 """
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +14,13 @@ from typing import Any
 
 from ftsys.errors import ConfigError, RunFolderError
 from ftsys.files import atomic_open, atomic_write_json, atomic_write_text, json_safe, remove_tree, storage_errors
+from ftsys.integrity import fingerprint_of
 from ftsys.score.formats import Format
 from ftsys.score.windows import Place
 from ftsys.untrusted import json_object
 
 COMMAND, JOINED = "command.json", "joined"
+_OWN_NAMES = re.compile(rf"{JOINED}|[0-9a-f]{{12}}\.\d{{8}}(\.skipped|\.rows)?|\..*\.tmp")
 
 
 def skipped_file(output: Path) -> Path:
@@ -30,32 +34,52 @@ class Parts:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.folder = output.with_name(f"{output.name}.parts")
+        self.key = ""
+        """The key of the command, which `begin` returns."""
 
-    def begin(self, command: Mapping[str, Any], overwrite: bool) -> bool:
-        """Make the folder, or go on with that of the same command; returns False where the output is complete already.
+    def begin(self, command: Mapping[str, Any], overwrite: bool, anew: bool = False) -> str | None:
+        """Make the folder, or go on with that of the same command, unless it is to begin `anew`.
+
+        Returns the command's key, which goes into `key` of all ranks; None where the output is complete already.
 
         Raises:
-            ConfigError: the output exists, or the folder belongs to another command, and `overwrite` is False.
+            ConfigError: the output exists, or the folder belongs to another command, and `overwrite` is False; or the
+                folder is somebody else's.
             StorageError: the folder cannot be written.
         """
         mine = self._is_of(command)
         if self.output.exists() and not overwrite:
             if mine and (self.folder / JOINED).exists():
                 self._remove()
-                return False
+                return None
             raise ConfigError(f"output {str(self.output)!r} exists. Write to another file, or give --overwrite.")
-        if (self.folder / COMMAND).exists() and not mine and not overwrite:
-            raise ConfigError(
-                f"{str(self.folder)!r} holds the begun output of another command, or of a model or input that has "
-                "changed since. Repeat that command, or begin anew with --overwrite."
-            )
-        if self.folder.exists() and not mine:
+        self._check_folder(mine or overwrite)
+        if self.folder.exists() and (anew or not mine):
             self._remove()
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        if not mine:
+        if anew or not mine:
             atomic_write_json(self.folder / COMMAND, command)
-        return True
+        self.key = fingerprint_of(json_safe(command))[:12]
+        return self.key
+
+    def _check_folder(self, may_remove: bool) -> None:
+        """Raise ConfigError if the folder belongs to another command and may not be removed, or is somebody else's."""
+        if (self.folder / COMMAND).exists():
+            if not may_remove:
+                raise ConfigError(
+                    f"{str(self.folder)!r} holds the begun output of another command, or of a model or input that has "
+                    "changed since. Repeat that command, or begin anew with --overwrite."
+                )
+        elif self.folder.exists() and not self._has_only_own_names():
+            raise ConfigError(
+                f"{str(self.folder)!r} is where windows are kept until the output is whole, and it holds something "
+                "else. Move it away, or write to another file."
+            )
+
+    def _has_only_own_names(self) -> bool:
+        """Return True for a folder as a command leaves it that was killed while it made or removed it."""
+        return self.folder.is_dir() and all(_OWN_NAMES.fullmatch(path.name) for path in self.folder.iterdir())
 
     def former(self) -> dict[str, Any]:
         """Return the command that has begun the output; empty if there is none, or its file is damaged."""
@@ -70,13 +94,21 @@ class Parts:
 
     def has(self, index: int) -> bool:
         """Return True if a window is written."""
-        return self._part(index).exists()
+        return self._path(index).exists()
+
+    def keep_rows(self, index: int, digest: str) -> bool:
+        """Note what the rows of a window are; returns False where they were noted before and were others."""
+        path = self._path(index, ".rows")
+        if path.exists():
+            return path.read_bytes() == digest.encode()
+        atomic_write_text(path, digest)
+        return True
 
     def write(self, index: int, content: bytes, faults: Sequence[tuple[Place, str]]) -> None:
         """Write a window, after the list of its skipped rows. Raises StorageError."""
         if faults:
-            atomic_write_text(self._skipped(index), "".join(map(_skipped_line, faults)))
-        with atomic_open(self._part(index), "wb") as stream:
+            atomic_write_text(self._path(index, ".skipped"), "".join(map(_skipped_line, faults)))
+        with atomic_open(self._path(index), "wb") as stream:
             stream.write(content)
 
     def join(self, count: int, form: Format, names: Sequence[str], patience: float = 0.0) -> int:
@@ -88,7 +120,7 @@ class Parts:
             RunFolderError: a window is missing, because another process of the same command has finished.
             StorageError: the output cannot be written.
         """
-        parts = [self._part(index) for index in range(count)]
+        parts = [self._path(index) for index in range(count)]
         if not _appear(parts, patience):
             raise RunFolderError(f"{str(self.folder)!r}: windows are missing: another process writes the same output.")
         skipped = self._join_skipped(count)
@@ -99,7 +131,8 @@ class Parts:
         return skipped
 
     def _join_skipped(self, count: int) -> int:
-        lists = [path for path in map(self._skipped, range(count)) if path.exists()]
+        paths = [self._path(index, ".skipped") for index in range(count)]
+        lists = [path for path in paths if path.exists()]
         target, lines = skipped_file(self.output), 0
         if not lists:
             with storage_errors(target):
@@ -116,11 +149,8 @@ class Parts:
         with storage_errors(self.folder):
             remove_tree(self.folder)
 
-    def _part(self, index: int) -> Path:
-        return self.folder / f"{index:08}"
-
-    def _skipped(self, index: int) -> Path:
-        return self.folder / f"{index:08}.skipped"
+    def _path(self, index: int, ending: str = "") -> Path:
+        return self.folder / f"{self.key}.{index:08}{ending}"
 
 
 def _appear(parts: Sequence[Path], patience: float) -> bool:

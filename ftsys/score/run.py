@@ -50,6 +50,11 @@ class Request:
     opened: Reader | None = None
     """Standard input, which was opened to see its columns."""
 
+    @property
+    def has_stream(self) -> bool:
+        """True if standard input is read: nothing but its rows tells it from another one."""
+        return any(file.is_stream for file in self.files)
+
 
 def open_inputs(
     files: Sequence[InputFile], asked: Sequence[str] | None, known: Sequence[str] | None, carried: Sequence[str]
@@ -87,8 +92,11 @@ def score_files(request: Request, engine: Engine) -> int | None:
     tokens = request.batch_tokens or engine.batch_tokens
     command = _command(request, engine, tokens)
     try:
-        if not decided_by_rank_0(partial(parts.begin, command, request.overwrite)):
+        anew = request.overwrite and request.has_stream
+        key = decided_by_rank_0(partial(parts.begin, command, request.overwrite, anew))
+        if key is None:
             return None
+        parts.key = key
         count = _agreed(partial(_compute, request, engine, parts, form, tokens))
         patience = PATIENCE_SECONDS if world_size() > 1 else 0.0
         return decided_by_rank_0(partial(parts.join, count, form, request.written.names, patience))
@@ -150,8 +158,14 @@ def _compute(request: Request, engine: Engine, parts: Parts, form: Format, token
     entries = _entries(request)
 
     def prepare(window: Window) -> None:
+        digest = window.digest() if request.has_stream else ""
         if window.index % ranks == own and not parts.has(window.index):
             _tokenize(window, engine, request.on_error)
+        if digest and not parts.keep_rows(window.index, digest):
+            raise ConfigError(
+                f"{window.entries[0].place}: from this row on, the input is another one than that which has begun "
+                f"{str(parts.folder)!r}. Give the same input from its beginning, or begin anew with --overwrite."
+            )
 
     ahead = prepared_ahead(windows(entries, ROWS[engine.device.type]), prepare)
     with Progress("predict", _estimated_rows(request.files)) as progress, _Writer() as writer:

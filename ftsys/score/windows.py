@@ -4,6 +4,8 @@ A window depends on the rows alone, not on ranks or on what was done before: so 
 are the same at each start and on any number of ranks.
 """
 
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,6 +63,10 @@ class Window:
         """The first texts of the rows, and the second ones or None."""
         texts = [entry.texts for entry in self.rows]
         return [each[0] for each in texts], [each[1] for each in texts] if texts and len(texts[0]) > 1 else None
+
+    def digest(self) -> str:
+        """Return the sha256 of all entries, whose values have to be JSON's."""
+        return hashlib.sha256(json.dumps(self.entries).encode()).hexdigest()
 
     def leave_out(self, rows: Iterable[int], reason: str) -> None:
         """Make faults of rows, which are named by their indices in `rows`."""

@@ -71,10 +71,10 @@ def scored(folder: Path, ranks: int = 1, words: Sequence[str] = (), window: int 
 def kill_once(folder: Path, draw: random.Random, windows: int, window: int = WINDOW) -> bool:
     """Start, wait for a random number of windows more, and kill; returns False where the process was done before."""
     parts = folder / "out.csv.parts"
-    begun = len(list(parts.glob("[0-9]*[0-9]")))
+    begun = len(list(parts.glob("*[0-9]")))
     goal = begun + draw.randint(0, max(1, windows - begun) // 2)
     (process,) = start_scoring(folder, window=window).ranks
-    while process.is_alive() and (not parts.exists() or len(list(parts.glob("[0-9]*[0-9]"))) <= goal):
+    while process.is_alive() and (not parts.exists() or len(list(parts.glob("*[0-9]"))) <= goal):
         process.join(0.005)
     process.join(draw.random() * 0.02)
     process.kill()

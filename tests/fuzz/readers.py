@@ -190,7 +190,7 @@ def read_rows(path: Path, task: Task = TASK) -> int:
     return sum(len(batch.first) for batch in source.batches("train"))
 
 
-def begun_output(path: Path) -> bool:
+def begun_output(path: Path) -> str | None:
     return Parts(path.parent.with_suffix("")).begin({"model": "m"}, overwrite=False)
 
 

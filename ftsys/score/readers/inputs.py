@@ -40,12 +40,13 @@ class InputFile:
         return Path(self.name).expanduser()
 
     def facts(self) -> dict[str, Any]:
-        """Return what tells this input from another one: its path, size and time of change."""
+        """Return what tells this input from another one: how it is read, and path, size and time of a file."""
+        how = {"format": self.format, "split": self.split, "quoting": self.quoting}
         if self.is_stream:
-            return {"name": self.name}
+            return {"name": self.name, **how}
         paths = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
         stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
-        return {"name": str(self.path.absolute()), "split": self.split, "quoting": self.quoting, "files": stats}
+        return {"name": str(self.path.absolute()), **how, "files": stats}
 
     def open(self, wanted: tuple[str, ...] = ()) -> Reader:
         """Open the file; `wanted` columns help to find the separator of a table. Raises DataError."""

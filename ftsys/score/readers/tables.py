@@ -1,6 +1,7 @@
 """Reads CSV and TSV as a stream. After a record that cannot be parsed, the next line begins a new one.
 
-So one quotation mark costs one line. A record that can be parsed and has too many fields is one fault with all its lines.
+So one quotation mark costs one line. A record that can be parsed and has too many fields is one fault, with all its
+lines.
 """
 
 import csv

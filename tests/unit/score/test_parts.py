@@ -83,6 +83,42 @@ def test_the_same_command_goes_on_and_another_one_is_refused(tmp_path: Path) -> 
     assert not parts.has(0)
 
 
+def test_windows_of_an_older_command_that_still_runs_are_not_joined(tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    older, newer = written(path, 1), Parts(path)
+    assert newer.begin({**COMMAND, "model": "n"}, overwrite=True)
+    older.write(0, b"older\n", [(Place("f", "line", 2), "older")])
+    assert not newer.has(0)
+    newer.write(0, b"newer\n", [])
+    assert newer.join(1, form(path), ["x"]) == 0
+    assert path.read_text() == "x\nnewer\n"
+
+
+def test_a_folder_of_somebody_else_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    parts = Parts(path)
+    parts.folder.mkdir()
+    (parts.folder / "mine.csv").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"o.csv.parts' .* holds something else. Move it away, or write"):
+            parts.begin(COMMAND, overwrite)
+    assert (parts.folder / "mine.csv").read_text() == "mine"
+    (parts.folder / "mine.csv").replace(parts.folder / ".command.json.0123456789ab.tmp")
+    assert parts.begin(COMMAND, overwrite=False), "a folder whose command was killed before it had a name"
+
+
+def test_rows_of_a_window_are_noted_and_compared(tmp_path: Path) -> None:
+    parts = written(tmp_path / "o.csv", 1)
+    assert parts.keep_rows(0, "ab")
+    assert written(tmp_path / "o.csv", 0).keep_rows(0, "ab")
+    assert not parts.keep_rows(0, "cd")
+    assert Parts(parts.output).begin(COMMAND, overwrite=True)
+    assert not parts.keep_rows(0, "cd"), "a killed command that has --overwrite goes on"
+    assert Parts(parts.output).begin(COMMAND, overwrite=True, anew=True)
+    assert not parts.has(0)
+    assert parts.keep_rows(0, "cd")
+
+
 def test_a_precision_that_was_chosen_is_kept(tmp_path: Path) -> None:
     from ftsys.score.run import chosen_precision
 

@@ -33,6 +33,13 @@ def test_rows_that_are_left_out_become_faults_in_their_places() -> None:
     assert window.columns == (["x", "y"], None)
 
 
+def test_the_digest_tells_windows_with_other_rows_apart() -> None:
+    first, same, other = (next(windows([entry(1), entry(2, text, fault)], 9)) for text, fault in
+                          (("x", ""), ("x", ""), ("y", "")))  # fmt: skip
+    assert first.digest() == same.digest() != other.digest()
+    assert len({first.digest(), next(windows([entry(1), entry(2, fault="bad")], 9)).digest()}) == 2
+
+
 def test_items_come_in_order_and_an_error_comes_after_the_items_before_it() -> None:
     def failing() -> Iterator[Window]:
         yield from windows([entry(number) for number in range(6)], 2)
