@@ -1,7 +1,7 @@
 """Implements `ftsys calibrate`: writes a temperature and thresholds beside a trained model, and prints what they do."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +27,7 @@ DESCRIPTION = (
 def main(arguments: Sequence[str]) -> int:
     """Calibrate the model of a run folder; returns the exit status. Raises ConfigError, DataError and StorageError."""
     options = _parser().parse_args(arguments)
-    ConfigError.raise_if([] if options.folds >= 2 else [f"--folds {options.folds}: two folds or more are needed."])
+    ConfigError.raise_if(_mistakes(options))
     finished = open_finished(options.run, options.trust_remote_code)
     split = finished.labelled_split(options.split)
     rows, from_file = calibration_rows(finished, split)
@@ -39,6 +39,13 @@ def main(arguments: Sequence[str]) -> int:
     atomic_write_json(finished.folder / CALIBRATION_RESULTS, how | _content(fitted))
     _print(finished, split, rows, options.folds, fitted, path)
     return DONE
+
+
+def _mistakes(options: argparse.Namespace) -> Iterator[str]:
+    if options.folds < 2:
+        yield f"--folds {options.folds}: two folds or more are needed."
+    if options.seed < 0:
+        yield f"--seed {options.seed}: a seed is 0 or more."
 
 
 def _parser() -> argparse.ArgumentParser:

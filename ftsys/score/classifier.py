@@ -15,7 +15,7 @@ from ftsys.score.engine import NO_TOKENS, Engine
 from ftsys.score.in_memory import entries_of
 from ftsys.score.model import find_model
 from ftsys.score.outcomes import SIGMOID, head_of_model, sigmoid
-from ftsys.score.reranker import cross_encoder_activation
+from ftsys.score.reranker import check_no_prompt, cross_encoder_activation
 from ftsys.score.windows import ROWS, Entry, Window, prepared_ahead, windows
 
 Tokens = int | Literal["auto"]
@@ -87,8 +87,10 @@ class Classifier:
         """Return what `CrossEncoder.predict` of sentence-transformers returns for the same model.
 
         That is (N,) for a model with one output, after the activation that its configuration names, by default a
-        sigmoid; else (N, C) without an activation, unless one is named. Raises DataError for a row that is no pair.
+        sigmoid; else (N, C) without an activation, unless one is named. Raises DataError for a row that is no pair,
+        and ConfigError for a model that has a prompt of its own.
         """
+        check_no_prompt(self._found.folder)
         outputs = len(self._head.labels) or 1
         activation = cross_encoder_activation(self._found.folder, self._found.config, outputs)
         entries = _only_pairs(entries_of(pairs, columns, self._found.columns))

@@ -6,6 +6,7 @@ Shape suffixes: S sequences of a batch, N rows of a window, C outputs of the hea
 import os
 from collections.abc import Sequence
 from itertools import pairwise
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,8 @@ _PROOF_WORDS = (3, 12, 30, 60)
 class Engine:
     """Tokenizes rows and computes their logits.
 
-    `encode` and `logits` may run in two threads at once, each on a window of its own.
+    Any number of threads may call `encode` and `logits`, each with a window of its own. Only one of them computes at a
+    time: the packed view holds the layout of one batch.
     """
 
     def __init__(self, found: FoundModel, device: str = "auto", precision: str = "auto") -> None:
@@ -48,6 +50,7 @@ class Engine:
         # The layout is proved in float32 also where bf16 computes: rounding hides no difference then.
         self.layout: Layout = find_layout(self._model, self._proof_rows())
         self._model.to(PRECISIONS[self.precision])
+        self._computing = Lock()
 
     @property
     def batch_tokens(self) -> int:
@@ -79,16 +82,24 @@ class Engine:
         return self.tokenizer.flatten(self.tokenizer.tokenize(first, second))
 
     def logits(self, split: TokenizedSplit, batch_tokens: int) -> npt.NDArray[np.float32]:
-        """Return the logits (N, C) of a window's rows, in their order. Batches depend on the window's lengths alone."""
+        """Return the logits (N, C) of a window's rows, in their order. Batches depend on the window's lengths alone.
+
+        Raises ConfigError if the model gives numbers that are not finite.
+        """
         make = BatchMaker(split, self.layout.view is not None, self.layout.side or "right")
         plan = self._plan(split.lengths, batch_tokens)
         found = []
-        with torch.no_grad():
+        with torch.no_grad(), self._computing:
             for rows_S in plan:
                 batch = to_device(make(rows_S), self.device)
                 outputs = self._model(**model_inputs(batch, self.layout.view))
                 found.append(outputs.logits[: len(rows_S)].float())  # a packed batch may end with fillers
         logits_NC = torch.cat(found).cpu().numpy()
+        if not np.isfinite(logits_NC).all():
+            raise ConfigError(
+                f"the model's logits are not finite in {self.precision}, so they are no scores. Use fp32 as the "
+                "precision; if it is in use already, the model's weights are damaged."
+            )
         ordered = np.empty_like(logits_NC)
         ordered[np.concatenate(plan)] = logits_NC
         return ordered
@@ -140,7 +151,8 @@ def _device(asked: str) -> torch.device:
         device = torch.device(asked)
     except RuntimeError as error:
         raise ConfigError(f"device {asked!r} is not a device: write cpu, cuda or cuda:0.") from error
-    if device.type not in BATCH_TOKENS or (device.type == "cuda" and not torch.cuda.is_available()):
+    devices = torch.cuda.device_count() if device.type == "cuda" and torch.cuda.is_available() else 0
+    if device.type not in BATCH_TOKENS or (device.type == "cuda" and (device.index or 0) >= devices):
         raise ConfigError(f"device {asked!r} is not available here. Use 'auto' or 'cpu'.")
     return device
 

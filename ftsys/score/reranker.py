@@ -1,4 +1,4 @@
-"""Reads the activation of a reranker that sentence-transformers wrote: its CrossEncoder applies it to the logits."""
+"""Reads what sentence-transformers wrote about a reranker: the activation of its logits, and a prompt of its texts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +43,18 @@ def activation_named(folder: Path, config: Mapping[str, Any]) -> str | None:
 def cross_encoder_activation(folder: Path, config: Mapping[str, Any], outputs: int) -> str:
     """Return the activation of `CrossEncoder.predict`: the named one, else a sigmoid for one output, none for more."""
     return activation_named(folder, config) or (SIGMOID if outputs == 1 else IDENTITY)
+
+
+def check_no_prompt(folder: Path) -> None:
+    """Raise ConfigError for a model to whose texts `CrossEncoder.predict` adds a prompt by itself."""
+    own = _own_config(folder)
+    prompts, name = own.get("prompts"), own.get("default_prompt_name")
+    prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
+    if prompt:
+        raise ConfigError(
+            f"{folder / OWN_CONFIG}: CrossEncoder puts the prompt {prompt!r} before the texts, which ftsys does not. "
+            "Put it before the first text of each pair, and remove default_prompt_name from this file."
+        )
 
 
 def _own_config(folder: Path) -> dict[str, Any]:

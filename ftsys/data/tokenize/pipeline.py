@@ -63,4 +63,4 @@ def library_threads() -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
+            os.environ.pop("TOKENIZERS_PARALLELISM", None)  # another thread may have been faster

@@ -19,7 +19,7 @@ class ParquetReader:
         """Read the file's schema. Raises DataError if it is no Parquet file."""
         self.place, self._file = str(path), open_parquet(path)
         self.columns = tuple(self._file.schema_arrow.names)
-        self.types = {name: self._file.schema_arrow.field(name).type for name in self.columns}
+        self.types = {field.name: field.type for field in self._file.schema_arrow}
         self.rows = int(self._file.metadata.num_rows)
 
     def read(self, wanted: Wanted) -> Iterator[Line]:
@@ -49,8 +49,7 @@ class DatasetReader:
         self.place = str(path)
         self._dataset = _dataset(path, split)
         self.columns = tuple(self._dataset.column_names)
-        schema = self._dataset.features.arrow_schema
-        self.types = {name: schema.field(name).type for name in self.columns}
+        self.types = {field.name: field.type for field in self._dataset.features.arrow_schema}
         self.rows = len(self._dataset)
 
     def read(self, wanted: Wanted) -> Iterator[Line]:

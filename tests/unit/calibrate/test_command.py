@@ -93,6 +93,7 @@ def test_several_labels_a_row_are_predicted_again(tmp_path: Path, monkeypatch: p
         ("mrpc", True, ["--split", "test"], "no labelled split 'test'"),
         ("mrpc", True, ["--split", "tset"], "Splits with labels: validation"),
         ("mrpc", True, ["--folds", "1"], "--folds 1"),
+        ("mrpc", True, ["--seed", "-1"], "--seed -1: a seed is 0 or more"),
         ("mrpc", True, ["--folds", "40"], "200 rows are too few for 40 folds"),
     ],
 )

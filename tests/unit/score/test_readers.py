@@ -144,6 +144,18 @@ def test_missing_values_of_parquet_are_faults(tmp_path: Path) -> None:
     assert rows == [Row(1, ("x",), (1,)), Fault(2, "column 'a' is missing, not text")]
 
 
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    table = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"]), pa.array(["z"])], ["a", "b", "b"])
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    reader = input_file(str(tmp_path / "x.parquet"), None, None, "auto").open()
+    with pytest.raises(DataError, match="column 'b' is there more than once"):
+        BOTH.check("x.parquet", reader.columns)
+    assert list(reader.read(Wanted(("a",)))) == [Row(1, ("x",), ())]
+
+
 def test_a_separator_is_found_by_the_header(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a;b\nx;1\n")
     assert input_file(str(tmp_path / "x.csv"), None, None, "auto").open().columns == ("a", "b")

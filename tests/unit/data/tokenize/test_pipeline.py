@@ -1,5 +1,7 @@
 """Chunks of texts are cut to a size that bounds the memory, and none is lost or reordered."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -14,3 +16,10 @@ def test_long_texts_are_cut_into_small_chunks(monkeypatch: pytest.MonkeyPatch) -
     assert [label for _, _, labels in chunks for label in labels.tolist()] == list(range(6))
     assert [len(first) for first, _, _ in chunks] == [3, 3]
     assert all(second == ["b"] * len(first) for first, second, _ in chunks)
+
+
+def test_two_threads_may_leave_the_librarys_settings_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    with pipeline.library_threads():
+        del os.environ["TOKENIZERS_PARALLELISM"]  # as another thread does that leaves first
+    assert "TOKENIZERS_PARALLELISM" not in os.environ
