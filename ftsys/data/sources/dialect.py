@@ -21,11 +21,15 @@ Records = Iterator[tuple[int, list[str]]]
 
 @dataclass(frozen=True)
 class Dialect:
-    """The separator of a file's fields, whether they may be quoted, and a note on what was guessed (or "")."""
+    """The separator of a file's fields, whether they may be quoted, and a note on what was guessed (or "").
+
+    `sure` is False if rows are broken with and without quoting, so that nothing tells whether the fields are quoted.
+    """
 
     separator: str
     quoted: bool
     note: str = ""
+    sure: bool = True
 
     def records(self, path: Path) -> Records:
         """Yield (line number, fields) of each record, the header line included."""
@@ -34,12 +38,13 @@ class Dialect:
         return ((number, line.split(self.separator)) for number, line in numbered_lines(path))
 
 
-def dialect_of(path: Path, wanted: tuple[str, ...], quoting: str) -> Dialect:
+def dialect_of(path: Path, wanted: tuple[str, ...], quoting: str, usual: str = "") -> Dialect:
     """Return the dialect of a CSV or TSV file whose header has the columns `wanted`.
 
-    `quoting` is "csv", "none" or "auto". Raises DataError if the quoting is in doubt.
+    `quoting` is "csv", "none" or "auto". `usual` is a comma or a tab, by default as the file's name ends. Raises
+    DataError if both ways of quoting are possible.
     """
-    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    usual = usual or ("\t" if path.suffix.lower() == ".tsv" else ",")
     separator = _separator(path, wanted, usual)
     note = "" if separator == usual else f"{path}: its fields are separated by {_SEPARATORS[separator]}"
     if quoting != AUTO:
@@ -47,9 +52,8 @@ def dialect_of(path: Path, wanted: tuple[str, ...], quoting: str) -> Dialect:
     if usual == "," or separator != usual:
         return Dialect(separator, True, note)
     quoted = scan(path).quotes and _is_quoted(path, scan(path).sha256)
-    return Dialect(
-        separator, quoted, f"{path}: its fields are quoted; their quotation marks are removed" if quoted else ""
-    )
+    note = f"{path}: its fields are quoted; their quotation marks are removed" if quoted else ""
+    return Dialect(separator, bool(quoted), note, quoted is not None)
 
 
 def _separator(path: Path, wanted: tuple[str, ...], usual: str) -> str:
@@ -68,12 +72,15 @@ def separator_of(header: str, wanted: tuple[str, ...], usual: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _is_quoted(path: Path, _sha256: str) -> bool:
-    """Return True if a TSV file is quoted. Raises DataError if it can be read with and without quoting."""
+def _is_quoted(path: Path, _sha256: str) -> bool | None:
+    """Return True if a TSV file is quoted, None if rows are broken in either case.
+
+    Raises DataError if it can be read with and without quoting.
+    """
     quoted = _Reading(csv_records(path, "\t"))
-    if not quoted.possible:
-        return False
     plain = _Reading((number, line.split("\t")) for number, line in numbered_lines(path))
+    if not quoted.possible:
+        return False if plain.possible else None
     if not plain.possible or plain.header != quoted.header:
         return True
     doubtful = _first_needless_quotes(path)

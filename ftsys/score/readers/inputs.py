@@ -64,12 +64,21 @@ class InputFile:
 
     def _dialect(self, stream: BinaryIO, wanted: tuple[str, ...]) -> Dialect:
         usual = "\t" if self.format == "tsv" else ","
-        if not self.is_stream and self.path.suffix.lower() in (".csv", ".tsv"):
-            return dialect_of(self.path, wanted, self.quoting)
+        if not self.is_stream:
+            return self._dialect_of_file(wanted, usual)
         # Of a stream only what is buffered can be looked at: nothing after the header decides.
         header = stream.peek(1 << 16).split(b"\n")[0].decode("utf-8", "replace")  # type: ignore[attr-defined]  # buffered
         separator = separator_of(header, wanted, usual)
         return Dialect(separator, separator != "\t" if self.quoting == AUTO else self.quoting == QUOTED)
+
+    def _dialect_of_file(self, wanted: tuple[str, ...], usual: str) -> Dialect:
+        found = dialect_of(self.path, wanted, self.quoting, usual)
+        if not found.sure:
+            raise DataError(
+                f"{self.path}: fields begin with quotation marks, and some rows are broken whether these enclose the "
+                "fields or belong to the texts. Say which with --quoting csv or --quoting none."
+            )
+        return found
 
     def estimated_rows(self) -> int | None:
         """Return the number of rows, for the progress: lines of a text file; None for standard input."""

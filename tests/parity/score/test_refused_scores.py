@@ -1,4 +1,4 @@
-"""Tests what has no right score: logits that are not finite, a reranker's own prompt, a GPU that is missing, threads."""
+"""Tests what has no right score: logits that are not finite, a reranker's own prompt, a missing GPU, and threads."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor

@@ -156,6 +156,31 @@ def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path: Path) -> None:
     assert list(reader.read(Wanted(("a",)))) == [Row(1, ("x",), ())]
 
 
+QUOTED = '"a"\tb\n"x ""y"""\t1\n"z"\t2\n'
+
+
+@pytest.mark.parametrize("broken", ["z\t2\t3\n", "\nz\t2\n"])
+def test_quoted_texts_of_a_table_with_a_broken_row_ask_for_the_quoting(broken: str, tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text(QUOTED + broken)
+    with pytest.raises(DataError, match=r"x.tsv: .* Say which with --quoting csv or --quoting none"):
+        input_file(str(tmp_path / "x.tsv"), None, None, "auto").open()
+    for quoting, text in (("csv", 'x "y"'), ("none", '"x ""y"""')):
+        reader = input_file(str(tmp_path / "x.tsv"), None, None, quoting).open()
+        first = next(iter(reader.read(Wanted((reader.columns[0],)))))
+        assert isinstance(first, Row)
+        assert first.texts == (text,)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.txt"])
+def test_the_format_decides_and_not_the_end_of_the_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('a,b\tc\n"x\t1\n')
+    reader = input_file(str(tmp_path / name), "tsv", None, "auto").open()
+    assert (reader.columns, *reader.read(Wanted(("a,b",)))) == (("a,b", "c"), Row(2, ('"x',), ()))
+    (tmp_path / name).write_text(QUOTED)
+    reader = input_file(str(tmp_path / name), "tsv", None, "auto").open()
+    assert next(iter(reader.read(BOTH))) == Row(2, ('x "y"',), ("1",))
+
+
 def test_a_separator_is_found_by_the_header(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a;b\nx;1\n")
     assert input_file(str(tmp_path / "x.csv"), None, None, "auto").open().columns == ("a", "b")
