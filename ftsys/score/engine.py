@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from itertools import pairwise
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,13 @@ class Engine:
         self.layout: Layout = find_layout(self._model, self._proof_rows())
         self._model.to(PRECISIONS[self.precision])
         self._computing = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock out, which cannot be copied: a copy has its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_computing"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _computing=Lock())
 
     @property
     def batch_tokens(self) -> int:

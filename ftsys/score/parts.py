@@ -60,7 +60,7 @@ class Parts:
             self.folder.mkdir(parents=True, exist_ok=True)
         if anew or not mine:
             atomic_write_json(self.folder / COMMAND, command)
-        self.key = fingerprint_of(json_safe(command))[:12]
+        self.key = _key(command)
         return self.key
 
     def _check_folder(self, may_remove: bool) -> None:
@@ -117,11 +117,12 @@ class Parts:
         Windows of other nodes may become visible late on a network file system: it waits `patience` seconds for them.
 
         Raises:
-            RunFolderError: a window is missing, because another process of the same command has finished.
+            RunFolderError: a window is missing, because another process of the same command has finished; or the folder
+                is that of another command by now.
             StorageError: the output cannot be written.
         """
         parts = [self._path(index) for index in range(count)]
-        if not _appear(parts, patience):
+        if not _appear(parts, patience) or _key(self.former()) != self.key:
             raise RunFolderError(f"{str(self.folder)!r}: windows are missing: another process writes the same output.")
         skipped = self._join_skipped(count)
         with atomic_open(self.output, "wb") as stream:
@@ -151,6 +152,10 @@ class Parts:
 
     def _path(self, index: int, ending: str = "") -> Path:
         return self.folder / f"{self.key}.{index:08}{ending}"
+
+
+def _key(command: Mapping[str, Any]) -> str:
+    return fingerprint_of(json_safe(command))[:12]
 
 
 def _appear(parts: Sequence[Path], patience: float) -> bool:

@@ -89,6 +89,8 @@ def test_windows_of_an_older_command_that_still_runs_are_not_joined(tmp_path: Pa
     assert newer.begin({**COMMAND, "model": "n"}, overwrite=True)
     older.write(0, b"older\n", [(Place("f", "line", 2), "older")])
     assert not newer.has(0)
+    with pytest.raises(RunFolderError, match="another process writes the same output"):
+        older.join(1, form(path), ["x"])
     newer.write(0, b"newer\n", [])
     assert newer.join(1, form(path), ["x"]) == 0
     assert path.read_text() == "x\nnewer\n"

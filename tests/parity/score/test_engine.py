@@ -1,6 +1,8 @@
-"""Tests what has no right score: logits that are not finite, a reranker's own prompt, a missing GPU, and threads."""
+"""Tests the engine: logits that are not finite, a reranker's own prompt, a missing GPU, threads, and copies."""
 
+import copy
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,3 +61,11 @@ def test_threads_share_a_classifier(tmp_path: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
         for at, found in enumerate(pool.map(score, range(60))):
             np.testing.assert_array_equal(found, alone[at % len(parts)])
+
+
+def test_a_copy_of_a_classifier_scores_by_itself(tmp_path: Path) -> None:
+    save_classifier(tmp_path, "bert")
+    ours = Classifier(tmp_path)
+    expected = ours.predict(PAIRS).scores
+    for copied in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
+        np.testing.assert_array_equal(copied.predict(PAIRS).scores, expected)
