@@ -65,6 +65,11 @@ SHAPES: list[Shape] = [
         "line 2: the field '\"no\"' begins and ends with a quotation mark",
     ),
     ("t.tsv", 'text\tlabel\n"no"\tneg\na dog\tpos\n', 'write data.quoting = "none" (run-glue: --quoting none)'),
+    (
+        "t.tsv",
+        'text\tlabel\na dog\tpos\n"I am here ,\tneg\nhe said ."\tpos\nfine\tpos\n',
+        "line 3: with its quotation marks the field 'I am here ,\\tneg\\nhe said .' takes several lines",
+    ),
     ("t.csv", 'text,label\n"say ""no"" now",neg\n"""no""",pos\n', QUOTE),
     ("t.csv", 'text,label\n"no" is no answer,neg\n', "line 2: broken CSV"),
     # JSON
@@ -93,6 +98,7 @@ GUESSED: list[tuple[str, str, list[tuple[str, int]], str]] = [
     ("t.csv", "text;label\nthe cat, or;neg\na dog;pos\n", [("the cat, or", 0), ("a dog", 1)], "semicolons"),
     ("t.tsv", '"text"\t"label"\n"the cat"\t"neg"\n"a dog"\t"pos"\n', TWO, "its fields are quoted"),
     ("t.tsv", 'text\tlabel\n"say ""no"" now"\tneg\n"""no"""\tpos\n', QUOTE, "its fields are quoted"),
+    ("t.tsv", 'text\tlabel\n"a\nb\tc"\tneg\nd\tpos\n', [("a\nb\tc", 0), ("d", 1)], "its fields are quoted"),
     ("t.tsv", 'text\tlabel\n"a\tb"\tneg\n"c\nd"\tpos\n', [("a\tb", 0), ("c\nd", 1)], "its fields are quoted"),
 ]
 

@@ -83,31 +83,47 @@ def _is_quoted(path: Path, _sha256: str) -> bool | None:
         return False if plain.possible else None
     if not plain.possible or plain.header != quoted.header:
         return True
-    doubtful = _first_needless_quotes(path)
-    if doubtful is None:
+    doubt = _first_joined_lines(path) if quoted.records < plain.records else _first_needless_quotes(path)
+    if doubt is None:
         return True
-    number, field = doubtful
     raise DataError(
-        f"{path}, line {number}: the field {field[:60]!r} begins and ends with a quotation mark. "
+        f"{path}, {doubt}. "
         'If the marks belong to the text, as in GLUE\'s files, write data.quoting = "none" (run-glue: --quoting none). '
         'If they enclose it, as in files of other programs, write data.quoting = "csv" (--quoting csv).'
     )
 
 
 class _Reading:
-    """One way to read a file: it is possible if each record has as many fields as the header."""
+    """One way to read a file: it is possible if each record has as many fields as the header.
+
+    `records` counts those after the header, up to the first that is not possible.
+    """
 
     def __init__(self, records: Records) -> None:
         self.header: list[str] = []
+        self.records, self.possible = 0, True
         try:
             self.header = next(records, (1, []))[1]
-            self.possible = all(len(fields) == len(self.header) for _, fields in records)
+            for _, fields in records:
+                if len(fields) != len(self.header):
+                    self.possible = False
+                    return
+                self.records += 1
         except DataError:
             self.possible = False
 
 
-def _first_needless_quotes(path: Path) -> tuple[int, str] | None:
-    """Return the line and text of the first field in quotes that has no quote inside; None if there is none.
+def _first_joined_lines(path: Path) -> str | None:
+    """Name the first field that quotes make of several lines; None if there is none."""
+    for number, fields in csv_records(path, "\t"):
+        for field in fields:
+            if "\n" in field:
+                return f"line {number}: with its quotation marks the field {field[:60]!r} takes several lines"
+    return None
+
+
+def _first_needless_quotes(path: Path) -> str | None:
+    """Name the first field in quotes that has no quote inside; None if there is none.
 
     Programs quote a field because of the tabs, line breaks or quotes in it, so such quotes may belong to the text. The
     file has one record a line.
@@ -115,5 +131,5 @@ def _first_needless_quotes(path: Path) -> tuple[int, str] | None:
     for number, line in numbered_lines(path):
         for field in line.split("\t") if '"' in line else ():
             if len(field) > 1 and field[0] == field[-1] == '"' and '""' not in field[1:-1]:
-                return number, field
+                return f"line {number}: the field {field[:60]!r} begins and ends with a quotation mark"
     return None

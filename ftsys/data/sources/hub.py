@@ -32,7 +32,7 @@ class DatasetSplit:
     def read(self, rows_per_batch: int) -> Iterator[Rows]:
         """Yield all rows in order. The ids of a `ClassLabel` become the names of its classes."""
         wanted = self._wanted()
-        names = self._class_names()
+        names = {name: self._class_names(name) for name in self.columns.labels}
         done = 0
         for table in self._tables(wanted, rows_per_batch):
             lines = range(done + 1, done + table.num_rows + 1)
@@ -42,7 +42,7 @@ class DatasetSplit:
             ]
             labels = None
             if len(wanted) > len(self.columns.texts):
-                cells = [named(table.column(name).to_pylist(), names) for name in self.columns.labels]
+                cells = [named(table.column(name).to_pylist(), names[name]) for name in self.columns.labels]
                 labels = self.columns.joined(cells)
             yield Rows.from_texts(texts, labels, lines)
             done += table.num_rows
@@ -59,7 +59,7 @@ class DatasetSplit:
         """
         import pyarrow as pa
 
-        digest = hashlib.sha256(json.dumps(sorted(self._class_names().items())).encode())
+        digest = hashlib.sha256(json.dumps(self._all_class_names()).encode())
         for table in self._tables(self._wanted(), ROWS_PER_BATCH):
             # `take` copies the rows: the buffers of a slice keep the bytes around it.
             plain = table.replace_schema_metadata(None).take(pa.array(range(table.num_rows))).combine_chunks()
@@ -77,9 +77,14 @@ class DatasetSplit:
     def _tables(self, wanted: list[str], rows_per_batch: int) -> Iterator["pa.Table"]:
         return iter(self.dataset.select_columns(wanted).with_format("arrow").iter(rows_per_batch))
 
-    def _class_names(self) -> dict[int, str]:
-        """Map ids to names if the label is a `ClassLabel`, or a list of them; otherwise map nothing."""
-        feature = self.dataset.features.get(self.columns.label)
+    def _all_class_names(self) -> list[Any]:
+        """List (id, name) of the label, or with several columns of labels (column, [(id, name), ...]) of each."""
+        found = [(name, sorted(self._class_names(name).items())) for name in self.columns.labels]
+        return [each for each in found if each[1]] if self.columns.label_parts else found[0][1]
+
+    def _class_names(self, column: str) -> dict[int, str]:
+        """Map ids to names if a label is a `ClassLabel`, or a list of them; otherwise map nothing."""
+        feature = self.dataset.features.get(column)
         return dict(enumerate(getattr(getattr(feature, "feature", feature), "names", None) or ()))
 
 

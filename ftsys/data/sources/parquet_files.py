@@ -16,7 +16,7 @@ def parquet_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[
     parquet = open_parquet(path)
     _, found = columns.find(parquet.schema_arrow.names, str(path))
     wanted = [*columns.texts] + ([] if found is None else [*columns.labels])
-    names = dict(enumerate(class_names(path, columns.label)))
+    names = {name: dict(enumerate(class_names(path, name))) for name in columns.labels}
     done = 0
     try:
         for batch in parquet.iter_batches(rows_per_batch, columns=wanted):
@@ -26,7 +26,7 @@ def parquet_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[
             ]
             labels = None
             if found is not None:
-                cells = [named(batch.column(name).to_pylist(), names) for name in columns.labels]
+                cells = [named(batch.column(name).to_pylist(), names[name]) for name in columns.labels]
                 labels = columns.joined(cells)
             yield Rows.from_texts(texts, labels, numbers)
             done += batch.num_rows

@@ -24,6 +24,8 @@ __all__ = ["ROWS_PER_BATCH", "DataLike", "Source", "TextBatch", "open_source"]
 
 _LAYOUT_VERSION = 2
 """Increase this number when the same bytes are read as other rows, so that no older store is used for them."""
+_LABEL_COLUMNS_VERSION = 3
+"""The same number for tasks with several columns of labels."""
 
 
 class DataLike(Protocol):
@@ -63,7 +65,7 @@ class Source:
         """The hex SHA-256 of everything that decides the rows: bytes, layout, columns, labels. Reads each file once."""
         task = self.task
         facts: dict[str, object] = {
-            "layout": _LAYOUT_VERSION,
+            "layout": _LABEL_COLUMNS_VERSION if task.label_columns else _LAYOUT_VERSION,
             "columns": task.columns,
             "labels": task.labels,
             "regression": task.regression,

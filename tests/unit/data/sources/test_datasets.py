@@ -54,6 +54,42 @@ def test_class_labels_in_another_order_are_mapped_by_name() -> None:
         opened(pets([0, 1, 2], ["x", "y", "z"]))
 
 
+MOODS = Task("moods", ("text",), ("joy", "fear"), ("micro_f1",), multi_label=True, label_columns=("joy", "fear"))
+
+
+def moods(label: list[str], joy: list[str], fear: list[str]) -> Dataset:
+    """Two rows whose columns of labels have names of their own, beside a column `label` that no task reads."""
+    kinds = {"label": ClassLabel(names=label), "joy": ClassLabel(names=joy), "fear": ClassLabel(names=fear)}
+    columns = {"text": ["a", "b"], "label": [0, 1], "joy": [1, 0], "fear": [1, 1]}
+    return Dataset.from_dict(columns, Features({"text": Value("string"), **kinds}))
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_each_column_of_labels_has_its_own_class_names(tmp_path: Path, in_file: bool) -> None:
+    def labels(data: Dataset) -> tuple[list[Any], str]:
+        data.to_parquet(tmp_path / "t.parquet")
+        source = opened({"train": tmp_path / "t.parquet"} if in_file else data, MOODS)
+        return next(source.batches("train")).labels.tolist(), source.fingerprint
+
+    usual, turned = ["0", "1"], ["true", "false"]
+    first, second = labels(moods(turned, usual, usual)), labels(moods(turned, usual, turned))
+    assert (first[0], second[0]) == ([[1, 1], [0, 1]], [[1, 0], [0, 0]])
+    assert first[1] != second[1]
+    with pytest.raises(DataError, match=r"row 1: column 'joy' has 'yes', and a label is 0 or 1"):
+        labels(moods(usual, ["no", "yes"], usual))
+
+
+def test_a_new_way_to_read_columns_of_labels_needs_a_new_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fingerprints() -> tuple[str, str]:
+        return opened(moods(["0", "1"], ["0", "1"], ["0", "1"]), MOODS).fingerprint, opened(pets([0])).fingerprint
+
+    before = fingerprints()
+    monkeypatch.setattr("ftsys.data.sources.source._LABEL_COLUMNS_VERSION", 2)
+    after = fingerprints()
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+
+
 def test_a_dataset_is_read_through_its_own_row_order() -> None:
     assert read(opened(pets([0, 1, 2]).select([2, 0])))[0] == ["l2", "l0"]
 
