@@ -1,5 +1,6 @@
 """Checks [task] against the known tasks and [data], and builds the task's row from them."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -66,6 +67,12 @@ def _known_task_mistakes(run: RunTree, row: Task) -> Iterator[Mistake]:
             "task a name of your own."
         )
         yield Mistake(text, ("task.multi_label",))
+    if section.label_columns:
+        text = (
+            f"task.label_columns={list(section.label_columns)!r} does not fit task.name={row.name!r}, whose examples "
+            "have one label each: leave it out or give the task a name of your own."
+        )
+        yield Mistake(text, ("task.label_columns",))
     if section.labels and row.regression:
         text = (
             f"task.labels={list(section.labels)!r} does not fit task.name={row.name!r}, which is a regression: "
@@ -184,12 +191,13 @@ def _source_mistakes(run: RunTree, row: Task | None) -> Iterator[Mistake]:
         yield Mistake(text, ("data.source", "task.name"))
     if isinstance(source, dict):
         yield from _split_mistakes(source, row)
-    elif run.data.quoting != "auto":
+    elif row and run.task.label_column and source != "hub" and not source.startswith("hub:"):
         text = (
-            f"data.quoting={run.data.quoting!r} is for a table of CSV or TSV files, and data.source={source!r} is "
-            "none: leave quoting out."
+            f"task.label_column={run.task.label_column!r} is not read from data.source={source!r}, whose labels have a "
+            "place of their own: leave label_column out, or name a file for each split."
         )
-        yield Mistake(text, ("data.quoting", "data.source"))
+        yield Mistake(text, ("task.label_column", "data.source"))
+    yield from _quoting_mistakes(run)
     splits = task_of(run).splits
     for split in run.data.first_rows:
         if split not in splits:
@@ -198,10 +206,25 @@ def _source_mistakes(run: RunTree, row: Task | None) -> Iterator[Mistake]:
             )
 
 
+def _quoting_mistakes(run: RunTree) -> Iterator[Mistake]:
+    source, quoting = run.data.source, run.data.quoting
+    files = source.values() if isinstance(source, dict) else ()
+    if quoting != "auto" and not any(file.lower().endswith((".csv", ".tsv")) for file in files):
+        text = (
+            f"data.quoting={quoting!r} is for a table of CSV or TSV files, and data.source={source!r} names none: "
+            "leave quoting out."
+        )
+        yield Mistake(text, ("data.quoting", "data.source"))
+
+
 def _split_mistakes(source: dict[str, str], row: Task | None) -> Iterator[Mistake]:
     if not source:
         yield Mistake('data.source={} names no file: write {train = "train.csv", ...}.', ("data.source",))
     for split in source:
+        if not re.fullmatch(r"[\w.-]+", split):
+            text = f'data.source names the split {split!r}: name a split with letters, digits, "-", "." and "_".'
+            yield Mistake(text, ("data.source",))
+            continue
         known = split in row.splits if row else split.startswith(("train", "validation", "test"))
         if known and not (row is None and split.startswith("train") and split != "train"):
             continue

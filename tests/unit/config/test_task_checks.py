@@ -80,6 +80,11 @@ def test_splits_are_those_of_the_files() -> None:
         (CUSTOM, {"trian": "a.csv"}, "data.source names the split 'trian': did you mean 'train'"),
         (CUSTOM, {"train2": "a.csv"}, "data.source names the split 'train2': did you mean 'train'"),
         (CUSTOM, {}, "data.source={} names no file"),
+        (CUSTOM, {"train": "a.csv", "validation/hard": "b.csv"}, "data.source names the split 'validation/hard': name"),
+        (CUSTOM, {"train": "a.csv", "test ": "b.csv"}, "data.source names the split 'test ': name a split with"),
+        ({"name": "mnli", "label_column": "label1"}, "hubs", "task.label_column='label1' is not read from data."),
+        ({"name": "paraphrase", "label_column": "y"}, "synthetic", "task.label_column='y' is not read from data."),
+        ({"name": "mrpc", "label_columns": ["a", "b"]}, FILES, "task.label_columns=['a', 'b'] does not fit task.name="),
     ],
 )
 def test_each_mistake_is_one_clear_message(task: dict[str, Any], source: Any, said: str) -> None:
@@ -132,6 +137,17 @@ def test_what_decides_results_changes_the_identity() -> None:
 def test_quoting_is_refused_for_what_is_no_file() -> None:
     with pytest.raises(ConfigError, match=r"data\.quoting='csv' is for a table of CSV or TSV files"):
         build_run({"output_dir": "x", "task": {"name": "mrpc"}, "data": {"source": "hub", "quoting": "csv"}})
+
+
+@pytest.mark.parametrize("ending", ["json", "JSONL", "parquet"])
+def test_quoting_is_refused_for_files_without_quoting(ending: str) -> None:
+    tree = {"output_dir": "x", "task": {"name": "mrpc"}}
+    files = {"train": f"a.{ending}", "validation": "b.parquet"}
+    with pytest.raises(ConfigError) as caught:
+        build_run({**tree, "data": {"source": files, "quoting": "none"}})
+    (message,) = caught.value.messages
+    assert message.startswith("data.quoting='none' is for a table of CSV or TSV files, and data.source={'train': 'a.")
+    assert build_run({**tree, "data": {"source": {**files, "test": "c.TSV"}, "quoting": "none"}}).data.quoting == "none"
 
 
 def test_the_identity_is_the_same_in_every_process() -> None:
