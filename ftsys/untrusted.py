@@ -27,9 +27,42 @@ def parse_json(data: bytes | str) -> Any:
         raise ValueError(_TOO_DEEP) from None
 
 
+class DoubleKeyError(ValueError):
+    """Says which key an object of a JSON text has more than once."""
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    keys = [key for key, _ in pairs]
+    double = next(key for key in keys if keys.count(key) > 1)
+    raise DoubleKeyError(f"the key {double[:60]!r} is there more than once")
+
+
+ROW_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
+"""Decodes rows of data, and raises DoubleKeyError for a key that is there twice: `json` takes the last value."""
+
+
+def parse_row(text: str) -> Any:
+    """Return the value of a JSON text as `parse_json` does. Raises DoubleKeyError, which is a ValueError, as well."""
+    try:
+        return ROW_DECODER.decode(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+
+
 def json_object(data: bytes | str) -> dict[str, Any]:
     """Return the value of a JSON text that is an object. Raises ValueError."""
-    value = parse_json(data)
+    return _object(parse_json(data))
+
+
+def row_object(text: str) -> dict[str, Any]:
+    """Return the row of data in a JSON text, an object. Raises ValueError, or DoubleKeyError for a key twice."""
+    return _object(parse_row(text))
+
+
+def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"it holds a JSON {type(value).__name__}, not an object")
     return value

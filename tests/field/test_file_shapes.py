@@ -87,6 +87,12 @@ SHAPES: list[Shape] = [
     ("t.json", json.dumps(OBJECTS).encode().replace(b"cat", b"c\xe9t"), "not UTF-8 text"),
     ("t.json", json.dumps({"text": "x", "label": 1}, indent=1), 'to_json(path, orient="records", lines=True)'),
     ("t.json", "[" * 100_000, "nested too deeply"),
+    (
+        "t.jsonl",
+        '{"text": "x", "label": "neg", "label": "pos"}',
+        "line 1: the key 'label' is there more than once. Rename",
+    ),
+    ("t.json", json.dumps(OBJECTS)[:-1] + ', {"text": "x", "text": "y"}]', "row 3: the key 'text' is there more than"),
 ]
 
 GUESSED: list[tuple[str, str, list[tuple[str, int]], str]] = [

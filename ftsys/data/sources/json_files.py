@@ -1,6 +1,5 @@
 """Reads rows from JSON: an object on each line, or one array of objects, in bounded memory."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -10,7 +9,7 @@ from typing import Any, TextIO
 from ftsys.data.sources.numbered_lines import numbered_lines
 from ftsys.data.sources.rows import Columns, Rows, check_texts
 from ftsys.errors import DataError
-from ftsys.untrusted import parse_json
+from ftsys.untrusted import ROW_DECODER, DoubleKeyError, parse_row
 
 Items = Iterator[tuple[int, dict[str, Any]]]
 
@@ -18,6 +17,7 @@ _CHUNK = 1 << 20  # characters
 _ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*([{\]]|\Z)")
 _BLANK = re.compile(r"[\s,]*")
 _ADVICE = 'Write one JSON object a line, as pandas does with to_json(path, orient="records", lines=True)'
+_RENAME = "Rename or remove one of them"
 
 
 def is_array(path: Path) -> bool:
@@ -51,7 +51,9 @@ def _line_items(path: Path) -> Items:
     for number, line in numbered_lines(path):
         place = f"{path}, line {number}"
         try:
-            row = parse_json(line)
+            row = parse_row(line)
+        except DoubleKeyError as error:
+            raise DataError(f"{place}: {error}. {_RENAME}.") from error
         except ValueError as error:
             raise DataError(f"{place}: not JSON ({error}). {_ADVICE}.") from error
         if not isinstance(row, dict):
@@ -75,7 +77,7 @@ class _Array:
         self._stream, self._path = stream, path
         self._text = ""
         self._at = 0
-        self._parse: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
+        self._parse: Callable[[str, int], tuple[Any, int]] = ROW_DECODER.raw_decode
 
     def items(self) -> Items:
         self._skip()
@@ -109,6 +111,8 @@ class _Array:
             try:
                 row, self._at = self._parse(self._text, self._at)
                 break
+            except DoubleKeyError as error:
+                raise DataError(f"{self._path}, row {number}: {error}. {_RENAME}.") from error
             except RecursionError:
                 raise self._error(number, "it is nested too deeply") from None
             except ValueError as error:

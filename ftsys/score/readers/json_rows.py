@@ -8,7 +8,7 @@ from ftsys.data.sources.json_files import json_items
 from ftsys.errors import DataError
 from ftsys.score.readers.lines import Lines, TooLong
 from ftsys.score.readers.rows import Fault, Line, Wanted
-from ftsys.untrusted import json_object
+from ftsys.untrusted import DoubleKeyError, row_object
 
 
 class JsonLinesReader:
@@ -84,7 +84,9 @@ class JsonArrayReader:
 
 def _object(line: str) -> dict[str, Any] | str:
     try:
-        return json_object(line)
+        return row_object(line)
+    except DoubleKeyError as error:
+        return str(error)
     except ValueError as error:
         return f"no JSON object ({error})"
 

@@ -97,6 +97,7 @@ OBJECTS: dict[str, tuple[str | bytes, list[tuple[int, str]]]] = {
     "no JSON": ('{"a": "x"}\n{"a": \n{"a": "y"}\n', [(1, "x"), (2, "!no JSON object"), (3, "y")]),
     "the first line is broken": ('[1]\n{"a": "y"}\n', [(1, "!no JSON object"), (2, "y")]),
     "a key is missing": ('{"a": "x"}\n{"b": 1}\n', [(1, "x"), (2, "!it has no 'a'")]),
+    "a key twice": ('{"a": "x"}\n{"a": "y", "a": "z"}\n{"a": "y"}\n', [(1, "x"), (2, "!the key 'a' is "), (3, "y")]),
     "a number": ('{"a": "x"}\n{"a": 3}\n', [(1, "x"), (2, "!column 'a' is ")]),
     "null": ('{"a": "x"}\n{"a": null}\n', [(1, "x"), (2, "!column 'a' is ")]),
     "half a surrogate pair": ('{"a": "x"}\n{"a": "\\ud83d"}\n', [(1, "x"), (2, "!column 'a' hol")]),
