@@ -35,6 +35,10 @@ TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
+    "sentencepiece.model",
+    "word_shape.json",
+    "word_pronunciation.json",
+    "entity_vocab.json",
 )
 """All files that can affect the tokens that an encoder's tokenizer makes from a text."""
 

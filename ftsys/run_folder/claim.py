@@ -49,7 +49,8 @@ Values give better messages than a hash."""
 
 _MODEL_FILES = (
     *("README.md", "*config.json", "calibration.json", "*model*.safetensors", "model.safetensors.index.json"),
-    *("*token*.json", "vocab.*", "merges.txt", "*.model"),
+    *("*token*.json", "vocab.*", "merges.txt", "bpe.codes", "*.model"),
+    *("word_shape.json", "word_pronunciation.json", "entity_vocab.json"),
 )
 WRITTEN = (
     *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, DATA, RANKS, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),
