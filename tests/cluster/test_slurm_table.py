@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_run_that_is_killed_twice_has_failed(cluster: Cluster, tmp_path: Path,
         submitted = cluster.call(*table, "--slurm", "--cpu", cwd=tmp_path, check=False)
         assert submitted.returncode == 0, submitted.stderr
         (number,) = re.findall(r"^job array (\d+): 1 runs", submitted.stdout, re.MULTILINE)
-        cluster.wait_until(f"{number}_0", lambda job, attempt=attempt: training(folder, attempt))
+        cluster.wait_until(f"{number}_0", partial(trains, folder, attempt))
         os.kill(cluster.trainers()[0], signal.SIGKILL)
         job = cluster.end_of(f"{number}_0")
         assert (job["JobState"], job["Restarts"]) == ("FAILED", "0"), cluster.log(f"{number}_0")
@@ -56,7 +57,7 @@ def test_a_run_that_is_killed_twice_has_failed(cluster: Cluster, tmp_path: Path,
     assert "a rank was killed" in shown.stdout + shown.stderr
 
 
-def training(folder: Path, attempt: int) -> bool:
+def trains(folder: Path, attempt: int, _job: dict[str, str]) -> bool:
     """Return True once an attempt trains."""
     path = folder / "status.json"
     status = read_json(path) if path.exists() else {}
