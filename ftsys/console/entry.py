@@ -77,5 +77,10 @@ def raise_file_limit() -> None:
 
 
 def first_undecoded(words: Iterable[str]) -> str | None:
-    """Return the first word with bytes that Python could not decode, which are lone surrogates (PEP 383)."""
-    return next((word for word in words if any("\udc80" <= letter <= "\udcff" for letter in word)), None)
+    """Return the first word whose bytes are not UTF-8, whatever the locale's encoding; None if there is none."""
+    for word in words:
+        try:
+            os.fsencode(word).decode("utf-8")
+        except UnicodeDecodeError:
+            return word
+    return None

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from ftsys.console.printer import say
 from launcher.agent.process_tree import kill_group, signal_at_parent_exit
 from launcher.agent.terminal import PlainText, copy_size, make_terminal
 from launcher.protocol import AGENT_SOCKET, MAX_MESSAGE_BYTES, write_all
@@ -95,7 +96,7 @@ def open_log(path: Path) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        print(f"{path}: cannot be written ({error.strerror}), so there is no log", file=sys.stderr)
+        say(f"{path}: cannot be written ({error.strerror}), so there is no log")
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
