@@ -91,6 +91,15 @@ DOCTOR_SECONDS = 26.0
 """Default limit for all probes of `ftlaunch doctor` together. With the command's own start it stays below the 30 s that
 the documentation promises."""
 
+DOCTOR_MOST_SECONDS = 3600.0
+"""Longest limit that may be asked for with `--seconds`."""
+
+LAST_OUTPUT_SECONDS = 2.0
+"""Limit for the last output of a probe that was killed: what it started, such as ssh's master, may hold the pipes."""
+
+RANK_0_WRITES_SECONDS = 15
+"""Limit for rank 0 to write why a run failed, counted in a SLURM job from the end of another node's torchrun."""
+
 PROBE_START_SECONDS = 4.0
 """Part of the doctor's time that is kept for the probes' start (ssh, Python) and for the end of probes that hang."""
 

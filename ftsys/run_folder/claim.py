@@ -17,6 +17,7 @@ from ftsys.errors import (
     StorageError,
 )
 from ftsys.files import atomic_write_json, json_safe, remove_tree, storage_errors
+from ftsys.model_files.folder import TOKENIZER_FILES
 from ftsys.run_folder.attempts import highest_attempt, read_owner, take_attempt
 from ftsys.run_folder.layout import (
     ADAPTER,
@@ -49,8 +50,7 @@ Values give better messages than a hash."""
 
 _MODEL_FILES = (
     *("README.md", "*config.json", "calibration.json", "*model*.safetensors", "model.safetensors.index.json"),
-    *("*token*.json", "vocab.*", "merges.txt", "bpe.codes", "*.model"),
-    *("word_shape.json", "word_pronunciation.json", "entity_vocab.json"),
+    *("*token*.json", "vocab.*", "*.model", *TOKENIZER_FILES),
 )
 WRITTEN = (
     *(RUN_FILE, DEEPSPEED, PLAN, ENVIRONMENT, DATA, RANKS, STATUS, METRICS_LOG, RESULTS, TRAINER_STATE),

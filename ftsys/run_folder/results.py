@@ -71,7 +71,7 @@ def read_results(output_dir: Path | str) -> dict[str, Any] | None:
         return results
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (IsADirectoryError, ValueError) as error:
         raise DamagedError(
             f"{str(path)!r} is damaged ({error}). Remove it to go on from the last checkpoint, "
             "or start from the beginning with --overwrite."

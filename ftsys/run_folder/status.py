@@ -82,7 +82,7 @@ def read_status(output_dir: Path | str) -> Status | None:
         return typed(Status, json_object(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (IsADirectoryError, ValueError) as error:
         raise DamagedError(
             f"{str(path)!r} is damaged ({error}). Start the run again, which writes a new one."
         ) from error

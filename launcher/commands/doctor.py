@@ -17,9 +17,7 @@ from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.doctor.facts import CheckRequest
 from launcher.host.ports import ephemeral_ports, ports_of_job
 from launcher.planner.world import visible_gpus
-
-MOST_SECONDS = 3600.0
-"""Longest `--seconds`."""
+from launcher.timeouts import DOCTOR_MOST_SECONDS
 
 
 def add_parser(commands: SubParsers) -> None:
@@ -61,9 +59,9 @@ def _request(options: argparse.Namespace, run: RunConfig) -> CheckRequest:
 
     choice = chosen_backend(options, run)
     machines = machines_of(options, run, choice)
-    if not 0 < options.seconds <= MOST_SECONDS:
+    if not 0 < options.seconds <= DOCTOR_MOST_SECONDS:
         raise LaunchError(
-            f"--seconds {options.seconds:g} is no time limit: give more than 0, and {MOST_SECONDS:g} at most."
+            f"--seconds {options.seconds:g} is no time limit: give more than 0, and {DOCTOR_MOST_SECONDS:g} at most."
         )
     return CheckRequest(
         run,

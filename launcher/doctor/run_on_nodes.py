@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from launcher.command_lines import missing_program
-
-LAST_OUTPUT_SECONDS = 2.0
+from launcher.timeouts import LAST_OUTPUT_SECONDS
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Answers the scripts of slurm/: `python -m launcher.slurm.in_job QUESTION ARGUMENTS...` prints the answer.
 
-The scripts set FTSYS_RUN_DIR once the run folder is known. Answers need no torch and take some tenths of a second.
+The scripts set FTSYS_RUN_DIR once the run folder is known. Answers need no torch and take some tenths of a second,
+but for `written`, which may wait for rank 0.
 """
 
 import os
@@ -21,9 +22,7 @@ from launcher.host.cpu_affinity import assign_cores
 from launcher.host.network_interface import interface_towards
 from launcher.host.ports import ephemeral_ports, free_port
 from launcher.planner.world import torch_is_for_cpus
-
-RANK_0_WRITES_SECONDS = 15
-"""Longer than rank 0 needs to write why a run failed, once torchrun has ended on another node."""
+from launcher.timeouts import RANK_0_WRITES_SECONDS
 
 
 def job(start: str, run_file: str, *overrides: str) -> str:
@@ -56,7 +55,7 @@ def written(before: str) -> str:
 
     It waits for an attempt that was begun: rank 0 may still be writing the reason.
     """
-    folder, waited = _run_folder(), 0.0
+    folder, waited = _run_folder(), 0
     while (status := exit_of_this_start(folder, int(before))) is None and waited < RANK_0_WRITES_SECONDS:
         if highest_attempt(folder) <= int(before):
             break

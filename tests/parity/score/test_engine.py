@@ -2,7 +2,6 @@
 
 import copy
 import json
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -67,5 +66,5 @@ def test_a_copy_of_a_classifier_scores_by_itself(tmp_path: Path) -> None:
     save_classifier(tmp_path, "bert")
     ours = Classifier(tmp_path)
     expected = ours.predict(PAIRS).scores
-    for copied in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
-        np.testing.assert_array_equal(copied.predict(PAIRS).scores, expected)
+    copied = copy.deepcopy(ours)  # as processes get it too: both go through __getstate__
+    np.testing.assert_array_equal(copied.predict(PAIRS).scores, expected)

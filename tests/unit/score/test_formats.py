@@ -11,7 +11,7 @@ import pytest
 from ftsys.score.columns import Written
 from ftsys.score.formats import format_of
 from ftsys.score.outcomes import IDENTITY, Head
-from ftsys.score.readers.inputs import input_file
+from ftsys.score.readers.arrow import DatasetReader
 
 MOMENT = datetime(2024, 5, 6, 7, 8, 9)
 
@@ -37,7 +37,7 @@ def test_a_carried_column_whose_type_parquet_lacks(kind: str, value: Any, tmp_pa
 
     typed = pa.array([value, None], pa.type_for_alias(kind))
     Dataset(pa.table({"text": ["a", "b"], "when": typed})).save_to_disk(tmp_path / "rows")
-    types = input_file(str(tmp_path / "rows"), None, None, "auto").open().types  # type: ignore[attr-defined]  # Arrow's
+    types = DatasetReader(tmp_path / "rows", None).types
     written = Written(Head((), IDENTITY), ("when",))
     form, part = format_of(Path("o.parquet"), written.types([types])), tmp_path / "part"
     part.write_bytes(form.encode({"when": [value, None], "score": [0.5, 0.25]}))
