@@ -1,7 +1,8 @@
 """The private names of other libraries that ftsys uses or overrides: a new version may take them away unannounced.
 
-A row is (place, names, why). The place is a module, or `module:Class`. `tests/unit/test_private_names.py` looks each
-name up in the installed version, and fails for a private name in our sources that has no row here.
+A row is (place, names, why). The place is a module, or `module:Class`, or another attribute of it.
+`tests/unit/test_private_names.py` looks each name up in the installed version, and fails for a private name in our
+sources that has no row here.
 """
 
 from typing import NamedTuple
@@ -48,6 +49,11 @@ PRIVATE = (
         "torch",
         "_foreach_add_ _foreach_copy_ _foreach_norm _foreach_zero_ _fused_adamw_",
         "the optimizer's passes over many tensors",
+    ),
+    Private(
+        "torch:ops.mkldnn",
+        "_is_mkldnn_bf16_supported _linear_pointwise _reorder_linear_weight",
+        "linear layers with weights in oneDNN's order; without these operators, torch's own function computes them",
     ),
     Private("torch.nn.modules.batchnorm", "_NormBase", "models with batch statistics are not packed"),
     Private("deepspeed.ops", "__compatible_ops__", "leaves out an op that would be compiled at every start"),

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ftsys.cpus.onednn import bound_kernel_caches
 from ftsys.data.batching.collate import to_device
 from ftsys.data.batching.loader import BatchMaker
 from ftsys.data.batching.plan import plan_evaluation
@@ -22,6 +23,7 @@ from ftsys.data.tokenize.tokenizer import Encoded, TextTokenizer, check_fit, loa
 from ftsys.errors import ConfigError
 from ftsys.kernels.select import why_not_fast
 from ftsys.models.inputs import model_inputs
+from ftsys.models.prepacked import prepack
 from ftsys.score.load import Layout, find_layout, load_classifier
 from ftsys.score.model import FoundModel
 from ftsys.train.planning import rank_world
@@ -51,6 +53,9 @@ class Engine:
         # The layout is proved in float32 also where bf16 computes: rounding hides no difference then.
         self.layout: Layout = find_layout(self._model, self._proof_rows())
         self._model.to(PRECISIONS[self.precision])
+        if self.device.type == "cpu":
+            bound_kernel_caches(os.environ)
+            prepack(self._model)
         self._computing = Lock()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from importlib import import_module, metadata
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def _has(place: str, name: str) -> bool:
     module, _, kind = place.partition(":")
     try:
         owner: Any = import_module(module)
-        owner = getattr(owner, kind) if kind else owner
+        owner = attrgetter(kind)(owner) if kind else owner
     except (ImportError, AttributeError):
         return False
     if hasattr(owner, name) or _is_module(f"{module}.{name}"):

@@ -15,6 +15,7 @@ from ftsys.data.batching.collate import Batch
 from ftsys.data.batching.loader import EvaluationLoader, Split
 from ftsys.distributed import decided_by_rank_0
 from ftsys.models.inputs import model_inputs
+from ftsys.models.prepacked import prepacked
 from ftsys.train.perf.throughput import Meter
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.packing import Packing
@@ -84,7 +85,8 @@ class Evaluator:
 
         # The stock evaluation smooths labels as its training does; a store's eval_loss is the plain one.
         smoothing = trainer.args.label_smoothing_factor if split.stock_semantics else 0.0
-        return predict_all(loader, forward, trainer.args.device, progress, self._hooks.stop_wanted, smoothing)
+        with prepacked(model):
+            return predict_all(loader, forward, trainer.args.device, progress, self._hooks.stop_wanted, smoothing)
 
 
 def _loop_output(trainer: Trainer, found: Predictions, split: Split, loss_only: bool, prefix: str) -> EvalLoopOutput:

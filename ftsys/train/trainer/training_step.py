@@ -6,6 +6,7 @@ accumulation 1, and this engine alone scales losses.
 
 import contextlib
 import logging
+import os
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer, TrainingArguments
 
+from ftsys.cpus.onednn import bound_kernel_caches
 from ftsys.data.batching.collate import Batch, PackedBatch, to_device
 from ftsys.data.batching.loader import LOCAL_BATCH, LocalBatch
 from ftsys.distributed import all_gather_object
@@ -50,6 +52,7 @@ class StepEngine:
         self._looked_for_hooks = False
         if args.device.type == "cpu":
             keep_freed_memory()
+            bound_kernel_caches(os.environ)
             _agree_on_native()
 
     def stream_of_ddp(self, args: TrainingArguments) -> contextlib.AbstractContextManager[None]:
