@@ -41,7 +41,7 @@ def bench_predict(
     found = Findings(settings={"repeats": repeats, "warm_up": 1, "threads": threads, "shapes": DESCRIPTIONS})
     with tempfile.TemporaryDirectory(prefix="ftsys-bench-") as scratch:
         for name, encoder in model_folders(models, Path(scratch)).items():
-            folder = _classifier(name, encoder, Path(scratch) / f"{name}-classifier")
+            folder = classifier_of(name, encoder, Path(scratch) / f"{name}-classifier")
             for shape in shapes:
                 rows = make_rows(shape, max(16, int(SHAPES[shape] * scale)), _counter(folder))
                 seconds, facts = _measure(folder, rows, peers, repeats)
@@ -63,7 +63,7 @@ def operations_of_a_row(folder: Path, rows: Sequence[Row]) -> float:
     return 2.0 * parameters_outside_embeddings(model) * sum(tokens) / len(rows)
 
 
-def _classifier(name: str, encoder: Path, folder: Path) -> Path:
+def classifier_of(name: str, encoder: Path, folder: Path) -> Path:
     """Save the bundled encoder with a head of seed 0; other models have a head."""
     if name != MINILM:
         return encoder
