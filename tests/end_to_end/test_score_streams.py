@@ -57,3 +57,17 @@ def test_another_quoting_is_another_command(score: Score, capsys: pytest.Capture
     assert score(f"{Path('rows.csv').read_text()}7,only one\n") == 2
     assert score(Path("rows.csv").read_text(), "--quoting", "none") == 2
     assert "holds the begun output of another command" in capsys.readouterr().err
+
+
+def test_quotation_marks_in_a_tsv_stream_ask_for_the_quoting(score: Score, capsys: pytest.CaptureFixture[str]) -> None:
+    """A stream cannot be read twice, as a file is, to find out whether its fields are quoted."""
+    rows = 'id\tfirst\tsecond\n1\tA dog.\tA cat.\n2\t"Yes," he said.\tNo.\n'
+    asked = ("--format", "tsv", "--text", "first", "second")
+    assert score(rows, *asked) == 2
+    said = "standard input, line 3: a field begins with a quotation mark. A stream cannot be looked through beforehand"
+    assert said in capsys.readouterr().err
+    assert score(rows, *asked, "--quoting", "none", "--overwrite") == 0
+    assert score(rows.replace('"', ""), *asked, "--overwrite") == 0
+    assert len(Path("o.csv").read_text().splitlines()) == 3
+    assert score('"id"\tfirst\tsecond\n', *asked, "--overwrite") == 2
+    assert "standard input, line 1: a field begins with a quotation mark" in capsys.readouterr().err

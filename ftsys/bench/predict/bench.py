@@ -18,7 +18,6 @@ from ftsys.bench.predict.rows import DESCRIPTIONS, SHAPES, Row, make_rows
 from ftsys.console.printer import say
 from ftsys.model_files.folder import TOKENIZER_FILES
 from ftsys.report.log_filters import quiet_libraries
-from launcher.planner.world import ProductRates
 
 MODELS = ("minilm",)
 PRECISIONS = ("fp32", "bf16")
@@ -52,7 +51,10 @@ def bench_predict(
 
 
 def operations_of_a_row(folder: Path, rows: Sequence[Row]) -> float:
-    """Return 2 x parameters outside the embeddings x real tokens of a row, a mean over the rows."""
+    """Return 2 x parameters outside the embeddings x real tokens of a row, a mean over the rows.
+
+    Every layer counts whole for every peer, though ours leaves out a part of the last one.
+    """
     from transformers import AutoModelForSequenceClassification
 
     from ftsys.train.trainer.training_step import parameters_outside_embeddings
@@ -98,7 +100,7 @@ def _measure(
     Between the blocks the machine's rate of matrix products is sampled; the best sample of a precision counts.
     """
     from ftsys.bench.predict.peers import missing, scorer
-    from ftsys.train.perf.product_rates import measure
+    from ftsys.bench.predict.rates import fastest_products
 
     works: dict[str, Callable[[], Any]] = {}
     facts: dict[str, Any] = {"left out": [line for line in map(missing, peers) if line], "rows of a batch": {}}
@@ -112,11 +114,11 @@ def _measure(
                 raise RuntimeError(f"{peer} in {precision} gives other scores than ours: they differ by {far}")
             works[f"{peer}, {precision}"] = partial(score, rows)
             facts["rows of a batch"][f"{peer}, {precision}"] = batch
-    rates: list[ProductRates] = []
-    works[MATMUL] = lambda: rates.append(measure())
+    rates: list[dict[str, float]] = []
+    works[MATMUL] = lambda: rates.append(fastest_products())
     seconds = interleaved(works, repeats)
     del seconds[MATMUL]
-    facts[MATMUL] = {kind: max(getattr(rate, kind) for rate in rates) for kind in PRECISIONS}
+    facts[MATMUL] = {kind: max(rate[kind] for rate in rates) for kind in PRECISIONS}
     return seconds, facts
 
 
@@ -144,7 +146,7 @@ def _share(found: Findings, name: str, rates: Sequence[float], facts: dict[str, 
     """Return the share of the matrix-product rate; nothing where a round is above 1."""
     shares = [rate * facts["operations of a row"] / facts[MATMUL][name[-4:]] for rate in rates]
     if max(shares) > 1:
-        found.notes.append(f"{name}: no share of the matrix-product rate, which was measured in busy moments only")
+        found.notes.append(f"{name}: no share of the matrix-product rate: more than all of it")
         return {}
     found.measurements[f"{name}, of matmul"] = Measurement.of(shares, "share", higher_is_better=True)
     return {"of matmul": found.measurements[f"{name}, of matmul"].median}

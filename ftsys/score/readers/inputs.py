@@ -66,10 +66,12 @@ class InputFile:
         usual = "\t" if self.format == "tsv" else ","
         if not self.is_stream:
             return self._dialect_of_file(wanted, usual)
-        # Of a stream only what is buffered can be looked at: nothing after the header decides.
+        # Of a stream only what is buffered can be looked at, so nothing after the header decides.
         header = stream.peek(1 << 16).split(b"\n")[0].decode("utf-8", "replace")  # type: ignore[attr-defined]  # buffered
         separator = separator_of(header, wanted, usual)
-        return Dialect(separator, separator != "\t" if self.quoting == AUTO else self.quoting == QUOTED)
+        if self.quoting != AUTO:
+            return Dialect(separator, self.quoting == QUOTED)
+        return Dialect(separator, quoted=separator != "\t", sure=separator != "\t")
 
     def _dialect_of_file(self, wanted: tuple[str, ...], usual: str) -> Dialect:
         found = dialect_of(self.path, wanted, self.quoting, usual)

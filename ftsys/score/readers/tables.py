@@ -29,6 +29,7 @@ class TableReader:
         if header is None or isinstance(header, Fault):
             reason = "it is empty" if header is None else header.reason
             raise DataError(f"{place}: there is no header line ({reason}). Name the columns in the first line.")
+        self._check_unquoted(*header)
         self.columns = tuple(as_seen(name) for name in header[1])
 
     def read(self, wanted: Wanted) -> Iterator[Line]:
@@ -40,10 +41,21 @@ class TableReader:
                 yield record
                 continue
             number, fields = record
+            self._check_unquoted(number, fields)
             if len(fields) == width and tuple(map(as_seen, fields)) != self.columns:
                 yield wanted.line(number, [fields[at] for at in texts], [fields[at] for at in carried])
             else:
                 yield Fault(number, self._complaint(number, fields))
+
+    def _check_unquoted(self, number: int, fields: list[str]) -> None:
+        """Raise DataError for a quotation mark of which nothing tells whether it encloses the field."""
+        if self._dialect.sure or not any(field.startswith('"') for field in fields):
+            return
+        raise DataError(
+            f"{self.place}, line {number}: a field begins with a quotation mark. A stream cannot be looked through "
+            "beforehand, so say with --quoting csv that such marks enclose fields, or with --quoting none that they "
+            "belong to the texts."
+        )
 
     def _complaint(self, number: int, fields: list[str]) -> str:
         if len(fields) == len(self.columns):
