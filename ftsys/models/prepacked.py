@@ -38,8 +38,8 @@ class PrepackedLinear(Replacement):
         return self.then("none", x) if self.takes(x) else super().forward(x)
 
     def takes(self, x: torch.Tensor) -> bool:
-        """Return True for many rows that are computed in the dtype of the weights."""
-        if x.numel() < LEAST_ROWS * x.shape[-1]:
+        """Return True for many rows without gradients that are computed in the dtype of the weights."""
+        if torch.is_grad_enabled() or x.numel() < LEAST_ROWS * x.shape[-1]:
             return False
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         return dtype == self.weight.dtype
@@ -107,15 +107,26 @@ def _kinds() -> set[tuple[str, torch.dtype]]:
 
 
 def _kind(weight: torch.Tensor) -> tuple[str, torch.dtype] | None:
-    partitioned = hasattr(weight, "ds_id")  # DeepSpeed gathers such weights layer by layer
-    return None if partitioned or weight.numel() <= LEAST_WEIGHTS else (weight.device.type, weight.dtype)
+    """Return the weight's device and dtype; None for small weights and those that hold something else than numbers."""
+    gathered_later = hasattr(weight, "ds_id")  # by DeepSpeed
+    plain = type(weight) in (nn.Parameter, torch.Tensor) and not gathered_later  # quantized weights have own classes
+    return (weight.device.type, weight.dtype) if plain and weight.numel() > LEAST_WEIGHTS else None
 
 
 def _is_gelu_of_linear(module: nn.Module) -> bool:
-    """Tell the first half of a feed-forward like BERT's, whatever the name of its class."""
+    """Tell the first half of a feed-forward like BERT's, whatever the name of its class in transformers.
+
+    Code from elsewhere may do more in a class with the same parts.
+    """
     parts = dict(module.named_children())
-    if list(parts) != ["dense", "intermediate_act_fn"] or any(map(is_watched, parts.values())):
+    if list(parts) != ["dense", "intermediate_act_fn"] or not _is_stock(module):
+        return False
+    if any(is_watched(part) or "forward" in vars(part) for part in (module, *parts.values())):
         return False
     dense, activation = parts.values()
     taken = list(inspect.signature(module.forward).parameters)
     return isinstance(dense, PrepackedLinear) and type(activation) is GELUActivation and taken == ["hidden_states"]
+
+
+def _is_stock(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("transformers.models.")

@@ -5,7 +5,6 @@ Shape suffixes: S sequences of a batch, N rows of a window, C outputs of the hea
 
 import os
 from collections.abc import Sequence
-from itertools import pairwise
 from threading import Lock
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from ftsys.cpus.onednn import bound_kernel_caches
 from ftsys.data.batching.collate import to_device
 from ftsys.data.batching.loader import BatchMaker
-from ftsys.data.batching.plan import plan_evaluation
+from ftsys.data.batching.plan import plan_evaluation, plan_padded
 from ftsys.data.store.in_memory import TokenizedSplit
 from ftsys.data.tokenize.pipeline import library_threads
 from ftsys.data.tokenize.tokenizer import Encoded, TextTokenizer, check_fit, load_tokenizer
@@ -120,27 +119,13 @@ class Engine:
     def _plan(self, lengths: npt.NDArray[np.int32], tokens: int) -> list[npt.NDArray[np.int64]]:
         if self.layout.view is not None:
             return plan_evaluation(lengths, tokens)
-        return padded_batches(lengths, tokens, equal=not self.layout.side)
+        return plan_padded(lengths, tokens, equal=not self.layout.side)
 
     def _proof_rows(self) -> TokenizedSplit:
         """Return rows of several lengths, the same everywhere."""
         words = "the quick brown fox jumps over a lazy dog while 37 other animals look on and wonder why".split()
         texts = [" ".join(words[at % len(words)] for at in range(count)) for count in _PROOF_WORDS]
         return self.encode(texts, [text[::2] for text in texts])
-
-
-def padded_batches(lengths: npt.NDArray[np.int32], tokens: int, equal: bool) -> list[npt.NDArray[np.int64]]:
-    """Cut rows, longest first, into batches of at most `tokens` tokens with their padding; with `equal`, of one length.
-
-    A row that is longer than `tokens` is a batch of its own.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    starts = [0]
-    for at in range(1, len(order)):
-        longest = int(lengths[order[starts[-1]]])
-        if (at - starts[-1] + 1) * longest > tokens or (equal and lengths[order[at]] != longest):
-            starts.append(at)
-    return [order[start:end] for start, end in pairwise([*starts, len(order)])]
 
 
 def precision_of(asked: str) -> str:

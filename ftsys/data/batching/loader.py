@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ftsys.data.batching.collate import Batch, filled_to, filled_up, filler_rows, pack, pad
-from ftsys.data.batching.plan import EpochPlan, LocalPlan, plan_epoch, plan_evaluation, plan_local_batch
+from ftsys.data.batching.plan import EpochPlan, LocalPlan, plan_epoch, plan_evaluation, plan_local_batch, plan_padded
 from ftsys.data.batching.size_buckets import SAMPLE_STEPS, SizeBuckets
 from ftsys.data.store.in_memory import TokenizedSplit
 from ftsys.data.store.reader import Ragged, StoreSplit
@@ -225,10 +225,10 @@ class EvaluationLoader:
         padding_side: str = "right",
         stock: Callable[[], Any] | None = None,
     ) -> None:
-        """Plan packs of at most `pack_tokens` real tokens. `stock` makes the loader of `for_callbacks`."""
+        """Plan packs of at most `pack_tokens` tokens, padding included. `stock` makes the loader of `for_callbacks`."""
         self._stock = stock
         self.dataset = split
-        self.packs = plan_evaluation(split.lengths, pack_tokens)
+        self.packs = (plan_evaluation if packed else plan_padded)(split.lengths, pack_tokens)
         self.rank, self.ranks = rank, ranks
         self.make_batch = BatchMaker(split, packed, padding_side)
 

@@ -213,3 +213,18 @@ def plan_evaluation(lengths: np.ndarray, pack_tokens: int) -> list[np.ndarray]:
     order = np.argsort(-lengths, kind="stable")
     starts = _fill(lengths[order], pack_tokens)
     return [order[start:end] for start, end in pairwise(starts)]
+
+
+def plan_padded(lengths: np.ndarray, tokens: int, equal: bool = False) -> list[np.ndarray]:
+    """Plan evaluation batches of at most `tokens` tokens with their padding; with `equal`, of one length each.
+
+    Examples come longest first, and an example longer than `tokens` is a batch of its own.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ordered, starts = lengths[order], [0]
+    while starts[-1] < len(order):
+        longest = int(ordered[starts[-1]])
+        end = starts[-1] + max(1, tokens // max(longest, 1))
+        of_one_length = int(np.searchsorted(-ordered, -longest, side="right")) if equal else len(order)
+        starts.append(min(end, of_one_length, len(order)))
+    return [order[start:end] for start, end in pairwise(starts)]

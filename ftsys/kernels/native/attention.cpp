@@ -5,6 +5,7 @@
 // row's sum, max + log(rowsum(E)), is saved.
 // Backward, with P = exp(S - saved log) and D = rowsum(dO * O) (FlashAttention; Dao et al., 2022, appendix B):
 // dV = (P * M)^T dO, dS = P * (M * (dO V^T) - D), dQ = scale dS K, dK = scale dS^T Q. All sums are in float32.
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -111,12 +112,13 @@ struct Shape {
   }
 };
 
-// The working memory of one thread, reused by its tasks.
+// The working memory of one thread, reused by its tasks. It grows with the square of the length, and is not cleared, so
+// that a thread without a task takes no memory.
 struct Scratch {
-  std::vector<float> memory;
+  std::unique_ptr<float[]> memory;
   float* next = nullptr;
-  explicit Scratch(int64_t numbers) : memory(numbers) {}
-  void reset() { next = memory.data(); }
+  explicit Scratch(int64_t numbers) : memory(new float[numbers]) {}
+  void reset() { next = memory.get(); }
   float* take(int64_t numbers) { return std::exchange(next, next + numbers); }
 };
 

@@ -21,13 +21,16 @@ class _Change:
 
     module: nn.Module
     own_class: type[nn.Module]
+    new_class: type[nn.Module]
+    """The class that the installer gave the module; the own one where it gave none."""
     attributes: list[str]
     """Names of attributes that the installer added."""
     entries: dict[str, list[Any]]
     """Keys that the installer added to the module's tables, by the table's name."""
 
     def undo(self) -> None:
-        self.module.__class__ = self.own_class
+        if type(self.module) is self.new_class:  # else another library has put its own class on it since
+            self.module.__class__ = self.own_class
         for name in self.attributes:
             vars(self.module).pop(name, None)
         for name, keys in self.entries.items():
@@ -81,4 +84,4 @@ def _change(module: nn.Module, own_class: type[nn.Module], names: set[str], tabl
     entries = {name: keys for name, keys in entries.items() if keys}
     if not attributes and not entries and type(module) is own_class:
         return None
-    return _Change(module, own_class, attributes, entries)
+    return _Change(module, own_class, type(module), attributes, entries)

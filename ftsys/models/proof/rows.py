@@ -44,7 +44,10 @@ def proof_batches(
 
 
 def _cut(split: Split, budget: int) -> Ragged:
-    """Return up to three rows, each cut after its share of `budget` tokens."""
+    """Return up to three rows, each cut to its share of `budget` tokens: the first ones and its last.
+
+    A decoder's head may read the last token, or pass over it where it is the padding token.
+    """
     known = np.arange(min(CANDIDATES, len(split)))
     by_length = known[np.argsort(split.lengths[known], kind="stable")]
     chosen = by_length[np.unique([0, len(known) // 2, len(known) - 1])]
@@ -53,8 +56,10 @@ def _cut(split: Split, budget: int) -> Ragged:
     kept = rows.positions < most.repeat(rows.lengths)
     lengths = np.minimum(rows.lengths, most)
     bounds = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
+    tokens = rows.tokens[kept]
+    tokens[bounds[1:] - 1] = rows.tokens[rows.cu_seqlens[1:] - 1]
     return rows._replace(
-        tokens=rows.tokens[kept],
+        tokens=tokens,
         lengths=lengths,
         first_lengths=np.minimum(rows.first_lengths, lengths),
         positions=rows.positions[kept],

@@ -49,7 +49,7 @@ class UnpaddedForward:
         given = {name: value for name, value in kwargs.items() if value is not None}
         if self._busy or args or not _is_understood(given) or torch.is_inference_mode_enabled():
             return None
-        lengths_S = given["attention_mask"].sum(1)
+        lengths_S = given["attention_mask"].sum(1, dtype=torch.int64)
         if not _is_padded_right(given["attention_mask"], lengths_S):
             return None
         if not self._proved:
@@ -80,7 +80,10 @@ class UnpaddedForward:
         cut_S = torch.minimum(lengths_S[:rows], most_S[:rows].clamp(min=1))
         longest = int(cut_S.max())
         mask_SL = (torch.arange(longest, device=cut_S.device) < cut_S[:, None]).long()
-        texts: dict[str, Any] = {name: given[name][:rows, :longest] for name in _TEXTS if name in given}
+        texts: dict[str, Any] = {name: given[name][:rows, :longest].clone() for name in _TEXTS if name in given}
+        # Each row keeps its last token, which a decoder's head may read or pass over.
+        first_S = torch.arange(rows, device=cut_S.device)
+        texts["input_ids"][first_S, cut_S - 1] = given["input_ids"][first_S, lengths_S[:rows] - 1]
         filled = {name: torch.cat([text, text[:1]]) for name, text in texts.items()}
         packed = _pack(filled, torch.cat([cut_S, cut_S[:1]]))
         labels_S = torch.zeros(rows, dtype=torch.long, device=cut_S.device)

@@ -65,7 +65,22 @@ def why_not_unpadded(trainer: Trainer, training: bool) -> str | None:
         reasons.append("DeepSpeed runs the model")
     if training and trainer.neftune_noise_alpha is not None:
         reasons.append("NEFTune scales its noise by the padded length")
+    if training and _recomputes(trainer) and any(_is_own(trainer, name) for name in ("compute_loss", "training_step")):
+        # It may call the model twice before the backward pass, which would compute the layers of the first call again
+        # with the dropout of the second.
+        reasons.append("activations are computed again for a loss of the script's own")
     return next(iter(reasons), None) or why_altered(trainer.model)
+
+
+def _is_own(trainer: Trainer, method: str) -> bool:
+    known = getattr(type(trainer), method).__module__.startswith(("ftsys.", "transformers."))
+    return not known or method in vars(trainer)
+
+
+def _recomputes(trainer: Trainer) -> bool:
+    """Return True where the backward pass computes activations again; the setting has two names."""
+    asked = (getattr(trainer.args, f"{kind}_checkpointing", False) for kind in ("activation", "gradient"))
+    return any(asked) or any(getattr(each, "gradient_checkpointing", False) for each in trainer.model.modules())
 
 
 def without_adapters(model: Any) -> Any:

@@ -227,6 +227,19 @@ def test_an_unaltered_model_is_proved_in_every_type(dtype: torch.dtype, tmp_path
     assert reason == "bert.pooler (MeanPooler) has other results for packed rows than for padded ones"
 
 
+def test_the_rows_of_the_proof_end_with_their_last_token(tmp_path: Path) -> None:
+    """A decoder's head may read that token, or pass over it: on every device the proof has to see which."""
+    split = split_of(tmp_path)
+    rows = split.gather(np.arange(len(split)))
+    ends = set(rows.tokens[rows.cu_seqlens[1:] - 1].tolist())
+    for budget in (6, 12, 64):
+        packed, padded = proof_batches(split, budget, CPU, 0)
+        lengths_S = padded.attention_mask_SL.sum(1)
+        assert set(padded.input_ids_SL[torch.arange(len(lengths_S)), lengths_S - 1].tolist()) <= ends
+        assert set(packed.input_ids_T[packed.cu_seqlens[1:-1] - 1].tolist()) <= ends
+        assert (lengths_S.sum() <= budget).all()
+
+
 def test_a_layer_that_raises_is_named(tmp_path: Path) -> None:
     class Strict(nn.Module):
         def forward(self, hidden: Tensor) -> Tensor:

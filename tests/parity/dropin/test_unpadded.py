@@ -82,6 +82,11 @@ def frozen() -> Any:
     return made
 
 
+def with_float_mask(found: Any) -> Any:
+    batch = DataCollatorWithPadding(tokenizer())(found)
+    return {**batch, "attention_mask": batch["attention_mask"].float()}
+
+
 def to_the_longest(row: dict[str, Any]) -> dict[str, Any]:
     taken = {key: row[key] for key in ("input_ids", "token_type_ids", "attention_mask")}
     return dict(tokenizer().pad(taken, padding="max_length", max_length=20))
@@ -111,6 +116,7 @@ SCRIPTS: dict[str, tuple[dict[str, Any], Any]] = {
     "compute_loss of a subclass": ({}, with_loss),
     "a teacher": ({}, with_teacher),
     "LoRA": ({"model": adapted}, None),
+    "a mask of float32": ({"data_collator": with_float_mask}, None),
     "a collator of its own": ({"data_collator": lambda found: DataCollatorWithPadding(tokenizer())(found)}, None),
 }
 PACKED: dict[str, tuple[dict[str, Any], Any]] = {
@@ -194,3 +200,23 @@ def test_an_altered_model_stays_padded_on_the_stock_path(tmp_path: Path) -> None
     (stock, _), (ours, trainer) = (trained(side, tmp_path, script) for side in (STOCK, OURS))
     assert ours == pytest.approx(stock, rel=1e-4)
     assert "bert.pooler (MeanPooler) has other results" in trainer.padded_reasons[-1]
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_a_loss_that_calls_the_model_twice_is_padded_where_layers_are_computed_again(
+    recomputed: bool, tmp_path: Path, computed: list[int]
+) -> None:
+    """The layers of the first call would be computed again with the dropout of the second."""
+
+    def twice(base: Any) -> Any:
+        class Twice(base):
+            def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
+                first, second = model(**inputs), model(**inputs)
+                return (first.loss + second.loss, first) if return_outputs else first.loss + second.loss
+
+        return Twice
+
+    options = {"model": lambda: model(dropout=0.3), "train_dataset": Indexed()}
+    settings = {"gradient_checkpointing": recomputed, "eval_strategy": "no"}
+    trained(OURS, tmp_path, (options, twice), **settings)
+    assert bool(computed) != recomputed

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig
 from transformers.activations import GELUActivation
+from transformers.models.bert.modeling_bert import BertIntermediate
 
 from ftsys.models import prepacked
 from ftsys.models.prepacked import LinearWithGELU, PrepackedLinear, prepack
@@ -16,15 +18,20 @@ I, O = 256, 264  # noqa: E741  # the sizes that are just large enough
 NO_BF16 = "oneDNN has no kernels for bf16 on this CPU"
 
 
-class Intermediate(nn.Module):
+def intermediate() -> BertIntermediate:
     """The first half of BERT's feed-forward."""
+    return BertIntermediate(BertConfig(hidden_size=I, intermediate_size=O))
+
+
+class Own(nn.Module):
+    """A class with the same parts, which does more."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dense, self.intermediate_act_fn = nn.Linear(I, O), GELUActivation()
 
     def forward(self, hidden_states: torch.Tensor) -> Any:
-        return self.intermediate_act_fn(self.dense(hidden_states))
+        return 2 * self.intermediate_act_fn(self.dense(hidden_states))
 
 
 def reference(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
@@ -66,7 +73,7 @@ def test_gelu_is_computed_with_the_product_where_that_is_faster(
     capability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    layer = Intermediate()
+    layer = intermediate()
     before, after = halves(layer)
     assert isinstance(layer, LinearWithGELU) == (capability == "AVX512")
     torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-5)
@@ -75,7 +82,7 @@ def test_gelu_is_computed_with_the_product_where_that_is_faster(
 @pytest.mark.parametrize("watched", ["dense", "intermediate_act_fn"])
 def test_a_module_with_a_hook_is_still_called(watched: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    layer, seen = Intermediate(), list[int]()
+    layer, seen = intermediate(), list[int]()
     layer.get_submodule(watched).register_forward_hook(lambda *_: seen.append(1))
     halves(layer)
     assert seen == [1, 1]
@@ -83,7 +90,7 @@ def test_a_module_with_a_hook_is_still_called(watched: str, monkeypatch: pytest.
 
 
 def test_another_activation_stays() -> None:
-    layer = Intermediate()
+    layer = intermediate()
     layer.intermediate_act_fn = nn.GELU(approximate="tanh")
     before, after = halves(layer)
     torch.testing.assert_close(after, before, atol=1e-6, rtol=1e-5)
@@ -121,7 +128,7 @@ def test_bf16_is_left_where_the_cpu_has_no_kernels(monkeypatch: pytest.MonkeyPat
 
 
 def test_weights_may_change_between_two_contexts() -> None:
-    layer, x = Intermediate(), torch.randn(600, I)
+    layer, x = intermediate(), torch.randn(600, I)
     kinds, attributes = [type(each) for each in layer.modules()], set(vars(layer.dense))
     for _ in range(2):
         with torch.no_grad():
@@ -144,7 +151,7 @@ def test_a_context_that_ends_with_an_error_leaves_nothing() -> None:
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=str)
 def test_autocast_decides_about_the_dtype(weights: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    layer, x = Intermediate().to(weights), torch.randn(600, I)
+    layer, x = intermediate().to(weights), torch.randn(600, I)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = layer(x)
         with prepacked.prepacked(layer):
@@ -156,5 +163,42 @@ def test_autocast_decides_about_the_dtype(weights: torch.dtype, monkeypatch: pyt
 def test_partitioned_weights_are_left_to_deepspeed() -> None:
     layer = nn.Linear(I, O)
     layer.weight.ds_id = 0
+    prepack(layer)
+    assert type(layer) is nn.Linear
+
+
+@pytest.mark.parametrize("replaced", ["module", "dense", "intermediate_act_fn"])
+def test_code_from_elsewhere_is_still_run(replaced: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    layer: nn.Module = Own() if replaced == "module" else intermediate()
+    if replaced != "module":
+        part = layer.get_submodule(replaced)
+        own = part.forward
+        part.forward = lambda x: own(x) + 1
+    before, after = halves(layer)
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_are_those_of_the_stock_layer() -> None:
+    layer, x = intermediate(), torch.randn(600, I)
+    layer(x).sum().backward()
+    expected = layer.dense.weight.grad
+    layer.zero_grad()
+    with prepacked.prepacked(layer):
+        copied = copy.deepcopy(layer)
+        layer(x).sum().backward()
+        assert torch.equal(layer.dense.weight.grad, expected)
+    copied(x).sum().backward()
+    assert torch.equal(copied.dense.weight.grad, expected)
+
+
+def test_weights_of_another_class_are_left_alone() -> None:
+    """As those of torchao, which look like float32 and hold integers."""
+
+    class Quantized(torch.Tensor):
+        pass
+
+    layer = nn.Linear(I, O)
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Quantized))
     prepack(layer)
     assert type(layer) is nn.Linear

@@ -125,6 +125,13 @@ def test_a_rank_evaluates_every_nth_pack_and_fillers_at_the_end(split: StoreSpli
         assert len(loader) == len(mine) == -(-len(packs) // ranks)
 
 
+def test_padded_packs_count_their_padding(split: StoreSplit) -> None:
+    loader = EvaluationLoader(split, 60, 0, 1, packed=False)
+    shapes = [batch.input_ids_SL.shape for batch in loader if isinstance(batch, PaddedBatch)]
+    assert len(shapes) == len(loader)
+    assert all(rows == 1 or rows * longest <= 60 for rows, longest in shapes)
+
+
 def test_callbacks_get_the_stock_loader_where_there_is_one(split: StoreSplit) -> None:
     loader = EvaluationLoader(split, 60, 0, 1, packed=True)
     assert loader.for_callbacks() is loader

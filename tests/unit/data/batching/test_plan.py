@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftsys.data.batching import plan as plan_module
-from ftsys.data.batching.plan import assign_to_ranks, micro_batches, plan_epoch, plan_evaluation, plan_local_batch
+from ftsys.data.batching.plan import (
+    assign_to_ranks,
+    micro_batches,
+    plan_epoch,
+    plan_evaluation,
+    plan_local_batch,
+    plan_padded,
+)
 from ftsys.errors import ConfigError
 
 lengths_of_examples = st.lists(st.integers(1, 128), min_size=1, max_size=300).map(np.array)
@@ -149,6 +156,23 @@ def test_evaluation_packs_hold_each_example_once_longest_first(lengths: np.ndarr
     ordered = lengths[np.concatenate(packs)]
     assert (np.diff(ordered) <= 0).all()
     assert all(lengths[pack].sum() <= 256 for pack in packs)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+@given(lengths=lengths_of_examples)
+@settings(max_examples=60, deadline=None)
+def test_padded_batches_stay_within_their_tokens_with_the_padding(lengths: np.ndarray, equal: bool) -> None:
+    batches = plan_padded(lengths, 256, equal)
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    assert (np.diff(lengths[np.concatenate(batches)]) <= 0).all()
+    assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= 256 for batch in batches)
+    assert not equal or all(len(set(lengths[batch])) == 1 for batch in batches)
+
+
+def test_one_long_example_does_not_pad_all_short_ones() -> None:
+    lengths = np.array([8] * 60 + [512])
+    assert max(len(batch) * lengths[batch].max() for batch in plan_padded(lengths, 1024)) <= 1024
+    assert plan_padded(np.array([], dtype=np.int32), 1024) == []
 
 
 @pytest.mark.parametrize(
