@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _words(command: str) -> list[str]:
-    """Split the command as a shell does. Raises ConfigError for one whose quotation marks or backslash are left open."""
+    """Split the command as a shell does. Raises ConfigError for one with an open quotation mark or backslash."""
     try:
         return shlex.split(command)
     except ValueError as error:

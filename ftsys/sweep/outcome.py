@@ -1,4 +1,4 @@
-"""Tells how a trial ended: from its exit status, its run folder, and what its start added to its log."""
+"""Derives the end of a trial from its exit status, its run folder, and what its start added to its log."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Start:
-    """What was there before a start of a trial: the newest attempt in its run folder, and the bytes of its log."""
+    """Holds what a start of a trial found: the newest attempt in its run folder, and the bytes of its log."""
 
     folder: Path
     attempt: int
@@ -39,7 +39,7 @@ def about_to_start(folder: Path, log: Path) -> Start:
 
 
 def outcome_of(exit_status: int, sweep: Sweep, start: Start, pruned: bool) -> Outcome:
-    """Return how the trial ended, for a process that still holds its claim."""
+    """Return the end of the trial, for a process that still holds its claim."""
     if exit_status == DONE:
         results = read_results(start.folder) or {}
         value = results.get("metrics", {}).get(sweep.split, {}).get(sweep.objective)

@@ -135,8 +135,8 @@ def test_a_grid_has_every_point_once_if_a_process_dies_before_it_begins_the_poin
     shared, tried = SharedStudy(sweep), []
     for number in range(4):
         if number == died_at:
-            with monkeypatch.context() as patched, pytest.raises(SystemExit):
-                patched.setattr(shared.study, "ask", lambda: sys.exit("killed"))
+            monkeypatch.setattr(shared.study, "ask", lambda: sys.exit("killed"))
+            with pytest.raises(SystemExit):
                 shared.next_trial()
             shared = SharedStudy(sweep)
         claimed = shared.next_trial()
