@@ -1,7 +1,8 @@
 """A run that trains nothing, in a second: `python tests/fake_trial.py RUN.toml --output_dir DIR --KEY VALUE`.
 
 It has evaluations, results and exit statuses as `ftsys train` has them, and goes on after a stop. The accuracy rises
-with every evaluation, to a value that is highest at a learning rate of 1e-3. `--trainer.logging_steps N` of 13 fails.
+with every evaluation, to a value that is highest at a learning rate of 1e-3. `--trainer.logging_steps N` of 13 fails,
+and of 77 is refused as a run in the folder of another one is.
 """
 
 import json
@@ -28,6 +29,9 @@ def main(words: list[str]) -> int:
     (folder / "starts").open("a").write("started\n")
     if options.get("--trainer.logging_steps") == "13":
         return 2
+    if options.get("--trainer.logging_steps") == "77":
+        print("error: the folder belongs to another run:\nits seed is 1.", file=sys.stderr)
+        return 77
     rate = float(options["--train.learning_rate"])
     log = folder / "metrics.jsonl"
     done = len(log.read_text().splitlines()) if log.exists() else 0

@@ -65,9 +65,20 @@ def main(arguments: Sequence[str]) -> int:
 
     given = {name: getattr(options, name) for name in ALSO_KEYS if getattr(options, name) is not None}
     overrides += [word for name, value in given.items() for word in (f"--sweep.{name}", value)]
-    command = shlex.split(options.command or "") or [sys.executable, "-m", "ftsys", "train"]
+    command = _words(options.command or "") or [sys.executable, "-m", "ftsys", "train"]
     sweep = read_sweep(options.run_file, overrides, options.space, options.output)
     from ftsys.sweep.run import run_sweep  # loads what tokenizes: wrong input is reported before it
 
     run_sweep(sweep, command)
     return DONE
+
+
+def _words(command: str) -> list[str]:
+    """Split the command as a shell does. Raises ConfigError for one with an open quotation mark or backslash."""
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(
+            f"--command {command!r} cannot be split into words ({error}): close its quotation marks, and write a "
+            "backslash that belongs to a word twice."
+        ) from error

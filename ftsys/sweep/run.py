@@ -8,10 +8,11 @@ from ftsys.data.prepare import ensure_store
 from ftsys.errors import FtsysError
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress
+from ftsys.sweep.outcome import Outcome
 from ftsys.sweep.results import best_of, show_trials, write_best
 from ftsys.sweep.settings import Sweep
 from ftsys.sweep.study import Claimed, SharedStudy
-from ftsys.sweep.trial import Outcome, run_trial
+from ftsys.sweep.trial import run_trial
 from ftsys.train.fault_tolerance.signals import Interruption
 
 WAIT_SECONDS = 2.0
@@ -69,7 +70,8 @@ def _try(shared: SharedStudy, claimed: Claimed, interruption: Interruption, comm
         write_best(shared)
     say(f"trial {number}: {_told(sweep, outcome)}{_best_so_far(shared)}")
     if outcome.state == "fail" and best_of(shared) is None:
-        raise FtsysError(f"trial {number} failed before any other had finished: {outcome.reason}. See its log.")
+        reason = outcome.reason.rstrip(".")
+        raise FtsysError(f"trial {number} failed before any other had finished: {reason}. See its log.")
 
 
 def _told(sweep: Sweep, outcome: Outcome) -> str:

@@ -87,12 +87,16 @@ class SharedStudy:
     def _begin(self, number: int) -> Claimed:
         # Each trial has its own seed: processes that start together must not try the same values.
         self.study.sampler = _sampler(self.sweep, number)
-        if self._points:
+        if self._points and not self._waiting():
             self.study.enqueue_trial(self._points[number])
         trial = self.study.ask()
         claim = self._watch(trial.number).try_take()
         assert claim is not None, "only the holder of the study's lock begins a trial"
         return self._claimed(trial, claim, taken_over=False)
+
+    def _waiting(self) -> bool:
+        """Return True if a point is in the queue: its process died before it began the trial, which `ask` now does."""
+        return len(self.trials()) < len(self.study.get_trials(deepcopy=False))
 
     def _taken_over(self, found: "FrozenTrial") -> "Trial":
         from optuna import Trial

@@ -5,16 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from ftsys.errors import DONE, NOT_OURS, STOPPED_EARLY
 from ftsys.files import remove_tree
 from ftsys.run_folder.layout import CHECKPOINTS, METRICS_LOG
 from ftsys.run_folder.metrics_log import read_metrics
-from ftsys.run_folder.results import read_results
-from ftsys.run_folder.status import read_status
+from ftsys.sweep.outcome import Outcome, about_to_start, outcome_of
 from ftsys.sweep.settings import Sweep
 from ftsys.sweep.space import overrides_of
 from ftsys.sweep.study import Claimed
@@ -24,15 +20,6 @@ POLL_SECONDS, LEAVE_SECONDS = 0.2, 60.0
 """Time between two looks at a trial's evaluations, and the time that it has to save and leave after a signal."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Describes how a trial ended. A stopped one goes on at the next start; a lost one has been taken over."""
-
-    state: Literal["complete", "pruned", "fail", "stopped", "lost"]
-    value: float | None = None
-    reason: str = ""
-
-
 def folder_of(sweep: Sweep, number: int) -> Path:
     """Return the run folder of a trial."""
     return sweep.folder / f"trial-{number}"
@@ -40,9 +27,10 @@ def folder_of(sweep: Sweep, number: int) -> Path:
 
 def run_trial(sweep: Sweep, claimed: Claimed, interruption: Interruption, command: Sequence[str]) -> Outcome:
     """Run a trial to its end, or until it is pruned, or this process is told to stop."""
-    folder, log = folder_of(sweep, claimed.trial.number), sweep.folder / "logs"
-    log.mkdir(exist_ok=True)
-    with (log / f"trial-{claimed.trial.number}.log").open("ab") as stream:
+    folder, log = folder_of(sweep, claimed.trial.number), sweep.folder / "logs" / f"trial-{claimed.trial.number}.log"
+    log.parent.mkdir(exist_ok=True)
+    start = about_to_start(folder, log)
+    with log.open("ab") as stream:
         process = _started(sweep, claimed, folder, command, stream.fileno())
         try:
             pruned = _follow(process, sweep, claimed, folder, interruption)
@@ -50,7 +38,7 @@ def run_trial(sweep: Sweep, claimed: Claimed, interruption: Interruption, comman
             _end(process)
     if claimed.claim.lost:  # the run that was stopped here goes on elsewhere
         return Outcome("lost")
-    outcome = _outcome(process.returncode, sweep, folder, pruned)
+    outcome = outcome_of(process.returncode, sweep, start, pruned)
     if outcome.state in ("complete", "pruned"):
         remove_tree(folder / CHECKPOINTS)
     return outcome
@@ -114,21 +102,3 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             process.kill()
     process.wait()
-
-
-def _outcome(exit_status: int, sweep: Sweep, folder: Path, pruned: bool) -> Outcome:
-    if exit_status == DONE:
-        results = read_results(folder) or {}
-        value = results.get("metrics", {}).get(sweep.split, {}).get(sweep.objective)
-        if value is None:
-            return Outcome("fail", reason=f"{sweep.objective} is undefined")
-        return Outcome("complete", float(value))
-    if pruned:
-        return Outcome("pruned")
-    if exit_status == STOPPED_EARLY:
-        return Outcome("stopped")
-    if exit_status == NOT_OURS:
-        return Outcome("lost")
-    status = read_status(folder)
-    reason = status.reason if status is not None and status.reason else f"exit status {exit_status}"
-    return Outcome("fail", reason=reason)

@@ -121,6 +121,20 @@ def test_a_trial_that_fails(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
+def test_a_trial_whose_run_folder_is_refused_fails_and_is_not_started_again(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(RUN)
+    process = start(tmp_path, *failing("1,77,2"))
+    try:
+        said, errors = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    assert [row[1] for row in table(said)] == ["complete", "complete", "fail"]
+    reason = "exit status 77: the folder belongs to another run: its seed is 1. In a sweep: use another --output."
+    assert f"trial 1 failed: {reason}" in said
+    assert (tmp_path / "sweep/trial-1/starts").read_text() == "started\n"
+
+
 @pytest.mark.long
 def test_a_sweep_that_trains(tmp_path: Path, minilm_folder: Path) -> None:
     """The loss tells trials apart: with a model this small, the accuracy of most of them is that of one answer."""

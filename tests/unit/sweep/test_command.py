@@ -1,6 +1,7 @@
 """Tests that `ftsys sweep` refuses wrong input with one message, before it makes a folder or needs a model."""
 
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from importlib import util
@@ -39,6 +40,14 @@ def run_file(tmp_path: Path) -> Path:
         (["--space", "batch.global_size=0,8"], "the space of batch.global_size has 0: batch.global_size=0 cannot be"),
         (["--space", "train.epochs=-1.0..2.0"], "the space of train.epochs has -1.0: train.epochs=-1.0 cannot be used"),
         (["--space", RATE, "--train.seed", "x"], "train.seed='x' cannot be used"),
+        (
+            ["--space", RATE, "--command", 'ftlaunch run "x'],
+            "--command 'ftlaunch run \"x' cannot be split into words (No closing quotation): close its quotation marks",
+        ),
+        (
+            ["--space", RATE, "--command", "train\\"],
+            "--command 'train\\\\' cannot be split into words (No escaped char",
+        ),
     ],
 )
 def test_wrong_input_is_one_message(
@@ -112,6 +121,31 @@ def test_a_grid_has_the_same_points_in_any_order_of_the_space(tmp_path: Path, ru
     assert len(set(tried)) == 4
     with pytest.raises(ConfigError, match="another grid: its sampler is grid"):
         study(*space, sampler="tpe")
+
+
+@pytest.mark.parametrize("died_at", range(4))
+def test_a_grid_has_every_point_once_if_a_process_dies_before_it_begins_the_point_that_it_has_queued(
+    died_at: int, tmp_path: Path, run_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    from ftsys.sweep.settings import read_sweep
+    from ftsys.sweep.study import SharedStudy
+
+    sweep = read_sweep(run_file, ["--sweep.sampler", "grid"], ("batch.global_size=8,16,32,64",), tmp_path / "sweep")
+    shared, tried = SharedStudy(sweep), []
+    for number in range(4):
+        if number == died_at:
+            monkeypatch.setattr(shared.study, "ask", lambda: sys.exit("killed"))
+            with pytest.raises(SystemExit):
+                shared.next_trial()
+            shared = SharedStudy(sweep)
+        claimed = shared.next_trial()
+        assert claimed is not None
+        assert claimed.trial.number == number
+        tried.append(claimed.values["batch.global_size"])
+        shared.end(claimed, "complete", 0.5)
+    assert sorted(tried) == [8, 16, 32, 64]
+    assert shared.next_trial() is None
 
 
 def test_a_trial_that_another_process_has_taken_over_is_lost_not_stopped(
