@@ -91,7 +91,7 @@ def check_overrides(run_file: Path, overrides: Sequence[str]) -> None:
     from ftsys.config import load_run, parse_overrides
 
     if "output_dir" in parse_overrides(overrides):
-        raise ConfigError("--output_dir cannot be used with the demo: name the parent of its folder with --runs FOLDER.")
+        raise ConfigError("--output_dir cannot be used with the demo: name the parent folder with --runs FOLDER.")
     load_run(run_file, overrides)
 
 

@@ -11,7 +11,7 @@ from ftsys.errors import DONE, ConfigError
 from ftsys.files import json_safe
 from ftsys.report.runs import comparison_rows, find_runs
 from ftsys.report.table import print_final
-from ftsys.run_folder.discover import find_run_folders
+from ftsys.run_folder.discover import each_once, find_run_folders
 
 DESCRIPTION = (
     "Compare runs: one row for each, and mean and standard deviation over the seeds of a task and model. "
@@ -80,7 +80,7 @@ def _folders(given: Sequence[Path]) -> dict[str, Path]:
         if not folders
     )
     names: dict[str, Path] = {}
-    for path, folders in found.items():
+    for path, folders in each_once(found).items():
         for folder in folders:
             short = str(folder.relative_to(path)) if folder != path else folder.resolve().name
             unique = short if short not in names else str(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ftsys.console.printer import show
 from ftsys.errors import DONE, ConfigError
-from ftsys.run_folder.discover import find_run_folders, is_run_folder
+from ftsys.run_folder.discover import each_once, find_run_folders, is_run_folder
 from ftsys.watch.snapshot import Snapshot, take_snapshot
 from ftsys.watch.view import rich_table, summary, text_lines
 
@@ -68,8 +68,8 @@ def _check_found(given: Sequence[Path]) -> None:
 def snapshots(given: Sequence[Path]) -> list[Snapshot]:
     """Look at all runs once; runs that began since the last look are found too."""
     runs = []
-    for path in given:
-        for folder in find_run_folders(path):
+    for path, folders in each_once({path: find_run_folders(path) for path in given}).items():
+        for folder in folders:
             runs.append(take_snapshot(folder, str(folder.relative_to(path)) if folder != path else str(path)))
     return runs
 

@@ -31,3 +31,11 @@ def test_names_of_runs_tell_them_apart(tmp_path: Path) -> None:
     for name in ("a/seed-1", "b/seed-1", "b/seed-2"):
         write_run(tmp_path / name)
     assert list(command._folders([tmp_path / "a", tmp_path / "b"])) == ["seed-1", str(tmp_path / "b/seed-1"), "seed-2"]
+
+
+def test_a_run_with_two_names_is_on_the_page_once(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path / f"runs/seed-{seed}", seed)
+    (tmp_path / "runs/latest").symlink_to("seed-2")
+    assert list(command._folders([tmp_path / "runs"])) == ["seed-1", "seed-2"]
+    assert list(command._folders([tmp_path / "runs", tmp_path / "runs/seed-2"])) == ["seed-1", "seed-2"]

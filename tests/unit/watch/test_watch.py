@@ -54,6 +54,12 @@ def test_one_look_prints_aligned_text_without_control_characters(
     ]
 
 
+def test_a_run_with_two_names_is_shown_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "seed-1")
+    (tmp_path / "latest").symlink_to("seed-1")
+    assert [run.name for run in next(looks([tmp_path], 1.0))] == ["seed-1"]
+
+
 def test_it_ends_when_all_runs_have_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "one", finished=False)
     slept: list[float] = []
