@@ -39,3 +39,16 @@ def test_a_run_with_two_names_is_on_the_page_once(tmp_path: Path) -> None:
     (tmp_path / "runs/latest").symlink_to("seed-2")
     assert list(command._folders([tmp_path / "runs"])) == ["seed-1", "seed-2"]
     assert list(command._folders([tmp_path / "runs", tmp_path / "runs/seed-2"])) == ["seed-1", "seed-2"]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--html", "."], ["--html", ""], ["--html", "runs"], ["--png", "runs/one/plan.json"]]
+)
+def test_a_place_that_cannot_be_written_is_told_before_runs_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    write_run(tmp_path / "runs/one")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "find_run_folders", lambda _: pytest.fail("runs were looked for"))
+    assert main(["report", "runs", *flags]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {flags[0]} ")
