@@ -1,6 +1,7 @@
 """Implements `ftsys watch`: follows runs by their files until all of them have ended."""
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -60,9 +61,15 @@ def _check_found(given: Sequence[Path]) -> None:
     for path in given:
         if not find_run_folders(path):
             host, _, there = str(path).partition(":")
-            remote = f" On another machine: ssh -t {host} ftsys watch {there}" if there and "/" not in host else ""
+            remote = f" On another machine: {_remote(host, there)}" if there and "/" not in host else ""
             messages.append(f"{str(path)!r} is not a run folder and holds none: name the output_dir of a run.{remote}")
     ConfigError.raise_if(messages)
+
+
+def _remote(host: str, there: str) -> str:
+    """Return the command that watches a folder of another machine. Two shells read it; the second one expands ~."""
+    home = "~/" if there.startswith("~/") else ""
+    return shlex.join(["ssh", "-t", host, "ftsys", "watch", home + shlex.quote(there.removeprefix(home))])
 
 
 def snapshots(given: Sequence[Path]) -> list[Snapshot]:

@@ -1,6 +1,7 @@
 """Tests `ftsys watch`: the values of a snapshot, its text, and when it ends."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,15 @@ def test_no_run_and_another_machine(tmp_path: Path, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().err
     assert printed.count("is not a run folder and holds none") == 2
     assert "On another machine: ssh -t gpu7 ftsys watch runs/mrpc" in printed
+
+
+@pytest.mark.parametrize(("there", "read"), [("my runs", "'my runs'"), ("~/my runs", "~/'my runs'"), ("~/a", "~/a")])
+def test_both_shells_read_the_folder_of_another_machine_as_it_was_given(
+    capsys: pytest.CaptureFixture[str], there: str, read: str
+) -> None:
+    assert main(["watch", f"gpu7:{there}", "--once"]) == 2
+    command = capsys.readouterr().err.rpartition("On another machine: ")[2]
+    assert shlex.split(command) == ["ssh", "-t", "gpu7", "ftsys", "watch", read]
 
 
 def test_the_table_of_a_terminal(tmp_path: Path) -> None:
