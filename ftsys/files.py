@@ -1,7 +1,7 @@
 """Writes small files atomically: a reader sees the old content or the new content, never a part of it.
 
-Each function raises StorageError if the file system reports an error (full, over quota, read-only, gone), with the
-OSError as its cause, and leaves no temporary file behind.
+Each function that writes raises StorageError if the file system reports an error (full, over quota, read-only, gone),
+with the OSError as its cause, and leaves no temporary file behind.
 """
 
 import errno
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from ftsys.errors import StorageError
+from ftsys.errors import ConfigError, StorageError
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file grew too large"}
 
@@ -39,6 +39,22 @@ def storage_error(path: Path | str, error: OSError, advice: str = "") -> Storage
     return StorageError(f"cannot write {str(path)!r}: {reason}. Check the folder and its rights, then start again.")
 
 
+def check_output(flag: str, path: Path, folder: bool = False) -> None:
+    """Find out before the work that its result cannot be written to `path`, the value of `flag`.
+
+    Raises ConfigError for a folder, for a file where a `folder` is due, and for a place below a file.
+    """
+    try:
+        if not folder and path.is_dir():
+            raise ConfigError(f"{flag} {str(path)!r} is a folder: name a file.")
+        places = [path, *path.absolute().parents][0 if folder else 1 :]
+        nearest = next(place for place in places if place.exists())
+        if not nearest.is_dir():
+            raise ConfigError(f"{flag} {str(path)!r} cannot be made: {str(nearest)!r} is a file. Name another place.")
+    except OSError as error:
+        raise ConfigError(f"{flag} {str(path)!r} cannot be made ({error.strerror}). Name another place.") from error
+
+
 @contextmanager
 def storage_errors(path: Path | str, advice: str = "") -> Iterator[None]:
     """Turn an OSError of the block, which writes to `path`, into a StorageError (see `storage_error`)."""
@@ -57,7 +73,7 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     Raises StorageError.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -88,8 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check_overrides(run_file: Path, overrides: Sequence[str]) -> None:
     """Find wrong overrides before a folder is made and ranks are started. Raises ConfigError."""
-    from ftsys.config import load_run
+    from ftsys.config import load_run, parse_overrides
 
+    if "output_dir" in parse_overrides(overrides):
+        raise ConfigError("--output_dir cannot be used with the demo: name the parent folder with --runs FOLDER.")
     load_run(run_file, overrides)
 
 

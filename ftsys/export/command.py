@@ -70,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check_output(output: Path, overwrite: bool) -> None:
     """Raise ConfigError unless `output` is free, or may be replaced because a former export is there."""
+    if output.name in ("", ".."):
+        raise ConfigError(f"--output {str(output)!r} cannot be replaced as a whole: name a folder.")
     if not output.exists() and not output.is_symlink():
         return
     if not overwrite:

@@ -1,5 +1,6 @@
 """Compares an exported model with the stock model: logits, predictions and metrics of the same rows."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -62,8 +63,6 @@ def _changed(before_NC: np.ndarray, after_NC: np.ndarray, multi_label: bool) -> 
 
 def check_drift(target: str, parity: Parity, tolerance: float, metric: str) -> None:
     """Raise ConfigError if the exported model is not close enough to the stock model."""
-    worse = parity.before[metric] - parity.after[metric]
-    worse = worse if METRICS[metric].greater_is_better else -worse
     messages = []
     if not parity.drift <= tolerance:
         messages.append(
@@ -71,10 +70,17 @@ def check_drift(target: str, parity: Parity, tolerance: float, metric: str) -> N
             f"({parity.scale:.3g}); the tolerance is {tolerance:.2%}. Nothing was written. "
             "Allow more with --tolerance, or export to another target."
         )
-    if worse > METRIC_LOSS:
+    if _is_worse(parity.before[metric], parity.after[metric], METRICS[metric].greater_is_better):
         messages.append(
             f"--to {target}: {metric} of {parity.rows} rows goes from {parity.before[metric]:.4f} to "
             f"{parity.after[metric]:.4f}, and {METRIC_LOSS} is the most that it may lose. Nothing was written. "
             "Export to another target."
         )
     ConfigError.raise_if(messages)
+
+
+def _is_worse(before: float, after: float, greater_is_better: bool) -> bool:
+    """Return True if the metric lost more than METRIC_LOSS, or became undefined (NaN) by the export."""
+    if math.isnan(after):
+        return not math.isnan(before)
+    return (before - after if greater_is_better else after - before) > METRIC_LOSS

@@ -31,7 +31,7 @@ def answers_of(group: TaskGroup, split: str, notes: list[Note]) -> list[Answers]
     found = []
     for variant in group.variants:
         pairs = []
-        for run in variant.runs:
+        for run in variant.seeds:
             try:
                 read = read_split_predictions(run.folder, split, group.task)
                 pairs += [] if read is None else [(run, read)]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ftsys.console.printer import show
 from ftsys.errors import DONE, ConfigError
-from ftsys.files import json_safe
+from ftsys.files import check_output, json_safe
 from ftsys.report.runs import comparison_rows, find_runs
 from ftsys.report.table import print_final
-from ftsys.run_folder.discover import find_run_folders
+from ftsys.run_folder.discover import each_once, find_run_folders
 
 DESCRIPTION = (
     "Compare runs: one row for each, and mean and standard deviation over the seeds of a task and model. "
@@ -23,7 +23,7 @@ _NEEDED = {"jinja2": "Jinja2", "matplotlib": "matplotlib"}
 def main(arguments: Sequence[str]) -> int:
     """Print a row for each run, or write the page or images; returns the exit status."""
     options = _parser().parse_args(arguments)
-    if options.html or options.png:
+    if options.html is not None or options.png is not None:
         return _write(options)
     runs = find_runs(options.runs)
     if options.json:
@@ -46,8 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(options: argparse.Namespace) -> int:
-    """Write the page and the images. Raises ConfigError for folders without a run, and without the extra."""
+    """Write the page and the images. Raises ConfigError for wrong arguments, and without the extra."""
     _check_extra()
+    _check_outputs(options)
     folders = _folders(options.runs)
     from ftsys.data.hub_offline import switch_hub_off
 
@@ -57,10 +58,10 @@ def _write(options: argparse.Namespace) -> int:
 
     title = options.title or ", ".join(path.resolve().name for path in options.runs[:4])
     page = make_page([read_run_facts(folder, name) for name, folder in folders.items()], title)
-    if options.html:
+    if options.html is not None:
         size = write_page(page, options.html)
         show(f"{options.html}: {len(folders)} runs, {len(page.figures)} figures, {size / 1e3:,.0f} kB")
-    if options.png:
+    if options.png is not None:
         show(f"{options.png}: {write_pngs(page, options.png)} PNG files")
     return DONE
 
@@ -69,6 +70,13 @@ def _check_extra() -> None:
     missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
     if missing:
         raise ConfigError(f"--html and --png need {' and '.join(missing)}: pip install 'ftsys[report]'.")
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    if options.html is not None:
+        check_output("--html", options.html)
+    if options.png is not None:
+        check_output("--png", options.png, folder=True)
 
 
 def _folders(given: Sequence[Path]) -> dict[str, Path]:
@@ -80,7 +88,7 @@ def _folders(given: Sequence[Path]) -> dict[str, Path]:
         if not folders
     )
     names: dict[str, Path] = {}
-    for path, folders in found.items():
+    for path, folders in each_once(found).items():
         for folder in folders:
             short = str(folder.relative_to(path)) if folder != path else folder.resolve().name
             unique = short if short not in names else str(folder)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ftsys.html_report.facts import RunFacts, flat_config
 from ftsys.html_report.parts import Cell
+from ftsys.report.runs import each_seed_once
 from ftsys.run_folder.layout import for_all_seeds
 from ftsys.tasks import Task
 
@@ -23,6 +24,11 @@ class Variant:
     name: str
     runs: Sequence[RunFacts]
 
+    @property
+    def seeds(self) -> list[RunFacts]:
+        """One run of each seed: what means, deviations and figures of metrics are made of."""
+        return each_seed_once(self.runs)
+
 
 @dataclass(frozen=True)
 class TaskGroup:
@@ -36,6 +42,11 @@ class TaskGroup:
     def runs(self) -> list[RunFacts]:
         """All runs of the task."""
         return [run for variant in self.variants for run in variant.runs]
+
+    @property
+    def repeated(self) -> int:
+        """The number of runs that `Variant.seeds` leaves out."""
+        return len(self.runs) - sum(len(variant.seeds) for variant in self.variants)
 
 
 def groups_of(runs: Sequence[RunFacts]) -> list[TaskGroup]:

@@ -13,7 +13,7 @@ from ftsys.html_report.answers import answers_of
 from ftsys.html_report.facts import RunFacts
 from ftsys.html_report.figures.render import inline_svg, write_png
 from ftsys.html_report.groups import TaskGroup, groups_of
-from ftsys.html_report.parts import Figure, Note, Section
+from ftsys.html_report.parts import Figure, Note, Section, readable
 from ftsys.html_report.sections.answers import answer_sections
 from ftsys.html_report.sections.configuration import configuration_section, environment_section
 from ftsys.html_report.sections.examples import examples_section
@@ -111,7 +111,7 @@ def render(page: Page) -> str:
     figures = page.figures.values()
     drawn = {id(figure): Markup(inline_svg(figure, f"f{number}")) for number, figure in enumerate(figures)}
     style, script = (Markup((_TEMPLATE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
-    text = environment.get_template("page.html.jinja").render(
+    rendered = environment.get_template("page.html.jinja").render(
         page=page,
         draw=lambda figure: drawn[id(figure)],
         style=style,
@@ -119,6 +119,7 @@ def render(page: Page) -> str:
         made_at=made_at(),
         version=__version__,
     )
+    text = readable(rendered)
     if len(text.encode()) > LARGEST:
         raise ConfigError(
             f"the page would have {len(text.encode()) / 1e6:.1f} MB, and the limit is 2 MB: name fewer runs."

@@ -107,6 +107,11 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def readable(text: str) -> str:
+    """Return the text with lone surrogates as escapes: a name that is not UTF-8 has them, and JSON may hold them."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def table(
     caption: str, header: Sequence[str], rows: Sequence[Sequence[object]], digits: int = 4, beside: bool = False
 ) -> Table:

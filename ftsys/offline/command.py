@@ -5,6 +5,7 @@ network, in any script.
 """
 
 import argparse
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def main(words: Sequence[str]) -> int:
     caches = HfCaches.under(options.hf_home) if options.hf_home else HfCaches.of_this_process()
     for placed in put(assets, caches):
         show(f"{placed.what:<44} {'put into' if placed.new else 'was in  '} {placed.path}")
-    home = {"HF_HOME": str(options.hf_home)} if options.hf_home else {}
+    home = {"HF_HOME": shlex.quote(str(options.hf_home.absolute()))} if options.hf_home else {}
     switched = home | dict.fromkeys((*OFFLINE_VARIABLES, "HF_EVALUATE_OFFLINE"), "1")
     show(f"without a network: {' '.join(f'{name}={value}' for name, value in switched.items())} python SCRIPT.py")
     return DONE

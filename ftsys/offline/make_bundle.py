@@ -78,8 +78,9 @@ def make_bundle(run: RunConfig, task: Task, target: Path, progress: Progress | N
 
 
 def _refuse_another(target: Path) -> None:
-    """Raise ConfigError if `target` exists and is neither an empty folder nor a bundle."""
-    if target.exists() and not (target / BUNDLE_NAME).exists() and not (target.is_dir() and not any(target.iterdir())):
+    """Raise ConfigError if `target` exists and is neither a bundle nor an empty folder, which "." cannot be."""
+    free = target.is_dir() and target.name and not any(target.iterdir())
+    if target.exists() and not free and not (target / BUNDLE_NAME).exists():
         raise ConfigError(f"{str(target)!r} is there and is not a bundle: name a folder that does not exist yet.")
 
 

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from typing_extensions import TypedDict
 
 from ftsys.errors import ConfigError, RunFolderError
 from ftsys.report.table import Row, history_rows
 from ftsys.run_folder.attempts import read_owner
-from ftsys.run_folder.discover import find_run_folders
+from ftsys.run_folder.discover import each_once, find_run_folders
 from ftsys.run_folder.layout import METRICS_LOG, for_all_seeds
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.results import read_results
@@ -75,12 +75,13 @@ def rows_of_run(folder: Path, first_attempt: int = 1) -> list[Row]:
 def find_runs(given: Sequence[Path]) -> list[RunSummary]:
     """Find the runs in `given`: run folders, or folders that contain run folders, which are sorted by name.
 
+    A run that is found twice, as by a link, is there once.
     Raises ConfigError that names every folder without a run, and every file that cannot be read.
     """
+    found = {folder: find_run_folders(folder) for folder in given}
     runs, wrong = [], []
-    for folder in given:
-        below = find_run_folders(folder)
-        if not below:
+    for folder, below in each_once(found).items():
+        if not found[folder]:
             wrong.append(f"{str(folder)!r} is not a run folder and holds none: name the output_dir of a run.")
         for path in below:
             try:
@@ -137,6 +138,25 @@ def _recipe(folder: Path, seed: int) -> str:
     return json.dumps({**identity, "train": without, "model": model}, sort_keys=True)
 
 
+class _Seeded(Protocol):
+    @property
+    def seed(self) -> int | None: ...
+    @property
+    def finished(self) -> bool: ...
+
+
+Run = TypeVar("Run", bound=_Seeded)
+
+
+def each_seed_once(runs: Sequence[Run]) -> list[Run]:
+    """Return one run of each seed, the first that is finished, so that means and deviations are over seeds."""
+    first: dict[object, Run] = {}
+    for number, run in enumerate(sorted(runs, key=lambda run: not run.finished)):
+        first.setdefault(("unknown", number) if run.seed is None else run.seed, run)
+    chosen = {id(run) for run in first.values()}
+    return [run for run in runs if id(run) in chosen]
+
+
 def comparison_rows(runs: Sequence[RunSummary]) -> tuple[list[Row], list[Row]]:
     """Return a row for each run, and rows of mean and standard deviation of those that differ in their seed only."""
     rows = [Row(run=run.label, eval_loss=run.loss, metrics=run.metrics) for run in runs]
@@ -146,8 +166,8 @@ def comparison_rows(runs: Sequence[RunSummary]) -> tuple[list[Row], list[Row]]:
             groups.setdefault((run.task, for_all_seeds(run.model, run.seed), run.recipe), []).append(run)
     models, recipes = {model for _, model, _ in groups}, Counter((task, model) for task, model, _ in groups)
     extra: list[Row] = []
-    for (task, model, _), members in groups.items():
-        if len(members) > 1:
+    for (task, model, _), found in groups.items():
+        if len(members := each_seed_once(found)) > 1:
             name = f"{task}, {model}" if len(models) > 1 else task
             extra += _spread(f"{name}, {members[0].folder}" if recipes[task, model] > 1 else name, members)
     return rows, extra
@@ -162,6 +182,6 @@ def _spread(name: str, members: Sequence[RunSummary]) -> list[Row]:
     deviation = {key: statistics.stdev(found) if len(found) > 1 else None for key, found in values.items()}
     loss = statistics.fmean(losses) if len(losses) == len(members) else None
     return [
-        Row(run=f"{name}, mean of {len(members)}", eval_loss=loss, metrics=mean),
+        Row(run=f"{name}, mean of {len(members)} seeds", eval_loss=loss, metrics=mean),
         Row(run=f"{name}, standard deviation", metrics=deviation),
     ]

@@ -1,6 +1,7 @@
 """Finds run folders below a folder, such as those of a table: TABLE_DIR/MODEL/TASK/seed-1."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ftsys.run_folder.layout import ATTEMPTS, RESULTS, STATUS
@@ -31,6 +32,25 @@ def find_run_folders(path: Path, deepest: int = DEEPEST) -> list[Path]:
     except OSError:
         return []
     return [found for folder in sorted(below, key=natural_order) for found in find_run_folders(folder, deepest - 1)]
+
+
+def each_once(found: Mapping[Path, Sequence[Path]]) -> dict[Path, list[Path]]:
+    """Return the run folders by the path that they were found below, each run once, also where links lead to it twice.
+
+    It keeps a run's first name, but one without a link below the given path before all with one.
+    """
+    named = [(path, folder) for path, folders in found.items() for folder in folders]
+    chosen: dict[Path, tuple[Path, Path]] = {}
+    for path, folder in sorted(named, key=lambda names: _has_link(*names)):
+        chosen.setdefault(folder.resolve(), (path, folder))
+    return {
+        path: [folder for folder in folders if chosen[folder.resolve()] == (path, folder)]
+        for path, folders in found.items()
+    }
+
+
+def _has_link(path: Path, folder: Path) -> bool:
+    return path.resolve() / folder.relative_to(path) != folder.resolve()
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:

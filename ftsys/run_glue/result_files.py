@@ -66,12 +66,12 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _write_predictions(folder: Path, split: str, name: str, regression: bool) -> None:
-    """Write index and prediction of each row: a class name, or a number with three decimals."""
+    """Write index and prediction of each row: a class name, or a number with three decimals (nan where none is)."""
     rows = read_predictions(predictions_file(folder, split))
     with atomic_open(folder / f"predict_results_{name}.txt") as stream:
         stream.write("index\tprediction\n")
         for index, prediction in rows:
-            stream.write(f"{index}\t{float(prediction):.3f}\n" if regression else f"{index}\t{prediction}\n")
+            stream.write(f"{index}\t{float(prediction or 'nan'):.3f}\n" if regression else f"{index}\t{prediction}\n")
 
 
 def _link_model(folder: Path) -> None:

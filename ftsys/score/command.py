@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ftsys.console.printer import show
 from ftsys.data.sources.dialect import AUTO, QUOTED, UNQUOTED
 from ftsys.errors import DONE, ConfigError
+from ftsys.files import check_output
 from ftsys.model_files.remote_code import TRUST_HELP
 from ftsys.ranks import is_main_rank
 from ftsys.score.readers.inputs import FORMATS, InputFile, input_file
@@ -104,6 +105,7 @@ def _score(options: argparse.Namespace, files: Sequence[InputFile]) -> int:
 
     check_ranks(files)
     format_of(options.output, {})
+    check_output("--output", options.output)
     found = find_model(options.model, options.max_length, options.trust_remote_code)
     written = Written(_head(options, found), tuple(options.columns), options.top_k, options.prefix)
     written.check()

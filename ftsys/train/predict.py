@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ftsys.config import RunConfig, resolve_task
 from ftsys.errors import DONE, ConfigError
 from ftsys.fast_import.hooks import end_fast_import
+from ftsys.files import check_output
 from ftsys.labels import as_seen
 from ftsys.model_files.config import ADAPTED_CONFIG, model_config
 from ftsys.model_files.head_order import head_names
@@ -36,8 +37,11 @@ def evaluate(run: RunConfig) -> int:
 def predict(run: RunConfig, output: Path | None = None) -> int:
     """Write predictions and submission for every evaluation and test split, and print the metrics.
 
-    They go to OUTPUT_DIR, or to `output`. Raises ConfigError where they would replace those of the run, of other data.
+    They go to OUTPUT_DIR, or to `output`. Raises ConfigError where they would replace those of the run, of other data,
+    and for a file.
     """
+    if output is not None:
+        check_output("--output", output, folder=True)
     return _use(run, output or Path(run.output_dir))
 
 

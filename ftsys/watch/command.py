@@ -1,6 +1,7 @@
 """Implements `ftsys watch`: follows runs by their files until all of them have ended."""
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from ftsys.console.printer import show
 from ftsys.errors import DONE, ConfigError
-from ftsys.run_folder.discover import find_run_folders, is_run_folder
+from ftsys.run_folder.discover import each_once, find_run_folders, is_run_folder
 from ftsys.watch.snapshot import Snapshot, take_snapshot
 from ftsys.watch.view import rich_table, summary, text_lines
 
@@ -60,16 +61,22 @@ def _check_found(given: Sequence[Path]) -> None:
     for path in given:
         if not find_run_folders(path):
             host, _, there = str(path).partition(":")
-            remote = f" On another machine: ssh -t {host} ftsys watch {there}" if there and "/" not in host else ""
+            remote = f" On another machine: {_remote(host, there)}" if there and "/" not in host else ""
             messages.append(f"{str(path)!r} is not a run folder and holds none: name the output_dir of a run.{remote}")
     ConfigError.raise_if(messages)
+
+
+def _remote(host: str, there: str) -> str:
+    """Return the command that watches a folder of another machine. Two shells read it; the second one expands ~."""
+    home = "~/" if there.startswith("~/") else ""
+    return shlex.join(["ssh", "-t", host, "ftsys", "watch", home + shlex.quote(there.removeprefix(home))])
 
 
 def snapshots(given: Sequence[Path]) -> list[Snapshot]:
     """Look at all runs once; runs that began since the last look are found too."""
     runs = []
-    for path in given:
-        for folder in find_run_folders(path):
+    for path, folders in each_once({path: find_run_folders(path) for path in given}).items():
+        for folder in folders:
             runs.append(take_snapshot(folder, str(folder.relative_to(path)) if folder != path else str(path)))
     return runs
 

@@ -1,6 +1,7 @@
 """Runs `ftlaunch logs`: prints the log of a run folder's SLURM job."""
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -30,7 +31,8 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     while options.follow and not path.exists() and state(number) in LIVE:
         time.sleep(LOG_POLL_SECONDS)
     if not path.exists():
-        raise LaunchError(f"job {number} ({state(number)}) has written nothing yet: `ftlaunch status {folder}`.")
+        advice = f"`ftlaunch status {shlex.quote(str(folder))}`"
+        raise LaunchError(f"job {number} ({state(number)}) has written nothing yet: {advice}.")
     with path.open("rb") as stream:
         while True:
             live = options.follow and state(number) in LIVE  # asked before reading, so the last lines are not missed

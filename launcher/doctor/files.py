@@ -1,5 +1,6 @@
 """Checks files: shared folders, disk space for checkpoints, model and data, locks of dead compilers."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -141,5 +142,5 @@ def _lock(cluster: ClusterFacts, lock: Mapping[str, Any]) -> Finding:
         )
     needed = cluster.run.engine.offload != "none" and cluster.on_gpus
     value = f"{where}: left by a dead process; every process that needs {lock['op']!r} waits forever"
-    advice = f"if no other machine is compiling right now: rm '{lock['path']}'"
+    advice = f"if no other machine is compiling right now: rm {shlex.quote(lock['path'])}"
     return (error if needed else warning)("locks", value, advice)

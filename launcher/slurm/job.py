@@ -1,6 +1,7 @@
 """Finds, describes, submits and cancels the SLURM job of a run folder."""
 
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +89,7 @@ def submit(text: str, folder: Path) -> str:
     if former is not None and (found := state(former)) in LIVE:
         raise LaunchError(
             f"run folder {str(folder)!r} belongs to job {former} ({found}): "
-            f"wait for it, `ftlaunch cancel {folder}`, or name another output_dir."
+            f"wait for it, `ftlaunch cancel {shlex.quote(str(folder))}`, or name another output_dir."
         )
     logs = folder / LOGS
     try:

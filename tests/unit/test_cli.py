@@ -103,6 +103,19 @@ def test_only_a_process_that_is_a_rank_imports_fast(
     assert started == [True] * lean
 
 
+def test_predictions_that_cannot_be_written_are_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out.csv").mkdir()
+    (tmp_path / "rows.csv").write_text("text\na\n")
+    words = [str(tmp_path), str(tmp_path / "rows.csv"), "--output", str(tmp_path / "out.csv"), "--overwrite"]
+    assert main(["predict", *words]) == 2
+    assert "out.csv' is a folder: name a file" in capsys.readouterr().err
+    run = run_file(tmp_path, "[task]\nname = 'paraphrase'\n[data]\nsource = 'synthetic'\n")
+    assert main(["predict", run, "--output", str(tmp_path / "rows.csv")]) == 2
+    assert "rows.csv' is a file. Name another place" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "files"),
     [

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ftsys.errors import StorageError
-from ftsys.files import atomic_open, atomic_write_json, atomic_write_text, json_safe
+from ftsys.errors import ConfigError, StorageError
+from ftsys.files import atomic_open, atomic_write_json, atomic_write_text, check_output, json_safe
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path) -> None:
@@ -20,6 +20,37 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path) -> 
         raise RuntimeError("boom")
     assert path.read_text() == "old"
     assert [found.name for found in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("name", [".", "", "..", "folder", "folder/..", "file/a.html", "file/a/b.html"])
+def test_a_place_that_no_file_can_have_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ConfigError, match=r"^--html '.*' (is a folder: name a file|cannot be made: '.*file' is a file)"
+    ):
+        check_output("--html", Path(name))
+
+
+def test_places_of_files_and_folders_that_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("file", "new", "some/new"):
+        check_output("--html", tmp_path / name)
+    for name in (".", "new", "some/new"):
+        check_output("--png", tmp_path / name, folder=True)
+    for name in ("file", "file/below"):
+        with pytest.raises(ConfigError, match=r"^--png '.*' cannot be made: '.*file' is a file"):
+            check_output("--png", tmp_path / name, folder=True)
+
+
+def test_a_write_to_a_folder_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=r"cannot write '\.'"):
+        atomic_write_text(Path(), "text")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_kernels_refusal_becomes_a_storage_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftsys.html_report.figures.style import INK, legend_above, line_style, new_figure
+from ftsys.html_report.parts import readable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -42,7 +43,7 @@ def draw_lines(
             mean = mean_line(members)
             axes.plot([x for x, _ in mean], [y for _, y in mean], **style, linewidth=2.2)
         axes.plot([], [], **style, label=name)
-    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set(xlabel=x_label, ylabel=readable(y_label))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     if zero:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ftsys.files import atomic_open
 from ftsys.html_report.figures.style import CSS_NAMES, styled
-from ftsys.html_report.parts import Figure
+from ftsys.html_report.parts import Figure, readable
 
 PNG_DOTS_PER_INCH = 160
 
@@ -59,5 +59,5 @@ def write_png(figure: Figure, path: Path) -> None:
     """Write the figure with a white background, atomically. Raises StorageError."""
     with styled(), atomic_open(path, "wb") as stream:
         drawing = figure.draw()
-        drawing.suptitle(figure.title, x=0.01, ha="left", fontsize=11)
+        drawing.suptitle(readable(figure.title), x=0.01, ha="left", fontsize=11)
         drawing.savefig(stream, format="png", dpi=PNG_DOTS_PER_INCH, facecolor="white")

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ftsys.html_report.parts import readable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
@@ -96,6 +98,7 @@ def legend_above(axes: "Axes", names: Sequence[str]) -> None:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return the text with its middle left out if it is longer than `most` characters."""
+    """Return the text as a figure can show it, with its middle left out if it is longer than `most` characters."""
+    text = readable(text)
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"

@@ -46,7 +46,7 @@ def _evaluated(group: TaskGroup) -> list[tuple[str, str]]:
 
 def series_names(group: TaskGroup) -> dict[str, str]:
     """Return the name of each run's series: its variant, or its seed if there are one variant and few seeds."""
-    if len(group.variants) == 1 and 1 < len(group.runs) <= _MOST_SEEDS_BY_COLOR:
+    if len(group.variants) == 1 and 1 < len(group.runs) <= _MOST_SEEDS_BY_COLOR and not group.repeated:
         return {run.name: f"seed {run.seed}" if run.seed is not None else run.name for run in group.runs}
     return {run.name: variant.name for variant in group.variants for run in variant.runs}
 
@@ -55,7 +55,7 @@ def _lines(
     group: TaskGroup, lines_of: Callable[[RunFacts], Sequence[Mapping[str, Any]]], name: str, points: int
 ) -> list[Line]:
     names, found = series_names(group), []
-    for run in group.runs:
+    for run in (run for variant in group.variants for run in variant.seeds):
         values = [(_epoch(line), float(line[name])) for line in lines_of(run) if is_number(line.get(name))]
         if values:
             found.append(Line(names[run.name], thinned(values, points)))
@@ -94,7 +94,7 @@ def _by_epoch(group: TaskGroup) -> Table:
     rows = []
     for variant in group.variants:
         epochs: dict[float, list[Mapping[str, Any]]] = {}
-        for line in (line for run in variant.runs for line in run.evaluations):
+        for line in (line for run in variant.seeds for line in run.evaluations):
             epochs.setdefault(round(_epoch(line), 2), []).append(line)
         for epoch, lines in sorted(epochs.items())[-_LONGEST_DATA:]:
             rows.append([variant.name, cell(epoch, 2), *(_mean(lines, split, name) for split, name in pairs)])

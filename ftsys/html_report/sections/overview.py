@@ -52,9 +52,9 @@ def first_metric(group: TaskGroup) -> str:
 
 
 def scores_of(variant: Variant, metric: str) -> list[float]:
-    """Return the metric of each finished run, on its first split that has it."""
+    """Return the metric of each seed's finished run, on its first split that has it."""
     scores = []
-    for run in variant.runs:
+    for run in variant.seeds:
         found = (metrics[metric] for metrics in run.metrics().values() if metric in metrics)
         score = next(found, None) if run.finished else None
         scores += [] if score is None else [float(score)]
@@ -64,7 +64,8 @@ def scores_of(variant: Variant, metric: str) -> list[float]:
 def overview_section(groups: Sequence[TaskGroup]) -> Section:
     """Return the scores over seeds and a table of runs for each task, with notes on those that are not finished."""
     parts: list[Part] = [*_notes([run for group in groups for run in group.runs])]
-    several = any(len(variant.runs) > 1 for group in groups for variant in group.variants)
+    parts += [Note(_repeated(group)) for group in groups if group.repeated]
+    several = any(len(variant.seeds) > 1 for group in groups for variant in group.variants)
     if several or len(groups) > _MOST_SENTENCES:
         parts.append(_spread_table(groups))
     return Section("Runs", "runs", [*parts, *map(_runs_of, groups)])
@@ -103,6 +104,15 @@ def _unfinished(run: RunFacts) -> str:
     of = f" of {total:,}" if isinstance(total, int) else ""
     reason = f": {str(run.status['reason']).rstrip('.')}" if run.status.get("reason") else ""
     return f"{run.name} is unfinished ({run.state}, step {run.step:,}{of}{reason}). The page shows what there is."
+
+
+def _repeated(group: TaskGroup) -> str:
+    """Return a sentence on the runs that are in no mean, because they repeat a seed."""
+    verb = "has" if group.repeated == 1 else "have"
+    return (
+        f"{group.title}: {_count(group.repeated, 'run')} {verb} the settings and the seed of another one. Means, "
+        "deviations and figures of metrics take one finished run of each seed."
+    )
 
 
 def _metric_names(group: TaskGroup) -> list[str]:

@@ -46,6 +46,18 @@ def test_a_run_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> No
         demo.new_run_folder(tmp_path / "runs")
 
 
+@pytest.mark.parametrize(
+    "words", [["--output_dir", "x"], ["--output_dir=x"], ["--train.seed", "3", "--output_dir", "x"]]
+)
+def test_another_run_folder_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr(demo, "run_ranks", lambda *_: pytest.fail("ranks were started"))
+    with pytest.raises(ConfigError, match=r"--output_dir cannot be used with the demo.*--runs FOLDER"):
+        demo.main(["--runs", str(tmp_path / "runs"), *words])
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_port_can_be_bound() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", free_port()))

@@ -45,6 +45,17 @@ def test_an_accepted_export_is_one_folder(run: Path, capsys: pytest.CaptureFixtu
     assert "largest difference of logits 0.02" in capsys.readouterr().out
 
 
+def test_the_current_folder_is_not_replaced(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ["export", str(run), "--to", "onnx", "--tolerance", "0.1"]
+    assert main(wanted) == 0
+    monkeypatch.chdir(run / "export/onnx")
+    assert main([*wanted, "--output", ".", "--overwrite"]) == 2
+    assert "--output '.' cannot be replaced" in capsys.readouterr().err
+    assert files(run / "export") == {"onnx", "onnx/model.onnx", "onnx/parity.json"}
+
+
 def test_a_refused_export_leaves_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(run)
     assert main(["export", str(run), "--to", "onnx"]) == 2

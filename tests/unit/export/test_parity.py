@@ -13,6 +13,8 @@ from ftsys.export.targets import Inputs, Run
 from ftsys.tasks import GLUE, Task
 
 COUNT = 70
+UNDEFINED = float("nan")
+KINDS = ("accuracy", "mse")
 
 
 class Split(SimpleNamespace):
@@ -81,8 +83,8 @@ def test_a_row_with_another_set_of_labels_is_counted() -> None:
     assert compare(task, rows, model(), model(change=1.5, at=4)).changed == 1
 
 
-def parity(largest: float = 0.0, after: float = 0.8) -> Parity:
-    return Parity(COUNT, largest, 2.0, 0, {"accuracy": 0.8, "mse": 0.8}, {"accuracy": after, "mse": after})
+def parity(largest: float = 0.0, after: float = 0.8, before: float = 0.8) -> Parity:
+    return Parity(COUNT, largest, 2.0, 0, dict.fromkeys(KINDS, before), dict.fromkeys(KINDS, after))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,8 @@ def parity(largest: float = 0.0, after: float = 0.8) -> Parity:
         (parity(float("nan")), "accuracy", "nan"),
         (parity(after=0.7), "accuracy", "accuracy of 70 rows goes from 0.8000 to 0.7000"),
         (parity(after=0.9), "mse", "mse of 70 rows"),
+        (parity(after=UNDEFINED), "accuracy", "goes from 0.8000 to nan"),
+        (parity(after=UNDEFINED), "mse", "goes from 0.8000 to nan"),
     ],
 )
 def test_drift_is_refused_with_its_size(found: Parity, metric: str, reason: str) -> None:
@@ -100,7 +104,14 @@ def test_drift_is_refused_with_its_size(found: Parity, metric: str, reason: str)
 
 
 @pytest.mark.parametrize(
-    ("found", "metric"), [(parity(0.001), "accuracy"), (parity(after=0.9), "accuracy"), (parity(after=0.7), "mse")]
+    ("found", "metric"),
+    [
+        (parity(0.001), "accuracy"),
+        (parity(after=0.9), "accuracy"),
+        (parity(after=0.7), "mse"),
+        (parity(after=UNDEFINED, before=UNDEFINED), "mse"),
+        (parity(before=UNDEFINED), "accuracy"),
+    ],
 )
 def test_small_drift_and_a_better_metric_are_accepted(found: Parity, metric: str) -> None:
     check_drift("onnx", found, 1e-3, metric)

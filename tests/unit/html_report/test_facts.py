@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from ftsys.errors import DataError
+from ftsys.html_report.answers import answers_of
 from ftsys.html_report.facts import read_run_facts
 from ftsys.html_report.groups import groups_of, with_spread
-from ftsys.html_report.parts import Note
+from ftsys.html_report.parts import Note, Table
 from ftsys.html_report.predictions import read_split_predictions
 from ftsys.html_report.sections.overview import overview_section, summary
 from ftsys.run_folder.discover import find_run_folders
@@ -115,3 +116,24 @@ def test_predictions_of_labelled_rows(tmp_path: Path) -> None:
 def test_spread() -> None:
     assert with_spread([0.5]) == "0.5000"
     assert with_spread([0.5, 0.7], 2) == "0.60 ± 0.14"
+
+
+def test_a_repeated_seed_is_in_the_table_of_runs_and_in_no_mean(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name, seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    groups = groups_of([read_run_facts(folder, folder.name) for folder in folders])
+    assert [run.name for run in groups[0].variants[0].seeds] == ["a", "c"]
+    note, spread, runs = overview_section(groups).parts
+    assert isinstance(note, Note)
+    assert note.text.startswith("mood: 1 run has the settings and the seed of another one.")
+    assert isinstance(spread, Table)
+    assert spread.rows[0][-1].text == "2"
+    assert isinstance(runs, Table)
+    assert [row[0].text for row in runs.rows] == ["a", "b", "c"]
+    assert "over 2 seeds" in summary(groups)
+    assert [answers.title for answers in answers_of(groups[0], "validation", [])] == ["tiny, 2 seeds"]
+
+
+def test_of_two_runs_of_a_seed_the_finished_one_counts(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / "a", finished=False), write_run(tmp_path / "b")]
+    (group,) = groups_of([read_run_facts(folder, folder.name) for folder in folders])
+    assert [run.name for run in group.variants[0].seeds] == ["b"]

@@ -100,6 +100,15 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
+def test_the_current_folder_is_no_place_for_a_bundle(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="name a folder that does not exist yet"):
+        make_bundle(run, resolve_task(run), Path())
+
+
 def test_something_else_is_not_overwritten(run: RunConfig, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()

@@ -1,5 +1,6 @@
 """Hugging Face's caches as `ftsys offline-assets` fills them, read back by the libraries themselves."""
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,20 @@ def test_the_command_says_what_it_put_where(
     assert said[3].startswith(f"without a network: HF_HOME={tmp_path / 'hf'} HF_HUB_OFFLINE=1")
     assert main(words) == 0
     assert "put into" not in capsys.readouterr().out
+
+
+def test_commands_to_copy_work_in_any_folder_and_with_any_name(
+    glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, here = tmp_path / "run.toml", str(tmp_path)
+    run.write_text(f'output_dir = "o"\n[task]\nname = "mrpc"\n[data]\nsource = "{glue}"\n[model]\nname = "{model}"\n')
+    assert main(["offline-assets", str(run), "--hf-home", "my caches"]) == 0
+    assert f"HF_HOME={here}/my caches" in shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert main(["bundle", str(run), "--output", "my bundle"]) == 0
+    *_, train, scripts = map(shlex.split, capsys.readouterr().out.splitlines())
+    assert train[-3:] == ["ftsys", "train", f"{here}/my bundle/run.toml"]
+    assert f"HF_HOME={here}/my bundle/hf" in scripts
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_runs_side_by_side_with_the_mean_over_seeds(tmp_path: Path) -> None:
         f"{tmp_path}/mrpc-2  mrpc seed 2",
         f"{tmp_path}/stsb-1  stsb seed 1",
     ]
-    assert [row.run for row in extra] == ["mrpc, mean of 2", "mrpc, standard deviation"]
+    assert [row.run for row in extra] == ["mrpc, mean of 2 seeds", "mrpc, standard deviation"]
     assert extra[0].metrics["accuracy"] == pytest.approx(0.75)
     assert extra[1].metrics["f1"] == pytest.approx(0.02 / 2**0.5)
     assert extra[0].eval_loss == pytest.approx(0.5)
@@ -111,9 +111,9 @@ def test_runs_of_other_settings_are_no_seeds_of_each_other(tmp_path: Path) -> No
         _owned(tmp_path / f"fast-{seed}", seed, learning_rate=1e-4)
     _owned(tmp_path / "alone", 3, learning_rate=9e-9)
     _, extra = comparison_rows(find_runs([tmp_path]))
-    assert [row.run for row in extra if str(row.run).endswith("mean of 2")] == [
-        f"mrpc, {tmp_path}/fast-1, mean of 2",
-        f"mrpc, {tmp_path}/slow-1, mean of 2",
+    assert [row.run for row in extra if str(row.run).endswith("mean of 2 seeds")] == [
+        f"mrpc, {tmp_path}/fast-1, mean of 2 seeds",
+        f"mrpc, {tmp_path}/slow-1, mean of 2 seeds",
     ]
 
 
@@ -121,10 +121,33 @@ def test_runs_that_start_from_a_model_of_their_own_seed_are_seeds_of_each_other(
     for seed in (1, 2):
         _owned(tmp_path / f"seed-{seed}", seed, model=f"/t/bundled/mnli/seed-{seed}/model")
     _, extra = comparison_rows(find_runs([tmp_path]))
-    assert extra[0].run == "mrpc, mean of 2"
+    assert extra[0].run == "mrpc, mean of 2 seeds"
 
 
 def test_results_without_steps_still_make_a_row(tmp_path: Path) -> None:
     folder = _finished(tmp_path / "run", "mrpc", 1, **_mrpc(0.8, 0.86))
     (row,) = rows_of_run(folder)
     assert (row.split, row.step, row.epoch, row.metrics["f1"]) == ("validation", 0, None, 0.86)
+
+
+def test_a_run_with_two_names_is_one_run(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        _finished(tmp_path / f"runs/seed-{seed}", "mrpc", seed, **_mrpc(0.6 + seed / 10, 0.8))
+    (tmp_path / "runs/latest").symlink_to("seed-3")
+    real = [tmp_path / f"runs/seed-{seed}" for seed in (1, 2, 3)]
+    assert [run.folder for run in find_runs([tmp_path / "runs"])] == real
+    assert [run.folder for run in find_runs([tmp_path / "runs", tmp_path / "runs/seed-3"])] == real
+    assert [run.folder for run in find_runs([tmp_path / "runs/latest"])] == [tmp_path / "runs/latest"]
+    (tmp_path / "runs/self").symlink_to(".")
+    assert [run.folder for run in find_runs([tmp_path / "runs"])] == real
+
+
+def test_the_mean_takes_each_seed_once(tmp_path: Path) -> None:
+    for name, seed, accuracy in (("a", 42, 0.8), ("b", 42, 0.8)):
+        _finished(tmp_path / name, "mrpc", seed, **_mrpc(accuracy, 0.9))
+    assert comparison_rows(find_runs([tmp_path]))[1] == []
+    _finished(tmp_path / "c", "mrpc", 43, **_mrpc(0.6, 0.9))
+    rows, (mean, deviation) = comparison_rows(find_runs([tmp_path]))
+    assert len(rows) == 3
+    assert (mean.run, mean.metrics["accuracy"]) == ("mrpc, mean of 2 seeds", pytest.approx(0.7))
+    assert deviation.metrics["accuracy"] == pytest.approx(0.02**0.5)

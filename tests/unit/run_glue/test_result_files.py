@@ -86,6 +86,13 @@ def test_a_regression_has_three_digits(tmp_path: Path) -> None:
     assert read(folder / "eval_results.json")["eval_combined_score"] == pytest.approx(0.6)
 
 
+def test_a_regression_that_is_not_a_number_is_written_as_the_script_writes_it(tmp_path: Path) -> None:
+    task = GLUE["stsb"]
+    folder = run_folder(tmp_path / "out", task, {"pearson": 0.5, "spearmanr": 0.7}, ["1.5", ""])
+    write_result_files(folder, task, results_of_run(folder), asked("stsb"))
+    assert (folder / "predict_results_stsb.txt").read_text() == "index\tprediction\n0\t1.500\n1\tnan\n"
+
+
 def test_mnli_has_a_second_evaluation_and_a_second_prediction(tmp_path: Path) -> None:
     task = GLUE["mnli"]
     folder = run_folder(tmp_path / "out", task, {"accuracy": 0.5}, ["neutral"])

@@ -1,6 +1,7 @@
 """Tests `ftsys watch`: the values of a snapshot, its text, and when it ends."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def test_one_look_prints_aligned_text_without_control_characters(
     ]
 
 
+def test_a_run_with_two_names_is_shown_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "seed-1")
+    (tmp_path / "latest").symlink_to("seed-1")
+    assert [run.name for run in next(looks([tmp_path], 1.0))] == ["seed-1"]
+
+
 def test_it_ends_when_all_runs_have_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path / "one", finished=False)
     slept: list[float] = []
@@ -81,6 +88,15 @@ def test_no_run_and_another_machine(tmp_path: Path, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().err
     assert printed.count("is not a run folder and holds none") == 2
     assert "On another machine: ssh -t gpu7 ftsys watch runs/mrpc" in printed
+
+
+@pytest.mark.parametrize(("there", "read"), [("my runs", "'my runs'"), ("~/my runs", "~/'my runs'"), ("~/a", "~/a")])
+def test_both_shells_read_the_folder_of_another_machine_as_it_was_given(
+    capsys: pytest.CaptureFixture[str], there: str, read: str
+) -> None:
+    assert main(["watch", f"gpu7:{there}", "--once"]) == 2
+    command = capsys.readouterr().err.rpartition("On another machine: ")[2]
+    assert shlex.split(command) == ["ssh", "-t", "gpu7", "ftsys", "watch", read]
 
 
 def test_the_table_of_a_terminal(tmp_path: Path) -> None:

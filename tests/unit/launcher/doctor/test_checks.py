@@ -1,6 +1,7 @@
 """Tests the doctor's checks on made-up facts: every bad node, and its finding."""
 
 import json
+import shlex
 
 import pytest
 
@@ -174,7 +175,9 @@ def test_a_lock_of_a_dead_compiler() -> None:
     assert found.value.startswith(
         "/cache/cpu_adam/lock on node2: left by a dead process; every process that needs 'cpu_adam'"
     )
-    assert found.advice.endswith("rm '/cache/cpu_adam/lock'")
+    assert found.advice.endswith("rm /cache/cpu_adam/lock")
+    (found,) = bad(cluster(put("node2", "locks", [STALE | {"path": "/it's/a lock"}])))
+    assert shlex.split(found.advice.rpartition("right now: ")[2]) == ["rm", "/it's/a lock"]
     run = run_of(engine={"offload": "optimizer"})
     assert [each.severity for each in bad(cluster(put("node2", "locks", [STALE]), run=run, gpus=1))] == ["error"]
 

@@ -1,6 +1,7 @@
 """Tests `ftlaunch sbatch`, `status`, `logs` and `cancel` against stand-ins for SLURM's commands."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def test_a_run_is_submitted_and_its_job_remembered(
     assert (folder / "sbatch.called").read_text() == f"--parsable {logs}/job.sbatch\n"
     main(["sbatch", "run.toml", "--cpu", "--nodes", "2", "--dry-run"])
     assert (logs / "job.sbatch").read_text() == capsys.readouterr().out
+
+
+def test_commands_in_messages_name_a_folder_with_a_space(
+    folder: Path, stand_in: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = folder / "my runs"
+    (mine / "logs").mkdir(parents=True)
+    (mine / "logs/slurm-job").write_text("17\n")
+    stand_in("squeue", "echo 'PENDING||0:00|Priority'")
+    assert main(["sbatch", "run.toml", "--cpu", "--output_dir", "my runs"]) == 2
+    assert main(["logs", str(mine)]) == 2
+    commands = [shlex.split(line.split("`")[1]) for line in capsys.readouterr().err.splitlines()]
+    assert commands == [["ftlaunch", "cancel", str(mine)], ["ftlaunch", "status", str(mine)]]
 
 
 def test_a_run_folder_of_a_live_job_is_not_given_to_another(
