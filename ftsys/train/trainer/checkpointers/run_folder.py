@@ -89,7 +89,7 @@ class RunFolderCheckpointer:
     def _draft(self, trainer: Trainer) -> Draft:
         note_callback_states(trainer)
         extra = {
-            "scheduler": json_safe(trainer.lr_scheduler.state_dict()),
+            "scheduler": json_safe(trainer.lr_scheduler.state_dict(), finite=False),
             "scaler": scaler_state(trainer),
             "evaluation_owed": self._hooks.evaluation_owed(),
         }
