@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     check_folders(cells)
     if options.results:
         return _finish(spec, cells, options)
-    if options.retry:
+    if options.retry and not options.dry_run:
         for cell in cells:
             forget_failures(cell)
     if options.slurm:
@@ -81,6 +81,7 @@ def _train(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace) 
     slots, places = divide(options.slots, options.runs_per_gpu, options.cpu)
     states = {cell.folder: state_of(cell) for cell in cells}
     if options.dry_run:
+        states = {folder: state.retried() if options.retry else state for folder, state in states.items()}
         for line in plan_lines(cells, states, forecasts_of(cells, prepare(cells), slots), slots):
             show(line)
         return DONE

@@ -69,6 +69,17 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(capsys: pytest.CaptureFixtu
     assert not Path("t").exists()
 
 
+def test_a_dry_run_of_a_retry_forgets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    (cell,) = cells_of(read_spec("run.toml", ()))
+    claim_run_folder(cell.folder, identity_parts(cell.run), False)
+    (cell.folder / "failures.json").write_text('{"1": 2}')
+    assert main(["table", "run.toml", "--slots", "2", "--dry-run"]) == 0
+    assert "1 runs: 1 failed" in capsys.readouterr().out
+    assert main(["table", "run.toml", "--slots", "2", "--dry-run", "--retry"]) == 0
+    assert "1 runs: 1 stopped" in capsys.readouterr().out
+    assert (cell.folder / "failures.json").read_text() == '{"1": 2}'
+
+
 def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(forecast.os, "sysconf", lambda name: 2**30 if name == "SC_PHYS_PAGES" else 1)
     assert main(["table", "run.toml", "--slots", "2", "--cpu"]) == BAD_INPUT

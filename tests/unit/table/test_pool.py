@@ -173,3 +173,32 @@ def test_a_slurm_jobs_end_is_read_from_its_status(cells: list[Cell]) -> None:
     refused, failed = map(state_of, cells[:2])
     assert (refused.name, failed.name) == ("failed", "failed once"), "wrong input is not tried twice"
     assert failed.reason == "RuntimeError: a b_c", "one line, also in LaTeX"
+
+
+def refuse(cell: Cell) -> int:
+    """Do as a start that is refused for wrong input after it has taken its number."""
+    attempt = claim_run_folder(cell.folder, identity_parts(cell.run), False).attempt
+    told = {"state": "refused", "exit": 2, "reason": "natve", "phase": "train", "step": 0, "time": 0.0}
+    (cell.folder / "config.toml").touch()
+    (cell.folder / "status.json").write_text(json.dumps(told | {"attempt": attempt}))
+    return 2
+
+
+def test_a_retry_forgives_what_the_status_file_still_tells(cells: list[Cell]) -> None:
+    refused = cells[0]
+    one, _ = pool([refused], refuse)
+    assert one.run()[refused.folder].name == "failed"
+    assert state_of(refused).retried().name == "stopped"
+    forget_failures(refused)
+    assert (state_of(refused).name, state_of(refused).failures) == ("stopped", 0)
+    one, started = pool([refused], refuse)
+    assert one.run()[refused.folder].name == "failed", "it is refused again, which counts again"
+    assert (started, state_of(refused).reason) == ([refused.name], "natve")
+    forget_failures(refused)
+    one, _ = pool([refused], lambda cell: -9)
+    state = one.run()[refused.folder]
+    assert (state.name, state.failures) == ("failed", 2)
+    assert state.reason.startswith("ended by signal 9"), "a start without a number has not the reason of an older one"
+    forget_failures(refused)
+    one, started = pool([refused], finish)
+    assert one.run()[refused.folder].name == "done"
