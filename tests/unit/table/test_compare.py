@@ -13,7 +13,7 @@ from ftsys.metrics import compute
 from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import scores_of, write_predictions
 from ftsys.table.dry_run import duration
-from ftsys.table.results.collect import Entry, SeedResult
+from ftsys.table.results.collect import Entry, SeedResult, averages
 from ftsys.table.results.compare import compare
 from ftsys.table.results.grids import notes, notes_on_times, times
 from ftsys.table.state import CellState
@@ -105,7 +105,7 @@ def test_remarks_say_what_a_score_is_and_why_an_average_is_missing(tmp_path: Pat
         "moods: only the first 4,000 rows of train.",
         "size: its score is its first metric, mse, not x 100.",
         "size: only the first 4,000 rows of train.",
-        "m has no mean of 2 GLUE tasks: a run is not finished, or a metric is undefined.",
+        "m has no mean of 2 GLUE tasks: a run is not finished, a metric is undefined, or a score is not in points.",
     ]
 
 
@@ -164,3 +164,24 @@ def test_only_columns_of_glue_itself_are_averaged() -> None:
     assert column("sst2", own).averaged == "", "the file sst2.toml of a task of one's own"
     assert column("mrpc-cut", GLUE["mrpc"]).averaged == ""
     assert column("reviews-from-amazon", own).start == ""
+
+
+def test_an_error_is_not_averaged_with_points() -> None:
+    def column(model: str, name: str, value: float, *metrics: str) -> Entry:
+        task = replace(GLUE[name], metrics=metrics)
+        cell: Any = SimpleNamespace(seed=1, task=task)
+        return Entry(model, name, task, (SeedResult(cell, {metrics[0]: value}, "", {}, {}, {}),), {}, {})
+
+    classes = [column("m", "rte", 0.5, "accuracy"), column("m", "sst2", 0.9, "accuracy")]
+    error = column("m", "stsb", 2.5, "mse", "pearson")
+    assert averages([classes[0], error]) == ("", {})
+    name, means = averages([*classes, error])
+    assert (name, means["m"].mean) == ("mean of 2 GLUE tasks", 0.7)  # type: ignore[union-attr]
+    assert "stsb: its score is its first metric, mse, not x 100, and in no average." in notes([*classes, error])
+    others = [
+        column("n", "rte", 0.5, "accuracy"),
+        column("n", "sst2", 0.9, "accuracy"),
+        column("n", "stsb", 0.8, "pearson"),
+    ]
+    name, means = averages([*classes, error, *others])
+    assert (name, means["m"]) == ("mean of 3 GLUE tasks", None), "a mean of other tasks than its name says"
