@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftsys.config import identity_parts
-from ftsys.errors import BAD_INPUT, DamagedError, RunFolderError
+from ftsys.errors import BAD_INPUT, NOT_OURS, DamagedError, RunFolderError
 from ftsys.files import atomic_write_json
 from ftsys.lease import seems_held
 from ftsys.run_folder.attempts import highest_attempt
@@ -29,7 +29,8 @@ MOST_FAILURES = 2
 _CHECK_ONLY = 1  # as the rank: the folder is checked and nothing is written
 
 
-StateName = Literal["done", "running", "failed", "failed once", "stopped", "to do"]
+StateName = Literal["done", "running", "failed", "failed once", "stopped", "to do", "refused"]
+"""States of a cell; "refused" is known only to the process whose start found the folder of another run."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ def state_of(cell: Cell, ours: bool = False) -> CellState:
     failures = failures_of(cell.folder)
     name, reason = _name(cell.folder, failures), _reason(cell.folder, failures)
     return CellState("running" if held else name, len(failures), reason)
+
+
+def refused(cell: Cell) -> CellState:
+    """Return the state of a cell whose start has just ended with NOT_OURS: the end of its log says why."""
+    return CellState("refused", len(failures_of(cell.folder)), _told(cell.folder, NOT_OURS))
 
 
 def _name(folder: Path, failures: dict[str, int]) -> StateName:
@@ -144,6 +150,11 @@ def _reason(folder: Path, failures: dict[str, int]) -> str:
     status = read_status_after_crash(folder)
     if str(status.get("attempt")) == attempt and status.get("reason"):
         return " ".join(str(status["reason"]).split())
+    return _told(folder, exit_status)
+
+
+def _told(folder: Path, exit_status: int) -> str:
+    """Return how a process ended, with the last line that it printed."""
     told = f"ended by signal {-exit_status}" if exit_status < 0 else f"exit status {exit_status}"
     return " ".join(filter(None, [f"{told}:", _last_line(folder / LOG)]))
 

@@ -175,6 +175,34 @@ def test_a_slurm_jobs_end_is_read_from_its_status(cells: list[Cell]) -> None:
     assert failed.reason == "RuntimeError: a b_c", "one line, also in LaTeX"
 
 
+def find_another_run(cell: Cell) -> int:
+    """Do as a start that finds checkpoints of other data: it takes no number."""
+    (cell.folder / "logs").mkdir(exist_ok=True)
+    (cell.folder / "logs/table.log").write_text("a note\nerror: the checkpoints are of a run on other data\n")
+    return 77
+
+
+def test_a_folder_of_another_run_is_told_with_its_reason(cells: list[Cell]) -> None:
+    claim_run_folder(cells[0].folder, identity_parts(cells[0].run), False)
+    one, started = pool(cells[:3], find_another_run)
+    states = one.run()
+    told = "exit status 77: error: the checkpoints are of a run on other data"
+    assert [states[cell.folder].name for cell in cells[:3]] == ["refused", "refused", "to do"]
+    assert states[cells[0].folder].reason == told
+    assert len(started) == 2, "a refusal is not tried again, and what starts from it waits"
+    assert [state_of(cell).name for cell in cells[:2]] == ["to do", "to do"], "the next command tries again"
+
+
+def test_a_cell_that_a_newer_attempt_has_taken_is_left_to_it(cells: list[Cell]) -> None:
+    def lose(cell: Cell) -> int:
+        for _ in range(2):
+            claim_run_folder(cell.folder, identity_parts(cell.run), False)
+        return find_another_run(cell)
+
+    one, started = pool(cells[:1], lose)
+    assert (one.run()[cells[0].folder].name, len(started)) == ("to do", 1)
+
+
 def refuse(cell: Cell) -> int:
     """Do as a start that is refused for wrong input after it has taken its number."""
     attempt = claim_run_folder(cell.folder, identity_parts(cell.run), False).attempt
