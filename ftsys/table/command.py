@@ -58,6 +58,10 @@ def main(arguments: Sequence[str]) -> int:
     options = build_parser().parse_args(arguments)
     spec = read_spec(options.run_file, overrides, options.models, options.tasks, options.seeds, options.transfer)
     cells = cells_of(spec)
+    if options.compare:  # a wrong name is told before anything is trained
+        from ftsys.table.results.compare import rows_of
+
+        rows_of(options.compare, (cell.model for cell in cells))
     check_folders(cells)
     if options.results:
         return _finish(spec, cells, options)

@@ -54,6 +54,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minilm_folder: Path
         (["--slots", "0"], BAD_INPUT, "--slots 0 is too small"),
         (["--train.epoch", "3"], BAD_INPUT, "did you mean train.epochs"),
         (["--results", "--compare", "bundled", "bert"], BAD_INPUT, "--compare 'bert' is no model of the table"),
+        (["--dry-run", "--compare", "bundled", "bert"], BAD_INPUT, "--compare 'bert' is no model of the table"),
+        (["--compare", "bundled", "bert"], BAD_INPUT, "--compare 'bert' is no model of the table"),
         (["--slurm"], BAD_INPUT, "the number of GPUs on each node is not set"),
     ],
 )

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ftsys.errors import ConfigError
 from ftsys.metrics import compute
 from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import scores_of, write_predictions
 from ftsys.table.dry_run import duration
 from ftsys.table.results.collect import Entry, SeedResult, averages
-from ftsys.table.results.compare import compare
+from ftsys.table.results.compare import compare, rows_of
 from ftsys.table.results.grids import notes, notes_on_times, times
 from ftsys.table.state import CellState
 from ftsys.tasks import GLUE, Task
@@ -84,6 +85,45 @@ def test_other_examples_and_no_common_seed_are_said(tmp_path: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     (only,) = compare([one, other], "one", "changed")
     assert only.sentence == "On moods, one and changed cannot be compared: their validation examples differ."
+
+
+def test_predictions_that_do_not_fit_are_said_and_the_table_is_written(tmp_path: Path) -> None:
+    one, other = entry(tmp_path, "one", MOODS, (1, 2), 0.9), entry(tmp_path, "other", MOODS, (1, 2), 0.9)
+    path = predictions_file(tmp_path / "other/2", "validation")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    rte = [entry(tmp_path / "rte", name, GLUE["rte"], (1,), 0.9) for name in ("one", "other")]
+    found = compare([one, other, *rte], "one", "other")
+    assert [each.task for each in found] == ["moods", "rte"]
+    assert found[0].sentence == (
+        f"On moods, one and other cannot be compared: {str(path)!r} has not the examples of the other seeds: start its "
+        "run anew."
+    )
+
+
+@pytest.mark.parametrize(
+    ("pair", "rows"),
+    [
+        (("google/electra-small", "bundled"), ("google--electra-small", "bundled")),
+        (("google--electra-small", "some/where/recipe.toml"), ("google--electra-small", "recipe")),
+    ],
+)
+def test_rows_are_named_as_in_the_table_or_as_its_models(pair: tuple[str, str], rows: tuple[str, str]) -> None:
+    assert rows_of(pair, ["bundled", "google--electra-small", "recipe", "bundled"]) == rows
+
+
+@pytest.mark.parametrize(
+    ("pair", "told"),
+    [
+        (
+            ("google/electra-smal", "bundled"),
+            "'google/electra-smal' is no model of the table: did you mean 'google--el",
+        ),
+        (("a/b", "a--b"), "'a--b' 'a--b' names one model twice"),
+    ],
+)
+def test_wrong_pairs(pair: tuple[str, str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        rows_of(pair, ["bundled", "google--electra-small", "a--b"])
 
 
 def test_seeds_of_data_that_changed_in_between_are_said(tmp_path: Path) -> None:
