@@ -13,7 +13,7 @@ from ftsys.config.task_checks import KNOWN_TASKS, task_of
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
 from ftsys.run_folder.layout import MODEL
-from ftsys.table.spec import TableSpec, table_keys
+from ftsys.table.spec import TableSpec, checked_by_task, column_of, table_keys
 from ftsys.tasks import GLUE, Task
 
 CELL_FILE = "cell.toml"
@@ -61,7 +61,7 @@ def cells_of(spec: TableSpec) -> list[Cell]:
     """Return all cells, row by row. Raises ConfigError with every mistake of every cell's run file."""
     tasks = _tasks(spec)
     _refuse_twice("models", map(slug, spec.models))
-    _refuse_twice("tasks", (_column(task) for task in tasks))
+    _refuse_twice("tasks", (column_of(task) for task in tasks))
     cells: list[Cell] = []
     mistakes: dict[str, None] = {}
     for model in spec.models:
@@ -69,7 +69,7 @@ def cells_of(spec: TableSpec) -> list[Cell]:
             try:
                 cells += _cells(spec, model, task)
             except ConfigError as error:
-                mistakes |= {f"{slug(model)}, {_column(task)}: {text}": None for text in error.messages}
+                mistakes |= {f"{slug(model)}, {column_of(task)}: {text}": None for text in error.messages}
     ConfigError.raise_if(mistakes)
     return cells
 
@@ -107,16 +107,12 @@ def slug(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]", "-", name.replace("/", "--")) or "model"
 
 
-def _column(task: str) -> str:
-    return Path(task).stem if task.endswith(".toml") else task
-
-
 def _cells(spec: TableSpec, model: str, task: str) -> Iterator[Cell]:
     """Yield the cells of a row and a column, one for each seed."""
     tree = _tree(spec, model, task)
     receives = _section(tree, "task").get("name") in RECEIVERS
     start = spec.transfer if spec.transfer and receives else ""
-    column = f"{_column(task)}-from-{start}" if start else _column(task)
+    column = f"{column_of(task)}-from-{start}" if start else column_of(task)
     for seed in spec.seeds:
         needs = _folder(spec, model, start, seed) if start else None
         own: Tree = {"output_dir": str(_folder(spec, model, column, seed)), "train": {"seed": seed}}
@@ -135,13 +131,13 @@ def _tree(spec: TableSpec, model: str, task: str) -> Tree:
     tree, by_task = dict(spec.base), [spec.by_task]
     if model.endswith(".toml"):
         row = read_with_paths(model)
-        by_task.append(table_keys(model, row.pop("table", {})).get("by_task", {}))
+        by_task.append(checked_by_task(model, table_keys(model, row.pop("table", {})), spec.known))
         tree = merged(
             tree, _without(row, "output_dir", "task", "data") | {"data": _without(_section(row, "data"), "source")}
         )
     tree = merged(tree, _column_tree(spec, tree, task))
     for values in by_task:
-        tree = merged(tree, values.get(_column(task), {}))
+        tree = merged(tree, values.get(column_of(task), {}))
     tree = merged(tree, _without(spec.overrides, "output_dir"))
     if not model.endswith(".toml"):
         tree = merged(tree, {"model": {"name": model}})

@@ -1,14 +1,15 @@
 """Implements `ftsys table`: trains every model on every task with every seed, and shows one table of the results."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ftsys.config.overrides import split_overrides
 from ftsys.console.printer import show
-from ftsys.errors import DONE, FAILED, STOPPED_EARLY
+from ftsys.errors import DONE, FAILED, NOT_OURS, STOPPED_EARLY
 from ftsys.table.cells import Cell, cells_of
 from ftsys.table.spec import TableSpec, read_spec
-from ftsys.table.state import check_folders, forget_failures, state_of
+from ftsys.table.state import CellState, check_folders, forget_failures, state_of
 from launcher.commands.sbatch import add_job_options
 
 SEEDS = ("best", "first")
@@ -57,10 +58,14 @@ def main(arguments: Sequence[str]) -> int:
     options = build_parser().parse_args(arguments)
     spec = read_spec(options.run_file, overrides, options.models, options.tasks, options.seeds, options.transfer)
     cells = cells_of(spec)
+    if options.compare:  # a wrong name is told before anything is trained
+        from ftsys.table.results.compare import rows_of
+
+        rows_of(options.compare, (cell.model for cell in cells))
     check_folders(cells)
     if options.results:
         return _finish(spec, cells, options)
-    if options.retry:
+    if options.retry and not options.dry_run:
         for cell in cells:
             forget_failures(cell)
     if options.slurm:
@@ -81,6 +86,7 @@ def _train(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace) 
     slots, places = divide(options.slots, options.runs_per_gpu, options.cpu)
     states = {cell.folder: state_of(cell) for cell in cells}
     if options.dry_run:
+        states = {folder: state.retried() if options.retry else state for folder, state in states.items()}
         for line in plan_lines(cells, states, forecasts_of(cells, prepare(cells), slots), slots):
             show(line)
         return DONE
@@ -89,15 +95,24 @@ def _train(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace) 
         from ftsys.table.pool.whole import train_cells
 
         states = dict(train_cells(cells, states, slots, places))
-    return _finish(spec, cells, options)
+    refused = {folder: state for folder, state in states.items() if state.name == "refused"}
+    return _finish(spec, cells, options, refused)
 
 
-def _finish(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace) -> int:
-    """Write and show the results of what is finished; returns the exit status."""
+def _finish(
+    spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace, refused: Mapping[Path, CellState] | None = None
+) -> int:
+    """Write and show the results of what is finished; returns the exit status.
+
+    `refused` has the cells whose folders were found to hold another run: the same command would not go on with them.
+    """
     from ftsys.table.results.show import show_results
 
-    states = {cell.folder: state_of(cell) for cell in cells}
+    known = refused or {}
+    states = {cell.folder: known.get(cell.folder) or state_of(cell) for cell in cells}
     show_results(spec.folder, cells, states, options.compare, options.submission)
+    if refused:
+        return NOT_OURS
     if any(state.name == "failed" for state in states.values()):
         return FAILED
     return DONE if options.results or all(state.name == "done" for state in states.values()) else STOPPED_EARLY

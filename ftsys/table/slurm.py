@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ftsys.config import dump_toml
@@ -14,7 +14,7 @@ from ftsys.run_folder.layout import LOGS
 from ftsys.table.cells import CELL_FILE, Cell
 from ftsys.table.prepare import prepare
 from ftsys.table.spec import TableSpec
-from ftsys.table.state import state_of
+from ftsys.table.state import CellState, state_of
 from launcher.commands.sbatch import job_of
 from launcher.slurm.batch_script import Job, render
 from launcher.slurm.job import LIVE, run_slurm
@@ -30,7 +30,10 @@ def submit_table(spec: TableSpec, cells: Sequence[Cell], options: argparse.Names
     Raises LaunchError, and what `prepare` raises for wrong input.
     """
     live = set() if options.dry_run else live_cells(cells)
-    left = _startable([cell for cell in cells if cell.folder not in live], cells)
+    states = {cell.folder: state_of(cell) for cell in cells}
+    if options.dry_run and options.retry:
+        states = {folder: state.retried() for folder, state in states.items()}
+    left = _startable([cell for cell in cells if cell.folder not in live], states)
     if live:
         show(f"{len(live)} runs are in SLURM's queue already")
     prepare(left)
@@ -47,13 +50,13 @@ def submit_table(spec: TableSpec, cells: Sequence[Cell], options: argparse.Names
     return DONE
 
 
-def _startable(cells: Sequence[Cell], of: Sequence[Cell]) -> list[Cell]:
+def _startable(cells: Sequence[Cell], states: Mapping[Path, CellState]) -> list[Cell]:
     """Return the cells that are not settled, without those whose model to start from will never be there."""
-    failed = {cell.folder for cell in of if state_of(cell).name == "failed"}
+    failed = {folder for folder, state in states.items() if state.name == "failed"}
     lost = [cell for cell in cells if cell.needs in failed]
     if lost:
         show(f"{len(lost)} runs are left out, because the run that they start from failed, such as {lost[0].name!r}")
-    return [cell for cell in cells if cell not in lost and not state_of(cell).is_settled]
+    return [cell for cell in cells if cell not in lost and not states[cell.folder].is_settled]
 
 
 def _submit(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace, after: str = "") -> str:

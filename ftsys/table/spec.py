@@ -10,6 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ftsys.config.load import Tree, merged, parse_overrides, read_with_paths
+from ftsys.config.task_checks import KNOWN_TASKS
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
 from ftsys.tasks import PARAPHRASE
@@ -36,7 +37,7 @@ class TableSpec:
     `base` holds the run file's values without [table], `overrides` those of the command line, which take precedence
     over everything else. `models` are names of models, or paths of run files (`.toml`); `tasks` are names of tasks, or
     paths of run files. `transfer` is the task whose models the small tasks start from, "" for none. `by_task` has
-    values of a run file for single tasks.
+    values of a run file for single tasks, whose names are among `known`: the run file's tasks, and those asked for.
     """
 
     run_file: str
@@ -47,6 +48,7 @@ class TableSpec:
     seeds: tuple[int, ...]
     transfer: str
     by_task: Mapping[str, Tree]
+    known: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -64,12 +66,15 @@ def read_spec(
 ) -> TableSpec:
     """Read a table. Arguments that are not empty replace the keys of [table].
 
-    Raises ConfigError for a wrong key of [table], an empty range of seeds, and a run file without output_dir.
+    Raises ConfigError for a wrong key of [table] or task of by_task, an empty range of seeds, and a run file without
+    output_dir.
     """
     base, line = read_with_paths(run_file), parse_overrides(overrides)
     keys = table_keys(run_file, merged({"table": base.pop("table", {})}, {"table": line.pop("table", {})})["table"])
     from_file = keys.get("seeds", [])
     wanted = seeds or ([from_file] if isinstance(from_file, str) else list(map(str, from_file)))
+    own_task = str(_setting(base, line, "task", "name", ""))
+    known = (*map(column_of, (*tasks, *keys.get("tasks", ()))), *filter(None, [own_task]))
     spec = TableSpec(
         run_file,
         base,
@@ -78,7 +83,8 @@ def read_spec(
         tuple(tasks or keys.get("tasks", ())) or (_own_task(base, line),),
         parse_seeds(wanted) if wanted else (int(_setting(base, line, "train", "seed", 42)),),
         transfer or keys.get("transfer", ""),
-        keys.get("by_task", {}),
+        checked_by_task(run_file, keys, known),
+        known,
     )
     if not str(spec.folder).strip(".") or not isinstance(base.get("output_dir", ""), str):
         raise ConfigError(f'{run_file!r} sets no output_dir: write output_dir = "runs/NAME" for the table\'s folder.')
@@ -107,6 +113,28 @@ def table_keys(run_file: str, value: object) -> TableKeys:
         if key in keys and not keys[key]
     )
     return keys
+
+
+def column_of(task: str) -> str:
+    """Return the name of a column: the task's, or that of its run file without .toml."""
+    return Path(task).stem if task.endswith(".toml") else task
+
+
+def checked_by_task(run_file: str, keys: TableKeys, known: Sequence[str]) -> Mapping[str, Tree]:
+    """Return [table.by_task] of a run file. Raises ConfigError for a name that is no task.
+
+    A task may be one of `known`, of the file's own [table], or one that every run file may name, also if it is no
+    column of this table.
+    """
+    by_task = keys.get("by_task", {})
+    own = [column_of(task) for task in keys.get("tasks", ())]
+    names = [name for name in dict.fromkeys((*known, *own, *KNOWN_TASKS)) if name != "all"]
+    ConfigError.raise_if(
+        f"{run_file!r}: table.by_task.{name} is no task of this table and no known task: {did_you_mean(name, names)}."
+        for name in by_task
+        if name not in names
+    )
+    return by_task
 
 
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ftsys.config import identity_parts
-from ftsys.errors import BAD_INPUT, DamagedError, RunFolderError
+from ftsys.errors import BAD_INPUT, NOT_OURS, DamagedError, RunFolderError
 from ftsys.files import atomic_write_json
 from ftsys.lease import seems_held
 from ftsys.run_folder.attempts import highest_attempt
@@ -17,7 +17,9 @@ from ftsys.table.cells import CELL_FILE, Cell
 from ftsys.untrusted import json_object, typed
 
 FAILURES = "failures.json"
-"""File in a cell's run folder: the exit status of each attempt that failed, by its number."""
+"""File in a cell's run folder: the exit status of each attempt that failed, by its number; and FORGIVEN."""
+FORGIVEN = "forgiven"
+"""Key of FAILURES: the last attempt whose failure `--retry` has forgiven, which status.json still tells."""
 LOG = f"{LOGS}/table.log"
 """File in a cell's run folder with all that its attempts printed."""
 
@@ -27,7 +29,8 @@ MOST_FAILURES = 2
 _CHECK_ONLY = 1  # as the rank: the folder is checked and nothing is written
 
 
-StateName = Literal["done", "running", "failed", "failed once", "stopped", "to do"]
+StateName = Literal["done", "running", "failed", "failed once", "stopped", "to do", "refused"]
+"""States of a cell; "refused" is known only to the process whose start found the folder of another run."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class CellState:
     def is_settled(self) -> bool:
         """True if nothing is left to do for this cell."""
         return self.name in ("done", "failed")
+
+    def retried(self) -> "CellState":
+        """Return the state as `--retry` makes it, where no failure counts."""
+        return CellState("stopped") if self.failures and self.name != "running" else self
 
 
 def lease_base(cell: Cell) -> Path:
@@ -81,6 +88,11 @@ def state_of(cell: Cell, ours: bool = False) -> CellState:
     return CellState("running" if held else name, len(failures), reason)
 
 
+def refused(cell: Cell) -> CellState:
+    """Return the state of a cell whose start has just ended with NOT_OURS: the end of its log says why."""
+    return CellState("refused", len(failures_of(cell.folder)), _told(cell.folder, NOT_OURS))
+
+
 def _name(folder: Path, failures: dict[str, int]) -> StateName:
     if len(failures) >= MOST_FAILURES or BAD_INPUT in failures.values():
         return "failed"
@@ -93,20 +105,26 @@ def _note_by_status(folder: Path) -> None:
     """Record a failure that nobody has recorded, as that of a SLURM job: status.json says so."""
     status, attempt = read_status_after_crash(folder), highest_attempt(folder)
     if status.get("state") in ("failed", "hung", "refused") and status.get("attempt") == attempt:
-        known = failures_of(folder)
-        if str(attempt) not in known:
+        known = _noted(folder)
+        if str(attempt) not in known and attempt > known.get(FORGIVEN, -1):
             atomic_write_json(folder / FAILURES, known | {str(attempt): int(status.get("exit") or 1)})
 
 
 def note_failure(folder: Path, exit_status: int) -> None:
     """Record that the newest attempt failed, or that a start failed before it took a number. Raises StorageError."""
-    known, name = failures_of(folder), str(highest_attempt(folder))
-    name = f"{name}, start {len(known) + 1}" if name in known else name
+    known, attempt = _noted(folder), highest_attempt(folder)
+    before_its_number = str(attempt) in known or attempt <= known.get(FORGIVEN, -1)
+    name = f"{attempt}, start {len(failures_of(folder)) + 1}" if before_its_number else str(attempt)
     atomic_write_json(folder / FAILURES, known | {name: exit_status})
 
 
 def failures_of(folder: Path) -> dict[str, int]:
     """Return the exit status of each failed attempt, by its number as text. Raises DamagedError."""
+    return {name: status for name, status in _noted(folder).items() if name != FORGIVEN}
+
+
+def _noted(folder: Path) -> dict[str, int]:
+    """Read FAILURES. Raises DamagedError."""
     path = folder / FAILURES
     try:
         return typed(dict[str, int], json_object(path.read_bytes()))
@@ -117,8 +135,11 @@ def failures_of(folder: Path) -> dict[str, int]:
 
 
 def forget_failures(cell: Cell) -> None:
-    """Make a failed cell one that is tried again."""
-    (cell.folder / FAILURES).unlink(missing_ok=True)
+    """Make a failed cell one that is tried again: no attempt up to its last failure counts. Raises StorageError."""
+    if state_of(cell).failures:
+        numbers = [name.partition(",")[0] for name in failures_of(cell.folder)]
+        last = max((int(number) for number in numbers if number.isdecimal()), default=highest_attempt(cell.folder))
+        atomic_write_json(cell.folder / FAILURES, {FORGIVEN: last})
 
 
 def _reason(folder: Path, failures: dict[str, int]) -> str:
@@ -129,6 +150,11 @@ def _reason(folder: Path, failures: dict[str, int]) -> str:
     status = read_status_after_crash(folder)
     if str(status.get("attempt")) == attempt and status.get("reason"):
         return " ".join(str(status["reason"]).split())
+    return _told(folder, exit_status)
+
+
+def _told(folder: Path, exit_status: int) -> str:
+    """Return how a process ended, with the last line that it printed."""
     told = f"ended by signal {-exit_status}" if exit_status < 0 else f"exit status {exit_status}"
     return " ".join(filter(None, [f"{told}:", _last_line(folder / LOG)]))
 

@@ -1,6 +1,8 @@
 """Tables as people first write them: each mistake is found before anything is trained, with status 2 or 77."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minilm_folder: Path
         (["--slots", "0"], BAD_INPUT, "--slots 0 is too small"),
         (["--train.epoch", "3"], BAD_INPUT, "did you mean train.epochs"),
         (["--results", "--compare", "bundled", "bert"], BAD_INPUT, "--compare 'bert' is no model of the table"),
+        (["--dry-run", "--compare", "bundled", "bert"], BAD_INPUT, "--compare 'bert' is no model of the table"),
+        (["--compare", "bundled", "bert"], BAD_INPUT, "--compare 'bert' is no model of the table"),
         (["--slurm"], BAD_INPUT, "the number of GPUs on each node is not set"),
     ],
 )
@@ -67,6 +71,17 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(capsys: pytest.CaptureFixtu
     assert "bundled  cola   1..3  3 to do      2" in out
     assert "3 runs: 3 to do; on 2 slots" in out
     assert not Path("t").exists()
+
+
+def test_a_dry_run_of_a_retry_forgets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    (cell,) = cells_of(read_spec("run.toml", ()))
+    claim_run_folder(cell.folder, identity_parts(cell.run), False)
+    (cell.folder / "failures.json").write_text('{"1": 2}')
+    assert main(["table", "run.toml", "--slots", "2", "--dry-run"]) == 0
+    assert "1 runs: 1 failed" in capsys.readouterr().out
+    assert main(["table", "run.toml", "--slots", "2", "--dry-run", "--retry"]) == 0
+    assert "1 runs: 1 stopped" in capsys.readouterr().out
+    assert (cell.folder / "failures.json").read_text() == '{"1": 2}'
 
 
 def test_a_model_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,11 +132,14 @@ def test_slots_of_cpus_on_a_machine_with_gpus(
     assert "this machine computes on 2 GPU(s): write --runs-per-gpu N" in capsys.readouterr().err
 
 
-class Failing:
-    """A process that has failed."""
+class Ended:
+    """A process that has ended."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
 
     def poll(self) -> int:
-        return 1
+        return self.status
 
     def terminate(self) -> None:
         pass
@@ -130,25 +148,41 @@ class Failing:
         pass
 
 
-def test_failed_runs_are_shown_and_another_learning_rate_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def every_run_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
+    """A function that gives every run of a table an exit status, and its log a last line."""
     monkeypatch.setattr(run, "POLL_SECONDS", 0.0)
 
-    class Pool(run.Pool):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments, start=_fail)  # type: ignore[arg-type, misc]
+    def ends(status: int, line: str) -> None:
+        def start(cell: Cell, slot: Slot) -> Ended:
+            claim_run_folder(cell.folder, identity_parts(cell.run), False)
+            (cell.folder / LOG).parent.mkdir(exist_ok=True)
+            (cell.folder / LOG).write_text(f"{line}\n")
+            return Ended(status)
 
-    monkeypatch.setattr(whole, "Pool", Pool)
+        monkeypatch.setattr(whole, "Pool", partial(run.Pool, start=start))
+
+    return ends
+
+
+def test_failed_runs_are_shown_and_another_learning_rate_is_refused(
+    every_run_ends: Callable[[int, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    every_run_ends(FAILED, "out of luck")
     assert main(["table", "run.toml"]) == FAILED
     assert "bundled, cola, seed 42: failed: exit status 1: out of luck" in capsys.readouterr().out
     assert main(["table", "run.toml", "--train.learning_rate", "1e-3"]) == NOT_OURS
     assert "train.learning_rate is 5e-05 there and 0.001 here" in capsys.readouterr().err
 
 
-def _fail(cell: object, slot: Slot) -> Failing:
-    assert isinstance(cell, Cell)
-    claim_run_folder(cell.folder, identity_parts(cell.run), False)
-    (cell.folder / LOG).parent.mkdir(exist_ok=True)
-    (cell.folder / LOG).write_text("out of luck\n")
-    return Failing()
+def test_a_run_that_finds_its_folder_taken_is_shown_with_its_reason(
+    every_run_ends: Callable[[int, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command would not go on: that would be 75."""
+    every_run_ends(NOT_OURS, "error: the checkpoints are of a run on other data")
+    assert main(["table", "run.toml"]) == NOT_OURS
+    told = capsys.readouterr()
+    why = "exit status 77: error: the checkpoints are of a run on other data"
+    assert f"bundled, cola, seed 42: refused: {why}" in told.out
+    assert f"bundled/cola/seed-42: refused ({why})" in told.err
+    assert Path("t/table.md").exists()

@@ -48,9 +48,8 @@ class PoolProgress:
 
     def ended(self, cell: Cell, state: CellState, status: int) -> None:
         """Note how a cell ended."""
-        told = {"done": "done", "failed": "failed", "failed once": "failed, is tried once more"}.get(
-            state.name, "stopped"
-        )
+        known = {"done": "done", "failed": "failed", "failed once": "failed, is tried once more", "refused": "refused"}
+        told = known.get(state.name, "stopped")
         self._line(f"{cell.name}: {told}" + (f" ({state.reason or f'exit status {status}'})" if status else ""))
 
     def update(self, states: Mapping[Path, CellState], running: Sequence[tuple[Cell, Slot]]) -> None:

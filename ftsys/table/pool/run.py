@@ -8,11 +8,12 @@ from pathlib import Path
 from ftsys.errors import BAD_INPUT, DONE, NOT_OURS, STOPPED_EARLY, RunFolderError, StoppedEarly
 from ftsys.files import storage_errors
 from ftsys.lease import Lease, LeaseTimes, LeaseWatch
+from ftsys.run_folder.attempts import highest_attempt
 from ftsys.table.cells import Cell
 from ftsys.table.pool.process import Process, start_cell, stop_all
 from ftsys.table.pool.progress import PoolProgress
 from ftsys.table.pool.slots import Slot
-from ftsys.table.state import CellState, lease_base, note_failure, state_of
+from ftsys.table.state import CellState, lease_base, note_failure, refused, state_of
 
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 1.0
@@ -21,12 +22,13 @@ RETRY_SECONDS = 1.0
 
 @dataclass
 class Running:
-    """A cell that this process trains in a slot."""
+    """A cell that this process trains in a slot. `before` is the newest attempt before its start."""
 
     cell: Cell
     slot: Slot
     process: Process
     lease: Lease
+    before: int
 
 
 @dataclass
@@ -46,10 +48,10 @@ class Pool:
     _watches: dict[Path, LeaseWatch] = field(default_factory=dict)
     _not_before: dict[Path, float] = field(default_factory=dict)
     _left: set[Path] = field(default_factory=set)
-    """Run folders of cells that were stopped from outside: they are left to the next start."""
+    """Run folders of cells that were stopped from outside or refused: they are left to the next start."""
 
     def run(self) -> Mapping[Path, CellState]:
-        """Train until every cell is done, has failed, or was stopped; returns the states by run folder.
+        """Train until every cell is done, has failed, was stopped or refused; returns the states by run folder.
 
         Raises StoppedEarly once all runs have saved, after a signal; StorageError; and RunFolderError.
         """
@@ -103,6 +105,7 @@ class Pool:
             return False
         try:
             self.states[cell.folder] = state = state_of(cell, ours=True)
+            before = highest_attempt(cell.folder)
             process = None if state.is_settled else self.start(cell, slot)
         except BaseException:  # Ctrl-C too: a lease that is not given back would hold up every other process
             lease.release()
@@ -110,7 +113,7 @@ class Pool:
         if process is None:
             lease.release()
             return False
-        self.running.append(Running(cell, slot, process, lease))
+        self.running.append(Running(cell, slot, process, lease, before))
         self.progress.started(cell, slot)
         return True
 
@@ -120,10 +123,10 @@ class Pool:
             status = one.process.poll()
             if status is not None:
                 self.running.remove(one)
-                self._note(one.cell, status)
+                self._note(one.cell, status, one.before)
                 one.lease.release()
 
-    def _note(self, cell: Cell, status: int) -> None:
+    def _note(self, cell: Cell, status: int, before: int) -> None:
         if status in (STOPPED_EARLY, NOT_OURS):
             self._left.add(cell.folder)
         elif status != DONE:
@@ -133,6 +136,9 @@ class Pool:
         except RunFolderError:
             if status not in (BAD_INPUT, NOT_OURS):
                 raise
+        taken_over = highest_attempt(cell.folder) > before + 1 or self.states[cell.folder].name == "done"
+        if status == NOT_OURS and not taken_over:
+            self.states[cell.folder] = refused(cell)
         self.progress.ended(cell, self.states[cell.folder], status)
 
     def _end(self) -> None:

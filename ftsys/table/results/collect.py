@@ -12,7 +12,7 @@ from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import read_labelled
 from ftsys.run_folder.results import read_results
 from ftsys.table.cells import Cell
-from ftsys.table.results.scores import AVERAGED, average_name, named_metrics, task_score, why_diverged
+from ftsys.table.results.scores import AVERAGED, average_name, in_points, named_metrics, task_score, why_diverged
 from ftsys.table.state import CellState
 from ftsys.tasks import Task
 
@@ -65,9 +65,12 @@ class Entry:
 
     @property
     def averaged(self) -> str:
-        """The task of the GLUE average that the column is; "" for others, also in a file of such a name."""
+        """The task of the GLUE average that the column is; "" for others, also in a file of such a name.
+
+        A task whose score is not in points, as with an error among its metrics, is in no average.
+        """
         name = self.column.removesuffix(f"-from-{self.start}") if self.start else self.column
-        return name if name in AVERAGED and self.task.name == name else ""
+        return name if name in AVERAGED and self.task.name == name and in_points(self.task) else ""
 
     @cached_property
     def metrics(self) -> dict[str, Spread | None]:
@@ -142,13 +145,13 @@ def averages(entries: Sequence[Entry]) -> tuple[str, dict[str, Spread | None]]:
     if len(tasks) < 2:
         return "", {}
     name = average_name(tasks)
-    models = dict.fromkeys(entry.model for entry in glue)
-    return name, {model: _average([entry for entry in glue if entry.model == model]) for model in models}
+    models = dict.fromkeys(entry.model for entry in entries)
+    return name, {model: _average([entry for entry in glue if entry.model == model], len(tasks)) for model in models}
 
 
-def _average(entries: Sequence[Entry]) -> Spread | None:
-    """Average the tasks for each seed that has all of them."""
-    if any(entry.others for entry in entries):
+def _average(entries: Sequence[Entry], tasks: int) -> Spread | None:
+    """Average the tasks for each seed that has all of them; None for a model without one of the average's tasks."""
+    if len(entries) < tasks or any(entry.others for entry in entries):
         return None
     scores = [{result.cell.seed: result.score for result in entry.seeds} for entry in entries]
     values: dict[int, float] = {}

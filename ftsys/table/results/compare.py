@@ -1,6 +1,6 @@
 """Compares two models of a table on each task, and says in a sentence what the numbers show."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from ftsys.errors import ConfigError, RunFolderError
 from ftsys.metrics import METRICS
 from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import LabelledPredictions, read_labelled
+from ftsys.table.cells import slug
 from ftsys.table.results.bootstrap import Difference, paired_bootstrap
 from ftsys.table.results.collect import Entry
 from ftsys.table.results.resampled import resampled
@@ -36,12 +37,13 @@ class Comparison:
     sentence: str
 
 
-def compare(entries: Sequence[Entry], a: str, b: str) -> list[Comparison]:
-    """Compare models A and B on every task that both have, by each of its metrics.
+def rows_of(pair: Sequence[str], rows: Iterable[str]) -> tuple[str, str]:
+    """Return the two rows that --compare names, by a row's name or as --models names it.
 
-    Raises ConfigError for a name that is no model of the table, and RunFolderError for predictions that do not fit.
+    Raises ConfigError for a name that is no row, and for two names of one.
     """
-    models = dict.fromkeys(entry.model for entry in entries)
+    models = tuple(dict.fromkeys(rows))
+    a, b = (name if name in models or slug(name) not in models else slug(name) for name in pair)
     ConfigError.raise_if(
         f"--compare {name!r} is no model of the table: {did_you_mean(name, models)}."
         for name in (a, b)
@@ -49,9 +51,26 @@ def compare(entries: Sequence[Entry], a: str, b: str) -> list[Comparison]:
     )
     if a == b:
         raise ConfigError(f"--compare {a!r} {b!r} names one model twice: name two of {', '.join(models)}.")
+    return a, b
+
+
+def compare(entries: Sequence[Entry], a: str, b: str) -> list[Comparison]:
+    """Compare models A and B on every task that both have, by each of its metrics.
+
+    Predictions that do not fit are told in the sentence. Raises ConfigError for a name that is no model of the table.
+    """
+    a, b = rows_of((a, b), (entry.model for entry in entries))
     found = {(entry.model, entry.column): entry for entry in entries}
     columns = dict.fromkeys(entry.column for entry in entries)
-    return [one for column in columns for one in _compare(found[a, column], found[b, column])]
+    return [one for column in columns for one in _told(found[a, column], found[b, column])]
+
+
+def _told(a: Entry, b: Entry) -> list[Comparison]:
+    """Compare two entries, or say why their predictions cannot be: the table is there without that."""
+    try:
+        return _compare(a, b)
+    except RunFolderError as error:
+        return [_not_comparable(a, b, " ".join(str(error).rstrip(".").split()))]
 
 
 def _compare(a: Entry, b: Entry) -> list[Comparison]:

@@ -7,7 +7,7 @@ from typing import Any
 from ftsys.table.dry_run import duration, ranges
 from ftsys.table.grid import Grid
 from ftsys.table.results.collect import Entry, Spread, averages
-from ftsys.table.results.scores import in_points
+from ftsys.table.results.scores import AVERAGED, in_points
 
 MARK = "!"
 """Marks a score with diverged seeds among its seeds."""
@@ -135,7 +135,7 @@ def notes(entries: Sequence[Entry]) -> list[str]:
             found.append(f"{place}, seed {seed}: {state.name}{f': {state.reason}' if state.reason else ''}")
     name, means = averages(entries)
     found += [
-        f"{model} has no {name}: a run is not finished, or a metric is undefined."
+        f"{model} has no {name}: a run is not finished, a metric is undefined, or a score is not in points."
         for model, mean in means.items()
         if mean is None
     ]
@@ -147,4 +147,5 @@ def _on_score(entry: Entry) -> list[str]:
     first, points = entry.task.metrics[0].replace("_", " "), in_points(entry.task)
     if points and (len(entry.task.metrics) == 1 or not entry.task.multi_label):
         return []
-    return [f"{entry.column}: its score is its first metric, {first}{'' if points else ', not x 100'}."]
+    told = "" if points else ", not x 100, and in no average" if entry.task.name in AVERAGED else ", not x 100"
+    return [f"{entry.column}: its score is its first metric, {first}{told}."]

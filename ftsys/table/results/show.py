@@ -25,7 +25,7 @@ def show_results(
 
     `pair`: the models to compare; None: where there are two.
     `submission`: the seed whose test predictions go into a zip for the GLUE server, "best" or "first"; None: no zip.
-    Raises RunFolderError for a damaged run folder, ConfigError for a wrong pair, and StorageError.
+    Raises RunFolderError for a damaged run folder, ConfigError for a wrong pair (see `rows_of`), and StorageError.
     """
     entries = collect(cells, states)
     models = list(dict.fromkeys(entry.model for entry in entries))

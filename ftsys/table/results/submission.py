@@ -17,12 +17,13 @@ from ftsys.errors import FtsysError
 from ftsys.files import atomic_open, atomic_write_text
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.run_folder.predictions import SUBMISSIONS
-from ftsys.table.cells import CELL_FILE
 from ftsys.table.pool.slots import LAUNCHER_VARIABLES
 from ftsys.table.results.collect import Entry, SeedResult
 from ftsys.tasks import GLUE
 
 ZIP = "submission.zip"
+DIAGNOSTIC_FILE = "ax.toml"
+"""The run file that predicts AX, in the run folder of MNLI."""
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The time of each file in the zip, so that equal predictions make equal bytes."""
 
@@ -38,7 +39,7 @@ def write_submissions(folder: Path, entries: Sequence[Entry], which: str) -> Non
         for entry in (entry for entry in entries if entry.model == model):
             chosen = _choose(entry, which)
             if chosen is not None:
-                files |= _files(entry, chosen) | (_diagnostic(folder, chosen) if entry.task.name == "mnli" else {})
+                files |= _files(entry, chosen) | (_diagnostic(chosen) if entry.task.name == "mnli" else {})
         path = folder / model / ZIP
         if files:
             _write(path, files)
@@ -49,9 +50,9 @@ def write_submissions(folder: Path, entries: Sequence[Entry], which: str) -> Non
 
 def _choose(entry: Entry, which: str) -> SeedResult | None:
     """Return the cell whose test predictions are taken; None where none is finished."""
-    scored = [result for result in entry.seeds if result.score is not None]
-    if which == "best" and scored and entry.score is not None:
-        return next(result for result in scored if result.score == max(one.score or 0.0 for one in scored))
+    if which == "best" and entry.score is not None:
+        best = entry.score.best_seed
+        return next(result for result in entry.seeds if result.cell.seed == best)
     return entry.seeds[0] if entry.seeds else None
 
 
@@ -62,17 +63,19 @@ def _files(entry: Entry, chosen: SeedResult) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path.exists()}
 
 
-def _diagnostic(folder: Path, mnli: SeedResult) -> dict[str, Path]:
-    """Predict the diagnostic set AX with an MNLI model; {} where the source has no such set, or that fails."""
+def _diagnostic(mnli: SeedResult) -> dict[str, Path]:
+    """Predict the diagnostic set AX with an MNLI model; {} where the source has no such set, or that fails.
+
+    The predictions are files of the MNLI run, so they go when it is removed or starts anew with --overwrite.
+    """
     cell = mnli.cell
-    output = folder / cell.model / "ax" / f"seed-{cell.seed}"
-    path = output / SUBMISSION / "AX.tsv"
+    path = cell.folder / SUBMISSION / "AX.tsv"
     try:
         open_source(cell.run.data, GLUE["ax"])
         if not path.exists():
-            run_file = output / CELL_FILE
+            run_file = cell.folder / DIAGNOSTIC_FILE
             atomic_write_text(run_file, dump_tree(_of_diagnostic(cell.run)))
-            _run([sys.executable, "-m", "ftsys", "predict", str(run_file), "--output", str(output)])
+            _run([sys.executable, "-m", "ftsys", "predict", str(run_file)])
     except FtsysError as error:
         say(f"note: no AX.tsv: {error}")
         return {}

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ftsys.errors import ConfigError
 from ftsys.metrics import compute
 from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import scores_of, write_predictions
 from ftsys.table.dry_run import duration
-from ftsys.table.results.collect import Entry, SeedResult
-from ftsys.table.results.compare import compare
+from ftsys.table.results.collect import Entry, SeedResult, averages
+from ftsys.table.results.compare import compare, rows_of
 from ftsys.table.results.grids import notes, notes_on_times, times
 from ftsys.table.state import CellState
 from ftsys.tasks import GLUE, Task
@@ -86,6 +87,45 @@ def test_other_examples_and_no_common_seed_are_said(tmp_path: Path) -> None:
     assert only.sentence == "On moods, one and changed cannot be compared: their validation examples differ."
 
 
+def test_predictions_that_do_not_fit_are_said_and_the_table_is_written(tmp_path: Path) -> None:
+    one, other = entry(tmp_path, "one", MOODS, (1, 2), 0.9), entry(tmp_path, "other", MOODS, (1, 2), 0.9)
+    path = predictions_file(tmp_path / "other/2", "validation")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    rte = [entry(tmp_path / "rte", name, GLUE["rte"], (1,), 0.9) for name in ("one", "other")]
+    found = compare([one, other, *rte], "one", "other")
+    assert [each.task for each in found] == ["moods", "rte"]
+    assert found[0].sentence == (
+        f"On moods, one and other cannot be compared: {str(path)!r} has not the examples of the other seeds: start its "
+        "run anew."
+    )
+
+
+@pytest.mark.parametrize(
+    ("pair", "rows"),
+    [
+        (("google/electra-small", "bundled"), ("google--electra-small", "bundled")),
+        (("google--electra-small", "some/where/recipe.toml"), ("google--electra-small", "recipe")),
+    ],
+)
+def test_rows_are_named_as_in_the_table_or_as_its_models(pair: tuple[str, str], rows: tuple[str, str]) -> None:
+    assert rows_of(pair, ["bundled", "google--electra-small", "recipe", "bundled"]) == rows
+
+
+@pytest.mark.parametrize(
+    ("pair", "told"),
+    [
+        (
+            ("google/electra-smal", "bundled"),
+            "'google/electra-smal' is no model of the table: did you mean 'google--el",
+        ),
+        (("a/b", "a--b"), "'a--b' 'a--b' names one model twice"),
+    ],
+)
+def test_wrong_pairs(pair: tuple[str, str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        rows_of(pair, ["bundled", "google--electra-small", "a--b"])
+
+
 def test_seeds_of_data_that_changed_in_between_are_said(tmp_path: Path) -> None:
     whole = entry(tmp_path, "m", MOODS, (1, 2), 0.9)
     seeds = [replace(seed, store=name * 64) for seed, name in zip(whole.seeds, "ab", strict=True)]
@@ -105,7 +145,7 @@ def test_remarks_say_what_a_score_is_and_why_an_average_is_missing(tmp_path: Pat
         "moods: only the first 4,000 rows of train.",
         "size: its score is its first metric, mse, not x 100.",
         "size: only the first 4,000 rows of train.",
-        "m has no mean of 2 GLUE tasks: a run is not finished, or a metric is undefined.",
+        "m has no mean of 2 GLUE tasks: a run is not finished, a metric is undefined, or a score is not in points.",
     ]
 
 
@@ -164,3 +204,24 @@ def test_only_columns_of_glue_itself_are_averaged() -> None:
     assert column("sst2", own).averaged == "", "the file sst2.toml of a task of one's own"
     assert column("mrpc-cut", GLUE["mrpc"]).averaged == ""
     assert column("reviews-from-amazon", own).start == ""
+
+
+def test_an_error_is_not_averaged_with_points() -> None:
+    def column(model: str, name: str, value: float, *metrics: str) -> Entry:
+        task = replace(GLUE[name], metrics=metrics)
+        cell: Any = SimpleNamespace(seed=1, task=task)
+        return Entry(model, name, task, (SeedResult(cell, {metrics[0]: value}, "", {}, {}, {}),), {}, {})
+
+    classes = [column("m", "rte", 0.5, "accuracy"), column("m", "sst2", 0.9, "accuracy")]
+    error = column("m", "stsb", 2.5, "mse", "pearson")
+    assert averages([classes[0], error]) == ("", {})
+    name, means = averages([*classes, error])
+    assert (name, means["m"].mean) == ("mean of 2 GLUE tasks", 0.7)  # type: ignore[union-attr]
+    assert "stsb: its score is its first metric, mse, not x 100, and in no average." in notes([*classes, error])
+    others = [
+        column("n", "rte", 0.5, "accuracy"),
+        column("n", "sst2", 0.9, "accuracy"),
+        column("n", "stsb", 0.8, "pearson"),
+    ]
+    name, means = averages([*classes, error, *others])
+    assert (name, means["m"]) == ("mean of 3 GLUE tasks", None), "a mean of other tasks than its name says"

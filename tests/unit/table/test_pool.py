@@ -173,3 +173,60 @@ def test_a_slurm_jobs_end_is_read_from_its_status(cells: list[Cell]) -> None:
     refused, failed = map(state_of, cells[:2])
     assert (refused.name, failed.name) == ("failed", "failed once"), "wrong input is not tried twice"
     assert failed.reason == "RuntimeError: a b_c", "one line, also in LaTeX"
+
+
+def find_another_run(cell: Cell) -> int:
+    """Do as a start that finds checkpoints of other data: it takes no number."""
+    (cell.folder / "logs").mkdir(exist_ok=True)
+    (cell.folder / "logs/table.log").write_text("a note\nerror: the checkpoints are of a run on other data\n")
+    return 77
+
+
+def test_a_folder_of_another_run_is_told_with_its_reason(cells: list[Cell]) -> None:
+    claim_run_folder(cells[0].folder, identity_parts(cells[0].run), False)
+    one, started = pool(cells[:3], find_another_run)
+    states = one.run()
+    told = "exit status 77: error: the checkpoints are of a run on other data"
+    assert [states[cell.folder].name for cell in cells[:3]] == ["refused", "refused", "to do"]
+    assert states[cells[0].folder].reason == told
+    assert len(started) == 2, "a refusal is not tried again, and what starts from it waits"
+    assert [state_of(cell).name for cell in cells[:2]] == ["to do", "to do"], "the next command tries again"
+
+
+def test_a_cell_that_a_newer_attempt_has_taken_is_left_to_it(cells: list[Cell]) -> None:
+    def lose(cell: Cell) -> int:
+        for _ in range(2):
+            claim_run_folder(cell.folder, identity_parts(cell.run), False)
+        return find_another_run(cell)
+
+    one, started = pool(cells[:1], lose)
+    assert (one.run()[cells[0].folder].name, len(started)) == ("to do", 1)
+
+
+def refuse(cell: Cell) -> int:
+    """Do as a start that is refused for wrong input after it has taken its number."""
+    attempt = claim_run_folder(cell.folder, identity_parts(cell.run), False).attempt
+    told = {"state": "refused", "exit": 2, "reason": "natve", "phase": "train", "step": 0, "time": 0.0}
+    (cell.folder / "config.toml").touch()
+    (cell.folder / "status.json").write_text(json.dumps(told | {"attempt": attempt}))
+    return 2
+
+
+def test_a_retry_forgives_what_the_status_file_still_tells(cells: list[Cell]) -> None:
+    refused = cells[0]
+    one, _ = pool([refused], refuse)
+    assert one.run()[refused.folder].name == "failed"
+    assert state_of(refused).retried().name == "stopped"
+    forget_failures(refused)
+    assert (state_of(refused).name, state_of(refused).failures) == ("stopped", 0)
+    one, started = pool([refused], refuse)
+    assert one.run()[refused.folder].name == "failed", "it is refused again, which counts again"
+    assert (started, state_of(refused).reason) == ([refused.name], "natve")
+    forget_failures(refused)
+    one, _ = pool([refused], lambda cell: -9)
+    state = one.run()[refused.folder]
+    assert (state.name, state.failures) == ("failed", 2)
+    assert state.reason.startswith("ended by signal 9"), "a start without a number has not the reason of an older one"
+    forget_failures(refused)
+    one, started = pool([refused], finish)
+    assert one.run()[refused.folder].name == "done"

@@ -72,3 +72,6 @@ def test_runs_whose_model_will_never_be_there_are_left_out(
     submit(spec)
     assert submitted == [(["mnli-2"], ""), (["cola-1", "cola-2"], ""), (["rte-from-mnli-2"], "101")]
     assert "1 runs are left out, because the run that they start from failed" in capsys.readouterr().out
+    slurm.submit_table(spec, cells_of(spec), Namespace(dry_run=True, retry=True))
+    assert submitted[3] == (["mnli-1", "mnli-2"], ""), "a dry run of --retry shows what it would submit"
+    assert json.loads((failed.folder / "failures.json").read_text()) == {"1": 1, "2": 1}

@@ -1,5 +1,6 @@
 """Tests how rows, columns and seeds are read, and every mistake in them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,44 @@ def test_a_task_of_ones_own_in_a_file_of_a_glue_name_starts_from_no_other(run_fi
     own.rename(own.with_name("stsb.toml"))
     found = cells(run_file, tasks=("mnli", "rte", str(own.with_name("stsb.toml"))), transfer="mnli", models=("m",))
     assert {cell.column: cell.start for cell in found.values()} == {"mnli": "", "rte-from-mnli": "mnli", "stsb": ""}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "by_task.sst-2.train.epochs = 2",
+            "table.by_task.sst-2 is no task of this table and no known task: did you mean 'sst2'",
+        ),
+        (
+            "by_task.train.epochs = 2",
+            "table.by_task.train is no task of this table and no known task: write one of",
+        ),
+        ("by_task.all.train.epochs = 2", "table.by_task.all is no task"),
+        ("by_task.rte-from-mnli.train.epochs = 2", "table.by_task.rte-from-mnli is no task"),
+        ("by_task.cola.train.epochs = 2", ""),
+        ("by_task.own.train.epochs = 2", ""),
+        ("by_task.mine.train.epochs = 2", ""),
+    ],
+)
+def test_by_task_names_tasks(tmp_path: Path, line: str, told: str) -> None:
+    """Tasks of the run file that this call leaves out are no mistake; "all" and sections of a run file are."""
+    own = 'output_dir = "r"\n[task]\nname = "mine"\ncolumns = ["text"]\nlabels = ["a", "b"]\n'
+    (tmp_path / "own.toml").write_text(OWN)
+    wanted = f'[table]\ntasks = ["mrpc", "{tmp_path}/own.toml"]\n'
+    (tmp_path / "run.toml").write_text(f"{own}{wanted}{line}\n")
+    (tmp_path / "plain.toml").write_text(f"{own}{wanted}")
+    (tmp_path / "row.toml").write_text(f'[model]\nname = "m"\n[table]\n{line}\n')
+    for name, models in (("run.toml", ()), ("plain.toml", ("bundled", str(tmp_path / "row.toml")))):
+        for tasks in ((), ("rte",)):
+            if not told:
+                assert cells(str(tmp_path / name), models=models, tasks=tasks)
+                continue
+            with pytest.raises(ConfigError, match=re.escape(told)) as raised:
+                cells(str(tmp_path / name), models=models, tasks=tasks)
+            assert repr(str(tmp_path / ("row.toml" if models else name))) in raised.value.messages[0]
+
+
+def test_by_task_of_the_command_line_is_checked_too(run_file: str) -> None:
+    with pytest.raises(ConfigError, match=r"table\.by_task\.mrcp .* did you mean 'mrpc'"):
+        cells(run_file, "--table.by_task.mrcp.train.epochs", "2")
