@@ -123,8 +123,8 @@ def sync_folder(folder: Path | str) -> None:
 def json_safe(value: object, finite: bool = True) -> Any:
     """Return `value` with everything that JSON lacks replaced.
 
-    NaN and infinities become None (null), unless `finite` is False; NumPy scalars and arrays numbers and lists, paths strings, tuples and sets
-    lists (sets sorted). Raises TypeError for any other value that JSON cannot hold.
+    NaN and infinities become None (null), unless `finite` is False; NumPy scalars and arrays numbers and lists, paths
+    strings, tuples and sets lists (sets sorted). Raises TypeError for any other value that JSON cannot hold.
     """
     if value is None or isinstance(value, str | bool | int):
         return value

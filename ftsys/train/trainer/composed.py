@@ -54,7 +54,7 @@ class ComposedTrainer(transformers.Trainer):
         packing = Packing(ComposedTrainer)
         data_path = DataPath(packing, class_weights)
         step = StepEngine(self.args, packing, data_path)
-        evaluator = Evaluator(packing, step.meter, hooks or RunHooks())
+        evaluator = Evaluator(packing, step.meter, hooks or RunHooks(), data_path.filters_losses)
         self.parts = Parts(checkpointer or StockLayoutCheckpointer(), packing, data_path, step, evaluator)
         if is_split(self.train_dataset) and self.compute_loss_func is not None:
             raise TypeError("compute_loss_func is not called for a split of a store: give a data set of another kind")

@@ -40,6 +40,10 @@ class DataPath:
         """Set while training: the Trainer's accumulation is 1 then, and its batch arithmetic would be wrong."""
         self._sampler_seed = 0
 
+    def filters_losses(self, args: Any) -> bool:
+        """Return the user's `logging_nan_inf_filter`, which the arguments do not have while training."""
+        return bool(args.logging_nan_inf_filter if self._step_examples is None else self.filters_logged_loss)
+
     # Training
 
     def step_loader(self, trainer: Trainer) -> StepLoader | None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, denumpify
 
 from ftsys.data.batching.collate import Batch
 from ftsys.data.batching.loader import EvaluationLoader, Split
-from ftsys.distributed import decided_by_rank_0
+from ftsys.distributed import any_rank, decided_by_rank_0
 from ftsys.models.inputs import model_inputs
 from ftsys.models.prepacked import prepacked
 from ftsys.train.perf.throughput import Meter
@@ -25,8 +26,14 @@ from ftsys.train.trainer.predictions import Predictions, predict_all
 class Evaluator:
     """Predicts splits by packs and keeps the last predictions of each. Its methods take the Trainer that evaluates."""
 
-    def __init__(self, packing: Packing, meter: Meter, hooks: RunHooks) -> None:
-        """Leave evaluations out of `meter`'s rate; tell `hooks` the progress, and ask them when to stop."""
+    def __init__(
+        self, packing: Packing, meter: Meter, hooks: RunHooks, filters_losses: Callable[[Any], bool] = lambda _: False
+    ) -> None:
+        """Leave evaluations out of `meter`'s rate; tell `hooks` the progress, and ask them when to stop.
+
+        `filters_losses(args)` says whether the mean loss leaves out losses that are not finite, as the stock one does.
+        """
+        self._filters_losses = filters_losses
         self.seconds = 0.0
         """Spent in evaluations so far."""
         self.predictions: dict[str, Predictions] = {}
@@ -47,7 +54,8 @@ class Evaluator:
         self.predictions[split.name] = found
         self._predicted_at[split.name] = self._weights_of(trainer)
         loss_only = trainer.args.prediction_loss_only if loss_only is None else loss_only
-        output = _loop_output(trainer, found, split, loss_only, metric_key_prefix)
+        mean_loss = _mean(found.losses, finite_only=self._filters_losses(trainer.args))
+        output = _loop_output(trainer, found, split, loss_only, metric_key_prefix, mean_loss)
         seconds = time.perf_counter() - start
         self.seconds += seconds
         self._meter.pause(seconds)
@@ -85,15 +93,33 @@ class Evaluator:
 
         # The stock evaluation smooths labels as its training does; a store's eval_loss is the plain one.
         smoothing = trainer.args.label_smoothing_factor if split.stock_semantics else 0.0
+        stopping = self._hooks.stop_wanted
+        if any(hasattr(weight, "ds_id") for weight in model.parameters()):
+            # Each pass gathers weights from all ranks, so they can only leave after the same pack.
+            stopping = partial(_any_rank_stops, self._hooks.stop_wanted, trainer.args.device)
         with prepacked(model):
-            return predict_all(loader, forward, trainer.args.device, progress, self._hooks.stop_wanted, smoothing)
+            return predict_all(loader, forward, trainer.args.device, progress, stopping, smoothing)
 
 
-def _loop_output(trainer: Trainer, found: Predictions, split: Split, loss_only: bool, prefix: str) -> EvalLoopOutput:
+def _any_rank_stops(stop_wanted: Callable[[], bool], device: torch.device) -> bool:
+    return any_rank(stop_wanted(), device)
+
+
+def _mean(losses: np.ndarray, finite_only: bool) -> float:
+    """Return the mean of the losses; with `finite_only` that of the finite ones, if there are any."""
+    finite = np.isfinite(losses)
+    return float(np.mean(losses[finite] if finite_only and finite.any() else losses, dtype=np.float64))
+
+
+def _loop_output(
+    trainer: Trainer, found: Predictions, split: Split, loss_only: bool, prefix: str, mean_loss: float
+) -> EvalLoopOutput:
     """Return the same types as the stock loop."""
     labels = split.labels.astype(split.label_type, copy=False) if split.labelled else None
     predictions = None if loss_only else _preprocessed(trainer.preprocess_logits_for_metrics, found.logits, labels)
-    metrics = decided_by_rank_0(lambda: _metrics(trainer, predictions, labels, found, prefix))
+    metrics = decided_by_rank_0(lambda: _metrics(trainer, predictions, labels, found))
+    if labels is not None:
+        metrics = denumpify_detensorize(metrics | {f"{prefix}_loss": mean_loss})
     if hasattr(trainer, "model_preparation_time") and split.stock_semantics:
         metrics["model_preparation_time"] = trainer.model_preparation_time
     for key in [key for key in metrics if not key.startswith(f"{prefix}_")]:  # a user's own "loss" replaces ours
@@ -109,16 +135,12 @@ def _preprocessed(preprocess: Callable[..., Any] | None, logits: np.ndarray, lab
     return nested_numpify(preprocess(torch.from_numpy(logits), known))
 
 
-def _metrics(
-    trainer: Trainer, predictions: Any, labels: np.ndarray | None, found: Predictions, prefix: str
-) -> dict[str, Any]:
-    if labels is None:
+def _metrics(trainer: Trainer, predictions: Any, labels: np.ndarray | None, found: Predictions) -> dict[str, Any]:
+    """Return what the user's `compute_metrics` returns."""
+    if labels is None or trainer.compute_metrics is None or predictions is None:
         return {}
-    metrics: dict[str, Any] = {}
-    if trainer.compute_metrics is not None and predictions is not None:
-        losses = {"losses": found.losses} if "loss" in trainer.args.include_for_metrics else {}
-        metrics.update(trainer.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels, **losses)))
-    return denumpify_detensorize(metrics | {f"{prefix}_loss": float(np.mean(found.losses, dtype=np.float64))})
+    losses = {"losses": found.losses} if "loss" in trainer.args.include_for_metrics else {}
+    return dict(trainer.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels, **losses)))
 
 
 def _evaluation_model(trainer: Trainer) -> nn.Module:

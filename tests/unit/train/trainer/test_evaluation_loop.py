@@ -10,8 +10,9 @@ from torch import nn
 
 from ftsys.data.batching.loader import EvaluationLoader
 from ftsys.data.store.reader import Store, StoreSplit
-from ftsys.train.trainer.evaluation_loop import Evaluator
+from ftsys.train.trainer.evaluation_loop import Evaluator, _mean
 from ftsys.train.trainer.hooks import RunHooks
+from ftsys.train.trainer.predictions import EvaluationStopped
 from tests.distributed.tiny_run import ROWS, make_store
 
 
@@ -70,6 +71,7 @@ def trainer_of(**changed: Any) -> Any:
             include_for_metrics=[],
             fp16_full_eval=False,
             bf16_full_eval=False,
+            logging_nan_inf_filter=True,
         ),
     }
     return SimpleNamespace(**{**values, **changed})
@@ -80,7 +82,7 @@ def evaluator_of(progress: list[tuple[str, int, int]] | None = None) -> tuple[Ev
     hooks = RunHooks(on_evaluation_progress=lambda *done: progress.append(done) if progress is not None else None)
     packing: Any = SimpleNamespace(view=None)
     meter: Any = SimpleNamespace(pause=pauses.append)
-    return Evaluator(packing, meter, hooks), pauses
+    return Evaluator(packing, meter, hooks, lambda args: args.logging_nan_inf_filter), pauses
 
 
 def loader_of(split: StoreSplit) -> EvaluationLoader:
@@ -262,3 +264,28 @@ def test_data_of_the_users_own_has_the_stock_smoothing_and_preparation_time(
         assert ("eval_model_preparation_time" in output.metrics) is stock
         losses[smoothing] = output.metrics["eval_loss"]
     assert (losses[0.0] != losses[0.5]) is stock
+
+
+@pytest.mark.parametrize(
+    ("filtered", "wild", "mean"), [(True, [1], 2.0), (False, [1], np.nan), (True, [0, 1, 2], np.nan)]
+)
+def test_the_mean_loss_leaves_out_what_is_not_finite_as_the_stock_one(
+    filtered: bool, wild: list[int], mean: float
+) -> None:
+    losses = np.array([1.0, 9.0, 3.0], np.float32)
+    losses[wild] = np.nan
+    assert _mean(losses, filtered) == pytest.approx(mean, nan_ok=True)
+
+
+def test_ranks_leave_after_the_same_pack_where_each_pass_gathers_weights(
+    splits: dict[str, StoreSplit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another rank's signal ends this rank's evaluation as well, and before the next pass."""
+    (evaluator, _), trainer = evaluator_of(), trainer_of()
+    monkeypatch.setattr("ftsys.train.trainer.evaluation_loop.any_rank", lambda own, device: True)
+    trainer.model.scale.ds_id = 0
+    seen: list[int] = []
+    trainer.callback_handler.on_prediction_step = lambda *_: seen.append(1)
+    with pytest.raises(EvaluationStopped):
+        evaluator.run(trainer, loader_of(splits["validation"]), None, "eval")
+    assert len(seen) == 1
