@@ -39,6 +39,8 @@ class Attempt:
     """The newest checkpoints that are kept, besides the best one."""
     documents: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that each checkpoint holds besides, by file name."""
+    store: str | None = None
+    """Fingerprint of the store that the run trains on."""
 
 
 class RunFolderCheckpointer:
@@ -92,6 +94,7 @@ class RunFolderCheckpointer:
             "scheduler": json_safe(trainer.lr_scheduler.state_dict()),
             "scaler": scaler_state(trainer),
             "evaluation_owed": self._hooks.evaluation_owed(),
+            "store": self.attempt.store,
         }
         attempt, step = self.attempt, trainer.state.global_step
         documents = {TRAINER_STATE: json_safe(dataclasses.asdict(trainer.state)), **attempt.documents}
