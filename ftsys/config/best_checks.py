@@ -1,4 +1,4 @@
-"""Checks train.keep_best and train.early_stopping, and names the metric that decides which evaluation is the best."""
+"""Checks the keys that keep the best model or end a run early, and names the metric that decides which is the best."""
 
 from collections.abc import Iterator
 
@@ -11,6 +11,7 @@ from ftsys.tasks import Task
 
 _TRAINER_WAY = ("load_best_model_at_end", "metric_for_best_model", "greater_is_better")
 KEEP_BEST, EARLY_STOPPING = "train.keep_best", "train.early_stopping"
+TRAINER_BEST = "trainer.load_best_model_at_end"
 
 
 def best_metric(run: RunTree) -> str:
@@ -30,15 +31,26 @@ def _full_name(name: str, task: Task) -> str:
 
 
 def best_mistakes(run: RunTree) -> Iterator[Mistake]:
-    """Yield the mistakes of the two keys, and between them and the keys about evaluating and saving."""
-    if not (run.train.keep_best or run.train.early_stopping) or not task_name(run):
+    """Yield the mistakes of the three keys, and between them and the keys about evaluating and saving."""
+    key = _asking(run)
+    if not key or not task_name(run):
         return
     yield from _name_mistakes(run)
-    yield from _schedule_mistakes(run)
-    key = KEEP_BEST if run.train.keep_best else EARLY_STOPPING
+    yield from _schedule_mistakes(run, key)
+    if key == TRAINER_BEST:
+        return
     for name in (name for name in _TRAINER_WAY if name in run.trainer):
         text = f"{key} and trainer.{name}={run.trainer[name]!r} exclude each other: leave trainer.{name} out."
         yield Mistake(text, (key, f"trainer.{name}"))
+
+
+def _asking(run: RunTree) -> str:
+    """Return the first of the three keys that is set; empty where none is."""
+    if run.train.keep_best:
+        return KEEP_BEST
+    if run.train.early_stopping:
+        return EARLY_STOPPING
+    return TRAINER_BEST if run.trainer.get("load_best_model_at_end") is True else ""
 
 
 def _name_mistakes(run: RunTree) -> Iterator[Mistake]:
@@ -55,9 +67,8 @@ def _name_mistakes(run: RunTree) -> Iterator[Mistake]:
         yield Mistake(text + "a run has one best evaluation, so name the same metric.", (KEEP_BEST, EARLY_STOPPING))
 
 
-def _schedule_mistakes(run: RunTree) -> Iterator[Mistake]:
+def _schedule_mistakes(run: RunTree, key: str) -> Iterator[Mistake]:
     train = run.train
-    key = KEEP_BEST if train.keep_best else EARLY_STOPPING
     if train.eval_every == "never":
         text = f"{key} needs evaluations, but train.eval_every='never': write \"epoch\" or a number of steps."
         yield Mistake(text, (key, "train.eval_every"))
@@ -66,10 +77,17 @@ def _schedule_mistakes(run: RunTree) -> Iterator[Mistake]:
             f"{key} needs evaluations, but the source has no evaluation split: name a validation file in data.source."
         )
         yield Mistake(text, (key, "data.source"))
-    elif train.keep_best and train.save_every not in ("never", train.eval_every):
+    elif key != EARLY_STOPPING and not _saves_each_evaluation(run, key):
+        value, never = (train.keep_best, "") if key == KEEP_BEST else (True, "train.keep_best and ")
         text = (
-            f"train.keep_best={train.keep_best!r} needs a checkpoint of each evaluation that may be the best, but "
+            f"{key}={value!r} needs a checkpoint of each evaluation that may be the best, but "
             f"train.eval_every={train.eval_every!r} and train.save_every={train.save_every!r}: write one for both, "
-            'or save_every = "never" for checkpoints of the best evaluations alone.'
+            f'or {never}save_every = "never" for checkpoints of the best evaluations alone.'
         )
-        yield Mistake(text, (KEEP_BEST, "train.eval_every", "train.save_every"))
+        yield Mistake(text, (key, "train.eval_every", "train.save_every"))
+
+
+def _saves_each_evaluation(run: RunTree, key: str) -> bool:
+    """Return True where the best evaluation has a checkpoint; with train.keep_best it has one of its own if need be."""
+    own = key == KEEP_BEST and run.train.save_every == "never"
+    return own or run.train.save_every == run.train.eval_every

@@ -12,13 +12,12 @@ from ftsys.config import RunConfig
 from ftsys.data.bundle import model_folder_of
 from ftsys.data.class_weights import class_weights
 from ftsys.data.store.reader import Store, StoreSplit
-from ftsys.errors import ConfigError, DataError, RunFolderError
+from ftsys.errors import ConfigError, DataError
 from ftsys.model_files.config import BUNDLED
 from ftsys.model_files.folder import TOKENIZER_FILES
 from ftsys.model_files.links import refuse_links
 from ftsys.model_files.remote_code import code_files
 from ftsys.run_folder.layout import CHECKPOINTS, MODEL
-from ftsys.run_folder.report_facts import read_data_facts
 from ftsys.tasks import Task
 from launcher.planner.cost.disk import bytes_at_least, bytes_at_most, size_text
 from launcher.planner.deepspeed_config import user_json_of
@@ -52,23 +51,6 @@ def check_before_claim(run: RunConfig, task: Task, store: Store) -> list[str]:
     # The plan itself is made once the model is loaded: this one only finds settings that cannot work here.
     make_plan(run, this_machine(os.environ), train_rows=len(split), deepspeed_json=user_json_of(run))
     return [*_doubtful_rows(store, task), *_disk_space(run)]
-
-
-def check_same_data(run: RunConfig, store: Store) -> None:
-    """Raise RunFolderError if the run would go on from a checkpoint that was trained on other rows.
-
-    A file with the same name may have changed, which a run's identity does not show.
-    """
-    folder = Path(run.output_dir)
-    if run.train.resume != "auto" or not any((folder / CHECKPOINTS).glob("step-*")):
-        return
-    facts = read_data_facts(folder)
-    if facts is not None and facts.fingerprint != store.fingerprint:
-        raise RunFolderError(
-            f"the checkpoints in {str(folder)!r} are of a run on other data: the source or the tokenizer has changed "
-            f"(store {facts.fingerprint[:16]} then, {store.fingerprint[:16]} now). Start from the beginning with "
-            "--overwrite, or name another output_dir."
-        )
 
 
 def _check_classifier(run: RunConfig) -> None:

@@ -20,12 +20,13 @@ from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.claim import Claim, claim_run_folder
 from ftsys.run_folder.layout import METRICS_LOG, MODEL, PREDICTIONS, RESULTS
 from ftsys.run_folder.results import read_results
-from ftsys.run_folder.status import read_status
+from ftsys.run_folder.status import read_status_after_crash
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.tasks import Task
 from ftsys.train.fault_tolerance.signals import Interruption, stop_with_launcher
 from ftsys.train.perf.numa import bind_near_gpu
-from ftsys.train.preflight import check_before_claim, check_same_data, check_trainable
+from ftsys.train.preflight import check_before_claim, check_trainable
+from ftsys.train.trainer.checkpointers.resume import check_resume
 from launcher.planner.plan import this_machine
 
 CHECK_ONLY = 1
@@ -55,8 +56,7 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
             )
             return DONE
         store, seconds = _prepare(run, task)  # finds wrong input before the folder is claimed and anything is removed
-        if not overwrite:
-            check_same_data(run, store)
+        check_resume(run, store, overwrite)
         interruption.deferred = True  # until a claimed folder has a status to end with
         if is_main_rank():  # another rank would now find rank 0's claim: of another run, if it was given one
             claim = claim_run_folder(folder, identity_parts(run), overwrite)
@@ -70,9 +70,8 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
 
 
 def _say_done(folder: Path) -> None:
-    """Write DONE into status.json: the attempt that wrote the results may have died before it could."""
-    status = read_status(folder)
-    if is_main_rank() and (status is None or status.exit != DONE):
+    """Write DONE into status.json: the attempt that wrote the results may have died before it could, or in it."""
+    if is_main_rank() and read_status_after_crash(folder).get("exit") != DONE:
         StatusWriter(folder, highest_attempt(folder), "finish").write(DONE, "")
 
 

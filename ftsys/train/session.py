@@ -40,7 +40,6 @@ from ftsys.train.callbacks.metrics import MetricsLog
 from ftsys.train.callbacks.progress import ProgressCallback
 from ftsys.train.callbacks.status import StatusCallback
 from ftsys.train.callbacks.watchdog_marks import WatchdogMarks
-from ftsys.train.checkpoint.catalog import clean_leftovers, named_checkpoint, newest_checkpoint
 from ftsys.train.fault_tolerance.out_of_memory import memory_explained
 from ftsys.train.fault_tolerance.watchdog import Watchdog
 from ftsys.train.planning import (
@@ -53,6 +52,7 @@ from ftsys.train.planning import (
 )
 from ftsys.train.setup import check_recomputable, deepspeed_settings, load_model, metrics_of, training_arguments
 from ftsys.train.trainable.choose import choose_trained, frozen_weights, trained_share
+from ftsys.train.trainer.checkpointers.resume import checkpoint_to_resume
 from ftsys.train.trainer.checkpointers.run_folder import Attempt, RunFolderCheckpointer
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.predictions import EvaluationStopped
@@ -134,7 +134,7 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     check_planned_alike(plan)
     stopping, progress = GracefulStop(watchdog.interruption), ProgressCallback()
     hooks = run_hooks(stopping, progress)
-    checkpointer = RunFolderCheckpointer(_attempt(run, plan, claim, folder), hooks)
+    checkpointer = RunFolderCheckpointer(_attempt(run, plan, claim, folder, store), hooks)
     samples, energy = MatmulSamples(COMPUTED_IN[plan.precision]), EnergyMeter()
     callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress, samples, energy]
     callbacks += [EarlyStop.of(run.train.early_stopping)] if run.train.early_stopping else []
@@ -156,9 +156,9 @@ def run_hooks(stopping: GracefulStop, progress: ProgressCallback | None = None) 
     )
 
 
-def _attempt(run: RunConfig, plan: Plan, claim: Claim, folder: Path) -> Attempt:
-    documents = {PLAN: plan_document(run, plan)}
-    return Attempt(folder / CHECKPOINTS, run_identity(run), claim.attempt, run.train.save_keep, documents)
+def _attempt(run: RunConfig, plan: Plan, claim: Claim, folder: Path, store: Store) -> Attempt:
+    documents, keep = {PLAN: plan_document(run, plan)}, run.train.save_keep
+    return Attempt(folder / CHECKPOINTS, run_identity(run), claim.attempt, keep, documents, store.fingerprint)
 
 
 def _callbacks(folder: Path, claim: Claim, task: Task, stopping: GracefulStop) -> list[TrainerCallback]:
@@ -200,7 +200,7 @@ def train_session(session: Session) -> None:
     """Train to the end. Raises StoppedEarly after a signal, with a checkpoint on disk."""
     _describe(session)
     decided_by_rank_0(lambda: _write_plan(session))
-    resume = decided_by_rank_0(lambda: _checkpoint_to_resume(session.run, session.checkpointer.attempt))
+    resume = decided_by_rank_0(lambda: checkpoint_to_resume(session.run, session.checkpointer.attempt, say))
     longest = int(session.store.splits[str(session.task.train_split)].lengths.max())
     with memory_explained(session.plan, session.smaller, longest=longest):
         session.timing |= _train(session, resume)
@@ -251,17 +251,6 @@ def _write_plan(session: Session) -> None:
     write_data_facts(folder, DataFacts(str(session.store.path), session.store.fingerprint, lengths))
     if plan.backend == "deepspeed":
         atomic_write_text(folder / DEEPSPEED, to_text(session.trainer.args.deepspeed))
-
-
-def _checkpoint_to_resume(run: RunConfig, attempt: Attempt) -> str | None:
-    """Return the folder of the checkpoint that train.resume asks for, verified; None for a start from step 0."""
-    clean_leftovers(attempt.checkpoints, attempt.number)
-    if run.train.resume == "never":
-        return None
-    if run.train.resume != "auto":
-        return str(named_checkpoint(Path(run.train.resume), attempt.identity).path)
-    found = newest_checkpoint(attempt.checkpoints, attempt.identity, attempt.number, say)
-    return None if found is None else str(found.path)
 
 
 def _describe(session: Session) -> None:

@@ -83,6 +83,14 @@ def test_a_second_start_prints_the_table_and_changes_nothing(finished: Path) -> 
     assert (finished / "run/results.json").read_bytes() == before
 
 
+def test_a_second_start_mends_a_damaged_status(finished: Path) -> None:
+    (finished / "run/status.json").write_text('{"state": "do')
+    ended = ftsys("train", "run.toml", cwd=finished)
+    assert ended.returncode == 0, ended.stderr
+    status = read_json(finished / "run/status.json")
+    assert (status["state"], status["exit"]) == ("done", 0)
+
+
 def test_another_run_is_refused_with_77(finished: Path) -> None:
     ended = ftsys("train", "run.toml", "--train.seed", "7", cwd=finished)
     assert ended.returncode == 77

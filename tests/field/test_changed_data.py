@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.commands import ftsys, read_json
 from tests.field.conftest import write_own_run, write_rows
 
@@ -28,3 +30,43 @@ def test_a_run_does_not_go_on_with_other_rows(tmp_path: Path, tiny_model: Path) 
     write_rows(tmp_path / "train.csv", ROWS[1:])
     assert ftsys("train", run_file, *saving, "--overwrite", cwd=tmp_path).returncode == 0
     assert read_json(tmp_path / "run/results.json")["metrics"]["validation"]["examples"] == 4
+
+
+@pytest.fixture
+def trained(tmp_path: Path, tiny_model: Path) -> Path:
+    """A run file, and beside it a run that was killed after its last checkpoint; then the rows were changed."""
+    run_file = write_own_run(tmp_path, tiny_model, {"train": ROWS, "validation": ROWS[:4]})
+    assert ftsys("train", run_file, "--train.save_every", "2", cwd=tmp_path).returncode == 0
+    (tmp_path / "run/results.json").unlink()
+    write_rows(tmp_path / "train.csv", ROWS[1:])
+    return run_file
+
+
+def test_a_named_checkpoint_of_other_rows_is_refused(trained: Path) -> None:
+    named = trained.parent / "run/checkpoints/step-000006"
+    refused = ftsys("train", trained, "--train.resume", named, cwd=trained.parent)
+    assert refused.returncode == 77, refused.stderr
+    assert f"train.resume='{named}' is of a run on other data" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_start_from_the_beginning_that_saved_nothing_does_not_hide_other_rows(trained: Path) -> None:
+    words = ("--train.resume", "never", "--train.save_every", "never")
+    assert ftsys("train", trained, *words, cwd=trained.parent).returncode == 0
+    (trained.parent / "run/results.json").unlink()
+    refused = ftsys("train", trained, cwd=trained.parent)
+    assert refused.returncode == 77, refused.stderr
+    assert "are of a run on other data" in refused.stderr
+
+
+def test_overwrite_removes_no_checkpoint_that_it_is_to_resume(trained: Path) -> None:
+    write_rows(trained.parent / "train.csv", ROWS)
+    named = trained.parent / "run/checkpoints/step-000006"
+    before = sorted(path.name for path in (trained.parent / "run").rglob("*"))
+    refused = ftsys("train", trained, "--overwrite", "--train.resume", named, cwd=trained.parent)
+    assert sorted(path.name for path in (trained.parent / "run").rglob("*")) == before, refused.stderr
+    assert refused.returncode == 2
+    assert "is one of the checkpoints in" in refused.stderr
+    moved = named.rename(trained.parent / named.name)
+    again = ftsys("train", trained, "--overwrite", "--train.resume", moved, cwd=trained.parent)
+    assert again.returncode == 0, again.stderr

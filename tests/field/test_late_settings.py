@@ -82,7 +82,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "a way to debug that does not exist": ({"debug": "all"}, "all is not a valid DebugOption"),
     "saving and evaluating at other steps": (
         {"load_best_model_at_end": True, **{f"train.{key}": value for key, value in STEPWISE.items()}},
-        "round multiple",
+        "needs a checkpoint of each evaluation that may be the best, but train.eval_every=2 and train.save_every=3",
     ),
     # what changes its meaning, or has none, for packed batches of a store
     "noise": ({"neftune_noise_alpha": 5.0}, ""),

@@ -199,11 +199,14 @@ def newest_checkpoint(
     return taken
 
 
-def named_checkpoint(path: Path, identity: str) -> Checkpoint:
-    """Return the checkpoint that the user named, verified. Raises CheckpointError if it is damaged or another run's."""
+def named_checkpoint(path: Path, identity: str, contents: bool = True) -> Checkpoint:
+    """Return the checkpoint that the user named, verified; without `contents` by the sizes of its files alone.
+
+    Raises CheckpointError if it is damaged or another run's.
+    """
     checkpoint = Checkpoint.open(path)
     _refuse_other(checkpoint, identity)
-    damage = damage_of(path, checkpoint.files)
+    damage = damage_of(path, checkpoint.files, contents)
     if damage:
         raise CheckpointError(f'train.resume={str(path)!r} is damaged: {"; ".join(damage)}. Name another, or "auto".')
     return checkpoint

@@ -9,6 +9,7 @@ from ftsys.errors import ConfigError
 
 STOPPING = {"metric": "f1", "patience": 3}
 SPLITS = {"train": "a.csv", "validation_a": "b.csv", "validation_b": "c.csv"}
+BEST = {"trainer": {"load_best_model_at_end": True}}
 OWN = {"name": "own", "columns": ["text"], "labels": ["no", "yes"]}
 
 
@@ -48,6 +49,13 @@ def test_the_metric_that_decides(train: dict[str, Any], sections: dict[str, Any]
         ({"early_stopping": STOPPING, "eval_every": "never"}, {}, "needs evaluations, but train.eval_every='never'"),
         ({"keep_best": "f1", "eval_every": "never"}, {}, "needs evaluations, but train.eval_every='never'"),
         ({"keep_best": "f1", "eval_every": 5, "save_every": 10}, {}, "eval_every=5 and train.save_every=10: write one"),
+        (
+            {"eval_every": 10, "save_every": 20},
+            BEST,
+            "at_end=True needs a checkpoint of .*=10 and train.save_every=20:",
+        ),
+        ({"save_every": "never"}, BEST, 'write one for both, or train.keep_best and save_every = "never"'),
+        ({"eval_every": "never"}, BEST, "load_best_model_at_end needs evaluations, but train.eval_every='never'"),
         ({"keep_best": "loss", "early_stopping": STOPPING}, {}, "name two metrics, f1 and loss"),
         ({"keep_best": "f1"}, {"trainer": {"load_best_model_at_end": True}}, "and trainer.load_best_model_at_end=True"),
         (
@@ -61,6 +69,13 @@ def test_a_mistake_is_reported_in_one_line(train: dict[str, Any], sections: dict
     with pytest.raises(ConfigError, match=wanted) as caught:
         build(train, **sections)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("train", [{}, {"eval_every": 5, "save_every": 5}])
+def test_the_trainers_own_way_is_accepted_where_each_evaluation_is_saved(train: dict[str, Any]) -> None:
+    assert build(train, **BEST).trainer == BEST["trainer"]
+    other = build({"eval_every": 5, "save_every": 10}, trainer={"load_best_model_at_end": False})
+    assert other.train.save_every == 10
 
 
 def test_a_run_without_the_keys_keeps_its_identity() -> None:

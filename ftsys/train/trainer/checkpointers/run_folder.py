@@ -12,6 +12,7 @@ from transformers import Trainer
 from transformers.trainer_utils import SaveStrategy
 
 from ftsys.distributed import decided_by_rank_0, rank, world_size
+from ftsys.errors import CheckpointError
 from ftsys.files import json_safe
 from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.background import BackgroundSaver, bytes_of, fits_in_memory
@@ -39,6 +40,8 @@ class Attempt:
     """The newest checkpoints that are kept, besides the best one."""
     documents: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that each checkpoint holds besides, by file name."""
+    store: str | None = None
+    """Fingerprint of the store that the run trains on."""
 
 
 class RunFolderCheckpointer:
@@ -92,17 +95,27 @@ class RunFolderCheckpointer:
             "scheduler": json_safe(trainer.lr_scheduler.state_dict(), finite=False),
             "scaler": scaler_state(trainer),
             "evaluation_owed": self._hooks.evaluation_owed(),
+            "store": self.attempt.store,
         }
         attempt, step = self.attempt, trainer.state.global_step
         documents = {TRAINER_STATE: json_safe(dataclasses.asdict(trainer.state)), **attempt.documents}
         return Draft(attempt.checkpoints, step, attempt.identity, attempt.number, extra, documents)
 
     def save_before_leaving(self, trainer: Trainer) -> None:
-        """Save the present step unless there is a checkpoint of it; returns once it is on the disk. Collective."""
+        """Save the present step unless a checkpoint says the same; returns once it is on the disk. Collective."""
         self.wait()
-        if decided_by_rank_0(lambda: not self._folder(trainer.state.global_step).exists()):
+        if decided_by_rank_0(lambda: not self._is_saved(trainer.state.global_step)):
             self.save(trainer)
         self.wait()
+
+    def _is_saved(self, step: int) -> bool:
+        """Return True where this attempt has saved a step, and as owing the evaluation that it owes now."""
+        try:
+            saved = Checkpoint.open(self._folder(step))
+            owed = bool(saved.extra["evaluation_owed"])
+        except CheckpointError:
+            return False
+        return (saved.attempt, owed) == (self.attempt.number, self._hooks.evaluation_owed())
 
     def load_best(self, trainer: Trainer) -> bool:
         """Load the checkpoint of the best step. Returns False where no step was the best. Collective."""
