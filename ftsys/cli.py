@@ -207,7 +207,7 @@ def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
     show(f"{bundle.path}: {done}; {len(bundle.files)} files, {size / 1e6:.1f} MB")
     if run.train.resume not in ("auto", "never"):
         show(f"note: the checkpoint train.resume={run.train.resume!r} is not in it: copy it yourself")
-    run_file, home = (shlex.quote(str((bundle.path / name).absolute())) for name in (RUN_NAME, HF_FOLDER))
+    run_file, home = (shlex.quote(str(path)) for path in (bundle.path / RUN_NAME, (bundle.path / HF_FOLDER).absolute()))
     show(f"to train without a network: ftsys train {run_file}")
     if (bundle.path / HF_FOLDER).is_dir():
         show(f"for your own scripts without a network, set: HF_HOME={home} HF_HUB_OFFLINE=1")

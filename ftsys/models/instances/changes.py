@@ -28,6 +28,13 @@ class _Change:
     entries: dict[str, list[Any]]
     """Keys that the installer added to the module's tables, by the table's name."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the new class, which may be made at run time: pickle finds no such class by its name."""
+        return {name: value for name, value in vars(self).items() if name != "new_class"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, new_class=type(state["module"]))
+
     def undo(self) -> None:
         if type(self.module) is self.new_class:  # else another library has put its own class on it since
             self.module.__class__ = self.own_class
