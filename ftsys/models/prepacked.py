@@ -25,6 +25,9 @@ USUAL_ROWS = 4096
 LEAST_ROWS, LEAST_WEIGHTS = 512, 1 << 16
 """Smaller products are left to torch: they would gain less than it takes to make a kernel for a new number of rows."""
 
+OPERATORS = ("_is_mkldnn_bf16_supported", "_linear_pointwise", "_reorder_linear_weight")
+"""Private operators of torch: without one of them, nothing is changed."""
+
 
 class PrepackedLinear(Replacement):
     """Computes a linear layer from weights in oneDNN's order, which the first call makes."""
@@ -100,7 +103,7 @@ def prepack(model: nn.Module) -> None:
 def _kinds() -> set[tuple[str, torch.dtype]]:
     """Return the devices and dtypes of weights that can be laid out on this machine."""
     operators = torch.ops.mkldnn
-    if not (torch.backends.mkldnn.is_available() and hasattr(operators, "_reorder_linear_weight")):
+    if not (torch.backends.mkldnn.is_available() and all(hasattr(operators, name) for name in OPERATORS)):
         return set()
     bf16 = {("cpu", torch.bfloat16)} if operators._is_mkldnn_bf16_supported() else set()
     return {("cpu", torch.float32)} | bf16

@@ -119,7 +119,7 @@ def _loop_output(
     predictions = None if loss_only else _preprocessed(trainer.preprocess_logits_for_metrics, found.logits, labels)
     metrics = decided_by_rank_0(lambda: _metrics(trainer, predictions, labels, found))
     if labels is not None:
-        metrics = denumpify_detensorize(metrics | {f"{prefix}_loss": mean_loss})
+        metrics |= {f"{prefix}_loss": mean_loss}
     if hasattr(trainer, "model_preparation_time") and split.stock_semantics:
         metrics["model_preparation_time"] = trainer.model_preparation_time
     for key in [key for key in metrics if not key.startswith(f"{prefix}_")]:  # a user's own "loss" replaces ours
@@ -136,11 +136,12 @@ def _preprocessed(preprocess: Callable[..., Any] | None, logits: np.ndarray, lab
 
 
 def _metrics(trainer: Trainer, predictions: Any, labels: np.ndarray | None, found: Predictions) -> dict[str, Any]:
-    """Return what the user's `compute_metrics` returns."""
+    """Return what the user's `compute_metrics` returns, as plain numbers, which go to the other ranks."""
     if labels is None or trainer.compute_metrics is None or predictions is None:
         return {}
     losses = {"losses": found.losses} if "loss" in trainer.args.include_for_metrics else {}
-    return dict(trainer.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels, **losses)))
+    found_by_user = trainer.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels, **losses))
+    return dict(denumpify_detensorize(found_by_user))
 
 
 def _evaluation_model(trainer: Trainer) -> nn.Module:
