@@ -6,6 +6,7 @@ from dataclasses import replace
 from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, measure, note, note_ratios
 from ftsys.bench.harness.output import Cell, Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.peers import OURS, check_peers, peer_spec
+from ftsys.bench.harness.precision import add_precision_option, use_precision
 
 EVAL_PEERS = (OURS, "course", "best", "bf16-weights")
 MODELS = ("minilm",)
@@ -58,7 +59,9 @@ def main(words: Sequence[str]) -> int:
         metavar="PEER",
         help=f"some of {', '.join(EVAL_PEERS)} (default: all)",
     )
+    add_precision_option(parser)
     options = parse(parser, words)
+    use_precision(options.precision)
     found = bench_eval(options.models, options.peers, options.repeats, 64 if options.quick else None)
     conclude(options.name, found, options.output)
     return 0

@@ -10,6 +10,7 @@ from dataclasses import replace
 from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, measure, note, note_ratios
 from ftsys.bench.harness.output import Cell, Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.peers import OURS, PEERS, check_peers, installed, peer_spec
+from ftsys.bench.harness.precision import add_precision_option, faster_precision, use_precision
 from ftsys.errors import ConfigError
 
 STEP_PEERS = (OURS, "ours-8", "ours-grouped", "course", "best", "accelerate", "cross-encoder")
@@ -63,8 +64,9 @@ def note_steps(found: Findings, case: Case, rounds: Rounds) -> None:
     bf16, fp32 = ([block[key] for block in rounds.blocks[MATMUL]] for key in ("flops", "fp32_flops"))
     note(found, f"{case.name}: bf16 matrix product", bf16, "FLOP/s", higher_is_better=True)
     note(found, f"{case.name}: fp32 matrix product", fp32, "FLOP/s", higher_is_better=True)
-    matmul = max(*bf16, *fp32)  # the best sample: each may have met a busy moment
-    found.settings[f"{case.name}: matrix-product rate"] = {"FLOP/s": matmul, "samples": len(bf16) + len(fp32)}
+    samples = fp32 if faster_precision() == "fp32" else bf16 + fp32
+    matmul = max(samples)  # each may have met a busy moment
+    found.settings[f"{case.name}: matrix-product rate"] = {"FLOP/s": matmul, "samples": len(samples)}
     peers = [name for name in rounds.blocks if name != MATMUL]
     found.tables[title] = {name: _row(found, case.name, name, rounds, matmul) for name in peers}
     for one, others in RATIOS.items():
@@ -102,7 +104,9 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps per block (default 4)")
     parser.add_argument("--batch", type=int, help="examples per step, in place of each peer's own number")
     parser.add_argument("--tokens", type=int, help="largest number of real tokens per step; only for ours")
+    add_precision_option(parser)
     options = parse(parser, words)
+    use_precision(options.precision)
     rows, steps = (64, 1) if options.quick else (None, options.steps)
     found = bench_step(options.models, options.peers, options.repeats, steps, rows, options.batch, options.tokens)
     conclude(options.name, found, options.output)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, measure, note, note_ratios
 from ftsys.bench.harness.output import Cell, Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.peers import OURS, check_peers, peer_spec
+from ftsys.bench.harness.precision import add_precision_option, use_precision
 
 TRAIN_PEERS = (OURS, "course", "best")
 MODELS = ("minilm",)
@@ -68,7 +69,9 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"epochs of a training (default {EPOCHS})")
     parser.add_argument("--batch", type=int, help="examples per step, in place of each peer's own number")
     parser.add_argument("--no-eval", action="store_true", help="train without evaluations")
+    add_precision_option(parser)
     options = parse(parser, words)
+    use_precision(options.precision)
     rows, evaluates = 64 if options.quick else options.rows, not options.no_eval
     chosen = (options.models, options.peers, options.repeats, rows, options.epochs)
     found = bench_train(*chosen, evaluates=evaluates, batch=options.batch)

@@ -23,6 +23,7 @@ from ftsys.models.instances.changes import Changes, recorded
 from ftsys.models.joint_linear import join_linear_layers, linear_groups
 from ftsys.models.last_layer import skip_unused_rows
 from ftsys.models.layout_slot import LayoutSlot, first_tokens
+from ftsys.models.onednn.training import train_by_onednn
 
 __all__ = ["FAMILIES", "PackedView", "why_not_packable"]
 
@@ -162,6 +163,7 @@ def _install(model: PreTrainedModel, family: Family) -> LayoutSlot:
         skip_unused_rows(model)
     join_linear_layers(model, layout_slot)
     install_rms_norms(model, layout_slot)
+    train_by_onednn(model)
     return layout_slot
 
 

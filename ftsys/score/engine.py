@@ -22,7 +22,7 @@ from ftsys.data.tokenize.tokenizer import Encoded, TextTokenizer, check_fit, loa
 from ftsys.errors import ConfigError
 from ftsys.kernels.select import why_not_fast
 from ftsys.models.inputs import model_inputs
-from ftsys.models.prepacked import prepack
+from ftsys.models.onednn.inference import prepack
 from ftsys.score.load import Layout, find_layout, load_classifier
 from ftsys.score.model import FoundModel
 from ftsys.train.planning import rank_world

@@ -1,5 +1,6 @@
 """Peers of the training benchmarks in this process: tiny models, orders from a list instead of a pipe."""
 
+import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ftsys.bench.harness import peers
+from ftsys.bench.harness import precision
 from ftsys.bench.harness.inputs import Inputs, make_inputs, read_pairs
 from ftsys.bench.harness.models import model_folders
 from ftsys.bench.harness.peers import PEERS, Spec, check_peers, installed, peer_spec
-from ftsys.bench.harness.precision import faster_precision
+from ftsys.bench.harness.precision import add_precision_option, faster_precision, use_precision
 from ftsys.bench.harness.turns import Finished, Turns
 from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
@@ -132,10 +133,25 @@ def test_peers_train_in_the_faster_precision_of_the_machine(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("ftsys.train.perf.product_rates.product_rates", lambda: ProductRates(fp32=2e11, bf16=bf16))
-    monkeypatch.setattr(peers, "faster_precision", faster_precision.__wrapped__)
+    monkeypatch.setattr(precision, "_measured", precision._measured.__wrapped__)
     chosen = {name: peer_spec("step", name, model, inputs, work).precision for name in PEERS}
     assert chosen == {**dict.fromkeys(PEERS, faster), "course": "fp32", "bf16-weights": "bf16"}
     assert PEERS["best"].description_here.endswith(f"length-grouped; {faster}")
+
+
+@pytest.mark.parametrize("ordered", ["fp32", "bf16"])
+def test_peers_train_in_the_precision_that_was_ordered(
+    ordered: str, model: Path, inputs: Inputs, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_ordered", [])
+    parser = argparse.ArgumentParser()
+    add_precision_option(parser)
+    use_precision(parser.parse_args(["--precision", ordered]).precision)
+    chosen = {name: peer_spec("step", name, model, inputs, work).precision for name in PEERS}
+    assert chosen == {**dict.fromkeys(PEERS, ordered), "course": "fp32", "bf16-weights": "bf16"}
+    use_precision(None)
+    monkeypatch.setattr(precision, "_measured", lambda: "measured")
+    assert faster_precision() == "measured"
 
 
 def test_a_spec_travels() -> None:

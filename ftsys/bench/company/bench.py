@@ -12,6 +12,7 @@ from ftsys.bench.company.together import Together
 from ftsys.bench.harness.measuring import Case, each_case, note
 from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.peers import OURS, PEERS, check_peers, peer_spec
+from ftsys.bench.harness.precision import add_precision_option, use_precision
 from ftsys.bench.harness.record import Measurement
 from ftsys.bench.harness.rounds import Blocks, Crew, Figures, in_turns
 from ftsys.console.printer import say
@@ -128,7 +129,9 @@ def main(words: Sequence[str]) -> int:
     add("--seconds", type=float, default=SECONDS, help=f"seconds of a block (default {SECONDS:g})")
     add("--spins", nargs="+", type=int, default=[], metavar="N", help=f"measure ours with each value of {SPIN} too")
     add("--cpus", type=int, metavar="N", help="bind all of it to the first N CPUs (default: all CPUs)")
+    add_precision_option(parser)
     options = parse(parser, words)
+    use_precision(options.precision)
     usable = sorted(os.sched_getaffinity(0))
     if options.cpus is not None and not 1 <= options.cpus <= len(usable):
         raise ConfigError(f"--cpus {options.cpus} is not possible: this process may use {len(usable)} CPUs.")

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import nn
 
-from ftsys.models.prepacked import prepack
+from ftsys.models.onednn.inference import prepack
 from ftsys.train.perf.product_rates import measure
 
 ROWS, COLUMNS = 4096, 768

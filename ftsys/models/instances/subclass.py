@@ -25,6 +25,14 @@ def become(module: nn.Module, replacement: type[Replacement]) -> None:
     module.__class__ = _subclass(replacement, type(module))
 
 
+def class_before(module: nn.Module) -> type[nn.Module]:
+    """Return the class that `module` had before it became an instance of any replacement."""
+    own = type(module)
+    while issubclass(own, Replacement):
+        own = own.__bases__[1]
+    return own
+
+
 def _subclass(replacement: type[Replacement], stock: type) -> type:
     if (replacement, stock) not in _SUBCLASSES:
         _SUBCLASSES[replacement, stock] = new_class(stock.__name__, (replacement, stock))

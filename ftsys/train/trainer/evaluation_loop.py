@@ -16,7 +16,7 @@ from ftsys.data.batching.collate import Batch
 from ftsys.data.batching.loader import EvaluationLoader, Split
 from ftsys.distributed import any_rank, decided_by_rank_0
 from ftsys.models.inputs import model_inputs
-from ftsys.models.prepacked import prepacked
+from ftsys.models.onednn.inference import prepacked
 from ftsys.train.perf.throughput import Meter
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.packing import Packing

@@ -92,16 +92,20 @@ def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {name} " in shown for name in BENCHMARKS)
 
 
-def test_a_step_in_figures(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "rate", "samples"), [("bf16", 1e8, 6), ("fp32", 5e7, 3)])
+def test_a_step_in_figures(
+    precision: str, rate: float, samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "faster_precision", lambda: precision)
     found = Findings()
     step.note_steps(found, case(tmp_path), rounds(ours=4.0, course=1.0, matmul=1.0))
     assert found.ratios == {"tiny: optimizer steps: ours / course": 4.0}
     row = found.tables["tiny: optimizer steps"]["ours"]
     assert (row["1000 tokens/s"], row["samples/s"], row["peak GB"]) == (2.0, 40.0, 0.5)
     assert row["useful TFLOP/s"] == pytest.approx(6 * 1000 * 2000 / 1e12)
-    assert row["of matmul"] == pytest.approx(6 * 1000 * 2000 / 1e8)
+    assert row["of matmul"] == pytest.approx(6 * 1000 * 2000 / rate)
     assert found.measurements["tiny, ours: of matmul"].repeats == 3
-    assert found.settings["tiny: matrix-product rate"] == {"FLOP/s": 1e8, "samples": 6}
+    assert found.settings["tiny: matrix-product rate"] == {"FLOP/s": rate, "samples": samples}
     assert found.tables["tiny: optimizer steps"]["course"]["ours is x"] == 4.0
     assert found.measurements["tiny, course: step"].median == 0.5
     assert found.settings["tiny: steps"]["text"] == "synthetic sample"

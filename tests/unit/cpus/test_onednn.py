@@ -12,7 +12,7 @@ MANY_SHAPES = """
 import os
 import psutil, torch
 from ftsys.cpus.onednn import bound_kernel_caches
-from ftsys.models.prepacked import prepack
+from ftsys.models.onednn.inference import prepack
 bound_kernel_caches(os.environ)
 layer = torch.nn.Linear(256, 264)
 prepack(layer)

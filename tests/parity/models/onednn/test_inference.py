@@ -10,8 +10,8 @@ from transformers import BertConfig
 from transformers.activations import GELUActivation
 from transformers.models.bert.modeling_bert import BertIntermediate
 
-from ftsys.models import prepacked
-from ftsys.models.prepacked import LinearWithGELU, PrepackedLinear, prepack
+from ftsys.models.onednn import inference, operators
+from ftsys.models.onednn.inference import LinearWithGELU, PrepackedLinear, prepack
 
 INPUTS, OUTPUTS = 256, 264
 """Sizes that are just large enough to be prepacked."""
@@ -46,7 +46,7 @@ def reference(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
 def test_a_layer_gives_the_float64_result(shape: tuple[int, ...], dtype: torch.dtype, bias: bool) -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(INPUTS, OUTPUTS, bias).to(dtype), torch.randn(shape).to(dtype)
-    if ("cpu", dtype) not in prepacked._kinds():
+    if ("cpu", dtype) not in operators.usable_kinds():
         pytest.skip(NO_BF16)
     prepack(layer)
     assert isinstance(layer, PrepackedLinear)
@@ -118,7 +118,7 @@ def test_what_is_left_as_it_is(changed: str, monkeypatch: pytest.MonkeyPatch) ->
     if changed == "no operators":
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     if changed == "one operator gone":
-        monkeypatch.setattr(prepacked, "OPERATORS", ("_linear_pointwise", "_gone"))
+        monkeypatch.setattr(operators, "OPERATORS", ("_linear_pointwise", "_gone"))
     kind = type(layer)
     prepack(layer)
     assert type(layer) is kind
@@ -126,7 +126,7 @@ def test_what_is_left_as_it_is(changed: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_bf16_is_left_where_the_cpu_has_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    assert prepacked._kinds() == {("cpu", torch.float32)}
+    assert operators.usable_kinds() == {("cpu", torch.float32)}
 
 
 def test_weights_may_change_between_two_contexts() -> None:
@@ -136,7 +136,7 @@ def test_weights_may_change_between_two_contexts() -> None:
         with torch.no_grad():
             layer.dense.weight.add_(0.1)
             expected = layer(x)
-            with prepacked.prepacked(layer):
+            with inference.prepacked(layer):
                 assert isinstance(layer.dense, PrepackedLinear)
                 torch.testing.assert_close(layer(x), expected, atol=1e-4, rtol=1e-5)
     assert [type(each) for each in layer.modules()] == kinds
@@ -145,7 +145,7 @@ def test_weights_may_change_between_two_contexts() -> None:
 
 def test_a_context_that_ends_with_an_error_leaves_nothing() -> None:
     layer = nn.Linear(INPUTS, OUTPUTS)
-    with pytest.raises(ZeroDivisionError), prepacked.prepacked(layer):
+    with pytest.raises(ZeroDivisionError), inference.prepacked(layer):
         raise ZeroDivisionError
     assert type(layer) is nn.Linear
 
@@ -156,7 +156,7 @@ def test_autocast_decides_about_the_dtype(weights: torch.dtype, monkeypatch: pyt
     layer, x = intermediate().to(weights), torch.randn(600, INPUTS)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = layer(x)
-        with prepacked.prepacked(layer):
+        with inference.prepacked(layer):
             found = layer(x)
     assert found.dtype == expected.dtype
     torch.testing.assert_close(found, expected, atol=2e-2, rtol=8e-3)
@@ -186,7 +186,7 @@ def test_gradients_are_those_of_the_stock_layer() -> None:
     layer(x).sum().backward()
     expected = layer.dense.weight.grad
     layer.zero_grad()
-    with prepacked.prepacked(layer):
+    with inference.prepacked(layer):
         copied = copy.deepcopy(layer)
         layer(x).sum().backward()
         assert torch.equal(layer.dense.weight.grad, expected)
