@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ftsys.bench.harness.matmul import MATMUL, matmul_spec, note_bounds, note_matmul
 from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, measure, note, note_ratios
 from ftsys.bench.harness.output import Cell, Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.peers import OURS, check_peers, peer_spec
@@ -30,15 +31,19 @@ def bench_eval(
                 name: replace(peer_spec("eval", name, case.folder, case.inputs, case.work), split=split)
                 for name in peers
             }
+            specs[MATMUL] = matmul_spec(case)
             note_predictions(found, case, split, measure(case, specs, repeats))
     return found
 
 
 def note_predictions(found: Findings, case: Case, split: str, rounds: Rounds) -> None:
     """Turn the measured blocks into measurements, ratios and the split's table."""
-    title = f"{case.name}: prediction of {case.inputs.rows[split]:,} rows"
-    found.tables[title] = {name: _row(found, title, name, rounds) for name in rounds.blocks}
-    note_ratios(found, title, rounds, OURS, list(rounds.blocks))
+    title, peers = f"{case.name}: prediction of {case.inputs.rows[split]:,} rows", [*rounds.blocks]
+    peers.remove(MATMUL)
+    found.tables[title] = {name: _row(found, title, name, rounds) for name in peers}
+    note_ratios(found, title, rounds, OURS, peers)
+    flops_per_token = 2.0 * rounds.ready[peers[0]]["parameters"]
+    note_bounds(found, title, rounds, note_matmul(found, title, rounds), flops_per_token, peers)
     describe(found, case, rounds, f"predictions of {split}")
 
 

@@ -7,16 +7,16 @@ does not count.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ftsys.bench.harness.matmul import MATMUL, matmul_spec, note_bounds, note_matmul
 from ftsys.bench.harness.measuring import Case, Rounds, describe, each_case, measure, note, note_ratios
 from ftsys.bench.harness.output import Cell, Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.peers import OURS, PEERS, check_peers, installed, peer_spec
-from ftsys.bench.harness.precision import add_precision_option, faster_precision, use_precision
+from ftsys.bench.harness.precision import add_precision_option, use_precision
 from ftsys.errors import ConfigError
 
 STEP_PEERS = (OURS, "ours-8", "ours-grouped", "course", "best", "accelerate", "cross-encoder")
 ON_GPU = ("ours-graphs",)
 """Peers that need a GPU; measured only where `--peers` names them."""
-MATMUL = "matmul"
 MODELS = ("minilm", "bert-base")
 RATIOS = {OURS: STEP_PEERS[1:], "ours-8": ("course",), "ours-graphs": (OURS, "best")}
 """Peer -> peers that its speed is divided by in the record's ratios."""
@@ -49,7 +49,7 @@ def bench_step(
             )
             for name in here
         }
-        specs[MATMUL] = peer_spec(MATMUL, OURS, case.folder, case.inputs, case.work)
+        specs[MATMUL] = matmul_spec(case)
         note_steps(found, case, measure(case, specs, repeats))
     return found
 
@@ -61,16 +61,13 @@ def _no_tokens(peer: str) -> str:
 def note_steps(found: Findings, case: Case, rounds: Rounds) -> None:
     """Turn the measured blocks into measurements, ratios and the model's table."""
     title = f"{case.name}: optimizer steps"
-    bf16, fp32 = ([block[key] for block in rounds.blocks[MATMUL]] for key in ("flops", "fp32_flops"))
-    note(found, f"{case.name}: bf16 matrix product", bf16, "FLOP/s", higher_is_better=True)
-    note(found, f"{case.name}: fp32 matrix product", fp32, "FLOP/s", higher_is_better=True)
-    samples = fp32 if faster_precision() == "fp32" else bf16 + fp32
-    matmul = max(samples)  # each may have met a busy moment
-    found.settings[f"{case.name}: matrix-product rate"] = {"FLOP/s": matmul, "samples": len(samples)}
+    matmul = note_matmul(found, case.name, rounds)
     peers = [name for name in rounds.blocks if name != MATMUL]
     found.tables[title] = {name: _row(found, case.name, name, rounds, matmul) for name in peers}
     for one, others in RATIOS.items():
         note_ratios(found, title, rounds, one, others)
+    flops_per_token = 6.0 * rounds.ready[peers[0]]["parameters"]
+    note_bounds(found, title, rounds, matmul, flops_per_token, peers)
     describe(found, case, rounds, "steps")
 
 

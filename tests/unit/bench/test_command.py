@@ -14,7 +14,7 @@ import pytest
 from ftsys.bench import eval as bench_eval
 from ftsys.bench import gpu, startup, step, train
 from ftsys.bench.command import BENCHMARKS
-from ftsys.bench.harness import measuring
+from ftsys.bench.harness import matmul, measuring
 from ftsys.bench.harness.inputs import Inputs
 from ftsys.bench.harness.measuring import Case, Rounds
 from ftsys.bench.harness.output import Findings, conclude
@@ -96,7 +96,7 @@ def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_step_in_figures(
     precision: str, rate: float, samples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step, "faster_precision", lambda: precision)
+    monkeypatch.setattr(matmul, "faster_precision", lambda: precision)
     found = Findings()
     step.note_steps(found, case(tmp_path), rounds(ours=4.0, course=1.0, matmul=1.0))
     assert found.ratios == {"tiny: optimizer steps: ours / course": 4.0}
@@ -106,7 +106,10 @@ def test_a_step_in_figures(
     assert row["of matmul"] == pytest.approx(6 * 1000 * 2000 / rate)
     assert found.measurements["tiny, ours: of matmul"].repeats == 3
     assert found.settings["tiny: matrix-product rate"] == {"FLOP/s": rate, "samples": samples}
-    assert found.tables["tiny: optimizer steps"]["course"]["ours is x"] == 4.0
+    course = found.tables["tiny: optimizer steps"]["course"]
+    assert course["ours is x"] == 4.0
+    assert course["bound x"] == pytest.approx(rate / (6 * 1000 * 500))
+    assert row["bound x"] == pytest.approx(1 / row["of matmul"])
     assert found.measurements["tiny, course: step"].median == 0.5
     assert found.settings["tiny: steps"]["text"] == "synthetic sample"
     assert len(found.settings["tiny: steps"]["blocks"]["ours"]) == 3
@@ -124,12 +127,16 @@ def test_no_share_above_the_matrix_product_rate_is_written(tmp_path: Path) -> No
 def test_trainings_and_predictions_in_figures(tmp_path: Path) -> None:
     found = Findings()
     train.note_trainings(found, case(tmp_path), rounds(ours=2.0, best=1.0))
-    bench_eval.note_predictions(found, case(tmp_path), "train", rounds(ours=3.0, best=1.0))
+    bench_eval.note_predictions(found, case(tmp_path), "train", rounds(ours=3.0, best=1.0, matmul=1.0))
     assert found.ratios == {
         "tiny: training of 20 examples: ours / best": 2.0,
         "tiny: prediction of 64 rows: ours / best": 3.0,
     }
-    assert found.tables["tiny: prediction of 64 rows"]["ours"]["rows/s"] == 30
+    predicted = found.tables["tiny: prediction of 64 rows"]
+    assert predicted["ours"]["rows/s"] == 30
+    assert "matmul" not in predicted
+    rate = found.settings["tiny: prediction of 64 rows: matrix-product rate"]["FLOP/s"]
+    assert predicted["best"]["bound x"] == pytest.approx(rate / (2 * 1000 * 500))
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:
