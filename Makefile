@@ -12,6 +12,8 @@ RUNS ?= 20000
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
+# Compiled modules are kept: the suites start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 # TORCH=cpu or cuda chooses the build of torch; by default by whether a GPU is seen.
 ifndef TORCH

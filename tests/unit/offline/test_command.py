@@ -16,7 +16,7 @@ from ftsys.data.sources.source import open_source
 from ftsys.errors import DataError
 from ftsys.model_files.folder import TOKENIZER_FILES, model_files
 from ftsys.offline.command import of_glue_folder
-from ftsys.offline.hf_caches import HfCaches, put_glue_metric, put_model, put_task
+from ftsys.offline.hf_caches import HfCaches, put_model, put_task
 from ftsys.offline.make_bundle import make_bundle
 from ftsys.tasks import GLUE
 
@@ -104,22 +104,6 @@ def test_a_row_that_cannot_be_used_is_told_as_for_a_run(glue: Path, tmp_path: Pa
     train.write_text(train.read_text() + "7\t1\t2\ta\tb\n")
     with pytest.raises(DataError, match=r"train\.tsv, line 7: "):
         put_task(opened(glue, "mrpc"), HfCaches.under(tmp_path / "hf"))
-
-
-def test_evaluate_finds_the_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate = pytest.importorskip("evaluate")
-    caches = HfCaches.under(tmp_path / "hf")
-    assert put_glue_metric(caches).new
-    assert not put_glue_metric(caches).new
-    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", str(caches.modules))
-    monkeypatch.chdir(tmp_path)
-    metric = evaluate.load("glue", "mrpc")
-    assert type(metric).__module__ == "ftsys.offline.hf_metric"
-    found = metric.compute(predictions=np.array([0, 1, 1]), references=[0, 1, 0])
-    assert found == {"accuracy": pytest.approx(2 / 3), "f1": pytest.approx(2 / 3)}
-    assert not list(tmp_path.glob("*.arrow"))
-    with pytest.raises(Exception, match="'mrcp' is no GLUE task"):
-        evaluate.load("glue", "mrcp")
 
 
 def test_from_pretrained_finds_the_model(model: Path, tmp_path: Path) -> None:
