@@ -56,7 +56,8 @@ def run_rank(rows: int) -> None:
     distributed.init_process_group("gloo")
     rank, ranks = distributed.get_rank(), distributed.get_world_size()
     before, start = peak_memory(), time.perf_counter()
-    loader, cpu = Ids(rows, rank, ranks), torch.device("cpu")
+    loader: Any = Ids(rows, rank, ranks)
+    cpu = torch.device("cpu")
     found = predict_all(loader, lambda batch: logits_of(batch.example_ids_S).float(), cpu, lambda done: None)
     seconds, peak = time.perf_counter() - start, peak_memory()
     for begin in range(0, rows, 1 << 22):
