@@ -1,7 +1,7 @@
 """The private names of other libraries that ftsys uses or overrides: a new version may take them away unannounced.
 
 A row is (place, names, why). The place is a module, or `module:Class`, or another attribute of it.
-`tests/unit/test_private_names.py` looks each name up in the installed version, and fails for a private name in our
+`tests/parity/test_private_names.py` looks each name up in the installed version, and fails for a private name in our
 sources that has no row here.
 """
 
