@@ -1,5 +1,6 @@
 """Wraps torch's collectives, and lets rank 0 decide for all ranks. Without a process group there is one rank."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -86,19 +87,30 @@ class MaxOverRanks:
         return self._reduced
 
 
-def all_gather_pieces(rows: Tensor, most: int) -> Iterator[Tensor]:
+def all_gather_pieces(parts: deque[Tensor], most: int) -> Iterator[Tensor]:
     """Yield the rows (M, ...) of all ranks in pieces that have at most `most` rows of each rank; at least one piece.
 
-    Ranks may hold different numbers M. Collective: every rank takes all pieces.
+    `parts` are this rank's rows, one tensor at least. They leave the queue as they are sent, so that their memory is
+    free for the result. Ranks may hold different numbers M. Collective: every rank takes all pieces.
     """
-    lengths = [len(rows)]
+    no_rows, lengths = parts[0][:0], [sum(map(len, parts))]
     if world_size() > 1:
-        counts_R = torch.zeros(world_size(), dtype=torch.int64, device=rows.device)
-        distributed.all_gather(list(counts_R.split(1)), torch.tensor(lengths, device=rows.device))
+        counts_R = torch.zeros(world_size(), dtype=torch.int64, device=no_rows.device)
+        distributed.all_gather(list(counts_R.split(1)), torch.tensor(lengths, device=no_rows.device))
         lengths = counts_R.tolist()
     for start in range(0, max(1, *lengths), most):
         sizes = [min(max(length - start, 0), most) for length in lengths]
-        yield _all_gather_piece(rows[start : start + most], sizes)
+        yield _all_gather_piece(torch.cat([no_rows, *_taken(parts, sizes[rank()])]), sizes)
+
+
+def _taken(parts: deque[Tensor], rows: int) -> Iterator[Tensor]:
+    """Take the first `rows` rows out of the queue, part by part."""
+    while rows:
+        part = parts.popleft()
+        if len(part) > rows:
+            parts.appendleft(part[rows:])
+        yield part[:rows]
+        rows -= min(rows, len(part))
 
 
 def _all_gather_piece(rows: Tensor, sizes: list[int]) -> Tensor:

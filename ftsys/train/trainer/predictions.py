@@ -4,6 +4,7 @@ Every example counts once, whatever the ranks, and comes back in the data set's 
 """
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ def predict_all(
         EvaluationStopped: on every rank, after `stop_wanted` was true between two packs of any.
         RuntimeError: an example is missing or was computed twice, which would make every metric wrong.
     """
-    ids, values, done = [], [], 0
+    ids, values, done = deque[torch.Tensor](), deque[torch.Tensor](), 0
     with torch.no_grad():
         for batch in loader:
             batch = to_device(batch, device)
@@ -64,9 +65,9 @@ def predict_all(
     return _in_order(_gathered(ids, values), len(loader.dataset))
 
 
-def _gathered(ids: list[torch.Tensor], values: list[torch.Tensor]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the ids and values of all ranks in pieces. Collective."""
-    whole = [all_gather_pieces(torch.cat(found), ROWS_OF_A_PIECE) for found in (ids, values)]
+def _gathered(ids: deque[torch.Tensor], values: deque[torch.Tensor]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the ids and values of all ranks in pieces, and take this rank's out of the queues. Collective."""
+    whole = [all_gather_pieces(found, ROWS_OF_A_PIECE) for found in (ids, values)]
     for piece_ids, piece_values in zip(*whole, strict=True):
         yield piece_ids.cpu().numpy(), piece_values.cpu().numpy()
 
