@@ -25,7 +25,7 @@ from launcher.command_lines import LaunchSpec, launcher_command
 from launcher.host.cpu_affinity import CoreAssignment, assign_cores, thread_environment
 from launcher.host.preflight import check_machine, rendezvous_port
 from launcher.host.rank_environment import CPU_ENVIRONMENT, interface_environment
-from launcher.log_files import title_line
+from launcher.log_files import on_own_line, title_line
 from launcher.planner.world import cpu_has_bf16, gpu_has_bf16, usable_gpus
 from launcher.protocol import AGENT_SOCKET, Message, OrderReader, encode_report
 from launcher.timeouts import (
@@ -136,8 +136,10 @@ class Agent:
         self._links = RankLinks(self._selector, logs, self._cores, self._on_rank_exit)
         try:
             logs.mkdir(parents=True, exist_ok=True)
-            with (logs / f"node-{self._node}.log").open("ab", buffering=0) as log:
-                log.write(f"{title_line(f'{launch.launcher} of this node')}\n".encode())
+            path = logs / f"node-{self._node}.log"
+            begin = on_own_line(title_line(f"{launch.launcher} of this node"), path)
+            with path.open("ab", buffering=0) as log:
+                log.write(begin)
                 self._launcher = self._start_launcher(launch, order["hosts"], self._links.name, log)
         except OSError as error:
             self._start_error = f"{launch.launcher} could not be started: {error}"

@@ -26,6 +26,7 @@ from typing import Any, Self
 from ftsys.console.printer import say
 from launcher.agent.process_tree import kill_group, signal_at_parent_exit
 from launcher.agent.terminal import PlainText, copy_size, make_terminal
+from launcher.log_files import on_own_line
 from launcher.protocol import AGENT_SOCKET, MAX_MESSAGE_BYTES, write_all
 from launcher.timeouts import ORPHAN_SECONDS, RANK_POLL_SECONDS
 
@@ -111,8 +112,9 @@ class RankProcess:
 
     def __init__(self, arguments: list[str], log: Path, title: str, terminals: list[int]) -> None:
         self._arguments, self._terminals = arguments, terminals
+        begin = on_own_line(title, log)
         self._log = open_log(log)
-        write_log(self._log, f"{title}\n".encode())
+        write_log(self._log, begin)
         self._streams: list[OutputStream] = []
         self._received: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None

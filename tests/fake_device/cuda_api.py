@@ -13,6 +13,7 @@ import torch
 import torch._dynamo
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
+from ftsys.kernels import gpu_needs
 from tests.fake_device.graphs import FakeGraph, capture
 from tests.fake_device.memory import on_gpu, tensors_in
 from tests.fake_device.modes import GpuSide, Ledger, PythonSide
@@ -175,6 +176,8 @@ def fake_gpu(count: int = 1) -> Iterator[Ledger]:
         group = "_group_tensors_by_device_and_dtype"
         stack.enter_context(patch.object(torch._C, group, _grouped(getattr(torch._C, group), ledger)))
         stack.enter_context(patch.object(torch.backends.cuda, "is_flash_attention_available", lambda: False))
+        # A CUDA build of torch brings Triton, whose kernels need a real GPU.
+        stack.enter_context(patch.object(gpu_needs, "why_not_triton", lambda: "the GPU is a fake"))
         engine = "_engine_run_backward"
         stack.enter_context(
             patch.object(torch.autograd, engine, _with_mode(getattr(torch.autograd, engine), PythonSide(ledger)))

@@ -138,7 +138,8 @@ def test_ctrl_c_while_a_store_is_made_leaves_none(tmp_path: Path) -> None:
 def test_ctrl_c_while_predicting_leaves_whole_files(folder: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in (folder / "run/predictions").iterdir()}
     status, said = at_work("ftsys", "predict", "run.toml", cwd=folder, ready=lambda said: "predict" in said)
-    assert (status, said.splitlines()[-1]) == (130, LINE)
+    # Triton, which a CUDA build of torch brings, may print a page about its own leaks after it.
+    assert (status, said.partition("nanobind:")[0].splitlines()[-1]) == (130, LINE)
     assert "Traceback" not in said
     assert {path: path.read_bytes() for path in (folder / "run/predictions").iterdir()} == before
 

@@ -1,5 +1,7 @@
 """Tests the Triton kernels of keys, dropout and norms against float64, on a GPU or else with Triton's interpreter."""
 
+import os
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +10,8 @@ from ftsys.kernels.dropout import head_keys, keyed_dropout, site_offset, windows
 from ftsys.kernels.dropout import token_keys as slow_token_keys
 
 pytest.importorskip("triton", reason="Triton is not installed (make test runs this file with it)")
+if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET")):
+    pytest.skip("no GPU: make test runs this file in Triton's interpreter", allow_module_level=True)
 
 from ftsys.kernels.triton_layers import dropout, keys, norm
 

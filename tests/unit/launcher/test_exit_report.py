@@ -9,7 +9,7 @@ import pytest
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.status import exit_of_this_start
 from launcher.exit_report import Outcome, RankExit, closing_lines, last_error, outcome_of
-from launcher.log_files import newest_part, title_line
+from launcher.log_files import newest_part, on_own_line, title_line
 
 KILLED = RankExit(1, -9, "node2")
 
@@ -93,6 +93,18 @@ Traceback (most recent call last):
   File "x.py", line 1, in <module>
 RuntimeError: boom
 """
+
+
+@pytest.mark.parametrize("former", [None, "", LOG, LOG + "killed in a line"], ids=["none", "empty", "whole", "unended"])
+def test_a_title_begins_a_line(former: str | None, tmp_path: Path) -> None:
+    log = tmp_path / "rank-1.log"
+    if former is not None:
+        log.write_text(former)
+    begin = on_own_line(title_line("rank 1"), log)
+    with log.open("ab") as stream:
+        stream.write(begin + b"new\n")
+    assert newest_part(log.read_text()) == "new\n"
+    assert "\n\n" not in log.read_text()
 
 
 def test_the_newest_starts_part_of_a_log() -> None:
