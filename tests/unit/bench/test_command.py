@@ -115,7 +115,8 @@ def test_a_step_in_figures(
     assert len(found.settings["tiny: steps"]["blocks"]["ours"]) == 3
 
 
-def test_no_share_above_the_matrix_product_rate_is_written(tmp_path: Path) -> None:
+def test_no_share_above_the_matrix_product_rate_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "faster_precision", lambda: "bf16")
     found = Findings()
     step.note_steps(found, case(tmp_path), rounds(ours=40.0, course=1.0, matmul=1.0))
     assert "of matmul" not in found.tables["tiny: optimizer steps"]["ours"]
