@@ -15,7 +15,7 @@ from ftsys.kernels.layout import PackedLayout
 from ftsys.kernels.native import layers
 from ftsys.kernels.triton_layers.choice import in_triton
 from ftsys.models.dropout import KeyedDropout, library_of, site_of, windows_at
-from ftsys.models.instances.subclass import Replacement, become
+from ftsys.models.instances.subclass import Replacement, become, class_before
 from ftsys.models.joint_linear import is_watched
 from ftsys.models.layout_slot import LayoutSlot
 
@@ -77,7 +77,7 @@ def add_norm_in_triton(
 
 def _without_bias(dense: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the layer's result without its bias, and the bias; with it, and None, if the module has to be called."""
-    if type(dense) is not nn.Linear or dense.bias is None or is_watched(dense):
+    if class_before(dense) is not nn.Linear or dense.bias is None or is_watched(dense):
         return dense(x), None
     return nn.functional.linear(x, dense.weight), dense.bias
 

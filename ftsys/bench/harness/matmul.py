@@ -17,16 +17,16 @@ def matmul_spec(case: Case) -> Spec:
     return peer_spec(MATMUL, OURS, case.folder, case.inputs, case.work)
 
 
-def note_matmul(found: Findings, model: str, rounds: Rounds) -> float:
+def note_matmul(found: Findings, about: str, rounds: Rounds) -> float:
     """Add both formats' rates to the record; returns the highest FLOP/s among the samples that count.
 
-    Where peers were told to use fp32, samples in bf16 do not count. Each sample may have met a busy moment.
+    Where peers compute in fp32, samples in bf16 do not count. Each sample may have met a busy moment.
     """
     bf16, fp32 = ([block[key] for block in rounds.blocks[MATMUL]] for key in ("flops", "fp32_flops"))
-    note(found, f"{model}: bf16 matrix product", bf16, "FLOP/s", higher_is_better=True)
-    note(found, f"{model}: fp32 matrix product", fp32, "FLOP/s", higher_is_better=True)
+    note(found, f"{about}: bf16 matrix product", bf16, "FLOP/s", higher_is_better=True)
+    note(found, f"{about}: fp32 matrix product", fp32, "FLOP/s", higher_is_better=True)
     samples = fp32 if faster_precision() == "fp32" else bf16 + fp32
-    found.settings[f"{model}: matrix-product rate"] = {"FLOP/s": max(samples), "samples": len(samples)}
+    found.settings[f"{about}: matrix-product rate"] = {"FLOP/s": max(samples), "samples": len(samples)}
     return float(max(samples))
 
 

@@ -9,7 +9,7 @@ _ordered: list[str] = []
 
 def add_precision_option(parser: argparse.ArgumentParser) -> None:
     """Add `--precision`, whose value goes to `use_precision`."""
-    text = "number format of all peers but the course's (default: the faster one on this machine)"
+    text = "number format of the peers that are not bound to one (default: the faster one on this machine)"
     parser.add_argument("--precision", choices=("bf16", "fp32"), help=text)
 
 

@@ -34,8 +34,9 @@ class TrainedLinear(Replacement):
 
     def _takes(self, x: Tensor) -> bool:
         here = (x.device.type, x.dtype) == (self.weight.device.type, self.weight.dtype) == _KIND
-        watched = here and torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        return watched and has_many_rows(x) and not torch.is_autocast_enabled("cpu")
+        partitioned = hasattr(self.weight, "ds_id")  # DeepSpeed may have done it after `train_by_onednn`
+        trains = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad) and not partitioned
+        return here and trains and has_many_rows(x) and not torch.is_autocast_enabled("cpu")
 
 
 class _Product(torch.autograd.Function):

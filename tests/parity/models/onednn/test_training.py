@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from ftsys.models import fused
 from ftsys.models.onednn import training
 from ftsys.models.onednn.inference import prepacked
 from ftsys.models.onednn.training import TrainedLinear, train_by_onednn
@@ -95,10 +96,12 @@ def test_a_first_layer_whose_input_is_data() -> None:
     torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(OUTPUTS, -1), atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kept", ["few rows", "no gradients", "autocast", "bf16", "cast after"])
+@pytest.mark.parametrize("kept", ["few rows", "no gradients", "autocast", "bf16", "cast after", "partitioned after"])
 def test_what_stays_with_torch(kept: str, products: list[tuple[int, ...]]) -> None:
     layer = trained(dtype=torch.bfloat16 if kept == "bf16" else torch.float32)
     x = torch.randn(5 if kept == "few rows" else ROWS, INPUTS)
+    if kept == "partitioned after":
+        layer.weight.ds_id = 0
     if kept == "cast after":
         layer.to(torch.bfloat16)
     with torch.set_grad_enabled(kept != "no gradients"), torch.autocast("cpu", enabled=kept == "autocast"):
@@ -147,6 +150,14 @@ def test_evaluation_lays_weights_out_and_leaves_training_as_it_was() -> None:
         assert layer.prepacked_OI is not None
     assert type(layer) is type(trained())
     assert all(map(torch.equal, results(layer, x), expected))
+
+
+def test_a_gpu_that_the_layer_is_moved_to_later_still_adds_its_bias_elsewhere() -> None:
+    """DeepSpeed moves and casts a model after its view is made; Triton adds the bias together with the residual."""
+    layer, x = trained().to(torch.bfloat16), torch.randn(ROWS, INPUTS, dtype=torch.bfloat16)
+    without, bias = fused._without_bias(layer, x)
+    assert bias is layer.bias
+    assert torch.equal(without, nn.functional.linear(x, layer.weight))
 
 
 def test_copies_train_as_the_original() -> None:
