@@ -57,7 +57,7 @@ help:
 	@echo "make check      format, lint, types, unit tests: what to run before a commit"
 	@echo "make house      figures of the code's layout: sizes, folders, imports against the order, cycles; ARGS=--verbose lists the places"
 	@echo "make format     rewrite the sources in the project's format"
-	@echo "make test-long  the tests that take minutes"
+	@echo "make test-long  the tests that take minutes, in JOBS=2 processes"
 	@echo "make test-triton  the GPU's attention kernels in Triton's interpreter and as machine code; part of make test"
 	@echo "make test-cluster  virtual hosts and a SLURM cluster on this machine: needs root; installs Debian's sshd and slurm"
 	@echo "make fuzz       RUNS=20000 files for each reader, chosen by the branches that they reach; part of make test-long"
@@ -124,7 +124,7 @@ test: $(STAMP_DEV)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then $(MAKE) test-triton; else echo "test-triton: Triton is made for Linux"; fi
 
 test-long: $(STAMP_DEV)
-	$(PYTEST) -m "long and not gpu and not cluster" $(ARGS)
+	$(PYTEST) $(SHARED_OUT) -m "long and not gpu and not cluster" $(ARGS)
 	FTSYS_FUZZ_EXAMPLES=5000 $(PYTEST) -n $(JOBS) tests/fuzz
 	$(MAKE) fuzz
 
@@ -133,7 +133,7 @@ $(STAMP_FUZZ): $(STAMP_DEV)
 	@touch $@
 
 fuzz: $(STAMP_FUZZ)
-	$(BIN)/python -m tests.fuzz.every -runs=$(RUNS)
+	$(BIN)/python -m tests.fuzz.every $(JOBS) -runs=$(RUNS)
 
 # Next to the environment, not in it: DeepSpeed would load it, whose exit then prints pages into every log.
 $(STAMP_TRITON): $(STAMP_DEV)
