@@ -99,3 +99,17 @@ def losses(run_folder: Path) -> list[float]:
     """Training losses in the order of steps."""
     lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "split" not in line]
+
+
+def ranks_of(folder: Path) -> dict[int, int]:
+    """Rank -> the process that trains, for the ranks that run in a folder."""
+    found: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words, environ = ((path / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
+            inside = (path / "cwd").readlink() == folder
+        except OSError:
+            continue
+        if inside and words[3:5] == [b"ftsys", b"train"]:
+            found |= {int(each[5:]): int(path.name) for each in environ if each.startswith(b"RANK=")}
+    return found

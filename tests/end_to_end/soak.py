@@ -31,7 +31,9 @@ SAMPLE_SECONDS = 2.0
 FAULTS = {"suspend a rank": 6, "stop the run": 1, "kill a rank": 1, "none": 4}
 """Fault -> how often it is drawn."""
 LEAVE_SECONDS = 20.0
-FIGURES = ("memory (MB)", "open files", "threads", "kernel share", "step (ms)")
+FIGURES = ("memory (MB)", "open files", "threads", "kernel share", "CPU of a step (ms)", "step (ms)")
+"""A step's CPU time has its share of the evaluations and saves, and depends less on what else the machine does."""
+TAIL_BYTES = 4096
 ENDLESS = RUN_FILE.replace("max_steps = 12", "max_steps = 100000000").replace("eval_every = 4", "eval_every = 40")
 
 
@@ -82,15 +84,16 @@ def _watch(attempt: Attempt, chance: random.Random, found: Soak, end: float, fau
     """Sample until a fault has ended the attempt, or the time is over; then all ranks must be gone."""
     begun = time.monotonic()
     processes = [psutil.Process(process.pid) for process in attempt.ranks]
-    before: dict[int, tuple[float, float]] = {}
+    before: dict[int, tuple[float, float, int]] = {}
     fault_at = begun + fault_seconds * chance.uniform(0.5, 1.5)
     first = _last_step(attempt.folder)
     while time.monotonic() < end:
         time.sleep(SAMPLE_SECONDS)
+        step = _logged_step(attempt.folder)
         for rank, process in enumerate(processes):
             assert attempt.ranks[rank].exitcode is None, f"rank {rank} has left by itself\n{attempt.log()[-3000:]}"
-            sample = Sample(found.attempts, rank, time.monotonic() - begun, _figures(process, rank, before))
-            found.samples.append(sample)
+            figures = _figures(process, rank, step, before)
+            found.samples.append(Sample(found.attempts, rank, time.monotonic() - begun, figures))
         if time.monotonic() >= fault_at:
             fault_at = time.monotonic() + fault_seconds * chance.uniform(0.5, 1.5)
             fault = chance.choices(list(FAULTS), list(FAULTS.values()))[0]
@@ -100,15 +103,21 @@ def _watch(attempt: Attempt, chance: random.Random, found: Soak, end: float, fau
     found.steps += _end(attempt) - first
 
 
-def _figures(process: psutil.Process, rank: int, before: dict[int, tuple[float, float]]) -> dict[str, float]:
-    """Return the figures of a rank; the kernel's share of its CPU time is that since the sample before."""
+def _figures(
+    process: psutil.Process, rank: int, step: int, before: dict[int, tuple[float, float, int]]
+) -> dict[str, float]:
+    """Return the figures of a rank; those of its CPU time are of the time since the sample before."""
     with process.oneshot():
         times, memory = process.cpu_times(), process.memory_full_info().uss
         figures = {"memory (MB)": memory / 1e6, "open files": process.num_fds(), "threads": process.num_threads()}
-    user, system = before.get(rank, (times.user, times.system))
-    before[rank] = (times.user, times.system)
+    user, system, step_before = before.get(rank, (times.user, times.system, step))
+    before[rank] = (times.user, times.system, step)
     spent = times.user - user + times.system - system
-    return figures | ({"kernel share": (times.system - system) / spent} if spent > 0 else {})
+    if spent > 0:
+        figures["kernel share"] = (times.system - system) / spent
+    if step > step_before:
+        figures["CPU of a step (ms)"] = 1e3 * spent / (step - step_before)
+    return figures
 
 
 def _strike(fault: str, attempt: Attempt, chance: random.Random) -> bool:
@@ -139,6 +148,17 @@ def _end(attempt: Attempt) -> int:
 def _last_step(folder: Path) -> int:
     status = folder / "run/status.json"
     return int(json.loads(status.read_text())["step"]) if status.exists() else 0
+
+
+def _logged_step(folder: Path) -> int:
+    """Return the step of the last whole line in the log of metrics; 0 without one."""
+    try:
+        with (folder / "run/metrics.jsonl").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = log.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return 0
+    return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def step_samples(folder: Path) -> list[tuple[int, float, float]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.commands import call, environment, free_port, losses, read_json, write_run_file
+from tests.end_to_end.commands import call, environment, free_port, losses, ranks_of, read_json, write_run_file
 
 RUN = [sys.executable, "-m", "launcher", "run", "run.toml", "--gpus-per-node", "2", "--cpu"]
 LONG = [
@@ -70,20 +70,6 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return process
-
-
-def ranks_of(folder: Path) -> dict[int, int]:
-    """Rank -> the process that trains, for the ranks that run in a folder."""
-    found: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words, environ = ((path / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
-            inside = (path / "cwd").readlink() == folder
-        except OSError:
-            continue
-        if inside and words[3:5] == [b"ftsys", b"train"]:
-            found |= {int(each[5:]): int(path.name) for each in environ if each.startswith(b"RANK=")}
-    return found
 
 
 def test_a_killed_rank_then_a_stop_then_the_end(tmp_path: Path, minilm_folder: Path) -> None:

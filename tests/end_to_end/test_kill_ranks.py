@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.attempts import finish, make_project
+from tests.end_to_end.kill_phases import LONGER, kill_in_phases, kill_launched
 from tests.end_to_end.kill_ranks import kill_until
+from tests.end_to_end.phases import ALONE, TOGETHER
 
 LONG = [pytest.mark.long, pytest.mark.timeout(7200)]
 
@@ -24,6 +26,18 @@ def test_killed_runs_end_with_the_same_weights(
     seed = int(os.environ.get("FTSYS_KILL_SEED", "0"))
     tally = kill_until(count, make_project(tmp_path / "project", minilm_folder), seed, words)
     assert tally.kills == count
+
+
+@pytest.mark.parametrize("runs", [1, pytest.param(10, marks=LONG)])
+def test_a_rank_killed_in_each_phase_is_named(tmp_path: Path, minilm_folder: Path, runs: int) -> None:
+    tally = kill_in_phases(runs, make_project(tmp_path / "project", minilm_folder, LONGER))
+    assert tally.kills == dict.fromkeys((*ALONE, *TOGETHER), runs)
+
+
+@pytest.mark.long
+def test_a_rank_killed_in_its_start_up_is_named_by_ftlaunch(tmp_path: Path, minilm_folder: Path) -> None:
+    tally = kill_launched(5, make_project(tmp_path / "project", minilm_folder, LONGER))
+    assert tally.kills.total() >= 5
 
 
 def test_a_run_killed_after_its_last_checkpoint_takes_no_step_more(tmp_path: Path, minilm_folder: Path) -> None:

@@ -5,20 +5,19 @@ import itertools
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.end_to_end.attempts import copy_project, finish, make_project, start
+from tests.end_to_end.phases import linger, wait_until_reached
 
 SIGNALS = ("TERM", "USR1", "INT")
 TARGETS = ("one", "all")
 PHASES = ("prepare", "first step", "train", "evaluate", "save")
 WORLDS = (2, 3)
-LEAVE_SECONDS, LINGER_SECONDS = 60.0, 0.5
+LEAVE_SECONDS = 60.0
 SHORT = {("TERM", "one", "prepare", 2), ("USR1", "all", "first step", 3), ("INT", "one", "train", 3)}
 SHORT |= {("TERM", "all", "evaluate", 2), ("USR1", "one", "save", 2)}
 """One case a row and a column; the other cases are long."""
@@ -27,35 +26,6 @@ CASES = [
     pytest.param(*case, id="-".join(map(str, case)), marks=[] if case in SHORT else [pytest.mark.long])
     for case in itertools.product(SIGNALS, TARGETS, PHASES, WORLDS)
 ]
-
-
-def linger(rank: int, phase: str) -> None:
-    """In a rank: say when `phase` is reached by leaving a file, and stay in it long enough to be hit."""
-    from ftsys.train import run
-    from ftsys.train.trainer import trainer
-    from ftsys.train.trainer.checkpointers import run_folder
-
-    def marking(
-        function: Callable[..., Any], reached: Callable[[Any], bool] = lambda first: True
-    ) -> Callable[..., Any]:
-        def marked(*args: Any, **named: Any) -> Any:
-            if reached(args[0]):
-                Path(f"reached-{rank}").touch()
-                time.sleep(LINGER_SECONDS)
-            return function(*args, **named)
-
-        return marked
-
-    own = trainer.Trainer
-    if phase == "prepare":
-        run.ensure_store = marking(run.ensure_store)
-    elif phase in ("first step", "train"):
-        wanted = 0 if phase == "first step" else 5
-        own.training_step = marking(own.training_step, lambda self: self.state.global_step == wanted)  # type: ignore[method-assign]
-    elif phase == "evaluate":
-        own.evaluation_loop = marking(own.evaluation_loop)  # type: ignore[method-assign]
-    else:
-        run_folder.write_shard = marking(run_folder.write_shard)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +47,7 @@ def test_a_signal_ends_every_rank_with_everything_whole(
     attempt = start(folder, ranks, prepare=(linger, phase))
     rank = ranks - 1
     for number in range(ranks) if phase == "prepare" else [rank]:
-        _wait_for(folder / f"reached-{number}", attempt)
+        wait_until_reached(attempt, number)
     for process in attempt.ranks if target == "all" else [attempt.ranks[rank]]:
         assert process.pid is not None
         os.kill(process.pid, getattr(signal, f"SIG{name}"))
@@ -114,13 +84,6 @@ def test_a_claimed_folder_has_a_status(project: Path, undisturbed: dict[int, byt
     status = json.loads((folder / "run/status.json").read_text())
     assert (status["state"], status["exit"]) == ("stopped", 75)
     assert finish(folder, WORLDS[0]) == undisturbed[WORLDS[0]]
-
-
-def _wait_for(path: Path, attempt: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} never came\n{attempt.log()}"
-        time.sleep(0.005)
 
 
 def _whole(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Fuzzes all readers with atheris: `python -m tests.fuzz.every 2 -runs=20000`, two at a time, with options of libFuzzer.
+"""Fuzzes all readers with atheris: `python -m tests.fuzz.every 2 -runs=20000`, two at a time, with libFuzzer's options.
 
 Prints a line for each reader, and all that atheris says of one with a finding, whose file stays; then ends with 1.
 """
