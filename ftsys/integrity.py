@@ -11,6 +11,22 @@ from typing import Any, Literal
 
 from ftsys.untrusted import FileEntry, json_object
 
+PIECE_BYTES = 1 << 24
+"""Bytes that are hashed, and written, at once."""
+
+_hashed = 0
+
+
+def bytes_hashed() -> int:
+    """Return how many bytes this process has hashed so far. While it grows, a slow disk is not a hang."""
+    return _hashed
+
+
+def _update(digest: "hashlib._Hash", piece: bytes | memoryview) -> None:
+    global _hashed
+    digest.update(piece)
+    _hashed += len(piece)
+
 
 class HashedFile:
     """Writes a new file, counts and hashes its bytes, and syncs it to the disk before it closes."""
@@ -22,8 +38,10 @@ class HashedFile:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""
-        self._stream.write(data)
-        self._hash.update(data)
+        for begin in range(0, len(data), PIECE_BYTES):
+            piece = memoryview(data)[begin : begin + PIECE_BYTES]
+            self._stream.write(piece)
+            _update(self._hash, piece)
         self.size += len(data)
 
     def close(self) -> None:
@@ -85,8 +103,11 @@ def damage_of(folder: Path, files: Mapping[str, FileEntry], contents: bool = Tru
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's bytes as 64 hexadecimal digits. OSError is passed on."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest, piece = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
+    with path.open("rb", buffering=0) as stream:
+        while size := stream.readinto(piece):
+            _update(digest, piece[:size])
+    return digest.hexdigest()
 
 
 def canonical_json(value: object) -> bytes:

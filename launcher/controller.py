@@ -19,6 +19,7 @@ from launcher.timeouts import (
     CONTROLLER_KILL_SECONDS,
     CONTROLLER_POLL_SECONDS,
     HEARTBEAT_SECONDS,
+    LAST_RANKS_SECONDS,
     PREFLIGHT_SECONDS,
     SECOND_INTERRUPT_SECONDS,
     WORDS_SECONDS,
@@ -44,7 +45,7 @@ class Controller:
         self.start_failure = ""
         """The reason why ranks could not be started, or why the connection to them was lost; empty otherwise."""
         self._said: set[str] = set()
-        self._give_up_at = float("inf")
+        self._give_up_at = self._last_ranks_at = float("inf")
         self._heartbeat_at = time.monotonic()
 
     @contextmanager
@@ -116,6 +117,7 @@ class Controller:
     def wait(self) -> None:
         """Return when the agent of every node has ended, or the rest has been given up after a failure."""
         while self._nodes - self._finished and time.monotonic() < self._give_up_at:
+            self._end_last_ranks()
             event = self._next_event(CONTROLLER_POLL_SECONDS)
             if event is None:
                 continue
@@ -140,7 +142,17 @@ class Controller:
 
     def _on_rank_exit(self, report: Message) -> None:
         self.rank_exits.append(RankExit(report["rank"], report["status"], report["host"]))
-        if report["status"] not in (DONE, STOPPED_EARLY):
+        if report["status"] == DONE:
+            self._last_ranks_at = min(self._last_ranks_at, time.monotonic() + LAST_RANKS_SECONDS)
+        elif report["status"] != STOPPED_EARLY:
+            self._on_failure()
+
+    def _end_last_ranks(self) -> None:
+        """Have ranks leave that are still there long after another one was done: nothing else would end them."""
+        if time.monotonic() >= self._last_ranks_at:
+            self._last_ranks_at = float("inf")
+            done = ", ".join(str(each.rank) for each in self.rank_exits)
+            say(f"ftlaunch: only rank {done} has ended, the first {LAST_RANKS_SECONDS:g} s ago; ending the other ranks")
             self._on_failure()
 
     def _on_agent_exit(self, report: Message) -> None:

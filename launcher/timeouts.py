@@ -41,6 +41,12 @@ KILL_AGAIN_SECONDS = 1.0
 CONTROLLER_CLOSE_SECONDS = 2.0
 """Limit for the process that leads to an agent to end once its input is closed; then the controller kills it."""
 
+# After a rank is done
+
+LAST_RANKS_SECONDS = 1800.0
+"""Time for the other ranks to end once one has ended with 0: rank 0 may still write large results. Then they leave as
+after a failure."""
+
 # After a signal
 
 SAVE_SECONDS = 60.0

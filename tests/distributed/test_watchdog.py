@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
+from ftsys.integrity import sha256_of
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.train.fault_tolerance import heartbeat
@@ -70,6 +71,23 @@ def test_a_hung_rank_is_named_with_its_stack(world: Any, tmp_path: Path) -> None
     assert "rank 1 hangs in phase 'train', step 7" in status["reason"]
     assert "in rank_1_hangs" in status["reason"]
     assert "rank 0 hangs" not in status["reason"]
+
+
+def rank_1_hashes(folder: Path) -> int | None:
+    from torch import distributed
+
+    watchdog, leaving = _watchdog(folder, hung_after=2)
+    with watchdog.watching():
+        for _ in range(50 if distributed.get_rank() == 1 else 0):
+            sha256_of(folder / "status.json")  # as of a large checkpoint on a slow disk
+            time.sleep(0.2)
+        distributed.barrier()
+    return leaving.status
+
+
+def test_a_rank_that_reads_a_slow_disk_does_not_hang(world: Any, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text("{}")
+    assert world(2).run(rank_1_hashes, tmp_path) == [None, None]
 
 
 def rank_1_fails(folder: Path) -> tuple[str, int | None]:

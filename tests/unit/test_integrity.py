@@ -1,10 +1,14 @@
-"""Tests sealed JSON files: the three formats keep their bytes, and every changed byte is found."""
+"""Tests sealed JSON files (three formats keep their bytes, every changed byte is found) and hashed files."""
+
+import hashlib
+import random
+from pathlib import Path
 
 import pytest
 
 from ftsys.data.bundle import _SEALED as BUNDLE
 from ftsys.data.store.index import _SEALED as INDEX
-from ftsys.integrity import SealedJson
+from ftsys.integrity import PIECE_BYTES, SealedJson, bytes_hashed, hashed_file, sha256_of
 from ftsys.train.checkpoint.manifest import _SEALED as MANIFEST
 
 FIELDS = {"zone": 1, "files": {"b": {"bytes": 2}, "a": {"bytes": 3}}, "step": "é"}
@@ -69,3 +73,14 @@ def _intact(sealed: SealedJson, data: bytes) -> bool:
 def test_only_an_object_can_be_sealed() -> None:
     with pytest.raises(ValueError, match="a JSON list, not an object"):
         MANIFEST.parse(b"[1]\n")
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1])
+def test_a_file_is_hashed_in_pieces(tmp_path: Path, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    before = bytes_hashed()
+    with hashed_file(tmp_path / "file") as file:
+        file.write(data)
+    assert file.entry == {"bytes": size, "sha256": hashlib.sha256(data).hexdigest()}
+    assert sha256_of(tmp_path / "file") == file.entry["sha256"]
+    assert bytes_hashed() - before == 2 * size

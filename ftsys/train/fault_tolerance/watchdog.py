@@ -18,6 +18,7 @@ from typing import Any
 from ftsys.console.printer import complain, show_cursor
 from ftsys.distributed import broadcast_object
 from ftsys.errors import DONE, FAILED, HUNG, FtsysError
+from ftsys.integrity import bytes_hashed
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.train.fault_tolerance.heartbeat import HEARTBEAT_SECONDS, Heartbeat, Message
 from ftsys.train.fault_tolerance.signals import Interruption
@@ -102,7 +103,9 @@ class Watchdog:
     # The methods below run in the heartbeat thread.
 
     def _state(self) -> Message:
-        return {**self._doing, "stop": self.interruption.wanted, "host": os.uname().nodename, "pid": os.getpid()}
+        who = {"host": os.uname().nodename, "pid": os.getpid()}
+        activity = self._doing["activity"] + bytes_hashed()
+        return {**self._doing, "activity": activity, "stop": self.interruption.wanted, **who}
 
     def _on_message(self, number: int, message: Message) -> None:
         answer = {
@@ -158,7 +161,7 @@ class Watchdog:
             self._countdown = (ANSWER_HEARTBEATS, self._end_hung_run)
 
     def _is_idle(self) -> bool:
-        activity = self._doing["activity"] + sum(message["activity"] for message in self._seen.values())
+        activity = self._state()["activity"] + sum(message["activity"] for message in self._seen.values())
         self._idle_heartbeats = self._idle_heartbeats + 1 if activity == self._last_activity else 0
         self._last_activity = activity
         return self._idle_heartbeats >= self._hung_heartbeats

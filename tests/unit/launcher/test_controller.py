@@ -121,6 +121,18 @@ def test_a_launcher_that_starts_no_rank_is_a_failure() -> None:
     assert cluster.controller.start_failure == "no rank was started on host0: torchrun could not be started"
 
 
+def test_a_rank_that_stays_after_another_is_done_must_leave(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "LAST_RANKS_SECONDS", 0.01)
+    monkeypatch.setattr(module, "CONTROLLER_GIVE_UP_SECONDS", 0.01)
+    cluster = Cluster()
+    cluster.connections[0].report("rank_exit", 0, rank=0, status=0)
+    cluster.controller.wait()
+    assert cluster.kinds(1) == ["leave"]
+    assert "only rank 0 has ended, the first 0.01 s ago" in capsys.readouterr().err
+
+
 def test_agents_are_given_up_some_time_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CONTROLLER_GIVE_UP_SECONDS", 0.01)
     cluster = Cluster()
