@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import ConfigError
@@ -136,6 +137,7 @@ def _open(sweep: Sweep) -> "Study":
 
     optuna.logging.set_verbosity(logging.WARNING)
     path = str(sweep.folder / JOURNAL)
+    _check_journal(sweep.folder)
     try:
         storage = JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
         study = optuna.create_study(
@@ -148,10 +150,20 @@ def _open(sweep: Sweep) -> "Study":
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(
             f"{path!r} is not the journal of a sweep, or is damaged ({type(error).__name__}: {error}): use another "
-            "--output, or remove it."
+            f"--output, or remove {str(sweep.folder)!r}."
         ) from error
     _check_same(study, sweep)
     return study
+
+
+def _check_journal(folder: Path) -> None:
+    """Raise ConfigError for trials whose journal is gone: a new study would take their claims and metrics for its own."""
+    trials = [*folder.glob("trial-*"), *(folder / CLAIMS).glob("trial-*")]
+    if trials and not (folder / JOURNAL).exists():
+        raise ConfigError(
+            f"{str(folder)!r} has trials of a sweep (such as {trials[0].name}), but no {JOURNAL}: use another --output, "
+            "or remove the folder."
+        )
 
 
 def _check_same(study: "Study", sweep: Sweep) -> None:

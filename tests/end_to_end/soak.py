@@ -25,12 +25,12 @@ from tests.end_to_end.attempts import RUN_FILE, Attempt, make_project, start
 from tests.end_to_end.slopes import Slope, slope_of
 
 RANKS = 2
-SETTLED_SECONDS = 30.0
+SETTLED_SECONDS = 60.0
 """An attempt's samples count from then on: before, it imports, compiles and fills its caches."""
 SAMPLE_SECONDS = 2.0
 FAULTS = {"suspend a rank": 6, "stop the run": 1, "kill a rank": 1, "none": 4}
 """Fault -> how often it is drawn."""
-LEAVE_SECONDS = 20.0
+LEAVE_SECONDS = 60.0
 FIGURES = ("memory (MB)", "open files", "threads", "kernel share", "CPU of a step (ms)", "step (ms)")
 """A step's CPU time has its share of the evaluations and saves, and depends less on what else the machine does."""
 TAIL_BYTES = 4096

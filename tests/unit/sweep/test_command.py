@@ -100,6 +100,19 @@ def test_a_study_of_another_space_is_refused(tmp_path: Path, run_file: Path) -> 
         study(RATE)
 
 
+def test_trials_without_their_journal_are_refused(tmp_path: Path, run_file: Path) -> None:
+    pytest.importorskip("optuna")
+    from ftsys.errors import ConfigError
+    from ftsys.sweep.settings import read_sweep
+    from ftsys.sweep.study import JOURNAL, SharedStudy
+
+    sweep = read_sweep(run_file, (), (RATE,), tmp_path / "sweep")
+    assert SharedStudy(sweep).next_trial() is not None  # whose process dies
+    (tmp_path / "sweep" / JOURNAL).unlink()
+    with pytest.raises(ConfigError, match=r"has trials of a sweep \(such as trial-0\S*\), but no study.journal: use"):
+        SharedStudy(sweep).next_trial()
+
+
 def test_a_grid_has_the_same_points_in_any_order_of_the_space(tmp_path: Path, run_file: Path) -> None:
     pytest.importorskip("optuna")
     from ftsys.errors import ConfigError
