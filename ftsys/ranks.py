@@ -15,6 +15,11 @@ def may_complain() -> bool:
     return is_main_rank() or "FTSYS_OWN_LOG" in os.environ  # `ftlaunch` gives each rank a log
 
 
+def has_other_ranks() -> bool:
+    """Return True if the launcher has started more than this rank."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def all_on_one_node() -> bool:
     """Return True if the launcher's variables say that all ranks run on this machine; False if they do not say."""
     here = local_world_size(os.environ)

@@ -1,4 +1,4 @@
-"""Hides log messages and warnings of the libraries that a user cannot act on. All others are still shown.
+"""Hides log messages and warnings of the libraries that a user cannot act on. All others are shown as plain text.
 
 Each filter names its logger or module and the text, as of transformers 5.23, DeepSpeed 0.19.8 and torch 2.13; a message
 whose text changes is shown again. Imports no heavy library: filters work on names, before the libraries are loaded.
@@ -11,6 +11,7 @@ import sys
 import warnings
 from typing import Any
 
+from ftsys.console.printer import plain
 from ftsys.ranks import is_main_rank
 
 _LOG_MESSAGES: dict[str, tuple[str, ...]] = {
@@ -32,6 +33,8 @@ _WARNINGS: tuple[tuple[type[Warning], str, str], ...] = (
 _CHATTY_LOGGERS = ("accelerate", "datasets", "evaluate", "filelock", "fsspec", "httpcore", "httpx", "huggingface_hub")
 """Loggers whose INFO lines are about their own internals; a program that sets the root logger to INFO shows them."""
 
+_FORMAT = warnings.formatwarning
+
 
 class _DropMatching(logging.Filter):
     """Drops records whose message matches one of the patterns."""
@@ -44,12 +47,24 @@ class _DropMatching(logging.Filter):
         return not any(re.search(pattern, record.getMessage()) for pattern in self.patterns)
 
 
+class _PlainRecord(logging.LogRecord):
+    """A log message without terminal sequences: libraries repeat names that come out of files."""
+
+    def getMessage(self) -> str:
+        """Return the message as the printer would print it."""
+        return plain(super().getMessage())
+
+
 def quiet_libraries() -> None:
     """Install the filters. Call it before the libraries are imported, and again after importing transformers.
 
     Every process may call it any number of times. Environment variables that the user has set are kept.
     """
     _set_environment()
+    if logging.getLogRecordFactory() is logging.LogRecord:  # not a program's own
+        logging.setLogRecordFactory(_PlainRecord)
+    if warnings.formatwarning is _FORMAT:
+        warnings.formatwarning = lambda *found: plain(_FORMAT(*found))
     for name in _CHATTY_LOGGERS:
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.WARNING)

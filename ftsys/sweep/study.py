@@ -157,12 +157,12 @@ def _open(sweep: Sweep) -> "Study":
 
 
 def _check_journal(folder: Path) -> None:
-    """Raise ConfigError for trials whose journal is gone: a new study would take their claims and metrics for its own."""
+    """Raise ConfigError for trials without a journal: a new study would take their claims and metrics for its own."""
     trials = [*folder.glob("trial-*"), *(folder / CLAIMS).glob("trial-*")]
     if trials and not (folder / JOURNAL).exists():
         raise ConfigError(
-            f"{str(folder)!r} has trials of a sweep (such as {trials[0].name}), but no {JOURNAL}: use another --output, "
-            "or remove the folder."
+            f"{str(folder)!r} has trials of a sweep (such as {trials[0].name}), but no {JOURNAL}: use another "
+            "--output, or remove the folder."
         )
 
 

@@ -88,6 +88,8 @@ def _kill_in(phase: str, folder: Path, words: Sequence[str], chance: random.Rand
     assert statuses[victim] == -signal.SIGKILL, f"{phase}: the end came first: {statuses}\n{attempt.log()}"
     if phase in TOGETHER:
         _check_named(attempt, victim, statuses[1 - victim])
+    elif victim != 0:
+        assert "another rank died in its start-up" in attempt.log(), attempt.log()
     return taken
 
 

@@ -13,6 +13,7 @@ from types import FrameType
 
 from ftsys.console.printer import complain
 from ftsys.errors import STOPPED_EARLY, StoppedEarly
+from ftsys.ranks import has_other_ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 """Signals that end a run early. A closed terminal sends HUP."""
@@ -55,6 +56,8 @@ class Interruption:
         self.wanted = False
         """True once this rank was told to stop, by its own signal or by another rank that received one."""
         self.deferred = False
+        self.ranks_met = not has_other_ranks()
+        """False until this rank would notice the death of another one by itself."""
         self._over = threading.Event()
 
     @contextmanager
@@ -102,4 +105,7 @@ class Interruption:
     def error(self) -> StoppedEarly:
         """Return the error that the run ends with."""
         by = f"by {self.received.name}" if self.received else "by a signal to another rank"
-        return StoppedEarly(f"stopped {by}; everything on disk is complete: start the same command again to resume.")
+        told = f"stopped {by}; everything on disk is complete: start the same command again to resume."
+        if self.received is signal.SIGTERM and not self.ranks_met:  # a launcher also ends the others when a rank dies
+            told += " If nobody stopped it, another rank died in its start-up: that rank's own output shows why."
+        return StoppedEarly(told)

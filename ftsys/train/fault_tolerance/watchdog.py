@@ -69,7 +69,7 @@ class Watchdog:
         self.rank, self.ranks = rank, ranks
         self.status_writer.attempt = broadcast_object(self.status_writer.attempt)
         self._heartbeat.connect(rank, ranks)
-        self._begun = True
+        self._begun = self.interruption.ranks_met = True
 
     @contextmanager
     def watching(self) -> Iterator[None]:

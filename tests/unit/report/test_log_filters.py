@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 
 import pytest
 
+from ftsys.console.printer import plain
 from ftsys.report import log_filters
 from ftsys.report.log_filters import quiet_libraries
 
@@ -21,13 +23,18 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loggers' filters as before; pytest itself restores warnings."""
+def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Loggers' filters and the process's hooks as before; pytest itself restores the filters of warnings."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     for name in log_filters._LOG_MESSAGES:
         monkeypatch.setattr(logging.getLogger(name), "filters", [])
     for name in log_filters._CHATTY_LOGGERS:
         monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
     monkeypatch.setattr(os, "environ", os.environ.copy())
+    factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(logging.LogRecord)
+    yield
+    logging.setLogRecordFactory(factory)
 
 
 REPORT = "\x1b[1mBertForSequenceClassification LOAD REPORT\x1b[0m from: x\nKey | Status\nclassifier.bias | {}"
@@ -65,7 +72,24 @@ def test_log_messages(caplog: pytest.LogCaptureFixture, logger: str, message: st
             sender.warning(message)
     finally:
         sender.removeHandler(caplog.handler)
-    assert (message in caplog.messages) == heard
+    assert (plain(message) in caplog.messages) == heard
+
+
+@pytest.mark.usefixtures("_restored")
+def test_names_out_of_files_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    quiet_libraries()
+    name = "bert.\x1b]0;title\x07\x1b[31mred"
+    handler = logging.StreamHandler(sys.stderr)
+    logging.getLogger("a.library").addHandler(handler)
+    try:
+        logging.getLogger("a.library").warning("%s is unexpected", name)
+    finally:
+        logging.getLogger("a.library").removeHandler(handler)
+    sys.stderr.write(warnings.formatwarning(f"{name} is new", UserWarning, "file.py", 1))
+    said = capsys.readouterr().err
+    assert "bert.red is unexpected" in said
+    assert "bert.red is new" in said
+    assert "\x1b" not in said
 
 
 @pytest.mark.usefixtures("_restored")

@@ -1,11 +1,14 @@
 """Tests that a rank is told when its launcher is killed, and that no other parent's end matters."""
 
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from ftsys.train.fault_tolerance.signals import Interruption
 
 RANK = """
 import os, sys, time
@@ -46,3 +49,14 @@ def test_a_killed_launcher(tmp_path: Path, repository: Path, variables: dict[str
             break
         time.sleep(0.02)
     assert said.read_text() == received
+
+
+@pytest.mark.parametrize(("ranks", "met", "told"), [("2", False, True), ("2", True, False), ("1", False, False)])
+def test_a_stop_before_the_ranks_have_met_may_be_another_ranks_death(
+    monkeypatch: pytest.MonkeyPatch, ranks: str, met: bool, told: bool
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", ranks)
+    interruption = Interruption()
+    interruption.ranks_met |= met
+    interruption.received = signal.SIGTERM
+    assert ("another rank died in its start-up" in str(interruption.error())) == told
