@@ -30,7 +30,7 @@ from ftsys.run_folder.results import write_results
 from ftsys.tasks import Task
 from ftsys.train.callbacks.energy import summed
 from ftsys.train.callbacks.matmul_samples import MatmulSamples, share_of_peak
-from ftsys.train.checkpoint.files import write_safetensors
+from ftsys.train.checkpoint.files import replace_safetensors
 from ftsys.train.checkpoint.state_dict import FullState, export_state
 from ftsys.train.optimizer.master_adamw import masters_of
 from ftsys.train.session import Session
@@ -160,17 +160,7 @@ def write_plain_model(model: PreTrainedModel, state: FullState, folder: Path) ->
     with storage_errors(folder):
         plain_config(model).save_pretrained(folder)
         tensors = {name: tensor.cpu() for name, tensor in (state.weights | state.buffers).items()}
-        _replace_weights(folder / "model.safetensors", tensors)
-
-
-def _replace_weights(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a weights file next to its place, then move it there. OSError leaves the former file and no other."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        write_safetensors(partial, tensors)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        replace_safetensors(folder / "model.safetensors", tensors)
 
 
 def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ LAUNCHER_SECONDS = 2.0
 """Ranks that do not know each other yet are sent TERM after so long, as every launcher does."""
 LAUNCHED = "start-up under ftlaunch"
 KILLS_A_RUN = 10
+LAST = ("finish", "model")
+"""Phases after the last step."""
 LONGER = RUN_FILE.replace("max_steps = 12", "max_steps = 20")
 """Enough steps for an attempt in each phase: none goes on for more than four."""
 
@@ -62,9 +64,9 @@ def kill_in_phases(runs: int, project: Path, seed: int = 0, words: Sequence[str]
     chance, tally = random.Random(seed), Tally()
     for run in range(runs):
         folder = copy_project(project, f"{run}")
-        early = [*ALONE, *TOGETHER[:-1]]
+        early = [phase for phase in (*ALONE, *TOGETHER) if phase not in LAST]
         chance.shuffle(early)
-        for phase in (*early, TOGETHER[-1]):
+        for phase in (*early, *LAST):
             tally.add(phase, _kill_in(phase, folder, words, chance))
         assert finish(folder, RANKS, words) == expected, f"run {run} of seed {seed}: other weights; see {folder}"
     return tally
@@ -73,9 +75,10 @@ def kill_in_phases(runs: int, project: Path, seed: int = 0, words: Sequence[str]
 def _kill_in(phase: str, folder: Path, words: Sequence[str], chance: random.Random) -> float:
     """Start an attempt and kill one of its ranks in `phase`; returns the seconds until all were gone."""
     forget_reached(folder)
-    attempt, victim = start(folder, RANKS, words, prepare=(linger, phase)), chance.randrange(RANKS)
+    attempt = start(folder, RANKS, words, prepare=(linger, phase))
+    victim = 0 if phase == "model" else chance.randrange(RANKS)
     wait_until_reached(attempt, victim)
-    time.sleep(LINGER_SECONDS * chance.uniform(0.5, 1.0 if phase == TOGETHER[-1] else 1.1))  # a few while it works
+    time.sleep(LINGER_SECONDS * chance.uniform(0.5, 1.0 if phase in LAST else 1.1))  # a few while it works
     process, killed_at = attempt.ranks[victim], time.monotonic()
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)

@@ -10,8 +10,9 @@ from tests.end_to_end.attempts import Attempt
 
 ALONE = ("start", "prepare", "connect")
 """Phases in which ranks do not know each other yet: only the launcher can tell them that one has died."""
-TOGETHER = ("first step", "train", "evaluate", "save", "finish")
-"""Phases in which each rank knows the others. "train" is the third step of the attempt."""
+TOGETHER = ("first step", "train", "evaluate", "save", "finish", "model")
+"""Phases in which each rank knows the others. "train" is the third step of the attempt; "model" is that in which rank 0
+has written the weights of the trained model and not yet moved them to their place."""
 LINGER_SECONDS = 0.5
 REACHED_SECONDS = 60.0
 
@@ -34,6 +35,12 @@ def linger(rank: int, phase: str) -> None:
         from ftsys.train import finish
 
         finish.finish = _marking(rank, finish.finish)
+    elif phase == "model":
+        from ftsys.integrity import HashedFile
+
+        lingering = _marking(rank, HashedFile.close)
+        close = HashedFile.close
+        HashedFile.close = lambda self: (lingering if "model.safetensors" in self.name else close)(self)  # type: ignore[method-assign]
     elif phase == "save":
         from ftsys.train.trainer.checkpointers import run_folder
 

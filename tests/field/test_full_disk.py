@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from ftsys.errors import ConfigError, StorageError
-from ftsys.train import finish, preflight
+from ftsys.train import preflight
+from ftsys.train.checkpoint.files import read_safetensors, replace_safetensors
 from tests.end_to_end.commands import SECONDS, environment, ftsys
 from tests.field.conftest import write_own_run
 
@@ -113,7 +114,7 @@ def test_weights_that_cannot_be_written_leave_the_former_ones(tmp_path: Path, mo
     import torch
 
     path = tmp_path / "model.safetensors"
-    finish._replace_weights(path, {"weight": torch.ones(3)})
+    replace_safetensors(path, {"weight": torch.ones(3)})
     former = path.read_bytes()
 
     def full(stream: Any) -> None:
@@ -121,7 +122,18 @@ def test_weights_that_cannot_be_written_leave_the_former_ones(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        finish._replace_weights(path, {"weight": torch.zeros(3)})
+        replace_safetensors(path, {"weight": torch.zeros(3)})
     assert path.read_bytes() == former
     assert [each.name for each in tmp_path.iterdir()] == ["model.safetensors"]
     assert StorageError.exit_status == 1
+
+
+def test_a_file_that_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "model.safetensors"
+    path.with_name(".model.safetensors.partial").write_bytes(b"half")
+    for value in (1.0, 2.0):
+        replace_safetensors(path, {"weight": torch.full((3,), value)})
+        assert read_safetensors(path)["weight"].tolist() == [value] * 3
+    assert [each.name for each in tmp_path.iterdir()] == ["model.safetensors"]

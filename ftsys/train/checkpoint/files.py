@@ -70,6 +70,17 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> FileEntry:
     return file.entry
 
 
+def replace_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write CPU tensors next to `path`, then move the file there. OSError leaves the former file and no other."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)  # of a process that was killed
+    try:
+        write_safetensors(partial, tensors)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _bytes_of(tensor: Tensor) -> memoryview:
     import torch
 

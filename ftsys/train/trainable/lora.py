@@ -18,7 +18,7 @@ from ftsys.data.bundle import model_folder_of
 from ftsys.model_files.folder import BUNDLED
 from ftsys.model_files.parts import part_of, within_layer
 from ftsys.model_files.trained_weights import ALL, AUTO, adapter_targets
-from ftsys.train.checkpoint.files import write_safetensors
+from ftsys.train.checkpoint.files import replace_safetensors
 from ftsys.train.trainable.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 _ADAPTER = "default"
@@ -88,7 +88,7 @@ def save_adapter(
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     tensors = {_PEFT_PREFIX + name.replace(f".{_ADAPTER}.", "."): weights[name] for name in trained}
     folder.mkdir(parents=True, exist_ok=True)
-    write_safetensors(folder / ADAPTER_WEIGHTS, {name: tensor.contiguous() for name, tensor in tensors.items()})
+    replace_safetensors(folder / ADAPTER_WEIGHTS, {name: tensor.contiguous() for name, tensor in tensors.items()})
     (folder / ADAPTER_CONFIG).write_text(json.dumps(_config(model, trained, lora, base_name), indent=2) + "\n")
 
 
