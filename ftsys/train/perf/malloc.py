@@ -15,6 +15,12 @@ M_TRIM_THRESHOLD: free bytes at the end of the heap above which they are returne
 of a block in bytes from which it gets its own mapping.
 """
 _LARGEST = 2**31 - 1
+_OWN_MAPPING = 1 << 28
+"""Blocks of 256 MiB and more get mappings of their own, as by default. In the heap they would be lost piece by piece.
+
+DeepSpeed's gradient bucket of 2 GB, of which a small model uses a part, is freed and allocated again and again. A small
+block that comes to lie in its place makes the heap grow by another 2 GB.
+"""
 _CHOSEN_BY = ("MALLOC_", "GLIBC_TUNABLES")
 
 
@@ -26,4 +32,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or any(name.startswith(_CHOSEN_BY) for name in os.environ):
         return False
-    return all(mallopt(setting, _LARGEST) == 1 for setting in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+    settings = {_MMAP_THRESHOLD: _OWN_MAPPING, _TRIM_THRESHOLD: _LARGEST}
+    return all(mallopt(setting, value) == 1 for setting, value in settings.items())
