@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ftsys.config import load_run
 from ftsys.console.printer import show
-from ftsys.errors import DONE, ConfigError
+from ftsys.errors import DONE, ConfigError, StorageError
+from ftsys.files import atomic_write_text
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.commands.planning import (
     add_gpu_options,
@@ -55,7 +56,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
         return DONE
     path = options.output / file_name(plan) if options.output.is_dir() else options.output
     with _writing(path):
-        path.write_text(text, encoding="utf-8")
+        atomic_write_text(path, text)
     show(str(path))
     return DONE
 
@@ -64,5 +65,7 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise ConfigError(f"{str(path)!r} cannot be written ({error.strerror}): name another place.") from error
+    except (OSError, StorageError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = cause.strerror if isinstance(cause, OSError) else str(error)
+        raise ConfigError(f"{str(path)!r} cannot be written ({reason}): name another place.") from error
