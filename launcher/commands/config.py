@@ -56,9 +56,22 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
         return DONE
     path = options.output / file_name(plan) if options.output.is_dir() else options.output
     with _writing(path):
-        atomic_write_text(path, text)
+        _write(path, text)
     show(str(path))
     return DONE
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file, also one that a link leads to, atomically; write into what is no file, such as /dev/stdout.
+
+    Raises OSError and StorageError.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+    else:
+        target = path.resolve()
+        target.parent.stat()  # a folder that is missing is a mistake, and not made
+        atomic_write_text(target, text)
 
 
 @contextmanager
@@ -66,6 +79,5 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, StorageError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        reason = cause.strerror if isinstance(cause, OSError) else str(error)
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
         raise ConfigError(f"{str(path)!r} cannot be written ({reason}): name another place.") from error
