@@ -1,10 +1,16 @@
 """Locates the cache folder, which holds files that can be made again: stores, copies of models, compiled kernels."""
 
+import grp
 import os
+import pwd
 import stat
 from pathlib import Path
 
 from ftsys.errors import ConfigError
+
+_ALL_USERS_ARE_MAPPED = ["0", "0", "4294967295"]
+"""Content of /proc/self/uid_map outside any user namespace."""
+_OWN_FOLDER = "set FTSYS_CACHE to a folder of your own"
 
 
 def cache_folder() -> Path:
@@ -18,29 +24,78 @@ def cache_folder() -> Path:
 def executable_cache(name: str) -> Path:
     """Return the folder of the cache for files that are executed, such as compiled kernels; make it if needed.
 
-    Each user has one, because a cache folder may be shared. Raises ConfigError if somebody else could write to it, and
-    OSError if it cannot be made.
+    Each user has one, because a cache folder may be shared. It may be used by its name later: nobody else can replace
+    it or a folder above it. Raises ConfigError if somebody else could, and OSError if it cannot be made.
     """
-    folder = cache_folder() / f"{name}-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = Path(os.path.realpath(cache_folder())) / f"{name}-{os.getuid()}"
+    for parent in [parent for parent in reversed(folder.parents) if not parent.exists()]:
+        parent.mkdir(mode=0o755, exist_ok=True)  # the umask may let a group write
+    folder.mkdir(mode=0o700, exist_ok=True)
     check_private(folder, folder.lstat())
+    _check_parents(folder)
     return folder
 
 
 def check_private(path: Path, found: os.stat_result) -> None:
     """Raise ConfigError if, by its status `found`, another user than this one and root could change a file or folder.
 
-    Call it before a file is executed. A symbolic link counts as somebody else's file.
+    Call it before a file is executed. A symbolic link counts as somebody else's file. See `executable_cache` for the
+    folders above it.
     """
     if stat.S_ISLNK(found.st_mode):
         reason = "it is a symbolic link"
     elif found.st_uid not in (0, os.getuid()):
-        reason = f"it belongs to user {found.st_uid}, and you are user {os.getuid()}"
+        reason = f"it {_belongs_to(found)}"
     elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         reason = f"other users may write to it (mode {stat.S_IMODE(found.st_mode):o})"
     else:
         return
-    raise ConfigError(
-        f"{str(path)!r} holds code that would be run, but {reason}. "
-        "Remove it, or set FTSYS_CACHE to a folder of your own."
-    )
+    raise ConfigError(f"{str(path)!r} holds code that would be run, but {reason}. Remove it, or {_OWN_FOLDER}.")
+
+
+def _check_parents(folder: Path) -> None:
+    """Raise ConfigError if another user could rename what lies on the way to `folder`, an absolute path without links.
+
+    Below a folder that nobody else may enter, nothing needs to be checked.
+    """
+    for parent in reversed(folder.parents):
+        found = parent.stat()
+        if reason := _why_replaceable(found):
+            raise ConfigError(
+                f"{str(folder)!r} holds code that would be run, but others could replace it: {str(parent)!r} {reason}. "
+                f"Have its owner take these rights away or set the sticky bit (`chmod +t`), or {_OWN_FOLDER}."
+            )
+        if not found.st_mode & (stat.S_IXGRP | stat.S_IXOTH):
+            return
+
+
+def _why_replaceable(found: os.stat_result) -> str:
+    """Return why another user than this one and root could rename what is in a folder, "" if nobody could."""
+    if found.st_uid not in (0, os.getuid()) and not _is_unmapped(found.st_uid):
+        return _belongs_to(found)
+    group_may = bool(found.st_mode & stat.S_IWGRP) and not _is_own_group(found.st_gid)
+    if (group_may or found.st_mode & stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX:
+        return f"may be written to by other users (mode {stat.S_IMODE(found.st_mode):o})"
+    return ""
+
+
+def _belongs_to(found: os.stat_result) -> str:
+    return f"belongs to user {found.st_uid}, and you are user {os.getuid()}"
+
+
+def _is_own_group(group: int) -> bool:
+    """Return True for this user's private group, which has the user's name: many systems let it write to new files."""
+    try:
+        user, found = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(group)
+    except KeyError:
+        return False
+    return group != 0 and found.gr_name == user and set(found.gr_mem) <= {user}
+
+
+def _is_unmapped(user: int) -> bool:
+    """Return True for the number that stands for all users of the host in a container of this user's, root included."""
+    try:
+        mapped = Path("/proc/self/uid_map").read_text().split()
+        return mapped != _ALL_USERS_ARE_MAPPED and user == int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except OSError:
+        return False

@@ -15,8 +15,9 @@ from ftsys import __version__
 from ftsys.console.entry import run_program
 from ftsys.console.printer import complain, say, show
 from ftsys.did_you_mean import check_command
-from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, NOT_OURS, ConfigError, FtsysError
+from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, NOT_OURS, ConfigError, FtsysError, StorageError
 from ftsys.fast_import.hooks import begin_fast_import
+from ftsys.files import atomic_write_text
 from ftsys.ranks import is_main_rank, may_complain
 
 if TYPE_CHECKING:
@@ -124,9 +125,9 @@ def _tell_job(status: int) -> None:
     path = os.environ.get("FTSYS_EXIT_FILE")
     if path and status in (BAD_INPUT, NOT_OURS):
         try:
-            Path(path).write_text(f"{status}\n", encoding="utf-8")
-        except OSError as error:
-            say(f"{path}: cannot be written ({error.strerror}), so the job ends with 1 instead of {status}")
+            atomic_write_text(path, f"{status}\n")
+        except StorageError as error:
+            say(f"{error} The job ends with 1 instead of {status}")
 
 
 def _dispatch(arguments: Sequence[str], own_process: bool) -> int:

@@ -100,6 +100,12 @@ def atomic_write_json(path: Path | str, value: object) -> None:
     atomic_write_text(path, json.dumps(json_safe(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def atomic_copy(source: Path, path: Path) -> None:
+    """Replace the content of `path` by that of another file, atomically. Raises StorageError, also for `source`."""
+    with storage_errors(path), source.open("rb") as content, atomic_open(path, "wb") as stream:
+        shutil.copyfileobj(content, stream)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a folder with all that is in it, a file, or a link but not its target. Raises OSError."""
     if path.is_dir() and not path.is_symlink():

@@ -21,7 +21,9 @@ mark tells them apart. Each also has `node` (its number) and `host`:
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
+
+from typing_extensions import TypedDict
 
 Message = dict[str, Any]
 
@@ -33,6 +35,43 @@ AGENT_SOCKET = "FTLAUNCH_AGENT"
 
 MAX_MESSAGE_BYTES = 1 << 16
 """Size limit of a message between an agent and the process around a rank."""
+
+
+class _Heartbeat(TypedDict):
+    node: int
+    host: str
+
+
+class _Ready(_Heartbeat):
+    port: int | None
+    gpus: list[str]
+    bf16: bool
+    threads: str
+
+
+class _Refused(_Heartbeat):
+    reason: str
+
+
+class _RankExit(_Heartbeat):
+    rank: int
+    status: int
+
+
+class _AgentExit(_Heartbeat):
+    status: int | None
+    ranks: int
+    reason: str
+
+
+_KINDS: dict[str, Any] = {
+    "ready": _Ready,
+    "refused": _Refused,
+    "rank_exit": _RankExit,
+    "agent_exit": _AgentExit,
+    "heartbeat": _Heartbeat,
+}
+"""The fields of each kind of report."""
 
 
 def encode_order(kind: str, **fields: object) -> bytes:
@@ -92,11 +131,18 @@ class ReportReader:
 
 
 def _report(line: bytes) -> bytes | Message:
-    """Return the report of a line; the line itself where other output is mixed into it, as srun may do."""
+    """Return the report of a line; the line itself where other output is mixed into it, as srun may do.
+
+    Over ssh and srun a rank may write anything after a mark, so the fields are checked.
+    """
+    from ftsys.untrusted import json_object, typed  # slow to import for agents, which read no reports
+
     try:
-        return cast(Message, json.loads(line.removeprefix(MARK)))
-    except ValueError:
+        report = json_object(line.removeprefix(MARK))
+        typed(_KINDS[str(report.get("kind"))], report)
+    except (KeyError, ValueError):
         return line
+    return report
 
 
 def _begun_mark(text: bytes) -> int:

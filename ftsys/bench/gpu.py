@@ -7,7 +7,6 @@ on a CPU too.
 """
 
 import argparse
-import ctypes
 import importlib.util
 import os
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from ftsys.bench.harness.output import Findings, add_output_option, conclude
 from ftsys.bench.harness.record import Measurement, write_record
+from ftsys.console.parent_exit import signalled_at_our_exit
 from ftsys.console.printer import say
 from ftsys.errors import ConfigError
 
@@ -28,8 +28,6 @@ SECONDS = 540.0
 GRACE_SECONDS = 5.0
 """Time between SIGTERM and SIGKILL for a stage that takes too long."""
 FTSYS = (sys.executable, "-m", "ftsys", "bench")
-_PARENT_DEATH_SIGNAL = 1
-"""Operation of prctl(2): the signal that a process gets when its parent ends."""
 GPU_TESTS = Path(__file__).parents[2] / "tests/gpu"
 
 
@@ -121,7 +119,7 @@ def _run(command: Sequence[str], seconds: float) -> int:
 
     The whole group is ended, peers included. On Linux the command gets SIGTERM, too, where this process is killed.
     """
-    process = subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent)
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=signalled_at_our_exit(signal.SIGTERM))
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -135,11 +133,6 @@ def _run(command: Sequence[str], seconds: float) -> int:
     except BaseException:  # Ctrl-C and SIGTERM reach this process only: the stage has its own session
         os.killpg(process.pid, signal.SIGKILL)
         raise
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, int(signal.SIGTERM))
 
 
 def check_gpu() -> None:

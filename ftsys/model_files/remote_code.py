@@ -4,12 +4,13 @@ Such code is named by `auto_map` in config.json or tokenizer_config.json, and ma
 """
 
 import fcntl
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, MutableSequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ftsys.cache import cache_folder
+from ftsys.cache import cache_folder, executable_cache
 from ftsys.errors import ConfigError
 from ftsys.files import storage_errors
 
@@ -43,15 +44,31 @@ def code_files(folder: Path) -> list[str]:
 def loading_code(trusted: bool) -> Iterator[None]:
     """Let one process of this machine at a time load trusted code, which transformers first copies into its cache.
 
-    A process that reads a file while another one copies it would get half of it. Raises StorageError.
+    A process that reads a file while another one copies it would get half of it. The copies lie in a folder of the
+    user's own, whatever HF_MODULES_CACHE and HF_HOME name: Python runs all code that it finds beside them. Raises
+    StorageError, and ConfigError if somebody else could write to that folder.
     """
     if not trusted:
         yield
         return
-    path = cache_folder() / "remote-code.lock"
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a")
+    with storage_errors(cache_folder()):
+        folder = executable_cache("remote-code")
+        lock = (folder / "lock").open("a")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
+        _copy_modules_to(folder)
         yield
+
+
+def _copy_modules_to(folder: Path) -> None:
+    """Have transformers copy code to `folder`, and Python look for the copies' packages there first."""
+    from transformers import dynamic_module_utils
+    from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME as PACKAGE
+
+    dynamic_module_utils.HF_MODULES_CACHE = str(folder)
+    places: list[tuple[MutableSequence[str], Path]] = [(sys.path, folder)]
+    if PACKAGE in sys.modules:  # imported from another cache, which someone who uses transformers in this process set
+        places.append((sys.modules[PACKAGE].__path__, folder / PACKAGE))
+    for paths, place in places:
+        if str(place) not in paths[:1]:
+            paths.insert(0, str(place))

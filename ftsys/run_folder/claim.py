@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.config.old_words import identity_in_todays_words
-from ftsys.errors import (
-    ConfigError,
-    RunFolderError,
-    StorageError,
-)
+from ftsys.errors import ConfigError, RunFolderError, StorageError
 from ftsys.files import atomic_write_json, json_safe, remove_tree, storage_errors
 from ftsys.model_files.folder import TOKENIZER_FILES
 from ftsys.run_folder.attempts import highest_attempt, read_owner, take_attempt
@@ -62,6 +58,7 @@ WRITTEN = (
     f"{CHECKPOINTS}/step-[0-9]*",
 )
 """Patterns of the files that --overwrite removes. Logs stay: the launcher already writes those of the new attempt."""
+_FOLDERS = (MODEL, ADAPTER, CHECKPOINTS, PREDICTIONS, SUBMISSION, TENSORBOARD)
 
 _DENIED = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG),
@@ -89,8 +86,8 @@ def claim_run_folder(output_dir: Path | str, identity: Identity, overwrite: bool
 
     Rank 0 writes: it takes the next attempt number and, with `overwrite`, removes the files of the former run (see
     WRITTEN; files that no run writes stay). The other ranks only read, so their result does not depend on the order of
-    the ranks. Raises RunFolderError (77) for a folder of another run, ConfigError (2) for one that cannot be written,
-    and StorageError (1) for a full disk.
+    the ranks. Raises RunFolderError (77) for a folder of another run, ConfigError (2) for one that cannot be written
+    or has something else where a run writes a folder, and StorageError (1) for a full disk.
     """
     folder = Path(output_dir)
     owner = _owner(folder, overwrite)
@@ -98,6 +95,7 @@ def claim_run_folder(output_dir: Path | str, identity: Identity, overwrite: bool
         _refuse_another(folder, owner, identity)
         if owner and _is_finished(folder, owner["first_attempt"]):
             return Claim(owner["attempt"] if rank == 0 else 0, True, owner["first_attempt"])
+    _refuse_obstacles(folder)
     if rank != 0:
         return Claim(0, False, owner["first_attempt"] if owner and not overwrite else 1)
     try:
@@ -128,6 +126,20 @@ def _take(folder: Path, identity: Identity, overwrite: bool) -> Claim:
         _remove_written(folder)
     atomic_write_json(folder / OWNER, record)
     return Claim(attempt, False, first)
+
+
+def _refuse_obstacles(folder: Path) -> None:
+    """Raise ConfigError where a file, or a link that leads nowhere, has the name of a folder that a run writes.
+
+    Without this check the end of the training would find out. --overwrite does not remove what no run has written.
+    """
+    for path in (folder / name for name in _FOLDERS):
+        if os.path.lexists(path) and not path.is_dir():
+            kind = "a file" if path.exists() else "a link that leads nowhere"
+            raise ConfigError(
+                f"{str(path)!r} is {kind}, and the run writes a folder of that name. "
+                "Remove it, or name another output_dir."
+            )
 
 
 def _owner(folder: Path, overwrite: bool) -> dict[str, Any] | None:
@@ -196,10 +208,10 @@ def _is_finished(folder: Path, first_attempt: int) -> bool:
 
 
 def _remove_written(folder: Path) -> None:
-    """Remove the files that a run writes, then the folders that are empty after that."""
+    """Remove the files that a run writes, then the folders that are empty after that; links to folders stay."""
     with storage_errors(folder):
         for path in [path for pattern in WRITTEN for path in folder.glob(pattern)]:
             remove_tree(path)
-        for name in {pattern.split("/")[0] for pattern in WRITTEN if "/" in pattern}:
-            if (folder / name).is_dir() and not any((folder / name).iterdir()):
-                (folder / name).rmdir()
+        for path in {folder / pattern.split("/")[0] for pattern in WRITTEN if "/" in pattern}:
+            if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+                path.rmdir()

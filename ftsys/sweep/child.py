@@ -1,20 +1,16 @@
 """Starts a trial's command so that it ends together with its sweep: `python -m ftsys.sweep.child PID COMMAND...`."""
 
-import ctypes
 import os
 import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
+from ftsys.console.parent_exit import signal_at_parent_exit
 
 
 def main(arguments: list[str]) -> None:
     """Become the command. Linux sends it SIGTERM when process `PID`, its parent, has died; it then saves and leaves."""
     parent, *command = arguments
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):
-        sys.exit(0)  # the parent died before the line above
+    signal_at_parent_exit(signal.SIGTERM, int(parent))
     os.execvp(command[0], command)
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import shutil
 import socket
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ftsys.config import RunConfig
 from ftsys.data.bundle import model_folder_of
 from ftsys.distributed import all_gather_object, decided_by_rank_0
-from ftsys.files import atomic_write_json, atomic_write_text, storage_errors
+from ftsys.files import atomic_copy, atomic_write_json, atomic_write_text, storage_errors
 from ftsys.metrics import metrics_of_logits, predictions_from_logits
 from ftsys.model_files.config import ADAPTED_CONFIG
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
@@ -251,7 +250,7 @@ def _write(session: Session, results: dict[str, Any], ranks: list[RankFacts]) ->
     with storage_errors(model_folder):
         for name in (*TOKENIZER_FILES, *code):
             if (source / name).is_file():
-                shutil.copyfile(source / name, model_folder / name)
+                atomic_copy(source / name, model_folder / name)
     atomic_write_text(model_folder / MODEL_CARD, model_card(results, session.run, session.task))
     atomic_write_json(session.folder / TRAINER_STATE, dataclasses.asdict(session.trainer.state))
     if len(ranks) > 1:

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from ftsys.console.parent_exit import signalled_at_our_exit
 from ftsys.cpus.usable import usable_cores
 from ftsys.errors import STOPPED_EARLY, LaunchError
-from launcher.agent.process_tree import adopt_orphans, kill_children, signal_at_parent_exit
+from launcher.agent.process_tree import adopt_orphans, kill_children
 from launcher.agent.rank_links import RankLinks
 from launcher.command_lines import LaunchSpec, launcher_command
 from launcher.host.cpu_affinity import CoreAssignment, assign_cores, thread_environment
@@ -155,7 +156,7 @@ class Agent:
             stderr=log,
             env=os.environ | self._rank_environment(hosts) | {AGENT_SOCKET: agent_socket},
             start_new_session=True,
-            preexec_fn=lambda: signal_at_parent_exit(signal.SIGTERM),
+            preexec_fn=signalled_at_our_exit(signal.SIGTERM),
         )
 
     def _rank_environment(self, hosts: list[str]) -> dict[str, str]:

@@ -10,12 +10,8 @@ from pathlib import Path
 
 from launcher.timeouts import KILL_POLL_SECONDS
 
-_SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
-
-
-def signal_at_parent_exit(number: signal.Signals) -> None:
-    """Have the kernel send this process a signal when its parent ends, for any reason. Survives `exec`, not `fork`."""
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, int(number))
+_SET_CHILD_SUBREAPER = 36
+"""Number of the operation of prctl(2)."""
 
 
 def adopt_orphans() -> None:

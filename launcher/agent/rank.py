@@ -12,6 +12,7 @@ import select
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -23,8 +24,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from ftsys.console.parent_exit import signal_at_parent_exit, signalled_at_our_exit
 from ftsys.console.printer import say
-from launcher.agent.process_tree import kill_group, signal_at_parent_exit
+from launcher.agent.process_tree import kill_group
 from launcher.agent.terminal import PlainText, copy_size, make_terminal
 from launcher.log_files import on_own_line
 from launcher.protocol import AGENT_SOCKET, MAX_MESSAGE_BYTES, write_all
@@ -66,9 +68,11 @@ class OutputStream:
 
 def main(arguments: list[str]) -> int:
     """Run the rank and return its exit status, or 128 + N for signal N."""
-    signal_at_parent_exit(signal.SIGTERM)
+    signal_at_parent_exit(signal.SIGTERM, os.getppid())
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as agent:
         agent.connect("\0" + os.environ.pop(AGENT_SOCKET))
+        if os.getppid() == _peer(agent):  # it adopts orphans: torchrun ended before the first line
+            return 128 + signal.SIGTERM
         rank, local_rank = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK"))
         send(agent, rank=rank, local_rank=local_rank, wrapper_pid=os.getpid())
         answer, terminals, _, _ = socket.recv_fds(agent, MAX_MESSAGE_BYTES, 2)
@@ -84,6 +88,12 @@ def main(arguments: list[str]) -> int:
             with suppress(OSError):
                 agent.recv(1)
     return status if status >= 0 else 128 - status
+
+
+def _peer(connection: socket.socket) -> int:
+    """Return the id of the process that listens at the other end."""
+    process, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(process)
 
 
 def write_log(log: int, data: bytes) -> None:
@@ -130,7 +140,7 @@ class RankProcess:
             stdout=outputs[0],
             stderr=outputs[1],
             process_group=0,
-            preexec_fn=lambda: signal_at_parent_exit(signal.SIGKILL),
+            preexec_fn=signalled_at_our_exit(signal.SIGKILL),
         )
         for received in self._received:  # before there was a process to forward them to
             self._process.send_signal(received)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ftsys.config import load_run
 from ftsys.console.printer import show
-from ftsys.errors import DONE, ConfigError
+from ftsys.errors import DONE, ConfigError, StorageError
+from ftsys.files import atomic_write_text
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.commands.planning import (
     add_gpu_options,
@@ -55,14 +56,28 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
         return DONE
     path = options.output / file_name(plan) if options.output.is_dir() else options.output
     with _writing(path):
-        path.write_text(text, encoding="utf-8")
+        _write(path, text)
     show(str(path))
     return DONE
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file, also one that a link leads to, atomically; write into what is no file, such as /dev/stdout.
+
+    Raises OSError and StorageError.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+    else:
+        target = path.resolve()
+        target.parent.stat()  # a folder that is missing is a mistake, and not made
+        atomic_write_text(target, text)
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise ConfigError(f"{str(path)!r} cannot be written ({error.strerror}): name another place.") from error
+    except (OSError, StorageError) as error:
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
+        raise ConfigError(f"{str(path)!r} cannot be written ({reason}): name another place.") from error

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ftsys.config import build_run, lowest_stage
+from ftsys.files import atomic_write_text
 from launcher.planner.deepspeed_config import AUTO, deepspeed_config, file_name, to_text
 from launcher.planner.plan import World, make_plan
 
@@ -34,11 +35,10 @@ def shipped_files() -> dict[str, str]:
 
 
 def write_shipped(folder: Path) -> list[Path]:
-    """Write every shipped file into a folder, created if missing; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write every shipped file into a folder, created if missing; returns their paths. Raises StorageError."""
     paths = []
     for name, text in shipped_files().items():
         path = folder / name
-        path.write_text(text, encoding="utf-8")
+        atomic_write_text(path, text)
         paths.append(path)
     return paths

@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ftsys.errors import LaunchError
+from ftsys.errors import LaunchError, StorageError
+from ftsys.files import atomic_write_text
 from ftsys.run_folder.layout import LOGS
 from launcher.timeouts import SLURM_COMMAND_SECONDS
 
@@ -93,17 +94,15 @@ def submit(text: str, folder: Path) -> str:
         )
     logs = folder / LOGS
     try:
-        logs.mkdir(parents=True, exist_ok=True)
-        (logs / "job.sbatch").write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LaunchError(f"{str(logs)!r} cannot be written ({error.strerror}): name another output_dir.") from error
+        atomic_write_text(logs / "job.sbatch", text)
+    except StorageError as error:
+        raise LaunchError(f"{error} Or name another output_dir.") from error
     number = run_slurm("sbatch", "--parsable", str(logs / "job.sbatch")).strip().partition(";")[0]
     try:
-        (folder / JOB_FILE).write_text(f"{number}\n", encoding="utf-8")
-    except OSError as error:
+        atomic_write_text(folder / JOB_FILE, f"{number}\n")
+    except StorageError as error:
         raise LaunchError(
-            f"job {number} is submitted, but {str(folder / JOB_FILE)!r} cannot be written ({error.strerror}): "
-            f"`ftlaunch status` does not know it. `scancel {number}` ends it."
+            f"job {number} is submitted, but `ftlaunch status` does not know it: {error} `scancel {number}` ends it."
         ) from error
     return number
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,40 @@ def test_commands_on_a_run_folder(command: tuple[str, ...], trained: Path) -> No
     assert (refused.returncode, refused.stderr.count(SWITCH)) == (2, 1), refused.stderr
     done = ftsys(*command, "--trust-remote-code", cwd=trained, **caches(trained))
     assert done.returncode == 0, done.stderr
+
+
+PLANTED = f"import os; open(os.environ['{MARK}'], 'a').write('planted')\n"
+
+
+@pytest.mark.parametrize("variable", ["HF_HOME", "HF_MODULES_CACHE"])
+def test_code_that_another_user_left_in_a_shared_cache_does_not_run(
+    variable: str, tmp_path: Path, minilm_folder: Path
+) -> None:
+    """The user trusts the model's code alone. Where it was copied to before, anybody may have left a file."""
+    project, shared = made(tmp_path, minilm_folder), tmp_path / "hf/modules"
+    (shared / "transformers_modules").mkdir(parents=True)
+    (shared / "transformers_modules/__init__.py").write_text(PLANTED)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/remote-code.lock").symlink_to(tmp_path / "made-by-link")
+    own = caches(project) | ({} if variable == "HF_HOME" else {variable: str(shared)})
+    done = ftsys(*COMMANDS["predict"], "--trust-remote-code", cwd=project, **own)
+    assert done.returncode == 0, done.stderr
+    assert "modeling_odd" in ran(project)
+    assert "planted" not in ran(project)
+    assert not (tmp_path / "made-by-link").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_a_folder_for_trusted_code_that_another_user_made_is_refused(tmp_path: Path, minilm_folder: Path) -> None:
+    project, planted = made(tmp_path, minilm_folder), tmp_path / f"cache/remote-code-{os.getuid()}"
+    (planted / "transformers_modules").mkdir(parents=True)
+    (planted / "transformers_modules/__init__.py").write_text(PLANTED)
+    os.chown(planted, 65534, 65534)
+    done = ftsys(*COMMANDS["predict"], "--trust-remote-code", cwd=project, **caches(project))
+    assert done.returncode == 2, done.stderr
+    assert f"{str(planted)!r} holds code that would be run, but it belongs to user 65534" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ran(project) == ""
 
 
 def test_ranks_and_bundles_agree(tmp_path: Path, minilm_folder: Path) -> None:

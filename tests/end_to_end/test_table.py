@@ -63,9 +63,9 @@ class Forked:
 
 
 def _train(path: Path, log: int) -> None:
-    from launcher.agent.process_tree import signal_at_parent_exit
+    from ftsys.console.parent_exit import signal_at_parent_exit
 
-    signal_at_parent_exit(signal.SIGTERM)
+    signal_at_parent_exit(signal.SIGTERM, os.getppid())
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.dup2(log, 1)

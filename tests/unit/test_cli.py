@@ -153,12 +153,16 @@ def test_an_argument_that_is_not_utf_8(tmp_path: Path, program: str, words: list
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_a_refusal_is_told_to_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+def test_a_refusal_is_told_to_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: bool
+) -> None:
     """slurm/job.sh reads it: torchrun turns every exit status into 1."""
-    path = tmp_path / ("exit" if told else "no/exit")
+    (tmp_path / "file").touch()
+    path = tmp_path / ("exit" if told else "file/exit")
     monkeypatch.setenv("FTSYS_EXIT_FILE", str(path))
     assert main(["train", run_file(tmp_path, "[train]\nepoch = 3\n")]) == 2
     assert (path.read_text() == "2\n") if told else not path.exists()
+    assert ("The job ends with 1 instead of 2" in "".join(capsys.readouterr())) is not told
 
 
 def test_what_may_not_be_read_is_wrong_input(capfd: pytest.CaptureFixture[str]) -> None:

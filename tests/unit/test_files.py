@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import re
 import resource
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from ftsys.errors import ConfigError, StorageError
-from ftsys.files import atomic_open, atomic_write_json, atomic_write_text, check_output, json_safe
+from ftsys.files import atomic_copy, atomic_open, atomic_write_json, atomic_write_text, check_output, json_safe
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path) -> None:
@@ -97,3 +99,34 @@ def _fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
+
+
+def test_a_copy_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "source").write_bytes(b"\x00new")
+    atomic_write_text(tmp_path / "target", "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _full)
+        with pytest.raises(StorageError, match="the disk is full"):
+            atomic_copy(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_text() == "old"
+    atomic_copy(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"\x00new"
+
+
+def _full(handle: int) -> None:
+    raise OSError(errno.ENOSPC, "no space")
+
+
+IN_PLACE = re.compile(r"\.write_text\(|\.write_bytes\(")
+MAY_WRITE_IN_PLACE = {
+    "ftsys/bench": "measures; nothing reads its files while they are written",
+    "ftsys/probe/host.py": "a mark that shows whether nodes share a folder",
+    "launcher/commands/config.py": "into a device or a pipe that --output names",
+}
+
+
+def test_small_files_are_written_atomically(repository: Path) -> None:
+    """A reader, or a start after a kill, could see half of a file that is written in its place."""
+    sources = [path for package in ("ftsys", "launcher") for path in (repository / package).rglob("*.py")]
+    names = {str(path.relative_to(repository)) for path in sources if IN_PLACE.search(path.read_text())}
+    assert {name for name in names if not name.startswith(tuple(MAY_WRITE_IN_PLACE))} == set()

@@ -1,19 +1,15 @@
 """Trains one cell in a process of its own, which saves and ends when the process that started it ends."""
 
-import os
 import signal
 import sys
 
 from ftsys.cli import run
-from ftsys.errors import STOPPED_EARLY
-from launcher.agent.process_tree import signal_at_parent_exit
+from ftsys.console.parent_exit import signal_at_parent_exit
 
 
 def main(parent: str, run_file: str) -> int:
     """Run `ftsys train RUN_FILE`; returns its exit status. `parent`: id of the process that started this one."""
-    signal_at_parent_exit(signal.SIGTERM)
-    if os.getppid() != int(parent):  # it ended before the line above
-        return STOPPED_EARLY
+    signal_at_parent_exit(signal.SIGTERM, int(parent))
     sys.argv = ["ftsys", "train", run_file]
     return run()
 

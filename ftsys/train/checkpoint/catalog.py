@@ -132,11 +132,20 @@ def clean_leftovers(root: Path, attempt: int) -> None:
     with storage_errors(root):
         for path in sorted(root.iterdir()):
             temporary = TEMPORARY_NAME.fullmatch(path.name)
-            replaced = path.suffix == OLD and path.with_suffix("").exists()
-            if path.suffix == GONE or replaced or (temporary and int(temporary[1]) <= attempt):
+            if path.suffix == GONE or (temporary and int(temporary[1]) <= attempt):
                 remove_tree(path)
             elif path.suffix == OLD:
-                path.rename(path.with_suffix(""))
+                put_back(path)
+
+
+def put_back(aside: Path) -> None:
+    """Give a folder that a save moved aside its name again; remove it where another folder has that. Raises OSError."""
+    final = aside.with_suffix("")
+    if final.exists():
+        remove_tree(aside)
+    else:
+        final.unlink(missing_ok=True)  # a link that leads nowhere has the name
+        aside.rename(final)
 
 
 def complete_checkpoints(root: Path) -> list[Checkpoint]:

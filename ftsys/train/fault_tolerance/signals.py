@@ -3,14 +3,15 @@
 It imports no torch, which takes seconds to import, so signals are handled from the start of the process.
 """
 
-import ctypes
 import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
+from ftsys.console.parent_exit import signal_at_parent_exit
 from ftsys.console.printer import complain
 from ftsys.errors import STOPPED_EARLY, StoppedEarly
 from ftsys.ranks import has_other_ranks
@@ -22,21 +23,30 @@ PATIENCE_SECONDS = 5.0
 """Seconds that the main thread has to exit after a signal that is not deferred; then the process is ended."""
 
 
-_SET_PARENT_DEATH_SIGNAL = 1
-"""Number of the operation of prctl(2)."""
-
-
-def stop_with_launcher(environ: Mapping[str, str]) -> bool:
-    """Have the kernel send this rank SIGTERM when torchrun or the deepspeed launcher is killed; returns True if so.
+def stop_with_launcher(environ: Mapping[str, str]) -> None:
+    """Have this rank get SIGTERM when torchrun or the deepspeed launcher is killed, also if it has been by now.
 
     Else the ranks would train on, and wait for ever at the next save: their key-value store was in torchrun. `ftlaunch`
     has its own wrapper around each rank, which sets FTSYS_OWN_LOG. Any other parent, such as a shell, may end early.
     """
     launched = "TORCHELASTIC_RUN_ID" in environ or "CROSS_SIZE" in environ
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if not launched or "FTSYS_OWN_LOG" in environ or prctl is None:
-        return False
-    return bool(prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGTERM)) == 0)
+    if launched and "FTSYS_OWN_LOG" not in environ:
+        signal_at_parent_exit(signal.SIGTERM, _launcher())
+
+
+def _launcher() -> int:
+    """Return the process id of this rank's launcher, 0 if it has ended: then init is the parent.
+
+    In a container the launcher, a Python program, may itself be process 1. If only this rank is in the container, init
+    may be its parent from the start; then the session is init's, or one outside, whose number is 0 here.
+    """
+    parent = os.getppid()
+    try:
+        program = Path(f"/proc/{parent}/exe").readlink().name
+    except OSError:  # another user's
+        program = ""
+    orphaned = parent == 1 and os.getsid(0) > 1 and "python" not in program
+    return 0 if orphaned else parent
 
 
 def _is_ignored(number: signal.Signals) -> bool:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from ftsys.config import LoraSection, RunConfig
 from ftsys.data.bundle import model_folder_of
+from ftsys.files import atomic_write_text
 from ftsys.model_files.folder import BUNDLED
 from ftsys.model_files.parts import part_of, within_layer
 from ftsys.model_files.trained_weights import ALL, AUTO, adapter_targets
@@ -83,13 +84,14 @@ def save_adapter(
 ) -> None:
     """Write the trained weights in the files of peft's `save_pretrained`; `base_name` is the model that they belong to.
 
-    `weights` are those of the model with adapters, by name, frozen ones included. Raises OSError.
+    `weights` are those of the model with adapters, by name, frozen ones included. Raises OSError and StorageError.
     """
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     tensors = {_PEFT_PREFIX + name.replace(f".{_ADAPTER}.", "."): weights[name] for name in trained}
     folder.mkdir(parents=True, exist_ok=True)
     replace_safetensors(folder / ADAPTER_WEIGHTS, {name: tensor.contiguous() for name, tensor in tensors.items()})
-    (folder / ADAPTER_CONFIG).write_text(json.dumps(_config(model, trained, lora, base_name), indent=2) + "\n")
+    config = _config(model, trained, lora, base_name)
+    atomic_write_text(folder / ADAPTER_CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def base_name(run: RunConfig) -> str:

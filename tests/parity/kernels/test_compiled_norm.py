@@ -1,6 +1,8 @@
 """Tests that a compiled region has the masks, values and gradients of the eager one."""
 
+import os
 import shutil
+import tempfile
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
+from ftsys.errors import ConfigError
 from ftsys.kernels import compiled_norm
 from ftsys.kernels.dropout import Windows, keyed_dropout, site_offset, token_keys, windows
 from ftsys.models.packed import PackedView
@@ -52,6 +55,20 @@ def test_one_compiled_function_serves_all_numbers_of_rows() -> None:
         x = torch.randn(1, rows, 24)
         compiled_norm.add_norm(x, x, norm, starts(keys(rows)[None], rows), 0.25)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+def test_a_cache_that_others_could_replace_is_not_given_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch opens the folder by its name, and runs the libraries and pickles in it."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    with tempfile.TemporaryDirectory() as shared:
+        monkeypatch.setenv("FTSYS_CACHE", shared)
+        Path(shared).chmod(0o777)
+        with pytest.raises(ConfigError, match=f"{shared}/inductor-.*others could replace it"):
+            compiled_norm._compiled.__wrapped__(0.0, 1e-5, ("a variant",))
+        assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+        Path(shared).chmod(0o1777)
+        compiled_norm._compiled.__wrapped__(0.0, 1e-5, ("a variant",))
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == f"{shared}/inductor-{os.getuid()}"
 
 
 def test_a_whole_model_computes_as_eagerly() -> None:

@@ -199,6 +199,13 @@ def test_the_same_is_pushed_and_nothing_that_is_being_written(tmp_path: Path, mo
     assert list(filter_repo_objects([written_now], ignore_patterns=calls[0]["ignore_patterns"])) == []
 
 
+def test_a_checkpoint_set_aside_comes_back_where_a_link_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-3.old").mkdir()
+    (tmp_path / "checkpoint-3").symlink_to("nowhere")
+    stock_layout._begin(tmp_path / f"{stock_layout.UNFINISHED}checkpoint-6")
+    assert (tmp_path / "checkpoint-3").is_dir()
+
+
 @pytest.mark.parametrize(("resume", "text"), [(True, "No valid checkpoint found"), ("nowhere", "Can't find a valid")])
 def test_a_checkpoint_that_is_not_there_is_the_stock_error(resume: Any, text: str, tmp_path: Path) -> None:
     for side in (STOCK, OURS):

@@ -1,6 +1,8 @@
 """Tests `ftlaunch plan` and `ftlaunch config`: their output, their errors, and that they import no torch."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +74,33 @@ def test_a_file_in_a_folder_gets_the_name_of_what_it_turns_on(tmp_path: Path) ->
     words = ["config", MRPC, "--cpu", "--engine.precision=fp32", "--engine.zero_stage=1", "--output", str(tmp_path)]
     assert main(words) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["zero1-fp32.json"]
+
+
+def test_a_full_disk_leaves_the_users_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    (tmp_path / "mine.json").write_text("mine")
+    (tmp_path / "link.json").symlink_to("mine.json")
+    words = ["config", MRPC, "--cpu", "--engine.zero_stage=1", "--output", str(tmp_path / "link.json")]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert main(words) == 2
+    assert f"'{tmp_path}/link.json' cannot be written (no space)" in capsys.readouterr().err
+    assert [(tmp_path / name).read_text() for name in ("mine.json", "link.json")] == ["mine", "mine"]
+    assert main(words) == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "mine.json").read_text())["zero_optimization"]["stage"] == 1
+
+
+def test_the_file_may_be_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDWR)
+    assert main(["config", MRPC, "--cpu", "--output", str(tmp_path / "pipe")]) == 0
+    assert "zero_optimization" in json.loads(os.read(reader, 1 << 16))
+    os.close(reader)
 
 
 def test_shipped_files_are_written(tmp_path: Path) -> None:

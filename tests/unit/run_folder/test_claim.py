@@ -153,6 +153,23 @@ def test_overwrite_does_not_follow_links(tmp_path: Path) -> None:
     assert not (folder / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("name", ["model", "checkpoints", "predictions"])
+def test_what_stands_where_a_run_writes_a_folder_is_told_at_the_start(
+    tmp_path: Path, name: str, rank: int, overwrite: bool
+) -> None:
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(ConfigError, match=f"{tmp_path / name}' is a link that leads nowhere.*name another output_dir"):
+        claim_run_folder(tmp_path, IDENTITY, overwrite, rank)
+    (tmp_path / "nowhere").touch()
+    with pytest.raises(ConfigError, match=f"{tmp_path / name}' is a file, and the run writes a folder"):
+        claim_run_folder(tmp_path, IDENTITY, overwrite, rank)
+    (tmp_path / "nowhere").unlink()
+    (tmp_path / "nowhere").mkdir()
+    assert not claim_run_folder(tmp_path, IDENTITY, overwrite, rank).finished
+
+
 def test_results_of_an_attempt_before_overwrite_do_not_finish_the_new_run(tmp_path: Path) -> None:
     """An attempt that lost its folder may still write results.json after --overwrite began a new run."""
     claim_run_folder(tmp_path, IDENTITY, overwrite=False)

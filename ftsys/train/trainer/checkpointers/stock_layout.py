@@ -29,7 +29,7 @@ from ftsys.errors import CheckpointError
 from ftsys.files import remove_tree, storage_errors, sync_folder
 from ftsys.integrity import damage_of, written_file
 from ftsys.run_folder.layout import TRAINER_STATE
-from ftsys.train.checkpoint.catalog import OLD, STATE, WEIGHTS, Checkpoint
+from ftsys.train.checkpoint.catalog import OLD, STATE, WEIGHTS, Checkpoint, put_back
 from ftsys.train.checkpoint.files import index_of, read_json, write_json
 from ftsys.train.checkpoint.manifest import write_manifest
 from ftsys.train.checkpoint.optimizer_layout import frozen_weights
@@ -169,10 +169,7 @@ def _begin(unfinished: Path) -> None:
         for left in unfinished.parent.glob(f"{UNFINISHED}{PREFIX_CHECKPOINT_DIR}-*"):
             remove_tree(left)
         for aside in unfinished.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*{OLD}"):
-            if aside.with_suffix("").exists():
-                remove_tree(aside)
-            else:
-                aside.rename(aside.with_suffix(""))
+            put_back(aside)
         unfinished.mkdir(parents=True)
 
 

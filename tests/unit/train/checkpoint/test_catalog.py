@@ -199,8 +199,11 @@ def test_leftovers_of_the_dead_are_cleaned(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", whole.name, "step-000004.tmp-3"]
 
 
-def test_a_checkpoint_set_aside_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("link", [False, True])
+def test_a_checkpoint_set_aside_comes_back(tmp_path: Path, link: bool) -> None:
     save(tmp_path, 1).rename(tmp_path / "step-000001.old")
+    if link:
+        (tmp_path / "step-000001").symlink_to("nowhere")
     (tmp_path / "step-000001.tmp-1").mkdir()
     clean_leftovers(tmp_path, 1)
     assert [checkpoint.step for checkpoint in complete_checkpoints(tmp_path)] == [1]

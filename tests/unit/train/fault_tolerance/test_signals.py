@@ -16,8 +16,14 @@ from ftsys.train.fault_tolerance.signals import Interruption, stop_with_launcher
 interruption = Interruption()
 interruption.deferred = True
 with interruption.watching():
-    print(stop_with_launcher(os.environ), flush=True)
+    late = "LATE" in os.environ
+    stop_with_launcher({} if late else os.environ)
+    print("started", flush=True)
     sys.stdin.readline()  # until the parent has ended: its standard input is the other end
+    if late:
+        while os.getppid() == int(os.environ["LATE"]):
+            time.sleep(0.01)
+        stop_with_launcher(os.environ)
     for _ in range(15 if interruption.received is None else 0):
         time.sleep(0.02)
         if interruption.received:
@@ -25,8 +31,11 @@ with interruption.watching():
     open(sys.argv[1], "w").write(str(interruption.received and interruption.received.name))
 """
 LAUNCHER = """
-import subprocess, sys
-rank = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+import os, subprocess, sys
+late = {"LATE": str(os.getpid())} if sys.argv.pop(1) == "late" else {}
+pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+command = [sys.executable, "-c", *sys.argv[1:]]
+rank = subprocess.Popen(command, **pipes, env=os.environ | late, start_new_session=True)
 rank.stdout.readline()
 """
 
@@ -40,10 +49,14 @@ rank.stdout.readline()
         ({}, "None"),  # a shell that started it in the background
     ],
 )
-def test_a_killed_launcher(tmp_path: Path, repository: Path, variables: dict[str, str], received: str) -> None:
+@pytest.mark.parametrize("when", ["later", "late"])
+def test_a_killed_launcher(
+    tmp_path: Path, repository: Path, variables: dict[str, str], received: str, when: str
+) -> None:
+    """The rank asks before, or comes too `late`: then it has init as its parent."""
     said = tmp_path / "said"
     environment = {"PYTHONPATH": str(repository), "PATH": "", **variables}
-    subprocess.run([sys.executable, "-c", LAUNCHER, RANK, str(said)], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", LAUNCHER, when, RANK, str(said)], env=environment, check=True, timeout=60)
     for _ in range(500):
         if said.exists() and said.read_text():
             break

@@ -1,0 +1,36 @@
+"""Tests the process around a rank where torchrun ended before it could ask to be told so."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from launcher.protocol import AGENT_SOCKET
+
+NAME = f"test-rank-{os.getpid()}"
+LAUNCHER_THAT_ENDS = """
+import os, sys, time
+if os.fork() == 0:
+    while os.getppid() != int(sys.argv[1]):
+        time.sleep(0.01)
+    os.execv(sys.executable, [sys.executable, "-m", "launcher.agent.rank", "train", "none.toml"])
+"""
+AGENT = """
+import os, socket, subprocess, sys
+from launcher.agent.process_tree import adopt_orphans
+adopt_orphans()
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind("\\0" + sys.argv[1])
+listener.listen()
+subprocess.run([sys.executable, "-c", sys.argv[2], str(os.getpid())], check=True)
+said = listener.accept()[0].recv(1000)
+print(said, os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_wrapper_that_torchrun_left_behind_starts_no_rank(repository: Path) -> None:
+    world = {AGENT_SOCKET: NAME, "RANK": "0", "LOCAL_RANK": "0", "PYTHONPATH": str(repository)}
+    command = [sys.executable, "-c", AGENT, NAME, LAUNCHER_THAT_ENDS]
+    done = subprocess.run(command, env=os.environ | world, text=True, capture_output=True, check=True, timeout=60)
+    assert done.stdout.split() == ["b''", str(128 + signal.SIGTERM)], done.stderr
