@@ -109,6 +109,14 @@ def file_name(name: str) -> str:
     return relative_path(name)
 
 
+def one_line(text: str) -> str:
+    """Return `text` if it is not empty and has no control characters. Raises ValueError."""
+    if not text or not text.isprintable():
+        raise ValueError(f"{text[:80]!r} is not one line of text")
+    return text
+
+
+Line = Annotated[str, AfterValidator(one_line)]
 FileName = Annotated[str, AfterValidator(file_name)]
 RelativePath = Annotated[str, AfterValidator(relative_path)]
 
