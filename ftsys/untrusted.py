@@ -83,6 +83,8 @@ def typed(kind: type[T], value: object) -> T:
     """
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the value"
