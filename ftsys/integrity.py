@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,15 @@ def damage_of(folder: Path, files: Mapping[str, FileEntry], contents: bool = Tru
         except OSError as error:
             found.append(f"{path} cannot be read: {error.strerror}")
     return found
+
+
+def unlisted(folder: Path, listed: Collection[str], below: Iterable[str] = ("",)) -> list[str]:
+    """Return what is in the folders `below` of `folder` and not in `listed`, sorted: all but plain folders.
+
+    A link counts, also one to a folder: a library would follow it. `below` and `listed` are paths in `folder`.
+    """
+    found = (path for part in below for path in (folder / part).rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted({path.relative_to(folder).as_posix() for path in found}.difference(listed))
 
 
 def sha256_of(path: Path) -> str:

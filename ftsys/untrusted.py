@@ -83,6 +83,8 @@ def typed(kind: type[T], value: object) -> T:
     """
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the value"
@@ -109,6 +111,14 @@ def file_name(name: str) -> str:
     return relative_path(name)
 
 
+def one_line(text: str) -> str:
+    """Return `text` if it is not empty and has no control characters. Raises ValueError."""
+    if not text or not text.isprintable():
+        raise ValueError(f"{text[:80]!r} is not one line of text")
+    return text
+
+
+Line = Annotated[str, AfterValidator(one_line)]
 FileName = Annotated[str, AfterValidator(file_name)]
 RelativePath = Annotated[str, AfterValidator(relative_path)]
 

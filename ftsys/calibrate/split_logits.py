@@ -4,6 +4,7 @@ import tempfile
 
 import numpy as np
 
+from ftsys.data.label_values import check_labels
 from ftsys.data.prepare import ensure_store
 from ftsys.errors import DataError
 from ftsys.finished.run import FinishedRun
@@ -22,6 +23,7 @@ def split_logits(finished: FinishedRun, name: str) -> tuple[np.ndarray, np.ndarr
     from ftsys.train.trainer.hooks import RunHooks
 
     split = store.splits[name]
+    check_labels(split, finished.task)
     with tempfile.TemporaryDirectory() as scratch, SplitProgress("predict") as progress:
         hooks = RunHooks(on_evaluation_progress=lambda split_name, done, total: progress(done, total, split_name))
         run = finished.run

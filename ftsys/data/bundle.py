@@ -11,6 +11,7 @@ A run that names a bundle takes model and store from it and sends no request to 
 (source, length, task) must be those that the bundle was made for.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from ftsys.data.hub_offline import switch_hub_off
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import check_fit, tokenizer_fingerprint
 from ftsys.errors import ConfigError, DataError
-from ftsys.integrity import SealedJson, damage_of
+from ftsys.integrity import SealedJson, damage_of, unlisted
 from ftsys.model_files.folder import check_model_folder, resolve_model_folder
 from ftsys.tasks import Task
 from ftsys.untrusted import FileEntries, FileName, typed
@@ -127,17 +128,26 @@ class Bundle:
     def damage(self, contents: bool = True, without: Sequence[str] = ()) -> list[str]:
         """Return a message for each file that is missing, has another size or, with `contents`, other bytes.
 
-        A file in the folders of model and stores that bundle.json does not list counts too: a library might read it.
-        With `contents`, so does one in the bundle's own folder, and Python code in its caches, where libraries write
-        empty files themselves. The files of `without` are not compared.
+        What bundle.json does not list counts too, since a library might read it: in the folders of model and stores,
+        and with `contents` everywhere. The files of `without` are not compared.
         """
         lines = damage_of(self.path, {name: self.files[name] for name in self.files if name not in without}, contents)
-        inside = [path for part in (MODEL_FOLDER, STORES_FOLDER) for path in (self.path / part).rglob("*")]
-        inside += self.path.iterdir() if contents else ()
-        inside += (path for path in (self.path / HF_FOLDER).rglob("*.py") if contents and path.stat().st_size)
-        there = {str(path.relative_to(self.path)) for path in inside if not path.is_dir()}
-        unknown = sorted(there - {*self.files, BUNDLE_NAME, *without})
-        return lines + [f"{self.path / name} is not in {BUNDLE_NAME}" for name in unknown]
+        below = ("",) if contents else (MODEL_FOLDER, STORES_FOLDER)
+        return lines + [
+            f"{self.path / name} is not in {BUNDLE_NAME}: remove it (a script that used the bundle may have left it)"
+            for name in unlisted(self.path, {*self.files, BUNDLE_NAME, *without}, below)
+            if not self._is_of_a_cache(name)
+        ]
+
+    def _is_of_a_cache(self, name: str) -> bool:
+        """Return True for what libraries may have in the caches: an empty file, and a link to a file of the list."""
+        path = self.path / name
+        if not name.startswith(f"{HF_FOLDER}/"):
+            return False
+        if path.is_symlink():
+            leads_to = os.path.relpath(os.path.realpath(path), os.path.realpath(self.path))
+            return leads_to in self.files
+        return path.is_file() and not path.stat().st_size
 
     def check(self, run: "RunConfig", task: Task) -> None:
         """Raise ConfigError that lists every value of the run that differs from what the bundle was made for."""

@@ -9,10 +9,12 @@ from typing import Any
 
 from ftsys.errors import ConfigError
 from ftsys.model_files.values import wrong_values
-from ftsys.untrusted import json_object
+from ftsys.untrusted import file_name, json_object
 
 BUNDLED = "bundled"
 """The name of the model that the `demo` extra carries."""
+HUB_NAME = r"[\w.-]+(/[\w.-]+)?"
+"""The pattern of a model's name on the Hub."""
 
 
 def bundled_folder() -> Path:
@@ -31,6 +33,15 @@ def bundled_folder() -> Path:
 ADAPTED_CONFIG = "adapted_config.json"
 """The config.json of a model with its adapter, in the adapter's folder: beside a file called config.json, transformers
 would look for the weights of a whole model."""
+
+
+def folder_named(name: str) -> Path | None:
+    """Return the folder with the path `name`, in which "~" is a home folder; None if there is none."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name that is too long, a user that does not exist
+        return None
 
 
 class WrongModelConfig(ConfigError):
@@ -69,8 +80,8 @@ def local_config(name: str, environ: Mapping[str, str] = os.environ) -> dict[str
     """
     if name == BUNDLED:
         return model_config(bundled_folder())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = folder_named(name)
+    if folder is not None:
         return model_config(folder)
     cached = _cached_snapshot(name, environ)
     if cached is None:
@@ -83,15 +94,27 @@ def local_config(name: str, environ: Mapping[str, str] = os.environ) -> dict[str
 
 def _cached_snapshot(name: str, environ: Mapping[str, str]) -> Path | None:
     """Return the folder of a Hub model's newest cached revision, in huggingface_hub's cache layout; else None."""
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+    if not re.fullmatch(HUB_NAME, name):
         return None
-    model = _hub_cache(environ) / f"models--{name.replace('/', '--')}"
+    return current_snapshot(_hub_cache(environ) / f"models--{name.replace('/', '--')}")
+
+
+def current_snapshot(model: Path) -> Path | None:
+    """Return the folder that refs/main of `model`, a model's folder in a Hub cache, names; None without a config.json.
+
+    Raises ConfigError where refs/main holds anything but the name of a folder: it must not lead out of the cache.
+    """
+    reference = model / "refs/main"
     try:
-        revision = (model / "refs/main").read_text(encoding="utf-8").strip()
+        revision = reference.read_text(encoding="utf-8").strip()
+        snapshot = model / "snapshots" / file_name(revision) if revision else None
     except OSError:
         return None
-    snapshot = model / "snapshots" / revision
-    return snapshot if (snapshot / "config.json").is_file() else None
+    except ValueError as error:
+        raise ConfigError(
+            f"{reference}: does not name a revision ({error}). Remove {str(model)!r} and download the model again."
+        ) from error
+    return snapshot if snapshot and (snapshot / "config.json").is_file() else None
 
 
 def _hub_cache(environ: Mapping[str, str]) -> Path:

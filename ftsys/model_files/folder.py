@@ -12,7 +12,14 @@ from ftsys.errors import ConfigError
 from ftsys.integrity import sha256_of
 from ftsys.lease import LeaseTimes, hold_or_wait
 from ftsys.model_files.card import CARD
-from ftsys.model_files.config import BUNDLED, bundled_folder, model_config
+from ftsys.model_files.config import (
+    BUNDLED,
+    HUB_NAME,
+    bundled_folder,
+    current_snapshot,
+    folder_named,
+    model_config,
+)
 from ftsys.model_files.remote_code import code_files
 from ftsys.model_files.unpaddable import check_paddable
 from ftsys.untrusted import shards_of_index
@@ -73,10 +80,10 @@ def _own_folder(name: str) -> Path | None:
     """Return the folder of "bundled" or of a path; None for a Hub name. Raises ConfigError if it is none of these."""
     if name == BUNDLED:
         return bundled_folder()
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = folder_named(name)
+    if path is not None:
         return path
-    if name.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+    if name.startswith((".", "/", "~")) or not re.fullmatch(HUB_NAME, name):
         raise ConfigError(f"model.name={name!r}: there is no such folder. Correct the path, or write a Hub name.")
     return None
 
@@ -201,12 +208,16 @@ def _download_lease(name: str) -> Path:
 
 def _cached_folder(name: str) -> Path | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    current_snapshot(Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}")  # the library takes any path from it
     try:
         folder = Path(snapshot_download(name, local_files_only=True))
     except (LocalEntryNotFoundError, FileNotFoundError):
         return None
+    except HFValidationError as error:
+        raise ConfigError(f"model.name={name!r}: is neither a folder here nor a name of the Hub ({error}).") from error
     there = {path.name for path in folder.iterdir()}
     whole = "config.json" in there and there.intersection(_WEIGHTS) and there.intersection(TOKENIZER_FILES)
     return folder if whole and not _missing_shards(folder) else None

@@ -7,11 +7,16 @@ transformers.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-LARGEST_SIZE = 2**31 - 1
+LARGEST_SIZE = 2**26
+"""Far above the largest vocabulary and the longest text: a model makes tables of so many numbers when it is loaded."""
 MOST_LAYERS = 10_000
 """Far above the deepest model; a damaged number is larger."""
+MOST_LABELS = 1_000_000
+"""A model makes a name for each label."""
 
 _LAYERS = frozenset("num_hidden_layers n_layers n_layer num_layers encoder_layers decoder_layers".split())
+_GROUPS = ("num_hidden_groups", "inner_group_num")
+"""ALBERT's groups of layers, and the layers of a group."""
 _SIZES = frozenset(
     "hidden_size dim d_model n_embd embedding_size vocab_size num_attention_heads n_heads n_head num_heads "
     "num_key_value_heads head_dim intermediate_size hidden_dim d_inner d_ff ffn_dim max_position_embeddings "
@@ -33,6 +38,9 @@ def wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
         wanted = _wanted(name, value)
         if wanted is not None:
             yield f"{name}={_short(value)} is not {wanted}"
+    groups, each = (value if type(value := config.get(name)) is int else 1 for name in _GROUPS)
+    if max(groups, each) <= MOST_LAYERS < groups * each:
+        yield f"{_GROUPS[0]}={groups} of {_GROUPS[1]}={each} are more than {MOST_LAYERS} layers"
 
 
 def dropouts(config: Mapping[str, Any], dropout: float) -> dict[str, float]:
@@ -44,10 +52,12 @@ def dropouts(config: Mapping[str, Any], dropout: float) -> dict[str, float]:
 def _wanted(name: str, value: Any) -> str | None:
     """Return the description of the values that a key may have, or None if `value` is one of them."""
     right, wanted = True, ""
-    if name in _LAYERS:
+    if name in _LAYERS or name in _GROUPS:
         right, wanted = _is_whole(value, 0, MOST_LAYERS), f"a whole number from 0 to {MOST_LAYERS}"
     elif name in _SIZES:
         right, wanted = _is_whole(value, 1, LARGEST_SIZE), f"a whole number from 1 to {LARGEST_SIZE}"
+    elif name == "num_labels":
+        right, wanted = _is_whole(value, 0, MOST_LABELS), f"a whole number from 0 to {MOST_LABELS}"
     elif name == "type_vocab_size":
         right, wanted = _is_whole(value, 0, LARGEST_SIZE), f"a whole number from 0 to {LARGEST_SIZE}"
     elif name in _SHARES:

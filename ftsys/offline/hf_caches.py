@@ -21,7 +21,7 @@ from ftsys.data.sources.glue_files import is_glue
 from ftsys.data.sources.hub import GLUE_REPOSITORY
 from ftsys.data.sources.source import Source, open_source
 from ftsys.files import atomic_write_text, storage_errors
-from ftsys.model_files.config import BUNDLED
+from ftsys.model_files.config import BUNDLED, current_snapshot, folder_named
 from ftsys.model_files.folder import BUNDLED_HUB_NAME, model_files
 from ftsys.model_files.links import refuse_links
 from ftsys.tasks import Task
@@ -131,7 +131,7 @@ def for_bundle(
 def hub_name(name: str) -> str | None:
     """Return the name that `from_pretrained` takes for a run's model; None for a folder, which needs no cache."""
     name = BUNDLED_HUB_NAME if name == BUNDLED else name
-    return None if Path(name).expanduser().is_dir() else name
+    return None if folder_named(name) else name
 
 
 def put_model(name: str, folder: Path, caches: HfCaches) -> Placed:
@@ -141,7 +141,7 @@ def put_model(name: str, folder: Path, caches: HfCaches) -> Placed:
     """
     what, home = f'from_pretrained("{name}")', model_home(name, caches)
     with storage_errors(home):
-        found = _current_snapshot(home)
+        found = current_snapshot(home)
         if found is not None:
             return Placed(what, found, False)
         snapshot, _ = snapshot_place(name, folder, caches)
@@ -168,15 +168,6 @@ def snapshot_place(name: str, folder: Path, caches: HfCaches) -> tuple[Path, str
     sizes = [f"{file} {(folder / file).stat().st_size}" for file in model_files(folder)]
     revision = hashlib.sha256("\n".join([name, *sizes]).encode()).hexdigest()[:40]
     return model_home(name, caches) / "snapshots" / revision, revision
-
-
-def _current_snapshot(home: Path) -> Path | None:
-    """Return the folder that `from_pretrained` would read now; None if there is none."""
-    reference = home / "refs/main"
-    if not reference.is_file():
-        return None
-    snapshot = home / "snapshots" / reference.read_text(encoding="utf-8").strip()
-    return snapshot if (snapshot / "config.json").is_file() else None
 
 
 def _copy(folder: Path, names: Iterable[str], target: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import TypedDict
 
 from ftsys.config import RunConfig, identity_parts
 from ftsys.data.batching.plan import plan_epoch
@@ -63,6 +64,11 @@ def plan_with_micro_tokens(
     return resolve_plan(other, train_split, packed=packed, model=model)
 
 
+class _PlanDocument(TypedDict):
+    asked: dict[str, Any]
+    plan: dict[str, Any]
+
+
 def former_plan(run: RunConfig, checkpoints: Path) -> Plan | None:
     """Return the plan in the checkpoint that this attempt resumes, if it was made for the same world and settings.
 
@@ -73,7 +79,7 @@ def former_plan(run: RunConfig, checkpoints: Path) -> Plan | None:
         return None
     if damage_of(checkpoint.path, {PLAN: checkpoint.files[PLAN]}):
         return None  # the resume reports the damage
-    saved = read_json(checkpoint.path / PLAN)
+    saved = read_json(checkpoint.path / PLAN, _PlanDocument)
     if saved["asked"] != _asked(run):
         return None
     plan = Plan.from_json(json.dumps(saved["plan"]))

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from ftsys.data.store.reader import Store
+    from ftsys.data.label_values import check_labels
+from ftsys.data.store.reader import Store
 
 
 def evaluate(run: RunConfig) -> int:
@@ -108,6 +109,8 @@ def predict_splits(
     from ftsys.train.trainer.hooks import RunHooks
 
     predicted = {}
+    for name in names:
+        check_labels(store.splits[name], task)
     with SplitProgress("predict") as progress:
         hooks = RunHooks(on_evaluation_progress=lambda name, done, total: progress(done, total, name))
         trainer = prediction_trainer(run, model, store, scratch, hooks)

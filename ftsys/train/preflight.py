@@ -11,6 +11,7 @@ import numpy as np
 from ftsys.config import RunConfig
 from ftsys.data.bundle import model_folder_of
 from ftsys.data.class_weights import class_weights
+from ftsys.data.label_values import check_labels
 from ftsys.data.store.reader import Store, StoreSplit
 from ftsys.errors import ConfigError, DataError
 from ftsys.model_files.config import BUNDLED
@@ -44,6 +45,8 @@ def check_before_claim(run: RunConfig, task: Task, store: Store) -> list[str]:
             'Give data.source such a split, or train without evaluation: train.eval_every = "never".'
         )
     split = store.splits[str(task.train_split)]
+    for each in store.splits.values():
+        check_labels(each, task)
     _check_labels(split, task)
     class_weights(run.train.class_weights, task, split)
     _check_peft(run)

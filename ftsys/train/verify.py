@@ -9,7 +9,7 @@ from ftsys.data.store.index import INDEX_NAME
 from ftsys.data.store.reader import verify_store
 from ftsys.errors import BAD_INPUT, DONE, ConfigError
 from ftsys.run_folder.layout import CHECKPOINTS
-from ftsys.train.checkpoint.catalog import verify_checkpoint
+from ftsys.train.checkpoint.catalog import is_leftover, verify_checkpoint
 
 
 def verify(path: str) -> int:
@@ -29,7 +29,8 @@ def verify(path: str) -> int:
     elif (folder / "manifest.json").exists():
         found[folder] = verify_checkpoint(folder)
     elif (folder / CHECKPOINTS).is_dir():
-        found = {each: verify_checkpoint(each) for each in sorted((folder / CHECKPOINTS).glob("step-*"))}
+        each_step = (each for each in sorted((folder / CHECKPOINTS).glob("step-*")) if not is_leftover(each.name))
+        found = {each: verify_checkpoint(each) for each in each_step}
     else:
         raise ConfigError(
             f"{path!r} is not a store, bundle, checkpoint or run folder with checkpoints: name one that is."

@@ -25,7 +25,7 @@ from ftsys.html_report.predictions import read_split_predictions
 from ftsys.integrity import SealedJson
 from ftsys.model_files.calibration import CALIBRATION, read_calibration
 from ftsys.model_files.card import read_card
-from ftsys.model_files.config import model_config
+from ftsys.model_files.config import current_snapshot, model_config
 from ftsys.model_files.folder import check_model_folder
 from ftsys.report.runs import find_runs, rows_of_run
 from ftsys.run_folder.attempts import read_owner
@@ -52,6 +52,7 @@ from ftsys.watch.snapshot import take_snapshot
 from ftsys.watch.view import cells
 from launcher.planner.deepspeed_config import read_user_json
 from launcher.planner.plan import Plan
+from tests.fuzz.checkpoints import CHECKPOINT, STATE, TENSORS, read_state
 from tests.fuzz.samples import ROWS, delimited, parquet, submission
 
 ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "model", "r": 8, "lora_alpha": 16, "use_dora": False}
@@ -126,13 +127,6 @@ INDEX = {
 }
 FILES = {name: {"bytes": 1, "sha256": "0"} for name in ("run.toml", "model/config.json")}
 BUNDLE = {"asked": {"model.name": "m"}, "store": "f" * 64, "files": FILES, "version": "1", "format": 1}
-CHECKPOINT = {
-    "format": 1,
-    "step": 1,
-    "attempt": 1,
-    "identity": "i",
-    "files": {"state.json": FILES["model/config.json"]},
-}
 CONFIG = {
     "model_type": "bert",
     "hidden_size": 32,
@@ -251,6 +245,16 @@ def readers() -> Mapping[str, Reader]:
         "manifest": Reader(MANIFEST, MANIFEST_FILE.seal(CHECKPOINT), lambda path: Checkpoint.open(path.parent)),
         "sealed manifest": Reader(
             MANIFEST, json_bytes(CHECKPOINT), lambda path: Checkpoint.open(path.parent), sealed=MANIFEST_FILE
+        ),
+        "checkpoint's state": Reader("state.json", json_bytes(STATE), read_state, TENSORS),
+        "checkpoint's weights": Reader(
+            "weights.safetensors",
+            TENSORS["weights.safetensors"],
+            read_state,
+            {**TENSORS, "state.json": json_bytes(STATE)},
+        ),
+        "revision in the Hub's cache": Reader(
+            "refs/main", b"0123456789abcdef" * 2, lambda path: current_snapshot(path.parents[1])
         ),
         "predictions": Reader("validation.tsv", SCORES, lambda path: read_scores(path, TASK)),
         "config.json": Reader("config.json", json_bytes(CONFIG), lambda path: model_config(path.parent)),

@@ -8,6 +8,7 @@ can compute such a checksum, so it also checks that the fields agree: no reader 
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,11 @@ class StoreIndex:
     def _from_fields(cls, fields: dict[str, Any]) -> "StoreIndex":
         """Check the types of all values, the names of the files, and the fields against each other. ValueError."""
         splits = typed(list[SplitIndex], fields.get("splits"))
+        counts = Counter(split.file for split in splits)
+        if not counts:
+            raise ValueError("it has no split")
+        for file in (file for file, count in counts.items() if count > 1):
+            raise ValueError(f"two of its splits are in {file!r}")
         index = typed(StoreIndex, {**fields, "splits": {}})
         index = dataclasses.replace(index, splits={split.name: split for split in splits})
         _check(index)

@@ -108,11 +108,15 @@ class StoreSplit:
         except IndexError as error:
             raise self._damaged(rows_S[start_S.view(np.uint32).argmax()]) from error
         if tokens_T.size and tokens_T.max() >= self.tokenizer.vocab_size:  # an embedding would end in an IndexError
-            raise damaged(self._folder / self._split.file, f"it has the token id {tokens_T.max()}")
+            raise self.damage(f"it has the token id {tokens_T.max()}")
+        first_S = self._first[rows_S + self._first_at[batch_S]].astype(np.int32)
+        if (first_S > length_S).any():
+            row = (first_S > length_S).argmax()
+            raise self.damage(f"the first segment of row {rows_S[row]} is longer than the row, {first_S[row]} tokens")
         return Ragged(
             tokens_T,
             length_S,
-            self._first[rows_S + self._first_at[batch_S]].astype(np.int32),
+            first_S,
             self._labels_of(rows_S, batch_S),
             rows_S,
             position_T,
@@ -122,7 +126,11 @@ class StoreSplit:
     def _check_size(self) -> None:
         """Raise DataError if the file is shorter than when it was mapped: a read behind its end kills the process."""
         if self._memory.size() < len(self._memory):
-            raise damaged(self._folder / self._split.file, "it became shorter while it was in use")
+            raise self.damage("it became shorter while it was in use")
+
+    def damage(self, what: str) -> DataError:
+        """Make the error for content of the split's file that cannot be right."""
+        return damaged(self._folder / self._split.file, what)
 
     def _labels_of(self, rows_S: npt.NDArray[np.int64], batch_S: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         if not self._label_shape:
@@ -131,8 +139,7 @@ class StoreSplit:
         return self._labels[at_S[:, None] + self._label_width]
 
     def _damaged(self, row: np.int64) -> DataError:
-        path = self._folder / self._split.file
-        return damaged(path, f"the tokens of row {row} lie outside the file or are more than {self._longest}")
+        return self.damage(f"the tokens of row {row} lie outside the file or are more than {self._longest}")
 
     def _up_to(self, count: int) -> npt.NDArray[np.int64]:
         if count > self._iota.size:
@@ -154,16 +161,20 @@ class StoreSplit:
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int32]:
-        """(N,) int32 tokens of each example; read at the first use and then kept."""
+        """(N,) int32 tokens of each example; read at the first use and then kept.
+
+        Raises DataError where they are not as many of each length as the index says.
+        """
         self._check_size()
-        out_N = np.empty(self.rows, np.int32)
+        out_N, counts = np.empty(self.rows, np.int32), np.zeros(self._longest + 1, np.int64)
         for batch, (first, rows) in enumerate(self._spans()):
-            at = int(self._offsets_at[batch]) + first
-            np.subtract(
-                self._offsets[at + 1 : at + rows + 1], self._offsets[at : at + rows], out=out_N[first : first + rows]
-            )
-        if self.rows and out_N.view(np.uint32).max() > self._longest:
-            raise self._damaged(out_N.view(np.uint32).argmax())
+            at, part = int(self._offsets_at[batch]) + first, out_N[first : first + rows]
+            np.subtract(self._offsets[at + 1 : at + rows + 1], self._offsets[at : at + rows], out=part)
+            if part.view(np.uint32).max() > self._longest:
+                raise self._damaged(first + part.view(np.uint32).argmax())
+            counts += np.bincount(part, minlength=len(counts))
+        if not np.array_equal(counts, self.length_histogram):
+            raise self.damage(f"its lengths are not those that {INDEX_NAME} counts")
         out_N.flags.writeable = False
         return out_N
 

@@ -76,6 +76,8 @@ def _same_tokens(parts: dict[str, Any], settings: dict[str, Any]) -> bool:
 
 
 def _same_template(parts: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Check the tokens that are put around texts, and that their ids are those of the vocabulary."""
+
     def spelled(template: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
         kinds = [(kind[0] if kind != "Sequence" else "A", body) for piece in template for kind, body in piece.items()]
         return [(kind, body["id"], body["type_id"]) for kind, body in kinds]
@@ -83,9 +85,11 @@ def _same_template(parts: dict[str, Any], settings: dict[str, Any]) -> bool:
     def wanted(pieces: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
         return [(kind, special_token(settings, name) if kind == "S" else name, types) for kind, name, types in pieces]
 
-    processor = parts["post_processor"]
+    processor, vocabulary = parts["post_processor"], parts["model"]["vocab"]
+    ends = [[token, vocabulary[token]] for token in (special_token(settings, f"{end}_token") for end in ("sep", "cls"))]
     if processor["type"] == "BertProcessing":
-        ends = [special_token(settings, "sep_token"), special_token(settings, "cls_token")]
-        return [processor["sep"][0], processor["cls"][0]] == ends
+        return [processor["sep"], processor["cls"]] == ends
     pair, single = spelled(processor["pair"]), spelled(processor["single"])
-    return processor["type"] == "TemplateProcessing" and pair == wanted(_BERT_PAIR) and single == wanted(_BERT_PAIR[:3])
+    same_ids = all(processor["special_tokens"][token]["ids"] == [number] for token, number in ends)
+    same = pair == wanted(_BERT_PAIR) and single == wanted(_BERT_PAIR[:3])
+    return processor["type"] == "TemplateProcessing" and same and same_ids

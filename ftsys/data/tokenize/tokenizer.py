@@ -63,8 +63,21 @@ def load_tokenizer(folder: Path, max_length: int, trust_remote_code: bool = Fals
             tokenizer = _load_directly(folder, max_length, digest)
         else:
             tokenizer = _load_by_transformers(folder, max_length, digest, trust_remote_code)
-        tokenizer.flatten(tokenizer.tokenize(["a"], ["b"]))  # some damage shows only here
+        for second in (None, ["b"]):  # some damage shows only here
+            _check_tokens(tokenizer.flatten(tokenizer.tokenize(["a"], second)), tokenizer.facts, folder)
         return tokenizer
+
+
+def _check_tokens(found: Encoded, facts: TokenizerFacts, folder: Path) -> None:
+    """Raise ConfigError for tokens that the tokenizer's template must not put around a text."""
+    largest, longest = int(found.tokens.max(initial=0)), int(found.lengths.max())
+    if largest >= facts.vocab_size or longest > facts.max_length:
+        what = f"the token id {largest}" if largest >= facts.vocab_size else f"{longest} tokens"
+        raise ConfigError(
+            f"the tokenizer in {str(folder)!r} gives {what} for one letter, and its vocabulary has "
+            f"{facts.vocab_size} tokens, the length is at most {facts.max_length}. Put the model's own tokenizer files "
+            "there."
+        )
 
 
 def _runs_code(folder: Path, trusted: bool) -> bool:

@@ -24,43 +24,35 @@ from typing_extensions import TypedDict
 
 from ftsys.errors import CheckpointError, RunFolderError
 from ftsys.files import remove_tree, storage_errors
-from ftsys.integrity import damage_of
-from ftsys.train.checkpoint.files import read_json, read_safetensors
-from ftsys.train.checkpoint.manifest import MANIFEST, read_manifest
-from ftsys.train.checkpoint.training_state import FullState, joined
-from ftsys.untrusted import FileEntries, typed
+from ftsys.integrity import damage_of, unlisted
+from ftsys.run_folder.layout import TRAINER_STATE
+from ftsys.train.checkpoint.files import check_safetensors, read_json, read_safetensors
+from ftsys.train.checkpoint.manifest import MANIFEST, OPTIMIZER, STATE, WEIGHTS, parts_of, read_facts
+from ftsys.train.checkpoint.training_state import FullState, StateFacts, joined
+from ftsys.untrusted import FileEntries
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 COMPLETE_NAME = re.compile(r"step-(\d{6,})")
 TEMPORARY_NAME = re.compile(r"step-\d{6,}\.tmp-(\d+)")
 OLD, GONE = ".old", ".gone"
 
 
-def part_of_file(name: str) -> re.Pattern[str]:
-    """Return the pattern of the ranks' parts of a file, such as "weights-00001-of-00002.safetensors"."""
-    stem, dot, ending = name.rpartition(".")
-    return re.compile(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(dot + ending)}")
+def is_leftover(name: str) -> bool:
+    """Return True for the name of a folder that is being written or removed, or that such a work has left."""
+    return TEMPORARY_NAME.fullmatch(name) is not None or name.endswith((OLD, GONE))
 
 
-class _Facts(TypedDict):
-    step: int
-    attempt: int
-    identity: str
-    files: FileEntries
+class _State(TypedDict):
+    full_state: StateFacts
+    extra: dict[str, Any]
 
 
-def _facts_of(folder: Path) -> _Facts:
-    """Read what a manifest says about the whole checkpoint. Raises CheckpointError, also if it lists no state."""
-    try:
-        facts = typed(_Facts, read_manifest(folder))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / MANIFEST} is not a checkpoint's manifest: {error}") from error
-    if STATE not in facts["files"]:
-        raise CheckpointError(f"{folder / MANIFEST} does not list {STATE}: it is not a checkpoint's manifest")
-    return facts
+class _TrainerState(TypedDict):
+    """The key of trainer_state.json that must be there; transformers reads the others."""
+
+    global_step: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ class Checkpoint:
     @classmethod
     def open(cls, path: Path) -> Checkpoint:
         """Read a folder's manifest and no other file. Raises CheckpointError when it is missing or damaged."""
-        facts = _facts_of(path)
+        facts = read_facts(path)
         found = COMPLETE_NAME.fullmatch(path.name)
         if found and int(found[1]) != facts["step"]:
             raise CheckpointError(f"{path} holds step {facts['step']}: it was renamed; give it its own name back")
@@ -90,26 +82,57 @@ class Checkpoint:
     def load_state(self) -> FullState:
         """Return the model and optimizer, memory-mapped: only bytes that are used are read. See `verify_checkpoint`."""
         facts = self._state()["full_state"]
-        state = FullState(numbers=facts["numbers"], groups=facts["groups"], counters=facts["counters"])
+        state = FullState(
+            numbers=facts["numbers"], groups=[dict(group) for group in facts["groups"]], counters=facts["counters"]
+        )
         shapes = facts.get("shapes", {})
         for name, tensor in joined(self._tensors(facts.get("weights_file", WEIGHTS)), shapes).items():
             (state.buffers if name in facts["buffers"] else state.weights)[name] = tensor
         moments: dict[str, dict[str, Tensor]] = {}
         for name, tensor in self._tensors(OPTIMIZER).items():
-            key = max((key for key in facts["moments"] if name.startswith(f"{key}.")), key=len)
+            key = max((key for key in facts["moments"] if name.startswith(f"{key}.")), key=len, default=None)
+            if key is None:
+                raise CheckpointError(f"{self.path / STATE} names no moment of {name!r}: take another checkpoint")
             moments.setdefault(key, {})[name.removeprefix(f"{key}.")] = tensor
         state.moments = {key: joined(tensors, shapes) for key, tensors in moments.items()}
         return state
 
+    def damage(self) -> list[str]:
+        """Return a line for each file that differs from the manifest, or else for the first with wrong content."""
+        lines = damage_of(self.path, self.files)
+        try:
+            if not lines:
+                self.check_content()
+        except CheckpointError as error:
+            return [str(error)]
+        return lines
+
+    def check_content(self) -> None:
+        """Check the types of the state and the headers of the tensors. Raises CheckpointError.
+
+        Whoever can write the folder can make its hashes right. A model that was split since is left out.
+        """
+        self._files_of(self._state()["full_state"].get("weights_file", WEIGHTS))
+        if TRAINER_STATE in self.files:
+            read_json(self.path / TRAINER_STATE, _TrainerState)
+        for name in self.files:
+            if name.endswith(".safetensors") and (self.path / name).exists():
+                check_safetensors(self.path / name)
+
     def _tensors(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of a file, or of the parts of it that the ranks wrote."""
-        parts = [part for part in sorted(self.files) if part_of_file(name).fullmatch(part)]
-        if not parts and name not in self.files:
-            raise CheckpointError(f"{self.path / MANIFEST} does not list {name!r}, which {STATE} names")
-        return {key: tensor for part in parts or [name] for key, tensor in read_safetensors(self.path / part).items()}
+        files = self._files_of(name)
+        return {key: tensor for part in files for key, tensor in read_safetensors(self.path / part).items()}
 
-    def _state(self) -> dict[str, Any]:
-        return read_json(self.path / STATE)
+    def _files_of(self, name: str) -> list[str]:
+        try:
+            return parts_of(name, self.files, self.path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {STATE} names it") from error
+
+    def _state(self) -> _State:
+        state: _State = read_json(self.path / STATE, _State)
+        return state
 
 
 def refuse_newer(found: list[Checkpoint], attempt: int | None) -> None:
@@ -193,7 +216,7 @@ def newest_checkpoint(
     for checkpoint in sorted(candidates, key=_age, reverse=True):
         refuse_newer([checkpoint], attempt)
         _refuse_other(checkpoint, identity)
-        damage = damage_of(checkpoint.path, checkpoint.files)
+        damage = checkpoint.damage()
         if not damage:
             taken = checkpoint
             break
@@ -215,7 +238,7 @@ def named_checkpoint(path: Path, identity: str, contents: bool = True) -> Checkp
     """
     checkpoint = Checkpoint.open(path)
     _refuse_other(checkpoint, identity)
-    damage = damage_of(path, checkpoint.files, contents)
+    damage = checkpoint.damage() if contents else damage_of(path, checkpoint.files, contents=False)
     if damage:
         raise CheckpointError(f'train.resume={str(path)!r} is damaged: {"; ".join(damage)}. Name another, or "auto".')
     return checkpoint
@@ -231,12 +254,18 @@ def _refuse_other(checkpoint: Checkpoint, identity: str) -> None:
 
 
 def verify_checkpoint(path: Path) -> list[str]:
-    """Read every byte of a checkpoint; returns a line for each damage, none when it is whole."""
+    """Read every byte of a checkpoint; returns a line for each damage, none when it is whole.
+
+    A file that the manifest does not list counts too: a library might read it.
+    """
     try:
         checkpoint = Checkpoint.open(path)
     except CheckpointError as error:
         return [str(error)]
-    return damage_of(path, checkpoint.files)
+    return checkpoint.damage() + [
+        f"{path / name} is not in {MANIFEST}: remove it, or keep it elsewhere"
+        for name in unlisted(path, {*checkpoint.files, MANIFEST})
+    ]
 
 
 def prune_checkpoints(root: Path, keep: int, best: int | None = None) -> list[Path]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import CheckpointError
 from ftsys.integrity import hashed_file
-from ftsys.untrusted import FileEntry, parse_json, shards_of_index
+from ftsys.untrusted import FileEntry, parse_json, shards_of_index, typed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
@@ -33,10 +34,12 @@ def write_json(path: Path, value: Any) -> FileEntry:
     return file.entry
 
 
-def read_json(path: Path) -> Any:
-    """Return a JSON file's value. Raises CheckpointError when it cannot be read."""
+def read_json(path: Path, kind: Any = Any) -> Any:
+    """Return a JSON file's value. Raises CheckpointError when it cannot be read, or is not of the type `kind`."""
     try:
-        return parse_json(path.read_bytes())
+        value = parse_json(path.read_bytes())
+        typed(kind, value)  # the value itself is returned: nothing in it is converted or left out
+        return value
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; take another checkpoint") from error
 
@@ -91,18 +94,42 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file, memory-mapped: a byte is read when it is used, and writes do not reach the file.
 
-    Where the file was split, as Hugging Face does with large ones, the tensors of all its files.
+    Where the file was split, as Hugging Face does with large ones, the tensors of all its files. Raises
+    CheckpointError.
     """
-    from safetensors.torch import load_file
-
     index = index_of(path)
     if path.exists() or not index.exists():
-        return load_file(path)
+        return _tensors_of(path)
     try:
         shards = shards_of_index(index.read_bytes())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{index} cannot be read: {error}; take another checkpoint") from error
-    return {name: tensor for shard in shards for name, tensor in load_file(path.with_name(shard)).items()}
+    return {name: tensor for shard in shards for name, tensor in _tensors_of(path.with_name(shard)).items()}
+
+
+def _tensors_of(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    with _explained(path):
+        return load_file(path)
+
+
+def check_safetensors(path: Path) -> None:
+    """Read the header of a safetensors file. Raises CheckpointError when it holds something else."""
+    from safetensors import safe_open
+
+    with _explained(path), safe_open(path, framework="numpy"):
+        pass
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; take another checkpoint") from error
 
 
 def index_of(path: Path) -> Path:

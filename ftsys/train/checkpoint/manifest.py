@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from ftsys.errors import CheckpointError
 from ftsys.integrity import SealedJson, hashed_file
+from ftsys.untrusted import FileEntries, typed
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+MODEL = "model.safetensors"
+"""The stock name, which may hold the weights in the place of WEIGHTS."""
 _SEALED = SealedJson("checksum", order="all_sorted", indent=1, hashed_separators=(", ", ": "))
+
+
+def part_of_file(name: str) -> re.Pattern[str]:
+    """Return the pattern of the ranks' parts of a file, such as "weights-00001-of-00002.safetensors"."""
+    stem, dot, ending = name.rpartition(".")
+    return re.compile(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(dot + ending)}")
+
+
+def name_of_part(name: str, part: int, parts: int) -> str:
+    """Return the name of part number `part`, from 0, of a file that `parts` ranks wrote."""
+    stem, dot, ending = name.rpartition(".")
+    return name if parts == 1 else f"{stem}-{part + 1:05d}-of-{parts:05d}{dot}{ending}"
+
+
+class Facts(TypedDict):
+    """What a manifest says about the whole checkpoint."""
+
+    step: int
+    attempt: int
+    identity: str
+    files: FileEntries
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
@@ -37,3 +65,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(found, int) or found > FORMAT:
         raise CheckpointError(f"{path} has format {found!r}, this version reads up to {FORMAT}: use the newer ftsys")
     return manifest
+
+
+def read_facts(folder: Path) -> Facts:
+    """Read what a manifest says about the whole checkpoint.
+
+    Raises CheckpointError, also if it lists no state, weights or optimizer.
+    """
+    try:
+        facts = typed(Facts, read_manifest(folder))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / MANIFEST} is not a checkpoint's manifest: {error}") from error
+    for name in (STATE, OPTIMIZER, *(() if MODEL in facts["files"] else (WEIGHTS,))):
+        parts_of(name, facts["files"], folder)
+    return facts
+
+
+def parts_of(name: str, listed: FileEntries, folder: Path) -> list[str]:
+    """Return the names under which a manifest lists a file, or all ranks' parts of it. Raises CheckpointError."""
+    parts = sorted(part for part in listed if part_of_file(name).fullmatch(part))
+    if not parts and name not in listed:
+        raise CheckpointError(f"{folder / MANIFEST} does not list {name!r}: it is not a whole checkpoint's manifest")
+    if parts and parts != [name_of_part(name, part, len(parts)) for part in range(len(parts))]:
+        raise CheckpointError(f"{folder / MANIFEST} does not list all parts of {name!r}, but {', '.join(parts)}")
+    return parts or [name]

@@ -2,28 +2,47 @@
 
 import base64
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from typing_extensions import TypedDict
 
 from ftsys.distributed import all_gather_object
+from ftsys.errors import CheckpointError
 
 
-def gather_rng_states() -> list[dict[str, Any]]:
+class RngState(TypedDict):
+    """The states of one process. Those of torch are in base64."""
+
+    python: tuple[int, list[int], float | None]
+    numpy: tuple[str, list[int], int, int, float]
+    torch: str
+    cuda: str | None
+
+
+def gather_rng_states() -> list[RngState]:
     """Return the states of every rank, by rank. Collective."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    own = {
-        "python": random.getstate(),
-        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
+    kind, keys, position, has_gauss, gauss = cast(tuple[str, Any, int, int, float], np.random.get_state())
+    version, words, cached = random.getstate()
+    own: RngState = {
+        "python": (version, list(words), cached),
+        "numpy": (kind, np.asarray(keys).tolist(), position, has_gauss, gauss),
         "torch": _text(torch.get_rng_state()),
         "cuda": _text(torch.cuda.get_rng_state()) if torch.cuda.is_available() else None,
     }
     return all_gather_object(own)
 
 
-def write_rng_state(saved: dict[str, Any]) -> None:
-    """Set this process's generators to one rank's saved states."""
+def write_rng_state(saved: RngState) -> None:
+    """Set this process's generators to one rank's saved states. Raises CheckpointError for what is none."""
+    try:
+        _write(saved)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"a state of the random generators cannot be set ({error}): take another one") from error
+
+
+def _write(saved: RngState) -> None:
     version, words, gauss = saved["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, position, has_gauss, cached = saved["numpy"]

@@ -6,9 +6,13 @@ it has, in the form of a Python slice: "encoder.weight[512:1024]".
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
+
+from pydantic import NonNegativeInt
+from typing_extensions import TypedDict
 
 from ftsys.errors import CheckpointError
 
@@ -40,13 +44,34 @@ class FullState:
     """Shapes of the whole parameters, where this is a rank's shard."""
 
 
+class _Group(TypedDict):
+    """A parameter group: the names of its parameters, and numbers of any name."""
+
+    parameters: list[str]
+
+
+class StateFacts(TypedDict):
+    """All of a `FullState` that is not a tensor, as state.json holds it. `weights_file` has the weights."""
+
+    buffers: list[str]
+    moments: list[str]
+    numbers: dict[str, dict[str, float]]
+    groups: list[_Group]
+    counters: dict[str, Any]
+    shapes: NotRequired[dict[str, list[NonNegativeInt]]]
+    weights_file: NotRequired[str]
+
+
 def label(name: str, start: int, count: int, whole: int) -> str:
     """Return the name under which a shard holds `count` of the `whole` elements of a tensor, from `start`."""
     return name if count == whole else f"{name}[{start}:{start + count}]"
 
 
 def joined(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Join the parts in all ranks' shards; returns whole tensors by name. Raises CheckpointError for a missing part."""
+    """Join the parts in all ranks' shards; returns whole tensors by name. Raises CheckpointError for a missing part.
+
+    `shapes` has the shapes of the whole tensors.
+    """
     import torch
 
     wholes: dict[str, Tensor] = {}
@@ -64,5 +89,8 @@ def joined(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -
             if start != at:
                 raise CheckpointError(f"elements {at} to {start} of {name!r} are in no file: take another checkpoint")
             at += part.numel()
-        wholes[name] = torch.cat([part for _, part in found]).view(torch.Size(shapes[name]))
+        if name not in shapes or math.prod(shapes[name]) != at:
+            shape = shapes.get(name, "no shape")
+            raise CheckpointError(f"{name!r} has {at} elements in its files, and {shape!r}: take another checkpoint")
+        wholes[name] = torch.cat([part.reshape(-1) for _, part in found]).view(torch.Size(shapes[name]))
     return wholes

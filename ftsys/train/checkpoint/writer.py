@@ -12,17 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.files import remove_tree, storage_errors, sync_folder
-from ftsys.train.checkpoint.catalog import (
-    OLD,
-    OPTIMIZER,
-    STATE,
-    WEIGHTS,
-    clean_leftovers,
-    complete_checkpoints,
-    refuse_newer,
-)
+from ftsys.train.checkpoint.catalog import OLD, clean_leftovers, complete_checkpoints, refuse_newer
 from ftsys.train.checkpoint.files import write_json, write_safetensors
-from ftsys.train.checkpoint.manifest import write_manifest
+from ftsys.train.checkpoint.manifest import OPTIMIZER, STATE, WEIGHTS, name_of_part, write_manifest
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.untrusted import FileEntry
 
@@ -102,13 +94,8 @@ def write_tensors(folder: Path, shard: FullState, part: int = 0, parts: int = 1,
     """Write the files of `write_shard`, without the weights where another file holds them. Raises OSError."""
     moments = {f"{key}.{name}": tensor for key, tensors in shard.moments.items() for name, tensor in tensors.items()}
     files = {OPTIMIZER: moments} | ({WEIGHTS: {**shard.weights, **shard.buffers}} if weights else {})
-    named = {_of_part(name, part, parts): tensors for name, tensors in files.items()}
+    named = {name_of_part(name, part, parts): tensors for name, tensors in files.items()}
     return {name: write_safetensors(folder / name, tensors) for name, tensors in named.items()}
-
-
-def _of_part(name: str, part: int, parts: int) -> str:
-    stem, dot, ending = name.rpartition(".")
-    return name if parts == 1 else f"{stem}-{part + 1:05d}-of-{parts:05d}{dot}{ending}"
 
 
 def complete(draft: Draft, shard: FullState, written: Entries) -> Path:

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from ftsys.errors import ConfigError
 from ftsys.model_files.folder import resolve_model_folder
-from ftsys.untrusted import json_object, typed
+from ftsys.untrusted import Line, json_object, typed
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -30,7 +30,7 @@ class _Adapter(TypedDict):
     """The keys of adapter_config.json that a merge depends on."""
 
     peft_type: str
-    base_model_name_or_path: str
+    base_model_name_or_path: Line
     r: int
     lora_alpha: float
 

@@ -15,6 +15,12 @@ WRONG = [
     ("num_hidden_layers", -3, "from 0 to 10000"),
     ("n_layers", 2.5, "from 0 to 10000"),
     ("n_layer", "12", "from 0 to 10000"),
+    ("num_hidden_groups", 10**7, "from 0 to 10000"),
+    ("inner_group_num", 10**9, "from 0 to 10000"),
+    ("num_labels", 10**9, "from 0 to 1000000"),
+    ("num_labels", "two", "from 0 to 1000000"),
+    ("max_position_embeddings", 2**31 - 1, "from 1 to 67108864"),
+    ("head_dim", 2**31 - 1, "from 1 to 67108864"),
     ("num_attention_heads", 0, "from 1 to"),
     ("num_attention_heads", None, "from 1 to"),
     ("hidden_size", 10**18, "from 1 to"),
@@ -35,6 +41,8 @@ RIGHT = [
     {"num_hidden_layers": 0},
     {"num_key_value_heads": None, "classifier_dropout": None, "model_type": None},
     {"pad_token_id": -1, "hidden_dropout_prob": 0, "attention_dropout": 1.0},
+    {"num_hidden_groups": 100, "inner_group_num": 100, "num_labels": 10**6, "max_position_embeddings": 2**26},
+    {"num_labels": None, "num_hidden_groups": None, "inner_group_num": 10_000},
     {"unknown_size": -7, "id2label": {"0": "a"}},
 ]
 
@@ -50,6 +58,12 @@ def test_a_wrong_value_is_named(tmp_path: Path, key: str, value: object, wanted:
 def test_a_right_value_is_taken(tmp_path: Path, config: dict[str, object]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert model_config(tmp_path) == config
+
+
+def test_groups_of_layers_are_counted_together(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"num_hidden_groups": 10_000, "inner_group_num": 10_000}))
+    with pytest.raises(WrongModelConfig, match=r"num_hidden_groups=10000 of inner_group_num=10000 are more than 10000"):
+        model_config(tmp_path)
 
 
 def test_positions_that_are_counted_from_a_missing_padding_token_are_refused() -> None:

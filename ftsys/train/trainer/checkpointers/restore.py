@@ -3,20 +3,23 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState, TrainerState
+from typing_extensions import TypedDict
 
+from ftsys.errors import CheckpointError
 from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.files import read_json
+from ftsys.train.checkpoint.manifest import MODEL, STATE
 from ftsys.train.checkpoint.optimizer_layout import frozen_weights
-from ftsys.train.checkpoint.rng_state import write_rng_state
+from ftsys.train.checkpoint.rng_state import RngState, write_rng_state
 from ftsys.train.checkpoint.state_dict import FullState, import_state
+from ftsys.untrusted import typed
 
 _LOG = logging.getLogger("ftsys")
-MODEL = "model.safetensors"
 RNG_STATES = "rng.json"
 
 
@@ -66,14 +69,26 @@ def _unrounded_weights(trainer: Trainer) -> dict[str, Tensor] | None:
     return {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
 
+class _Extra(TypedDict):
+    """What every checkpointer saves beside model and optimizer."""
+
+    scheduler: dict[str, Any]
+    scaler: NotRequired[dict[str, Any] | None]
+    evaluation_owed: bool
+
+
 def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     state, extra = checkpoint.load_state(), checkpoint.extra
+    try:
+        typed(_Extra, extra)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path / STATE} cannot be resumed: {error}; take another one") from error
     state.weights = frozen_weights(trainer.model) | state.weights  # an adapter's checkpoint leaves its base model out
     import_state(trainer.model_wrapped, trainer.optimizer, state)
     trainer.lr_scheduler.load_state_dict(extra["scheduler"])
     if extra["evaluation_owed"]:
         trainer.args.eval_on_start, trainer.parts.evaluator.owed_by = True, str(checkpoint.path)
-    if trainer.accelerator.scaler is not None and extra["scaler"] is not None:
+    if trainer.accelerator.scaler is not None and extra.get("scaler") is not None:
         trainer.accelerator.scaler.load_state_dict(extra["scaler"])
 
 
@@ -97,7 +112,7 @@ def restore_rng_state(checkpoint: str | None, rank: int, ranks: int) -> bool:
     path = Path(checkpoint) / RNG_STATES
     if not path.exists():
         return is_ours(checkpoint)
-    saved = read_json(path)
+    saved = read_json(path, list[RngState])
     if len(saved) == ranks:
         write_rng_state(saved[rank])
     else:

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 from ftsys.config import RunConfig, run_identity
 from ftsys.data.store.reader import Store
-from ftsys.errors import ConfigError, RunFolderError
+from ftsys.errors import CheckpointError, ConfigError, RunFolderError
 from ftsys.integrity import damage_of
 from ftsys.ranks import is_main_rank
 from ftsys.run_folder.layout import CHECKPOINTS
 from ftsys.run_folder.report_facts import read_data_facts
 from ftsys.train.checkpoint.catalog import (
-    STATE,
     Checkpoint,
     clean_leftovers,
     complete_checkpoints,
     named_checkpoint,
     newest_checkpoint,
 )
+from ftsys.train.checkpoint.manifest import STATE
 
 if TYPE_CHECKING:
     from ftsys.train.trainer.checkpointers.run_folder import Attempt
@@ -66,8 +66,14 @@ def checkpoint_to_resume(run: RunConfig, attempt: Attempt, say: Callable[[str], 
 
 def _newest_readable(root: Path) -> Checkpoint | None:
     """Return the newest complete checkpoint with an intact state; its other files are verified when it is resumed."""
-    newest_first = reversed(complete_checkpoints(root))
-    return next((found for found in newest_first if not damage_of(found.path, {STATE: found.files[STATE]})), None)
+    return next((found for found in reversed(complete_checkpoints(root)) if _has_state(found)), None)
+
+
+def _has_state(found: Checkpoint) -> bool:
+    try:
+        return not damage_of(found.path, {STATE: found.files[STATE]}) and isinstance(found.extra, dict)
+    except CheckpointError:
+        return False
 
 
 def _refuse_removed(named: Path, root: Path) -> None:
@@ -90,7 +96,7 @@ def _refuse_other_data(run: RunConfig, found: Checkpoint, store: str | None) -> 
         told, remedy = f"train.resume={run.train.resume!r} is", 'with train.resume = "never", or name another one.'
     raise RunFolderError(
         f"{told} of a run on other data: the source or the tokenizer has changed "
-        f"(store {then[:16]} then, {store[:16]} now). Start from the beginning {remedy}"
+        f"(store {str(then)[:16]} then, {store[:16]} now). Start from the beginning {remedy}"
     )
 
 

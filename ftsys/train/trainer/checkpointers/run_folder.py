@@ -112,7 +112,7 @@ class RunFolderCheckpointer:
         """Return True where this attempt has saved a step, and as owing the evaluation that it owes now."""
         try:
             saved = Checkpoint.open(self._folder(step))
-            owed = bool(saved.extra["evaluation_owed"])
+            owed = bool(saved.extra.get("evaluation_owed"))
         except CheckpointError:
             return False
         return (saved.attempt, owed) == (self.attempt.number, self._hooks.evaluation_owed())

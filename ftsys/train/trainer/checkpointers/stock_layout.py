@@ -29,9 +29,9 @@ from ftsys.errors import CheckpointError
 from ftsys.files import remove_tree, storage_errors, sync_folder
 from ftsys.integrity import damage_of, written_file
 from ftsys.run_folder.layout import TRAINER_STATE
-from ftsys.train.checkpoint.catalog import OLD, STATE, WEIGHTS, Checkpoint, put_back
-from ftsys.train.checkpoint.files import index_of, read_json, write_json
-from ftsys.train.checkpoint.manifest import write_manifest
+from ftsys.train.checkpoint.catalog import OLD, Checkpoint, put_back
+from ftsys.train.checkpoint.files import index_of, write_json
+from ftsys.train.checkpoint.manifest import MODEL, STATE, WEIGHTS, write_manifest
 from ftsys.train.checkpoint.optimizer_layout import frozen_weights
 from ftsys.train.checkpoint.rng_state import gather_rng_states
 from ftsys.train.checkpoint.state_dict import export_state, import_state
@@ -39,7 +39,7 @@ from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.writer import Entries, put_in_place, write_facts, write_tensors
 from ftsys.train.optimizer.master_adamw import masters_of
 from ftsys.train.trainer.arguments import setting
-from ftsys.train.trainer.checkpointers.restore import MODEL, RNG_STATES, is_ours, note_callback_states, scaler_state
+from ftsys.train.trainer.checkpointers.restore import RNG_STATES, is_ours, note_callback_states, scaler_state
 from ftsys.train.trainer.checkpointers.stock_format import same_tensors, why_stock_format
 
 _LOG = logging.getLogger("ftsys")
@@ -131,7 +131,8 @@ def _complete(trainer: Trainer, unfinished: Path, folder: Path, state: FullState
         trainer.state.save_to_json(str(unfinished / TRAINER_STATE))
         if setting(trainer.args, "save_stock_state") and not trainer.args.save_only_model:
             _write_stock_state(trainer, unfinished)
-        files = {path.name: written_file(path) for path in sorted(unfinished.iterdir()) if path.is_file()}
+        there = (path for path in sorted(unfinished.rglob("*")) if path.is_file())  # adapters have folders of their own
+        files = {path.relative_to(unfinished).as_posix(): written_file(path) for path in there}
         files[ARGUMENTS] = write_json(unfinished / ARGUMENTS, json.loads(trainer.args.to_json_string()))
         if not trainer.args.save_only_model:
             files |= _write_state(trainer, unfinished, state, rng_states)
@@ -199,10 +200,13 @@ def _damage(folder: Path) -> list[str]:
     if not is_ours(folder):
         return []
     try:
-        files = Checkpoint.open(folder).files
-        read_json(folder / TRAINER_STATE)
+        checkpoint = Checkpoint.open(folder)
+        files = checkpoint.files
+        cut = {MODEL} if index_of(folder / MODEL).exists() and not (folder / MODEL).exists() else set()
+        held = {name for name in files if name.endswith(".safetensors") or name in (STATE, RNG_STATES)}
+        damage = damage_of(folder, {name: files[name] for name in held - cut})
+        if not damage:
+            checkpoint.check_content()
+        return damage
     except CheckpointError as error:
         return [str(error)]
-    cut = {MODEL} if index_of(folder / MODEL).exists() and not (folder / MODEL).exists() else set()
-    held = {name for name in files if name.endswith(".safetensors") or name in (STATE, RNG_STATES)}
-    return damage_of(folder, {name: files[name] for name in held - cut})

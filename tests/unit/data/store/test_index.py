@@ -20,6 +20,8 @@ CONTRADICTIONS: dict[str, tuple[Change, str]] = {
     "several labels": (lambda index, split: index.update(label_type="(-3,)int8"), "label_type '(-3,)int8'"),
     "rows of a batch": (lambda index, split: index.update(rows_per_batch=7), "rows_per_batch 7"),
     "no rows in a batch": (lambda index, split: index.update(rows_per_batch=-8), "rows_per_batch -8"),
+    "no split": (lambda index, split: index.update(splits=[]), "it has no split"),
+    "a split twice": (lambda index, split: index["splits"].append(split), "two of its splits are in 'train.arrow'"),
     "rows": (lambda index, split: split.update(rows=22), "`lengths` does not add up to its rows and tokens"),
     "tokens": (lambda index, split: split.update(tokens=7), "`lengths` does not add up to its rows and tokens"),
     "no lengths": (lambda index, split: split.update(lengths=[]), "`lengths` does not count examples"),

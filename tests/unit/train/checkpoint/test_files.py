@@ -109,7 +109,7 @@ def test_tensors_of_several_files_are_read_by_their_index(tmp_path: Path) -> Non
 
 
 def test_tensors_of_no_file_are_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"w\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"w\.safetensors cannot be read"):
         read_safetensors(tmp_path / "w.safetensors")
 
 

@@ -13,11 +13,10 @@ from ftsys.train.checkpoint.catalog import (
     complete_checkpoints,
     named_checkpoint,
     newest_checkpoint,
-    part_of_file,
     prune_checkpoints,
     verify_checkpoint,
 )
-from ftsys.train.checkpoint.manifest import read_manifest, write_manifest
+from ftsys.train.checkpoint.manifest import part_of_file, read_manifest, write_manifest
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.writer import save_checkpoint
 from tests.unit.train.checkpoint.test_catalog import save
@@ -52,7 +51,7 @@ def test_a_named_checkpoint_that_is_damaged_or_anothers_is_refused(tmp_path: Pat
     [
         ({"step": "5"}, "is not a checkpoint's manifest"),
         ({"identity": None}, "is not a checkpoint's manifest"),
-        ({"files": {}}, "does not list state.json"),
+        ({"files": {}}, "does not list 'state.json'"),
     ],
 )
 def test_a_sealed_file_that_is_no_manifest_of_a_checkpoint_is_refused(

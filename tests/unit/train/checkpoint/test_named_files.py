@@ -23,5 +23,5 @@ def test_weights_are_read_from_files_of_the_manifest_only(tmp_path: Path) -> Non
             (path / name_of_ours).unlink()
         entry = write_json(path / "state.json", state)
         write_manifest(path, {**facts, "files": {**facts["files"], "state.json": entry}})
-        with pytest.raises(CheckpointError, match=r"manifest.json does not list .* which state.json names"):
+        with pytest.raises(CheckpointError, match=r"manifest.json does not list .*; state.json names it"):
             Checkpoint.open(path).load_state()
