@@ -9,7 +9,7 @@ from typing import Any
 
 from ftsys.errors import ConfigError
 from ftsys.model_files.values import wrong_values
-from ftsys.untrusted import json_object
+from ftsys.untrusted import file_bytes, file_text, json_object
 
 BUNDLED = "bundled"
 """The name of the model that the `demo` extra carries."""
@@ -53,7 +53,7 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 def _read_config(folder: Path, path: Path) -> dict[str, Any]:
     try:
-        return json_object(path.read_bytes())
+        return json_object(file_bytes(path))
     except FileNotFoundError:
         raise ConfigError(
             f"{str(folder)!r} has no config.json: it is not a model folder. Correct model.name."
@@ -87,8 +87,8 @@ def _cached_snapshot(name: str, environ: Mapping[str, str]) -> Path | None:
         return None
     model = _hub_cache(environ) / f"models--{name.replace('/', '--')}"
     try:
-        revision = (model / "refs/main").read_text(encoding="utf-8").strip()
-    except OSError:
+        revision = file_text(model / "refs/main").strip()
+    except (OSError, ValueError):
         return None
     snapshot = model / "snapshots" / revision
     return snapshot if (snapshot / "config.json").is_file() else None

@@ -3,13 +3,12 @@
 import logging
 import math
 from collections.abc import Mapping, MutableMapping
-from pathlib import Path
 from typing import Any
 
 import transformers
 
 from ftsys.train.deepspeed_setup import prepare_for_config
-from ftsys.untrusted import parse_json
+from ftsys.untrusted import file_text, parse_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def _read(deepspeed: str | Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(deepspeed, Mapping):
         return deepspeed
     try:
-        text = deepspeed if deepspeed.lstrip().startswith("{") else Path(deepspeed).read_text(encoding="utf-8")
+        text = deepspeed if deepspeed.lstrip().startswith("{") else file_text(deepspeed)
         read = parse_json(text)
     except (OSError, ValueError):
         return {}

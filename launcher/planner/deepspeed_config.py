@@ -11,7 +11,7 @@ from typing import Any
 
 from ftsys.config import RunConfig, lowest_stage
 from ftsys.errors import ConfigError
-from ftsys.untrusted import parse_json
+from ftsys.untrusted import file_text, parse_json
 from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS, PERSISTENT_ELEMENTS
 from launcher.planner.plan import Plan
 
@@ -246,7 +246,7 @@ def user_json_of(run: RunConfig) -> Json | None:
 def read_user_json(path: str | Path) -> Json:
     """Read a user's DeepSpeed file. Raises ConfigError, with line and column for invalid JSON."""
     try:
-        config = parse_json(Path(path).read_text(encoding="utf-8-sig"))
+        config = parse_json(file_text(path))
     except FileNotFoundError:
         raise ConfigError(f"engine.deepspeed={str(path)!r} does not exist: give the path of a JSON file.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import CheckpointError
 from ftsys.integrity import hashed_file
-from ftsys.untrusted import FileEntry, parse_json, shards_of_index
+from ftsys.untrusted import MOST_GROWN_BYTES, FileEntry, file_bytes, parse_json, shards_of_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ def write_json(path: Path, value: Any) -> FileEntry:
 def read_json(path: Path) -> Any:
     """Return a JSON file's value. Raises CheckpointError when it cannot be read."""
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(file_bytes(path, MOST_GROWN_BYTES))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; take another checkpoint") from error
 
@@ -88,7 +88,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     if path.exists() or not index.exists():
         return load_file(path)
     try:
-        shards = shards_of_index(index.read_bytes())
+        shards = shards_of_index(file_bytes(index))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{index} cannot be read: {error}; take another checkpoint") from error
     return {name: tensor for shard in shards for name, tensor in load_file(path.with_name(shard)).items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 from ftsys.errors import CheckpointError
 from ftsys.integrity import SealedJson, hashed_file
+from ftsys.untrusted import file_bytes
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -26,7 +27,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest, intact = _SEALED.parse(path.read_bytes())
+        manifest, intact = _SEALED.parse(file_bytes(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: {str(folder)!r} is not a complete checkpoint") from error
     except (OSError, ValueError) as error:
