@@ -42,16 +42,15 @@ def _read(deepspeed: str | Mapping[str, Any]) -> Mapping[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def fill_silent_keys(arguments: transformers.TrainingArguments) -> None:
-    """Give DeepSpeed the arguments' value of a key that the JSON leaves out and transformers fills only for "auto".
+def fill_silent_keys(config: MutableMapping[str, Any], max_grad_norm: float) -> None:
+    """Write the arguments' value of a key that the JSON leaves out, and that transformers fills only for "auto".
 
     DeepSpeed 0.19 clips at a norm of 1.0 where the JSON says nothing, whatever `max_grad_norm` is.
     """
-    held = getattr(arguments, "hf_deepspeed_config", None)
-    if held is not None and "gradient_clipping" not in held.config:
-        held.config["gradient_clipping"] = arguments.max_grad_norm
-        if arguments.max_grad_norm != 1.0:
+    if "gradient_clipping" not in config:
+        config["gradient_clipping"] = max_grad_norm
+        if max_grad_norm != 1.0:
             _LOG.warning(
                 "the DeepSpeed file has no gradient_clipping: max_grad_norm=%r is used, not DeepSpeed's default of 1.0",
-                arguments.max_grad_norm,
+                max_grad_norm,
             )
