@@ -6,6 +6,7 @@ from tomllib import TOMLDecodeError
 from typing import Any
 
 from ftsys.config.build import SECTIONS, accepts_only_text, build_run, known_keys, plain_tree
+from ftsys.config.fields import is_secret
 from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
 from ftsys.recipes import recipe_of
@@ -92,7 +93,7 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
         argument = rest.pop(0)
         key, equals, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not key:
-            mistakes.append(f"{argument!r} is not an override: write --section.key value.")
+            mistakes.append(f"{_without_secret(argument, rest)!r} is not an override: write --section.key value.")
             continue
         if key.count(".") >= MOST_LEVELS:
             mistakes.append(
@@ -112,6 +113,16 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
         _set(tree, key.split("."), _parse_value(key, text))
     ConfigError.raise_if(mistakes)
     return tree
+
+
+def _without_secret(argument: str, rest: list[str]) -> str:
+    """Return a wrong argument for a message without the secret in it; removes one that follows it from `rest`."""
+    key, equals, _ = argument.partition("=")
+    if not key.startswith("-") or not is_secret(key):
+        return argument
+    if not equals and rest and not rest[0].startswith("-"):
+        del rest[0]
+    return f"{key}=***" if equals else key
 
 
 def _parse_value(key: str, text: str) -> Any:

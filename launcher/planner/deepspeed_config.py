@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.config import RunConfig, lowest_stage
+from ftsys.config.fields import is_secret
 from ftsys.errors import ConfigError
 from ftsys.untrusted import file_text, parse_json
 from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS, PERSISTENT_ELEMENTS
@@ -259,4 +260,18 @@ def read_user_json(path: str | Path) -> Json:
     if not isinstance(config, dict):
         kind = type(config).__name__
         raise ConfigError(f"engine.deepspeed={str(path)!r} holds a {kind}, not an object: write {{...}}.")
+    ConfigError.raise_if(
+        f"engine.deepspeed={str(path)!r}: {key} looks like a secret, and the file is copied into the run's folder and "
+        "into bundles, which are readable: take the key out, and set its environment variable (Comet's is "
+        "COMET_API_KEY, that of Weights & Biases WANDB_API_KEY)."
+        for key in _secrets_of(config)
+    )
     return config
+
+
+def _secrets_of(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _secrets_of(value, f"{above}{name}.")
+        elif isinstance(value, str) and value and is_secret(name):
+            yield f"{above}{name}"

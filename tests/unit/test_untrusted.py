@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ftsys.config.build import SECTIONS
 from ftsys.config.load import load_run, parse_overrides, read_run_file
 from ftsys.data.bundle import _SEALED as BUNDLE_FILE
 from ftsys.data.bundle import BUNDLE_NAME, Bundle
@@ -223,10 +224,14 @@ def test_an_override_that_is_no_value_is_text(text: str) -> None:
     assert parse_overrides(["--model.name", text]) == {"model": {"name": text}}
 
 
-def test_a_key_with_a_dot_in_quotes_is_explained(tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text('"train.epochs" = 1\n')
-    with pytest.raises(ConfigError, match=r"'train.epochs' in quotes is one key"):
+@pytest.mark.parametrize("section", ["", *(f"[{name}]" for name in SECTIONS)])
+def test_a_key_with_a_dot_in_quotes_is_explained(section: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(f'{section}\n"train.epochs" = 1\n"a.b.c" = {{ d = 1 }}\n')
+    where = f" in {section}" if section else ""
+    with pytest.raises(ConfigError) as refused:
         load_run(tmp_path / "run.toml")
+    for name in ("train.epochs", "a.b.c"):
+        assert any(message.startswith(f"'{name}' in quotes is one key{where}, ") for message in refused.value.messages)
 
 
 def test_a_lease_with_another_digit_is_no_lease(tmp_path: Path) -> None:
