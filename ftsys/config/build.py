@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ftsys.config.checks import cross_mistakes
-from ftsys.config.fields import Mistake, Write, told
+from ftsys.config.fields import LARGEST_WHOLE, Mistake, Write, told
 from ftsys.config.run_config import RunConfig
 from ftsys.config.schema import RunTree, Section
 from ftsys.did_you_mean import nearest
@@ -100,10 +100,13 @@ def _message(key: str, value: Any, unknown: bool) -> str:
         return unknown_key_message(key, value)
     if key in SECTIONS:
         return f"{told(key, value)} is not a table: write its keys under [{key}]."
-    return f"{told(key, value)} cannot be used: write {_what_to_write(known_keys()[key])}{_quotes_hint(value)}."
+    what = _what_to_write(known_keys()[key])
+    return f"{told(key, value)} cannot be used: write {what}{_hint(value, what)}."
 
 
-def _quotes_hint(value: Any) -> str:
+def _hint(value: Any, what: str) -> str:
+    if isinstance(value, int) and value > LARGEST_WHOLE and "above 0" in what and "at most" not in what:
+        return f", {LARGEST_WHOLE:,} at most"
     looks_plain = isinstance(value, str) and (value in ("true", "false") or value.lstrip("+-").isdigit())
     return " (without quotes: it is not text)" if looks_plain else ""
 

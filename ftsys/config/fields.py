@@ -86,7 +86,9 @@ def known_offload(value: str) -> str:
     raise ValueError("no known offload")
 
 
-Whole = Annotated[int, Field(gt=0)]
+LARGEST_WHOLE = 2**53
+"""The limit of whole numbers: above it, floats cannot hold them all, and later their quotients overflow."""
+Whole = Annotated[int, Field(gt=0, le=LARGEST_WHOLE)]
 Text = Annotated[str, Field(min_length=1), Write("text in quotes, not empty")]
 Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Write('a list of texts, such as ["first", "second"]')]
 Count = Annotated[Whole, Write("a whole number above 0")]
@@ -94,7 +96,8 @@ OptionalCount = Annotated[Whole | None, Write("a whole number above 0")]
 CountFromZero = Annotated[int, Field(ge=0), Write("a whole number, 0 or above")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Number = Annotated[Positive, Write("a number above 0")]
-OptionalNumber = Annotated[Positive | None, Write("a number above 0")]
+MostEpochs = Annotated[float, Field(gt=0, le=1e6)]
+OptionalEpochs = Annotated[MostEpochs | None, Write("a number above 0, and 1,000,000 at most")]
 Every = Annotated[
     Literal["epoch", "never"] | Whole,
     BeforeValidator(_no_means_never),
