@@ -132,7 +132,7 @@ def test_of_many_takers_of_a_stale_lease_one_wins(tmp_path: Path) -> None:
 
 def test_of_two_takers_that_saw_the_same_files_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave_silent(tmp_path / "a")
-    times = LeaseTimes(renew=3600, stale=0.05)
+    times = LeaseTimes(renew=3600, stale=0.5)
     watches, seen = [LeaseWatch(tmp_path / "a", times) for _ in range(2)], generations(tmp_path / "a")
     for watch in watches:
         watch.try_take()
