@@ -199,8 +199,10 @@ def _bundle(options: argparse.Namespace, overrides: list[str]) -> int:
     from ftsys.data.bundle import HF_FOLDER, RUN_NAME
     from ftsys.offline.make_bundle import make_bundle
     from ftsys.report.progress import SplitProgress
+    from launcher.planner.deepspeed_config import user_json_of
 
     run = _run(options, overrides)
+    user_json_of(run)  # refuses a file that no run could use, or with a secret in it
     with SplitProgress("prepare") as progress:
         bundle, made = make_bundle(run, resolve_task(run), Path(options.output), progress)
     size = sum(entry["bytes"] for entry in bundle.files.values())

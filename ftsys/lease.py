@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import threading
 import time
 import uuid
@@ -22,7 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from ftsys.untrusted import json_object
+from ftsys.errors import ConfigError
+from ftsys.untrusted import file_bytes, json_object
 
 _T = TypeVar("_T")
 _RECORD_BYTES = 512  # constant, so that a renewal overwrites the record in place and leaves no rest of a longer one
@@ -116,8 +118,11 @@ class LeaseWatch:
         self._since = 0.0
 
     def try_take(self) -> Lease | None:
-        """Take the lease if no process holds it or it is stale; else return None. OSError is passed on."""
-        files = generations(self.base)
+        """Take the lease if no process holds it or it is stale; else return None.
+
+        OSError is passed on. Raises ConfigError for a folder, a link, a pipe or a device in the place of a lease.
+        """
+        files = _checked_generations(self.base)
         if files and not self._is_stale(files[-1][1]):
             return None
         path = Path(f"{self.base}.lease-{files[-1][0] + 1 if files else 1}")
@@ -134,7 +139,7 @@ class LeaseWatch:
 
     def _is_stale(self, path: Path) -> bool:
         try:
-            content = path.read_bytes()  # opening the file makes a network file system refresh its cache
+            content = _content(path)  # opening the file makes a network file system refresh its cache
         except FileNotFoundError:
             return False  # released between listing and reading: the next poll decides
         if (path, content) != self._seen:
@@ -179,11 +184,35 @@ def generations(base: Path) -> list[tuple[int, Path]]:
     return []
 
 
-def seems_held(base: Path) -> bool:
-    """Return True if a lease file of `base` is there whose holder is not known to be dead, as far as one look tells."""
+def _checked_generations(base: Path) -> list[tuple[int, Path]]:
+    """List the lease files as `generations` does. Raises ConfigError for a folder, a link, a pipe or a device.
+
+    No process that takes a lease makes one of them, so nobody would ever release it.
+    """
     files = generations(base)
+    for _, path in files:
+        with contextlib.suppress(FileNotFoundError):  # released since it was listed
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise ConfigError(f"{str(path)!r} is no file, so no process can hold it as a lease: remove it.")
+    return files
+
+
+def _content(path: Path) -> bytes:
+    """Return the record of a lease; nothing for a file that is too large for one. Raises OSError."""
     try:
-        return bool(files) and not _is_dead_here(_parse(files[-1][1].read_bytes()))
+        return file_bytes(path)
+    except ValueError:
+        return b""
+
+
+def seems_held(base: Path) -> bool:
+    """Return True if a lease file of `base` is there whose holder is not known to be dead, as far as one look tells.
+
+    Raises ConfigError as `LeaseWatch.try_take` does.
+    """
+    files = _checked_generations(base)
+    try:
+        return bool(files) and not _is_dead_here(_parse(_content(files[-1][1])))
     except FileNotFoundError:
         return False
 

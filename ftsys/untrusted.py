@@ -3,11 +3,15 @@
 Every mistake is a ValueError with one short line. The caller adds the file's name and the advice.
 """
 
+import errno
 import json
+import os
+import re
+import stat
 import tomllib
 from collections.abc import Mapping
-from pathlib import PurePosixPath
-from typing import Annotated, Any, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -17,6 +21,45 @@ T = TypeVar("T")
 _LONGEST_NAME = 255
 """In bytes: the limit of Linux's file systems for a name, far above any path in a folder of ours."""
 _TOO_DEEP = "it is nested too deeply"
+
+MOST_BYTES = 64 * 2**20
+"""The limit for a file of settings or facts, far above any that people or ftsys write."""
+MOST_GROWN_BYTES = 2**30
+"""The limit for a file that grows with the steps or the ranks of a run, or with a vocabulary."""
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a regular file for reading. Raises OSError, and ValueError for a device or a pipe, without waiting for it.
+
+    A pipe that this process already has, such as /dev/stdin or the /dev/fd/63 of a shell's <(...), is opened as well.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # otherwise a pipe waits for its writer
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and str(path).startswith("/dev/")):
+            raise ValueError("it is no regular file")
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def file_bytes(path: Path | str, most: int = MOST_BYTES) -> bytes:
+    """Return the content of a regular file (see `open_regular`). Raises ValueError if it has more than `most` bytes."""
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        data = stream.read(most + 1) if size <= most else b""
+    if size > most or len(data) > most:
+        raise ValueError(f"it has more than {most >> 20:,} MiB")
+    return data
+
+
+def file_text(path: Path | str) -> str:
+    """Return the text of a UTF-8 file, with or without a byte order mark. Raises as `file_bytes` does."""
+    return file_bytes(path).decode("utf-8-sig")
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -68,12 +111,45 @@ def _object(value: Any) -> dict[str, Any]:
     return value
 
 
+MOST_LEVELS = 50
+"""The limit for the parts of a dotted key of TOML, and for tables and lists inside each other."""
+_MOST_BITS = 14_284
+"""Python refuses to write an integer with more than 4,300 decimal digits, which has more bits than these."""
+_PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+_TOML_TOKEN = re.compile(
+    r'''"""(?:[^"\\]|\\.|"(?!""))*+"{0,5}|#[^\n]*+|'''
+    r"""'''(?:[^']|'(?!''))*+'{0,5}|"""
+    rf"(?P<long>(?:{_PART}[ \t]*+\.[ \t]*+){{{MOST_LEVELS}}})|{_PART}",
+    re.DOTALL,
+)
+"""A string, a comment, a key without dots, a number or a word; `long` is the start of a dotted key above the limit."""
+
+
 def parse_toml(text: str) -> dict[str, Any]:
     """Return the tables of a TOML text. Raises ValueError, also for deep nesting and integers above 4,300 digits."""
+    for token in _TOML_TOKEN.finditer(text):  # before the parser, which takes time and memory by the square of a key
+        if token["long"]:
+            line = text.count("\n", 0, token.start()) + 1
+            raise ValueError(f"a key has more than {MOST_LEVELS} parts (at line {line})")
     try:
-        return tomllib.loads(text)
+        tree = tomllib.loads(text)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+    _check_values(tree)
+    return tree
+
+
+def _check_values(tree: dict[str, Any]) -> None:
+    """Raise ValueError for values that cannot be worked with: a recursive function fails, or Python's text of them."""
+    left: list[tuple[Any, int]] = [(tree, 0)]
+    while left:
+        value, level = left.pop()
+        if level > MOST_LEVELS:
+            raise ValueError(_TOO_DEEP)
+        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+            raise ValueError("an integer has more than 4,300 digits")
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        left += [(item, level + 1) for item in inner]
 
 
 def typed(kind: type[T], value: object) -> T:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ftsys.config.checks import cross_mistakes
-from ftsys.config.fields import Mistake, Write
+from ftsys.config.fields import LARGEST_WHOLE, Mistake, Write, told
 from ftsys.config.run_config import RunConfig
 from ftsys.config.schema import RunTree, Section
 from ftsys.did_you_mean import nearest
@@ -75,38 +75,38 @@ def _field_mistakes(tree: Mapping[str, Any]) -> Iterator[Mistake]:
     except ValidationError as error:
         seen: set[str] = set()
         for detail in error.errors(include_url=False, include_context=False):
-            key = _key_of(detail["loc"])
+            parts = [str(part) for part in detail["loc"][: 2 if detail["loc"][0] in SECTIONS else 1]]
+            key = ".".join(parts)
             if key in seen:  # a union reports one error for each of its members
                 continue
             seen.add(key)
-            if len(detail["loc"]) == 1 and "." in key:
-                yield Mistake(
-                    f"{key!r} in quotes is one key, not a section and its key: write it without quotes.", (key,)
-                )
+            if "." in parts[-1]:
+                where = "".join(f" in [{section}]" for section in parts[:-1])
+                text = f"{parts[-1]!r} in quotes is one key{where}, not a section and its key: write it without quotes."
+                yield Mistake(text, (key,))
             else:
-                unknown = detail["type"] == "extra_forbidden" and len(detail["loc"]) == key.count(".") + 1
-                yield Mistake(_message(key, _value_at(tree, key), unknown), (key,))
+                unknown = detail["type"] == "extra_forbidden" and len(detail["loc"]) == len(parts)
+                yield Mistake(_message(key, _value_at(tree, parts), unknown), (key,))
 
 
-def _key_of(location: tuple[int | str, ...]) -> str:
-    depth = 2 if location[0] in SECTIONS else 1
-    return ".".join(str(part) for part in location[:depth])
-
-
-def _value_at(tree: Mapping[str, Any], key: str) -> Any:
-    section, _, name = key.partition(".")
-    return tree[section][name] if name else tree[section]
+def _value_at(tree: Any, parts: list[str]) -> Any:
+    for part in parts:
+        tree = tree[part]
+    return tree
 
 
 def _message(key: str, value: Any, unknown: bool) -> str:
     if unknown:
         return unknown_key_message(key, value)
     if key in SECTIONS:
-        return f"{key}={value!r} is not a table: write its keys under [{key}]."
-    return f"{key}={value!r} cannot be used: write {_what_to_write(known_keys()[key])}{_quotes_hint(value)}."
+        return f"{told(key, value)} is not a table: write its keys under [{key}]."
+    what = _what_to_write(known_keys()[key])
+    return f"{told(key, value)} cannot be used: write {what}{_hint(value, what)}."
 
 
-def _quotes_hint(value: Any) -> str:
+def _hint(value: Any, what: str) -> str:
+    if isinstance(value, int) and value > LARGEST_WHOLE and "above 0" in what and "at most" not in what:
+        return f", {LARGEST_WHOLE:,} at most"
     looks_plain = isinstance(value, str) and (value in ("true", "false") or value.lstrip("+-").isdigit())
     return " (without quotes: it is not text)" if looks_plain else ""
 
@@ -124,11 +124,12 @@ def unknown_key_message(key: str, value: Any) -> str:
         near = nearest(key, names)
         return f"[{key}] is not a known section: {f'did you mean [{near}]?' if near else f'known ones are {known}.'}"
     if found:
-        return f"{key}={value!r} is not a known key: did you mean {found}?"
+        return f"{told(key, value)} is not a known key: did you mean {found}?"
     section = key.rpartition(".")[0]
     siblings = [candidate for candidate in known_keys() if section and candidate.startswith(f"{section}.")]
     where = ", ".join(siblings or RunTree.model_fields)
-    return f"{key}={value!r} is not a known key: known ones are {where}; other TrainingArguments go under [trainer]."
+    known = f"known ones are {where}; other TrainingArguments go under [trainer]."
+    return f"{told(key, value)} is not a known key: {known}"
 
 
 def _nearest_key(key: str) -> str | None:

@@ -1,6 +1,6 @@
 """Finds mistakes between fields of a run file that are each valid on their own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ftsys.config.best_checks import best_mistakes
 from ftsys.config.fields import Mistake
@@ -21,6 +21,7 @@ def cross_mistakes(run: RunTree) -> Iterator[Mistake]:
     if not run.output_dir.strip():
         text = f'output_dir={run.output_dir!r} names no folder: write output_dir = "runs/NAME" for this run\'s results.'
         yield Mistake(text, ("output_dir",))
+    yield from _path_mistakes(run)
     yield from _either_or(run)
     yield from _budgets(run)
     yield from _engine_mistakes(run)
@@ -30,6 +31,28 @@ def cross_mistakes(run: RunTree) -> Iterator[Mistake]:
     yield from _freeze_mistakes(run)
     yield from _lora_mistakes(run)
     yield from best_mistakes(run)
+
+
+def _path_mistakes(run: RunTree) -> Iterator[Mistake]:
+    source = run.data.source
+    paths: dict[str, Iterable[str | None]] = {
+        "output_dir": [run.output_dir],
+        "bundle": [run.bundle],
+        "recipe": [run.recipe],
+        "model.name": [run.model.name],
+        "data.source": source.values() if isinstance(source, dict) else [source],
+        "data.store": [run.data.store],
+        "engine.deepspeed": [run.engine.deepspeed],
+        "engine.offload": [run.engine.offload],
+        "train.resume": [run.train.resume],
+    }
+    for key, values in paths.items():
+        for value in values:
+            if value is not None and "\0" in value:
+                yield Mistake(
+                    f"{key}={value!r} has the character \\0, which no path can have: write it without.",
+                    (key,),
+                )
 
 
 def _either_or(run: RunTree) -> Iterator[Mistake]:

@@ -3,8 +3,12 @@
 Mistakes are collected, not raised, so that all of them are reported together.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -25,6 +29,34 @@ class Mistake:
 
     text: str
     keys: tuple[str, ...]
+
+
+_SECRETS = ("token", "password", "passwd", "passphrase", "secret", "credential", "apikey", "accesskey", "privatekey")
+_NO_SECRETS = ("tokens", "tokenizer")
+
+
+def is_secret(key: str) -> bool:
+    """Return True if the name of a dotted key looks like that of a secret, also where it is misspelt."""
+    words = re.split(r"[^a-z0-9]+", key.rpartition(".")[2].lower())
+    pairs = map("".join, pairwise(words))
+    candidates = [word for word in (*words, *pairs) if word not in _NO_SECRETS]
+    return any(get_close_matches(word, _SECRETS, n=1, cutoff=0.8) for word in candidates)
+
+
+def told(key: str, value: object) -> str:
+    """Return "key=value" for a message; a value that may be a secret is left out, since messages go into logs."""
+    return f"{key}={without_secrets(key, value)!r}"
+
+
+def without_secrets(key: str, value: object) -> object:
+    """Return the value with "***" for a secret, and for those in its tables."""
+    if is_secret(key):
+        return "***"
+    if isinstance(value, Mapping):
+        return {name: without_secrets(str(name), inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_secrets("", inner) for inner in value]
+    return value
 
 
 def as_tuple(value: Any) -> Any:
@@ -54,7 +86,9 @@ def known_offload(value: str) -> str:
     raise ValueError("no known offload")
 
 
-Whole = Annotated[int, Field(gt=0)]
+LARGEST_WHOLE = 2**53
+"""The limit of whole numbers: above it, floats cannot hold them all, and later their quotients overflow."""
+Whole = Annotated[int, Field(gt=0, le=LARGEST_WHOLE)]
 Text = Annotated[str, Field(min_length=1), Write("text in quotes, not empty")]
 Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Write('a list of texts, such as ["first", "second"]')]
 Count = Annotated[Whole, Write("a whole number above 0")]
@@ -62,7 +96,8 @@ OptionalCount = Annotated[Whole | None, Write("a whole number above 0")]
 CountFromZero = Annotated[int, Field(ge=0), Write("a whole number, 0 or above")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Number = Annotated[Positive, Write("a number above 0")]
-OptionalNumber = Annotated[Positive | None, Write("a number above 0")]
+MostEpochs = Annotated[float, Field(gt=0, le=1e6)]
+OptionalEpochs = Annotated[MostEpochs | None, Write("a number above 0, and 1,000,000 at most")]
 Every = Annotated[
     Literal["epoch", "never"] | Whole,
     BeforeValidator(_no_means_never),

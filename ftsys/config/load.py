@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Any
 
 from ftsys.config.build import SECTIONS, accepts_only_text, build_run, known_keys, plain_tree
+from ftsys.config.fields import is_secret
 from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
 from ftsys.recipes import recipe_of
-from ftsys.untrusted import parse_toml
+from ftsys.untrusted import MOST_LEVELS, file_text, parse_toml
 
 DEFAULT, RECIPE, FILE, COMMAND_LINE = "default", "recipe", "file", "command line"
 _EITHER_OR = (("train.epochs", "train.max_steps"), ("batch.global_size", "batch.global_tokens"))
@@ -68,7 +70,7 @@ def _flatten(tree: Mapping[str, Any]) -> Tree:
 def read_run_file(path: str | Path) -> Tree:
     """Read the plain values of a TOML file. Raises ConfigError, with the line of a TOML error."""
     try:
-        return parse_toml(Path(path).read_text(encoding="utf-8-sig"))
+        return parse_toml(file_text(path))
     except FileNotFoundError:
         raise ConfigError(f"run file {str(path)!r} does not exist: give the path of a TOML file.") from None
     except OSError as error:
@@ -76,8 +78,10 @@ def read_run_file(path: str | Path) -> Tree:
     except UnicodeDecodeError as error:
         text = f"run file {str(path)!r} is not UTF-8 text (byte {error.start}): save it as UTF-8."
         raise ConfigError(text) from error
-    except ValueError as error:
+    except TOMLDecodeError as error:
         raise ConfigError(f"run file {str(path)!r} is not valid TOML: {error}. Correct that line.") from error
+    except ValueError as error:
+        raise ConfigError(f"run file {str(path)!r} cannot be used: {error}. Correct the file.") from error
 
 
 def parse_overrides(overrides: Sequence[str]) -> Tree:
@@ -89,7 +93,13 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
         argument = rest.pop(0)
         key, equals, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not key:
-            mistakes.append(f"{argument!r} is not an override: write --section.key value.")
+            mistakes.append(f"{_without_secret(argument, rest)!r} is not an override: write --section.key value.")
+            continue
+        if key.count(".") >= MOST_LEVELS:
+            mistakes.append(
+                f"{key[:80]!r}... is no key: it has more than {MOST_LEVELS} parts. Write --section.key value."
+            )
+            rest = rest if equals else rest[1:]
             continue
         if not equals:
             if not rest or rest[0].startswith("--"):
@@ -103,6 +113,16 @@ def parse_overrides(overrides: Sequence[str]) -> Tree:
         _set(tree, key.split("."), _parse_value(key, text))
     ConfigError.raise_if(mistakes)
     return tree
+
+
+def _without_secret(argument: str, rest: list[str]) -> str:
+    """Return a wrong argument for a message without the secret in it; removes one that follows it from `rest`."""
+    key, equals, _ = argument.partition("=")
+    if not key.startswith("-") or not is_secret(key):
+        return argument
+    if not equals and rest and not rest[0].startswith("-"):
+        del rest[0]
+    return f"{key}=***" if equals else key
 
 
 def _parse_value(key: str, text: str) -> Any:

@@ -20,7 +20,7 @@ from ftsys.config.fields import (
     Number,
     OptionalCount,
     OptionalDropout,
-    OptionalNumber,
+    OptionalEpochs,
     Seconds,
     SourceName,
     Stage,
@@ -143,7 +143,7 @@ class EarlyStopping(Section):
 class TrainSection(Section):
     """The length and the settings of training, evaluation and saving."""
 
-    epochs: OptionalNumber = None
+    epochs: OptionalEpochs = None
     """Number of passes over the training split. 3 if neither length is given."""
     max_steps: OptionalCount = None
     """Number of optimizer steps; an alternative to `epochs`."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ftsys.config.fields import Mistake
+from ftsys.config.fields import Mistake, told
 from ftsys.config.schema import RunTree
 from ftsys.config.task_checks import task_name, task_of
 from ftsys.config.trainer_known import HONOURED_TRAINER_FIELDS
@@ -150,7 +150,7 @@ def trainer_mistakes(run: RunTree) -> Iterator[Mistake]:
         if name in SECRET_TRAINER_FIELDS:
             yield Mistake(f"trainer.{name} {secret_advice(SECRET_TRAINER_FIELDS[name])}", (f"trainer.{name}",))
         elif text:
-            yield Mistake(f"trainer.{name}={value!r} {text}.", (f"trainer.{name}",))
+            yield Mistake(f"{told(f'trainer.{name}', value)} {text}.", (f"trainer.{name}",))
 
 
 def secret_advice(variable: str) -> str:

@@ -9,8 +9,6 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-from ftsys.errors import StorageError
-
 _SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
     r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # OSC, DCS, SOS, PM, APC: titles, links, the clipboard
@@ -30,11 +28,7 @@ def plain(text: str) -> str:
 
 def show(text: str = "", end: str = "\n") -> None:
     """Print a result to standard output. Raises StorageError where that is a file that cannot be written."""
-    try:
-        print(plain(text), end=end, flush=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"standard output cannot be written ({reason}): send it to another place.") from error
+    print(plain(text), end=end, flush=True)  # the error is that of the guarded stream
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

@@ -1,6 +1,7 @@
 """Makes standard output and error safe to write to: a closed pipe or a closed terminal never ends the program.
 
 Once the reader is gone, output is discarded and the program goes on: `ftsys train ... 2>&1 | head -1` trains on.
+Standard output that cannot be written for another reason, such as a full disk, is a StorageError, whoever prints.
 """
 
 import errno
@@ -10,6 +11,8 @@ import select
 import sys
 from typing import Any, TextIO
 
+from ftsys.errors import StorageError
+
 _READER_GONE = (errno.EPIPE, errno.EIO, errno.ENXIO)
 """Errors of a pipe without a reader, and of a terminal that was closed."""
 
@@ -17,7 +20,7 @@ _READER_GONE = (errno.EPIPE, errno.EIO, errno.ENXIO)
 class _Guarded(io.FileIO):
     """Writes to a file descriptor until its reader is gone, and from then on to /dev/null.
 
-    `forgiving`: drop what cannot be written for any other reason, such as a full disk, instead of raising OSError.
+    `forgiving`: drop what cannot be written for any other reason, such as a full disk, instead of raising StorageError.
     """
 
     def __init__(self, descriptor: int, forgiving: bool) -> None:
@@ -41,7 +44,8 @@ class _Guarded(io.FileIO):
             _to_null(self.fileno())  # for native code and children, which write to the descriptor itself
         elif not self.forgiving:
             self.forgiving = True
-            raise error
+            reason = error.strerror or str(error)
+            raise StorageError(f"standard output cannot be written ({reason}): send it to another place.") from error
 
 
 def guard_streams() -> None:

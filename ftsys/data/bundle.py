@@ -27,7 +27,7 @@ from ftsys.errors import ConfigError, DataError
 from ftsys.integrity import SealedJson, damage_of, unlisted
 from ftsys.model_files.folder import check_model_folder, resolve_model_folder
 from ftsys.tasks import Task
-from ftsys.untrusted import FileEntries, FileName, typed
+from ftsys.untrusted import FileEntries, FileName, file_bytes, typed
 
 if TYPE_CHECKING:
     from ftsys.config import RunConfig
@@ -96,7 +96,7 @@ class Bundle:
         """Read and check bundle.json alone. Raises DataError if it is missing, damaged or of another format."""
         path = folder / BUNDLE_NAME
         try:
-            fields, intact = _SEALED.parse(path.read_bytes())
+            fields, intact = _SEALED.parse(file_bytes(path))
             found = cls._from_fields(folder, fields) if fields["format"] == BUNDLE_FORMAT else None
         except OSError as error:
             raise DataError(

@@ -16,7 +16,7 @@ from ftsys.run_folder.report_facts import DataFacts, RankFacts, read_data_facts,
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status_after_crash
 from ftsys.tasks import Task
-from ftsys.untrusted import json_object
+from ftsys.untrusted import file_bytes, json_object
 
 T = TypeVar("T")
 
@@ -156,7 +156,7 @@ def _run_file(path: Path) -> RunConfig | None:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    return json_object(path.read_bytes()) if path.exists() else None
+    return json_object(file_bytes(path)) if path.exists() else None
 
 
 def flat_config(run: RunConfig | None) -> dict[str, object]:

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from ftsys.errors import ConfigError
 from ftsys.files import atomic_write_json
-from ftsys.untrusted import json_object, typed
+from ftsys.untrusted import file_bytes, json_object, typed
 
 CALIBRATION = "calibration.json"
 """The file's name; it lies beside config.json."""
@@ -62,7 +62,7 @@ def read_calibration(folder: Path) -> Calibration | None:
     """Read calibration.json of a model's folder; None if there is none. Raises ConfigError if it cannot be used."""
     path = folder / CALIBRATION
     try:
-        content = typed(_Content, json_object(path.read_bytes()))
+        content = typed(_Content, json_object(file_bytes(path)))
         return Calibration(content["temperature"], content["thresholds"], content["metric"])
     except FileNotFoundError:
         return None

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftsys.untrusted import open_regular
+
 CARD = "README.md"
 SECTION = "ftsys"
 _LONGEST = 1 << 16
@@ -31,7 +33,7 @@ def read_card(folder: Path) -> CardFacts | None:
     A card is text for people, so nothing in it is an error.
     """
     try:
-        with (folder / CARD).open("rb") as stream:
+        with open_regular(folder / CARD) as stream:
             head = _HEAD.match(stream.read(_LONGEST).decode("utf-8", "replace"))
         section = _yaml(head[1]).get(SECTION) if head else None
     except (OSError, ValueError, AttributeError):

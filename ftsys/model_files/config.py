@@ -9,7 +9,7 @@ from typing import Any
 
 from ftsys.errors import ConfigError
 from ftsys.model_files.values import wrong_values
-from ftsys.untrusted import file_name, json_object
+from ftsys.untrusted import file_bytes, file_name, file_text, json_object
 
 BUNDLED = "bundled"
 """The name of the model that the `demo` extra carries."""
@@ -64,7 +64,7 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 def _read_config(folder: Path, path: Path) -> dict[str, Any]:
     try:
-        return json_object(path.read_bytes())
+        return json_object(file_bytes(path))
     except FileNotFoundError:
         raise ConfigError(
             f"{str(folder)!r} has no config.json: it is not a model folder. Correct model.name."
@@ -106,7 +106,7 @@ def current_snapshot(model: Path) -> Path | None:
     """
     reference = model / "refs/main"
     try:
-        revision = reference.read_text(encoding="utf-8").strip()
+        revision = file_text(reference).strip()
         snapshot = model / "snapshots" / file_name(revision) if revision else None
     except OSError:
         return None

@@ -22,7 +22,7 @@ from ftsys.model_files.config import (
 )
 from ftsys.model_files.remote_code import code_files
 from ftsys.model_files.unpaddable import check_paddable
-from ftsys.untrusted import shards_of_index
+from ftsys.untrusted import file_bytes, shards_of_index
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 BUNDLED_HUB_NAME = f"sentence-transformers/{BUNDLED_MODEL}"
@@ -178,7 +178,7 @@ def _missing_shards(folder: Path) -> list[str]:
 def _shards(index: Path) -> list[str]:
     """Return the names in the index of split weights. Raises ConfigError for a damaged one, and for a path in it."""
     try:
-        return shards_of_index(index.read_bytes())
+        return shards_of_index(file_bytes(index))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{index}: cannot be used ({error}). Copy or download the model again.") from error
 

@@ -1,6 +1,5 @@
 """Finds a run's model and data on a node, and locks in the compile cache, without a network and without writing."""
 
-import json
 import math
 import os
 import socket
@@ -11,9 +10,10 @@ from urllib.parse import urlsplit
 
 from ftsys.config import RunConfig, build_run, resolve_task
 from ftsys.data.bundle import store_of_bundle
-from ftsys.errors import FtsysError
+from ftsys.errors import ConfigError, FtsysError
 from ftsys.model_files.folder import check_model_folder, find_model_folder
 from ftsys.train.deepspeed_setup import compile_locks
+from ftsys.untrusted import MOST_BYTES, json_object, open_regular
 
 _HUB_SECONDS = 3.0
 
@@ -72,8 +72,11 @@ def count_parameters(folder: Path) -> int:
 
 def _header(path: Path) -> dict[str, Any]:
     """Read the JSON header of a safetensors file; the first 8 bytes are its length, little endian."""
-    with path.open("rb") as stream:
-        return dict(json.loads(stream.read(int.from_bytes(stream.read(8), "little"))))
+    try:
+        with open_regular(path) as stream:
+            return json_object(stream.read(min(int.from_bytes(stream.read(8), "little"), MOST_BYTES)))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}). Download or save the model again.") from error
 
 
 def _data_facts(run: RunConfig) -> dict[str, Any]:

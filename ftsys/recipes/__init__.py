@@ -13,7 +13,7 @@ from typing import Any
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
 from ftsys.shipped import shipped, shipped_names
-from ftsys.untrusted import parse_toml
+from ftsys.untrusted import file_text, parse_toml
 
 FOLDER, BY_TASK = "configs/recipes", "by_task"
 SECTIONS = ("batch", "train", "trainer")
@@ -30,7 +30,7 @@ def recipe_of(tree: Mapping[str, Any]) -> Tree:
         return {}
     path = _path_of(name)
     try:
-        recipe = parse_toml(path.read_text(encoding="utf-8-sig"))
+        recipe = parse_toml(file_text(path))
     except (OSError, ValueError) as error:
         raise ConfigError(f"recipe={name!r} cannot be read ({error}): correct {str(path)!r}.") from error
     by_task = recipe.pop(BY_TASK, {})

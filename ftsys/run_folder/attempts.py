@@ -14,7 +14,7 @@ from typing import Any
 from ftsys.errors import RunFolderError
 from ftsys.files import atomic_write_json, storage_errors, sync_folder
 from ftsys.run_folder.layout import ATTEMPTS
-from ftsys.untrusted import json_object, typed
+from ftsys.untrusted import file_bytes, json_object, typed
 
 
 def highest_attempt(output_dir: Path | str) -> int:
@@ -46,7 +46,7 @@ def read_owner(output_dir: Path | str, forgive: bool = False) -> dict[str, Any] 
     if attempt == 0:
         return None
     try:
-        owner = json_object(path.read_bytes())
+        owner = json_object(file_bytes(path))
         return {
             **owner,
             "attempt": attempt,

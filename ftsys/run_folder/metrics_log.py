@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ftsys.errors import DamagedError
 from ftsys.files import json_safe, storage_errors
-from ftsys.untrusted import json_object, typed
+from ftsys.untrusted import MOST_BYTES, json_object, open_regular, typed
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ def read_metrics(path: Path | str, first_attempt: int = 1) -> list[dict[str, Any
 
     Lines of attempts before `first_attempt` are dropped. An attempt that resumed from step R has computed all steps
     after R again, so lines of earlier attempts beyond R are dropped too, and those for the same step and split as a
-    later attempt's line. An incomplete line is skipped with a warning in the log.
+    later attempt's line. An incomplete line is skipped with a warning in the log. Raises DamagedError for a pipe or a
+    device.
     """
     path = Path(path)
     if not path.exists():
@@ -95,13 +97,18 @@ def _same_attempt(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bo
 
 
 def _parse(path: Path) -> Iterable[dict[str, Any]]:
-    for number, text in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            line = json_object(text)
-            yield {**line, "step": typed(int, line["step"]), "attempt": typed(int, line["attempt"])}
-        except (ValueError, KeyError):
-            if text.strip():
-                _LOG.warning("%s: line %d is torn and left out", path, number)
+    try:
+        stream = open_regular(path)
+    except ValueError as error:
+        raise DamagedError(f"{str(path)!r} cannot be read ({error}): remove it.") from error
+    with stream:
+        for number, text in enumerate(iter(lambda: stream.readline(MOST_BYTES), b""), start=1):
+            try:
+                line = json_object(text)
+                yield {**line, "step": typed(int, line["step"]), "attempt": typed(int, line["attempt"])}
+            except (ValueError, KeyError):
+                if text.strip():
+                    _LOG.warning("%s: line %d is torn and left out", path, number)
 
 
 def _ends_incomplete(path: Path) -> bool:

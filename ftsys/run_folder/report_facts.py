@@ -12,7 +12,7 @@ from pathlib import Path
 from ftsys.errors import DamagedError
 from ftsys.files import atomic_write_text
 from ftsys.run_folder.layout import DATA, RANKS
-from ftsys.untrusted import json_object, parse_json, typed
+from ftsys.untrusted import file_bytes, json_object, parse_json, typed
 
 MOST_STEPS = 64
 """Log lines of a rank in the file; of more, equally spaced ones are kept."""
@@ -36,7 +36,7 @@ def read_data_facts(output_dir: Path) -> DataFacts | None:
     """Read data.json; None if there is no such file. Raises DamagedError if it is damaged."""
     path = output_dir / DATA
     try:
-        facts = typed(DataFacts, json_object(path.read_bytes()))
+        facts = typed(DataFacts, json_object(file_bytes(path)))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -80,7 +80,7 @@ def read_rank_facts(output_dir: Path) -> list[RankFacts] | None:
     """Read ranks.json; None if there is no such file. Raises DamagedError if it is damaged."""
     path = output_dir / RANKS
     try:
-        return typed(list[RankFacts], parse_json(path.read_bytes()))
+        return typed(list[RankFacts], parse_json(file_bytes(path)))
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from ftsys.errors import DamagedError
 from ftsys.files import atomic_write_json
 from ftsys.run_folder.layout import RESULTS
-from ftsys.untrusted import json_object, typed
+from ftsys.untrusted import file_bytes, json_object, typed
 
 RESULT_KEYS = (
     "task",
@@ -66,7 +66,7 @@ def read_results(output_dir: Path | str) -> dict[str, Any] | None:
     """Read results.json; None if there is no such file. Raises DamagedError if it is damaged."""
     path = Path(output_dir) / RESULTS
     try:
-        results = json_object(path.read_bytes())
+        results = json_object(file_bytes(path))
         typed(_Needed, results)
         return results
     except (FileNotFoundError, NotADirectoryError):

@@ -23,7 +23,7 @@ from ftsys.errors import (
 from ftsys.files import atomic_write_json
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.layout import STATUS
-from ftsys.untrusted import json_object, typed
+from ftsys.untrusted import file_bytes, json_object, typed
 
 State = Literal["running", "done", "failed", "refused", "stopped", "hung", "lost"]
 
@@ -79,7 +79,7 @@ def read_status(output_dir: Path | str) -> Status | None:
     """Read status.json; None if there is no such file. Raises DamagedError if it is damaged."""
     path = Path(output_dir) / STATUS
     try:
-        return typed(Status, json_object(path.read_bytes()))
+        return typed(Status, json_object(file_bytes(path)))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (IsADirectoryError, ValueError) as error:
@@ -94,7 +94,7 @@ def read_status_after_crash(output_dir: Path | str) -> dict[str, Any]:
     For programs that must come to a conclusion in any case: a missing file and a damaged one mean the same to them.
     """
     try:
-        found = json_object((Path(output_dir) / STATUS).read_bytes())
+        found = json_object(file_bytes(Path(output_dir) / STATUS))
     except (OSError, ValueError):
         return {}
     kinds = get_type_hints(Status)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError
-from ftsys.untrusted import parse_json
+from ftsys.untrusted import file_bytes, parse_json
 
 Flags = dict[str, Any]
 
@@ -148,7 +148,7 @@ def _unknown(argument: str, known: Sequence[str]) -> str:
 def _arguments_from_json(path: Path) -> list[str]:
     """Read a JSON file's keys and values as command-line arguments. Raises ConfigError if it holds no object."""
     try:
-        tree = parse_json(path.read_bytes())
+        tree = parse_json(file_bytes(path))
     except OSError as error:
         raise ConfigError(f"{str(path)!r} cannot be read ({error.strerror}): give the path of a JSON file.") from error
     except ValueError as error:

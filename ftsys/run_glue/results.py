@@ -12,7 +12,7 @@ from ftsys.errors import ConfigError, DamagedError
 from ftsys.run_folder.layout import PLAN, TRAINER_STATE
 from ftsys.run_folder.results import read_results
 from ftsys.tasks import Task
-from ftsys.untrusted import json_object, typed
+from ftsys.untrusted import MOST_GROWN_BYTES, file_bytes, json_object, typed
 
 T = TypeVar("T")
 _SUMMARY = ("train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "epoch")
@@ -54,7 +54,7 @@ class _State(TypedDict):
 
 def _read(path: Path, kind: type[T]) -> T:
     try:
-        return typed(kind, json_object(path.read_bytes()))
+        return typed(kind, json_object(file_bytes(path, MOST_GROWN_BYTES)))
     except (OSError, ValueError) as error:
         raise DamagedError(
             f"{str(path)!r} cannot be read ({error}): train again with --overwrite_output_dir, or name another "

@@ -17,7 +17,7 @@ from ftsys.files import atomic_open, atomic_write_json, atomic_write_text, json_
 from ftsys.integrity import fingerprint_of
 from ftsys.score.formats import Format
 from ftsys.score.windows import Place
-from ftsys.untrusted import json_object
+from ftsys.untrusted import file_bytes, json_object
 
 COMMAND, JOINED = "command.json", "joined"
 _OWN_NAMES = re.compile(rf"{JOINED}|[0-9a-f]{{12}}\.\d{{8}}(\.skipped|\.rows)?|\..*\.tmp")
@@ -84,7 +84,7 @@ class Parts:
     def former(self) -> dict[str, Any]:
         """Return the command that has begun the output; empty if there is none, or its file is damaged."""
         try:
-            return json_object((self.folder / COMMAND).read_bytes())
+            return json_object(file_bytes(self.folder / COMMAND))
         except (OSError, ValueError):
             return {}
 

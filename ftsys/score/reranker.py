@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
-from ftsys.untrusted import json_object
+from ftsys.untrusted import file_bytes, json_object
 
 SIGMOID, IDENTITY = "sigmoid", "identity"
 OWN_CONFIG = "config_sentence_transformers.json"
@@ -60,6 +60,6 @@ def check_no_prompt(folder: Path) -> None:
 def _own_config(folder: Path) -> dict[str, Any]:
     path = folder / OWN_CONFIG
     try:
-        return json_object(path.read_bytes()) if path.is_file() else {}
+        return json_object(file_bytes(path)) if path.is_file() else {}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}). Download or save the model again.") from error

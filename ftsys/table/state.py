@@ -14,7 +14,7 @@ from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.layout import LOGS
 from ftsys.run_folder.status import read_status_after_crash
 from ftsys.table.cells import CELL_FILE, Cell
-from ftsys.untrusted import json_object, typed
+from ftsys.untrusted import file_bytes, json_object, typed
 
 FAILURES = "failures.json"
 """File in a cell's run folder: the exit status of each attempt that failed, by its number; and FORGIVEN."""
@@ -127,7 +127,7 @@ def _noted(folder: Path) -> dict[str, int]:
     """Read FAILURES. Raises DamagedError."""
     path = folder / FAILURES
     try:
-        return typed(dict[str, int], json_object(path.read_bytes()))
+        return typed(dict[str, int], json_object(file_bytes(path)))
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -3,13 +3,12 @@
 import logging
 import math
 from collections.abc import Mapping, MutableMapping
-from pathlib import Path
 from typing import Any
 
 import transformers
 
 from ftsys.train.deepspeed_setup import prepare_for_config
-from ftsys.untrusted import parse_json
+from ftsys.untrusted import file_text, parse_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,23 +35,22 @@ def _read(deepspeed: str | Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(deepspeed, Mapping):
         return deepspeed
     try:
-        text = deepspeed if deepspeed.lstrip().startswith("{") else Path(deepspeed).read_text(encoding="utf-8")
+        text = deepspeed if deepspeed.lstrip().startswith("{") else file_text(deepspeed)
         read = parse_json(text)
     except (OSError, ValueError):
         return {}
     return read if isinstance(read, dict) else {}
 
 
-def fill_silent_keys(arguments: transformers.TrainingArguments) -> None:
-    """Give DeepSpeed the arguments' value of a key that the JSON leaves out and transformers fills only for "auto".
+def fill_silent_keys(config: MutableMapping[str, Any], max_grad_norm: float) -> None:
+    """Write the arguments' value of a key that the JSON leaves out, and that transformers fills only for "auto".
 
     DeepSpeed 0.19 clips at a norm of 1.0 where the JSON says nothing, whatever `max_grad_norm` is.
     """
-    held = getattr(arguments, "hf_deepspeed_config", None)
-    if held is not None and "gradient_clipping" not in held.config:
-        held.config["gradient_clipping"] = arguments.max_grad_norm
-        if arguments.max_grad_norm != 1.0:
+    if "gradient_clipping" not in config:
+        config["gradient_clipping"] = max_grad_norm
+        if max_grad_norm != 1.0:
             _LOG.warning(
                 "the DeepSpeed file has no gradient_clipping: max_grad_norm=%r is used, not DeepSpeed's default of 1.0",
-                arguments.max_grad_norm,
+                max_grad_norm,
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 from ftsys.run_folder.layout import METRICS_LOG, PLAN
 from ftsys.run_folder.status import read_status_after_crash
-from ftsys.untrusted import json_object
+from ftsys.untrusted import file_bytes, json_object, open_regular
 
 SILENT_SECONDS = 60.0
 """A running run writes its status every 5 seconds; after this long without a word, a rank may hang."""
@@ -80,11 +80,11 @@ def take_snapshot(folder: Path, name: str, now: float | None = None) -> Snapshot
 def _last_lines(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the last training lines and evaluations of the newest attempt in the end of the log."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - _TAIL_BYTES))
             texts = stream.read().splitlines()[1 if size > _TAIL_BYTES else 0 :]
-    except OSError:
+    except (OSError, ValueError):
         return [], []
     lines = [line for text in texts if (line := _line(text))]
     newest = max((_whole(line.get("attempt")) or 0 for line in lines), default=0)
@@ -101,7 +101,7 @@ def _line(text: bytes) -> dict[str, Any] | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json_object(path.read_bytes())
+        return json_object(file_bytes(path))
     except (OSError, ValueError):
         return {}
 

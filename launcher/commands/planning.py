@@ -4,6 +4,7 @@ import argparse
 from dataclasses import replace
 
 from ftsys.config import RunConfig
+from ftsys.config.fields import LARGEST_WHOLE
 from ftsys.errors import ConfigError
 from launcher.planner.deepspeed_config import deepspeed_config, merged_config, to_text, user_json_of
 from launcher.planner.deepspeed_notes import notes_on_json
@@ -67,6 +68,9 @@ def plan_run(run: RunConfig, world: World, train_rows: int | None = None) -> tup
 
     A user's own DeepSpeed file is checked too. Raises ConfigError with everything that cannot work in this world.
     """
+    if train_rows is not None and not 0 < train_rows <= LARGEST_WHOLE:
+        given = f"--train-rows={str(train_rows)[:40]}"
+        raise ConfigError(f"{given} cannot be used: write a whole number above 0, {LARGEST_WHOLE:,} at most.")
     user_json = user_json_of(run)
     plan = make_plan(run, world, train_rows, deepspeed_json=user_json, model=shape_of_run(run)[0])
     if user_json is not None:

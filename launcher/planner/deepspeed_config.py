@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.config import RunConfig, lowest_stage
+from ftsys.config.fields import is_secret
 from ftsys.errors import ConfigError
-from ftsys.untrusted import parse_json
+from ftsys.untrusted import file_text, parse_json
 from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS, PERSISTENT_ELEMENTS
 from launcher.planner.plan import Plan
 
@@ -246,7 +247,7 @@ def user_json_of(run: RunConfig) -> Json | None:
 def read_user_json(path: str | Path) -> Json:
     """Read a user's DeepSpeed file. Raises ConfigError, with line and column for invalid JSON."""
     try:
-        config = parse_json(Path(path).read_text(encoding="utf-8-sig"))
+        config = parse_json(file_text(path))
     except FileNotFoundError:
         raise ConfigError(f"engine.deepspeed={str(path)!r} does not exist: give the path of a JSON file.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -259,4 +260,18 @@ def read_user_json(path: str | Path) -> Json:
     if not isinstance(config, dict):
         kind = type(config).__name__
         raise ConfigError(f"engine.deepspeed={str(path)!r} holds a {kind}, not an object: write {{...}}.")
+    ConfigError.raise_if(
+        f"engine.deepspeed={str(path)!r}: {key} looks like a secret, and the file is copied into the run's folder and "
+        "into bundles, which are readable: take the key out, and set its environment variable (Comet's is "
+        "COMET_API_KEY, that of Weights & Biases WANDB_API_KEY)."
+        for key in _secrets_of(config)
+    )
     return config
+
+
+def _secrets_of(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _secrets_of(value, f"{above}{name}.")
+        elif isinstance(value, str) and value and is_secret(name):
+            yield f"{above}{name}"

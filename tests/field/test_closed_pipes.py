@@ -104,6 +104,9 @@ def test_nohup_outlives_its_terminal(tmp_path: Path, tiny_model: Path) -> None:
     ("words", "full", "status"),
     [
         (("ftsys", "config"), "stdout", 1),
+        (("ftsys", "train"), "stdout", 1),
+        (("ftsys", "train"), "stderr", 0),
+        (("ftsys", "report"), "stdout", 1),
         (("launcher", "plan", "--cpu"), "stdout", 1),
         (("ftsys", "config"), "stderr", 0),
         (("ftsys", "prepare"), "stderr", 0),
@@ -112,6 +115,11 @@ def test_nohup_outlives_its_terminal(tmp_path: Path, tiny_model: Path) -> None:
 def test_a_full_disk_behind_an_output(words: tuple[str, ...], full: str, status: int, run_file: Path) -> None:
     """Lost results are an error, lost messages are none."""
     program, command, *flags = words
+    if command == "report":
+        run_file = run_file.with_name("reported")
+        run_file.mkdir()
+        ended = {"state": "failed", "exit": 1, "reason": "no memory", "phase": "train", "step": 3}
+        (run_file / "status.json").write_text(json.dumps({**ended, "attempt": 1, "time": 0.0}))
     other = {"stdout": "stderr", "stderr": "stdout"}[full]
     with Path("/dev/full").open("wb") as disk:
         streams: dict[str, int] = {full: disk.fileno(), other: subprocess.PIPE}
@@ -120,6 +128,27 @@ def test_a_full_disk_behind_an_output(words: tuple[str, ...], full: str, status:
     assert process.returncode == status
     assert b"Traceback" not in said
     assert (b"error: standard output cannot be written (No space left on device)" in said) == (status == 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_a_copied_log() -> None:
+    program = (
+        "from ftsys.console import entry, printer\n"
+        "from ftsys.errors import StorageError\n"
+        "def main():\n"
+        "    try:\n"
+        "        printer.copy_out(b'x' * 100_000)\n"
+        "    except StorageError as error:\n"
+        "        printer.complain(error)\n"
+        "        return error.exit_status\n"
+        "raise SystemExit(entry.run_program(main))\n"
+    )
+    with Path("/dev/full").open("wb") as disk:
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment(), stdout=disk, stderr=subprocess.PIPE, check=False
+        )
+    wanted = b"error: standard output cannot be written (No space left on device): send it to another place.\n"
+    assert (done.returncode, done.stderr) == (1, wanted)
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])

@@ -20,8 +20,13 @@ from tests.field.test_deepspeed_json import (
 )
 
 
-def train_script(folder: Path, config: Json, settings: Json, stock_arguments: bool = False) -> dict[str, Any]:
-    """Train three steps in this rank; the engine's clipping and the learning rates, or the error's text."""
+def train_script(
+    folder: Path, config: Json, settings: Json, stock_arguments: bool = False, launched: bool = False
+) -> dict[str, Any]:
+    """Train three steps in this rank; the engine's clipping and the learning rates, or the error's text.
+
+    `launched`: the script names no DeepSpeed file, and `accelerate launch` does.
+    """
     import os
 
     import transformers
@@ -34,7 +39,12 @@ def train_script(folder: Path, config: Json, settings: Json, stock_arguments: bo
     os.environ["TORCH_EXTENSIONS_DIR"] = str(folder / "ops")
     kind = transformers.TrainingArguments if stock_arguments else TrainingArguments
     try:
-        arguments = kind(output_dir=str(folder), deepspeed=config, **(BASE | settings))
+        if launched:
+            (folder / "ds.json").write_text(json.dumps(config))
+            os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+            os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(folder / "ds.json")
+        named: dict[str, Any] = {} if launched else {"deepspeed": config}
+        arguments = kind(output_dir=str(folder), **named, **(BASE | settings))
         trainer = Trainer(model(), arguments, train_dataset=data(22), processing_class=tokenizer())
         trainer.train()
     except LaunchError as error:
@@ -79,6 +89,19 @@ def test_a_script_with_its_own_file(
         assert [row[: len(wanted)] for row, wanted in zip(found, value, strict=True)] == value
     else:
         assert found == pytest.approx(value)
+
+
+@pytest.mark.parametrize("stock_arguments", [False, True])
+@pytest.mark.parametrize(
+    ("config", "clipping"),
+    [({}, 0.25), ({"gradient_clipping": 0.25}, 0.25), ({"gradient_clipping": "auto"}, 0.25)],
+)
+def test_a_script_under_accelerate_launch_clips_as_its_arguments_say(
+    config: Json, clipping: float, stock_arguments: bool, rank: Ranks, tmp_path: Path
+) -> None:
+    whole = {"train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto", **zero(1), **config}
+    found = rank.run(train_script, tmp_path, whole, {"max_grad_norm": 0.25}, stock_arguments, True)[0]
+    assert found["clipping"] == clipping
 
 
 @pytest.mark.parametrize("stock_arguments", [False, True])

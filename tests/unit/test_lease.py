@@ -6,12 +6,14 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ftsys.lease import Lease, LeaseTimes, LeaseWatch, generations, hold_or_wait
+from ftsys.errors import ConfigError
+from ftsys.lease import Lease, LeaseTimes, LeaseWatch, generations, hold_or_wait, seems_held
 
 FAST = LeaseTimes(renew=0.05, stale=0.6, poll=0.01)
 SPAWN = multiprocessing.get_context("spawn")
@@ -54,6 +56,28 @@ def test_renewal_keeps_it_from_going_stale(tmp_path: Path) -> None:
             assert watch.try_take() is None
             time.sleep(FAST.poll)
         assert record_of(lease.path)["renewals"] != start
+
+
+def _link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, _link], ids=["folder", "pipe", "link"])
+def test_what_no_process_makes_is_refused_at_once(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "a.lease-1")
+    for use in (seems_held, take, lambda base: hold_or_wait(base, lambda: None, FAST)):
+        with pytest.raises(
+            ConfigError, match=r"a\.lease-1' is no file, so no process can hold it as a lease: remove it"
+        ):
+            use(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.lease-1"]
+
+
+def test_a_giant_lease_is_that_of_a_silent_holder(tmp_path: Path) -> None:
+    (tmp_path / "a.lease-1").touch()
+    os.truncate(tmp_path / "a.lease-1", 4 << 30)
+    assert seems_held(tmp_path / "a")
+    assert take(tmp_path / "a") is None
 
 
 def test_a_silent_holder_elsewhere_is_replaced_only_after_the_time(tmp_path: Path) -> None:
@@ -108,7 +132,7 @@ def test_of_many_takers_of_a_stale_lease_one_wins(tmp_path: Path) -> None:
 
 def test_of_two_takers_that_saw_the_same_files_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave_silent(tmp_path / "a")
-    times = LeaseTimes(renew=3600, stale=0.05)
+    times = LeaseTimes(renew=3600, stale=0.5)
     watches, seen = [LeaseWatch(tmp_path / "a", times) for _ in range(2)], generations(tmp_path / "a")
     for watch in watches:
         watch.try_take()

@@ -1,10 +1,12 @@
 """Tests properties of the repository as a whole."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,34 @@ def documents(repository: Path) -> dict[str, str]:
     paths = [repository / "README.md", repository / "CONTRIBUTING.md", *(repository / "docs").rglob("*.md")]
     assert len(paths) > 20
     return {str(path.relative_to(repository)): spans(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def calls_that_load_models(source: str) -> Iterator[ast.Call]:
+    """Calls of transformers' Auto classes, which run code that lies beside a model where a user answers yes."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value
+            name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+            if node.func.attr in ("from_pretrained", "from_config") and name.startswith("Auto"):
+                yield node
+
+
+def test_each_load_of_a_model_says_whether_its_code_is_trusted(repository: Path) -> None:
+    """Without the argument transformers asks at the terminal whether to run the code. `datasets` no longer runs any."""
+    found = [
+        (path, call)
+        for path in ours(repository)
+        if path.suffix == ".py"
+        and path.relative_to(repository).parts[0] in ("ftsys", "launcher", "benchmarks", "tools")
+        for call in calls_that_load_models(path.read_text(encoding="utf-8"))
+    ]
+    assert len(found) > 20
+    silent = [
+        f"{path.relative_to(repository)}:{call.lineno}"
+        for path, call in found
+        if "trust_remote_code" not in [keyword.arg for keyword in call.keywords]
+    ]
+    assert silent == []
 
 
 def test_every_file_has_one_job(repository: Path) -> None:

@@ -1,12 +1,16 @@
 """Tests that each reader of JSON and TOML answers a hostile file with its own error, and that names stay inside."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from ftsys.config.build import SECTIONS
 from ftsys.config.load import load_run, parse_overrides, read_run_file
 from ftsys.data.bundle import _SEALED as BUNDLE_FILE
 from ftsys.data.bundle import BUNDLE_NAME, Bundle
@@ -26,7 +30,7 @@ from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.files import read_safetensors
 from ftsys.train.checkpoint.manifest import _SEALED as MANIFEST_FILE
 from ftsys.train.checkpoint.manifest import MANIFEST
-from ftsys.untrusted import file_name, json_object, parse_json, relative_path, typed
+from ftsys.untrusted import file_bytes, file_name, json_object, parse_json, relative_path, typed
 from launcher.planner.deepspeed_config import read_user_json
 from launcher.planner.plan import Plan
 
@@ -49,7 +53,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object], type[FtsysError] | None]
     "status": ("status.json", lambda path: read_status(path.parent), RunFolderError),
     "status after a crash": ("status.json", lambda path: read_status_after_crash(path.parent), None),
     "results": ("results.json", lambda path: read_results(path.parent), RunFolderError),
-    "metrics log": ("metrics.jsonl", read_metrics, None),
+    "metrics log": ("metrics.jsonl", read_metrics, RunFolderError),
     "owner": (f"{ATTEMPTS}/000001.json", lambda path: read_owner(path.parents[1]), RunFolderError),
     "store's index": (INDEX_NAME, lambda path: StoreIndex.read(path.parent), DataError),
     "bundle": (BUNDLE_NAME, lambda path: Bundle.read(path.parent), DataError),
@@ -74,6 +78,57 @@ def test_a_hostile_file_is_refused_by_the_readers_own_error(
         (tmp_path / beside).write_text("{}")
     with suppress(*([refused] if refused else [])):  # some contents are right for some readers
         read(path)
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _giant(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 4 << 30)  # takes no space on the disk
+
+
+FROM_FILE = {name: reader for name, reader in READERS.items() if name != "plan"}  # a plan's reader takes text
+
+
+@pytest.mark.parametrize("make", [_pipe, _device, _giant])
+@pytest.mark.parametrize("reader", FROM_FILE.values(), ids=FROM_FILE)
+def test_a_pipe_a_device_and_a_giant_file_are_refused_at_once(
+    reader: tuple[str, Callable[[Path], object], type[FtsysError] | None], make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    name, read, refused = reader
+    if read is read_metrics and make is _giant:
+        return  # a log grows with the run, and is read line by line
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path)
+    for beside in {"tokenizer_config.json", "config.json"} - {name}:
+        (tmp_path / beside).write_text("{}")
+    if refused is None:
+        read(path)
+        return
+    with pytest.raises(refused):
+        read(path)
+
+
+def test_a_pipe_of_the_shell_is_read(tmp_path: Path) -> None:
+    command = "from ftsys.untrusted import file_text; print(file_text('/dev/stdin'), end='')"
+    done = subprocess.run([sys.executable, "-c", command], input="a = 1\n", capture_output=True, text=True, check=True)
+    assert done.stdout == "a = 1\n"
+
+
+def test_a_file_has_at_most_the_bytes_of_its_limit(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"1234")
+    assert file_bytes(tmp_path / "x", most=4) == b"1234"
+    with pytest.raises(ValueError, match="more than"):
+        file_bytes(tmp_path / "x", most=3)
+    with pytest.raises(IsADirectoryError):
+        file_bytes(tmp_path)
 
 
 OUTSIDE = ("../x", "/etc/hosts", "a/../../x", "", ".", "..", "a//b", "./a", "a\0b", "a\\b", "~/../x/..")
@@ -169,10 +224,14 @@ def test_an_override_that_is_no_value_is_text(text: str) -> None:
     assert parse_overrides(["--model.name", text]) == {"model": {"name": text}}
 
 
-def test_a_key_with_a_dot_in_quotes_is_explained(tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text('"train.epochs" = 1\n')
-    with pytest.raises(ConfigError, match=r"'train.epochs' in quotes is one key"):
+@pytest.mark.parametrize("section", ["", *(f"[{name}]" for name in SECTIONS)])
+def test_a_key_with_a_dot_in_quotes_is_explained(section: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(f'{section}\n"train.epochs" = 1\n"a.b.c" = {{ d = 1 }}\n')
+    where = f" in {section}" if section else ""
+    with pytest.raises(ConfigError) as refused:
         load_run(tmp_path / "run.toml")
+    for name in ("train.epochs", "a.b.c"):
+        assert any(message.startswith(f"'{name}' in quotes is one key{where}, ") for message in refused.value.messages)
 
 
 def test_a_lease_with_another_digit_is_no_lease(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Lines(TrainerCallback):
 def main(settings: dict[str, Any]) -> None:
     """Train as in the course's chapter 3, with the batch, order, format and rate of the settings."""
     disable_progress_bars()
-    tokenizer = AutoTokenizer.from_pretrained(settings["model"])
+    tokenizer = AutoTokenizer.from_pretrained(settings["model"], trust_remote_code=False)
 
     def tokenize(rows: dict[str, list[str]]) -> Any:
         return tokenizer(rows["sentence1"], rows["sentence2"], truncation=True, max_length=settings["max_length"])
@@ -67,7 +67,7 @@ def main(settings: dict[str, Any]) -> None:
     lines = Lines(Path(settings["lines"]))
     trainer = Trainer(
         model=AutoModelForSequenceClassification.from_pretrained(
-            settings["model"], num_labels=2, **settings["dropouts"]
+            settings["model"], num_labels=2, trust_remote_code=False, **settings["dropouts"]
         ),
         args=arguments,
         train_dataset=data["train"],

@@ -18,7 +18,7 @@ import numpy as np
 
 from ftsys.errors import DataError
 from ftsys.integrity import SealedJson
-from ftsys.untrusted import FileName, typed
+from ftsys.untrusted import FileName, file_bytes, typed
 
 STORE_FORMAT = 1
 """Increase this number when the layout or the meaning of a column changes; it is part of the fingerprint."""
@@ -106,7 +106,7 @@ class StoreIndex:
         """Read and check the index of a store's folder. Raises DataError with the file and what is wrong with it."""
         path = folder / INDEX_NAME
         try:
-            fields, intact = _SEALED.parse(path.read_bytes())
+            fields, intact = _SEALED.parse(file_bytes(path))
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Prepare the store again.") from error
         except ValueError:

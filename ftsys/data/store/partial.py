@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ftsys.files import atomic_write_json
-from ftsys.untrusted import parse_json, typed
+from ftsys.untrusted import file_bytes, parse_json, typed
 
 SUFFIX = ".part.json"
 _BLOCK = 1 << 24
@@ -94,7 +94,7 @@ def _note(file: Path) -> Path:
 def _prefix(file: Path) -> Prefix | None:
     """Return the note of a file; None if there is none that can be used: its rows are tokenized again."""
     try:
-        return typed(Prefix, parse_json(_note(file).read_bytes()))
+        return typed(Prefix, parse_json(file_bytes(_note(file))))
     except (OSError, ValueError):
         return None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.model_files.config import model_config
-from ftsys.untrusted import parse_json
+from ftsys.untrusted import MOST_GROWN_BYTES, file_bytes, parse_json
 
 _BERT_TYPES = frozenset({"bert", "distilbert", "electra"})
 _BERT_CLASSES = frozenset({"BertTokenizer", "BertTokenizerFast"})
@@ -20,7 +20,7 @@ _Check = Callable[[dict[str, Any], dict[str, Any]], bool]
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
     """Read tokenizer_config.json; an empty dictionary if there is none."""
     path = folder / "tokenizer_config.json"
-    settings = parse_json(path.read_bytes()) if path.is_file() else {}
+    settings = parse_json(file_bytes(path)) if path.is_file() else {}
     return settings if isinstance(settings, dict) else {}
 
 
@@ -36,7 +36,7 @@ def is_plain_bert(folder: Path) -> bool:
     if not path.is_file() or not (folder / "tokenizer_config.json").is_file():
         return False
     try:
-        parts, settings = parse_json(path.read_bytes()), tokenizer_settings(folder)
+        parts, settings = parse_json(file_bytes(path, MOST_GROWN_BYTES)), tokenizer_settings(folder)
         kind = settings.get("tokenizer_class") or "BertTokenizer"
         known = model_config(folder).get("model_type") in _BERT_TYPES and kind in _BERT_CLASSES
         checks: tuple[_Check, ...] = (_same_text, _same_tokens, _same_template)

@@ -13,7 +13,7 @@ from ftsys.run_folder.layout import METRICS_LOG, PLAN
 from ftsys.table.cells import Cell
 from ftsys.table.pool.slots import Slot
 from ftsys.table.state import CellState
-from ftsys.untrusted import json_object
+from ftsys.untrusted import file_bytes, json_object, open_regular
 
 DRAW_SECONDS = 0.5
 _TAIL_BYTES = 4096
@@ -90,7 +90,7 @@ _FIGURES = ("loss", "accuracy", "f1", "matthews_correlation", "pearson", "real_t
 def last_line(folder: Path) -> dict[str, Any]:
     """Return the last whole line of a run's metrics log; {} if there is none. Reads the file's end only."""
     try:
-        with (folder / METRICS_LOG).open("rb") as stream:
+        with open_regular(folder / METRICS_LOG) as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = stream.read().rpartition(b"\n")[0].splitlines()
         return json_object(lines[-1]) if lines else {}
@@ -100,7 +100,7 @@ def last_line(folder: Path) -> dict[str, Any]:
 
 def _total_steps(folder: Path) -> int | None:
     try:
-        total = json_object((folder / PLAN).read_bytes()).get("total_steps")
+        total = json_object(file_bytes(folder / PLAN)).get("total_steps")
     except (OSError, ValueError):
         return None
     return total if isinstance(total, int) else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import CheckpointError
 from ftsys.integrity import hashed_file
-from ftsys.untrusted import FileEntry, parse_json, shards_of_index, typed
+from ftsys.untrusted import MOST_GROWN_BYTES, FileEntry, file_bytes, parse_json, shards_of_index, typed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ def write_json(path: Path, value: Any) -> FileEntry:
 def read_json(path: Path, kind: Any = Any) -> Any:
     """Return a JSON file's value. Raises CheckpointError when it cannot be read, or is not of the type `kind`."""
     try:
-        value = parse_json(path.read_bytes())
+        value = parse_json(file_bytes(path, MOST_GROWN_BYTES))
         typed(kind, value)  # the value itself is returned: nothing in it is converted or left out
         return value
     except (OSError, ValueError) as error:
@@ -101,7 +101,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     if path.exists() or not index.exists():
         return _tensors_of(path)
     try:
-        shards = shards_of_index(index.read_bytes())
+        shards = shards_of_index(file_bytes(index))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{index} cannot be read: {error}; take another checkpoint") from error
     return {name: tensor for shard in shards for name, tensor in _tensors_of(path.with_name(shard)).items()}

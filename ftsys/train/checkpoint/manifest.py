@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from ftsys.errors import CheckpointError
 from ftsys.integrity import SealedJson, hashed_file
-from ftsys.untrusted import FileEntries, typed
+from ftsys.untrusted import FileEntries, file_bytes, typed
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest, intact = _SEALED.parse(path.read_bytes())
+        manifest, intact = _SEALED.parse(file_bytes(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: {str(folder)!r} is not a complete checkpoint") from error
     except (OSError, ValueError) as error:

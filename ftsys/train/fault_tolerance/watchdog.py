@@ -17,7 +17,7 @@ from typing import Any
 
 from ftsys.console.printer import complain, show_cursor
 from ftsys.distributed import broadcast_object
-from ftsys.errors import DONE, FAILED, HUNG, FtsysError
+from ftsys.errors import DONE, FAILED, HUNG, FtsysError, StorageError
 from ftsys.integrity import bytes_hashed
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.train.fault_tolerance.heartbeat import HEARTBEAT_SECONDS, Heartbeat, Message
@@ -189,7 +189,7 @@ class Watchdog:
                 self.status_writer.write_for_rank_0(exit_status, reason)
             except FtsysError as error:
                 complain(error)
-        with contextlib.suppress(OSError, ValueError):  # a closed terminal or pipe
+        with contextlib.suppress(OSError, ValueError, StorageError):  # closed, or on a full disk
             sys.stdout.flush()
         self._leave(exit_status)
 

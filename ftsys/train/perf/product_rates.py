@@ -11,7 +11,7 @@ import torch
 from typing_extensions import TypedDict
 
 from ftsys.cache import cache_folder
-from ftsys.untrusted import json_object, typed
+from ftsys.untrusted import file_bytes, json_object, typed
 from launcher.planner.world import ProductRates
 
 ROWS, COLUMNS = 512, 768
@@ -80,7 +80,7 @@ def _key() -> str:
 def _read(path: Path) -> ProductRates | None:
     """Return the rates in a file; None if it is not there or damaged, and then it is measured again."""
     try:
-        found = typed(_Saved, json_object(path.read_bytes()))
+        found = typed(_Saved, json_object(file_bytes(path)))
     except (OSError, ValueError):
         return None
     usable = all(1e6 < found[name] < 1e18 for name in ("fp32", "bf16"))

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from ftsys.errors import ConfigError
 from ftsys.model_files.folder import resolve_model_folder
-from ftsys.untrusted import Line, json_object, typed
+from ftsys.untrusted import Line, file_bytes, json_object, typed
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -49,7 +49,7 @@ def read_adapter_config(folder: Path) -> Any:
     """Return the keys of adapter_config.json that a merge needs. Raises ConfigError for any but plain LoRA."""
     path = folder / ADAPTER_CONFIG
     try:
-        config = json_object(path.read_bytes())
+        config = json_object(file_bytes(path))
         known = typed(_Adapter, {key: config.get(key) for key in _Adapter.__annotations__})
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be used ({error}). Save the adapter again.") from error

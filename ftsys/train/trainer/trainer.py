@@ -71,12 +71,17 @@ class Trainer(ComposedTrainer):
             use_one_gpu(args)
         limit_threads(os.environ)
         prepare_for_script(args, os.environ)  # again, for transformers' own class of arguments
-        fill_silent_keys(args)
         own: dict[str, Any] = {"checkpointer": checkpointer, "hooks": hooks, "class_weights": class_weights}
         super().__init__(model, args, *stock, **own, **named)
         if is_old(type(self).compute_loss):  # it returns the mean of a batch, which is to be divided by accumulation
             self.model_accepts_loss_kwargs = False
         self._keep_logging_dir()
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Complete the DeepSpeed JSON as well, that of the arguments or of `accelerate launch`, before its engine."""
+        super().create_accelerator_and_postprocess()
+        if (plugin := getattr(self.accelerator.state, "deepspeed_plugin", None)) is not None:
+            fill_silent_keys(plugin.hf_ds_config.config, self.args.max_grad_norm)
 
     def end(self) -> None:
         """Finish the trackers and leave the process group, also where transformers has no such method yet."""

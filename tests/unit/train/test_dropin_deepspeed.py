@@ -23,7 +23,7 @@ def one_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def arguments(config: dict[str, Any] | None, **more: Any) -> Any:
-    return SimpleNamespace(**{"deepspeed": config, "ddp_timeout": 1800, "max_grad_norm": 1.0} | more)
+    return SimpleNamespace(**{"deepspeed": config, "ddp_timeout": 1800} | more)
 
 
 @pytest.mark.parametrize(("seconds", "minutes"), [(1800, "30"), (61, "2"), (60, "1")])
@@ -63,8 +63,7 @@ def test_deepspeeds_own_default_checks_for_overflow() -> None:
 def test_a_silent_file_clips_as_the_arguments_say(
     config: dict[str, Any], norm: float, clipping: float, said: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    held = arguments(config, max_grad_norm=norm, hf_deepspeed_config=SimpleNamespace(config=config))
     with caplog.at_level(logging.WARNING):
-        fill_silent_keys(held)
+        fill_silent_keys(config, norm)
     assert config["gradient_clipping"] == clipping
     assert ("not DeepSpeed's default of 1.0" in caplog.text) == said
