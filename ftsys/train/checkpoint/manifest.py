@@ -33,7 +33,7 @@ def name_of_part(name: str, part: int, parts: int) -> str:
 
 
 class Facts(TypedDict):
-    """What a manifest says about the whole checkpoint."""
+    """The fields of a manifest about the whole checkpoint."""
 
     step: int
     attempt: int

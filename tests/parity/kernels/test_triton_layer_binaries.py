@@ -8,7 +8,9 @@ import os
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="Triton is not installed (make test runs this file with it)")
+pytest.importorskip(
+    "triton", "3.9", reason="Triton 3.9 is not installed (make test runs this file with it; compilers before it spill)"
+)
 if os.environ.get("TRITON_INTERPRET"):
     pytest.skip("the interpreter compiles nothing (make test runs this file without it, too)", allow_module_level=True)
 

@@ -70,7 +70,7 @@ def _unrounded_weights(trainer: Trainer) -> dict[str, Tensor] | None:
 
 
 class _Extra(TypedDict):
-    """What every checkpointer saves beside model and optimizer."""
+    """The values that every checkpointer saves beside model and optimizer."""
 
     scheduler: dict[str, Any]
     scaler: NotRequired[dict[str, Any] | None]
