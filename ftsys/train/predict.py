@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from ftsys.data.label_values import check_labels
 from ftsys.data.store.reader import Store
 
 
@@ -103,6 +102,7 @@ def predict_splits(
 
     Rank 0 writes the predictions below `output`, unless that is None. `scratch` is as for `prediction_trainer`.
     """
+    from ftsys.data.label_values import check_labels
     from ftsys.distributed import decided_by_rank_0
     from ftsys.train.finish import speed_of, split_metrics, write_split_predictions
     from ftsys.train.setup import prediction_trainer
