@@ -42,7 +42,7 @@ def open_regular(path: Path | str) -> BinaryIO:
             raise ValueError("it is no regular file")
         os.set_blocking(descriptor, True)
         return os.fdopen(descriptor, "rb")
-    except BaseException:
+    except BaseException:  # Ctrl-C as well: the descriptor must not stay open
         os.close(descriptor)
         raise
 

@@ -152,7 +152,7 @@ class Controller:
         if time.monotonic() >= self._last_ranks_at:
             self._last_ranks_at = float("inf")
             done = ", ".join(str(each.rank) for each in self.rank_exits)
-            say(f"ftlaunch: only rank {done} has ended, the first {LAST_RANKS_SECONDS:g} s ago; ending the other ranks")
+            say(f"ftlaunch: only rank {done} ended, the first {LAST_RANKS_SECONDS:g} s ago; ending the other ranks")
             self._on_failure()
 
     def _on_agent_exit(self, report: Message) -> None:

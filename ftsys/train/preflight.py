@@ -47,7 +47,7 @@ def check_before_claim(run: RunConfig, task: Task, store: Store) -> list[str]:
     split = store.splits[str(task.train_split)]
     for each in store.splits.values():
         check_labels(each, task)
-    _check_labels(split, task)
+    _check_labels_differ(split, task)
     class_weights(run.train.class_weights, task, split)
     _check_peft(run)
     _check_classifier(run)
@@ -75,10 +75,10 @@ def _check_peft(run: RunConfig) -> None:
         raise ConfigError(f"lora.r={run.lora.r} needs the package peft. Run: pip install 'ftsys[lora]'.")
 
 
-def _check_labels(split: StoreSplit, task: Task) -> None:
+def _check_labels_differ(split: StoreSplit, task: Task) -> None:
     found = _labels_of(split, task)
     if task.multi_label:
-        _check_label_sets(split)
+        _check_label_sets_differ(split)
     elif len(found) < 2:
         raise DataError(
             f"split {split.name!r}: its {_rows(split)} all have the label {found[0]!r}: a model learns nothing from "
@@ -86,7 +86,7 @@ def _check_labels(split: StoreSplit, task: Task) -> None:
         )
 
 
-def _check_label_sets(split: StoreSplit) -> None:
+def _check_label_sets_differ(split: StoreSplit) -> None:
     labels_NC = np.asarray(split.labels)
     if (labels_NC == labels_NC[0]).all():
         raise DataError(

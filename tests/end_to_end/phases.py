@@ -38,9 +38,12 @@ def linger(rank: int, phase: str) -> None:
     elif phase == "model":
         from ftsys.integrity import HashedFile
 
-        lingering = _marking(rank, HashedFile.close)
-        close = HashedFile.close
-        HashedFile.close = lambda self: (lingering if "model.safetensors" in self.name else close)(self)  # type: ignore[method-assign]
+        close, lingering = HashedFile.close, _marking(rank, HashedFile.close)
+
+        def close_weights(file: HashedFile) -> None:
+            (lingering if "model.safetensors" in file.name else close)(file)
+
+        HashedFile.close = close_weights  # type: ignore[assignment, method-assign]  # this process is one rank
     elif phase == "save":
         from ftsys.train.trainer.checkpointers import run_folder
 

@@ -58,7 +58,7 @@ def test_one_compiled_function_serves_all_numbers_of_rows() -> None:
 
 
 def test_a_cache_that_others_could_replace_is_not_given_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch opens the folder by its name, and runs the libraries and pickles in it."""
+    """Refuse it before torch, which opens the folder by its name and runs the libraries and pickles in it, has it."""
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     with tempfile.TemporaryDirectory() as shared:
         monkeypatch.setenv("FTSYS_CACHE", shared)

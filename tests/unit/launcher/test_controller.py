@@ -130,7 +130,7 @@ def test_a_rank_that_stays_after_another_is_done_must_leave(
     cluster.connections[0].report("rank_exit", 0, rank=0, status=0)
     cluster.controller.wait()
     assert cluster.kinds(1) == ["leave"]
-    assert "only rank 0 has ended, the first 0.01 s ago" in capsys.readouterr().err
+    assert "only rank 0 ended, the first 0.01 s ago" in capsys.readouterr().err
 
 
 def test_agents_are_given_up_some_time_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Tests the messages between the controller and its agents, whole and in pieces."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -96,6 +97,6 @@ def test_what_is_no_report_is_text(text: str) -> None:
         ("heartbeat", {}),
     ],
 )
-def test_every_report_is_read(kind: str, values: dict[str, object]) -> None:
-    sent = {"kind": kind, "node": 1, "host": "b", **values}
-    assert list(ReportReader().feed(encode_report(**sent))) == [sent]  # type: ignore[arg-type]
+def test_every_report_is_read(kind: str, values: dict[str, Any]) -> None:
+    sent: dict[str, Any] = {"kind": kind, "node": 1, "host": "b", **values}
+    assert list(ReportReader().feed(encode_report(**sent))) == [sent]
