@@ -42,7 +42,7 @@ class World:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._store: Any = None
 
-    def run(self, function: Callable[..., Any], *args: Any, timeout: float = 120.0) -> list[Any]:
+    def run(self, function: Callable[..., Any], *args: Any, timeout: float = 300.0) -> list[Any]:
         """Call `function(*args)` in every rank; returns the results by rank. Arguments and results must pickle.
 
         Raises WorldError when a rank raises, dies, or has not answered within `timeout` seconds.

@@ -136,6 +136,7 @@ def test_a_trial_whose_run_folder_is_refused_fails_and_is_not_started_again(tmp_
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1900)
 def test_a_sweep_that_trains(tmp_path: Path, minilm_folder: Path) -> None:
     """The loss tells trials apart: with a model this small, the accuracy of most of them is that of one answer."""
     project = make_project(tmp_path / "project", minilm_folder)
