@@ -4,6 +4,7 @@ Every mistake is a ValueError with one short line. The caller adds the file's na
 """
 
 import errno
+import io
 import json
 import os
 import re
@@ -45,6 +46,11 @@ def open_regular(path: Path | str) -> BinaryIO:
     except BaseException:  # Ctrl-C as well: the descriptor must not stay open
         os.close(descriptor)
         raise
+
+
+def open_table(path: Path | str) -> io.TextIOWrapper:
+    """Open a regular file of UTF-8 text for the csv module. Raises as `open_regular` does."""
+    return io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="")
 
 
 def file_bytes(path: Path | str, most: int = MOST_BYTES) -> bytes:

@@ -12,6 +12,7 @@ from ftsys.errors import DataError
 from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import label_rows
 from ftsys.tasks import Task
+from ftsys.untrusted import open_table
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_split_predictions(folder: Path, split: str, task: Task) -> SplitPredict
 
 
 def _read(path: Path, task: Task) -> SplitPredictions | None:
-    with path.open(encoding="utf-8", newline="") as stream:
+    with open_table(path) as stream:
         rows = _cells(stream)
     wanted = ["index", "prediction", "label", *(f"score_{name}" for name in task.labels)]
     if not rows or rows[0] != wanted:

@@ -17,7 +17,7 @@ from ftsys.errors import DamagedError, DataError
 from ftsys.files import atomic_open
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.tasks import GLUE, Task
-from ftsys.untrusted import parse_json
+from ftsys.untrusted import open_table, parse_json
 
 SUBMISSIONS: Mapping[tuple[str, str], str] = {
     ("cola", "test"): "CoLA.tsv",
@@ -87,8 +87,8 @@ def write_predictions(
 
 
 def read_predictions(path: Path) -> list[tuple[str, str]]:
-    """Read (index, prediction) of each row, as text, from a file of `write_predictions`. OSError is passed on."""
-    with path.open(encoding="utf-8", newline="") as stream:
+    """Read (index, prediction) of each row, as text, of `write_predictions`. Passes on OSError and ValueError."""
+    with open_table(path) as stream:
         return [(row["index"], row["prediction"]) for row in csv.DictReader(stream, delimiter="\t")]
 
 
@@ -98,7 +98,7 @@ def read_scores(path: Path, task: Task) -> tuple[npt.NDArray[np.int64], npt.NDAr
     Scores have six significant digits. Raises DataError for a file that cannot be read or is of another task.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with open_table(path) as stream:
             header, *rows = csv.reader(stream, delimiter="\t")
         if header != ["index", "prediction", "label", *(f"score_{name}" for name in task.labels)]:
             raise ValueError(f"its columns are {', '.join(map(repr, header))[:200]}")
@@ -156,7 +156,7 @@ def read_labelled(path: Path, task: Task) -> LabelledPredictions:
 
 def _whole_rows(path: Path, task: Task) -> list[dict[str, str]]:
     """Return the rows of a file of predictions by column. Raises ValueError for a header or a row that is cut off."""
-    with path.open(encoding="utf-8", newline="") as stream:
+    with open_table(path) as stream:
         reader = csv.DictReader(stream, delimiter="\t", strict=True)
         rows = list(reader)
         names = list(reader.fieldnames or ())

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from ftsys.config import LaunchSection
 from ftsys.errors import ConfigError, LaunchError
+from ftsys.untrusted import file_text
 from launcher.hostfile import Host, parse_hostfile
 from launcher.planner.world import World
 from launcher.protocol import Message
@@ -64,10 +64,12 @@ def listed_machines(path: str, request: WorldRequest) -> Machines:
 def read_hostfile(path: str) -> tuple[Host, ...]:
     """Return the hosts of a hostfile. Raises LaunchError for a file that cannot be read, and for every bad line."""
     try:
-        return parse_hostfile(Path(path).read_text(encoding="utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        text = file_text(path)
+    except (OSError, ValueError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        reason = str(error.strerror) if isinstance(error, OSError) else reason
         raise LaunchError(f"hostfile {path!r} cannot be read ({reason}): give the path of a text file.") from error
+    return parse_hostfile(text, path)
 
 
 def _first(hosts: Sequence[str], nodes: int | None, where: str) -> tuple[str, ...]:

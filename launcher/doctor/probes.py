@@ -5,16 +5,28 @@ import os
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from ftsys.config import plain_tree
+from ftsys.untrusted import json_object, typed
 from launcher.command_lines import is_within_step, remote_shell_line, srun_prefix, ssh_prefix
 from launcher.doctor.facts import CheckRequest, ClusterFacts, ProbeOutput
 from launcher.doctor.run_on_nodes import CommandResult, run_together
 from launcher.timeouts import PROBE_LEAST_SECONDS, PROBE_START_SECONDS
 
 _MAX_ERROR_CHARACTERS = 2_000
+
+
+class _Message(TypedDict):
+    """A line of a probe's output: the probe's number, and one group of its facts."""
+
+    probe: int
+    group: str
+    facts: Any
 
 
 def collect_facts(request: CheckRequest, environ: Mapping[str, str]) -> ClusterFacts:
@@ -79,8 +91,9 @@ def _outputs(probes: Sequence[int], result: CommandResult) -> dict[int, ProbeOut
     groups: dict[int, dict[str, Any]] = {number: {} for number in probes}
     for line in result.output.splitlines():
         if line.startswith('{"probe": '):
-            message = json.loads(line)
-            groups[message["probe"]][message["group"]] = message["facts"]
+            with suppress(ValueError):  # cut off by a kill: the group is missing, as all that would have come after it
+                message = typed(_Message, json_object(line))
+                groups.get(message["probe"], {})[message["group"]] = message["facts"]
     errors = result.errors[-_MAX_ERROR_CHARACTERS:]
     return {number: ProbeOutput(found, result.status, errors) for number, found in groups.items()}
 

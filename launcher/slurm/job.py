@@ -9,6 +9,7 @@ from pathlib import Path
 from ftsys.errors import LaunchError, StorageError
 from ftsys.files import atomic_write_text
 from ftsys.run_folder.layout import LOGS
+from ftsys.untrusted import file_text
 from launcher.timeouts import SLURM_COMMAND_SECONDS
 
 JOB_FILE = f"{LOGS}/slurm-job"
@@ -39,9 +40,12 @@ def job_number(folder: Path) -> str | None:
     path = folder / JOB_FILE
     if not path.exists():
         return None
-    number = path.read_text(encoding="utf-8", errors="replace").strip()
+    try:
+        number = file_text(path).strip()
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"{str(path)!r} cannot be read ({error}): remove the file.") from error
     if not re.fullmatch(r"\d+(_\d+)?", number, re.ASCII):  # with the task of an array
-        raise LaunchError(f"{str(path)!r} holds {number!r}, which is not a job number: remove the file.")
+        raise LaunchError(f"{str(path)!r} holds {number[:80]!r}, which is not a job number: remove the file.")
     return number
 
 

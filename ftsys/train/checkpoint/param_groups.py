@@ -35,8 +35,9 @@ def write_groups(layout: Layout, saved: list[dict[str, Any]]) -> None:
 
 
 def group_mismatches(layout: Layout, saved: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each group that joins parameters from saved groups with different numbers."""
-    found = []
+    """Return a line for each group that joins parameters from saved groups with different numbers, and for each saved
+    value that is no number where the optimizer has one, as of a checkpoint that somebody wrote by hand."""
+    found = _misfits(layout, saved)
     for index, names in _names_by_group(layout).items():
         matching = [{**group, "parameters": None} for group in _matching(saved, names)]
         if any(group != matching[0] for group in matching):
@@ -46,6 +47,24 @@ def group_mismatches(layout: Layout, saved: list[dict[str, Any]]) -> list[str]:
                 "build the optimizer with the saved run's groups"
             )
     return found
+
+
+def _misfits(layout: Layout, saved: list[dict[str, Any]]) -> list[str]:
+    names = _names_by_group(layout)
+    return [
+        f"parameter group {index} was saved with {key} = {value!r:.80}, where the optimizer has {group[key]!r}"
+        for index, group in enumerate(layout.optimizers[0].param_groups if layout.optimizers else ())
+        for values in _matching(saved, names.get(index, []))
+        for key, value in values.items()
+        if key in group and key != "params" and not _has_form(value, group[key])
+    ]
+
+
+def _has_form(value: Any, old: Any) -> bool:
+    """Tell whether `value` is a number where `old` is one, and as many numbers where it is a pair, such as betas."""
+    if isinstance(old, list | tuple):
+        return isinstance(value, list) and len(value) == len(old) and all(map(_has_form, value, old))
+    return not _is_numeric(old) or (_is_numeric(value) and not isinstance(value, list))
 
 
 def _names_by_group(layout: Layout) -> dict[int, list[str]]:

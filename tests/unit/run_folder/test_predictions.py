@@ -1,16 +1,18 @@
 """Tests files of predictions and the submissions to the GLUE server."""
 
 import csv
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ftsys.errors import RunFolderError
+from ftsys.errors import FtsysError, RunFolderError
 from ftsys.run_folder.predictions import (
     SUBMISSIONS,
     read_labelled,
+    read_scores,
     scores_from_logits,
     scores_of,
     write_predictions,
@@ -170,6 +172,13 @@ def test_a_file_that_is_cut_off_is_damage(tmp_path: Path, kept: int) -> None:
     (tmp_path / "p.tsv").write_text(text[:kept])
     with pytest.raises(RunFolderError, match="is damaged"):
         read_labelled(tmp_path / "p.tsv", GLUE["mrpc"])
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.tsv")
+    for read in (read_labelled, read_scores):
+        with pytest.raises(FtsysError, match="no regular file"):
+            read(tmp_path / "p.tsv", GLUE["mrpc"])
 
 
 @pytest.mark.parametrize("cell", ["grief", "", '["joy"', "[1]", '{"joy": 1}'])

@@ -1,5 +1,6 @@
 """Tests the machines of a run, and the world that they form."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,16 @@ def test_a_hostfile_that_gives_too_little(hosts: str, request_: WorldRequest, sa
 
 def test_a_hostfile_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_bytes(b"\xff\xfe")
-    for path, reason in ((tmp_path / "hosts", "it is not UTF-8 text"), (tmp_path, "Is a directory")):
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("w") as stream:
+        stream.truncate(2**32)
+    cases = {
+        "hosts": "it is not UTF-8 text",
+        ".": "Is a directory",
+        "pipe": "it is no regular file",
+        "large": "it has more than 64 MiB",
+    }
+    for path, reason in ((tmp_path / name, reason) for name, reason in cases.items()):
         with pytest.raises(LaunchError, match=reason):
             listed_machines(str(path), ANY)
 

@@ -186,6 +186,10 @@ def test_a_damaged_job_file(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     run_folder = of_job(folder, "17; reboot")
     assert main(["cancel", "runs/x"]) == 2
     assert "holds '17; reboot', which is not a job number: remove the file." in capsys.readouterr().err
+    with (run_folder / "logs/slurm-job").open("w") as stream:
+        stream.truncate(2**32)
+    assert main(["cancel", "runs/x"]) == 2
+    assert "slurm-job' cannot be read (it has more than 64 MiB): remove the file." in capsys.readouterr().err
     (run_folder / "logs/slurm-job").unlink()
     (run_folder / "status.json").write_text("{}")
     assert main(["status", "runs/x"]) == 2

@@ -69,3 +69,18 @@ def test_groups_that_were_saved_apart_are_told_by_what_differs(model: nn.Module)
     assert group_mismatches(layout_of(model)[0], saved) == []
     same = [{**group, "lr": 0.5, "eps": 1e-8} for group in saved]
     assert group_mismatches(joined, same) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("lr", "fast"), ("lr", [0.5]), ("lr", True), ("betas", 0.5), ("betas", [0.5]), ("eps", None)]
+)
+@pytest.mark.parametrize("rate", [0.5, torch.tensor(0.5)])
+def test_what_is_no_number_of_the_optimizer_is_told(model: nn.Module, rate: Any, key: str, value: Any) -> None:
+    layout, optimizer = layout_of(model, rate)
+    saved = read_groups(layout)
+    saved[0][key] = value
+    (line,) = group_mismatches(layout, saved)
+    assert line == (
+        f"parameter group 0 was saved with {key} = {value!r}, "
+        f"where the optimizer has {optimizer.param_groups[0][key]!r}"
+    )
