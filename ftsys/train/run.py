@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.config import RunConfig, identity_parts, resolve_task
@@ -47,13 +48,8 @@ def train(run: RunConfig, overwrite: bool = False, table: bool = True) -> int:
         claim = claim_run_folder(folder, identity_parts(run), overwrite, rank=CHECK_ONLY)
         if claim.finished:
             _say_done(folder)
-            show(
-                run,
-                task,
-                folder,
-                claim.first_attempt,
-                note="this run is finished; --overwrite starts it from the beginning",
-            )
+            note = "this run is finished; --overwrite starts it from the beginning"
+            show(run, task, folder, claim.first_attempt, [note, *_newer_files(run, folder)])
             return DONE
         store, seconds = _prepare(run, task)  # finds wrong input before the folder is claimed and anything is removed
         check_resume(run, store, overwrite)
@@ -73,6 +69,15 @@ def _say_done(folder: Path) -> None:
     """Write DONE into status.json: the attempt that wrote the results may have died before it could, or in it."""
     if is_main_rank() and read_status_after_crash(folder).get("exit") != DONE:
         StatusWriter(folder, highest_attempt(folder), "finish").write(DONE, "")
+
+
+def _newer_files(run: RunConfig, folder: Path) -> list[str]:
+    """Return a note for each file of the run's own data that was written after the results: they may not know it."""
+    if not isinstance(run.data.source, dict):
+        return []
+    files = [path for path in map(Path, run.data.source.values()) if path.exists()]
+    finished = (folder / RESULTS).stat().st_mtime
+    return [f"{path} is newer than these results" for path in files if path.stat().st_mtime > finished]
 
 
 def _prepare(run: RunConfig, task: Task) -> tuple[Store, float]:
@@ -130,7 +135,7 @@ def _settle_on_device() -> None:
         say(f"rank {os.environ.get('RANK', '0')}: {line}")
 
 
-def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str = "") -> None:
+def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, notes: Sequence[str] = ()) -> None:
     """Print the metric table, a row for each evaluation, and where the results are. Rank 0 only."""
     if not is_main_rank():
         return
@@ -144,7 +149,7 @@ def show(run: RunConfig, task: Task, folder: Path, first_attempt: int, note: str
         "log of metrics": folder / METRICS_LOG,
     }
     rows = rows_of_run(folder, first_attempt)
-    notes = [note] if note else []
+    notes = [*notes]
     if not rows:
         notes.append("no split but the training split has labels, so there are no metrics: see the predictions")
     there = {name: path for name, path in places.items() if path.exists()}

@@ -70,3 +70,14 @@ def test_overwrite_removes_no_checkpoint_that_it_is_to_resume(trained: Path) -> 
     moved = named.rename(trained.parent / named.name)
     again = ftsys("train", trained, "--overwrite", "--train.resume", moved, cwd=trained.parent)
     assert again.returncode == 0, again.stderr
+
+
+def test_a_finished_run_names_the_files_that_are_newer_than_its_results(tmp_path: Path, tiny_model: Path) -> None:
+    run_file = write_own_run(tmp_path, tiny_model, {"train": ROWS, "validation": ROWS[:4]})
+    assert ftsys("train", run_file, cwd=tmp_path).returncode == 0
+    assert "newer" not in ftsys("train", run_file, cwd=tmp_path).stdout
+    write_rows(tmp_path / "train.csv", ROWS[1:])
+    again = ftsys("train", run_file, cwd=tmp_path)
+    assert (again.returncode, "is finished" in again.stdout) == (0, True)
+    said = " ".join(again.stdout.split())  # a long path is on two lines
+    assert (said.count("is newer than these results"), "train.csv is newer than" in said) == (1, True)
