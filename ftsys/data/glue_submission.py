@@ -97,13 +97,15 @@ def _mistakes(wanted: TestFile, content: bytes | None) -> Iterator[str]:
         yield f"it has more than {_MOST_BYTES:,} bytes"
         return
     try:
-        rows = list(
-            csv.reader(io.StringIO(content.decode("utf-8"), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-        )
+        text = io.StringIO(content.decode("utf-8"), newline="")
+        header, *rows = [*csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)] or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         yield f"it is no table of UTF-8 text ({error})"
         return
-    header, rows = (rows[0], rows[1:]) if rows else ([], [])
+    yield from _row_mistakes(wanted, header, rows)
+
+
+def _row_mistakes(wanted: TestFile, header: list[str], rows: list[list[str]]) -> Iterator[str]:
     if header != HEADER:
         yield f"its header is {' '.join(header)!r}, not 'index prediction' with a tab between them"
     if len(rows) != wanted.rows:

@@ -59,40 +59,42 @@ def translate(
 
     Raises ConfigError that names every flag that is not supported, and DataError for data from which no task follows.
     """
-    mistakes = [*_unsupported(flags), *_missing(flags), *_needless(flags)]
-    strategy = str(flags.get("eval_strategy", "no"))
-    evaluates = bool(flags.get("do_eval")) or strategy != "no"
-    if not (flags.get("do_train") or evaluates or flags.get("do_predict")):
-        mistakes.append("there is nothing to do: write --do_train, --do_eval, --do_predict or several of them.")
-    ConfigError.raise_if(mistakes)
+    ConfigError.raise_if([*_unsupported(flags), *_missing(flags), *_needless(flags)])
     wishes = Wishes.of(flags)
     data = _data(
         flags,
         infer_file or partial(infer_from_file, wishes=wishes),
         infer_hub or partial(infer_from_hub, wishes=wishes),
     )
+    without_effect = (f"--{flag} changes nothing: {WITHOUT_EFFECT[flag]}" for flag in flags if flag in WITHOUT_EFFECT)
+    return Request(
+        tree=_tree(flags, ranks, data),
+        train=bool(flags.get("do_train")),
+        evaluate=_evaluates(flags),
+        predict=bool(flags.get("do_predict")),
+        overwrite=bool(flags.get("overwrite_output_dir") or flags.get("overwrite")),
+        name=str(flags["task_name"]).lower() if flags.get("task_name") else "None",
+        logging_dir=flags.get("logging_dir"),
+        notes=(*data.notes, *without_effect),
+    )
+
+
+def _evaluates(flags: Flags) -> bool:
+    return bool(flags.get("do_eval")) or flags.get("eval_strategy", "no") != "no"
+
+
+def _tree(flags: Flags, ranks: int, data: _Data) -> dict[str, Any]:
+    """Return the tree of the run file, without the sections that nothing is in."""
     tree: Tree = {"task": data.task, "data": {"source": data.source, "max_length": DEFAULTS["max_seq_length"]}}
     tree |= {"model": {}, "batch": {}, "train": {"learning_rate": 5e-5, "seed": 42}, "engine": {}, "trainer": {}}
     for flag, value in flags.items():
         _place(tree, flag, value)
     _add_rows(tree, flags, data.row)
     tree["batch"] |= _batch(flags, ranks)
-    tree["train"] |= _length(flags) | _saving(flags) | _evaluation(flags, strategy)
+    tree["train"] |= _length(flags) | _saving(flags) | _evaluation(flags)
     tree["engine"] |= _engine(flags)
     output = str(flags.get("output_dir", "trainer_output"))
-    return Request(
-        tree={"output_dir": output} | {name: section for name, section in tree.items() if section},
-        train=bool(flags.get("do_train")),
-        evaluate=evaluates,
-        predict=bool(flags.get("do_predict")),
-        overwrite=bool(flags.get("overwrite_output_dir") or flags.get("overwrite")),
-        name=str(flags["task_name"]).lower() if flags.get("task_name") else "None",
-        logging_dir=flags.get("logging_dir"),
-        notes=(
-            *data.notes,
-            *(f"--{flag} changes nothing: {WITHOUT_EFFECT[flag]}" for flag in flags if flag in WITHOUT_EFFECT),
-        ),
-    )
+    return {"output_dir": output} | {name: section for name, section in tree.items() if section}
 
 
 def _unsupported(flags: Flags) -> Iterator[str]:
@@ -116,6 +118,8 @@ def _unsupported(flags: Flags) -> Iterator[str]:
 
 def _missing(flags: Flags) -> Iterator[str]:
     """Yield a message for each flag that is missing, and for flags that exclude each other."""
+    if not (flags.get("do_train") or _evaluates(flags) or flags.get("do_predict")):
+        yield "there is nothing to do: write --do_train, --do_eval, --do_predict or several of them."
     if not flags.get("model_name_or_path"):
         yield "--model_name_or_path is missing: write a Hub name, a folder, or 'bundled' (the model in the demo extra)."
     ways = [flag for flag in ("task_name", "dataset_name", "train_file") if flags.get(flag)]
@@ -225,9 +229,9 @@ def _saving(flags: Flags) -> dict[str, Any]:
     return {"save_every": _every(str(flags.get("save_strategy", "steps")), flags.get("save_steps", 500))}
 
 
-def _evaluation(flags: Flags, strategy: str) -> dict[str, Any]:
+def _evaluation(flags: Flags) -> dict[str, Any]:
     steps = flags.get("eval_steps") or flags.get("logging_steps", 500)
-    return {"eval_every": _every(strategy, steps)}
+    return {"eval_every": _every(str(flags.get("eval_strategy", "no")), steps)}
 
 
 def _every(strategy: str, steps: float) -> str | int:

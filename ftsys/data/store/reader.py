@@ -93,11 +93,7 @@ class StoreSplit:
         if rows_S.size and rows_S.view(np.uint64).max() >= self.rows:  # unsigned: a negative row is huge
             raise IndexError(f"rows of split {self.name!r} are 0 to {self.rows - 1}, asked for {rows_S.tolist()!r}")
         batch_S = rows_S >> self._shift
-        at_S = rows_S + self._offsets_at[batch_S]
-        start_S = self._offsets[at_S]
-        length_S = self._offsets[at_S + 1] - start_S
-        if rows_S.size and length_S.view(np.uint32).max() > self._longest:  # unsigned: a negative length is huge
-            raise self._damaged(rows_S[length_S.view(np.uint32).argmax()])
+        start_S, length_S = self._places_of(rows_S, batch_S)
         cu_seqlens = np.zeros(rows_S.size + 1, np.int32)
         np.add.accumulate(length_S, out=cu_seqlens[1:])
         position_T = self._up_to(int(cu_seqlens[-1])) - cu_seqlens[:-1].repeat(length_S)
@@ -109,19 +105,29 @@ class StoreSplit:
             raise self._damaged(rows_S[start_S.view(np.uint32).argmax()]) from error
         if tokens_T.size and tokens_T.max() >= self.tokenizer.vocab_size:  # an embedding would end in an IndexError
             raise self.damage(f"it has the token id {tokens_T.max()}")
+        first_S = self._first_lengths_of(rows_S, batch_S, length_S)
+        labels = self._labels_of(rows_S, batch_S)
+        return Ragged(tokens_T, length_S, first_S, labels, rows_S, position_T, cu_seqlens)
+
+    def _places_of(
+        self, rows_S: npt.NDArray[np.int64], batch_S: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Return the first token of each row within its record batch, and the row's length."""
+        at_S = rows_S + self._offsets_at[batch_S]
+        start_S = self._offsets[at_S]
+        length_S = self._offsets[at_S + 1] - start_S
+        if rows_S.size and length_S.view(np.uint32).max() > self._longest:  # unsigned: a negative length is huge
+            raise self._damaged(rows_S[length_S.view(np.uint32).argmax()])
+        return start_S, length_S
+
+    def _first_lengths_of(
+        self, rows_S: npt.NDArray[np.int64], batch_S: npt.NDArray[np.int64], length_S: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.int32]:
         first_S = self._first[rows_S + self._first_at[batch_S]].astype(np.int32)
         if (first_S > length_S).any():
             row = (first_S > length_S).argmax()
             raise self.damage(f"the first segment of row {rows_S[row]} is longer than the row, {first_S[row]} tokens")
-        return Ragged(
-            tokens_T,
-            length_S,
-            first_S,
-            self._labels_of(rows_S, batch_S),
-            rows_S,
-            position_T,
-            cu_seqlens,
-        )
+        return first_S
 
     def _check_size(self) -> None:
         """Raise DataError if the file is shorter than when it was mapped: a read behind its end kills the process."""

@@ -145,32 +145,32 @@ class SplitWriter:
         labels_S: npt.NDArray[Any],
     ) -> None:
         rows = lengths_S.size
-        offsets = np.zeros(rows + 1, np.int32)
-        np.cumsum(lengths_S, out=offsets[1:])
-        batch = pa.record_batch(
-            [
-                pa.array(np.arange(self._rows, self._rows + rows)),
-                pa.ListArray.from_arrays(
-                    pa.array(offsets),
-                    pa.array(tokens_T.astype(self._token_type, copy=False)),
-                    self._schema.field("input_ids").type,
-                ),
-                pa.array(first_lengths_S.astype(np.uint16, copy=False)),
-                self._label_array(labels_S),
-            ],
-            schema=self._schema,
-        )
-        message = batch.serialize()
+        columns = [
+            pa.array(np.arange(self._rows, self._rows + rows)),
+            self._token_lists(tokens_T, lengths_S),
+            pa.array(first_lengths_S.astype(np.uint16, copy=False)),
+            self._label_array(labels_S),
+        ]
+        message = pa.record_batch(columns, schema=self._schema).serialize()
         self._note_layout(message, rows)
         self._write(message)
         self._rows += rows
         self._tokens += tokens_T.size
-        first_S = labels_S.reshape(rows, -1)[:, 0]  # of a multi-label row, all values are -1 or none
-        known = ~np.isnan(first_S) if self._label_type.kind == "f" else first_S >= 0
-        self._labelled += int(np.count_nonzero(known))
+        self._labelled += self._labelled_in(labels_S.reshape(rows, -1))
         self._histogram += np.bincount(lengths_S, minlength=self._histogram.size)
         if self._size - self._saved >= SAVE_EVERY:
             self._save()
+
+    def _token_lists(self, tokens_T: npt.NDArray[Any], lengths_S: npt.NDArray[Any]) -> pa.Array:
+        offsets = np.zeros(lengths_S.size + 1, np.int32)
+        np.cumsum(lengths_S, out=offsets[1:])
+        tokens = pa.array(tokens_T.astype(self._token_type, copy=False))
+        return pa.ListArray.from_arrays(pa.array(offsets), tokens, self._schema.field("input_ids").type)
+
+    def _labelled_in(self, labels_SL: npt.NDArray[Any]) -> int:
+        first_S = labels_SL[:, 0]  # of a multi-label row, all values are -1 or none
+        known = ~np.isnan(first_S) if self._label_type.kind == "f" else first_S >= 0
+        return int(np.count_nonzero(known))
 
     def _save(self) -> None:
         with storage_errors(self._path, ADVICE):
