@@ -24,6 +24,8 @@ UNKNOWN = -2
 """The id of a value that is no class."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_LONGEST_NUMBER = 308
+"""In characters, as for integers in JSON: a longer text is a name. Python refuses to write integers of 4,300 digits."""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 _TRUTH = {"true": True, "false": False}
 _MISSING_TO_PANDAS = frozenset(
@@ -47,7 +49,7 @@ def number_of(value: object) -> Decimal | None:
     if isinstance(value, bool):
         return None
     text = as_seen(value) if isinstance(value, str) else str(value) if isinstance(value, int | float | Decimal) else ""
-    return Decimal(text) if _NUMBER.fullmatch(text) else None
+    return Decimal(text) if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) else None
 
 
 def truth_of(value: object) -> bool | None:

@@ -68,10 +68,21 @@ def file_text(path: Path | str) -> str:
     return file_bytes(path).decode("utf-8-sig")
 
 
+MOST_DIGITS = 308
+"""The limit for the digits of an integer: every integer within it is also a float, and can be written as text."""
+_TOO_LONG = f"an integer has more than {MOST_DIGITS} digits"
+
+
+def _integer(text: str) -> int:
+    if len(text.removeprefix("-")) > MOST_DIGITS:
+        raise ValueError(_TOO_LONG)
+    return int(text)
+
+
 def parse_json(data: bytes | str) -> Any:
-    """Return the value of a JSON text. Raises ValueError, also for deep nesting and integers above 4,300 digits."""
+    """Return the value of a JSON text. Raises ValueError, also for deep nesting and integers above MOST_DIGITS."""
     try:
-        return json.loads(data)
+        return json.loads(data, parse_int=_integer)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
 
@@ -89,7 +100,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     raise DoubleKeyError(f"the key {double[:60]!r} is there more than once")
 
 
-ROW_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
+ROW_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_int=_integer)
 """Decodes rows of data, and raises DoubleKeyError for a key that is there twice: `json` takes the last value."""
 
 
@@ -119,8 +130,6 @@ def _object(value: Any) -> dict[str, Any]:
 
 MOST_LEVELS = 50
 """The limit for the parts of a dotted key of TOML, and for tables and lists inside each other."""
-_MOST_BITS = 14_284
-"""Python refuses to write an integer with more than 4,300 decimal digits, which has more bits than these."""
 _PART = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
 _TOML_TOKEN = re.compile(
     r'''"""(?:[^"\\]|\\.|"(?!""))*+"{0,5}|#[^\n]*+|'''
@@ -132,7 +141,7 @@ _TOML_TOKEN = re.compile(
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return the tables of a TOML text. Raises ValueError, also for deep nesting and integers above 4,300 digits."""
+    """Return the tables of a TOML text. Raises ValueError, also for deep nesting and integers above MOST_DIGITS."""
     for token in _TOML_TOKEN.finditer(text):  # before the parser, which takes time and memory by the square of a key
         if token["long"]:
             line = text.count("\n", 0, token.start()) + 1
@@ -152,8 +161,8 @@ def _check_values(tree: dict[str, Any]) -> None:
         value, level = left.pop()
         if level > MOST_LEVELS:
             raise ValueError(_TOO_DEEP)
-        if isinstance(value, int) and value.bit_length() > _MOST_BITS:
-            raise ValueError("an integer has more than 4,300 digits")
+        if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
+            raise ValueError(_TOO_LONG)
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         left += [(item, level + 1) for item in inner]
 

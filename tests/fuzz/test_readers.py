@@ -29,6 +29,9 @@ FOUND = [
     ("table of runs", b'{"task": "mrpc", "model": "m", "metrics": {}, "attempt": 1}'),
     ("table of runs", b'{"task": "mrpc", "model": "m", "seed": Infinity, "metrics": {}, "attempt": 1}'),
     ("scored Parquet", parquet().replace(b"text", b"t\x9bxt")),
+    ("report of a log", b'{"step": ' + b"9" * 400 + b', "attempt": 1, "loss": 0.25, "split": "validation"}'),
+    ("CSV of several labels", b'text,label\na,"[up, ' + b"9" * 5_000 + b']"'),
+    ("CSV of several labels", b"text,label\na,up;" + b"9" * 5_000),
 ]
 """(reader, content): files that once ended in another error."""
 

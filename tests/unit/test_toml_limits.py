@@ -9,7 +9,12 @@ from ftsys.config.load import load_run, parse_overrides
 from ftsys.errors import ConfigError
 from ftsys.untrusted import parse_toml
 
-DIGITS = {"hexadecimal": "0x" + "f" * 4_000, "octal": "0o" + "7" * 5_000, "binary": "0b" + "1" * 15_000}
+DIGITS = {
+    "hexadecimal": "0x" + "f" * 4_000,
+    "octal": "0o" + "7" * 5_000,
+    "binary": "0b" + "1" * 15_000,
+    "just above": "-1" + "0" * 308,
+}
 DEEP_TOML = {
     "a dotted key": "train.a{} = 1".format(".a" * 2_000),
     "a key with blanks": "train.a{} = 1".format(" . a" * 2_000),
@@ -22,9 +27,9 @@ DEEP_TOML = {
 
 
 @pytest.mark.parametrize("text", [f"[train]\nepochs = [{digits}]" for digits in DIGITS.values()], ids=DIGITS)
-def test_an_integer_that_python_cannot_write_is_refused(text: str, tmp_path: Path) -> None:
+def test_an_integer_that_is_no_float_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(text)
-    with pytest.raises(ConfigError, match=r"run\.toml' cannot be used: an integer has more than 4,300 digits"):
+    with pytest.raises(ConfigError, match=r"run\.toml' cannot be used: an integer has more than 308 digits"):
         load_run(tmp_path / "run.toml")
 
 
@@ -53,7 +58,7 @@ ORDINARY = (
     f"a = 1 # {'x.' * 99}",
     f"a = [{'1.5, ' * 999}]",
     "a = [" + '"x.y", ' * 999 + "]",
-    f"a = 0x{'f' * 3_500}",
+    f"a = 0x{'f' * 250}",
     "\n".join(f"[a.b.c{number}]\nx.y = 1.5" for number in range(99)),
     f"{'.'.join('a' * 50)} = 1",
 )

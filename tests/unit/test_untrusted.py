@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.files import read_safetensors
 from ftsys.train.checkpoint.manifest import _SEALED as MANIFEST_FILE
 from ftsys.train.checkpoint.manifest import MANIFEST
-from ftsys.untrusted import file_bytes, file_name, json_object, parse_json, relative_path, typed
+from ftsys.untrusted import file_bytes, file_name, json_object, parse_json, parse_row, relative_path, typed
 from launcher.planner.deepspeed_config import read_user_json
 from launcher.planner.plan import Plan
 
@@ -238,6 +239,15 @@ def test_a_lease_with_another_digit_is_no_lease(tmp_path: Path) -> None:
     for number in ("1", "²", "٣", "x"):
         (tmp_path / f"store.lease-{number}").touch()
     assert [number for number, _ in generations(tmp_path / "store")] == [1]
+
+
+@pytest.mark.parametrize("parse", [parse_json, parse_row])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_an_integer_is_also_a_float(parse: Callable[[str], Any], sign: str) -> None:
+    (most,) = parse(f"[{sign}{'9' * 308}]")
+    assert abs(float(most)) == 1e308
+    with pytest.raises(ValueError, match="an integer has more than 308 digits"):
+        parse(f"[{sign}1{'0' * 308}]")
 
 
 def test_types_are_checked_and_not_converted() -> None:
