@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from packaging.version import Version
 
 from ftsys.errors import ConfigError
 from ftsys.export.openvino_import import import_openvino
@@ -17,6 +18,8 @@ Inputs = Mapping[str, np.ndarray]
 Run = Callable[[Inputs], np.ndarray]
 """Computes logits (S, C) float32 from padded inputs, each (S, L) int64."""
 
+EXPORTS_SINCE = "5.23"
+"""The first transformers whose exported models can be saved and loaded again by its own classes."""
 ONNX_FILE, OPENVINO_FILE = "model.onnx", "openvino_model.xml"
 
 
@@ -101,5 +104,9 @@ def check_installed(name: str) -> None:
         raise ConfigError(
             f"--to {name} needs {', '.join(missing)}, which is not installed: pip install 'ftsys[{target.extra}]'."
         )
-    if find_spec("transformers.exporters") is None:
-        raise ConfigError(f"--to {name} needs a transformers that has `transformers.exporters`: install a newer one.")
+    found = metadata.version("transformers")
+    if Version(found) < Version(EXPORTS_SINCE):
+        raise ConfigError(
+            f"--to {name} needs transformers {EXPORTS_SINCE} or newer, and this is {found}: "
+            f"pip install 'transformers>={EXPORTS_SINCE}'."
+        )

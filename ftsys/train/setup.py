@@ -1,6 +1,5 @@
 """Makes what a Trainer takes from a run and its plan: arguments, model, metrics. Every number comes from these two."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ftsys.tasks import Kind, Task
 from ftsys.train.head import fit_head
 from ftsys.train.planning import rank_world
 from ftsys.train.trainable.adapter_files import add_adapter_weights, base_folder, is_adapter
-from ftsys.train.trainer.arguments import TrainingArguments
+from ftsys.train.trainer.arguments import RECOMPUTATION, TrainingArguments
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.trainer import Trainer
 from launcher.planner.deepspeed_config import deepspeed_config, merged_config, user_json_of
@@ -122,11 +121,8 @@ def _has_masters(plan: Plan) -> bool:
 
 
 def _recomputation(plan: Plan) -> dict[str, Any]:
-    """Return the arguments of activation checkpointing, which older transformers call gradient checkpointing."""
-    known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     # The reentrant kind runs a layer's hooks within its own backward pass, which DeepSpeed does not expect.
-    return {name: plan.activation_checkpointing, f"{name}_kwargs": {"use_reentrant": False}}
+    return {RECOMPUTATION: plan.activation_checkpointing, f"{RECOMPUTATION}_kwargs": {"use_reentrant": False}}
 
 
 def check_recomputable(model: PreTrainedModel, plan: Plan) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ftsys.train.trainer.arguments import RECOMPUTATION
 from tests.distributed.tiny_run import SAME_LOSS, make_store, tiny_bert, train_and_evaluate
 from tests.distributed.worlds import World
 
-AGAIN = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}}
+AGAIN = {RECOMPUTATION: True, f"{RECOMPUTATION}_kwargs": {"use_reentrant": False}}
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,8 @@ def test_commands_on_a_run_folder(command: tuple[str, ...], trained: Path) -> No
     refused = ftsys(*command, cwd=trained, **caches(trained))
     assert (refused.returncode, refused.stderr.count(SWITCH)) == (2, 1), refused.stderr
     done = ftsys(*command, "--trust-remote-code", cwd=trained, **caches(trained))
+    if "needs transformers 5.23" in done.stderr:
+        pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
 
 

@@ -114,6 +114,7 @@ def _answers(ledger: Ledger, count: int) -> dict[str, Any]:
         "stream": lambda stream: nullcontext(),
         "current_stream": lambda device=None: FakeStream(),
         "default_stream": lambda device=None: FakeStream(),
+        "is_current_stream_capturing": lambda: False,  # asked by torch's optimizers, which no graph holds
         "get_sync_debug_mode": lambda: 0,
         "set_sync_debug_mode": lambda mode: None,
         "graph_pool_handle": lambda: (0, 0),

@@ -180,7 +180,8 @@ def rows(*lengths: int) -> TokenizedSplit:
 
 
 def test_every_classifier_of_transformers_has_a_row() -> None:
-    assert set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES) == SERVED.keys() | NOT_MADE.keys()
+    since_5_23 = {"ultravbert"}
+    assert {*MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, *since_5_23} == SERVED.keys() | NOT_MADE.keys()
     assert SERVED.keys() & NOT_MADE.keys() == set()
 
 

@@ -113,6 +113,12 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
         return examples_per_step(self)
 
 
+RECOMPUTATION = (
+    "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
+)
+"""The argument that computes activations again, by its name in this transformers: it has a new one since 5.23."""
+
+
 def are_cpu_ranks(environment: Mapping[str, str]) -> bool:
     """Return True where a launcher started several processes and there is no accelerator."""
     several = int(environment.get("WORLD_SIZE", "1")) > 1

@@ -2,14 +2,14 @@
 
 import json
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ftsys.errors import ConfigError
 from ftsys.export.convert import convert, stock_run
-from ftsys.export.targets import TARGETS, Inputs, Run
+from ftsys.export.targets import TARGETS, Inputs, Run, check_installed
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
@@ -30,9 +30,10 @@ def batch(sequences: int, length: int, padding: int = 0) -> Inputs:
     ("target", "close"), [("onnx", 1e-6), ("openvino", 1e-6), pytest.param("int8", 1e-2, marks=pytest.mark.long)]
 )
 def test_an_export_answers_as_the_stock_model_at_other_shapes(target: str, close: float, tmp_path: Path) -> None:
-    missing = [package for package in TARGETS[target].packages if find_spec(package) is None]
-    if missing:
-        pytest.skip(f"{', '.join(missing)} is not installed")
+    try:
+        check_installed(target)
+    except ConfigError as missing:
+        pytest.skip(str(missing))
     import torch
     from transformers import AutoModelForSequenceClassification, BertConfig
     from transformers.exporters import ExportedModel

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ftsys.train.trainer.arguments import RECOMPUTATION
 from tests.parity.trainer.sides import Row, accuracy
 
 NO_PICKLE = "our checkpoints hold JSON and safetensors in place of the stock pickles"
@@ -32,10 +33,8 @@ def saved(**settings: Any) -> Row:
 
 ROWS: dict[str, Row] = {
     "accelerator_config": Row({"accelerator_config": {"even_batches": False}}),
-    "activation_checkpointing": Row({"activation_checkpointing": True}),
-    "activation_checkpointing_kwargs": Row(
-        {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}}
-    ),
+    RECOMPUTATION: Row({RECOMPUTATION: True}),
+    f"{RECOMPUTATION}_kwargs": Row({RECOMPUTATION: True, f"{RECOMPUTATION}_kwargs": {"use_reentrant": False}}),
     "adam_beta1": Row({"adam_beta1": 0.5}),
     "adam_beta2": Row({"adam_beta2": 0.5}),
     "adam_epsilon": Row({"adam_epsilon": 1e-2}),

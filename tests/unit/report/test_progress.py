@@ -126,7 +126,7 @@ def test_bars_on_a_real_terminal(tmp_path: Path) -> None:
     os.close(slave)
     shown = _everything(master).decode()
     words = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "\n")
-    assert re.search(r"evaluate .*100%.*in 0:0", words)
+    assert re.search(r"evaluate\b.*100%.*in 0:0", words)
     assert "evaluated: f1 0.9 [not markup]" in words
     assert re.search(r"train .*100%.*loss 0.25", words)
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") > 0, "the cursor is shown again"

@@ -8,6 +8,7 @@ import pytest
 from ftsys.config import build_run, resolve_task
 from ftsys.errors import ConfigError
 from ftsys.train.setup import check_recomputable, training_arguments
+from ftsys.train.trainer.arguments import RECOMPUTATION
 from launcher.planner.plan import World, make_plan
 from tests.parity.models.tiny_models import small_model
 
@@ -21,10 +22,8 @@ def test_it_reaches_the_trainer(asked: Any, tmp_path: Path) -> None:
     run = run_of(tmp_path, activation_checkpointing=asked)
     plan = make_plan(run, World(bf16_supported=True))
     arguments = training_arguments(run, plan, resolve_task(run))
-    name = "activation_checkpointing"
-    name = name if hasattr(arguments, name) else "gradient_checkpointing"  # its name before transformers 5.23
-    assert (plan.activation_checkpointing, getattr(arguments, name)) == (asked is True, asked is True)
-    assert getattr(arguments, f"{name}_kwargs") == {"use_reentrant": False}
+    assert (plan.activation_checkpointing, getattr(arguments, RECOMPUTATION)) == (asked is True, asked is True)
+    assert getattr(arguments, f"{RECOMPUTATION}_kwargs") == {"use_reentrant": False}
 
 
 def test_a_model_that_transformers_cannot_recompute_is_refused(tmp_path: Path) -> None:
