@@ -75,7 +75,7 @@ def _newer_files(run: RunConfig, folder: Path) -> list[str]:
     """Return a note for each file of the run's own data that was written after the results: they may not know it."""
     if not isinstance(run.data.source, dict):
         return []
-    files = [path for path in map(Path, run.data.source.values()) if path.exists()]
+    files = map(Path, filter(os.path.exists, run.data.source.values()))  # not those that cannot be reached any more
     finished = (folder / RESULTS).stat().st_mtime
     return [f"{path} is newer than these results" for path in files if path.stat().st_mtime > finished]
 

@@ -66,10 +66,16 @@ def read_hostfile(path: str) -> tuple[Host, ...]:
     try:
         text = file_text(path)
     except (OSError, ValueError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-        reason = str(error.strerror) if isinstance(error, OSError) else reason
-        raise LaunchError(f"hostfile {path!r} cannot be read ({reason}): give the path of a text file.") from error
+        raise LaunchError(
+            f"hostfile {path!r} cannot be read ({_reason(error)}): give the path of a text file."
+        ) from error
     return parse_hostfile(text, path)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def _first(hosts: Sequence[str], nodes: int | None, where: str) -> tuple[str, ...]:

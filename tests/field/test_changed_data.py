@@ -81,3 +81,6 @@ def test_a_finished_run_names_the_files_that_are_newer_than_its_results(tmp_path
     assert (again.returncode, "is finished" in again.stdout) == (0, True)
     said = " ".join(again.stdout.split())  # a long path is on two lines
     assert (said.count("is newer than these results"), "train.csv is newer than" in said) == (1, True)
+    (tmp_path / "train.csv").unlink()
+    without = ftsys("train", run_file, cwd=tmp_path)
+    assert (without.returncode, "newer" in without.stdout) == (0, False), without.stderr

@@ -52,7 +52,8 @@ def group_mismatches(layout: Layout, saved: list[dict[str, Any]]) -> list[str]:
 def _misfits(layout: Layout, saved: list[dict[str, Any]]) -> list[str]:
     names = _names_by_group(layout)
     return [
-        f"parameter group {index} was saved with {key} = {value!r:.80}, where the optimizer has {group[key]!r}"
+        f"parameter group {index} was saved with {key} = {value!r:.80}, where the optimizer has {group[key]!r}: "
+        "go on from another checkpoint"
         for index, group in enumerate(layout.optimizers[0].param_groups if layout.optimizers else ())
         for values in _matching(saved, names.get(index, []))
         for key, value in values.items()

@@ -82,5 +82,5 @@ def test_what_is_no_number_of_the_optimizer_is_told(model: nn.Module, rate: Any,
     (line,) = group_mismatches(layout, saved)
     assert line == (
         f"parameter group 0 was saved with {key} = {value!r}, "
-        f"where the optimizer has {optimizer.param_groups[0][key]!r}"
+        f"where the optimizer has {optimizer.param_groups[0][key]!r}: go on from another checkpoint"
     )
