@@ -11,13 +11,14 @@ import argparse
 import os
 import random
 import re
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ftsys.bench.harness.record import Measurement, write_record
+from ftsys.bench.harness.record import Measurement, seconds, write_record
 from ftsys.console.printer import show
 from ftsys.data.store.partial import fullest, saved_rows
 from ftsys.data.store.reader import Store
@@ -84,6 +85,12 @@ def resident_bytes(process: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def cpu_seconds() -> float:
+    """Return the CPU time of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def saved(folder: Path) -> int:
     """Return the rows that a stopped process has saved."""
     left = fullest((folder / "stores").glob("*.tmp-*"))
@@ -103,14 +110,18 @@ def main() -> None:
     write_inputs(folder, options.rows)
     killed_after, killed_bytes = prepare(folder, int(options.rows * options.kill_at))
     rows_saved = saved(folder)
-    seconds, largest = prepare(folder)
+    cpu_before = cpu_seconds()
+    taken, largest = prepare(folder)
+    busy = (cpu_seconds() - cpu_before) / taken
     (store,) = (Store.open(path) for path in (folder / "stores").iterdir() if path.is_dir())
     if store.splits["train"].rows != options.rows:
         raise SystemExit(f"the store has {store.splits['train'].rows} rows, the file {options.rows}")
     measurements = {
         "until the kill": Measurement.of([killed_after], "s"),
-        "after the kill": Measurement.of([seconds], "s"),
-        "rows after the kill": Measurement.of([(options.rows - rows_saved) / seconds], "rows/s"),
+        "after the kill": Measurement.of([taken], "s"),
+        "rows after the kill": Measurement.of([(options.rows - rows_saved) / taken], "rows/s"),
+        "cores busy after the kill": Measurement.of([busy], "cores"),
+        "reading all lengths": Measurement.of([seconds(lambda: store.splits["train"].lengths)], "s"),
         "largest resident memory": Measurement.of([float(max(largest, killed_bytes))], "bytes"),
     }
     settings = {"rows": options.rows, "rows saved": rows_saved, "cores": len(os.sched_getaffinity(0))}
