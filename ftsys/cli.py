@@ -85,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "predict":
             text = "the folder to write predictions/ and submission/ to (default: the run folder)"
             sub.add_argument("--output", type=Path, metavar="FOLDER", help=text)
+            sub.description = "Predict every split of a run file with the model in its run folder."
         if name == "bundle":
             sub.add_argument("--output", required=True, metavar="FOLDER", help="the folder to write the bundle to")
     help_text = "check the bytes of a store, a bundle or checkpoints, or the format of a submission for the GLUE server"

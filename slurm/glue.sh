@@ -3,11 +3,11 @@
 #
 #   export FTSYS_GLUE_DIR=/path/to/glue
 #   sbatch slurm/glue.sh                                                    nine tasks, three seeds
-#   FTSYS_TASKS="mrpc rte" FTSYS_SEEDS="1 2" sbatch --array=0-3 slurm/glue.sh --train.epochs 5
+#   FTSYS_GLUE_TASKS="mrpc rte" FTSYS_SEEDS="1 2" sbatch --array=0-3 slurm/glue.sh --train.epochs 5
 #   ftsys report runs/glue-ARRAYID/*                                        one table of all results
 #
 # A task is a GLUE name or the path of a run file. Without FTSYS_GLUE_DIR the synthetic sample is the only task, unless
-# FTSYS_TASKS names others. The comments in mrpc.sh and job.sh apply here too.
+# FTSYS_GLUE_TASKS names others. The comments in mrpc.sh and job.sh apply here too.
 #
 #SBATCH --job-name=glue
 #SBATCH --array=0-26
@@ -25,8 +25,12 @@ if [ ! -e "$home/slurm/job.sh" ]; then
   echo "error: '$home' is not ftsys's folder: submit from there, or set FTSYS_HOME to it." >&2
   exit 2
 fi
+if [ -n "${FTSYS_TASKS-}" ] && [ "$FTSYS_TASKS" != alone ]; then
+  echo "error: FTSYS_TASKS='$FTSYS_TASKS' is not read any more: name the tasks by FTSYS_GLUE_TASKS." >&2
+  exit 2
+fi
 if [ -n "${FTSYS_GLUE_DIR-}" ]; then known="cola sst2 mrpc stsb qqp mnli qnli rte wnli"; else known=paraphrase; fi
-read -ra tasks <<< "${FTSYS_TASKS:-$known}"
+read -ra tasks <<< "${FTSYS_GLUE_TASKS:-$known}"
 read -ra seeds <<< "${FTSYS_SEEDS:-1 2 3}"
 pairs=$((${#tasks[@]} * ${#seeds[@]}))
 if [ "$SLURM_ARRAY_TASK_ID" -ge "$pairs" ]; then

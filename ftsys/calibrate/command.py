@@ -20,7 +20,8 @@ from ftsys.run_folder.layout import CALIBRATION_RESULTS
 
 DESCRIPTION = (
     "Fit a temperature to the scores of a finished run's model and, with --metric, thresholds of its labels. Writes "
-    "model/calibration.json, which `ftsys predict` uses, and prints figures of rows that each fit had not seen."
+    "model/calibration.json, which `ftsys predict MODEL FILE` and `Classifier` use, and prints figures of rows that "
+    "each fit had not seen."
 )
 
 

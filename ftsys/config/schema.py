@@ -213,8 +213,8 @@ class LoraSection(Section):
     """Linear layers with an adapter. "auto": those of each attention (queries, keys, values, output); "all": all of
     each layer; or a list of names or ends of names, as peft takes them."""
     merge: Annotated[bool, Write("true or false")] = True
-    """True: OUTPUT_DIR/model is a whole model with the adapters added to its weights, and OUTPUT_DIR/adapter the
-    adapter alone. False: OUTPUT_DIR/model is the adapter."""
+    """True: RUN_DIR/model is a whole model with the adapters added to its weights, and RUN_DIR/adapter the
+    adapter alone. False: RUN_DIR/model is the adapter."""
 
 
 class EngineSection(Section):
@@ -253,18 +253,18 @@ class EngineSection(Section):
 
 
 class LaunchSection(Section):
-    """The machines on which the ranks are started."""
+    """The machines on which `ftlaunch` starts the ranks. `ftsys train`, which is one of the ranks, does not read it."""
 
     nodes: Count = 1
-    """Number of machines."""
+    """Number of nodes. 1: all nodes of the SLURM allocation or of the hostfile, if there is one."""
     gpus_per_node: AutoCount = "auto"
-    """Number of ranks on each machine, one for each GPU. "auto": all visible GPUs, or one process on a machine without
-    a GPU."""
+    """Number of ranks on each node, one for each GPU. "auto": the slots of the hostfile, else all visible GPUs, or one
+    process on a node without a GPU."""
     backend: Annotated[
         Literal["auto", "local", "hostfile", "slurm"], Write('"auto", "local", "hostfile" or "slurm"')
     ] = "auto"
-    """Program that starts the ranks: "local" (this machine), "hostfile" (ssh to the machines of a host file) or
-    "slurm"."""
+    """Where the ranks are started: "local" (this machine), "hostfile" (ssh to the nodes of `--hostfile`) or "slurm"
+    (the nodes of the allocation). "auto": the hostfile if there is one, else the allocation, else this machine."""
 
 
 class RunTree(Section):
@@ -281,7 +281,7 @@ class RunTree(Section):
         Annotated[str, Field(min_length=1)] | None, Write("the name of a recipe in quotes, or leave it out")
     ] = None
     """Values for a family of models below those of the run file: the name of a shipped recipe, or the path of a .toml
-    file. The page "Recipes" has them."""
+    file. The page "Start from a recipe" has them."""
     task: TaskSection = TaskSection()
     data: DataSection = DataSection()
     model: ModelSection = ModelSection()
@@ -297,4 +297,4 @@ class RunTree(Section):
     the page "A table of models and tasks" describes. No other command reads this section."""
     sweep: Annotated[dict[str, Any], Write("a [sweep] table")] = {}
     """Settings of `ftsys sweep`: the keys `space`, `trials`, `objective`, `sampler` and `pruner`, which the page
-    "Sweep" describes. No other command reads this section."""
+    "Search for better values" describes. No other command reads this section."""

@@ -67,9 +67,6 @@ OWNED_TRAINER_FIELDS: dict[str, str] = {
     "kernels": "engine.kernels",
     "use_liger_kernel": "engine.kernels",
     "liger_kernel_config": "engine.kernels",
-    "local_rank": "launch.nodes",
-    "use_cpu": "launch.gpus_per_node",
-    "no_cuda": "launch.gpus_per_node",
 }
 """Fields of TrainingArguments that another section sets, with the key to write instead."""
 
@@ -77,7 +74,8 @@ _COMMAND = "the command decides it: `ftsys train`, `ftsys evaluate` or `ftsys pr
 _BATCHES = "the run's own plan makes the batches and shares them out among the ranks"
 _NO_WORKERS = "a store is read from memory-mapped files, without workers"
 _ALL_ROWS = "metrics are computed from the predictions and labels of all rows at once"
-_UPLOAD = "upload the result afterwards: hf upload NAME OUTPUT_DIR/model"
+_DEVICE = "the device is a GPU where one is seen: `ftlaunch run --cpu`, or set CUDA_VISIBLE_DEVICES= before the command"
+_UPLOAD = "upload the result afterwards: hf upload NAME RUN_DIR/model"
 
 REFUSED_TRAINER_FIELDS: dict[str, str] = {
     "accelerator_config": _BATCHES,
@@ -104,19 +102,22 @@ REFUSED_TRAINER_FIELDS: dict[str, str] = {
     "hub_token": _UPLOAD,
     "include_for_metrics": _ALL_ROWS,
     "label_names": "the labels of a batch are always called `labels`, for any task.label_column",
+    "local_rank": "the launcher numbers the ranks",
     "logging_dir": "TensorBoard's files are in the run folder",
     "logging_nan_inf_filter": "a loss that is not finite is always shown",
+    "no_cuda": _DEVICE,
     "overwrite_output_dir": "`--overwrite` on the command line starts a run from the beginning",
     "prediction_loss_only": _ALL_ROWS,
     "push_to_hub": _UPLOAD,
     "remove_unused_columns": "a store has none",
     "restore_callback_states_from_checkpoint": "the callbacks of a run are ftsys' own",
     "save_on_each_node": "all nodes share the run folder",
-    "save_only_model": "a checkpoint holds all that a resume needs, and OUTPUT_DIR/model the model alone",
+    "save_only_model": "a checkpoint holds all that a resume needs, and RUN_DIR/model the model alone",
     "save_stock_state": "the stock Trainer reads no run folder: it is an argument of scripts",
     "save_safetensors": "safetensors is the only format",
     "torch_empty_cache_steps": "batch.micro_tokens is chosen so that a step fits the device's memory",
     "use_cache": "a classifier generates no text",
+    "use_cpu": _DEVICE,
     "warmup_ratio": "transformers 5 reads a trainer.warmup_steps below 1 as a fraction of all steps",
 }
 """Fields that have no meaning in ftsys or that transformers 5 no longer has, with the reason."""

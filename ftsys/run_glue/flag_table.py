@@ -15,6 +15,7 @@ RUN_FILE_KEYS = {
     "max_seq_length": "data.max_length",
     "quoting": "data.quoting",
     "learning_rate": "train.learning_rate",
+    "layer_decay": "train.layer_decay",
     "seed": "train.seed",
     "save_total_limit": "train.save_keep",
     "max_nonfinite_steps": "train.max_nonfinite_steps",
@@ -25,6 +26,8 @@ RUN_FILE_KEYS = {
     "gradient_checkpointing": "engine.activation_checkpointing",
     "kernels": "engine.kernels",
     "torch_compile": "engine.compile",
+    "compile_regions": "engine.compile",
+    "cuda_graphs": "engine.cuda_graphs",
 }
 """Flags whose value becomes the value of a run file's key."""
 
@@ -61,7 +64,7 @@ WITHOUT_EFFECT = {
 """Flags that are accepted and ignored, with the reason. None of them changes a result in the script either."""
 
 _FSDP = "ranks are joined by DDP or DeepSpeed; write --deepspeed FILE to split a model"
-_PUSH = "upload afterwards: hf upload NAME OUTPUT_DIR"
+_PUSH = "upload afterwards: hf upload NAME RUN_DIR/model"
 _COMPILE = "engine.compile takes no further choice"
 
 ALLOWED_VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -92,6 +95,7 @@ ALLOWED_VALUES: dict[str, tuple[tuple[Any, ...], str]] = {
     "push_to_hub": ((False,), _PUSH),
     "restore_callback_states_from_checkpoint": ((False,), "the callbacks of a run are its own"),
     "save_only_model": ((False,), "a checkpoint holds all that a resume needs"),
+    "save_stock_state": ((False,), "checkpoints of a run are in ftsys' own format alone"),
     "save_strategy": (("no", "steps", "epoch"), 'write "steps" or "epoch"; the best checkpoint is kept anyway'),
     "token": ((None,), "set the environment variable HF_TOKEN"),
     "torch_compile_backend": ((None,), _COMPILE),

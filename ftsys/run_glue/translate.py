@@ -107,6 +107,8 @@ def _unsupported(flags: Flags) -> Iterator[str]:
         if flag in SECRETS:
             if value is not None:
                 yield f"--{flag} {secret_advice('HF_TOKEN')}"
+        elif not _is_known(flag):
+            yield f"--{flag} cannot be honoured: run-glue does not know what to do with it. Leave it out."
         elif flag in ALLOWED_VALUES and value not in ALLOWED_VALUES[flag][0]:
             yield f"--{flag} {value!r} cannot be honoured: {ALLOWED_VALUES[flag][1]}."
     if flags.get("fp16") and flags.get("bf16"):
@@ -192,14 +194,21 @@ def _is_passed_on(flag: str) -> bool:
     return flag in HONOURED_TRAINER_FIELDS and flag not in elsewhere
 
 
+def _is_known(flag: str) -> bool:
+    """Return False for an argument that a newer transformers has added."""
+    tables = (RUN_FILE_KEYS, ALLOWED_VALUES, WITHOUT_EFFECT, READ_HERE, DEFAULTS, HONOURED_TRAINER_FIELDS)
+    return any(flag in table for table in tables)
+
+
 READ_HERE = (
     *("output_dir", "do_train", "do_eval", "do_predict", "data_seed", "use_cpu"),
+    *("overwrite", "overwrite_output_dir", "logging_dir", "global_batch_size"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "train_sampling_strategy"),
     *("num_train_epochs", "max_steps", "resume_from_checkpoint"),
     *("save_strategy", "save_steps", "eval_strategy", "eval_steps"),
     *("fp16", "bf16", "deepspeed"),
 )
-"""Fields of TrainingArguments that are read one by one, by the functions of this module."""
+"""Flags that are read one by one, by the functions of this module."""
 
 
 def _add_rows(tree: Tree, flags: Flags, row: Task) -> None:

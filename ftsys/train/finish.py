@@ -119,7 +119,7 @@ def write_split_predictions(folder: Path, task: Task, name: str, found: Predicti
 
 
 def _save_model(session: Session) -> None:
-    """Write OUTPUT_DIR/model, and with `[lora]` the adapter, there or in OUTPUT_DIR/adapter. Collective."""
+    """Write RUN_DIR/model, and with `[lora]` the adapter, there or in RUN_DIR/adapter. Collective."""
     trainer, lora, folder = session.trainer, session.run.lora, session.folder
     state = export_state(trainer.model_wrapped, masters_of(trainer.optimizer))
     if trainer.args.process_index != 0:

@@ -30,14 +30,14 @@ from ftsys.data.store.reader import Store
 
 
 def evaluate(run: RunConfig) -> int:
-    """Print the metrics of the evaluation splits under OUTPUT_DIR/model. Writes nothing."""
+    """Print the metrics of the evaluation splits under RUN_DIR/model. Writes nothing."""
     return _use(run, None)
 
 
 def predict(run: RunConfig, output: Path | None = None) -> int:
     """Write predictions and submission for every evaluation and test split, and print the metrics.
 
-    They go to OUTPUT_DIR, or to `output`. Raises ConfigError where they would replace those of the run, of other data,
+    They go to RUN_DIR, or to `output`. Raises ConfigError where they would replace those of the run, of other data,
     and for a file.
     """
     if output is not None:

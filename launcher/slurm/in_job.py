@@ -29,7 +29,7 @@ def job(start: str, run_file: str, *overrides: str) -> str:
     """Return what the job needs before it starts, a line each: device, run folder, port, newest attempt of the run.
 
     `start`: "JOBID-RESTARTS", from which the port is derived. Raises ConfigError for a wrong run file or override, and
-    LaunchError if torch is not installed.
+    LaunchError if torch is not installed or not for the GPUs of the allocation.
     """
     folder = Path(load_run(run_file, overrides).output_dir).absolute()
     port = free_port(f"slurm job {start}", ephemeral_ports())
@@ -37,10 +37,18 @@ def job(start: str, run_file: str, *overrides: str) -> str:
 
 
 def _device() -> str:
-    """Return FTSYS_DEVICE if it is set; else `cpu` if the installed torch supports nothing else."""
+    """Return FTSYS_DEVICE if it is set; else `cpu` if the installed torch supports nothing else.
+
+    Raises LaunchError where SLURM gave GPUs that this torch would leave idle.
+    """
     device = os.environ.get("FTSYS_DEVICE")
     if device not in (None, "cpu", "cuda"):
         raise LaunchError(f"FTSYS_DEVICE={device!r} is not a device: write cpu or cuda, or leave it out.")
+    if device is None and torch_is_for_cpus() and (gpus := os.environ.get("SLURM_GPUS_ON_NODE", "0")) != "0":
+        raise LaunchError(
+            f"the allocation has {gpus} GPU(s) on this node, and the installed torch computes on CPUs alone: "
+            "`make install TORCH=cuda`, or set FTSYS_DEVICE=cpu to compute on CPUs."
+        )
     return device or ("cpu" if torch_is_for_cpus() else "cuda")
 
 

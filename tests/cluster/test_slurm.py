@@ -125,7 +125,7 @@ def test_an_array_of_two_tasks_and_two_seeds(
 ) -> None:
     tasks = [write_run(tmp_path, tiny_model, steps=3, name=name) for name in ("one.toml", "two.toml")]
     tasks[1].write_text(tasks[1].read_text().replace('"parity"', '"oddness"'))
-    asked = {"FTSYS_TASKS": " ".join(path.name for path in tasks), "FTSYS_SEEDS": "1 2"}
+    asked = {"FTSYS_GLUE_TASKS": " ".join(path.name for path in tasks), "FTSYS_SEEDS": "1 2"}
     script = str(repository / "slurm/glue.sh")
     number = cluster.submit("--array=0-4", script, "--batch.global_size", "4", cwd=tmp_path, environ=asked)
     for each in range(5):
@@ -145,7 +145,7 @@ def test_a_task_of_an_array_goes_back_alone(
 ) -> None:
     """To SLURM the number of the array, which one of its tasks has as its own, means all of its tasks."""
     write_run(tmp_path, tiny_model)
-    asked = {"FTSYS_TASKS": "run.toml", "FTSYS_SEEDS": "1 2"}
+    asked = {"FTSYS_GLUE_TASKS": "run.toml", "FTSYS_SEEDS": "1 2"}
     number = cluster.submit("--array=0-1", str(repository / "slurm/glue.sh"), cwd=tmp_path, environ=asked)
     names = [f"{number}_{task}" for task in (0, 1)]
     folders = [tmp_path / f"runs/glue-{number}/run-seed-{seed}" for seed in (1, 2)]

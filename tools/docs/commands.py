@@ -23,6 +23,9 @@ one of the [exit statuses](exit-statuses.md). `--help` behind a command prints w
 example `--train.seed 7`.
 """
 
+OTHER_FORMS = {("predict",): ("predict", "RUN.toml")}
+"""Words of a command -> words by which its parser of another form answers."""
+
 FLAGS_PAGE = "It reads the flags of transformers' example script: see [Flags of `run_glue.py`](run-glue-flags.md).\n"
 
 
@@ -63,9 +66,17 @@ def _entry(main: Main, program: str, words: tuple[str, ...], text: str) -> str:
     if words == ("bench",):
         return f"{head}{sentence(text)} Its benchmarks are:\n"
     parser = asked_parser(main, words)
+    pieces = [f"{head}{sentence(parser.description or text)}\n\n{_form(parser)}"]
+    if words in OTHER_FORMS:
+        other = asked_parser(main, OTHER_FORMS[words])
+        pieces.append(f"{sentence(other.description or text)}\n\n{_form(other)}")
+    return "\n".join(pieces)
+
+
+def _form(parser: argparse.ArgumentParser) -> str:
     rows = list(_rows(parser))
     arguments = options_table(("Argument", "Meaning"), rows) if rows else ""
-    return f"{head}{sentence(parser.description or text)}\n\n```text\n{usage(parser)}\n```\n\n{arguments}"
+    return f"```text\n{usage(parser)}\n```\n\n{arguments}"
 
 
 def asked_parser(main: Main, words: Sequence[str]) -> argparse.ArgumentParser:
@@ -104,7 +115,8 @@ def _rows(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
 
 def _shown(action: argparse.Action) -> str:
     """Return an argument as it is typed: its first name and its value."""
-    value = action.metavar or ("{" + ",".join(action.choices) + "}" if action.choices else action.dest.upper())
+    names = " ".join(action.metavar) if isinstance(action.metavar, tuple) else action.metavar
+    value = names or ("{" + ",".join(action.choices) + "}" if action.choices else action.dest.upper())
     if action.nargs == "+":
         value = f"{value} [{value} ...]"
     elif action.nargs == "?" and not action.option_strings:

@@ -79,7 +79,8 @@ def _peers(record: dict[str, Any]) -> str:
         )
         reached = _share(measured[f"{model}, {peer}: useful"]["median"] * 1e12 / rate)
         spread = measured[ratio]["spread"]
-        rows.append((f"`{one}`", f"`{peer}`", f"{value:.2f} x", f"{spread:.2f}", f"{memory:.2f} x", reached))
+        bound = _bound(measured[f"{model}, {peer}: useful"]["median"] * 1e12 / rate)
+        rows.append((f"`{one}`", f"`{peer}`", f"{value:.2f} x", f"{spread:.2f}", f"{memory:.2f} x", reached, bound))
     reached = _share(measured[f"{model}, ours: useful"]["median"] * 1e12 / rate)
     head = (
         "One",
@@ -88,9 +89,10 @@ def _peers(record: dict[str, Any]) -> str:
         "Spread",
         "Peak memory, one / peer",
         "Peer reaches of the matrix-product rate",
+        "The whole rate / peer",
     )
     return (
-        table(head, rows, right=[2, 3, 4, 5])
+        table(head, rows, right=[2, 3, 4, 5, 6])
         + f"\nThe share of the machine's matrix-product rate that `ours` reaches: {reached}. The rate is {what}.\n"
     )
 
@@ -109,6 +111,11 @@ def _product_rate(record: dict[str, Any], model: str, bf16: dict[str, Any]) -> t
 def _share(value: float) -> str:
     """Write a share of the matrix-product rate; one above 1 says only that the rate was measured too low."""
     return f"{value:.0%}" if value <= 1 else "not known"
+
+
+def _bound(share: float) -> str:
+    """Write how many times as fast as the peer a program is that does nothing but its products, at the whole rate."""
+    return f"{1 / share:.2f} x" if share <= 1 else "not known"
 
 
 def _short(value: float) -> str:

@@ -24,7 +24,8 @@ these places that names it:
 
 1. the command line: `--train.epochs 5`,
 2. the run file,
-3. the default on this page.
+3. the [recipe](../how-to/recipes.md), if one is named,
+4. the default on this page.
 
 `ftsys config RUN.toml` prints every key with its value and the place that it came from, and starts nothing.
 
@@ -45,14 +46,18 @@ def run_file_page() -> str:
             section = found
             pieces.append(_section_head(section, is_table="." in key))
         pieces.append(_entry(key, field, texts[key]))
-    return "\n".join([*pieces, *_trainer_tables()])
+        if key == "trainer":
+            pieces += _trainer_tables()
+    return "\n".join(pieces)
 
 
 def _trainer_tables() -> Iterator[str]:
     """Yield a table of the fields that [trainer] passes on, and one of the others with the reason."""
+    yield "These fields are passed on:\n"
     yield "| Passed on | Acts on |\n| --- | --- |"
     yield from (f"| `{name}` | {text} |" for name, text in sorted(HONOURED_TRAINER_FIELDS.items()))
-    yield "\n| Refused | Because |\n| --- | --- |"
+    yield "\nThese are refused, since ftsys decides otherwise:\n"
+    yield "| Refused | Because |\n| --- | --- |"
     others = {name: f"`{key}` decides it" for name, key in OWNED_TRAINER_FIELDS.items()} | REFUSED_TRAINER_FIELDS
     yield from (f"| `{name}` | {text} |" for name, text in sorted(others.items()))
     yield ""

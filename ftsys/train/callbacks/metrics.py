@@ -12,7 +12,7 @@ from ftsys.train.callbacks.on_error import OnError, handed_on
 
 
 class MetricsLog(TrainerCallback):
-    """Appends the values that the Trainer logs to OUTPUT_DIR/metrics.jsonl, on rank 0."""
+    """Appends the values that the Trainer logs to RUN_DIR/metrics.jsonl, on rank 0."""
 
     def __init__(
         self,
@@ -21,7 +21,7 @@ class MetricsLog(TrainerCallback):
         splits: Sequence[str] = ("validation",),
         on_error: OnError | None = None,
     ) -> None:
-        """Write to OUTPUT_DIR/metrics.jsonl as attempt number `attempt`.
+        """Write to RUN_DIR/metrics.jsonl as attempt number `attempt`.
 
         `splits` are the evaluation splits. The metrics of the first one are logged without the split's name.
         """

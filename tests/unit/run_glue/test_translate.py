@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import transformers
 
 from ftsys.config import build_run, load_run, resolve_task
 from ftsys.config.trainer_known import HONOURED_TRAINER_FIELDS
@@ -14,7 +13,8 @@ from ftsys.run_glue.command import run_file_text
 from ftsys.run_glue.flag_table import ALLOWED_VALUES, RUN_FILE_KEYS, WITHOUT_EFFECT
 from ftsys.run_glue.flags import DEFAULTS
 from ftsys.run_glue.infer_task import InferredTask, infer_from_file, infer_from_hub
-from ftsys.run_glue.translate import Request, translate
+from ftsys.run_glue.translate import READ_HERE, Request, translate
+from ftsys.train.trainer.arguments import TrainingArguments
 
 MRPC = {"model_name_or_path": "bert-base-uncased", "task_name": "mrpc", "do_train": True}
 
@@ -49,6 +49,9 @@ def test_the_defaults_are_the_scripts() -> None:
         ({"max_steps": 7, "num_train_epochs": 2}, "train.max_steps", 7),
         ({"max_steps": 7}, "train.epochs", None),
         ({"learning_rate": 1e-3}, "train.learning_rate", 1e-3),
+        ({"layer_decay": 0.9}, "train.layer_decay", 0.9),
+        ({"cuda_graphs": True}, "engine.cuda_graphs", True),
+        ({"compile_regions": True}, "engine.compile", True),
         ({"seed": 7, "data_seed": 7}, "train.seed", 7),
         ({"save_strategy": "no"}, "train.save_every", "never"),
         ({"save_strategy": "epoch"}, "train.save_every", "epoch"),
@@ -140,9 +143,13 @@ def test_every_mistake_is_told_at_once() -> None:
     assert len(refused.value.messages) == 3
 
 
-def test_every_argument_has_one_place() -> None:
-    from ftsys.run_glue.translate import READ_HERE
+@pytest.mark.parametrize("flag", ["added_next_year", "save_stock_state"])
+def test_a_flag_without_a_place_is_refused(flag: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{flag} .*cannot be honoured"):
+        asked(**{flag: True})
 
+
+def test_every_argument_has_one_place() -> None:
     allowed = set(ALLOWED_VALUES) - {"save_strategy", "train_sampling_strategy"}
     tables = [set(RUN_FILE_KEYS), set(WITHOUT_EFFECT), allowed, set(READ_HERE)]
     for index, table in enumerate(tables):
@@ -150,7 +157,7 @@ def test_every_argument_has_one_place() -> None:
             assert table & other == set()
     owned = ("local_rank", "label_names")  # what launchers write, and a key of ALLOWED_VALUES
     elsewhere = set().union(*tables) | set(DEFAULTS) | set(owned)
-    installed = {field.name for field in fields(transformers.TrainingArguments) if field.init}
+    installed = {field.name for field in fields(TrainingArguments) if field.init}
     assert installed - elsewhere - set(HONOURED_TRAINER_FIELDS) == set()
     passed_on = set(HONOURED_TRAINER_FIELDS) - elsewhere
     values: dict[str, Any] = dict.fromkeys(passed_on, 1)

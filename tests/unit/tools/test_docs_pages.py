@@ -29,6 +29,22 @@ def test_every_key_of_the_run_file_has_its_text() -> None:
     assert texts["batch.micro_tokens"].startswith("Maximum number of real tokens that a device computes")
 
 
+OWN_VARIABLES = {
+    *("FTSYS_BEFORE", "FTSYS_EXIT_FILE", "FTSYS_GPUS", "FTSYS_JOB", "FTSYS_OLD_WORD_TOLD"),
+    *("FTSYS_OWN_LOG", "FTSYS_PEER", "FTSYS_RUN_DIR"),
+}
+"""Variables that ftsys sets for its own processes."""
+
+
+def test_every_environment_variable_is_documented(repository: Path) -> None:
+    files = [path for folder in ("ftsys", "launcher") for path in (repository / folder).rglob("*.py")]
+    files += [*repository.glob("slurm/*.sh"), *repository.glob("benchmarks/*.py"), *repository.glob("tests/fuzz/*.py")]
+    pattern = re.compile(r"\bFTSYS_[A-Z][A-Z_]*[A-Z]\b")
+    used = {name for path in files for name in pattern.findall(path.read_text(encoding="utf-8"))}
+    page = (DOCS / "reference/environment.md").read_text(encoding="utf-8")
+    assert set(pattern.findall(page)) == used - OWN_VARIABLES
+
+
 def test_every_argument_has_a_help_text() -> None:
     """In the table of a command, the second cell of no row is empty."""
     assert re.findall(r"^\| `.*` \|\s*\|$", PAGES["reference/commands.md"](), re.MULTILINE) == []

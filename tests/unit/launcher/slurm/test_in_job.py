@@ -163,3 +163,31 @@ def test_a_device_that_is_none(
     monkeypatch.setenv("FTSYS_DEVICE", "gpu")
     assert main(["job", "17-0", "run.toml"]) == 2
     assert capsys.readouterr().err == "error: FTSYS_DEVICE='gpu' is not a device: write cpu or cuda, or leave it out.\n"
+
+
+@pytest.mark.parametrize(
+    ("build", "gpus", "device"),
+    [("+cpu", "8", None), ("+cpu", "0", "cpu"), ("+cu130", "8", "cuda"), ("+cu130", "0", "cuda")],
+)
+def test_gpus_are_not_left_idle_without_a_word(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    build: str,
+    gpus: str,
+    device: str | None,
+) -> None:
+    """As on a cluster whose login node has no GPU: `make install` took the build for CPUs there."""
+    monkeypatch.delenv("FTSYS_DEVICE")
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", gpus)
+    monkeypatch.setattr("launcher.planner.world.version", lambda name: f"2.13.0{build}")
+    if device is None:
+        assert main(["job", "17-0", "run.toml"]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(
+            "error: the allocation has 8 GPU(s) on this node, and the installed torch computes on CPUs"
+        )
+        assert "make install TORCH=cuda" in said
+        monkeypatch.setenv("FTSYS_DEVICE", "cpu")
+        device = "cpu"
+    assert ask(capsys, "job", "17-0", "run.toml")[0] == device
