@@ -19,6 +19,11 @@ EXIT_STATUSES = {
 """The meaning of each exit status; --help and a page of the documentation are made from it."""
 
 
+def is_of_signal(status: int) -> bool:
+    """Return True for the status of a process that a signal ended: -N, or 128 + N where a shell was in between."""
+    return status < 0 or 128 < status <= 128 + 64
+
+
 class FtsysError(Exception):
     """Base class of all errors that are printed without a traceback."""
 

@@ -6,6 +6,7 @@ of files begin with the command's key, so a process of an older command that sti
 """
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ class Parts:
         """
         mine = self._is_of(command)
         if self.output.exists() and not overwrite:
-            if mine and (self.folder / JOINED).exists():
+            if mine and self._is_joined():
                 self._remove()
                 return None
             raise ConfigError(f"output {str(self.output)!r} exists. Write to another file, or give --overwrite.")
@@ -92,6 +93,13 @@ class Parts:
         """Return True if the folder was made by the same command."""
         return self.former() == json.loads(json.dumps(json_safe(command)))
 
+    def _is_joined(self) -> bool:
+        """Return True where the output is the very file that was joined, and not one that it was to replace."""
+        try:
+            return (self.folder / JOINED).read_text(encoding="utf-8") == _file_identity(self.output.stat())
+        except OSError:
+            return False
+
     def has(self, index: int) -> bool:
         """Return True if a window is written."""
         return self._path(index).exists()
@@ -127,7 +135,9 @@ class Parts:
         skipped = self._join_skipped(count)
         with atomic_open(self.output, "wb") as stream:
             form.join(parts, names, stream)
-            atomic_write_text(self.folder / JOINED, "")  # just before the output gets its name
+            stream.flush()
+            # Just before the output gets its name: a process that dies in between has not replaced a former output.
+            atomic_write_text(self.folder / JOINED, _file_identity(os.fstat(stream.fileno())))
         self._remove()
         return skipped
 
@@ -152,6 +162,11 @@ class Parts:
 
     def _path(self, index: int, ending: str = "") -> Path:
         return self.folder / f"{self.key}.{index:08}{ending}"
+
+
+def _file_identity(file: os.stat_result) -> str:
+    """Return what a file keeps when it gets another name: its inode and size."""
+    return f"{file.st_ino} {file.st_size}"
 
 
 def _key(command: Mapping[str, Any]) -> str:

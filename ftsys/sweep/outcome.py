@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ftsys.errors import DONE, NOT_OURS, STOPPED_EARLY
+from ftsys.errors import DONE, NOT_OURS, STOPPED_EARLY, is_of_signal
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status_after_crash
@@ -38,8 +38,11 @@ def about_to_start(folder: Path, log: Path) -> Start:
     return Start(folder, highest_attempt(folder), log, log.stat().st_size if log.exists() else 0)
 
 
-def outcome_of(exit_status: int, sweep: Sweep, start: Start, pruned: bool) -> Outcome:
-    """Return the end of the trial, for a process that still holds its claim."""
+def outcome_of(exit_status: int, sweep: Sweep, start: Start, pruned: bool, told_to_stop: bool = False) -> Outcome:
+    """Return the end of the trial, for a process that still holds its claim.
+
+    A trial that was told to stop before it could handle signals, or that took too long to save, has ended by a signal.
+    """
     if exit_status == DONE:
         results = read_results(start.folder) or {}
         value = results.get("metrics", {}).get(sweep.split, {}).get(sweep.objective)
@@ -48,7 +51,7 @@ def outcome_of(exit_status: int, sweep: Sweep, start: Start, pruned: bool) -> Ou
         return Outcome("complete", float(value))
     if pruned:
         return Outcome("pruned")
-    if exit_status == STOPPED_EARLY:
+    if exit_status == STOPPED_EARLY or (told_to_stop and is_of_signal(exit_status)):
         return Outcome("stopped")
     if exit_status == NOT_OURS and _is_taken_over(start):
         return Outcome("lost")

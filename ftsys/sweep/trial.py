@@ -38,7 +38,7 @@ def run_trial(sweep: Sweep, claimed: Claimed, interruption: Interruption, comman
             _end(process)
     if claimed.claim.lost:  # the run that was stopped here goes on elsewhere
         return Outcome("lost")
-    outcome = outcome_of(process.returncode, sweep, start, pruned)
+    outcome = outcome_of(process.returncode, sweep, start, pruned, interruption.wanted)
     if outcome.state in ("complete", "pruned"):
         remove_tree(folder / CHECKPOINTS)
     return outcome

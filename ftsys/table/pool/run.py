@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ftsys.errors import BAD_INPUT, DONE, NOT_OURS, STOPPED_EARLY, RunFolderError, StoppedEarly
+from ftsys.errors import BAD_INPUT, DONE, NOT_OURS, STOPPED_EARLY, RunFolderError, StoppedEarly, is_of_signal
 from ftsys.files import storage_errors
 from ftsys.lease import Lease, LeaseTimes, LeaseWatch
 from ftsys.run_folder.attempts import highest_attempt
@@ -59,10 +59,10 @@ class Pool:
         try:
             while self._open_cells() or self.running:
                 self._reap()
-                self._fill()
-                self.progress.update(self.states, [(one.cell, one.slot) for one in self.running])
                 if self.wanted_to_stop():
                     raise StoppedEarly("stopped by a signal; every run has saved: the same command goes on.")
+                self._fill()
+                self.progress.update(self.states, [(one.cell, one.slot) for one in self.running])
                 time.sleep(POLL_SECONDS)
         finally:
             self._end()
@@ -127,7 +127,9 @@ class Pool:
                 one.lease.release()
 
     def _note(self, cell: Cell, status: int, before: int) -> None:
-        if status in (STOPPED_EARLY, NOT_OURS):
+        # A signal to all processes may end a run that cannot handle it yet: that is no failure.
+        stopped = status == STOPPED_EARLY or (self.wanted_to_stop() and is_of_signal(status))
+        if stopped or status == NOT_OURS:
             self._left.add(cell.folder)
         elif status != DONE:
             note_failure(cell.folder, status)

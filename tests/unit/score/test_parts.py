@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,48 @@ def test_a_list_of_skipped_rows_of_an_output_that_is_replaced_is_removed(tmp_pat
 def test_windows_that_another_process_took_away(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="another process"):
         written(tmp_path / "o.csv", 1).join(2, form(tmp_path / "o.csv"), list(COLUMNS))
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.jsonl", "o.parquet"])
+def test_a_join_that_replaced_nothing_is_repeated(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may die when its output is whole and has not got its name yet: the former output is not the new one."""
+    path = tmp_path / name
+    parts = written(path, 1)
+    path.write_bytes(b"former")
+    parts.begin(COMMAND, overwrite=True)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", _interrupted_for(path))
+        parts.join(1, form(path), list(COLUMNS))
+    assert path.read_bytes() == b"former"
+    with pytest.raises(ConfigError, match="exists. Write to another file, or give --overwrite"):
+        Parts(path).begin(COMMAND, overwrite=False)
+    again = Parts(path)
+    assert again.begin(COMMAND, overwrite=True)
+    assert again.has(0)
+    again.join(1, form(path), list(COLUMNS))
+    assert path.read_bytes() != b"former"
+
+
+def _interrupted_for(target: Path) -> Callable[[Path, Path], Path]:
+    whole = Path.replace
+
+    def replace(path: Path, to: Path) -> Path:
+        if to == target:
+            raise KeyboardInterrupt
+        return whole(path, to)
+
+    return replace
+
+
+def test_an_output_that_was_joined_is_not_joined_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "o.csv"
+    parts = written(path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "_remove", lambda: None)  # the process died before it
+        parts.join(1, form(path), list(COLUMNS))
+    assert parts.folder.exists()
+    assert Parts(path).begin(COMMAND, overwrite=False) is None
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_keeps_the_windows_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

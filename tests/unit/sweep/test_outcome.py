@@ -82,6 +82,13 @@ def test_a_failure_before_any_attempt_has_no_reason_of_an_earlier_start(said: st
     assert outcome_of(2, SWEEP, started, pruned=False) == Outcome("fail", reason=reason)
 
 
+@pytest.mark.parametrize("status", [-15, -9, 143, 137])
+def test_a_trial_that_a_signal_ends_when_the_sweep_is_told_to_stop_goes_on_later(status: int, started: Start) -> None:
+    assert outcome_of(status, SWEEP, started, pruned=False, told_to_stop=True) == Outcome("stopped")
+    assert outcome_of(status, SWEEP, started, pruned=False).state == "fail"
+    assert outcome_of(1, SWEEP, started, pruned=False, told_to_stop=True).state == "fail"
+
+
 def test_other_ends(started: Start) -> None:
     assert outcome_of(STOPPED_EARLY, SWEEP, started, pruned=False) == Outcome("stopped")
     assert outcome_of(STOPPED_EARLY, SWEEP, started, pruned=True) == Outcome("pruned")

@@ -129,6 +129,26 @@ def test_a_signal_ends_all_runs(cells: list[Cell]) -> None:
     assert all(LeaseWatch(lease_base(cell), LeaseTimes()).try_take() for cell in cells[:2])
 
 
+@pytest.mark.parametrize(("told_to_stop", "failures"), [(True, 0), (False, 2)])
+def test_a_run_that_a_signal_to_all_processes_ends_has_not_failed(
+    cells: list[Cell], told_to_stop: bool, failures: int
+) -> None:
+    """As SLURM or a terminal sends it: it may find a run that has just started and does not handle signals yet."""
+    signalled: list[Cell] = []
+
+    def end(cell: Cell) -> int:
+        signalled.append(cell)
+        return -15
+
+    one, _ = pool(cells, end, lambda: told_to_stop and bool(signalled))
+    if told_to_stop:
+        with pytest.raises(StoppedEarly):
+            one.run()
+    else:
+        one.run()
+    assert {state_of(cell).failures for cell in signalled} == {failures}
+
+
 def test_a_cell_of_another_process_is_waited_for(cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "RETRY_SECONDS", 0.0)
     theirs = cells[0]
