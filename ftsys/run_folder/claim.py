@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ftsys.config.old_words import identity_in_todays_words
 from ftsys.errors import ConfigError, RunFolderError, StorageError
 from ftsys.files import atomic_write_json, json_safe, remove_tree, storage_errors
 from ftsys.model_files.folder import TOKENIZER_FILES
-from ftsys.run_folder.attempts import highest_attempt, read_owner, take_attempt
+from ftsys.run_folder.attempts import check_still_ours, highest_attempt, read_owner, take_attempt
 from ftsys.run_folder.layout import (
     ADAPTER,
     ATTEMPTS,
@@ -86,8 +87,8 @@ def claim_run_folder(output_dir: Path | str, identity: Identity, overwrite: bool
 
     Rank 0 writes: it takes the next attempt number and, with `overwrite`, removes the files of the former run (see
     WRITTEN; files that no run writes stay). The other ranks only read, so their result does not depend on the order of
-    the ranks. Raises RunFolderError (77) for a folder of another run, ConfigError (2) for one that cannot be written
-    or has something else where a run writes a folder, and StorageError (1) for a full disk.
+    the ranks. Raises RunFolderError (77) for a folder of another run or of a newer attempt, ConfigError (2) for one
+    that cannot be written or has something else where a run writes a folder, and StorageError (1) for a full disk.
     """
     folder = Path(output_dir)
     owner = _owner(folder, overwrite)
@@ -123,8 +124,9 @@ def _take(folder: Path, identity: Identity, overwrite: bool) -> Claim:
         if take_attempt(folder, attempt, record):
             break
     if overwrite:
-        _remove_written(folder)
-    atomic_write_json(folder / OWNER, record)
+        _remove_written(folder, attempt)
+    if highest_attempt(folder) == attempt:
+        atomic_write_json(folder / OWNER, record)
     return Claim(attempt, False, first)
 
 
@@ -207,11 +209,16 @@ def _is_finished(folder: Path, first_attempt: int) -> bool:
     return results is not None and int(results.get("attempt", first_attempt)) >= first_attempt
 
 
-def _remove_written(folder: Path) -> None:
-    """Remove the files that a run writes, then the folders that are empty after that; links to folders stay."""
+def _remove_written(folder: Path, attempt: int) -> None:
+    """Remove the files that a run writes, then the folders that are empty after that; links to folders stay.
+
+    Raises RunFolderError once a newer attempt has claimed the folder: what is there then may be that one's.
+    """
     with storage_errors(folder):
         for path in [path for pattern in WRITTEN for path in folder.glob(pattern)]:
-            remove_tree(path)
+            check_still_ours(folder, attempt)
+            with suppress(FileNotFoundError):  # an older start that has not noticed yet removes the same
+                remove_tree(path)
         for path in {folder / pattern.split("/")[0] for pattern in WRITTEN if "/" in pattern}:
             if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
                 path.rmdir()

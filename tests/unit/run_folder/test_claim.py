@@ -106,53 +106,6 @@ def test_a_damaged_record_is_told_and_overwritten_on_demand(tmp_path: Path, cont
     assert claim_run_folder(tmp_path, IDENTITY, overwrite=True).attempt == 2
 
 
-def test_overwrite_removes_what_a_run_writes_and_nothing_else(tmp_path: Path) -> None:
-    claim_run_folder(tmp_path, IDENTITY, overwrite=False)
-    ours = [
-        "results.json",
-        "metrics.jsonl",
-        "status.json",
-        "plan.json",
-        "data.json",
-        "ranks.json",
-        "predictions/validation.tsv",
-        "submission/MRPC.tsv",
-        "model/model.safetensors",
-        "model/model-00001-of-00002.safetensors",
-        "model/config.json",
-        "model/tokenizer_config.json",
-        "model/vocab.txt",
-        "model/README.md",
-        "checkpoints/step-000345/manifest.json",
-        "checkpoints/step-000400.tmp/weights.safetensors",
-        "tensorboard/events.out.tfevents.1",
-    ]
-    foreign = ["notes.txt", "model/notes.md", "checkpoints/mine/x.bin", "predictions/plot.png", "logs/rank-0.log"]
-    for name in ours + foreign:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("{}")
-    claim = claim_run_folder(tmp_path, OTHER, overwrite=True)
-    assert (claim.attempt, claim.finished, claim.first_attempt) == (2, False, 2)
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {*foreign, "owner.json", "attempts/000001.json", "attempts/000002.json"}
-    assert not (tmp_path / "submission").exists(), "folders that became empty go too"
-    assert claim_run_folder(tmp_path, OTHER, overwrite=False).first_attempt == 2
-    with pytest.raises(RunFolderError, match="another run"):
-        claim_run_folder(tmp_path, IDENTITY, overwrite=False)
-
-
-def test_overwrite_does_not_follow_links(tmp_path: Path) -> None:
-    outside, folder = tmp_path / "precious", tmp_path / "run"
-    outside.mkdir()
-    (outside / "weights").write_text("x")
-    claim_run_folder(folder, IDENTITY, overwrite=False)
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "step-000001").symlink_to(outside)
-    claim_run_folder(folder, IDENTITY, overwrite=True)
-    assert (outside / "weights").exists()
-    assert not (folder / "checkpoints").exists()
-
-
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("name", ["model", "checkpoints", "predictions"])
@@ -168,15 +121,6 @@ def test_what_stands_where_a_run_writes_a_folder_is_told_at_the_start(
     (tmp_path / "nowhere").unlink()
     (tmp_path / "nowhere").mkdir()
     assert not claim_run_folder(tmp_path, IDENTITY, overwrite, rank).finished
-
-
-def test_results_of_an_attempt_before_overwrite_do_not_finish_the_new_run(tmp_path: Path) -> None:
-    """An attempt that lost its folder may still write results.json after --overwrite began a new run."""
-    claim_run_folder(tmp_path, IDENTITY, overwrite=False)
-    claim_run_folder(tmp_path, IDENTITY, overwrite=True)
-    _finish(tmp_path, attempt=1)
-    claim = claim_run_folder(tmp_path, IDENTITY, overwrite=False)
-    assert (claim.attempt, claim.finished) == (3, False)
 
 
 def test_a_newer_attempt_stops_the_older_one(tmp_path: Path) -> None:

@@ -191,11 +191,12 @@ def test_a_join_that_replaced_nothing_is_repeated(name: str, tmp_path: Path, mon
     parts = written(path, 1)
     path.write_bytes(b"former")
     parts.begin(COMMAND, overwrite=True)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", _interrupted_for(path))
-        parts.join(1, form(path), list(COLUMNS))
+        with pytest.raises(KeyboardInterrupt):
+            parts.join(1, form(path), list(COLUMNS))
     assert path.read_bytes() == b"former"
-    with pytest.raises(ConfigError, match="exists. Write to another file, or give --overwrite"):
+    with pytest.raises(ConfigError, match=r"exists\. Write to another file, or give --overwrite"):
         Parts(path).begin(COMMAND, overwrite=False)
     again = Parts(path)
     assert again.begin(COMMAND, overwrite=True)
