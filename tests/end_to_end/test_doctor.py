@@ -68,7 +68,7 @@ def test_hosts_with_other_versions_and_a_stale_lock(tmp_path: Path, minilm_folde
     ended, found = doctor(tmp_path, *words, "--train.save_keep", "1000000000", *PATIENT, **hosts)
     assert ended.returncode == 2
     assert found["node"] == ("ok", "2 of 2 answer (hostfile): 127.0.0.1, localhost")
-    assert found["transformers"] == ("error", "4.57.1 on localhost, ftsys needs <5.24,>=5.22")
+    assert found["transformers"] == ("error", "4.57.1 on localhost, ftsys needs <5.25,>=5.22")
     assert found["plan"][0] == "error"
     assert "fp16" in found["plan"][1]
     assert found["disk"][0] == "error"
