@@ -5,20 +5,16 @@ import tempfile
 import numpy as np
 
 from ftsys.data.label_values import check_labels
-from ftsys.data.prepare import ensure_store
-from ftsys.errors import DataError
 from ftsys.finished.run import FinishedRun
+from ftsys.finished.store import open_store
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress
 
 
 def split_logits(finished: FinishedRun, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return logits (N, C) and labels (N,) or (N, C) of a split. Raises DataError if the source has no such split."""
+    """Return logits (N, C) and labels (N,) or (N, C) of a split. Raises the errors of `open_store`."""
     quiet_libraries()
-    with SplitProgress("prepare") as progress:
-        store = ensure_store(finished.run, finished.task, progress)
-    if name not in store.splits:
-        raise DataError(f"the source of {str(finished.folder)!r} has no split {name!r}, only {sorted(store.splits)}.")
+    store = open_store(finished, name)
     from ftsys.train.setup import load_model, prediction_trainer
     from ftsys.train.trainer.hooks import RunHooks
 

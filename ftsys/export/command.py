@@ -111,7 +111,7 @@ def _export(finished: FinishedRun, target: str, split: str, most: int, folder: P
     trusted = finished.run.model.trust_remote_code
     model = load_stock(finished.model, trusted)
     with storage_errors(folder):
-        convert(target, model, rows.padded([0, 1]), folder)
+        convert(target, model, rows.two(), folder)
         copy_companions(finished.model, folder, trusted)
     return compare(finished.task, rows, stock_run(model), TARGETS[target].open(folder))
 

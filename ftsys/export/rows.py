@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ftsys.data.prepare import ensure_store
-from ftsys.errors import DataError
 from ftsys.export.targets import Inputs
 from ftsys.finished.run import FinishedRun
-from ftsys.report.progress import SplitProgress
+from ftsys.finished.store import open_store
 
 BATCH_ROWS = 32
 _NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -41,6 +39,10 @@ class SplitRows:
         one = self.padded([shortest])
         return [one, {name: value[:, :1] for name, value in one.items()}, self.padded([shortest, shortest], longest)]
 
+    def two(self) -> Inputs:
+        """Return the inputs of the first two rows, twice the first one where there is no other."""
+        return self.padded([0, min(1, self.count - 1)])
+
     def padded(self, rows: Sequence[int], length: int = 0) -> Inputs:
         """Return the inputs of some rows, each (S, L) int64, padded on the right to `length` or to the longest row."""
         examples = [self.split[row] for row in rows]
@@ -56,10 +58,7 @@ class SplitRows:
 
 
 def split_rows(finished: FinishedRun, name: str, most: int) -> SplitRows:
-    """Open the store of a run, made again where it is missing, and take at most `most` rows of a split."""
-    with SplitProgress("prepare") as progress:
-        store = ensure_store(finished.run, finished.task, progress)
-    if name not in store.splits:
-        raise DataError(f"the source of {str(finished.folder)!r} has no split {name!r}, only {sorted(store.splits)}.")
+    """Take at most `most` rows of a split. Raises the errors of `open_store`."""
+    store = open_store(finished, name)
     split = store.splits[name]
     return SplitRows(split, min(most, len(split)), store.tokenizer.pad_id)

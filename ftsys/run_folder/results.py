@@ -62,6 +62,12 @@ class _Needed(TypedDict):
     attempt: NotRequired[int]
 
 
+def are_of_store(results: Mapping[str, Any], fingerprint: str) -> bool:
+    """Return True where results are of the store with this fingerprint; those of older versions name its folder."""
+    known = (str(results.get("store_fingerprint", ""))[:16], Path(str(results.get("store", ""))).name)
+    return fingerprint[:16] in known
+
+
 def read_results(output_dir: Path | str) -> dict[str, Any] | None:
     """Read results.json; None if there is no such file. Raises DamagedError if it is damaged."""
     path = Path(output_dir) / RESULTS

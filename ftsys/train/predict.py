@@ -18,7 +18,7 @@ from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress
 from ftsys.run_folder.layout import MODEL, PREDICTIONS, SUBMISSION
-from ftsys.run_folder.results import read_results
+from ftsys.run_folder.results import are_of_store, read_results
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def check_replaceable(folder: Path, store: Store, names: Sequence[str], advice: 
     """Raise ConfigError if `folder` is a run's, and its predictions of one of these splits are of other data."""
     results = read_results(folder) or {}
     mine = {name for name in names if name in results.get("metrics", {})}
-    if mine and store.fingerprint[:16] not in (results.get("store_fingerprint", "")[:16], Path(results["store"]).name):
+    if mine and not are_of_store(results, store.fingerprint):
         raise ConfigError(
             f"predictions of {', '.join(sorted(mine))} in {str(folder / PREDICTIONS)!r} belong to results.json, and "
             f"this is other data (or another data.max_length): {advice}."
