@@ -64,12 +64,17 @@ class Entry:
     """The task whose model the runs started from; "" for none."""
 
     @property
+    def plain_column(self) -> str:
+        """The column's name, without the task whose model its runs started from."""
+        return self.column.removesuffix(f"-from-{self.start}") if self.start else self.column
+
+    @property
     def averaged(self) -> str:
         """The task of the GLUE average that the column is; "" for others, also in a file of such a name.
 
         A task whose score is not in points, as with an error among its metrics, is in no average.
         """
-        name = self.column.removesuffix(f"-from-{self.start}") if self.start else self.column
+        name = self.plain_column
         return name if name in AVERAGED and self.task.name == name and in_points(self.task) else ""
 
     @cached_property

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def write_submissions(folder: Path, entries: Sequence[Entry], which: str) -> Non
     """
     for model in dict.fromkeys(entry.model for entry in entries):
         files: dict[str, Path] = {}
-        for entry in (entry for entry in entries if entry.model == model):
+        for entry in _of_tasks([entry for entry in entries if entry.model == model]):
             chosen = _choose(entry, which)
             if chosen is not None:
                 files |= _files(entry, chosen) | (_diagnostic(chosen) if entry.task.name == "mnli" else {})
@@ -46,6 +46,21 @@ def write_submissions(folder: Path, entries: Sequence[Entry], which: str) -> Non
             _tell(path, check_submission(path))
         else:
             show(f"{model}: no GLUE task has test predictions, so there is no submission")
+
+
+def _of_tasks(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield one entry of a model for each task: of several columns the one that is named like the task.
+
+    A note names the others; where no column has the task's name, none is yielded.
+    """
+    for task in dict.fromkeys(entry.task.name for entry in entries):
+        several = [entry for entry in entries if entry.task.name == task]
+        named = several if len(several) == 1 else [entry for entry in several if entry.plain_column == task]
+        if len(several) > 1 and task in GLUE:
+            columns = ", ".join(entry.column for entry in several)
+            taken = f"takes {named[0].column}" if named else "has none of them, because none is named like the task"
+            say(f"note: {several[0].model} has the columns {columns} of {task}: the submission {taken}")
+        yield from named[:1]
 
 
 def _choose(entry: Entry, which: str) -> SeedResult | None:

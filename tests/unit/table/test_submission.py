@@ -66,6 +66,42 @@ def test_ax_is_predicted_by_the_model_that_is_there_now(tmp_path: Path, monkeypa
     assert not (cell.folder / "submission").exists(), "--overwrite removes it too"
 
 
+def mrpc_entry(folder: Path, column: str, **changed: Any) -> Entry:
+    """Return a column of MRPC with one run, whose test predictions are the column's name."""
+    cell: Any = SimpleNamespace(seed=1, folder=folder / column, task=GLUE["mrpc"])
+    (cell.folder / "submission").mkdir(parents=True)
+    (cell.folder / "submission/MRPC.tsv").write_text(column)
+    result = SeedResult(cell, {"accuracy": 0.5, "f1": 0.5}, "", {}, {}, {})
+    return Entry("m", column, GLUE["mrpc"], (result,), {}, {}, **changed)
+
+
+@pytest.mark.parametrize(
+    ("columns", "start", "taken"),
+    [
+        (["mrpc", "mrpc-own"], "", "mrpc"),
+        (["mrpc-own", "mrpc"], "", "mrpc"),
+        (["mrpc-from-mnli", "mrpc-own"], "mnli", "mrpc-from-mnli"),
+        (["mrpc-own"], "", "mrpc-own"),
+    ],
+)
+def test_of_two_columns_the_one_with_the_tasks_name_is_taken(
+    columns: list[str], start: str, taken: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m").mkdir()
+    write_submissions(tmp_path, [mrpc_entry(tmp_path, column, start=start) for column in columns], "best")
+    with zipfile.ZipFile(tmp_path / "m/submission.zip") as archive:
+        assert archive.read("MRPC.tsv").decode() == taken
+    said = f"note: m has the columns {', '.join(columns)} of mrpc: the submission takes {taken}"
+    assert (said in capsys.readouterr().err) is (len(columns) > 1)
+
+
+def test_of_two_columns_of_other_names_none_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m").mkdir()
+    write_submissions(tmp_path, [mrpc_entry(tmp_path, column) for column in ("one", "two")], "best")
+    assert not (tmp_path / "m/submission.zip").exists()
+    assert "has none of them, because none is named like the task" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("metric", "best"), [("mse", "2"), ("pearson", "1")])
 def test_the_best_seed_of_an_error_is_the_one_with_the_least(tmp_path: Path, metric: str, best: str) -> None:
     task = replace(GLUE["stsb"], metrics=(metric,))
