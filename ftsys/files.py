@@ -4,13 +4,14 @@ Each function that writes raises StorageError if the file system reports an erro
 with the OSError as its cause, and leaves no temporary file behind.
 """
 
+import csv
 import errno
 import json
 import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -98,6 +99,24 @@ def atomic_write_text(path: Path | str, text: str) -> None:
 def atomic_write_json(path: Path | str, value: object) -> None:
     """Replace the content of `path` by `value` as strict JSON (see `json_safe`), atomically. Raises StorageError."""
     atomic_write_text(path, json.dumps(json_safe(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class _LineFeeds:
+    """Takes the rows of a `csv.writer`, which end with CR LF, and writes them with LF alone."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, row: str) -> None:
+        self._stream.write(f"{row[:-2]}\n")
+
+
+def write_csv(stream: IO[str], rows: Iterable[Iterable[object]], delimiter: str = ",") -> None:
+    """Write rows as lines that end with LF; a field with a line break of any kind is quoted.
+
+    Before Python 3.11.9, `csv.writer` quotes only those line breaks that end its rows.
+    """
+    csv.writer(_LineFeeds(stream), delimiter=delimiter, lineterminator="\r\n").writerows(rows)
 
 
 def atomic_copy(source: Path, path: Path) -> None:

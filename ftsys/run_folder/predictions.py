@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftsys.errors import DamagedError, DataError
-from ftsys.files import atomic_open
+from ftsys.files import atomic_open, write_csv
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.tasks import GLUE, Task
 from ftsys.untrusted import open_table, parse_json
@@ -279,6 +280,4 @@ def _separated(labels: Sequence[str]) -> bool:
 
 def _write_tsv(path: Path | str, header: Sequence[str], columns: Sequence[Sequence[object]]) -> None:
     with atomic_open(path) as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(zip(*columns, strict=True))
+        write_csv(stream, chain([header], zip(*columns, strict=True)), "\t")

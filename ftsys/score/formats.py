@@ -1,6 +1,5 @@
 """Writes windows of columns as CSV, JSON lines or Parquet, and joins them to one file."""
 
-import csv
 import io
 import json
 import shutil
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from ftsys.errors import ConfigError
-from ftsys.files import json_safe
+from ftsys.files import json_safe, write_csv
 from ftsys.run_folder.predictions import label_cell
 
 Columns = Mapping[str, Sequence[Any]]
@@ -92,7 +91,12 @@ class Parquet:
 
         if self._type(name) != pa.string():
             return values
-        return [value if value is None or isinstance(value, str) else _json(value) for value in values]
+        return [value if value is None or isinstance(value, str) else _text_or_none(value) for value in values]
+
+
+def _text_or_none(value: object) -> str | None:
+    """Return a value as JSON; None for a number that is none, which a column has for a missing value."""
+    return None if value != value else _json(value)
 
 
 def format_of(output: Path, types: Mapping[str, Any]) -> Format:
@@ -112,18 +116,10 @@ def _concatenate(parts: Sequence[Path], stream: IO[bytes]) -> None:
             shutil.copyfileobj(source, stream, 1 << 20)
 
 
-class _Lines(list[str]):
-    """Collects the rows of a `csv.writer`. Before Python 3.11.9 it quotes those line breaks only that end its rows."""
-
-    def write(self, row: str) -> None:
-        """Take a row that ends with CR LF, and end it with LF."""
-        self.append(f"{row[:-2]}\n")
-
-
 def _csv_lines(rows: Iterable[Iterable[str]]) -> bytes:
-    lines = _Lines()
-    csv.writer(lines, lineterminator="\r\n").writerows(rows)
-    return "".join(lines).encode()
+    lines = io.StringIO(newline="")
+    write_csv(lines, rows)
+    return lines.getvalue().encode()
 
 
 def _cell(value: object) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
 from ftsys.errors import DataError
 from ftsys.score.columns import text_columns
 from ftsys.score.readers.rows import Fault, Wanted
@@ -22,7 +24,7 @@ def entries_of(data: Any, columns: Sequence[str] | None, known: Sequence[str] | 
     Raises:
         DataError: a row is none of these, has another number of texts than the first, or a text that is none.
     """
-    if isinstance(data, str | bytes) or not isinstance(data, Iterable):
+    if isinstance(data, str | bytes) or not (isinstance(data, Iterable) or _keys(data)):
         raise DataError(f"{repr(data)[:60]} is no collection of rows: give a list, even of one text.")
     if isinstance(data, Mapping):
         raise DataError(
@@ -48,7 +50,12 @@ def _of_table(
 ) -> Iterator[tuple[Any, ...]]:
     by_name = {str(key): key for key in keys}
     names = _chosen([str(key) for key in keys], columns, known)
-    return zip(*(data[by_name[name]] for name in names), strict=True)
+    return zip(*(_values(data[by_name[name]]) for name in names), strict=True)
+
+
+def _values(column: Any) -> Iterable[Any]:
+    """Return a column's values as Python's own, which those of pyarrow are not."""
+    return column.to_pylist() if hasattr(column, "to_pylist") else column
 
 
 def _of_items(
@@ -63,7 +70,8 @@ def _of_items(
         if isinstance(item, Mapping):
             yield tuple(item.get(name) for name in names)
         else:
-            yield (item,) if isinstance(item, str) else tuple(item) if isinstance(item, Sequence) else (item,)
+            several = not isinstance(item, str) and isinstance(item, Sequence | np.ndarray)
+            yield tuple(item) if several else (item,)
 
 
 def _chosen(header: Sequence[str], columns: Sequence[str] | None, known: Sequence[str] | None) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ftsys.console.printer import say
 from ftsys.data.prepare import ensure_store
 from ftsys.errors import FtsysError
+from ftsys.files import storage_errors
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress
 from ftsys.sweep.outcome import Outcome
@@ -22,18 +23,20 @@ WAIT_SECONDS = 2.0
 def run_sweep(sweep: Sweep, command: Sequence[str]) -> None:
     """Run trials until all of the study have ended; then print the table.
 
-    Raises StoppedEarly after a signal, with the running trial saved; FtsysError if no trial has finished.
+    Raises StoppedEarly after a signal, with the running trial saved; FtsysError if no trial has finished; StorageError
+    if the sweep's folder cannot be written.
     """
     quiet_libraries()
     interruption = Interruption()
     with interruption.watching():
         with SplitProgress("prepare") as progress:
             ensure_store(sweep.run, sweep.task, progress)
-        shared = SharedStudy(sweep)
-        interruption.deferred = True
-        while (claimed := _next(shared, interruption)) is not None:
-            with claimed.claim:
-                _try(shared, claimed, interruption, command)
+        with storage_errors(sweep.folder):
+            shared = SharedStudy(sweep)
+            interruption.deferred = True
+            while (claimed := _next(shared, interruption)) is not None:
+                with claimed.claim:
+                    _try(shared, claimed, interruption, command)
     show_trials(shared)
     if best_of(shared) is None:
         raise FtsysError(f"no trial has finished: see {sweep.folder / 'logs'}")

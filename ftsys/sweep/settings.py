@@ -11,6 +11,7 @@ from ftsys.config import RunConfig, load_run, resolve_task, run_identity
 from ftsys.config.schema import Count, Section, Write
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
+from ftsys.files import check_output
 from ftsys.metrics import METRICS
 from ftsys.sweep.space import Space, overrides_of, read_space
 from ftsys.tasks import Task
@@ -68,6 +69,7 @@ def read_sweep(run_file: Path, overrides: Sequence[str], space: Sequence[str], o
     searched = read_space(settings.space | dict(_assignment(word) for word in space))
     task = resolve_task(run)
     folder = output or Path(f"{run.output_dir}-sweep")
+    check_output("--output" if output else "output_dir with -sweep,", folder, folder=True)
     sweep = Sweep(run_file, tuple(overrides), run, task, searched, settings, _objective(run, task, settings), folder)
     _check_values(sweep)
     return sweep

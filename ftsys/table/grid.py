@@ -1,9 +1,10 @@
 """Formats rows of text as an aligned table, Markdown, CSV or LaTeX."""
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from ftsys.files import write_csv
 
 _LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
 _LATEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$"}
@@ -39,7 +40,7 @@ class Grid:
     def csv(self) -> str:
         """Return the table as CSV with a header."""
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([self.header, *self.rows])
+        write_csv(stream, [self.header, *self.rows])
         return stream.getvalue()
 
     def latex(self) -> list[str]:

@@ -29,7 +29,7 @@ class ParquetReader:
         done = 0
         try:
             for batch in self._file.iter_batches(READ_ROWS, columns=[*{*wanted.texts, *wanted.carried}]):
-                yield from _rows(batch, done, wanted)
+                yield from _rows(batch, self.place, done, wanted)
                 done += batch.num_rows
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.place}: broken after row {done} ({error}). Write the file again.") from error
@@ -60,7 +60,7 @@ class DatasetReader:
         done = 0
         try:
             for table in narrow.iter(READ_ROWS):
-                yield from _rows(table, done, wanted)
+                yield from _rows(table, self.place, done, wanted)
                 done += table.num_rows
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.place}: broken after row {done} ({error}). Write the folder again.") from error
@@ -69,11 +69,26 @@ class DatasetReader:
         """Do nothing: the files are mapped into memory."""
 
 
-def _rows(batch: Any, done: int, wanted: Wanted) -> Iterator[Line]:
-    values = {name: batch.column(name).to_pylist() for name in {*wanted.texts, *wanted.carried}}
+def _rows(batch: Any, place: str, done: int, wanted: Wanted) -> Iterator[Line]:
+    columns = {*wanted.texts, *wanted.carried}
+    values = {name: _values(batch.column(name), f"{place}, rows after {done}: column {name!r}") for name in columns}
     for at in range(batch.num_rows):
         texts, carried = ([values[name][at] for name in names] for names in (wanted.texts, wanted.carried))
         yield wanted.line(done + at + 1, texts, carried)
+
+
+def _values(column: Any, what: str) -> list[Any]:
+    """Return a column's values. Raises DataError for a date or time that Python's own types cannot hold."""
+    try:
+        found: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        raise
+    except (OverflowError, ValueError) as error:
+        raise DataError(
+            f"{what} has a value that Python cannot hold ({error}). Leave the column out of --columns, or write it as "
+            "text."
+        ) from error
+    return found
 
 
 def _dataset(path: Path, split: str | None) -> Any:

@@ -57,7 +57,7 @@ class InputFile:
         if self.format == "json" and is_array(self.path):
             return JsonArrayReader(self.path)
         place = "standard input" if self.is_stream else str(self.path)
-        stream = sys.stdin.buffer if self.is_stream else self.path.open("rb")
+        stream = _standard_input() if self.is_stream else self.path.open("rb")
         if self.format in ("json", "jsonl"):
             return JsonLinesReader(place, stream)
         return TableReader(place, stream, self._dialect(stream, wanted))
@@ -90,6 +90,13 @@ class InputFile:
             reader: Any = self.open()
             return int(reader.rows)
         return None if self.format == "json" and is_array(self.path) else _lines(self.path) - (self.format != "jsonl")
+
+
+def _standard_input() -> BinaryIO:
+    """Return the stream. Raises DataError where there is none, as in a daemon."""
+    if getattr(sys.stdin, "buffer", None) is None:
+        raise DataError("standard input is closed: name a file, or give the rows as in `ftsys predict MODEL - < FILE`.")
+    return sys.stdin.buffer
 
 
 def input_file(name: str, form: str | None, split: str | None, quoting: str) -> InputFile:

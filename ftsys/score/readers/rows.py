@@ -58,12 +58,12 @@ class Wanted:
     def line(self, number: int, texts: Sequence[Any], carried: Sequence[Any]) -> Line:
         """Return a row of these values, or a fault if a text is none."""
         for name, text in zip(self.texts, texts, strict=True):
-            if type(text) is not str:
+            if not isinstance(text, str):
                 return Fault(number, f"column {name!r} is {_shown(text)}, not text")
         for name, value in zip((*self.texts, *self.carried), (*texts, *carried), strict=True):
             if isinstance(value, str | list | dict) and (why := _why_not_written(value)):
                 return Fault(number, f"column {name!r} {why}")
-        return Row(number, tuple(texts), tuple(carried))
+        return Row(number, tuple(map(str, texts)), tuple(carried))  # NumPy has a kind of str of its own
 
 
 def _why_not_written(value: str | list[Any] | dict[str, Any]) -> str:

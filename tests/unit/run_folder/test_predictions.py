@@ -12,6 +12,7 @@ from ftsys.errors import FtsysError, RunFolderError
 from ftsys.run_folder.predictions import (
     SUBMISSIONS,
     read_labelled,
+    read_predictions,
     read_scores,
     scores_from_logits,
     scores_of,
@@ -52,6 +53,13 @@ def test_predictions_of_numbers_read_back_exactly(tmp_path: Path) -> None:
     assert header == ["index", "prediction", "label"]
     assert [float(row[1]) for row in rows] == values.tolist()
     assert [row[2] for row in rows] == ["", "5.0", "0.0"]
+
+
+def test_a_class_name_with_a_carriage_return_reads_back(tmp_path: Path) -> None:
+    """Python before 3.11.9 does not quote it by itself."""
+    task = Task("mine", ("text",), ("a\rb", "c"), ("accuracy",))
+    write_predictions(tmp_path / "p.tsv", [0, 1], [0, 1], [0, 1], [[1.0, 0.0], [0.0, 1.0]], task)
+    assert read_predictions(tmp_path / "p.tsv") == [("0", "a\rb"), ("1", "c")]
 
 
 def test_predictions_without_labels_and_odd_class_names(tmp_path: Path) -> None:

@@ -27,6 +27,17 @@ def test_a_carriage_return_in_a_value_ends_no_row(tmp_path: Path) -> None:
     assert rows == [["a\rb", "c"], ["x\ry", ""], ["\r\n", "z"]]
 
 
+def test_a_number_that_is_none_is_missing_in_a_column_of_texts(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    form, path, part = format_of(Path("o.parquet"), {"x": pa.string()}), tmp_path / "o.parquet", tmp_path / "part"
+    part.write_bytes(form.encode({"x": [float("nan"), None, 1.5, "a"]}))
+    with path.open("wb") as stream:
+        form.join([part], ["x"], stream)
+    assert pyarrow.parquet.read_table(path).to_pydict() == {"x": [None, None, "1.5", "a"]}
+
+
 @pytest.mark.parametrize(
     ("kind", "value"), [("timestamp[s]", MOMENT), ("time32[s]", time(1, 2, 3)), ("date64", date(2024, 5, 6))]
 )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ftsys.errors import DataError
@@ -33,6 +34,12 @@ def polars_table() -> Any:
     return pytest.importorskip("polars", reason="polars is not installed").DataFrame(TABLE)
 
 
+def pyarrow_table() -> Any:
+    import pyarrow
+
+    return pyarrow.table(TABLE)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -43,10 +50,18 @@ def polars_table() -> Any:
         pandas_table,
         polars_table,
         datasets_table,
+        pyarrow_table,
+        lambda: np.array(PAIRS),
     ],
 )
 def test_pairs(make: Any) -> None:
     assert texts(make()) == PAIRS
+
+
+def test_numpys_own_texts() -> None:
+    found = texts(np.array(["a", "b"]))
+    assert found == [("a",), ("b",)]
+    assert {type(text) for row in found for text in row} == {str}
 
 
 def test_columns_that_are_named_by_numbers() -> None:

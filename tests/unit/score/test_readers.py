@@ -239,6 +239,26 @@ def test_a_carried_value_that_no_file_can_hold_is_a_fault_of_its_row(value: str,
     assert isinstance(good, Row)
 
 
+@pytest.mark.parametrize("kind", ["timestamp[s]", "date32"])
+def test_a_carried_date_that_python_cannot_hold_is_refused_with_its_column(tmp_path: Path, kind: str) -> None:
+    """Other systems write such dates for "never"."""
+    import pyarrow
+    import pyarrow.parquet
+
+    never = pyarrow.array([2**40 if kind == "timestamp[s]" else 2**30]).cast(pyarrow.int64())
+    made = never.cast(pyarrow.int32() if kind == "date32" else pyarrow.int64()).view(pyarrow.type_for_alias(kind))
+    pyarrow.parquet.write_table(pyarrow.table({"a": ["x"], "b": made}), tmp_path / "rows.parquet")
+    reader = input_file(str(tmp_path / "rows.parquet"), None, None, "auto").open()
+    with pytest.raises(DataError, match=r"rows after 0: column 'b' has a value that Python cannot hold"):
+        list(reader.read(Wanted(("a",), ("b",))))
+
+
+def test_a_closed_standard_input_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="standard input is closed: name a file"):
+        input_file("-", "csv", None, "auto").open()
+
+
 def test_a_dataset_whose_text_is_no_utf8_is_refused_with_its_row(tmp_path: Path) -> None:
     import pyarrow
     from datasets import Dataset

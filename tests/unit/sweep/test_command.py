@@ -1,5 +1,6 @@
 """Tests that `ftsys sweep` refuses wrong input with one message, before it makes a folder or needs a model."""
 
+import errno
 import subprocess
 import sys
 import time
@@ -58,6 +59,29 @@ def test_wrong_input_is_one_message(
     assert wanted in said
     assert "Traceback" not in said
     assert [path.name for path in run_file.parent.iterdir()] == ["run.toml"]
+
+
+@pytest.mark.parametrize("words", [["--output", "FILE"], ["--output", "FILE/below"]])
+def test_a_file_in_the_place_of_the_folder_is_told_before_anything_is_prepared(
+    words: list[str], run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.replace("FILE", str(run_file)) for word in words]
+    assert main(["sweep", str(run_file), "--space", RATE, *words]) == 2
+    assert f"{str(run_file)!r} is a file" in capsys.readouterr().err
+
+
+def test_a_disk_that_fails_is_one_message(
+    run_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ftsys.sweep.run.ensure_store", lambda *_: None)
+    monkeypatch.setattr("ftsys.sweep.run.SharedStudy", full)
+    assert main(["sweep", str(run_file), "--space", RATE]) == 1
+    said = capsys.readouterr().err
+    assert "out-sweep': the disk is full. Free some space and start again" in said
+    assert "Traceback" not in said
 
 
 def test_a_machine_without_optuna_is_told_what_to_install(
