@@ -54,7 +54,7 @@ fi
 
 # Each restart has a port of its own: ranks of an earlier one that were cut off and still run never reach the new ones.
 answer=$(ask job "$SLURM_JOB_ID-$restarts" "$@") || exit 2
-{ read -r FTSYS_DEVICE && read -r FTSYS_RUN_DIR && read -r MASTER_PORT && read -r FTSYS_BEFORE; } <<< "$answer"
+{ read -r FTSYS_DEVICE && IFS= read -r FTSYS_RUN_DIR && read -r MASTER_PORT && read -r FTSYS_BEFORE; } <<< "$answer"
 # One rank for each GPU that SLURM gave the node; one CPU rank if it gave none.
 FTSYS_GPUS=${SLURM_GPUS_ON_NODE:-0}
 if [ "$FTSYS_DEVICE" = cuda ] && [ "$FTSYS_GPUS" = 0 ]; then

@@ -23,6 +23,7 @@ from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.commands.planning import plan_run
 from launcher.controller import Controller
 from launcher.exit_report import closing_lines, outcome_of
+from launcher.host.folders import current_folder
 from launcher.planner.world import World
 from launcher.protocol import Message
 from launcher.timeouts import SILENCE_SECONDS
@@ -79,12 +80,6 @@ def _report(controller: Controller, folder: Path, before: int, logs: Path) -> in
     for line in closing_lines(outcome, logs, controller.start_failure):
         say(line)
     return outcome.status
-
-
-def current_folder(environ: Mapping[str, str]) -> Path:
-    """Return the working folder by the name that the user's shell has for it: other machines may know no other name."""
-    named, found = Path(environ.get("PWD", "")), Path.cwd()
-    return named if named.is_absolute() and named.exists() and named.samefile(found) else found
 
 
 def _preflight_request(

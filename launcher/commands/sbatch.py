@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from ftsys.errors import DONE, LaunchError
 from ftsys.shipped import shipped
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.commands.planning import plan_run
+from launcher.host.folders import current_folder
 from launcher.planner.world import World
 from launcher.slurm.batch_script import Job, render
 from launcher.slurm.job import submit
@@ -135,8 +137,8 @@ def _job(options: argparse.Namespace, run: RunConfig, run_file: str, overrides: 
     return Job(
         name=options.job_name or Path(run_file).stem,
         arguments=(run_file, *overrides),
-        folder=str(Path.cwd()),
-        run_folder=str(Path(run.output_dir).absolute()),
+        folder=str(current_folder(os.environ)),
+        run_folder=str(current_folder(os.environ) / run.output_dir),
         scripts=str(shipped("slurm/job.sh").parent),
         nodes=options.nodes if options.nodes is not None else run.launch.nodes,
         gpus_per_node=0 if options.cpu or options.gres else int(gpus),
@@ -149,7 +151,7 @@ def _job(options: argparse.Namespace, run: RunConfig, run_file: str, overrides: 
         warning_seconds=options.warning_seconds,
         max_restarts=options.max_restarts,
         modules=tuple(options.module),
-        venv=options.venv and str(Path(options.venv).absolute()),
+        venv=options.venv and str(current_folder(os.environ) / options.venv),
         container=options.container,
         image=options.image,
         mounts=tuple(options.mount),

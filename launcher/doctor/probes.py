@@ -16,6 +16,7 @@ from ftsys.untrusted import json_object, typed
 from launcher.command_lines import is_within_step, remote_shell_line, srun_prefix, ssh_prefix
 from launcher.doctor.facts import CheckRequest, ClusterFacts, ProbeOutput
 from launcher.doctor.run_on_nodes import CommandResult, run_together
+from launcher.host.folders import current_folder
 from launcher.timeouts import PROBE_LEAST_SECONDS, PROBE_START_SECONDS
 
 _MAX_ERROR_CHARACTERS = 2_000
@@ -76,7 +77,7 @@ def _commands(request: CheckRequest, environ: Mapping[str, str]) -> list[tuple[l
             )
         ]
     if request.backend == "hostfile":
-        folder = str(Path.cwd())
+        folder = str(current_folder(os.environ))
         lines = [remote_shell_line(_probe_command(number), folder, environ) for number in numbers]
         return [([*ssh_prefix(request.hosts[number]), lines[number]], (number,)) for number in numbers]
     return [(_probe_command(number), (number,)) for number in numbers]

@@ -19,6 +19,7 @@ from ftsys.run_folder.layout import LOGS
 from ftsys.run_folder.status import exit_of_this_start, read_status_after_crash
 from ftsys.run_folder.status_writer import correct_status
 from launcher.host.cpu_affinity import assign_cores
+from launcher.host.folders import current_folder
 from launcher.host.network_interface import interface_towards
 from launcher.host.ports import ephemeral_ports, free_port
 from launcher.planner.world import torch_is_for_cpus
@@ -31,7 +32,7 @@ def job(start: str, run_file: str, *overrides: str) -> str:
     `start`: "JOBID-RESTARTS", from which the port is derived. Raises ConfigError for a wrong run file or override, and
     LaunchError if torch is not installed or not for the GPUs of the allocation.
     """
-    folder = Path(load_run(run_file, overrides).output_dir).absolute()
+    folder = current_folder(os.environ) / load_run(run_file, overrides).output_dir
     port = free_port(f"slurm job {start}", ephemeral_ports())
     return "\n".join([_device(), str(folder), str(port), str(highest_attempt(folder))])
 

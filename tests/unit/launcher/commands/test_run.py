@@ -10,9 +10,10 @@ from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.status import read_status, write_status
 from launcher.backends.select import Choice
 from launcher.command_lines import LaunchSpec
-from launcher.commands.run import _report, announcement, current_folder
+from launcher.commands.run import _report, announcement
 from launcher.controller import Controller
 from launcher.exit_report import RankExit
+from launcher.host.folders import current_folder
 from launcher.planner.world import World
 from launcher.protocol import Message
 

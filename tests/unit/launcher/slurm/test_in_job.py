@@ -191,3 +191,17 @@ def test_gpus_are_not_left_idle_without_a_word(
         monkeypatch.setenv("FTSYS_DEVICE", "cpu")
         device = "cpu"
     assert ask(capsys, "job", "17-0", "run.toml")[0] == device
+
+
+def test_the_run_folder_has_the_name_that_the_shell_knows(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Other nodes may know the folder by no other name, as where /home/ada is a link on each machine."""
+    link = tmp_path_factory.mktemp("home") / "ada"
+    link.symlink_to(folder)
+    monkeypatch.chdir(link)
+    monkeypatch.setenv("PWD", str(link))
+    assert ask(capsys, "job", "17-0", "run.toml")[1] == str(link / "runs/x")
