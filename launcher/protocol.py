@@ -118,8 +118,12 @@ class ReportReader:
                 yield before
             if not mark:
                 return
-            if not end:
+            if not end and len(after) <= MAX_MESSAGE_BYTES:
                 self._rest = mark + after
+                return
+            if not end:  # a rank wrote the mark: no report is as long
+                self._rest = b""
+                yield mark + after
                 return
             self._rest = rest
             yield _report(mark + line + end)

@@ -49,12 +49,13 @@ def documents(repository: Path) -> dict[str, str]:
 
 
 def calls_that_load_models(source: str) -> Iterator[ast.Call]:
-    """Calls of transformers' Auto classes, which run code that lies beside a model where a user answers yes."""
+    """Calls of what runs code that lies beside a model where a user answers yes."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            owner = node.func.value
-            name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
-            if node.func.attr in ("from_pretrained", "from_config") and name.startswith("Auto"):
+        if isinstance(node, ast.Call):
+            *_, owner, name = ("", "", *ast.unparse(node.func).split("."))
+            if name in ("from_pretrained", "from_config") and owner.startswith("Auto"):
+                yield node
+            if (owner, name) == ("transformers", "pipeline") or name in ("CrossEncoder", "SentenceTransformer"):
                 yield node
 
 

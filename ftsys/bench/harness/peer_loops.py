@@ -107,7 +107,7 @@ def _cross_encoder_steps(spec: Spec, channel: Channel) -> None:
     from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import CrossEntropyLoss
 
-    model = CrossEncoder(spec.model, num_labels=2, max_length=_longest(spec), device=_device())
+    model = CrossEncoder(spec.model, num_labels=2, max_length=_longest(spec), device=_device(), trust_remote_code=False)
     arguments = CrossEncoderTrainingArguments(**_stock_settings(spec), max_steps=MANY_STEPS)
     texts = load_from_disk(spec.stock)["train"].select_columns([*_TEXTS, "label"])
     trainer = CrossEncoderTrainer(model=model, args=arguments, train_dataset=texts, loss=CrossEntropyLoss(model))

@@ -38,9 +38,8 @@ def pipeline(folder: Path, precision: str) -> Sized:
     """Return transformers' text-classification pipeline, with rows sorted by length."""
     import transformers
 
-    pipe = transformers.pipeline(
-        "text-classification", model=str(folder), dtype=DTYPES[precision], device="cpu", top_k=None
-    )
+    how = {"dtype": DTYPES[precision], "device": "cpu", "top_k": None}
+    pipe = transformers.pipeline("text-classification", model=str(folder), trust_remote_code=False, **how)
     names = [pipe.model.config.id2label[at] for at in range(pipe.model.config.num_labels)]
 
     def score(rows: Sequence[Row], batch: int) -> Scores:
@@ -58,7 +57,7 @@ def cross_encoder(folder: Path, precision: str) -> Sized:
     """Return CrossEncoder.predict of sentence-transformers, which sorts rows itself."""
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": DTYPES[precision]})
+    model = CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": DTYPES[precision]}, trust_remote_code=False)
 
     def score(rows: Sequence[Row], batch: int) -> Scores:
         found: Scores = model.predict(

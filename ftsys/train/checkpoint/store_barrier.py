@@ -15,8 +15,11 @@ from torch.distributed.distributed_c10d import _get_default_store
 
 from ftsys.distributed import rank, world_size
 from ftsys.errors import FtsysError
+from ftsys.untrusted import parse_json, typed
 
 Value = TypeVar("Value")
+_Message = tuple[Any, tuple[str, str] | None]
+"""The result of a rank's work, and the class and text of its error."""
 TIMEOUT = timedelta(days=1)
 """How long a rank waits for another: as long as a disk may take. The watchdog finds a rank that is dead."""
 
@@ -61,9 +64,9 @@ class StoreBarrier:
         with _lost_store():
             text = self._store.get(key)
         try:
-            value, failed = json.loads(text)
+            value, failed = typed(_Message, parse_json(text))
             return value, None if failed is None else _error_from_text(*failed)
-        except (ValueError, TypeError, RecursionError) as error:
+        except ValueError as error:
             raise FtsysError(f"the process group's store holds no message of a rank at {key!r}: {error}") from error
 
     def _delete(self, keys: list[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.protocol import MARK, Message, OrderReader, ReportReader, encode_order, encode_report
+from launcher.protocol import MARK, MAX_MESSAGE_BYTES, Message, OrderReader, ReportReader, encode_order, encode_report
 
 
 def test_an_order() -> None:
@@ -56,6 +56,14 @@ def test_a_report_that_never_ends_is_not_lost() -> None:
     reports = ReportReader()
     assert list(reports.feed(b"text" + MARK + b'{"kind"')) == [b"text"]
     assert reports.end() == MARK + b'{"kind"'
+
+
+def test_a_mark_without_an_end_holds_nothing_up() -> None:
+    """A rank may write the mark itself; what follows it is then text, and later reports are found."""
+    reader, text = ReportReader(), MARK + b"x" * (MAX_MESSAGE_BYTES + 1)
+    assert list(reader.feed(text[:100])) == []
+    assert b"".join(piece for piece in reader.feed(text[100:]) if isinstance(piece, bytes)) == text
+    assert list(reader.feed(report(1))) == [fields(1)]
 
 
 def test_text_is_passed_on_at_once() -> None:

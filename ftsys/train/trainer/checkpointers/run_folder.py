@@ -25,6 +25,7 @@ from ftsys.train.checkpoint.writer import Draft, Entries, abandon, begin, comple
 from ftsys.train.perf.staging import StagingBuffers
 from ftsys.train.trainer.checkpointers.restore import note_callback_states, scaler_state
 from ftsys.train.trainer.hooks import RunHooks
+from ftsys.untrusted import FileEntries, typed
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def _write_checkpoint(
         return write_shard(folder, shard, rank(), world_size())
 
     def conclude(written: list[Entries]) -> None:
-        complete(draft, shard, {file: entry for entries in written for file, entry in entries.items()})
+        named = typed(list[FileEntries], written)  # they come through a store without authentication
+        complete(draft, shard, {file: entry for entries in named for file, entry in entries.items()})
         prune_checkpoints(draft.root, keep, best)
 
     try:

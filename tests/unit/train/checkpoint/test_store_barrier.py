@@ -86,7 +86,10 @@ class _Touch:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("written", [b"{}", b"[1]", b"[null, 3]", b"\xff", b"[" * 100_000, "pickle"])
+@pytest.mark.parametrize(
+    "written",
+    [b"{}", b"[1]", b"[null, 3]", b'[1, ["a", 2]]', b"\xff", b"[" + b"9" * 400 + b", null]", b"[" * 100_000, "pickle"],
+)
 def test_a_strangers_value_is_refused_and_never_run(barrier: Ranks, tmp_path: Path, written: bytes | str) -> None:
     made = tmp_path / "made"
     first = barrier(0)
