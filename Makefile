@@ -55,7 +55,7 @@ INSTALL := DS_BUILD_OPS=0 $(PIP) install --no-build-isolation -c $(CONSTRAINTS)
 PYTEST := $(BIN)/python -m pytest
 CPP := $(wildcard ftsys/kernels/native/*.cpp ftsys/kernels/native/*.h)
 
-.PHONY: help install demo test test-long test-triton test-cluster fuzz mutants check house format docs bench package sbom audit clean
+.PHONY: help install demo test test-long test-triton test-cluster fuzz mutants check house format docs bench package sbom audit release clean
 help:
 	@echo "make demo       install, train on the synthetic sample, print the metric table; TORCH=cpu|cuda"
 	@echo "make test       the test suite, in JOBS=2 processes; VERSIONS=oldest|newest: with the oldest or newest dependencies, in .venv-oldest or .venv-newest"
@@ -72,6 +72,7 @@ help:
 	@echo "make package    wheel and source distribution into dist/, checked for missing files"
 	@echo "make sbom       a CycloneDX bill of materials of constraints.txt into dist/; needs no network"
 	@echo "make audit      pins, installed files, licences; OSV=PyPI-all.zip: known weaknesses by a local copy of OSV's database; needs no network"
+	@echo "make release    packages, bill of materials and audit: what a release consists of, and what it must pass"
 	@echo "make install    everything into $(VENV), and no more"
 	@echo "make clean      remove $(VENV) and the tools' caches; runs/ stays"
 
@@ -190,6 +191,8 @@ sbom: $(STAMP_DEMO)
 
 audit: $(STAMP_DEMO)
 	$(BIN)/python -m tools.packages.audit $(OSV)
+
+release: package sbom audit
 
 clean:
 	test ! -e $(STAMP_VENV) || rm -rf $(VENV)
