@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from tests.fuzz.readers import readers
+from tests.fuzz.more_readers import all_readers
 
 
 def fuzz_all(processes: int, options: Sequence[str]) -> int:
     """Fuzz each reader in a process of its own, `processes` at a time; returns the number of those with a finding."""
     with ThreadPoolExecutor(processes) as pool:
-        return sum(not sound for sound in pool.map(partial(_fuzz, options), readers()))
+        return sum(not sound for sound in pool.map(partial(_fuzz, options), all_readers()))
 
 
 def _fuzz(options: Sequence[str], name: str) -> bool:

@@ -14,7 +14,7 @@ import atheris
 from tests.fuzz.mutations import DICTIONARY, VALUES, with_other_value
 
 with atheris.instrument_imports(include=["ftsys", "launcher"]):
-    from tests.fuzz.readers import readers
+    from tests.fuzz.more_readers import all_readers
     from tests.fuzz.reading import read_in_new_folder
 
 LONGEST_WORD = 64
@@ -23,7 +23,7 @@ LONGEST_WORD = 64
 
 def fuzz(name: str, options: list[str]) -> None:
     """Fuzz the reader with this name. Ends the process."""
-    reader = readers()[name]
+    reader = all_readers()[name]
     folder = Path(tempfile.mkdtemp(prefix="ftsys-fuzz-"))
     (folder / "seeds").mkdir()
     (folder / "seeds" / "real").write_bytes(reader.content)

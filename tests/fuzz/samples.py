@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import zipfile
 
 import pyarrow as pa
@@ -20,6 +21,15 @@ def parquet() -> bytes:
     sink = pa.BufferOutputStream()
     text, label = zip(*ROWS, strict=True)
     pq.write_table(pa.table({"text": list(text), "label": list(label)}), sink)
+    return bytes(sink.getvalue())
+
+
+def parquet_of_datasets() -> bytes:
+    """Return a Parquet file with class ids and the names that `datasets` writes into the schema."""
+    sink, features = pa.BufferOutputStream(), {"label": {"_type": "ClassLabel", "names": ["down", "up"]}}
+    table = pa.table({"text": ["a", "b"], "label": [0, 1]})
+    names = json.dumps({"info": {"features": features}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": names}), sink)
     return bytes(sink.getvalue())
 
 

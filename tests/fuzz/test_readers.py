@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from tests.fuzz.more_readers import all_readers
 from tests.fuzz.mutations import Edit, changed, edits
-from tests.fuzz.readers import readers
 from tests.fuzz.reading import read, read_in_new_folder
 from tests.fuzz.samples import parquet, parquet_without_utf8
 
@@ -36,20 +36,20 @@ FOUND = [
 """(reader, content): files that once ended in another error."""
 
 
-@pytest.mark.parametrize("name", readers())
+@pytest.mark.parametrize("name", all_readers())
 @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(made=edits())
 def test_a_changed_file_ends_in_a_documented_error(name: str, made: list[Edit]) -> None:
-    reader = readers()[name]
+    reader = all_readers()[name]
     read_in_new_folder(reader, changed(reader.content, made))
 
 
-@pytest.mark.parametrize("name", readers())
+@pytest.mark.parametrize("name", all_readers())
 def test_the_unchanged_file_is_read(name: str, tmp_path: Path) -> None:
-    reader = readers()[name]
+    reader = all_readers()[name]
     read(reader, reader.content, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "content"), FOUND)
 def test_what_was_found_stays_mended(name: str, content: bytes, tmp_path: Path) -> None:
-    read(readers()[name], content, tmp_path)
+    read(all_readers()[name], content, tmp_path)
