@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ftsys.console.child_python import python_command
 from ftsys.errors import LaunchError
 from launcher.hostfile import check_host_name
 from launcher.timeouts import (
@@ -83,7 +84,7 @@ def launcher_command(python: str, launch: LaunchSpec, node: int) -> list[str]:
 def torchrun_command(python: str, launch: LaunchSpec, node: int) -> list[str]:
     """Return torchrun's command for one node; as a module, since `torchrun` may belong to another environment."""
     return [
-        *(python, "-m", "torch.distributed.run"),
+        *python_command("-m", "torch.distributed.run", python=python),
         f"--nnodes={launch.nodes}",
         f"--nproc-per-node={launch.ranks_per_node}",
         f"--node-rank={node}",
@@ -108,7 +109,7 @@ def deepspeed_command(python: str, launch: LaunchSpec) -> list[str]:
     slots = {"localhost": list(launch.devices or range(launch.ranks_per_node))}
     world = base64.urlsafe_b64encode(json.dumps(slots).encode()).decode()
     return [
-        *(python, "-u", "-m", "deepspeed.launcher.launch"),
+        *python_command("-u", "-m", "deepspeed.launcher.launch", python=python),
         f"--world_info={world}",
         f"--master_addr={launch.master}",
         f"--master_port={launch.port}",
@@ -119,7 +120,7 @@ def deepspeed_command(python: str, launch: LaunchSpec) -> list[str]:
 
 def agent_command(python: str) -> list[str]:
     """Return the command of an agent, which gets its orders on standard input and ends when that is closed."""
-    return [python, "-m", "launcher.agent"]
+    return python_command("-m", "launcher.agent", python=python)
 
 
 def ssh_command(host: str, python: str, folder: str, environ: Mapping[str, str]) -> list[str]:

@@ -22,6 +22,11 @@ read -ra inside <<< "${FTSYS_INSIDE:-}"
 read -ra srun_options <<< "${FTSYS_SRUN:-}"
 python=${FTSYS_PYTHON:-${FTSYS_VENV:-${VIRTUAL_ENV:-$here/../.venv}}/bin/python}
 export FTSYS_PYTHON=$python HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1 PYTHONUNBUFFERED=1
+# No Python takes modules from the current folder, which may be a downloaded model's; from these scripts' own, it does.
+export PYTHONSAFEPATH=1
+if [ "$PWD" -ef "$here/.." ] && [ -e "$here/../ftsys/__init__.py" ]; then
+  export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+fi
 
 refuse() {
   echo "error: $*" >&2
@@ -34,9 +39,9 @@ if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then step+=(--cpus-per-task="$SLURM_CPUS_P
 
 ask() { # questions that launcher/slurm/in_job.py answers
   if [ ${#srun_options[@]} -gt 0 ]; then
-    srun --nodes=1 --ntasks=1 "${srun_options[@]}" "${inside[@]}" "$python" -m launcher.slurm.in_job "$@"
+    srun --nodes=1 --ntasks=1 "${srun_options[@]}" "${inside[@]}" "$python" -P -m launcher.slurm.in_job "$@"
   else
-    "${inside[@]}" "$python" -m launcher.slurm.in_job "$@"
+    "${inside[@]}" "$python" -P -m launcher.slurm.in_job "$@"
   fi
 }
 

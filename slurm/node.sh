@@ -4,6 +4,7 @@
 #   node.sh run RUN.toml ...      starts one torchrun with this node's ranks
 #   node.sh clean                 removes what a killed `node.sh run` left on this node
 set -euo pipefail
+export PYTHONSAFEPATH=1 # for torchrun's ranks; a container may have another environment than job.sh
 
 node=$SLURMD_NODENAME
 ranks=$FTSYS_GPUS
@@ -36,7 +37,7 @@ stage() {
       *) return 0 ;; # in memory, or on a shared disk
     esac
   fi
-  store=$("$FTSYS_PYTHON" -m ftsys prepare "$@" | tail -n 1) && [ -d "$store" ] || return 0
+  store=$("$FTSYS_PYTHON" -P -m ftsys prepare "$@" | tail -n 1) && [ -d "$store" ] || return 0
   copy=$scratch/stores/$(basename "$store")
   if mkdir -p "$scratch/stores" && cp -r "$store" "$copy.tmp" && diff -rq "$store" "$copy.tmp" >&2 && mv "$copy.tmp" "$copy"; then
     echo "$scratch/stores"
@@ -71,7 +72,7 @@ run() {
   export TORCH_EXTENSIONS_DIR=${TORCH_EXTENSIONS_DIR:-$scratch/extensions}
   local towards=$MASTER_ADDR threads interface stores
   if [ "$SLURM_NODEID" = 0 ]; then towards=$FTSYS_PEER; fi
-  read -r threads interface < <("$FTSYS_PYTHON" -m launcher.slurm.in_job node "$ranks" "$towards")
+  read -r threads interface < <("$FTSYS_PYTHON" -P -m launcher.slurm.in_job node "$ranks" "$towards")
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
   if [ -n "$interface" ]; then
     export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-=$interface}
@@ -80,7 +81,7 @@ run() {
   if [ -n "$signalled" ]; then exit 0; fi
   if [ -s "$FTSYS_EXIT_FILE" ]; then exit 2; fi # the data was refused, with a message
 
-  "$FTSYS_PYTHON" -m torch.distributed.run \
+  "$FTSYS_PYTHON" -P -m torch.distributed.run \
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$ranks" --node-rank="$SLURM_NODEID" \
     --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \
     --rdzv-id="$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" --max-restarts=0 \
@@ -95,7 +96,9 @@ run() {
   done
   if [ -n "$signalled" ]; then exit 0; fi # status.json has the result; a failure here would kill ranks that save
   # A torchrun that fails after the run is done must not end the other nodes.
-  if [ $status != 0 ] && [ "$("$FTSYS_PYTHON" -m launcher.slurm.in_job written "$FTSYS_BEFORE")" = 0 ]; then exit 0; fi
+  local told=""
+  if [ $status != 0 ]; then told=$("$FTSYS_PYTHON" -P -m launcher.slurm.in_job written "$FTSYS_BEFORE") || true; fi
+  if [ "$told" = 0 ]; then exit 0; fi
   exit $status
 }
 

@@ -9,7 +9,6 @@ import argparse
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from ftsys.bench.harness.inputs import MAX_LENGTH, Pairs, Split, read_pairs
 from ftsys.bench.harness.output import add_output_option
 from ftsys.bench.harness.record import Measurement, interleaved, write_record
+from ftsys.console.child_python import python_command
 from ftsys.console.printer import show
 from ftsys.data.build_store import StoreRequest, write_store
 from ftsys.data.store.index import BatchTable, SplitIndex, StoreIndex, TokenizerFacts
@@ -178,7 +178,7 @@ def _measure_batch(store: Store, mapped: Any, folder: Path, repeats: int) -> dic
 def _measure_opening(folder: Path, repeats: int) -> dict[str, Measurement]:
     """Measure the seconds and bytes of opening 100 million rows in a process that has imported the store's module."""
     sparse_store(folder, 100_000_000)
-    command = [sys.executable, "-c", _OPEN, str(folder)]
+    command = python_command("-c", _OPEN, str(folder))
     found = [json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout) for _ in range(repeats)]
     return {
         "open 100 million rows": Measurement.of([taken for taken, _, _ in found], "s"),

@@ -11,7 +11,6 @@ import importlib.util
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from ftsys.bench.harness.output import Findings, add_output_option, conclude
 from ftsys.bench.harness.record import Measurement, write_record
+from ftsys.console.child_python import python_command
 from ftsys.console.parent_exit import signalled_at_our_exit
 from ftsys.console.printer import say
 from ftsys.errors import ConfigError
@@ -27,7 +27,7 @@ SECONDS = 540.0
 """Time limit for all stages."""
 GRACE_SECONDS = 5.0
 """Time between SIGTERM and SIGKILL for a stage that takes too long."""
-FTSYS = (sys.executable, "-m", "ftsys", "bench")
+FTSYS = tuple(python_command("-m", "ftsys", "bench"))
 GPU_TESTS = Path(__file__).parents[2] / "tests/gpu"
 
 
@@ -67,7 +67,7 @@ def stages() -> list[Stage]:
         _bench("step-minilm", at_32, (*recorded, "--models", "minilm", *long_blocks), (*against, *tiny), 80),
     ]
     if GPU_TESTS.is_dir() and importlib.util.find_spec("pytest") is not None:
-        tests = (sys.executable, "-m", "pytest", "-q", os.path.relpath(GPU_TESTS), "--gpu-seconds", "60")
+        tests = tuple(python_command("-m", "pytest", "-q", os.path.relpath(GPU_TESTS), "--gpu-seconds", "60"))
         found.insert(1, Stage("tests", tests, (*tests, "--collect-only"), 60))
     return found
 

@@ -7,7 +7,6 @@ tokens that `datasets` has cached.
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from ftsys.bench.harness.models import model_folders
 from ftsys.bench.harness.output import Findings, bench_parser, conclude, parse
 from ftsys.bench.harness.rounds import Blocks, Figures, PeerFailed, in_turns
 from ftsys.config import build_run, dump_toml
+from ftsys.console.child_python import python_command
 from ftsys.console.printer import say
 from ftsys.run_folder.layout import METRICS_LOG
 
@@ -40,7 +40,7 @@ class OurStart:
         """Measure one start, in a new run folder."""
         self._count += 1
         folder = self._work / f"run-{self._count}"
-        command = [sys.executable, "-m", "ftsys", "train", str(self._run_file), "--output_dir", str(folder)]
+        command = python_command("-m", "ftsys", "train", str(self._run_file), "--output_dir", str(folder))
         log = self._work / "ours.log"
         start = time.time()
         with log.open("w") as stream:
@@ -68,8 +68,8 @@ class StockStart:
     """Runs the course's script, which ends after its first step and prints the time of that step."""
 
     def __init__(self, data: Path, model: Path, work: Path) -> None:
-        # -P keeps the script's folder out of sys.path: some modules there have the names of other packages.
-        self._command = [sys.executable, "-P", str(SCRIPT), str(data), str(model), str(work / "stock-run")]
+        # Its -P keeps the script's folder out of sys.path: some modules there have the names of other packages.
+        self._command = python_command(str(SCRIPT), str(data), str(model), str(work / "stock-run"))
 
     def block(self) -> Figures:
         """Measure one start."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from types import FrameType
 
+from ftsys.console.child_python import pass_on_own_folder
 from ftsys.console.printer import complain, show_cursor
 from ftsys.console.streams import guard_streams
 from ftsys.errors import BAD_INPUT, INTERRUPTED
@@ -41,6 +42,7 @@ def run_program(main: Callable[[], int]) -> int:
     the user may not read or write is wrong input at any place.
     """
     guard_streams()
+    pass_on_own_folder(os.environ)
     raise_file_limit()
     wrong = first_undecoded(sys.argv[1:])
     if wrong is not None:

@@ -10,12 +10,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from ftsys.console.child_python import SAFE_PATH, python_command
 from ftsys.console.printer import show
 from ftsys.cpus.usable import usable_cores
 from ftsys.errors import FAILED, ConfigError, StorageError
@@ -124,17 +124,17 @@ def launch_command(devices: Devices, port: int, program: Sequence[str]) -> list[
     """
     slots = {"localhost": list(devices.gpus or range(devices.ranks))}
     world = base64.urlsafe_b64encode(json.dumps(slots).encode()).decode()
-    launcher = [sys.executable, "-u", "-c", LAUNCHER, f"--world_info={world}"]
+    launcher = python_command("-u", "-c", LAUNCHER, f"--world_info={world}")
     where = ["--master_addr=127.0.0.1", f"--master_port={port}", "--log_level=error", "--no_local_rank"]
     return [*launcher, *where, "--module", "ftsys", *program]
 
 
 def rank_environment(devices: Devices, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of launcher and ranks: each rank's share of threads, and no device probe on a CPU."""
+    """Return the environment of launcher and ranks: each rank's share of threads, no device probe on a CPU."""
     chosen = {"OMP_NUM_THREADS": str(devices.threads)}
     if not devices.gpus:
         chosen["DS_ACCELERATOR"] = "cpu"
-    return {**environment, **chosen}
+    return {**environment, **chosen, **SAFE_PATH}
 
 
 def run_ranks(command: Sequence[str], environment: Mapping[str, str]) -> int:

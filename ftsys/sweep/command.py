@@ -3,12 +3,12 @@
 import argparse
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from ftsys.config import split_overrides
+from ftsys.console.child_python import python_command
 from ftsys.errors import DONE, ConfigError
 
 DESCRIPTION = (
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 
     given = {name: getattr(options, name) for name in ALSO_KEYS if getattr(options, name) is not None}
     overrides += [word for name, value in given.items() for word in (f"--sweep.{name}", value)]
-    command = _words(options.command or "") or [sys.executable, "-m", "ftsys", "train"]
+    command = _words(options.command or "") or python_command("-m", "ftsys", "train")
     sweep = read_sweep(options.run_file, overrides, options.space, options.output)
     from ftsys.sweep.run import run_sweep  # loads what tokenizes: wrong input is reported before it
 

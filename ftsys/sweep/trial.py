@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ftsys.console.child_python import python_command
 from ftsys.files import remove_tree
 from ftsys.run_folder.layout import CHECKPOINTS, METRICS_LOG
 from ftsys.run_folder.metrics_log import read_metrics
@@ -57,7 +57,7 @@ def _started(
         *overrides_of(claimed.values),
     ]
     return subprocess.Popen(
-        [sys.executable, "-m", "ftsys.sweep.child", str(os.getpid()), *words],
+        python_command("-m", "ftsys.sweep.child", str(os.getpid()), *words),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

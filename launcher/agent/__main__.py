@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from ftsys.console.child_python import SAFE_PATH
 from ftsys.console.parent_exit import signalled_at_our_exit
 from ftsys.cpus.usable import usable_cores
 from ftsys.errors import STOPPED_EARLY, LaunchError
@@ -154,7 +155,7 @@ class Agent:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | self._rank_environment(hosts) | {AGENT_SOCKET: agent_socket},
+            env=os.environ | self._rank_environment(hosts) | {AGENT_SOCKET: agent_socket, **SAFE_PATH},
             start_new_session=True,
             preexec_fn=signalled_at_our_exit(signal.SIGTERM),
         )

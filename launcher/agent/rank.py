@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from ftsys.console.child_python import python_command
 from ftsys.console.parent_exit import signal_at_parent_exit, signalled_at_our_exit
 from ftsys.console.printer import say
 from launcher.agent.process_tree import kill_group
@@ -134,7 +135,7 @@ class RankProcess:
             signal.signal(number, self._forward)
         outputs = self._outputs() if self._terminals else [self._log, self._log]
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "ftsys", *self._arguments],
+            python_command("-u", "-m", "ftsys", *self._arguments),
             stdin=subprocess.DEVNULL,
             env=os.environ | {"FTSYS_OWN_LOG": "1"},  # so that ranks above 0 write their errors too
             stdout=outputs[0],

@@ -2,9 +2,9 @@
 
 import argparse
 import subprocess
-import sys
 
 from ftsys.config import load_run
+from ftsys.console.child_python import python_command
 from launcher.commands.parser import SubParsers, add_run_file_command
 
 
@@ -22,4 +22,4 @@ def command(options: argparse.Namespace, overrides: list[str]) -> int:
     """
     load_run(options.run, overrides)
     arguments = ["bundle", options.run, "--output", options.output, *overrides]
-    return subprocess.run([sys.executable, "-m", "ftsys", *arguments], check=False).returncode
+    return subprocess.run(python_command("-m", "ftsys", *arguments), check=False).returncode

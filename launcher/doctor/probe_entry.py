@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ftsys.console.child_python import python_command
 from launcher.host.rank_environment import CPU_ENVIRONMENT, interface_environment
 
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
         os._exit(0)
     os.close(write_end)
     os.dup2(read_end, 0)
-    os.execv(sys.executable, [sys.executable, "-m", "ftsys.probe", str(number)])
+    os.execv(sys.executable, python_command("-m", "ftsys.probe", str(number)))
 
 
 def _rank_environment(question: Mapping[str, Any], number: int) -> dict[str, str]:

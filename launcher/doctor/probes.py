@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from ftsys.config import plain_tree
+from ftsys.console.child_python import python_command
 from ftsys.untrusted import json_object, typed
 from launcher.command_lines import is_within_step, remote_shell_line, srun_prefix, ssh_prefix
 from launcher.doctor.facts import CheckRequest, ClusterFacts, ProbeOutput
@@ -84,7 +84,7 @@ def _commands(request: CheckRequest, environ: Mapping[str, str]) -> list[tuple[l
 
 
 def _probe_command(number: int | None = None) -> list[str]:
-    return [sys.executable, "-m", "launcher.doctor.probe_entry", *([] if number is None else [str(number)])]
+    return python_command("-m", "launcher.doctor.probe_entry", *([] if number is None else [str(number)]))
 
 
 def _outputs(probes: Sequence[int], result: CommandResult) -> dict[int, ProbeOutput]:

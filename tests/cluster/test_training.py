@@ -58,7 +58,7 @@ def ranks_of(folder: Path, rank: int) -> list[int]:
 
 def _is_rank(pid: int, words: Sequence[bytes], environ: Sequence[bytes], folder: Path, rank: int) -> bool:
     inside = Path(f"/proc/{pid}/cwd").readlink() == folder
-    return inside and words[3:5] == [b"ftsys", b"train"] and f"RANK={rank}".encode() in environ
+    return inside and b"\0-m\0ftsys\0train\0" in b"\0".join(words) and f"RANK={rank}".encode() in environ
 
 
 def processes() -> list[tuple[int, list[bytes], list[bytes]]]:

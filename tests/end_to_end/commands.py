@@ -110,6 +110,6 @@ def ranks_of(folder: Path) -> dict[int, int]:
             inside = (path / "cwd").readlink() == folder
         except OSError:
             continue
-        if inside and words[3:5] == [b"ftsys", b"train"]:
+        if inside and b"\0-m\0ftsys\0train\0" in b"\0".join(words):
             found |= {int(each[5:]): int(path.name) for each in environ if each.startswith(b"RANK=")}
     return found

@@ -17,6 +17,6 @@ def test_the_launcher_starts_every_rank_and_hands_its_failure_on(tmp_path: Path)
         "pathlib.Path(sys.argv[1], environ['RANK']).write_text(seen)\n"
         "sys.exit(3 * (environ['RANK'] == '1'))\n"
     )
-    environment = demo.rank_environment(CPU, {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "1"})
+    environment = demo.rank_environment(CPU, {**os.environ, "PYTHONPATH": str(tmp_path)})
     assert demo.run_ranks(demo.launch_command(CPU, free_port(), [str(tmp_path)]), environment) == 3
     assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == ["2cpu", "2cpu"]

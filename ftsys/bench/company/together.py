@@ -5,13 +5,13 @@ A block lasts a fixed time, so trainings that start a block together also end it
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ftsys.bench.harness.rounds import Figures, Worker
+from ftsys.console.child_python import python_command
 
 _LOOP = """
 import os, sys
@@ -54,7 +54,7 @@ def _busy_loop(cpus: Sequence[int]) -> Iterator["subprocess.Popen[bytes] | None"
     if not cpus:
         yield None
         return
-    with subprocess.Popen([sys.executable, "-c", _LOOP, *map(str, cpus)]) as loop:
+    with subprocess.Popen(python_command("-c", _LOOP, *map(str, cpus))) as loop:
         try:
             yield loop
         finally:

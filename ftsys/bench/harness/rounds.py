@@ -4,13 +4,13 @@ import json
 import os
 import select
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from ftsys.bench.harness.turns import GO
+from ftsys.console.child_python import python_command
 from ftsys.errors import ConfigError
 
 START_SECONDS = 600.0
@@ -19,7 +19,7 @@ BLOCK_SECONDS = 1800.0
 """Time limit of a block."""
 LEAVE_SECONDS = 30.0
 """Time limit for a peer to exit after its last block."""
-PROGRAM = (sys.executable, "-m", "ftsys.bench.harness.worker")
+PROGRAM = tuple(python_command("-m", "ftsys.bench.harness.worker"))
 
 Figures = dict[str, Any]
 

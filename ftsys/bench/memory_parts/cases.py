@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.bench.harness.local_ranks import rank_variables
+from ftsys.console.child_python import python_command
 from ftsys.ranks import free_port
 from launcher.planner.cost.activations import MicroBatch
 from launcher.planner.cost.memory import Memory, Setting, predicted_memory
@@ -153,7 +153,7 @@ def _run_ranks(case: Case, work: Path) -> list[dict[str, Any]]:
     try:
         for rank in range(ranks):
             with (work / f"rank-{rank}.log").open("w") as log:
-                command = [sys.executable, "-m", "ftsys.bench.memory_parts.rank", words]
+                command = python_command("-m", "ftsys.bench.memory_parts.rank", words)
                 environment = _environment(rank, ranks, port)
                 processes.append(
                     subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)

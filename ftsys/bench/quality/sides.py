@@ -1,13 +1,13 @@
 """Lists the sides, each a way to train to the end, and gives the command of each for a seed."""
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ftsys.bench.harness.inputs import MAX_LENGTH, Pairs
 from ftsys.config import RunConfig, build_run, dump_tree
+from ftsys.console.child_python import python_command
 from ftsys.model_files.config import model_config
 from ftsys.model_files.values import dropouts
 
@@ -52,12 +52,12 @@ def command_of(side: str, material: Material, folder: Path, seed: int) -> tuple[
     if side == OURS:
         run_file, tree = folder / "run.toml", _tree(material, folder, seed)
         run_file.write_text(dump_tree(tree), encoding="utf-8")
-        return [sys.executable, "-m", "ftsys", "train", str(run_file), "--no-table"], folder / "run" / "metrics.jsonl"
+        return python_command("-m", "ftsys", "train", str(run_file), "--no-table"), folder / "run" / "metrics.jsonl"
     settings = _stock_settings(side, material, folder, seed)
     path = folder / "settings.json"
     path.write_text(json.dumps(settings), encoding="utf-8")
-    # -P keeps the script's folder out of sys.path: some modules there have the names of other packages.
-    return [sys.executable, "-P", str(SCRIPT), str(path)], folder / LINES
+    # Its -P keeps the script's folder out of sys.path: some modules there have the names of other packages.
+    return python_command(str(SCRIPT), str(path)), folder / LINES
 
 
 def _tree(material: Material, folder: Path, seed: int) -> dict[str, Any]:

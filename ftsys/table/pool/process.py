@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from ftsys.config import dump_toml
+from ftsys.console.child_python import python_command
 from ftsys.files import atomic_write_text, storage_errors
 from ftsys.table.cells import CELL_FILE, Cell
 from ftsys.table.pool.slots import Slot, cell_environment
@@ -47,7 +47,7 @@ def start_cell(cell: Cell, slot: Slot) -> Process:
     path, stream = open_cell(cell)
     with stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ftsys.table.pool.child", str(os.getpid()), str(path)],
+            python_command("-m", "ftsys.table.pool.child", str(os.getpid()), str(path)),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,

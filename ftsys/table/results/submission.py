@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ftsys.config import RunConfig, plain_tree
 from ftsys.config.toml import dump_tree
+from ftsys.console.child_python import python_command
 from ftsys.console.printer import say, show
 from ftsys.data.glue_submission import FILES, check_submission
 from ftsys.data.sources.source import open_source
@@ -90,7 +90,7 @@ def _diagnostic(mnli: SeedResult) -> dict[str, Path]:
         if not path.exists():
             run_file = cell.folder / DIAGNOSTIC_FILE
             atomic_write_text(run_file, dump_tree(_of_diagnostic(cell.run)))
-            _run([sys.executable, "-m", "ftsys", "predict", str(run_file)])
+            _run(python_command("-m", "ftsys", "predict", str(run_file)))
     except FtsysError as error:
         say(f"note: no AX.tsv: {error}")
         return {}

@@ -70,8 +70,8 @@ def test_the_command_is_what_the_deepspeed_launcher_itself_starts(
     from deepspeed.launcher import launch
 
     command = demo.launch_command(devices, 29_999, ["train", "run.toml", "--output_dir", "runs/x"])
-    monkeypatch.setattr(sys, "argv", command[3:])
-    assert command[:4] == [sys.executable, "-u", "-c", demo.LAUNCHER]
+    monkeypatch.setattr(sys, "argv", command[4:])
+    assert command[:5] == [sys.executable, "-P", "-u", "-c", demo.LAUNCHER]
     parsed = launch.parse_args()
     assert json.loads(base64.urlsafe_b64decode(parsed.world_info)) == {"localhost": slots}
     assert (parsed.module, parsed.training_script, parsed.master_port) == (True, "ftsys", 29_999)
@@ -80,7 +80,7 @@ def test_the_command_is_what_the_deepspeed_launcher_itself_starts(
 
 def test_cpu_ranks_are_told_so_and_share_the_cores() -> None:
     environment = demo.rank_environment(CPU, {"HOME": "/home/x", "OMP_NUM_THREADS": "64"})
-    assert environment == {"HOME": "/home/x", "OMP_NUM_THREADS": "2", "DS_ACCELERATOR": "cpu"}
+    assert environment == {"HOME": "/home/x", "OMP_NUM_THREADS": "2", "DS_ACCELERATOR": "cpu", "PYTHONSAFEPATH": "1"}
     assert "DS_ACCELERATOR" not in demo.rank_environment(TWO_GPUS, {})
 
 

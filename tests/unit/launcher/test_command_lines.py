@@ -36,6 +36,7 @@ LAUNCH = LaunchSpec(
 def test_torchrun() -> None:
     assert launcher_command("/venv/bin/python", LAUNCH, 1) == [
         "/venv/bin/python",
+        "-P",
         "-m",
         "torch.distributed.run",
         "--nnodes=2",
@@ -61,7 +62,7 @@ def test_torchrun() -> None:
 def test_torchrun_knows_these_words() -> None:
     from torch.distributed.run import parse_args
 
-    options = parse_args(launcher_command("python", LAUNCH, 1)[3:])
+    options = parse_args(launcher_command("python", LAUNCH, 1)[4:])
     assert (options.training_script, options.training_script_args) == ("launcher.agent.rank", list(LAUNCH.program))
     assert (options.nnodes, options.nproc_per_node, options.node_rank) == ("2", "4", 1)
     assert options.shutdown_timeout == 300
@@ -71,7 +72,7 @@ def test_torchrun_knows_these_words() -> None:
 @pytest.mark.parametrize(("devices", "slots"), [((), [0, 1, 2, 3]), (("4", "5", "6", "7"), ["4", "5", "6", "7"])])
 def test_the_deepspeed_launcher(devices: tuple[str, ...], slots: list[object]) -> None:
     command = launcher_command("python", replace(LAUNCH, launcher="deepspeed", nodes=1, devices=devices), 0)
-    assert command[:4] == ["python", "-u", "-m", "deepspeed.launcher.launch"]
+    assert command[:5] == ["python", "-P", "-u", "-m", "deepspeed.launcher.launch"]
     world = next(word.partition("=")[2] for word in command if word.startswith("--world_info="))
     assert json.loads(base64.urlsafe_b64decode(world)) == {"localhost": slots}
     assert command[-6:] == ["--module", "launcher.agent.rank", *LAUNCH.program]
@@ -90,7 +91,7 @@ def test_ssh() -> None:
     assert {"BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5"} <= set(command)
     assert shlex.split(command[-1]) == [
         *("cd", "/home/me/it's here", "&&", "exec", "env", "PYTHONPATH=/src"),
-        *("/venv/bin/python", "-m", "launcher.agent"),
+        *("/venv/bin/python", "-P", "-m", "launcher.agent"),
     ]
     assert "secret" not in " ".join(command)
 
@@ -134,7 +135,7 @@ def test_srun() -> None:
     assert {"--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "--cpus-per-task=64"} <= set(
         command
     )
-    assert command[-3:] == ["python", "-m", "launcher.agent"]
+    assert command[-4:] == ["python", "-P", "-m", "launcher.agent"]
     assert not any(word.startswith("--cpus") for word in srun_command("python", 3, None, within_step=False))
 
 

@@ -77,7 +77,7 @@ def test_kept_curves_are_read_again_where_the_settings_are_the_same(tmp_path: Pa
 def test_ours_trains_the_recipe_and_the_best_stock_recipe_has_its_values(material: Material, tmp_path: Path) -> None:
     command, lines = command_of(OURS, material, tmp_path, 3)
     written = tomllib.loads((tmp_path / "run.toml").read_text())
-    assert command[1:4] == ["-m", "ftsys", "train"]
+    assert command[1:5] == ["-P", "-m", "ftsys", "train"]
     assert lines == tmp_path / "run" / "metrics.jsonl"
     assert (written["recipe"], written["train"]["seed"], written["train"]["eval_every"]) == ("minilm", 3, 5)
     run = run_of(material, tmp_path, 3)

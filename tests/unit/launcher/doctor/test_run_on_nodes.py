@@ -39,18 +39,18 @@ def request(backend: str, *hosts: str) -> CheckRequest:
 def test_a_probe_is_started_as_the_ranks_are() -> None:
     here = _commands(request("local", "here", "here"), {})
     assert here == [
-        ([sys.executable, "-m", "launcher.doctor.probe_entry", str(number)], (number,)) for number in (0, 1)
+        ([sys.executable, "-P", "-m", "launcher.doctor.probe_entry", str(number)], (number,)) for number in (0, 1)
     ]
     ssh = _commands(request("hostfile", "node1", "node2"), {"PYTHONPATH": "/a b", "SECRET": "x"})
     words, numbers = ssh[1]
     assert (words[0], words[-3:-1], numbers) == ("ssh", ["--", "node2"], (1,))
-    expected = ["env", "PYTHONPATH=/a b", sys.executable, "-m", "launcher.doctor.probe_entry", "1"]
+    expected = ["env", "PYTHONPATH=/a b", sys.executable, "-P", "-m", "launcher.doctor.probe_entry", "1"]
     assert shlex.split(words[-1].partition(" && exec ")[2]) == expected
     ((words, numbers),) = _commands(request("slurm", "node1", "node2"), {})
     assert (words[0], numbers) == ("srun", (0, 1))
     assert "--ntasks=2" in words
     assert "--kill-on-bad-exit=0" in words
-    assert words[-3:] == [sys.executable, "-m", "launcher.doctor.probe_entry"]
+    assert words[-4:] == [sys.executable, "-P", "-m", "launcher.doctor.probe_entry"]
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=x", "a;b", "$(x)", ""])

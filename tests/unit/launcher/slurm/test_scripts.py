@@ -107,3 +107,23 @@ def test_a_scratch_folder_that_somebody_else_made_is_refused(repository: Path, t
     command[-2:] = ["clean"]
     subprocess.run(command, env=environment, check=True)
     assert not planted.exists(), "here it is ours: the user's own"
+
+
+@pytest.mark.parametrize(("place", "searched"), [("home", "{home}:/mine"), ("home/models", "/mine")])
+def test_python_searches_the_checkout_that_a_job_was_submitted_from_and_no_other_folder(
+    repository: Path, tmp_path: Path, place: str, searched: str
+) -> None:
+    home, python = tmp_path / "home", tmp_path / "python"
+    for folder in ("slurm", "ftsys", "models/ftsys"):
+        (home / folder).mkdir(parents=True)
+    for name in ("ftsys/__init__.py", "models/ftsys/__init__.py"):
+        (home / name).touch()
+    shutil.copy(repository / "slurm/job.sh", home / "slurm")
+    python.write_text('#!/bin/sh\necho "$PYTHONSAFEPATH $PYTHONPATH $*" >&2\nexit 3\n')
+    python.chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "1", "FTSYS_PYTHON": str(python)}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": "/mine", **slurm}
+    command = ["bash", str(home / "slurm/job.sh"), "run.toml"]
+    done = subprocess.run(command, cwd=tmp_path / place, env=environment, capture_output=True, text=True, check=False)
+    said = f"1 {searched.format(home=home)} -P -m launcher.slurm.in_job job 17-0 run.toml\n"
+    assert (done.returncode, done.stderr) == (2, said)
