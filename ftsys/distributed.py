@@ -1,16 +1,53 @@
 """Wraps torch's collectives, and lets rank 0 decide for all ranks. Without a process group there is one rank."""
 
+import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from ftsys.errors import FtsysError
-from ftsys.ranks import is_main_rank
+from ftsys.ranks import all_on_one_node, is_loopback, is_main_rank, loopback_interface
 
 Value = TypeVar("Value")
+_STORE_SECONDS = timedelta(minutes=5)
+_SERVED_ELSEWHERE = "TORCHELASTIC_USE_AGENT_STORE"
+"""Variable by which torchrun tells torch that rank 0 connects to the store as all others do."""
+_own_stores: "list[distributed.TCPStore]" = []
+"""Stores that this process serves until it ends."""
+
+
+def serve_store(address: str, port: int, seconds: timedelta = _STORE_SECONDS) -> "distributed.TCPStore":
+    """Serve a key-value store at one address of this machine, where torch would serve it on all interfaces.
+
+    Port 0 stands for any free one. Raises OSError where the port is in use, or the address is not of this machine.
+    """
+    listener = socket.create_server((address, port), backlog=socket.SOMAXCONN)
+    port = listener.getsockname()[1]
+    return distributed.TCPStore(
+        address, port, None, True, seconds, wait_for_workers=False, master_listen_fd=listener.detach()
+    )
+
+
+def stay_on_loopback() -> None:
+    """Keep what the ranks of one machine open away from the network; call it before torch makes the process group.
+
+    Gloo uses the loopback interface unless GLOO_SOCKET_IFNAME is set. Rank 0 serves the store, for which torch would
+    listen on all interfaces, where MASTER_ADDR is a loopback address and no torchrun serves one. A port in use is left
+    to torch, which reports it.
+    """
+    address = os.environ.get("MASTER_ADDR", "")
+    if (is_loopback(address) or all_on_one_node()) and (name := loopback_interface()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+    if is_loopback(address) and os.environ.get("RANK") == "0" and os.environ.get(_SERVED_ELSEWHERE) != "True":
+        with suppress(OSError, ValueError, OverflowError):
+            _own_stores.append(serve_store(address, int(os.environ.get("MASTER_PORT", ""))))
+            os.environ.update({"MASTER_PORT": str(_own_stores[-1].port), _SERVED_ELSEWHERE: "True"})
 
 
 def rank() -> int:

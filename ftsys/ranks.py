@@ -1,8 +1,10 @@
-"""Reads this process's rank, and where the others are, from the launcher's variables; finds a port for a group."""
+"""Reads this process's rank, and where the others are, from the launcher's variables; finds ports and the loopback."""
 
 import os
 import socket
 from collections.abc import Mapping
+
+LOOPBACK = "127.0.0.1"
 
 
 def is_main_rank() -> bool:
@@ -31,8 +33,18 @@ def local_world_size(environ: Mapping[str, str]) -> str | None:
     return environ.get("LOCAL_WORLD_SIZE", environ.get("LOCAL_SIZE"))  # torchrun's name and DeepSpeed's
 
 
+def is_loopback(address: str) -> bool:
+    """Return True for an IPv4 address that only processes of this machine reach."""
+    return address.startswith("127.") and address.replace(".", "").isdecimal()
+
+
+def loopback_interface() -> str | None:
+    """Return the name of the network interface that leads to this machine alone; None where it has none."""
+    return "lo" if "lo" in (name for _, name in socket.if_nameindex()) else None
+
+
 def free_port() -> int:
     """Return a TCP port of this machine that was free a moment ago."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

@@ -75,7 +75,8 @@ run() {
   read -r threads interface < <("$FTSYS_PYTHON" -P -m launcher.slurm.in_job node "$ranks" "$towards")
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$threads}
   if [ -n "$interface" ]; then
-    export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface} NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-=$interface}
+    export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface}
+    [ "$SLURM_JOB_NUM_NODES" = 1 ] || export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-=$interface}
   fi
   stores=$(stage "$@")
   if [ -n "$signalled" ]; then exit 0; fi

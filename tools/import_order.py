@@ -46,6 +46,7 @@ LAUNCHER_READS = PLANNER_READS | {
         "ftsys.console",
         "ftsys.cpus",
         "ftsys.did_you_mean",
+        "ftsys.ranks",
         "ftsys.shipped",
         "ftsys.tasks",
         "ftsys.run_folder",

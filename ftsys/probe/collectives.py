@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from ftsys.probe.protocol import Probe
+from ftsys.ranks import is_loopback
 from launcher.planner.plan import this_machine
 
 MEGABYTES = {"gloo": 16, "nccl": 64}
@@ -119,12 +120,15 @@ def _rendezvous(probe: Probe) -> Any:
     import torch
     from torch.distributed import TCPStore
 
+    from ftsys.distributed import serve_store
+
     question, start = probe.question, time.monotonic()
     wait = timedelta(seconds=probe.patience)
     try:
-        store = TCPStore(
-            question.master, question.port, is_master=probe.number == 0, timeout=wait, wait_for_workers=False
-        )
+        if probe.number == 0 and is_loopback(question.master):
+            store = serve_store(question.master, question.port, wait)
+        else:  # with several nodes, as torchrun serves it: on all interfaces
+            store = TCPStore(question.master, question.port, None, probe.number == 0, wait, wait_for_workers=False)
     except (RuntimeError, OSError) as error:  # torch's DistError: the port is in use, no answer, unknown host
         probe.report("rendezvous", {"error": _first_line(error), "seconds": _since(start), "absent": []})
         # The other probes wait this long, too; so all look for each other's tokens at the same time.

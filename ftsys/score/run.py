@@ -13,7 +13,14 @@ import numpy as np
 import torch
 
 from ftsys import __version__
-from ftsys.distributed import all_gather_object, decided_by_rank_0, leave_process_group, rank, world_size
+from ftsys.distributed import (
+    all_gather_object,
+    decided_by_rank_0,
+    leave_process_group,
+    rank,
+    stay_on_loopback,
+    world_size,
+)
 from ftsys.errors import ConfigError, DataError, FtsysError
 from ftsys.integrity import fingerprint_of
 from ftsys.ranks import is_main_rank
@@ -107,6 +114,7 @@ def score_files(request: Request, engine: Engine) -> int | None:
 def join_ranks() -> None:
     """Join the process group of all ranks, if there are several. They exchange nothing but short messages."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and world_size() == 1:
+        stay_on_loopback()
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
 
 

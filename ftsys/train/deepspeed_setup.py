@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import nn
 
+from ftsys.distributed import stay_on_loopback
 from ftsys.errors import LaunchError
 from launcher.planner.deepspeed_notes import compile_advice, compiled_ops
 
@@ -95,6 +96,7 @@ def prepare_for_config(config: Mapping[str, Any], say: Callable[[str], object] =
     if "RANK" not in os.environ:
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT="0")  # a store of one process takes any free port
+        stay_on_loopback()
     ops = compiled_ops(config)
     prepare_deepspeed(ops, say)
     if missing := [op for op in ops if not _is_built(op)]:

@@ -20,7 +20,7 @@ from ftsys.console import printer
 from ftsys.data.bundle import model_folder_of
 from ftsys.data.class_weights import Setting, class_weights
 from ftsys.data.store.reader import Store
-from ftsys.distributed import decided_by_rank_0
+from ftsys.distributed import decided_by_rank_0, stay_on_loopback
 from ftsys.fast_import.hooks import end_fast_import
 from ftsys.files import atomic_write_json, atomic_write_text
 from ftsys.kernels.select import why_not_fast
@@ -129,6 +129,7 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     check_recomputable(model, plan)
     if plan.backend == "deepspeed":
         _prepare_deepspeed(run, plan)
+    stay_on_loopback()
     arguments = training_arguments(run, plan, task)
     check_same_run(run, store.fingerprint)
     check_planned_alike(plan)

@@ -14,6 +14,7 @@ from ftsys.config import load_run
 from ftsys.console.printer import complain, show
 from ftsys.cpus.usable import usable_cores
 from ftsys.errors import BAD_INPUT, DONE, FAILED, NOT_OURS, STOPPED_EARLY, FtsysError, LaunchError
+from ftsys.ranks import loopback_interface
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.layout import LOGS
 from ftsys.run_folder.status import exit_of_this_start, read_status_after_crash
@@ -54,9 +55,11 @@ def _device() -> str:
 
 
 def node(ranks: str, peer: str) -> str:
-    """Return this node's threads for each rank, and the interface that leads to a peer, if there is one."""
+    """Return this node's threads for each rank, and the interface towards a peer; the loopback in a job of one node."""
     threads = assign_cores(usable_cores(), int(ranks), os.environ.get("FTSYS_DEVICE") == "cuda").threads
-    return f"{threads} {interface_towards(peer) or ''}".strip()
+    alone = os.environ.get("SLURM_JOB_NUM_NODES") == "1"
+    interface = loopback_interface() if alone else interface_towards(peer)
+    return f"{threads} {interface or ''}".strip()
 
 
 def written(before: str) -> str:

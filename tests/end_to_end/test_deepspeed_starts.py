@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.end_to_end.commands import call
+
 GROUP = """
 import sys
 from ftsys import TrainingArguments
@@ -14,6 +16,18 @@ import deepspeed.constants
 import torch
 print(deepspeed.constants.default_pg_timeout.total_seconds())
 torch.distributed.destroy_process_group()
+"""
+
+ALONE = """
+import sys
+from ftsys import TrainingArguments
+zero = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 0}}
+arguments = TrainingArguments(output_dir=sys.argv[1], deepspeed=zero, use_cpu=True)
+import psutil
+from torch import distributed
+found = psutil.Process().net_connections(kind="tcp")
+print(distributed.get_world_size(), *{each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN})
+distributed.destroy_process_group()
 """
 
 START = """
@@ -43,6 +57,11 @@ def started(program: str, cache: Path, *words: str, **more: str) -> subprocess.C
 def test_the_groups_that_deepspeed_makes_have_the_arguments_time_out(tmp_path: Path) -> None:
     done = started(GROUP, tmp_path, str(tmp_path))
     assert done.stdout.split() == [str(21 * 60.0)], done.stderr
+
+
+def test_a_process_without_a_launcher_listens_on_the_loopback_alone(tmp_path: Path) -> None:
+    done = call(sys.executable, "-c", ALONE, tmp_path, cwd=tmp_path)
+    assert done.stdout == "1 127.0.0.1\n", done.stderr
 
 
 def test_starting_compiles_nothing_and_says_nothing(tmp_path: Path) -> None:

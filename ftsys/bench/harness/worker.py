@@ -16,6 +16,10 @@ def main(spec: Spec, channel: Channel) -> None:
         os.sched_setaffinity(0, spec.cpus)
     if spec.recipe.how == "ours":  # as `ftsys train` does, before torch is imported
         settle_openmp(os.environ, usable_cores())
+    if "RANK" in os.environ:
+        from ftsys.distributed import stay_on_loopback
+
+        stay_on_loopback()
     from ftsys.bench.harness.peer_loops import MODES
 
     try:

@@ -21,6 +21,7 @@ from ftsys.console.printer import show
 from ftsys.data.store.index import TokenizerFacts
 from ftsys.data.store.reader import Store
 from ftsys.data.store.writer import StoreWriter
+from ftsys.distributed import stay_on_loopback
 from ftsys.train.setup import training_arguments
 from ftsys.train.trainer.trainer import Trainer
 from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS
@@ -95,6 +96,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """Train `STEPS` steps with `settings`; returns the last step's peak and its bytes by part."""
     run, ranks = build_run(settings["run"]), int(os.environ.get("WORLD_SIZE", "1"))
     plan = make_plan(run, World(ranks=ranks, local_ranks=ranks, bf16_supported=True))
+    stay_on_loopback()
     if plan.backend == "deepspeed":
         from ftsys.train.deepspeed_setup import prepare_deepspeed
 

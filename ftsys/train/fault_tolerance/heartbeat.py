@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ftsys.distributed import broadcast_object
+from ftsys.distributed import all_gather_object, broadcast_object
 from ftsys.errors import LaunchError
-from ftsys.ranks import all_on_one_node
+from ftsys.train.fault_tolerance.listener import master_address, open_listener
 from ftsys.untrusted import json_object
 
 HEARTBEAT_SECONDS = 1.0
@@ -31,7 +31,6 @@ They are counted, not timed, so that a run may be suspended (SIGSTOP) and resume
 """
 
 CONNECT_SECONDS = 60.0
-LOOPBACK = "127.0.0.1"
 _LARGEST_MESSAGE = 1 << 20
 _LONGEST_HELLO = 1000
 _MOST_WAITING = 256
@@ -63,14 +62,7 @@ class Heartbeat:
     def connect(self, rank: int, ranks: int) -> None:
         """Connect the ranks and start the thread. Collective. Raises LaunchError if a rank cannot reach rank 0."""
         if ranks > 1:
-            listener = _listener() if rank == 0 else None
-            port = listener.getsockname()[1] if listener else 0
-            port, token = broadcast_object((port, secrets.token_hex(16)))
-            if listener is not None:
-                with listener:
-                    self._connections = _accepted(listener, ranks, token)
-            else:
-                self._connections = {0: _connected(rank, port, token)}
+            self._connections = _connections(rank, ranks)
         for number, connection in self._connections.items():
             self._selector.register(connection.socket, selectors.EVENT_READ, number)
         self._thread.start()
@@ -157,19 +149,16 @@ class _Connection:
         return messages, not data or len(self._pending) > _LARGEST_MESSAGE
 
 
-def _listener() -> socket.socket:
-    """Listen on the address that the ranks reach: loopback if all are on this machine, else the one of MASTER_ADDR.
-
-    Where MASTER_ADDR is not an address of this machine, as behind a translation of addresses, listen on all.
-    """
-    if all_on_one_node():
-        return socket.create_server((LOOPBACK, 0))
-    try:
-        address = socket.gethostbyname(os.environ.get("MASTER_ADDR", ""))
-        # Many machines resolve their own name to a loopback address, which no other machine reaches.
-        return socket.create_server(("" if address.startswith("127.") else address, 0))
-    except OSError:
-        return socket.create_server(("", 0))
+def _connections(rank: int, ranks: int) -> dict[int, _Connection]:
+    """Return rank 0's connections to all others, or the one to rank 0. Collective."""
+    addresses = all_gather_object(master_address())
+    listener, address = open_listener(addresses) if rank == 0 else (None, "")
+    port = listener.getsockname()[1] if listener else 0
+    address, port, token = broadcast_object((address, port, secrets.token_hex(16)))
+    if listener is None:
+        return {0: _connected(rank, address, port, token)}
+    with listener:
+        return _accepted(listener, ranks, token)
 
 
 def _accepted(listener: socket.socket, ranks: int, token: str) -> dict[int, _Connection]:
@@ -264,8 +253,8 @@ def _take(connections: dict[int, _Connection], hello: _Hello, ranks: int, token:
         connection.close()
 
 
-def _connected(rank: int, port: int, token: str) -> _Connection:
-    host = LOOPBACK if all_on_one_node() else os.environ.get("MASTER_ADDR", "localhost")
+def _connected(rank: int, address: str, port: int, token: str) -> _Connection:
+    host = address or os.environ.get("MASTER_ADDR", "localhost")
     try:
         opened = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
     except OSError as error:

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ftsys.config import build_run, plain_tree, resolve_task
@@ -16,6 +17,7 @@ from ftsys.probe.collectives import meet
 from ftsys.probe.host import look_up_names, machine_facts, put_tokens, seen_tokens, take_tokens
 from ftsys.probe.inputs import count_parameters, input_facts, lock_facts, store_facts
 from ftsys.probe.protocol import Probe, Question
+from launcher.doctor.network import _port_is_taken
 
 
 def tree(folder: Path, **sections: Any) -> dict[str, Any]:
@@ -113,14 +115,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Probe, "patience", 0.5)
 
 
+def listening_at(port: int) -> list[str]:
+    """The addresses at which this process listens on a port."""
+    found = psutil.Process().net_connections(kind="tcp")
+    return [each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN and each.laddr.port == port]
+
+
 @pytest.mark.usefixtures("quick")
 def test_one_alone_meets_itself(tmp_path: Path, port: int) -> None:
-    probe, between = probe_of(0, tmp_path, port=port), []
-    assert meet(probe, lambda: between.append(1))
+    probe, between = probe_of(0, tmp_path, port=port), list[str]()
+    assert meet(probe, lambda: between.extend(listening_at(port)))
     facts = reported(probe)
     assert facts["rendezvous"]["error"] is None
     assert (facts["all_reduce"]["backend"], facts["all_reduce"]["error"]) == ("gloo", None)
-    assert between == [1]
+    assert between == ["127.0.0.1"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -139,7 +147,7 @@ def test_a_port_in_use_is_told_as_such(tmp_path: Path) -> None:
         holder.listen()
         probe = probe_of(0, tmp_path, port=holder.getsockname()[1])
         assert not meet(probe)
-    assert "EADDRINUSE" in reported(probe)["rendezvous"]["error"]
+    assert _port_is_taken(reported(probe)["rendezvous"]["error"])
 
 
 def test_model_and_data_that_are_there(tmp_path: Path, minilm_folder: Path) -> None:

@@ -27,8 +27,17 @@ def test_the_interface_leads_to_the_first_host(hosts: tuple[str, ...], number: i
     }
 
 
-@pytest.mark.parametrize(("hosts", "number"), [(("node1",), 0), (("node1", "node1"), 1), (("here", "node2"), 1)])
-def test_one_host_and_an_unknown_interface_set_nothing(hosts: tuple[str, ...], number: int) -> None:
+def test_an_unknown_interface_sets_nothing() -> None:
+    assert interface_environment(("here", "node2"), 1, {}) == {}
+
+
+@pytest.mark.parametrize(("hosts", "number"), [(("node1",), 0), (("node1", "node1"), 1)])
+def test_on_one_host_gloo_has_the_loopback(
+    monkeypatch: pytest.MonkeyPatch, hosts: tuple[str, ...], number: int
+) -> None:
+    assert interface_environment(hosts, number, {}) == {"GLOO_SOCKET_IFNAME": "lo"}
+    assert interface_environment(hosts, number, {"GLOO_SOCKET_IFNAME": "eth1"}) == {}
+    monkeypatch.setattr(rank_environment, "loopback_interface", lambda: None)
     assert interface_environment(hosts, number, {}) == {}
 
 

@@ -141,6 +141,16 @@ def test_a_node_has_threads_and_no_interface_where_all_is_one_machine(
     assert int(answer) >= 1
 
 
+def test_a_job_of_one_node_stays_on_the_loopback(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.slurm.in_job.interface_towards", lambda peer: "eth0")
+    for nodes, interface in (("1", "lo"), ("2", "eth0")):
+        monkeypatch.setenv("SLURM_JOB_NUM_NODES", nodes)
+        (answer,) = ask(capsys, "node", "1", "192.0.2.1")
+        assert answer.split()[1:] == [interface]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

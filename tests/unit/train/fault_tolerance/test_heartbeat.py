@@ -10,7 +10,8 @@ import pytest
 
 from ftsys.errors import LaunchError
 from ftsys.train.fault_tolerance import heartbeat
-from ftsys.train.fault_tolerance.heartbeat import _accepted, _Connection, _listener
+from ftsys.train.fault_tolerance.heartbeat import _accepted, _Connection
+from ftsys.train.fault_tolerance.listener import ALL, master_address, open_listener
 
 TOKEN = "right"
 STRANGERS = {
@@ -35,7 +36,7 @@ STRANGERS = {
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"):
         monkeypatch.setenv(name, "2")
-    with _listener() as made:
+    with open_listener(["", ""])[0] as made:
         yield made
 
 
@@ -93,25 +94,64 @@ def test_deep_json_closes_a_connection_and_raises_nothing() -> None:
         assert ended
 
 
+@pytest.fixture
+def far() -> str:
+    """An address of this machine that others may reach."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has no network")
+        return str(probe.getsockname()[0])
+
+
 @pytest.mark.parametrize(
-    ("local", "world", "master", "address"),
+    ("local", "addresses", "listens", "told"),
     [
-        ("2", "2", "10.99.99.99", "127.0.0.1"),  # one machine: whatever MASTER_ADDR says
-        ("1", "2", "localhost", "0.0.0.0"),  # a loopback name reaches no other machine
-        ("1", "2", "127.0.1.1", "0.0.0.0"),
-        ("1", "2", "192.0.2.1", "0.0.0.0"),  # not an address of this machine
-        ("1", "2", "no.such.host.invalid", "0.0.0.0"),
-        (None, "2", "localhost", "0.0.0.0"),
+        ("2", ["192.0.2.1", "192.0.2.1"], "127.0.0.1", "127.0.0.1"),  # one machine: whatever MASTER_ADDR says
+        ("1", ["127.0.1.1", "{far}"], "{far}", "{far}"),  # rank 0's own name leads to itself, as in Debian
+        ("1", ["", "{far}"], "{far}", "{far}"),  # and here rank 0 does not know it
+        ("1", ["{far}", "{far}", "127.0.1.1", ""], "{far}", "{far}"),  # another rank beside rank 0
+        ("1", ["127.0.1.1", "127.0.1.1"], "127.0.0.1", "127.0.0.1"),  # no rank is elsewhere
+        (None, ["127.0.0.1", "127.0.0.1"], "127.0.0.1", "127.0.0.1"),
+        ("1", ["127.0.1.1", "192.0.2.1"], "0.0.0.0", ALL),  # behind a translation of addresses
+        ("1", ["127.0.1.1", "{far}", "192.0.2.1"], "0.0.0.0", ALL),
     ],
 )
 def test_it_listens_where_the_ranks_are(
-    monkeypatch: pytest.MonkeyPatch, local: str | None, world: str, master: str, address: str
+    monkeypatch: pytest.MonkeyPatch, far: str, local: str | None, addresses: list[str], listens: str, told: str
 ) -> None:
-    monkeypatch.delenv("LOCAL_SIZE", raising=False)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    for name in ("LOCAL_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
     if local is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
-    monkeypatch.setenv("WORLD_SIZE", world)
-    monkeypatch.setenv("MASTER_ADDR", master)
-    with _listener() as listener:
-        assert listener.getsockname()[0] == address
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    listener, address = open_listener([each.format(far=far) for each in addresses])
+    with listener:
+        assert (listener.getsockname()[0], address) == (listens.format(far=far), told.format(far=far))
+
+
+@pytest.mark.parametrize(
+    ("named", "address"),
+    [("192.0.2.1", "192.0.2.1"), ("localhost", "127.0.0.1"), (None, "127.0.0.1"), ("no.such.host.invalid", "")],
+)
+def test_each_rank_tells_where_it_would_connect(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, address: str
+) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    if named is not None:
+        monkeypatch.setenv("MASTER_ADDR", named)
+    assert master_address() == address
+
+
+def test_a_rank_connects_to_the_address_that_rank_0_tells(
+    monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "no.such.host.invalid")
+    address, port = listener.getsockname()
+    connection = heartbeat._connected(1, address, port, TOKEN)
+    accepted = listener.accept()[0]
+    with connection.socket, accepted:
+        assert json.loads(accepted.recv(1000)) == {"rank": 1, "token": TOKEN}
+    with pytest.raises(LaunchError, match=r"rank 1 cannot reach rank 0 at 'no.such.host.invalid'"):
+        heartbeat._connected(1, ALL, port, TOKEN)
