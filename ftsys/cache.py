@@ -4,6 +4,8 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ftsys.errors import ConfigError
@@ -28,12 +30,57 @@ def executable_cache(name: str) -> Path:
     it or a folder above it. Raises ConfigError if somebody else could, and OSError if it cannot be made.
     """
     folder = Path(os.path.realpath(cache_folder())) / f"{name}-{os.getuid()}"
+    _make(folder)
+    check_private(folder, folder.lstat())
+    _check_parents(folder, _OWN_FOLDER)
+    return folder
+
+
+def check_executables(folder: Path, variable: str, levels: int) -> Path:
+    """Return a library's folder of files that are executed, without links, if nobody else could change what it holds.
+
+    It is made, where that is possible, so that nobody else can make it first. `variable` names it in the error.
+    `levels`: depth of the files and folders in it that are looked at, unless nobody else may enter a folder above it.
+    Raises ConfigError if somebody else could write to one of them, or replace the folder.
+    """
+    real, remedy = Path(os.path.realpath(folder)), f"set {variable} to a folder of your own"
+    try:
+        _make(real)
+    except OSError:  # nothing lies there, and the library itself reports that it cannot write
+        return real
+    _check_parents(folder.absolute(), remedy)
+    if not _check_parents(real, remedy):
+        return real
+    for path in (real, *_below(real, levels)):
+        with suppress(FileNotFoundError):  # another process has moved its new file into place
+            if reason := _why_writable(path.lstat()):
+                raise ConfigError(f"{str(path)!r} holds code that would be run, but {reason}. Remove it, or {remedy}.")
+    return real
+
+
+def _make(folder: Path) -> None:
     for parent in [parent for parent in reversed(folder.parents) if not parent.exists()]:
         parent.mkdir(mode=0o755, exist_ok=True)  # the umask may let a group write
     folder.mkdir(mode=0o700, exist_ok=True)
-    check_private(folder, folder.lstat())
-    _check_parents(folder)
-    return folder
+
+
+def _below(folder: Path, levels: int) -> Iterator[Path]:
+    """Yield what lies in a folder, to a depth."""
+    with suppress(NotADirectoryError, FileNotFoundError):
+        for path in folder.iterdir() if levels else ():
+            yield path
+            if not path.is_symlink():
+                yield from _below(path, levels - 1)
+
+
+def _why_writable(found: os.stat_result) -> str:
+    """Return why another user than this one and root could write to a file or folder, "" if nobody could."""
+    if found.st_uid not in (0, os.getuid()):
+        return f"it {_belongs_to(found)}"
+    group_may = bool(found.st_mode & stat.S_IWGRP) and not _is_own_group(found.st_gid)
+    if (group_may or found.st_mode & stat.S_IWOTH) and not stat.S_ISLNK(found.st_mode):
+        return f"other users may write to it (mode {stat.S_IMODE(found.st_mode):o})"
+    return ""
 
 
 def check_private(path: Path, found: os.stat_result) -> None:
@@ -53,20 +100,21 @@ def check_private(path: Path, found: os.stat_result) -> None:
     raise ConfigError(f"{str(path)!r} holds code that would be run, but {reason}. Remove it, or {_OWN_FOLDER}.")
 
 
-def _check_parents(folder: Path) -> None:
-    """Raise ConfigError if another user could rename what lies on the way to `folder`, an absolute path without links.
+def _check_parents(folder: Path, remedy: str) -> bool:
+    """Raise ConfigError if another user could rename what lies on the way to `folder`, an absolute path.
 
-    Below a folder that nobody else may enter, nothing needs to be checked.
+    Below a folder that nobody else may enter, nothing needs to be checked; returns False if there is one.
     """
     for parent in reversed(folder.parents):
         found = parent.stat()
         if reason := _why_replaceable(found):
             raise ConfigError(
                 f"{str(folder)!r} holds code that would be run, but others could replace it: {str(parent)!r} {reason}. "
-                f"Have its owner take these rights away or set the sticky bit (`chmod +t`), or {_OWN_FOLDER}."
+                f"Have its owner take these rights away or set the sticky bit (`chmod +t`), or {remedy}."
             )
         if not found.st_mode & (stat.S_IXGRP | stat.S_IXOTH):
-            return
+            return False
+    return True
 
 
 def _why_replaceable(found: os.stat_result) -> str:

@@ -12,11 +12,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ftsys.cache import executable_cache
 from ftsys.kernels.dropout import Windows, check_width, mask_tables, threshold
 from ftsys.kernels.gpu_needs import why_not_triton
-
-_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+from ftsys.kernels.library_caches import check_inductor
 
 
 def why_not_compiled(device: str) -> str | None:
@@ -56,8 +54,7 @@ def _compiled(rate: float, epsilon: float, variant: tuple[object, ...]) -> Calla
     torch.compile counts how often it compiled one code object, and with `fullgraph` fails above a limit of eight. So
     each variant is compiled from a code object of its own.
     """
-    if _CACHE not in os.environ:
-        os.environ[_CACHE] = str(executable_cache("inductor"))  # kept between runs
+    check_inductor()
     lowest, factor = threshold(rate)
 
     def dropped_add_norm(

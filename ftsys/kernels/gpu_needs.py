@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from ftsys.kernels.library_caches import check_triton
+
 LOWEST_CAPABILITY = (8, 0)
 """Lowest compute capability of the kernels of ftsys, torch and flash-attn: Ampere. Triton 3.9 supports no lower one."""
 
@@ -29,11 +31,17 @@ def why_not_capability() -> str | None:
 
 @cache
 def why_not_triton() -> str | None:
-    """Return the reason why Triton's kernels cannot run in this process, or None."""
+    """Return the reason why Triton's kernels cannot run in this process, or None.
+
+    Raises ConfigError where another user could write to the folder that is set for its compiled code.
+    """
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
+    if reason := why_not_capability():
+        return reason
+    check_triton()
     missing = why_not_build()
-    return why_not_capability() or (None if missing is None or _is_built() else missing)
+    return None if missing is None or _is_built() else missing
 
 
 def why_not_build() -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from ftsys.errors import ConfigError
 from ftsys.probe.protocol import Probe
 from ftsys.ranks import is_loopback
 from launcher.planner.plan import this_machine
@@ -29,8 +30,6 @@ def device_facts(probe: Probe) -> dict[str, Any]:
     """
     import torch
 
-    from ftsys.kernels.gpu_needs import why_not_triton
-
     facts: dict[str, Any] = {
         "torch": torch.__version__,
         "cuda_build": torch.version.cuda,
@@ -42,9 +41,18 @@ def device_facts(probe: Probe) -> dict[str, Any]:
     if torch.cuda.is_available():
         facts["bf16"] = torch.cuda.is_bf16_supported(False)
         facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else None
-        facts["triton"] = why_not_triton()
+        facts["triton"] = _why_not_triton()
         facts["gpus"] = [_gpu_facts(index, probe) for index in range(torch.cuda.device_count())]
     return facts
+
+
+def _why_not_triton() -> str | None:
+    from ftsys.kernels.gpu_needs import why_not_triton
+
+    try:
+        return why_not_triton()
+    except ConfigError as error:
+        return str(error)
 
 
 def _gpu_facts(index: int, probe: Probe) -> dict[str, Any]:

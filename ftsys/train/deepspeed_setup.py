@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import nn
 
 from ftsys.distributed import stay_on_loopback
 from ftsys.errors import LaunchError
+from ftsys.kernels.library_caches import check_extensions, check_triton, extensions_folder
 from launcher.planner.deepspeed_notes import compile_advice, compiled_ops
 
 SHARED_MEMORY_OP = "deepspeed_shm_comm"
@@ -54,8 +56,11 @@ def prepare_deepspeed(needed_ops: Sequence[str] = (), say: Callable[[str], objec
 
     `needed_ops` are ops that this run will compile or load, such as CPU_ADAM_OP under optimizer offload; `say` is
     called for one that another process is compiling. Raises LaunchError when a dead process left the lock of such an
-    op.
+    op, and ConfigError where another user could write to a folder of compiled code.
     """
+    check_extensions()
+    if find_spec("triton") is not None:
+        check_triton()
     locks = [lock for lock in compile_locks() if lock.op in needed_ops]
     stale = [str(lock) for lock in locks if lock.holder is None]
     if stale:
@@ -138,15 +143,9 @@ def compile_locks() -> list[CompileLock]:
 
 
 def _in_extensions(pattern: str) -> Iterator[Path]:
-    """Yield the paths that match `pattern` below the folder of one build, such as py311_cpu.
-
-    The folder is that of torch.utils.cpp_extension on Linux, which itself would create it and import setuptools.
-    """
-    own = os.environ.get("TORCH_EXTENSIONS_DIR")
-    if own:
-        return Path(own).glob(pattern)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return (cache / "torch_extensions").glob(f"*/{pattern}")
+    """Yield the paths that match `pattern` below the folder of one build, such as py311_cpu."""
+    folder, levels = extensions_folder()
+    return folder.glob("*/" * (levels - 1) + pattern)
 
 
 def _holders(paths: set[str]) -> dict[str, int]:

@@ -117,13 +117,15 @@ def kernels(cluster: ClusterFacts) -> Iterator[Finding]:
     if not lacking:
         yield ok("kernels", f"Triton can compile the GPU kernels on {names(list(known))}")
         return
-    demanded = cluster.run.engine.kernels == "triton"
+    demanded = cluster.run.engine.kernels == "triton" or any(map(_is_refused, lacking.values()))
     finding, effect = (error, "the run is refused") if demanded else (warning, "no rank uses the Triton kernels")
     yield finding("kernels", f"{effect}: {by_value(lacking)}", _how_to_get_triton(list(lacking.values())))
 
 
 def _how_to_get_triton(reasons: Sequence[str]) -> str:
     """Return the advice for the reasons that `ftsys.kernels.gpu_needs.why_not_triton` gives."""
+    if any(map(_is_refused, reasons)):
+        return "set TRITON_CACHE_DIR to a folder of your own."
     if any("capability" in reason for reason in reasons):
         return 'use GPUs of compute capability 8.0 or higher, or write engine.kernels = "padded".'
     if any("header" in reason for reason in reasons):
@@ -131,6 +133,11 @@ def _how_to_get_triton(reasons: Sequence[str]) -> str:
     if any("compiler" in reason for reason in reasons):
         return "install gcc there, or name a C compiler in the variable CC."
     return "install Triton there: it comes with torch's CUDA build for Linux."
+
+
+def _is_refused(reason: str) -> bool:
+    """Return True for a cache that others may write to: the ranks do not go on without it."""
+    return "holds code that would be run" in reason
 
 
 def _plan(cluster: ClusterFacts) -> Plan:

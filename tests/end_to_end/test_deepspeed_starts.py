@@ -3,9 +3,10 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from tests.end_to_end.commands import call
+from tests.end_to_end.commands import call, write_run_file
 
 GROUP = """
 import sys
@@ -62,6 +63,21 @@ def test_the_groups_that_deepspeed_makes_have_the_arguments_time_out(tmp_path: P
 def test_a_process_without_a_launcher_listens_on_the_loopback_alone(tmp_path: Path) -> None:
     done = call(sys.executable, "-c", ALONE, tmp_path, cwd=tmp_path)
     assert done.stdout == "1 127.0.0.1\n", done.stderr
+
+
+def test_a_run_refuses_a_folder_of_ops_that_others_may_write_to(tmp_path: Path, tiny_model: Path) -> None:
+    """One line, and no traceback."""
+    run_file = write_run_file(tmp_path, model=tiny_model)
+    words: list[str | Path] = [sys.executable, "-m", "ftsys", "train", run_file, "--engine.backend", "deepspeed"]
+    with tempfile.TemporaryDirectory() as shared:  # pytest's own folder lets nobody else in
+        Path(shared).chmod(0o777)
+        done = call(*words, cwd=tmp_path, TORCH_EXTENSIONS_DIR=shared, DS_ACCELERATOR="cpu")
+    said = done.stderr.strip().splitlines()[-1]
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert said.startswith(
+        f"error: '{shared}' holds code that would be run, but other users may write to it (mode 777)"
+    )
+    assert said.endswith("set TORCH_EXTENSIONS_DIR to a folder of your own.")
 
 
 def test_starting_compiles_nothing_and_says_nothing(tmp_path: Path) -> None:

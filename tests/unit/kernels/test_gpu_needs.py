@@ -2,6 +2,7 @@
 
 import importlib.util
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,25 @@ def ampere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatc
     monkeypatch.setattr(gpu_needs, "_is_built", lambda: False)
     monkeypatch.setattr(library_attention, "why_not_varlen", lambda: None)
     monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     return monkeypatch
 
 
 def test_a_machine_that_has_everything(ampere: pytest.MonkeyPatch) -> None:
     assert why_not_triton() is None
     assert choose_kernel("auto", "cuda") == "triton"
+
+
+def test_a_cache_that_others_may_write_to_is_refused_before_it_is_read(
+    ampere: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ampere.setattr(gpu_needs, "_is_built", lambda: pytest.fail("code of the cache was run"))
+    (tmp_path / "Python.h").unlink()
+    with tempfile.TemporaryDirectory() as shared:  # pytest's own folder lets nobody else in
+        Path(shared).chmod(0o777)
+        ampere.setenv("TRITON_CACHE_DIR", shared)
+        with pytest.raises(ConfigError, match=r"other users may write to it .mode 777.*set TRITON_CACHE_DIR to a"):
+            why_not_triton()
 
 
 def test_no_compiler(ampere: pytest.MonkeyPatch) -> None:

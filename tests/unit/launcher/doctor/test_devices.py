@@ -112,3 +112,15 @@ def test_a_node_that_cannot_compile_the_kernels(reason: str, advice: str) -> Non
     (found,) = bad(cluster(harm, gpus=1, run=run_of(engine={"kernels": "triton"})))
     assert (found.severity, found.value.partition(":")[0]) == ("error", "the run is refused")
     assert bad(cluster(harm, gpus=1, cpu=True)) == []
+
+
+def test_a_cache_of_kernels_that_others_may_write_to() -> None:
+    reason = "'/shared' holds code that would be run, but other users may write to it (mode 777). Remove it, or set ..."
+
+    def harm(nodes: dict[str, Groups]) -> None:
+        for facts in nodes.values():
+            facts["device"]["triton"] = reason
+
+    (found,) = bad(cluster(harm, gpus=1))
+    assert (found.severity, found.value.partition(":")[0]) == ("error", "the run is refused")
+    assert found.advice == "set TRITON_CACHE_DIR to a folder of your own."
