@@ -3,16 +3,22 @@
 import json
 import os
 import signal
+import socket
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+import pytest
 
 from ftsys.errors import ConfigError
 from ftsys.integrity import sha256_of
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.train.fault_tolerance import heartbeat
+from ftsys.train.fault_tolerance.listener import open_listener
 from ftsys.train.fault_tolerance.signals import Interruption
 from ftsys.train.fault_tolerance.watchdog import Watchdog
 
@@ -186,3 +192,37 @@ def rank_1_is_told_to_stop(folder: Path) -> bool:
 
 def test_a_wish_to_stop_reaches_every_rank(world: Any, tmp_path: Path) -> None:
     assert world(3).run(rank_1_is_told_to_stop, tmp_path) == [True, True, True]
+
+
+def as_on_two_machines(far: str) -> list[str]:
+    """Rank 0 finds its own name at a loopback address, as Debian has it, and rank 1 at the address in the network.
+
+    Returns the addresses at which the rank listened, and those of its end of each connection.
+    """
+    from torch import distributed
+
+    rank, found = distributed.get_rank(), []
+
+    def opened(addresses: Sequence[str]) -> tuple[socket.socket, str]:
+        listening, address = open_listener(addresses)
+        found.append(listening.getsockname()[0])
+        return listening, address
+
+    os.environ.update(LOCAL_WORLD_SIZE="1", WORLD_SIZE="2", MASTER_ADDR=far if rank else "127.0.1.1")
+    connected = heartbeat.Heartbeat(lambda *_: None, lambda *_: None, lambda: None, dict)
+    with patch.object(heartbeat, "open_listener", opened):
+        connected.connect(rank, 2)
+    found += [each.socket.getsockname()[0] for each in connected._connections.values()]
+    distributed.barrier()
+    connected.close()
+    return found
+
+
+def test_heartbeats_go_to_the_address_that_the_other_machine_knows(world: Any) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has no network")
+        far = probe.getsockname()[0]
+    assert world(2).run(as_on_two_machines, far) == [[far, far], [far]]
