@@ -1,5 +1,10 @@
-"""Wraps torch's collectives, and lets rank 0 decide for all ranks. Without a process group there is one rank."""
+"""Wraps torch's collectives, and lets rank 0 decide for all ranks. Without a process group there is one rank.
 
+Ranks exchange values as JSON in tensors of bytes. torch's own collectives for objects use pickle, with which whoever
+takes the place of a rank could run code on the others.
+"""
+
+import json
 import os
 import socket
 from collections import deque
@@ -11,8 +16,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from ftsys.errors import FtsysError
+from ftsys.errors import FtsysError, error_as_words, error_from_words
 from ftsys.ranks import all_on_one_node, is_loopback, is_main_rank, loopback_interface
+from ftsys.untrusted import json_object
 
 Value = TypeVar("Value")
 _STORE_SECONDS = timedelta(minutes=5)
@@ -73,22 +79,73 @@ def collective_device() -> torch.device:
     return torch.device("cpu")
 
 
-def broadcast_object(value: Any) -> Any:
-    """Return rank 0's `value` on every rank. Collective."""
+def broadcast_json(value: Any) -> Any:
+    """Return rank 0's `value` on every rank. Collective.
+
+    Raises TypeError on every rank for a value that JSON cannot give back as it was (see `_message`); a single rank
+    sends nothing, and gets any value back.
+    """
     if world_size() == 1:
         return value
-    box = [value]
-    distributed.broadcast_object_list(box, src=0)
-    return box[0]
+    own = _message(value) if rank() == 0 else b""
+    size = torch.tensor([len(own)], device=collective_device())
+    distributed.broadcast(size, 0)
+    sent = torch.empty(int(size), dtype=torch.uint8, device=size.device)
+    if rank() == 0:
+        sent.copy_(_as_tensor(own))
+    distributed.broadcast(sent, 0)
+    return _value_of(sent, 0)
 
 
-def all_gather_object(value: Any) -> list[Any]:
-    """Return every rank's `value`, by rank, on every rank. Collective."""
+def all_gather_json(value: Any) -> list[Any]:
+    """Return every rank's `value`, by rank, on every rank. Collective. Raises as `broadcast_json` does."""
     if world_size() == 1:
         return [value]
-    values = [None] * world_size()
-    distributed.all_gather_object(values, value)
-    return values
+    own = _as_tensor(_message(value)).to(collective_device())
+    sizes_R = torch.empty(world_size(), dtype=torch.int64, device=own.device)
+    distributed.all_gather(list(sizes_R.split(1)), torch.tensor([len(own)], device=own.device))
+    sizes = sizes_R.tolist()
+    rows = _all_gather_piece(own, sizes).split(sizes)
+    return [_value_of(row, number) for number, row in enumerate(rows)]
+
+
+def _message(value: Any) -> bytes:
+    """Return `value` as JSON: None, text, numbers with NaN and infinities, lists, and dicts with keys of text.
+
+    Nothing else comes back as it was, such as a tuple, a path or a key that is a number: then the message says so to
+    every rank, since those that only receive would wait for a sender that has failed.
+    """
+    lost = next(_lost(value), None)
+    wrong = f"rank {rank()}: {lost!r:.200} of type {type(lost).__name__} cannot be sent as JSON: convert it before"
+    return json.dumps({"value": value} if lost is None else {"wrong": wrong}).encode()
+
+
+def _lost(value: Any) -> Iterator[Any]:
+    """Yield what is in `value` that JSON has no form for."""
+    if isinstance(value, dict):
+        yield from (key for key in value if not isinstance(key, str))
+        for item in value.values():
+            yield from _lost(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _lost(item)
+    elif not (value is None or isinstance(value, str | int | float)):
+        yield value
+
+
+def _value_of(message: Tensor, sender: int) -> Any:
+    """Return the value of a rank's message, uint8 (bytes,). Raises TypeError where it could not be sent."""
+    try:
+        told = json_object(message.cpu().numpy().tobytes())
+    except ValueError as error:
+        raise FtsysError(f"what rank {sender} sent is no message of a rank ({error}): start the run again.") from error
+    if "wrong" in told:
+        raise TypeError(told["wrong"])
+    return told.get("value")
+
+
+def _as_tensor(message: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(message), dtype=torch.uint8)
 
 
 def any_rank(value: bool, device: torch.device) -> bool:
@@ -162,23 +219,53 @@ def _all_gather_piece(rows: Tensor, sizes: list[int]) -> Tensor:
 
 
 def decided_by_rank_0(decide: Callable[[], Value]) -> Value:
-    """Call `decide` on rank 0 and return its result on every rank. Collective.
+    """Call `decide` on rank 0 and return its result, which JSON can hold, on every rank. Collective.
 
     An FtsysError that it raises is raised on every rank, so that no rank waits for one that failed.
     """
-    outcome: tuple[Any, FtsysError | None] = (None, None)
+    outcome: dict[str, Any] = {}
+    own: FtsysError | None = None
     if is_main_rank():
         try:
-            outcome = (decide(), None)
+            outcome = {"value": decide()}
         except FtsysError as error:
-            outcome = (None, error)
+            outcome, own = {"error": error_as_words(error)}, error
         except Exception as error:  # whatever it is, the other ranks must not wait for a broadcast that never comes
-            broadcast_object((None, FtsysError(f"rank 0 failed: {type(error).__name__}: {error}")))
+            broadcast_json({"error": error_as_words(_failed(error))})
             raise
-    value, refused = broadcast_object(outcome)
-    if refused is not None:
-        raise refused
+    theirs = broadcast_json(outcome)
+    if "error" in theirs:
+        raise _everywhere(own or error_from_words(*theirs["error"]))
+    value: Value = theirs["value"]
     return value
+
+
+def agreed(work: Callable[[], Value]) -> Value:
+    """Call `work`, in which ranks do not wait for each other, and return this rank's result. Collective.
+
+    An FtsysError of any rank is raised on every rank; of several errors, that of the lowest rank.
+    """
+    own: FtsysError | None = None
+    try:
+        value = work()
+    except FtsysError as error:
+        own = error
+    except Exception as error:
+        all_gather_json(error_as_words(_failed(error)))
+        raise
+    for number, words in enumerate(all_gather_json(None if own is None else error_as_words(own))):
+        if words is not None:
+            raise _everywhere(own if own is not None and number == rank() else error_from_words(*words))
+    return value
+
+
+def _failed(error: Exception) -> FtsysError:
+    return FtsysError(f"rank {rank()} failed: {type(error).__name__}: {error}")
+
+
+def _everywhere(error: FtsysError) -> FtsysError:
+    error.everywhere = True
+    return error
 
 
 def _has_group() -> bool:

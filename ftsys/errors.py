@@ -28,6 +28,8 @@ class FtsysError(Exception):
     """Base class of all errors that are printed without a traceback."""
 
     exit_status = FAILED
+    everywhere = False
+    """True on an error that every rank raises, because the ranks have told each other: rank 0 prints it for all."""
 
 
 class ConfigError(FtsysError):
@@ -87,3 +89,18 @@ class StoppedEarly(FtsysError):
     """A signal stopped the run. All files are complete, and the same command resumes the run."""
 
     exit_status = STOPPED_EARLY
+
+
+def error_as_words(error: FtsysError) -> list[str]:
+    """Return the name of an error's class and its message, as `error_from_words` on another rank takes them."""
+    return [next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _kinds()), str(error)]
+
+
+def error_from_words(name: str, message: str) -> FtsysError:
+    """Return the error of the class of this module with that name; an FtsysError where there is no such class."""
+    return _kinds().get(str(name), FtsysError)(str(message))
+
+
+def _kinds() -> dict[str, type[FtsysError]]:
+    """Return the classes of this module by name: no other one is made from what another process has sent."""
+    return {name: kind for name, kind in globals().items() if isinstance(kind, type) and issubclass(kind, FtsysError)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ftsys.distributed import all_gather_object, world_size
+from ftsys.distributed import all_gather_json, world_size
 from ftsys.errors import ConfigError
 from ftsys.kernels import library_attention
 from ftsys.kernels.attention import Attention, padded_attention, reference_attention
@@ -170,7 +170,7 @@ def _agree(names: Sequence[str], device: str) -> None:
     """Give up kernels that another rank cannot run, also those that a chosen kernel passes calls to. Collective."""
     if world_size() == 1:
         return
-    for rank, lacking in enumerate(all_gather_object({name: _why_not(name, device) for name in names})):
+    for rank, lacking in enumerate(all_gather_json({name: _why_not(name, device) for name in names})):
         for name in filter(lacking.get, lacking):
             _elsewhere.setdefault(name, f"on rank {rank}, {lacking[name]}")
 

@@ -14,7 +14,7 @@ import torch
 
 from ftsys import __version__
 from ftsys.distributed import (
-    all_gather_object,
+    all_gather_json,
     decided_by_rank_0,
     leave_process_group,
     rank,
@@ -135,7 +135,7 @@ def _agreed(work: Any) -> int:
         result = work()
     except FtsysError as raised:
         error = raised
-    errors = [each for each in all_gather_object(error) if each is not None]
+    errors = [each for each in all_gather_json(error) if each is not None]
     if errors:
         raise errors[0]
     return int(result)

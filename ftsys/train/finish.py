@@ -5,7 +5,7 @@ import dataclasses
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -14,8 +14,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ftsys.config import RunConfig
 from ftsys.data.bundle import model_folder_of
-from ftsys.distributed import all_gather_object, decided_by_rank_0
-from ftsys.files import atomic_copy, atomic_write_json, atomic_write_text, storage_errors
+from ftsys.distributed import all_gather_json, decided_by_rank_0
+from ftsys.files import atomic_copy, atomic_write_json, atomic_write_text, json_safe, storage_errors
 from ftsys.metrics import metrics_of_logits, predictions_from_logits
 from ftsys.model_files.config import ADAPTED_CONFIG
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
@@ -27,7 +27,7 @@ from ftsys.run_folder.predictions import scores_of, write_predictions, write_sub
 from ftsys.run_folder.report_facts import RankFacts, write_rank_facts
 from ftsys.run_folder.results import write_results
 from ftsys.tasks import Task
-from ftsys.train.callbacks.energy import summed
+from ftsys.train.callbacks.energy import Reading, summed
 from ftsys.train.callbacks.matmul_samples import MatmulSamples, share_of_peak
 from ftsys.train.checkpoint.files import replace_safetensors
 from ftsys.train.checkpoint.state_dict import FullState, export_state
@@ -37,6 +37,9 @@ from ftsys.train.trainable.lora import base_name, merged, save_adapter
 from ftsys.train.trainer.predictions import EvaluationStopped, Predictions
 from ftsys.train.trainer.trainer import Trainer
 from ftsys.train.trainer.training_step import parameters_outside_embeddings
+from ftsys.untrusted import typed
+
+Facts = TypeVar("Facts", Reading, RankFacts)
 
 FINAL_SAMPLES = 3
 """Samples of the matrix-product rate after the training."""
@@ -51,9 +54,9 @@ def finish(session: Session) -> dict[str, Any]:
     _save_model(session)
     for _ in range(FINAL_SAMPLES):
         session.matmul_samples.add(session.trainer.args.device)
-    energy = summed(all_gather_object(session.energy.reading))
+    energy = summed(_of_all_ranks(session.energy.reading))
     results = _results(session, metrics) | {"evaluation_speed": speed, "energy": energy}
-    ranks = all_gather_object(_facts_of_rank(session))
+    ranks = _of_all_ranks(_facts_of_rank(session))
     decided_by_rank_0(lambda: _write(session, results, ranks))
     return results
 
@@ -242,6 +245,11 @@ def _facts_of_rank(session: Session) -> RankFacts:
     before = trainer.state.global_step - meter.steps
     steps = [(before + step, tokens, memory) for step, tokens, memory in meter.history]
     return RankFacts(trainer.args.process_index, socket.gethostname(), meter.own_tokens, meter.computed_tokens, steps)
+
+
+def _of_all_ranks(own: Facts) -> list[Facts]:
+    """Return the facts of every rank, by rank. Collective."""
+    return [typed(type(own), facts) for facts in all_gather_json(json_safe(dataclasses.asdict(own), finite=False))]
 
 
 def _write(session: Session, results: dict[str, Any], ranks: list[RankFacts]) -> None:

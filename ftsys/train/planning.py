@@ -12,8 +12,9 @@ from typing_extensions import TypedDict
 from ftsys.config import RunConfig, identity_parts
 from ftsys.data.batching.plan import plan_epoch
 from ftsys.data.store.reader import StoreSplit
-from ftsys.distributed import all_gather_object
+from ftsys.distributed import all_gather_json
 from ftsys.errors import ConfigError, FtsysError
+from ftsys.files import json_safe
 from ftsys.integrity import damage_of
 from ftsys.run_folder.layout import PLAN
 from ftsys.train.checkpoint.catalog import Checkpoint, complete_checkpoints
@@ -113,7 +114,8 @@ def check_same_run(run: RunConfig, store: str) -> None:
 
     `store` is the store's fingerprint: machines may have files of the same name with other rows.
     """
-    runs = all_gather_object(identity_parts(run) | {"output_dir": run.output_dir, "store": store})
+    own = identity_parts(run) | {"output_dir": run.output_dir, "store": store}
+    runs = all_gather_json(json_safe(own, finite=False))
     for rank, other in enumerate(runs):
         found = [key for key, value in runs[0].items() if other[key] != value]
         if found:
@@ -126,7 +128,7 @@ def check_same_run(run: RunConfig, store: str) -> None:
 
 def check_planned_alike(plan: Plan) -> None:
     """Raise FtsysError on every rank where ranks planned differently, as on machines that differ. Collective."""
-    plans = [asdict(other) for other in all_gather_object(plan)]
+    plans = all_gather_json(json_safe(asdict(plan), finite=False))
     for rank, other in enumerate(plans):
         found = [key for key, value in plans[0].items() if other[key] != value and key not in ("reasons", "notes")]
         if found:

@@ -8,10 +8,10 @@ import torch
 
 from ftsys.distributed import (
     MaxOverRanks,
-    all_gather_object,
+    all_gather_json,
     all_gather_pieces,
     any_rank,
-    broadcast_object,
+    broadcast_json,
     collective_device,
     rank,
     world_size,
@@ -34,8 +34,8 @@ def in_parts(lengths: list[int], most: int) -> tuple[list[list[int]], list[int]]
 def collectives() -> dict[str, Any]:
     rows = torch.full((rank(), 2), float(rank()))  # rank r has r rows, so rank 0 has none
     return {
-        "broadcast": broadcast_object(f"rank {rank()}"),
-        "gathered": all_gather_object(rank()),
+        "broadcast": broadcast_json(f"rank {rank()}"),
+        "gathered": all_gather_json(rank()),
         "max": MaxOverRanks(10 * rank(), CPU).wait(),
         "any": (any_rank(rank() == world_size() - 1, CPU), any_rank(False, CPU)),
         "rows": [piece.tolist() for piece in all_gather_pieces(deque([rows]), most=1)],

@@ -9,7 +9,6 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from ftsys.distributed import all_gather_object
 from ftsys.errors import CheckpointError
 from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.shard import export_shard
@@ -39,6 +38,13 @@ def live_weights(engine: Any) -> list[torch.Tensor]:
     return live
 
 
+def from_all_ranks(share: FullState) -> list[FullState]:
+    """Every rank's share, by rank."""
+    shares: list[FullState] = [share] * distributed.get_world_size()
+    distributed.all_gather_object(shares, share)
+    return shares
+
+
 def from_shares(shares: list[FullState]) -> FullState:
     """The whole state, from what each rank would write of it."""
     state = shares[0]
@@ -54,7 +60,7 @@ def go_on(stage: int, precision: str, zero: dict[str, Any]) -> tuple[list[str], 
     engine = build(stage, precision, seed=1, **zero)
     train_engine(engine, 0, 3)
     saved = export_state(engine, engine.optimizer)
-    shares = all_gather_object(export_shard(engine))
+    shares = from_all_ranks(export_shard(engine))
     apart = differences(from_shares(shares), saved) if distributed.get_rank() == 0 else []
     losses = train_engine(engine, 3, 6)
     fresh = build(stage, precision, seed=2, **zero)
@@ -125,7 +131,7 @@ def ddp_goes_on() -> tuple[list[str], list[str]]:
     import_state(fresh, fresh_optimizer, saved if first else None)
     train_plain(fresh, fresh_optimizer, 3, 6, distributed.get_rank(), ranks)
     # Taken from the module, each rank reads its own: all must have gone on alike.
-    shares = all_gather_object(export_shard(model, optimizer))
+    shares = from_all_ranks(export_shard(model, optimizer))
     assert all(share.weights for share in shares)
     assert not first or differences(from_shares(shares), export_state(model, optimizer)) == []
     live = FullState(weights=dict(model.module.named_parameters()))

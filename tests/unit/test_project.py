@@ -77,6 +77,41 @@ def test_each_load_of_a_model_says_whether_its_code_is_trusted(repository: Path)
     assert silent == []
 
 
+PICKLING = {
+    *("broadcast_object_list", "all_gather_object", "gather_object", "scatter_object_list"),
+    *("send_object_list", "recv_object_list", "pickle", "cloudpickle", "dill"),
+}
+"""Functions of torch and accelerate that send objects as pickles, and modules that read and write pickles."""
+MAY_PICKLE: list[str] = []
+
+
+def names_in(source: str) -> Iterator[tuple[str, int]]:
+    """Each name that the code mentions, attributes and imports included, with its line."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.Name):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            of = (getattr(node, "module", None) or "").split(".")
+            for name in (*of, *(part for alias in node.names for part in alias.name.split("."))):
+                yield name, node.lineno
+
+
+def test_no_message_between_ranks_is_a_pickle(repository: Path) -> None:
+    """Whoever takes a rank's place could run code on the others: `ftsys.distributed` sends JSON."""
+    assert {"gather_object", "pickle"} <= {name for name, _ in names_in("import pickle\nx.gather_object(y)")}
+    assert "scatter_object_list" in dict(names_in("from torch.distributed import scatter_object_list as send"))
+    found = [
+        f"{path.relative_to(repository)}:{line}: {name}"
+        for path in ours(repository)
+        if path.suffix == ".py" and path.relative_to(repository).parts[0] in ("ftsys", "launcher")
+        for name, line in names_in(path.read_text(encoding="utf-8"))
+        if name in PICKLING
+    ]
+    assert [place for place in found if place.split(":")[0] not in MAY_PICKLE] == []
+
+
 def test_every_file_has_one_job(repository: Path) -> None:
     files = [path for path in ours(repository) if path.suffix == ".py"]
     assert {repository / top for top in SOURCES} <= {parent for path in files for parent in path.parents}

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from typing_extensions import TypedDict
 
-from ftsys.distributed import all_gather_object
+from ftsys.distributed import all_gather_json
 from ftsys.errors import CheckpointError
+from ftsys.untrusted import typed
 
 
 class RngState(TypedDict):
@@ -25,13 +26,13 @@ def gather_rng_states() -> list[RngState]:
     """Return the states of every rank, by rank. Collective."""
     kind, keys, position, has_gauss, gauss = cast(tuple[str, Any, int, int, float], np.random.get_state())
     version, words, cached = random.getstate()
-    own: RngState = {
-        "python": (version, list(words), cached),
-        "numpy": (kind, np.asarray(keys).tolist(), position, has_gauss, gauss),
+    own = {
+        "python": [version, list(words), cached],
+        "numpy": [kind, np.asarray(keys).tolist(), position, has_gauss, gauss],
         "torch": _text(torch.get_rng_state()),
         "cuda": _text(torch.cuda.get_rng_state()) if torch.cuda.is_available() else None,
     }
-    return all_gather_object(own)
+    return [typed(RngState, state) for state in all_gather_json(own)]
 
 
 def write_rng_state(saved: RngState) -> None:

@@ -14,7 +14,7 @@ from torch.distributed import DistNetworkError
 from torch.distributed.distributed_c10d import _get_default_store
 
 from ftsys.distributed import rank, world_size
-from ftsys.errors import FtsysError
+from ftsys.errors import FtsysError, error_as_words, error_from_words
 from ftsys.untrusted import parse_json, typed
 
 Value = TypeVar("Value")
@@ -57,7 +57,7 @@ class StoreBarrier:
     def _write(self, key: str, value: Any, error: Exception | None) -> None:
         if self._store is not None:
             with _lost_store():
-                self._store.set(key, json.dumps([value, _error_as_text(error)]))
+                self._store.set(key, json.dumps([value, _error_as_words(error)]))
 
     def _read(self, key: str) -> tuple[Any, FtsysError | None]:
         """Return the value and the error of the rank that wrote `key`. Raises FtsysError for anything else."""
@@ -65,7 +65,7 @@ class StoreBarrier:
             text = self._store.get(key)
         try:
             value, failed = typed(_Message, parse_json(text))
-            return value, None if failed is None else _error_from_text(*failed)
+            return value, None if failed is None else error_from_words(*failed)
         except ValueError as error:
             raise FtsysError(f"the process group's store holds no message of a rank at {key!r}: {error}") from error
 
@@ -94,15 +94,10 @@ def _attempt(work: Callable[[], Value]) -> tuple[Any, Exception | None]:
         return None, error
 
 
-def _error_as_text(error: Exception | None) -> tuple[str, str] | None:
+def _error_as_words(error: Exception | None) -> list[str] | None:
     """Return the class name and the message that other ranks raise: an FtsysError's own, or those of an FtsysError."""
     if error is None:
         return None
-    if isinstance(error, FtsysError):
-        return type(error).__name__, str(error)
-    return FtsysError.__name__, f"rank {rank()} failed: {type(error).__name__}: {error}"
-
-
-def _error_from_text(name: str, message: str) -> FtsysError:
-    """Return the error of a class of `ftsys.errors`; an FtsysError where there is no class of this name."""
-    return {kind.__name__: kind for kind in FtsysError.__subclasses__()}.get(name, FtsysError)(str(message))
+    if not isinstance(error, FtsysError):
+        error = FtsysError(f"rank {rank()} failed: {type(error).__name__}: {error}")
+    return error_as_words(error)

@@ -6,12 +6,16 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from ftsys.distributed import any_rank, broadcast_object, collective_device, rank, world_size
+from ftsys.distributed import any_rank, broadcast_json, collective_device, rank, world_size
 from ftsys.errors import CheckpointError
+from ftsys.files import json_safe
 from ftsys.train.checkpoint.training_state import FullState
 
 CHUNK_ELEMENTS = 1 << 26
 """Elements that a rank sends at once, so that rank 0's device holds little more than one chunk of each rank."""
+
+_DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+"""The types of tensors by the names that torch prints."""
 
 
 def widened(tensor: Tensor) -> Tensor:
@@ -47,10 +51,12 @@ class Source:
     def __init__(self, state: FullState | None) -> None:
         self._state = state if state is not None and state.weights else None
         mine = _describe(self._state) if self._state is not None else None
-        theirs = broadcast_object(mine)
+        theirs = broadcast_json(mine)
         if theirs is None:
             raise CheckpointError("rank 0 holds no state to load: read the checkpoint there before import_state")
-        self.shapes: dict[tuple[str, str], tuple[tuple[int, ...], torch.dtype]] = theirs["shapes"]
+        self.shapes = {
+            (kind, name): (torch.Size(shape), _DTYPES[dtype]) for kind, name, shape, dtype in theirs["shapes"]
+        }
         self.numbers: dict[str, dict[str, float]] = theirs["numbers"]
         self.groups: list[dict[str, Any]] = theirs["groups"]
         self.counters: dict[str, Any] = theirs["counters"]
@@ -70,7 +76,7 @@ class Source:
 
     def shape(self, kind: str, name: str) -> torch.Size:
         """Return the shape of a tensor for which `has` is True."""
-        return torch.Size(self.shapes[kind, name][0])
+        return self.shapes[kind, name][0]
 
     def tensor(self, kind: str, name: str) -> Tensor:
         """Return the whole tensor, on the CPU or on the device of the process group. Collective."""
@@ -91,5 +97,8 @@ def _tensors(state: FullState) -> dict[tuple[str, str], Tensor]:
 
 
 def _describe(state: FullState) -> dict[str, Any]:
-    shapes = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in _tensors(state).items()}
-    return {"shapes": shapes, "numbers": state.numbers, "groups": state.groups, "counters": state.counters}
+    """Return everything but the elements of the tensors, as JSON."""
+    shapes = [(*key, tuple(tensor.shape), str(tensor.dtype)) for key, tensor in _tensors(state).items()]
+    told = {"shapes": shapes, "numbers": state.numbers, "groups": state.groups, "counters": state.counters}
+    described: dict[str, Any] = json_safe(told, finite=False)
+    return described

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ftsys.distributed import all_gather_object, broadcast_object
+from ftsys.distributed import all_gather_json, broadcast_json
 from ftsys.errors import LaunchError
 from ftsys.train.fault_tolerance.listener import master_address, open_listener
 from ftsys.untrusted import json_object
@@ -151,10 +151,10 @@ class _Connection:
 
 def _connections(rank: int, ranks: int) -> dict[int, _Connection]:
     """Return rank 0's connections to all others, or the one to rank 0. Collective."""
-    addresses = all_gather_object(master_address())
+    addresses = all_gather_json(master_address())
     listener, address = open_listener(addresses) if rank == 0 else (None, "")
     port = listener.getsockname()[1] if listener else 0
-    address, port, token = broadcast_object((address, port, secrets.token_hex(16)))
+    address, port, token = broadcast_json([address, port, secrets.token_hex(16)])
     if listener is None:
         return {0: _connected(rank, address, port, token)}
     with listener:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ftsys.console.printer import complain, show_cursor
-from ftsys.distributed import broadcast_object
+from ftsys.distributed import broadcast_json
 from ftsys.errors import DONE, FAILED, HUNG, FtsysError, StorageError
 from ftsys.integrity import bytes_hashed
 from ftsys.run_folder.status_writer import StatusWriter
@@ -67,7 +67,7 @@ class Watchdog:
     def begin(self, rank: int, ranks: int) -> None:
         """Start to watch; the process group must be initialized. Collective. Raises LaunchError."""
         self.rank, self.ranks = rank, ranks
-        self.status_writer.attempt = broadcast_object(self.status_writer.attempt)
+        self.status_writer.attempt = broadcast_json(self.status_writer.attempt)
         self._heartbeat.connect(rank, ranks)
         self._begun = self.interruption.ranks_met = True
 

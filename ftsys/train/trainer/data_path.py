@@ -16,7 +16,7 @@ from ftsys.data.batching.loader import BatchSettings, EvaluationLoader, Split, S
 from ftsys.data.batching.plan import EpochPlan
 from ftsys.data.batching.stock_order import stock_plan
 from ftsys.data.store.in_memory import NotPackable
-from ftsys.distributed import broadcast_object
+from ftsys.distributed import broadcast_json
 from ftsys.errors import ConfigError, DataError
 from ftsys.train.trainer.arguments import examples_per_step, setting
 from ftsys.train.trainer.loss import ClassWeights
@@ -125,7 +125,7 @@ class DataPath:
             self._step_examples = (examples_per_step(args, trainer._train_batch_size),)
             args.gradient_accumulation_steps = 1
             args.logging_nan_inf_filter = False  # `loss_to_log` filters on the device; transformers waits for it twice
-            self._sampler_seed = broadcast_object(torch.initial_seed())  # the stock sampler derives its order from it
+            self._sampler_seed = broadcast_json(torch.initial_seed())  # the stock sampler derives its order from it
         unpadded = self._packing.unpadded(trainer, training=True) if split is None else contextlib.nullcontext()
         try:
             with unpadded:

@@ -14,7 +14,9 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, denumpify
 
 from ftsys.data.batching.collate import Batch
 from ftsys.data.batching.loader import EvaluationLoader, Split
-from ftsys.distributed import any_rank, decided_by_rank_0
+from ftsys.distributed import any_rank, decided_by_rank_0, world_size
+from ftsys.errors import ConfigError
+from ftsys.files import json_safe
 from ftsys.models.inputs import model_inputs
 from ftsys.models.onednn.inference import prepacked
 from ftsys.train.perf.throughput import Meter
@@ -136,12 +138,23 @@ def _preprocessed(preprocess: Callable[..., Any] | None, logits: np.ndarray, lab
 
 
 def _metrics(trainer: Trainer, predictions: Any, labels: np.ndarray | None, found: Predictions) -> dict[str, Any]:
-    """Return what the user's `compute_metrics` returns, as plain numbers, which go to the other ranks."""
+    """Return what the user's `compute_metrics` returns, as plain numbers. Raises as `_for_other_ranks` does."""
     if labels is None or trainer.compute_metrics is None or predictions is None:
         return {}
     losses = {"losses": found.losses} if "loss" in trainer.args.include_for_metrics else {}
     found_by_user = trainer.compute_metrics(EvalPrediction(predictions=predictions, label_ids=labels, **losses))
-    return dict(denumpify_detensorize(found_by_user))
+    metrics = dict(denumpify_detensorize(found_by_user))
+    return metrics if world_size() == 1 else _for_other_ranks(metrics)
+
+
+def _for_other_ranks(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics as values that ranks can exchange: arrays and tuples become lists. Raises ConfigError."""
+    try:
+        return dict(json_safe(metrics, finite=False))
+    except TypeError as error:
+        raise ConfigError(
+            f"compute_metrics gave what cannot go to the other ranks: {error}. Return numbers, text, or lists of them."
+        ) from error
 
 
 def _evaluation_model(trainer: Trainer) -> nn.Module:

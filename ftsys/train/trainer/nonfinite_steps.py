@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import Trainer
 
-from ftsys.distributed import all_gather_object
+from ftsys.distributed import all_gather_json
 from ftsys.errors import FtsysError
 from ftsys.train.optimizer.device_skips import ScheduleState, forget_skip, left_to_device
 from ftsys.train.perf.host_copies import HostCopy
@@ -130,18 +130,18 @@ class NonFiniteGuard:
 
 def _ids_of_all_ranks(losses: Losses) -> tuple[list[int], list[int]]:
     """Return the step's ids, sorted: those with a loss that is not finite, and all. Collective."""
-    gathered = all_gather_object(_ids(losses))
+    gathered = all_gather_json(_ids(losses))
     bad, every = (sorted({index for ids in gathered for index in ids[kind]}) for kind in (0, 1))
     return bad, every
 
 
-def _ids(losses: Losses) -> tuple[list[int], list[int]]:
+def _ids(losses: Losses) -> list[list[int]]:
     bad, every = [], []
     for losses_S, ids_S in losses:
         real = ids_S >= 0
         every += ids_S[real].tolist()
         bad += ids_S[real & ~torch.isfinite(losses_S.to(ids_S.device))].tolist()
-    return bad, every
+    return [bad, every]
 
 
 def nan_gradient_if_nonfinite(loss: Tensor) -> Tensor:

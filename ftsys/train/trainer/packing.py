@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 from ftsys.data.batching.collate import PackedBatch, PaddedBatch
 from ftsys.data.batching.loader import Split
 from ftsys.data.store.in_memory import NotPackable, TokenizedSplit, read_tokenized
-from ftsys.distributed import all_gather_object
+from ftsys.distributed import all_gather_json
 from ftsys.kernels.compiled_norm import why_not_compiled
 from ftsys.kernels.select import PADDED, choose_kernel, why_not_fast
 from ftsys.models.inputs import check_pad_token, name_pad_token
@@ -109,7 +109,7 @@ class Packing:
             rows = proof_batches(split, token_budget(model.config, device), device, model.config.pad_token_id)
             found = why_unproven(model, view, *rows, with_loss=own)
         view.kernel, view.compiled = kernel, self._may_compile(args)
-        self._unproven = next(filter(None, all_gather_object(found)), None)
+        self._unproven = next(filter(None, all_gather_json(found)), None)
         if self._unproven is None:
             self.view = view
         else:
@@ -119,7 +119,7 @@ class Packing:
         """Return True where `compile_regions` asks for it and all ranks can. Collective."""
         if not setting(args, "compile_regions"):
             return False
-        self.eager_because = next(filter(None, all_gather_object(why_not_compiled(args.device.type))), None)
+        self.eager_because = next(filter(None, all_gather_json(why_not_compiled(args.device.type))), None)
         return self.eager_because is None
 
     def packed_split(self, trainer: Trainer, data: Any, name: str, training: bool) -> TokenizedSplit | None:

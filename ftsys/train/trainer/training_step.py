@@ -20,7 +20,7 @@ from transformers import Trainer, TrainingArguments
 from ftsys.cpus.onednn import bound_kernel_caches
 from ftsys.data.batching.collate import Batch, PackedBatch, to_device
 from ftsys.data.batching.loader import LOCAL_BATCH, LocalBatch
-from ftsys.distributed import all_gather_object
+from ftsys.distributed import all_gather_json
 from ftsys.kernels.native.library import give_up, native, why_not_native
 from ftsys.models.inputs import dropout_keys, model_inputs
 from ftsys.models.proof.alterations import why_altered
@@ -221,6 +221,6 @@ def _seed_dropout(trainer: Trainer) -> None:
 
 def _agree_on_native() -> None:
     """Turn off the kernels in C++ on all ranks where one rank has none: replicas of a weight must round alike."""
-    missing = [(rank, reason) for rank, reason in enumerate(all_gather_object(why_not_native())) if reason is not None]
+    missing = [(rank, reason) for rank, reason in enumerate(all_gather_json(why_not_native())) if reason is not None]
     if missing and native() is not None:
         give_up(f"rank {missing[0][0]} has none: {missing[0][1]}")

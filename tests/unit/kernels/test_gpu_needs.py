@@ -98,7 +98,7 @@ def of_two_ranks(patch: pytest.MonkeyPatch, other: str | None) -> None:
     def gather(mine: dict[str, Any]) -> list[dict[str, Any]]:
         return [mine, {**mine, "triton": other}]
 
-    patch.setattr(select, "all_gather_object", gather)
+    patch.setattr(select, "all_gather_json", gather)
 
 
 def test_no_rank_uses_a_kernel_that_another_one_cannot_run(ampere: pytest.MonkeyPatch) -> None:

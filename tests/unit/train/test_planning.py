@@ -69,13 +69,13 @@ def test_no_plan_or_a_damaged_one_is_planned_anew(checkpoints: Path, tmp_path: P
 def test_ranks_that_plan_differently_are_told_which_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = planned(run_with())
     check_planned_alike(plan)
-    monkeypatch.setattr(planning, "all_gather_object", lambda own: [own, dataclasses.replace(own, micro_tokens=512)])
+    monkeypatch.setattr(planning, "all_gather_json", lambda own: [own, own | {"micro_tokens": 512}])
     with pytest.raises(FtsysError, match="micro_tokens 777 on rank 0 and 512 on rank 1"):
         check_planned_alike(plan)
 
 
 def test_ranks_with_other_rows_in_files_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     check_same_run(run_with(), "a" * 64)
-    monkeypatch.setattr(planning, "all_gather_object", lambda own: [own, own | {"store": "b" * 64}])
+    monkeypatch.setattr(planning, "all_gather_json", lambda own: [own, own | {"store": "b" * 64}])
     with pytest.raises(ConfigError, match=r"different runs: store 'a{64}' on rank 0 and 'b{64}' on rank 1"):
         check_same_run(run_with(), "a" * 64)

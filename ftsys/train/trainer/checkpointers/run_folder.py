@@ -80,7 +80,8 @@ class RunFolderCheckpointer:
         if state.best_global_step and trainer.args.save_strategy != SaveStrategy.NO:
             state.best_model_checkpoint = str(self._folder(state.best_global_step))
         draft = self._draft(trainer)
-        name, folder = decided_by_rank_0(lambda: _begun(draft))
+        name, path = decided_by_rank_0(lambda: _begun(draft))
+        folder = Path(path)
         keep, best = self.attempt.keep, state.best_global_step
         write = partial(_write_checkpoint, self._barrier, name, folder, draft, shard, self._buffers.wait, keep, best)
         self._saver.start(write, in_background=fits_in_memory(bytes_of(shard)))
@@ -140,13 +141,13 @@ class RunFolderCheckpointer:
         return self.attempt.checkpoints / f"step-{step:06d}"
 
 
-def _begun(draft: Draft) -> tuple[str, Path]:
+def _begun(draft: Draft) -> list[str]:
     """Begin the checkpoint on rank 0; returns a new name for the ranks' barrier, and the folder that they write into.
 
     The other ranks cannot tell the folder by themselves: only rank 0 knows the number of this attempt for sure.
     """
     begin(draft)
-    return f"ftsys/checkpoint/{secrets.token_hex(8)}", draft.partial
+    return [f"ftsys/checkpoint/{secrets.token_hex(8)}", str(draft.partial)]
 
 
 def _write_checkpoint(

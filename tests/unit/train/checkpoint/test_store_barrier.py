@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch.distributed import DistNetworkError, HashStore
 
-from ftsys.errors import FtsysError, StorageError
+from ftsys.errors import DamagedError, FtsysError, StorageError
 from ftsys.train.checkpoint import store_barrier
 from ftsys.train.checkpoint.store_barrier import StoreBarrier
 
@@ -56,6 +56,7 @@ def test_rank_0_concludes_with_the_results_of_all(barrier: Ranks) -> None:
     ("error", "kind", "message"),
     [
         (StorageError("the disk is full"), StorageError, "the disk is full"),
+        (DamagedError("half a file"), DamagedError, "half a file"),
         (ZeroDivisionError("by zero"), FtsysError, "rank 1 failed: ZeroDivisionError: by zero"),
     ],
 )

@@ -42,7 +42,7 @@ class _Collectives:
         patch.setattr(transfer, "world_size", lambda: 2)
         patch.setattr(transfer, "dist", self)
         patch.setattr(transfer, "any_rank", lambda value, device: value)
-        patch.setattr(transfer, "broadcast_object", lambda mine: mine if rank == 0 else theirs)
+        patch.setattr(transfer, "broadcast_json", lambda mine: mine if rank == 0 else theirs)
         patch.setattr(transfer, "collective_device", lambda: torch.device("cpu"))
 
     def broadcast(self, tensor: torch.Tensor, source: int) -> None:
