@@ -115,6 +115,25 @@ def test_one_ranks_error_ends_the_others_with_its_status(world: Any, tmp_path: P
     assert "rank 1 left with exit status 2: rank 1 cannot have this" in _status(tmp_path)["reason"]
 
 
+def rank_1_fails_and_breaks_a_collective(folder: Path) -> int | None:
+    from torch import distributed
+
+    watchdog, leaving = _watchdog(folder)
+    distributed.barrier()
+    try:
+        with watchdog.watching():
+            if distributed.get_rank() == 1:
+                raise ConfigError("rank 1 cannot have this")
+            raise RuntimeError("connection closed by peer")
+    except (ConfigError, RuntimeError):
+        return leaving.status
+
+
+def test_a_broken_collective_does_not_hide_the_error_that_broke_it(world: Any, tmp_path: Path) -> None:
+    assert world(2).run(rank_1_fails_and_breaks_a_collective, tmp_path) == [2, None]
+    assert "rank 1 left with exit status 2: rank 1 cannot have this" in _status(tmp_path)["reason"]
+
+
 def all_fail(folder: Path) -> int | None:
     watchdog, leaving = _watchdog(folder)
     try:

@@ -52,7 +52,10 @@ class Heartbeat:
         on_lost: Callable[[int, str], None],
         on_heartbeat: Callable[[], None],
         state: Callable[[], Message],
+        most_silent: int | None = None,
     ) -> None:
+        """Set up, without a connection. `most_silent` replaces SILENT_HEARTBEATS."""
+        self._most_silent = SILENT_HEARTBEATS if most_silent is None else most_silent
         self._on_message, self._on_lost, self._on_heartbeat, self._state = on_message, on_lost, on_heartbeat, state
         self._connections: dict[int, _Connection] = {}
         self._selector = selectors.DefaultSelector()
@@ -101,8 +104,8 @@ class Heartbeat:
         self.send({"kind": "heartbeat", **self._state()})
         for number, connection in list(self._connections.items()):
             connection.silent += 1
-            if connection.silent > SILENT_HEARTBEATS:
-                self._drop(number, f"it sent nothing for {SILENT_HEARTBEATS * HEARTBEAT_SECONDS:g} s")
+            if connection.silent > self._most_silent:
+                self._drop(number, f"it sent nothing for {self._most_silent * HEARTBEAT_SECONDS:g} s")
         self._on_heartbeat()
 
     def _drop(self, number: int, reason: str) -> None:

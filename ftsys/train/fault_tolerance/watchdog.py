@@ -32,6 +32,8 @@ ANSWER_HEARTBEATS = 3
 SUSPECTS_SHOWN = 4
 """Ranks whose stacks are in the error of a hang, at most."""
 
+RESUME = "Start the same command again to resume from the newest checkpoint."
+
 _COLLECTIVES = ("torch/distributed/", "deepspeed/comm/", "torch/_C/_distributed")
 
 
@@ -47,11 +49,15 @@ class Watchdog:
         interruption: Interruption,
         hung_after: float,
         leave: Callable[[int], Any] = os._exit,
+        advice: str = RESUME,
+        most_silent: int | None = None,
     ) -> None:
         """Set up, without starting the thread.
 
-        The run hangs if no rank makes progress for `hung_after` seconds; 0 switches this check off.
+        The run hangs if no rank makes progress for `hung_after` seconds; 0 switches this check off. `advice` ends the
+        message about a lost rank; `most_silent` is as for `Heartbeat`.
         """
+        self._advice = advice
         self.status_writer, self.interruption, self._leave = status_writer, interruption, leave
         self._hung_heartbeats = hung_after / HEARTBEAT_SECONDS
         self.rank, self.ranks = 0, 1
@@ -61,7 +67,7 @@ class Watchdog:
         self._stacks: dict[int, str] = {}
         self._last_activity, self._idle_heartbeats = -1, 0
         self._countdown: tuple[int, Callable[[], None]] | None = None
-        self._heartbeat = Heartbeat(self._on_message, self._on_lost, self._on_heartbeat, self._state)
+        self._heartbeat = Heartbeat(self._on_message, self._on_lost, self._on_heartbeat, self._state, most_silent)
         self._begun = False
 
     def begin(self, rank: int, ranks: int) -> None:
@@ -79,7 +85,8 @@ class Watchdog:
         except BaseException as error:
             if isinstance(error, RuntimeError) and self._begun and self.ranks > 1:
                 # Most likely a dead rank broke a collective; then the thread ends this process with the reason.
-                time.sleep(GRACE_HEARTBEATS * HEARTBEAT_SECONDS)
+                # It also ends it, with the error of a rank that has failed, one heartbeat after the grace.
+                time.sleep((GRACE_HEARTBEATS + 2) * HEARTBEAT_SECONDS)
             status = error.exit_status if isinstance(error, FtsysError) else FAILED
             self._send_exit(status, str(error) if isinstance(error, FtsysError) else _in_one_line(error))
             raise
@@ -142,11 +149,12 @@ class Watchdog:
             return
         last = self._seen.get(number, {})
         where = f"host {last['host']}, pid {last['pid']}" if last else "before its first heartbeat"
-        doing = f" in phase {last['phase']!r}, step {last['step']}" if last else ""
+        doing = f" in phase {last['phase']!r}" if last else ""
+        doing += f", step {last['step']}" if last.get("step") else ""
         self._end_run(
             FAILED,
             f"rank {number} died ({where}){doing}: {reason}. If it was not killed, its own output shows why. "
-            "Start the same command again to resume from the newest checkpoint.",
+            f"{self._advice}",
             lost=number,
         )
 
