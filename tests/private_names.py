@@ -67,6 +67,7 @@ PRIVATE = (
     Private("torch:Tensor", "_backward_hooks", "weights with hooks are left as they are"),
     Private("torch:UntypedStorage", "_cdata", "tells tensors that share memory"),
     Private("torch.distributed.distributed_c10d", "_get_default_store", "notes between ranks, without a collective"),
+    Private("torch.distributed.distributed_c10d", "_set_pg_timeout", "ranks meet soon, and may compute for days then"),
     Private("torch.utils._python_dispatch", "TorchDispatchMode", "`ftsys bench` counts operations"),
     Private("torch.utils._pytree", "tree_leaves", "`ftsys bench` finds tensors"),
     Private("torch._subclasses.fake_tensor", "FakeTensorMode", "`ftsys bench memory`"),

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from ftsys.errors import DONE, ConfigError
 from ftsys.files import check_output
 from ftsys.model_files.remote_code import TRUST_HELP
 from ftsys.ranks import is_main_rank
+from ftsys.score.ranks import agreed, together
 from ftsys.score.readers.inputs import FORMATS, InputFile, input_file
 
 if TYPE_CHECKING:
@@ -73,14 +75,13 @@ def _add_reading(add: Callable[..., object]) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Score the files that the command line names. Raises ConfigError, DataError and StorageError."""
-    options = build_parser().parse_args(list(words))
-    _check(options)
-    files = [input_file(name, options.format, options.split, options.quoting) for name in options.files]
-    from ftsys.report.log_filters import quiet_libraries
+    """Score the files that the command line names.
 
-    quiet_libraries()
-    return _score(options, files)
+    Raises ConfigError, DataError and StorageError on all ranks together, and what `together` raises.
+    """
+    options = build_parser().parse_args(list(words))
+    with together():
+        return _run(options, agreed(partial(_checked, options)))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -97,7 +98,17 @@ def _check(options: argparse.Namespace) -> None:
     ConfigError.raise_if(mistakes)
 
 
-def _score(options: argparse.Namespace, files: Sequence[InputFile]) -> int:
+def _checked(options: argparse.Namespace) -> "Request":
+    """Look at all that this rank needs, before anything is computed. Raises ConfigError and DataError."""
+    _check(options)
+    files = [input_file(name, options.format, options.split, options.quoting) for name in options.files]
+    from ftsys.report.log_filters import quiet_libraries
+
+    quiet_libraries()
+    return _request(options, files)
+
+
+def _request(options: argparse.Namespace, files: Sequence[InputFile]) -> "Request":
     from ftsys.score.columns import Written
     from ftsys.score.formats import format_of
     from ftsys.score.model import find_model
@@ -110,11 +121,10 @@ def _score(options: argparse.Namespace, files: Sequence[InputFile]) -> int:
     written = Written(_head(options, found), tuple(options.columns), options.top_k, options.prefix)
     written.check()
     wanted, types, stream = open_inputs(files, options.text, found.columns, options.columns)
-    request = Request(
+    return Request(
         found, files, options.output, wanted, written, types,
         options.on_error, options.overwrite, options.batch_tokens, stream,
     )  # fmt: skip
-    return _run(options, request)
 
 
 def _head(options: argparse.Namespace, found: "FoundModel") -> "Head":
@@ -128,10 +138,10 @@ def _run(options: argparse.Namespace, request: "Request") -> int:
     from ftsys.report.notes import show_notes
     from ftsys.score.engine import Engine
     from ftsys.score.parts import skipped_file
-    from ftsys.score.run import chosen_precision, join_ranks, score_files
+    from ftsys.score.run import chosen_precision, score_files
 
-    join_ranks()
-    engine = Engine(request.found, options.device, chosen_precision(options.precision, request.output))
+    precision = chosen_precision(options.precision, request.output)
+    engine = Engine(request.found, options.device, precision, agreed)
     show_notes(*engine.notes(), *filter(None, [request.written.head.note]))
     skipped = score_files(request, engine)
     if is_main_rank():

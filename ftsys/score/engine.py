@@ -4,7 +4,8 @@ Shape suffixes: S sequences of a batch, N rows of a window, C outputs of the hea
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -34,6 +35,11 @@ BATCH_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 NO_TOKENS = "its text is empty and the tokenizer adds no token of its own, so there is nothing to score"
 _PROOF_WORDS = (3, 12, 30, 60)
+Agreed = Callable[[Callable[[], None]], None]
+
+
+def _alone(work: Callable[[], None]) -> None:
+    work()
 
 
 class Engine:
@@ -43,12 +49,14 @@ class Engine:
     time: the packed view holds the layout of one batch.
     """
 
-    def __init__(self, found: FoundModel, device: str = "auto", precision: str = "auto") -> None:
-        """Load tokenizer and model. Raises ConfigError for a model, a device or a precision that cannot be used."""
-        self.device, self.precision = _device(device), precision_of(precision)
-        self.tokenizer: TextTokenizer = load_tokenizer(found.folder, found.max_length, found.trust_remote_code)
-        check_fit(self.tokenizer.facts, found.folder)
-        self._model = load_classifier(found, self.device)
+    def __init__(
+        self, found: FoundModel, device: str = "auto", precision: str = "auto", agreed: Agreed = _alone
+    ) -> None:
+        """Load tokenizer and model. Raises ConfigError for a model, a device or a precision that cannot be used.
+
+        `agreed` calls what each of several ranks does by itself, and raises the error of one rank on all of them.
+        """
+        agreed(partial(self._load, found, device, precision))
         # The layout is proved in float32 also where bf16 computes: rounding hides no difference then.
         self.layout: Layout = find_layout(self._model, self._proof_rows())
         self._model.to(PRECISIONS[self.precision])
@@ -56,6 +64,12 @@ class Engine:
             bound_kernel_caches(os.environ)
             prepack(self._model)
         self._computing = Lock()
+
+    def _load(self, found: FoundModel, device: str, precision: str) -> None:
+        self.device, self.precision = _device(device), precision_of(precision)
+        self.tokenizer: TextTokenizer = load_tokenizer(found.folder, found.max_length, found.trust_remote_code)
+        check_fit(self.tokenizer.facts, found.folder)
+        self._model = load_classifier(found, self.device)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the lock out, which cannot be copied: a copy has its own."""

@@ -1,10 +1,8 @@
 """Scores files into one output: reads, tokenizes and computes windows on every rank, and joins them on rank 0."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,17 +11,10 @@ import numpy as np
 import torch
 
 from ftsys import __version__
-from ftsys.distributed import (
-    all_gather_json,
-    decided_by_rank_0,
-    leave_process_group,
-    rank,
-    stay_on_loopback,
-    world_size,
-)
-from ftsys.errors import ConfigError, DataError, FtsysError
+from ftsys.distributed import agreed, decided_by_rank_0, rank, world_size
+from ftsys.errors import ConfigError, DataError
 from ftsys.integrity import fingerprint_of
-from ftsys.ranks import is_main_rank
+from ftsys.ranks import has_other_ranks, is_main_rank
 from ftsys.report.notes import show_notes
 from ftsys.report.progress import Progress
 from ftsys.score.columns import Written, text_columns
@@ -98,24 +89,14 @@ def score_files(request: Request, engine: Engine) -> int | None:
     parts, form = Parts(request.output), format_of(request.output, request.written.types(request.types))
     tokens = request.batch_tokens or engine.batch_tokens
     command = _command(request, engine, tokens)
-    try:
-        anew = request.overwrite and request.has_stream
-        key = decided_by_rank_0(partial(parts.begin, command, request.overwrite, anew))
-        if key is None:
-            return None
-        parts.key = key
-        count = _agreed(partial(_compute, request, engine, parts, form, tokens))
-        patience = PATIENCE_SECONDS if world_size() > 1 else 0.0
-        return decided_by_rank_0(partial(parts.join, count, form, request.written.names, patience))
-    finally:
-        leave_process_group()
-
-
-def join_ranks() -> None:
-    """Join the process group of all ranks, if there are several. They exchange nothing but short messages."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and world_size() == 1:
-        stay_on_loopback()
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+    anew = request.overwrite and request.has_stream
+    key = decided_by_rank_0(partial(parts.begin, command, request.overwrite, anew))
+    if key is None:
+        return None
+    parts.key = key
+    count = agreed(partial(_compute, request, engine, parts, form, tokens))
+    patience = PATIENCE_SECONDS if world_size() > 1 else 0.0
+    return decided_by_rank_0(partial(parts.join, count, form, request.written.names, patience))
 
 
 def chosen_precision(asked: str, output: Path) -> str:
@@ -126,19 +107,6 @@ def chosen_precision(asked: str, output: Path) -> str:
         return begun if asked == "auto" and begun in PRECISIONS else precision_of(asked)
 
     return decided_by_rank_0(choose)
-
-
-def _agreed(work: Any) -> int:
-    """Return what `work` gives on every rank. An FtsysError of one rank is raised on all. Collective."""
-    result, error = 0, None
-    try:
-        result = work()
-    except FtsysError as raised:
-        error = raised
-    errors = [each for each in all_gather_json(error) if each is not None]
-    if errors:
-        raise errors[0]
-    return int(result)
 
 
 def _command(request: Request, engine: Engine, tokens: int) -> dict[str, Any]:
@@ -267,5 +235,5 @@ def _estimated_rows(files: Sequence[InputFile]) -> int | None:
 
 def check_ranks(files: Sequence[InputFile]) -> None:
     """Raise ConfigError for standard input on several ranks: only one of them gets it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(file.is_stream for file in files):
+    if has_other_ranks() and any(file.is_stream for file in files):
         raise ConfigError("standard input goes to one process: score it with one, or give the ranks a file.")
