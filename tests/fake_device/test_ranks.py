@@ -139,3 +139,35 @@ def gradients_reduced_late_and_by_ddp() -> list[bool]:
 
 def test_late_reduction_sums_in_ddps_order(world: Callable[[int], World]) -> None:
     assert world(3).run(gradients_reduced_late_and_by_ddp) == [[True] * 3] * 3
+
+
+def exchange_over_nccl() -> list[Any]:
+    """Exchange values as under NCCL, which takes tensors of the GPU alone; returns what arrived, and devices."""
+    from torch import distributed
+
+    from ftsys.distributed import all_gather_json, broadcast_json, rank
+    from tests.fake_device.cuda_api import fake_gpu
+
+    sent: list[str] = []
+    with fake_gpu(count=2), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "get_backend", lambda: "nccl")
+        for name in ("broadcast", "all_gather"):
+            patch.setattr(distributed, name, _noting(getattr(distributed, name), sent))
+        torch.cuda.set_device(rank())
+        return [broadcast_json([rank(), "x"]), all_gather_json({"rank": rank()}), sorted(set(sent))]
+
+
+def _noting(collective: Callable[..., Any], sent: list[str]) -> Callable[..., Any]:
+    def call(first: Any, second: Any) -> Any:
+        sent.extend(part.device.type for each in (first, second) for part in _tensors(each))
+        return collective(first, second)
+
+    return call
+
+
+def _tensors(argument: Any) -> list[torch.Tensor]:
+    return [argument] if isinstance(argument, torch.Tensor) else argument if isinstance(argument, list) else []
+
+
+def test_messages_lie_on_the_gpu_where_the_backend_needs_it(world: Callable[[int], World]) -> None:
+    assert world(2).run(exchange_over_nccl) == [[[0, "x"], [{"rank": 0}, {"rank": 1}], ["cuda"]]] * 2
