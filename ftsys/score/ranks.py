@@ -111,10 +111,11 @@ def _join(watchdog: "Watchdog") -> None:
     from torch import distributed
     from torch.distributed.distributed_c10d import _set_pg_timeout
 
-    from ftsys.distributed import rank, world_size
+    from ftsys.distributed import rank, stay_on_loopback, world_size
 
     try:
         if world_size() == 1:
+            stay_on_loopback()
             distributed.init_process_group("gloo", timeout=timedelta(seconds=JOIN_SECONDS))
         watchdog.begin(rank(), world_size())
     except (RuntimeError, ValueError) as error:
