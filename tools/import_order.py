@@ -25,11 +25,11 @@ LAYERS = (
         "labels",
     ),
     ("config", "fast_import", "model_files"),
-    ("run_folder", "finished", "report"),
+    ("run_folder", "report"),
     ("data", "kernels"),
     ("models",),
     ("train",),
-    ("score",),
+    ("score", "finished"),
     ("probe", "offline", "bench", "calibrate", "export", "html_report", "watch"),
     ("cli", "demo", "run_glue", "table", "sweep", "__main__"),
 )

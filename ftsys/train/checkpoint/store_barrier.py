@@ -18,8 +18,6 @@ from ftsys.errors import FtsysError, error_as_words, error_from_words
 from ftsys.untrusted import parse_json, typed
 
 Value = TypeVar("Value")
-_Message = tuple[Any, tuple[str, str] | None]
-"""The result of a rank's work, and the class and text of its error."""
 TIMEOUT = timedelta(days=1)
 """How long a rank waits for another: as long as a disk may take. The watchdog finds a rank that is dead."""
 
@@ -64,8 +62,11 @@ class StoreBarrier:
         with _lost_store():
             text = self._store.get(key)
         try:
-            value, failed = typed(_Message, parse_json(text))
-            return value, None if failed is None else error_from_words(*failed)
+            value, failed = typed(list[Any], parse_json(text))
+            if failed is None:
+                return value, None
+            name, message = typed(list[str], failed)
+            return value, error_from_words(name, message)
         except ValueError as error:
             raise FtsysError(f"the process group's store holds no message of a rank at {key!r}: {error}") from error
 
