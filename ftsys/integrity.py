@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ftsys.untrusted import FileEntry, json_object
+from ftsys.untrusted import NOT_REGULAR, FileEntry, json_object, open_regular
 
 PIECE_BYTES = 1 << 24
 """Bytes that are hashed, and written, at once."""
@@ -84,21 +85,33 @@ def written_file(path: Path) -> FileEntry:
 def damage_of(folder: Path, files: Mapping[str, FileEntry], contents: bool = True) -> list[str]:
     """Compare files with their manifest entries, and return one message for each file that differs.
 
-    A file differs if it is missing, has another size or, with `contents`, has other bytes. `files` maps names in
-    `folder` to entries.
+    A file differs if it is missing, is a folder, a pipe or a device, has another size or, with `contents`, has other
+    bytes. `files` maps names in `folder` to entries.
     """
-    found = []
-    for name, entry in sorted(files.items()):
-        path = folder / name
-        try:
-            size = path.stat().st_size
-            if size != entry["bytes"]:
-                found.append(f"{path} has {size} bytes instead of {entry['bytes']}")
-            elif contents and sha256_of(path) != entry["sha256"]:
-                found.append(f"{path} is damaged: its sha256 is not the manifest's")
-        except OSError as error:
-            found.append(f"{path} cannot be read: {error.strerror}")
-    return found
+    return [
+        f"{folder / name} {wrong}"
+        for name, entry in sorted(files.items())
+        if (wrong := _difference(folder / name, entry, contents))
+    ]
+
+
+def _difference(path: Path, entry: FileEntry, contents: bool) -> str:
+    try:
+        size = regular_size(path)
+        if size != entry["bytes"]:
+            return f"has {size} bytes instead of {entry['bytes']}"
+        damaged = contents and sha256_of(path) != entry["sha256"]
+        return "is damaged: its sha256 is not the manifest's" if damaged else ""
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', '') or error}"
+
+
+def regular_size(path: Path) -> int:
+    """Return the size of a file in bytes without opening it. Raises OSError; ValueError for no regular file."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(NOT_REGULAR)
+    return found.st_size
 
 
 def unlisted(folder: Path, listed: Collection[str], below: Iterable[str] = ("",)) -> list[str]:
@@ -111,9 +124,9 @@ def unlisted(folder: Path, listed: Collection[str], below: Iterable[str] = ("",)
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file's bytes as 64 hexadecimal digits. OSError is passed on."""
+    """Return the sha256 of a file's bytes as 64 hexadecimal digits. Raises as `open_regular` does."""
     digest, piece = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
-    with path.open("rb", buffering=0) as stream:
+    with open_regular(path) as stream:
         while size := stream.readinto(piece):
             _update(digest, piece[:size])
     return digest.hexdigest()

