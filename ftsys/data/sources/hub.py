@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftsys.data.sources.datasets_files import INCOMPLETE, INFO, RAISED, check_mirror, data_load_errors
 from ftsys.data.sources.parquet_files import named
 from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, check_texts
 from ftsys.did_you_mean import question
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 GLUE_REPOSITORY = "nyu-mll/glue"
+_WITHOUT_INTERNET = (
+    "On a machine without internet run `ftsys prepare` once where there is some, with the same HF_HOME; or set "
+    "data.source to a folder of GLUE's TSV files, or to 'hub:PATH' with a local copy of the repository."
+)
+_MIRROR = (
+    "Compare README.md and the files of rows with the repository's, or copy it again. A script is not run: write its "
+    "rows as Parquet, CSV or JSON files."
+)
 
 
 @dataclass(frozen=True)
@@ -122,27 +131,27 @@ def is_dataset(source: object) -> bool:
 
 def load_splits(repository: str, config: str) -> Any:
     """Load the `DatasetDict` of a Hub repository or local mirror. Raises DataError if neither Hub nor cache has it."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError
-
     if repository == GLUE_REPOSITORY and (cached := _cached_glue(config)) is not None:
         return cached
-    cache = _mirror_cache(Path(repository)) if Path(repository).is_dir() else None
+    folder = Path(repository)
+    if not folder.is_dir():
+        with data_load_errors(f"{repository!r} cannot be loaded from the Hub or its cache", _WITHOUT_INTERNET):
+            return _load(repository, config, None)
+    with data_load_errors(f"{repository!r} cannot be loaded as a copy of a Hub repository", _MIRROR):
+        check_mirror(folder)
+        return _load(repository, config, _mirror_cache(folder))
+
+
+def _load(repository: str, config: str, cache: str | None) -> Any:
+    from datasets import load_dataset
+
     try:
-        try:
-            return load_dataset(repository, config, cache_dir=cache)
-        except ValueError as error:
-            if "BuilderConfig" not in str(error):
-                raise
-            # The repository has one task only; otherwise this raises an error that lists its configurations.
-            return load_dataset(repository, cache_dir=cache)
-    except (OSError, ValueError, HfHubHTTPError, DatasetsError) as error:
-        raise DataError(
-            f"{repository!r} cannot be loaded from the Hub or its cache ({json.dumps(str(error)[:300])}). "
-            "On a machine without internet run `ftsys prepare` once where there is some, with the same HF_HOME; or set "
-            "data.source to a folder of GLUE's TSV files, or to 'hub:PATH' with a local copy of the repository."
-        ) from error
+        return load_dataset(repository, config, cache_dir=cache)
+    except ValueError as error:
+        if "BuilderConfig" not in str(error):
+            raise
+        # The repository has one task only; otherwise this raises an error that lists its configurations.
+        return load_dataset(repository, cache_dir=cache)
 
 
 def _mirror_cache(folder: Path) -> str:
@@ -166,10 +175,29 @@ def _cached_glue(config: str) -> Any:
     """
     from datasets.packaged_modules.cache.cache import Cache
 
+    found = _cached_folder(config)
+    if found is None:
+        return None
     name = GLUE_REPOSITORY.split("/")[-1]
     try:
         return Cache(
-            repo_id=GLUE_REPOSITORY, dataset_name=name, config_name=config, version="auto", hash="auto"
+            repo_id=GLUE_REPOSITORY,
+            dataset_name=name,
+            config_name=config,
+            version=found.parent.name,
+            hash=found.name,
         ).as_dataset()
-    except ValueError:  # "Couldn't find cache for nyu-mll/glue for config ..."
+    except RAISED:  # a file is missing or cut short: `load_dataset` downloads or says so
         return None
+
+
+def _cached_folder(config: str) -> Path | None:
+    """Return the newest whole folder of a configuration of GLUE in the cache of `datasets`.
+
+    `datasets` itself takes a folder whose writer was killed, and ends in a FileNotFoundError.
+    """
+    from datasets import config as settings
+
+    task = Path(settings.HF_DATASETS_CACHE) / GLUE_REPOSITORY.replace("/", "___") / config
+    whole = [path for path in task.glob("*/*") if path.suffix != INCOMPLETE and (path / INFO).is_file()]
+    return max(whole, key=lambda path: path.stat().st_mtime, default=None)

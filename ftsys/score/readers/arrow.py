@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ftsys.data.sources.datasets_files import check_saved_folder, data_load_errors
 from ftsys.data.sources.parquet_files import open_parquet
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
@@ -94,12 +95,9 @@ def _values(column: Any, what: str) -> list[Any]:
 def _dataset(path: Path, split: str | None) -> Any:
     from datasets import DatasetDict, load_from_disk
 
-    try:
+    with data_load_errors(f"{path}: not a folder that `datasets` wrote", "Name a file, or such a folder."):
+        check_saved_folder(path)
         found = load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: not a folder that `datasets` wrote ({error}). Name a file, or such a folder."
-        ) from error
     if not isinstance(found, DatasetDict):
         return found
     if split in found:
