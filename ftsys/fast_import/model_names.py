@@ -4,7 +4,6 @@ To find these names, importing transformers reads the about 2,000 files of all m
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,9 +12,12 @@ from pathlib import Path
 from ftsys.cache import cache_folder
 from ftsys.errors import StorageError
 from ftsys.files import atomic_write_json
+from ftsys.untrusted import file_bytes, parse_json, typed
 
 Structure = dict[frozenset[str], dict[str, set[str]]]
 """Set of required packages -> module name -> names that the module defines."""
+_Rows = list[tuple[list[str], dict[str, list[str]]]]
+"""A structure as its file has it."""
 Scan = Callable[..., Structure]
 """Type of transformers' `define_import_structure(module_path, prefix=None)`."""
 
@@ -44,9 +46,10 @@ def _names_of(models: Path, scan: Scan) -> Structure:
         state = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name != "__pycache__")
     key = hashlib.sha256(repr((str(models), state)).encode()).hexdigest()[:24]
     kept = cache_folder() / "transformers-names" / f"{key}.json"
-    with suppress(OSError, ValueError, AttributeError, TypeError, RecursionError):  # missing or damaged: scan again
-        rows = json.loads(kept.read_text(encoding="utf-8"))
-        return {frozenset(needs): {module: set(names) for module, names in of.items()} for needs, of in rows}
+    with suppress(OSError, ValueError):  # missing, damaged, or no file at all: scan again
+        rows = typed(_Rows, parse_json(file_bytes(kept)))
+        if rows:  # without a name, no model could be imported
+            return {frozenset(needs): {module: set(names) for module, names in of.items()} for needs, of in rows}
     found = scan(models)
     with suppress(StorageError):  # the cache cannot be written: the next start scans again
         atomic_write_json(kept, [(sorted(needs), of) for needs, of in found.items()])

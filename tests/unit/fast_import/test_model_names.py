@@ -1,5 +1,7 @@
 """Tests the cache of the names that transformers' models define."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +62,36 @@ def test_one_model_is_read_as_ever(models: Path) -> None:
     assert scan.asked == [(str(models / "bert" / "__init__.py"), "p")]
 
 
-def test_what_another_program_left_in_the_cache_is_replaced(models: Path) -> None:
+def _pipe(kept: Path) -> None:
+    kept.unlink()
+    os.mkfifo(kept)
+
+
+def _device(kept: Path) -> None:
+    kept.unlink()
+    kept.symlink_to("/dev/zero")
+
+
+OTHERS: dict[str, Callable[[Path], object]] = {
+    "cut": lambda kept: kept.write_text("half a fi"),
+    "no list": lambda kept: kept.write_text("7"),
+    "an empty list": lambda kept: kept.write_text("[]"),
+    "text in the place of a list": lambda kept: kept.write_text('[[[], {"bert.modeling": "AB"}]]'),
+    "numbers": lambda kept: kept.write_text('[[[], {"bert.modeling": [7]}]]'),
+    "deep": lambda kept: kept.write_text("[" * 100_000),
+    "a pipe": _pipe,
+    "a device": _device,
+    "a giant file": lambda kept: os.truncate(kept, 4 << 30),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("leave", OTHERS.values(), ids=OTHERS)
+def test_what_another_program_left_in_the_cache_is_replaced(models: Path, leave: Callable[[Path], object]) -> None:
     scan = Scan()
     names_from_cache(scan)(models)
     (kept,) = (models.parent / "cache").rglob("*.json")
-    kept.write_text("half a fi")
+    leave(kept)
     assert names_from_cache(scan)(models) == FOUND
     assert names_from_cache(scan)(models) == FOUND
     assert len(scan.asked) == 2
