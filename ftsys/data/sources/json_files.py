@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from ftsys.data.sources.numbered_lines import numbered_lines
+from ftsys.data.sources.numbered_lines import LONGEST, numbered_lines
 from ftsys.data.sources.rows import Columns, Rows, check_texts
 from ftsys.errors import DataError
 from ftsys.untrusted import ROW_DECODER, DoubleKeyError, parse_row
@@ -108,16 +108,19 @@ class _Array:
 
     def _next(self, number: int) -> dict[str, Any]:
         while True:
+            begin = self._at
             try:
-                row, self._at = self._parse(self._text, self._at)
+                row, self._at = self._parse(self._text, begin)
                 break
             except DoubleKeyError as error:
                 raise DataError(f"{self._path}, row {number}: {error}. {_RENAME}.") from error
             except RecursionError:
                 raise self._error(number, "it is nested too deeply") from None
             except ValueError as error:
-                if not self._more():
+                if len(self._text) - begin > LONGEST or not self._more():
                     raise self._error(number, str(error)) from error
+        if self._at - begin > LONGEST:
+            raise self._error(number, f"it has more than {LONGEST:,} characters")
         if not isinstance(row, dict):
             raise DataError(f"{self._path}, row {number}: {str(row)[:60]!r} is not a JSON object. Correct the array.")
         return row

@@ -7,6 +7,7 @@ import csv
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -14,7 +15,9 @@ from ftsys.errors import DataError
 
 _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 20
-_LONGEST_CSV_FIELD = 1 << 24  # characters; without it, an unclosed quote would read the rest of the file as one field
+LONGEST = 1 << 22
+"""Bytes of a line or a record. Without a limit, an unclosed quotation mark would read the rest of a file as one field,
+and a file without line ends would be one line."""
 _FIELD_STARTS = (b'\n"', b'\t"')
 _OTHER_FORMATS = (
     ((b"\xff\xfe", b"\xfe\xff"), "UTF-16 text", "Convert it: iconv -f UTF-16 -t UTF-8 (Excel: save as CSV UTF-8)"),
@@ -80,7 +83,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     blank = 0
     with path.open("rb") as stream:
         _skip_bom(stream)
-        for number, raw in enumerate(stream, 1):
+        for number, raw in _numbered(stream, path):
             line = _decode(raw, number, path).removesuffix("\n").removesuffix("\r")
             if not line:
                 blank = blank or number
@@ -92,13 +95,14 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def csv_records(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield (number of the line on which the record starts, fields)."""
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CSV_FIELD))
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
     with path.open("rb") as stream:
         _skip_bom(stream)
-        lines = (_decode(raw, number, path) for number, raw in enumerate(stream, 1))
+        lines = _Record(stream, path)
         reader = csv.reader(lines, strict=True, delimiter=delimiter)
         blank = 0
         while True:
+            lines.begin()
             start = reader.line_num + 1
             try:
                 record = next(reader, None)
@@ -115,6 +119,40 @@ def csv_records(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[st
             if blank:
                 raise DataError(f"{path}, line {blank}: the line is blank, and rows follow it. Remove it.")
             yield start, record
+
+
+class _Record:
+    """Iterates over decoded lines. `begin` starts a record, which has at most LONGEST bytes: csv.Error for more."""
+
+    def __init__(self, stream: BinaryIO, path: Path) -> None:
+        self._lines, self._path, self._size = _numbered(stream, path), path, 0
+
+    def begin(self) -> None:
+        """Count the bytes of the next record."""
+        self._size = 0
+
+    def __iter__(self) -> "_Record":
+        return self
+
+    def __next__(self) -> str:
+        number, raw = next(self._lines)
+        self._size += len(raw)
+        if self._size > LONGEST:
+            raise csv.Error(f"more than {LONGEST:,} bytes")
+        return _decode(raw, number, self._path)
+
+
+def _numbered(stream: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number from 1, line with its end). Raises DataError for one of more than LONGEST bytes."""
+    for number in count(1):
+        raw = stream.readline(LONGEST + 1)
+        if len(raw) > LONGEST:
+            raise DataError(
+                f"{path}, line {number}: more than {LONGEST:,} bytes. End the rows with LF; shorten its text."
+            )
+        if not raw:
+            return
+        yield number, raw
 
 
 def _skip_bom(stream: BinaryIO) -> None:

@@ -22,6 +22,7 @@ from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import TOKENIZER_FILES, longest_sequence
 from ftsys.model_files.load_errors import tokenizer_load_errors
 from ftsys.model_files.remote_code import TOKENIZER, code_files, has_own, loading_code
+from ftsys.untrusted import MOST_BYTES, MOST_GROWN_BYTES, file_bytes
 
 _UNBOUNDED = 10**9  # transformers writes 1e30 for "no limit"
 
@@ -93,7 +94,7 @@ def tokenizer_fingerprint(folder: Path, trust_remote_code: bool = False) -> str:
     for name in TOKENIZER_FILES:
         path = folder / name
         if path.is_file():
-            content, found = path.read_bytes(), True
+            content, found = _content(path, MOST_GROWN_BYTES), True
             digest.update(f"{name} {len(content)}\n".encode() + content)
     if not found:
         raise ConfigError(
@@ -102,9 +103,16 @@ def tokenizer_fingerprint(folder: Path, trust_remote_code: bool = False) -> str:
         )
     digest.update(str(model_config(folder).get("model_type")).encode())
     for name in code_files(folder) if _runs_code(folder, trust_remote_code) else ():
-        content = (folder / name).read_bytes()
+        content = _content(folder / name, MOST_BYTES)
         digest.update(f"{name} {len(content)}\n".encode() + content)
     return digest.hexdigest()
+
+
+def _content(path: Path, most: int) -> bytes:
+    try:
+        return file_bytes(path, most)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}). Put the model's own tokenizer files there.") from error
 
 
 class FastTokenizer:

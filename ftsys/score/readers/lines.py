@@ -3,8 +3,8 @@
 from collections import deque
 from typing import BinaryIO
 
-LONGEST = 1 << 22
-"""Bytes of a record. Without a limit, an unclosed quotation mark would read the rest of the file as one field."""
+from ftsys.data.sources.numbered_lines import LONGEST
+
 _BOM = b"\xef\xbb\xbf"
 
 
