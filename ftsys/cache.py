@@ -32,7 +32,7 @@ def executable_cache(name: str) -> Path:
     folder = Path(os.path.realpath(cache_folder())) / f"{name}-{os.getuid()}"
     _make(folder)
     check_private(folder, folder.lstat())
-    _check_parents(folder, _OWN_FOLDER)
+    check_parents(folder)
     return folder
 
 
@@ -48,8 +48,8 @@ def check_executables(folder: Path, variable: str, levels: int) -> Path:
         _make(real)
     except OSError:  # nothing lies there, and the library itself reports that it cannot write
         return real
-    _check_parents(folder.absolute(), remedy)
-    if not _check_parents(real, remedy):
+    check_parents(folder.absolute(), remedy)
+    if not check_parents(real, remedy):
         return real
     for path in (real, *_below(real, levels)):
         with suppress(FileNotFoundError):  # another process has moved its new file into place
@@ -59,8 +59,7 @@ def check_executables(folder: Path, variable: str, levels: int) -> Path:
 
 
 def _make(folder: Path) -> None:
-    for parent in [parent for parent in reversed(folder.parents) if not parent.exists()]:
-        parent.mkdir(mode=0o755, exist_ok=True)  # the umask may let a group write
+    make_parents(folder)
     folder.mkdir(mode=0o700, exist_ok=True)
 
 
@@ -83,6 +82,12 @@ def _why_writable(found: os.stat_result) -> str:
     return ""
 
 
+def make_parents(path: Path) -> None:
+    """Make the missing folders on the way to `path`, to which only this user may write. Raises OSError."""
+    for parent in [parent for parent in reversed(path.parents) if not parent.exists()]:
+        parent.mkdir(mode=0o755, exist_ok=True)  # the umask may let a group write
+
+
 def check_private(path: Path, found: os.stat_result) -> None:
     """Raise ConfigError if, by its status `found`, another user than this one and root could change a file or folder.
 
@@ -100,17 +105,18 @@ def check_private(path: Path, found: os.stat_result) -> None:
     raise ConfigError(f"{str(path)!r} holds code that would be run, but {reason}. Remove it, or {_OWN_FOLDER}.")
 
 
-def _check_parents(folder: Path, remedy: str) -> bool:
-    """Raise ConfigError if another user could rename what lies on the way to `folder`, an absolute path.
+def check_parents(path: Path, own_folder: str = _OWN_FOLDER) -> bool:
+    """Raise ConfigError if another user could rename what lies on the way to `path`, an absolute path.
 
-    Below a folder that nobody else may enter, nothing needs to be checked; returns False if there is one.
+    Below a folder that nobody else may enter, nothing needs to be checked; returns False if there is one. `own_folder`
+    ends the advice.
     """
-    for parent in reversed(folder.parents):
+    for parent in reversed(path.parents):
         found = parent.stat()
         if reason := _why_replaceable(found):
             raise ConfigError(
-                f"{str(folder)!r} holds code that would be run, but others could replace it: {str(parent)!r} {reason}. "
-                f"Have its owner take these rights away or set the sticky bit (`chmod +t`), or {remedy}."
+                f"{str(path)!r} holds code that would be run, but others could replace it: {str(parent)!r} {reason}. "
+                f"Have its owner take these rights away or set the sticky bit (`chmod +t`), or {own_folder}."
             )
         if not found.st_mode & (stat.S_IXGRP | stat.S_IXOTH):
             return False

@@ -134,7 +134,7 @@ def remove_tree(path: Path) -> None:
 
 
 def sync_folder(folder: Path | str) -> None:
-    """Sync a folder, so that renames and removals in it survive a power cut. Raises OSError."""
+    """Sync a folder (or a file), so that renames and removals in it survive a power cut. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -143,6 +143,13 @@ def sync_folder(folder: Path | str) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def sync_tree(path: Path) -> None:
+    """Sync a file, or a folder with all that is in it, before it gets the name by which others find it. OSError."""
+    for each in (path, *path.rglob("*")):
+        if not each.is_symlink():
+            sync_folder(each)
 
 
 def json_safe(value: object, finite: bool = True) -> Any:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from ftsys.config.old_words import in_todays_words
+from ftsys.data.glue_metric import other_code
 from ftsys.data.hub_offline import switch_hub_off
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import check_fit, tokenizer_fingerprint
@@ -213,6 +214,11 @@ def store_of_bundle(run: "RunConfig", task: Task) -> Store:
 def verify_bundle(folder: Path) -> list[str]:
     """Read every byte of a bundle and return a message for each damaged file; none for an intact bundle."""
     try:
-        return Bundle.read(folder).damage()
+        bundle = Bundle.read(folder)
+        others = other_code(bundle.files, f"{HF_FOLDER}/modules")
+        return bundle.damage() + [
+            f"{folder / name} is not what this ftsys puts there, and scripts would run it: make the bundle again"
+            for name in others
+        ]
     except DataError as error:
         return [str(error)]

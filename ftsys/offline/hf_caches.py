@@ -17,14 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ftsys.cache import check_parents, check_private, make_parents
+from ftsys.data.glue_metric import METRIC_PLACE, METRIC_SCRIPT
 from ftsys.data.sources.glue_files import is_glue
 from ftsys.data.sources.hub import GLUE_REPOSITORY
 from ftsys.data.sources.source import Source, open_source
-from ftsys.files import atomic_write_text, storage_errors
+from ftsys.errors import ConfigError
+from ftsys.files import atomic_copy, atomic_open, atomic_write_text, remove_tree, storage_errors, sync_folder
 from ftsys.model_files.config import BUNDLED, current_snapshot, folder_named
 from ftsys.model_files.folder import BUNDLED_HUB_NAME, model_files
 from ftsys.model_files.links import refuse_links
 from ftsys.tasks import Task
+from ftsys.untrusted import file_bytes
 
 if TYPE_CHECKING:
     from ftsys.config import RunConfig
@@ -34,11 +38,6 @@ GLUE_NAMES = ("glue", GLUE_REPOSITORY)
 
 _LAYOUT_VERSION = 1
 """Increase this number when a source is written in another form, so that a cached older form is not used."""
-
-_METRIC_SCRIPT = '''"""GLUE's metrics, computed by ftsys. Put here by `ftsys offline-assets`."""
-
-from ftsys.offline.hf_metric import GlueMetric  # the class that evaluate looks for in this file
-'''
 
 
 @dataclass(frozen=True)
@@ -88,18 +87,42 @@ def put_task(source: Source, caches: HfCaches) -> list[Placed]:
 
 
 def put_glue_metric(caches: HfCaches) -> Placed:
-    """Write GLUE's metric for `evaluate.load`. Raises StorageError."""
-    folder = caches.modules / "evaluate_modules/metrics/evaluate-metric--glue"
-    script = folder / hashlib.sha256(_METRIC_SCRIPT.encode()).hexdigest() / "glue.py"
-    new = not script.is_file()
-    if new:
-        for package in (script.parent, folder, *list(folder.parents)[:2]):
-            if not (package / "__init__.py").exists():
-                atomic_write_text(package / "__init__.py", "")
-        atomic_write_text(script, _METRIC_SCRIPT)
-    with storage_errors(script):
-        os.utime(script)
+    """Write GLUE's metric for `evaluate.load`, which runs it.
+
+    Raises StorageError, and ConfigError for a folder in which another user could replace it.
+    """
+    script, new = _write_metric(caches)
+    check_parents(Path(os.path.realpath(script)), "set HF_MODULES_CACHE to a folder of your own")
     return Placed('evaluate.load("glue", TASK)', script, new)
+
+
+def _write_metric(caches: HfCaches) -> tuple[Path, bool]:
+    """Write the script and the empty files of its packages; return its path, and True if it was not there already."""
+    script = caches.modules / METRIC_PLACE
+    with storage_errors(script):
+        make_parents(script.absolute())
+    for package in list(script.parents)[:4]:
+        _put_code(package / "__init__.py", b"")
+    new = _put_code(script, METRIC_SCRIPT)
+    with storage_errors(script):
+        shutil.rmtree(script.parent / "__pycache__", ignore_errors=True)  # Python would run that in its place
+        os.utime(script)
+    return script, new
+
+
+def _put_code(path: Path, content: bytes) -> bool:
+    """Write a file that will be run, and return True, unless it is there with this content and is the user's own."""
+    try:
+        check_private(path, path.lstat())
+        if file_bytes(path) == content:
+            return False
+    except (OSError, ValueError, ConfigError):  # it is replaced
+        pass
+    with atomic_open(path, "wb") as stream:
+        stream.write(content)
+    with storage_errors(path):
+        path.chmod(0o644)  # the umask may let a group write
+    return True
 
 
 def for_bundle(
@@ -115,7 +138,7 @@ def for_bundle(
         return {}, {}
     caches = HfCaches.under(scratch)
     put_task(open_source(run.data, task), caches)
-    put_glue_metric(caches)
+    _write_metric(caches)
     written = (path for path in scratch.rglob("*") if path.is_file() and path.suffix != ".lock")
     files: dict[str, Path | bytes] = {str(path.relative_to(scratch)): path for path in written}
     name = hub_name(run.model.name)
@@ -142,7 +165,7 @@ def put_model(name: str, folder: Path, caches: HfCaches) -> Placed:
     what, home = f'from_pretrained("{name}")', model_home(name, caches)
     with storage_errors(home):
         found = current_snapshot(home)
-        if found is not None:
+        if found is not None and _is_whole(found):
             return Placed(what, found, False)
         snapshot, _ = snapshot_place(name, folder, caches)
         partial = snapshot.with_name(f"{snapshot.name}.tmp-{uuid.uuid4().hex[:12]}")
@@ -150,12 +173,22 @@ def put_model(name: str, folder: Path, caches: HfCaches) -> Placed:
             if name != BUNDLED_HUB_NAME:  # an installer may have linked the files of its packages
                 refuse_links(folder, model_files(folder))
             _copy(folder, model_files(folder), partial)
+            if snapshot.exists() and not _is_whole(snapshot):
+                remove_tree(snapshot)
             if not snapshot.exists():
                 partial.rename(snapshot)
+            for place in (snapshot.parent, home):
+                sync_folder(place)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     atomic_write_text(home / "refs/main", snapshot.name)
     return Placed(what, snapshot, True)
+
+
+def _is_whole(snapshot: Path) -> bool:
+    """Return False for a snapshot with an empty file or none, as a power cut leaves it."""
+    files = [path for path in snapshot.iterdir() if not path.is_dir()]
+    return bool(files) and all(path.is_file() and path.stat().st_size for path in files)
 
 
 def model_home(name: str, caches: HfCaches) -> Path:
@@ -173,4 +206,4 @@ def snapshot_place(name: str, folder: Path, caches: HfCaches) -> tuple[Path, str
 def _copy(folder: Path, names: Iterable[str], target: Path) -> None:
     target.mkdir(parents=True)
     for name in names:
-        shutil.copyfile(folder / name, target / name)
+        atomic_copy(folder / name, target / name)
