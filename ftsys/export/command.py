@@ -12,7 +12,7 @@ from ftsys.console.printer import show
 from ftsys.errors import DONE, ConfigError
 from ftsys.export.parity import Parity, check_drift, compare
 from ftsys.export.targets import TARGETS, check_installed
-from ftsys.files import atomic_write_json, remove_tree, storage_errors
+from ftsys.files import atomic_write_json, remove_tree, storage_errors, sync_folder, sync_tree
 from ftsys.finished.run import FinishedRun, open_finished
 from ftsys.model_files.remote_code import TRUST_HELP
 from ftsys.run_folder.layout import EXPORT
@@ -91,14 +91,28 @@ def _made_beside(output: Path) -> Iterator[Path]:
         yield folder
         with storage_errors(output):
             folder.chmod(0o755)
-            if output.exists():
-                remove_tree(output)
-            folder.replace(output)
+            sync_tree(folder)
+            _replace_folder(output, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if new_parent:
             with suppress(OSError):  # it is not empty after a success
                 output.parent.rmdir()
+
+
+def _replace_folder(output: Path, new: Path) -> None:
+    """Give a folder the name `output`. What had the name is removed only when the new one is there for good."""
+    former = new.with_name(f"{new.name}.former")
+    if output.exists():
+        output.rename(former)
+    try:
+        new.rename(output)
+    except BaseException:  # Ctrl-C as well
+        if former.exists():
+            former.rename(output)
+        raise
+    sync_folder(output.parent)
+    remove_tree(former)
 
 
 def _export(finished: FinishedRun, target: str, split: str, most: int, folder: Path) -> Parity:

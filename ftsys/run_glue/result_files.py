@@ -2,12 +2,11 @@
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ftsys.files import atomic_open, atomic_write_text, json_safe, storage_errors
+from ftsys.files import atomic_copy, atomic_open, atomic_write_text, json_safe, storage_errors, sync_folder
 from ftsys.run_folder.layout import MODEL, predictions_file
 from ftsys.run_folder.predictions import read_predictions
 from ftsys.run_glue.results import RunResults
@@ -83,6 +82,8 @@ def _link_model(folder: Path) -> None:
             try:
                 os.link(source, partial)
             except OSError:  # a file system without hard links
-                shutil.copyfile(source, partial)
+                atomic_copy(source, target)
+                continue
             partial.replace(target)
             partial.unlink(missing_ok=True)  # if both names are one file already, `replace` does nothing
+        sync_folder(folder)

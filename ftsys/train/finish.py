@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -15,7 +16,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ftsys.config import RunConfig
 from ftsys.data.bundle import model_folder_of
 from ftsys.distributed import all_gather_json, decided_by_rank_0
-from ftsys.files import atomic_copy, atomic_write_json, atomic_write_text, json_safe, storage_errors
+from ftsys.files import (
+    atomic_copy,
+    atomic_write_json,
+    atomic_write_text,
+    json_safe,
+    storage_errors,
+    sync_folder,
+    sync_tree,
+)
 from ftsys.metrics import metrics_of_logits, predictions_from_logits
 from ftsys.model_files.config import ADAPTED_CONFIG
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
@@ -160,9 +169,23 @@ def plain_config(model: PreTrainedModel) -> PreTrainedConfig:
 def write_plain_model(model: PreTrainedModel, state: FullState, folder: Path) -> None:
     """Write the config of `model` and the weights of `state`. Raises StorageError."""
     with storage_errors(folder):
-        plain_config(model).save_pretrained(folder)
+        _save_config(plain_config(model), folder)
         tensors = {name: tensor.cpu() for name, tensor in (state.weights | state.buffers).items()}
         replace_safetensors(folder / "model.safetensors", tensors)
+
+
+def _save_config(config: PreTrainedConfig, folder: Path) -> None:
+    """Write a config as transformers does, beside the former one, and put its files into `folder`, each whole."""
+    made = folder / ".config.partial"
+    shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
+    try:
+        config.save_pretrained(made)
+        sync_tree(made)
+        for source in sorted(made.iterdir()):
+            source.replace(folder / source.name)
+        sync_folder(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tests that a pipe, a device and a folder in the place of a hashed file or of tensors are refused at once."""
+"""Tests that a pipe, a device, a folder or a giant in the place of a hashed file or of tensors is refused at once."""
 
 import hashlib
 import os
@@ -9,11 +9,13 @@ import pytest
 
 from ftsys.data.store.index import _SEALED, INDEX_NAME, StoreIndex
 from ftsys.data.store.reader import Store, StoreSplit, verify_store
+from ftsys.data.tokenize.tokenizer import tokenizer_fingerprint
 from ftsys.errors import CheckpointError, ConfigError, DataError, FtsysError
 from ftsys.integrity import damage_of
 from ftsys.model_files.folder import check_model_folder
 from ftsys.train.checkpoint.files import check_safetensors, read_safetensors
 from ftsys.train.trainable.adapter_files import trained_whole
+from tests.unit.data.tokenize.test_tokenizer import copied
 
 pytestmark = pytest.mark.timeout(120)  # a reader that opens the pipe waits for ever
 
@@ -104,3 +106,12 @@ def test_a_worker_that_opens_the_file_again_says_so_too(make: Callable[[Path], N
     make(store / "train.arrow")
     with pytest.raises(DataError, match=r"train.arrow: damaged, cannot be mapped"):
         StoreSplit(store, "train", StoreIndex.read(store))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_code.py"])
+def test_a_giant_file_of_a_tokenizer_is_refused(minilm_folder: Path, tmp_path: Path, name: str) -> None:
+    folder = copied(minilm_folder, tmp_path / "model", auto_map={"AutoTokenizer": [None, "tokenizer_code.Own"]})
+    (folder / name).touch()
+    os.truncate(folder / name, 4 << 30)  # takes no space on the disk
+    with pytest.raises(ConfigError, match=rf"{name}: cannot be read \(it has more than .* MiB\)\. Put the model's own"):
+        tokenizer_fingerprint(folder, trust_remote_code=True)

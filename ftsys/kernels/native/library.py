@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ftsys.cache import check_private, executable_cache
+from ftsys.files import sync_tree
 
 NATIVE = "native"
 """Name of these kernels in `engine.kernels`."""
@@ -111,6 +112,7 @@ def _compiled(compiler: str) -> Path:
         command = [compiler, *FLAGS, "-x", "c++", *sources, "-o", str(partial)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         partial.chmod(0o700)  # the umask may let a group write
+        sync_tree(partial)  # half a library would be found at each later start
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

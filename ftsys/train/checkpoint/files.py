@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import CheckpointError
+from ftsys.files import sync_folder
 from ftsys.integrity import hashed_file
 from ftsys.untrusted import MOST_GROWN_BYTES, FileEntry, check_regular, file_bytes, parse_json, shards_of_index, typed
 
@@ -80,6 +81,7 @@ def replace_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         write_safetensors(partial, tensors)
         partial.replace(path)
+        sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 

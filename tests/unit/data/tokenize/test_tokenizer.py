@@ -1,7 +1,6 @@
 """Token ids and segment boundaries are transformers' own, whichever way the tokenizer was loaded."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -290,12 +289,3 @@ def test_code_of_a_folder_is_never_run(tmp_path: Path, minilm_folder: Path, monk
     with pytest.raises(ConfigError, match=r"the tokenizer in .* cannot be loaded"):
         load_tokenizer(tmp_path, 16)
     assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_code.py"])
-def test_a_giant_file_of_a_tokenizer_is_refused(minilm_folder: Path, tmp_path: Path, name: str) -> None:
-    folder = copied(minilm_folder, tmp_path / "model", auto_map={"AutoTokenizer": [None, "tokenizer_code.Own"]})
-    (folder / name).touch()
-    os.truncate(folder / name, 4 << 30)  # takes no space on the disk
-    with pytest.raises(ConfigError, match=rf"{name}: cannot be read \(it has more than .* MiB\)\. Put the model's own"):
-        tokenizer_fingerprint(folder, trust_remote_code=True)
