@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ftsys.errors import ConfigError
+from ftsys.files import expanded
 
 _ALL_USERS_ARE_MAPPED = ["0", "0", "4294967295"]
 """Content of /proc/self/uid_map outside any user namespace."""
@@ -19,8 +20,8 @@ def cache_folder() -> Path:
     """Return the cache folder: $FTSYS_CACHE, else $XDG_CACHE_HOME/ftsys, else ~/.cache/ftsys."""
     own = os.environ.get("FTSYS_CACHE")
     if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ftsys"
+        return expanded(own)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ftsys"
 
 
 def executable_cache(name: str) -> Path:

@@ -21,6 +21,24 @@ from ftsys.errors import ConfigError, StorageError
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EFBIG: "the file grew too large"}
 
 
+def expanded(path: Path | str) -> Path:
+    """Return a path with the home folder in place of "~" or "~name"; one of an unknown user stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError):  # no such user, or a name that no user can have
+        return Path(path)
+
+
+def there(path: Path) -> bool:
+    """Return True if a file or folder is at `path`. For a name that is too long, which pathlib refuses: False."""
+    try:
+        return path.exists()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+
+
 def is_full(error: OSError) -> bool:
     """Return True if the error says that the disk is full or the user's quota is used up."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -11,9 +11,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ftsys.config.old_words import todays_word
+from ftsys.files import expanded
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,25 @@ def known_offload(value: str) -> str:
     raise ValueError("no known offload")
 
 
+def with_home(value: Any) -> Any:
+    """Return a path, or a table of paths, with the home folder in place of "~": all readers get the same path.
+
+    Other texts stay, such as the name of a model. "hub:~/PATH" is a path as well.
+    """
+    if isinstance(value, Mapping):
+        return {name: with_home(path) for name, path in value.items()}
+    before = "hub:" if value.startswith("hub:~") else ""
+    path = value.removeprefix(before)
+    return f"{before}{expanded(path)}" if path.startswith("~") else value
+
+
 LARGEST_WHOLE = 2**53
 """The limit of whole numbers: above it, floats cannot hold them all, and later their quotients overflow."""
 Whole = Annotated[int, Field(gt=0, le=LARGEST_WHOLE)]
 Text = Annotated[str, Field(min_length=1), Write("text in quotes, not empty")]
+HomePath = Annotated[str, AfterValidator(with_home)]
+NamedPath = Annotated[HomePath, Field(min_length=1), Write("text in quotes, not empty")]
+ModelName = Annotated[NamedPath, BeforeValidator(partial(todays_word, "model.name"))]
 Texts = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Write('a list of texts, such as ["first", "second"]')]
 Count = Annotated[Whole, Write("a whole number above 0")]
 OptionalCount = Annotated[Whole | None, Write("a whole number above 0")]
@@ -111,6 +127,7 @@ OptionalDropout = Annotated[Annotated[float, Field(ge=0, lt=1)] | None, Write("a
 SourceName = Annotated[
     Annotated[str, Field(min_length=1)] | dict[str, Annotated[str, Field(min_length=1)]],
     BeforeValidator(partial(todays_word, "data.source")),
+    AfterValidator(with_home),
     Write(
         '"hub", "hub:NAME", "synthetic", a folder of GLUE files, '
         'or a table such as {train = "a.csv", validation = "b.csv"}'

@@ -9,6 +9,7 @@ from ftsys.config.build import SECTIONS, accepts_only_text, build_run, known_key
 from ftsys.config.fields import is_secret
 from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
+from ftsys.files import expanded
 from ftsys.recipes import recipe_of
 from ftsys.untrusted import MOST_LEVELS, file_text, parse_toml
 
@@ -47,10 +48,10 @@ def read_with_paths(path: str | Path) -> Tree:
     tree = read_run_file(path)
     bundle, engine = tree.get("bundle"), tree.get("engine")
     if isinstance(bundle, str) and bundle:
-        folder = (Path(path).parent / bundle).absolute()
+        folder = (Path(path).parent / expanded(bundle)).absolute()
         tree["bundle"] = str(folder)
         if isinstance(engine, dict) and isinstance(engine.get("deepspeed"), str) and engine["deepspeed"]:
-            tree["engine"] = engine | {"deepspeed": str(folder / engine["deepspeed"])}
+            tree["engine"] = engine | {"deepspeed": str(folder / expanded(engine["deepspeed"]))}
     return tree
 
 

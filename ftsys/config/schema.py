@@ -1,12 +1,10 @@
 """Defines the typed tree of a run file: one frozen class for each section, one field for each key.
 
-Values keep the type that TOML gives them: no text is converted to a number and no number to text. Two pairs of keys are
-alternatives (`epochs` or `max_steps`, `global_size` or `global_tokens`): the key that is not used is None. Relative
-paths start at the current folder; environment variables in a value are not expanded. If a run file names a bundle, the
-paths of the bundle and of its DeepSpeed file start at the folder of the run file.
+Values keep the type that TOML gives them; no text becomes a number. Two pairs of keys are alternatives (`epochs` or
+`max_steps`, `global_size` or `global_tokens`): the key that is not used is None. Relative paths start at the current
+folder, those of a bundle at that of the run file; "~" is the home folder; environment variables are not expanded.
 """
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -17,6 +15,9 @@ from ftsys.config.fields import (
     Count,
     CountFromZero,
     Every,
+    HomePath,
+    ModelName,
+    NamedPath,
     Number,
     OptionalCount,
     OptionalDropout,
@@ -32,7 +33,6 @@ from ftsys.config.fields import (
     known_offload,
     one_or_several,
 )
-from ftsys.config.old_words import todays_word
 
 DEFAULT_EPOCHS = 3.0
 DEFAULT_GLOBAL_SIZE = 32
@@ -87,7 +87,7 @@ class DataSection(Section):
     quoting: Annotated[Literal["auto", "csv", "none"], Write('"auto", "csv" or "none"')] = "auto"
     """Quoting of CSV and TSV files: "csv" (quotation marks around a field are removed) or "none" (they belong to the
     text). "auto": CSV is quoted; a TSV file is read as it can be, and refused if both ways are possible."""
-    store: Text = "auto"
+    store: NamedPath = "auto"
     """Folder for the stores of tokenized data. "auto": $FTSYS_CACHE/stores, or ftsys/stores in the user's cache folder
     (usually ~/.cache)."""
 
@@ -95,7 +95,7 @@ class DataSection(Section):
 class ModelSection(Section):
     """The pre-trained encoder."""
 
-    name: Annotated[Text, BeforeValidator(partial(todays_word, "model.name"))] = "bundled"
+    name: ModelName = "bundled"
     """Name of a model on the Hub, or a model folder. "bundled": the small model that the `demo` extra installs."""
     head: Annotated[Literal["auto", "keep", "new"], Write('"auto", "keep" or "new"')] = "auto"
     """Classification head of a model that was trained for a task before. "auto": kept, with its outputs mapped to
@@ -181,7 +181,7 @@ class TrainSection(Section):
     ] = None
     """Ends training once a metric has not improved for `patience` consecutive evaluations. Its keys: `metric` (empty:
     `keep_best`, or the first metric of the task), `patience`, and `threshold` (0: any better value counts)."""
-    resume: Text = "auto"
+    resume: NamedPath = "auto"
     """Start point of a new attempt. "auto": the newest complete checkpoint, if there is one; "never": the pre-trained
     model; or the folder of a checkpoint."""
     max_nonfinite_steps: CountFromZero = 20
@@ -238,7 +238,7 @@ class EngineSection(Section):
     )
     """Library that averages the gradients over the ranks; "none" is for one process. "auto": DeepSpeed under its own
     launcher and for ZeRO stages 1 to 3, otherwise DDP, or "none" for one process."""
-    deepspeed: Annotated[str, Write("the path of a DeepSpeed JSON file in quotes")] = ""
+    deepspeed: Annotated[HomePath, Write("the path of a DeepSpeed JSON file in quotes")] = ""
     """Path of your own DeepSpeed configuration (JSON). Empty: the configuration is generated."""
     kernels: Text = "auto"
     """Attention kernel. "auto": the fastest one available; "reference": a slow and simple one to compare with; or the
@@ -270,10 +270,10 @@ class LaunchSection(Section):
 class RunTree(Section):
     """The whole tree of a run file, with each field checked on its own. `RunConfig` checks them together too."""
 
-    output_dir: Annotated[str, Write("text in quotes, not empty")] = ""
+    output_dir: Annotated[HomePath, Write("text in quotes, not empty")] = ""
     """Path of the run folder, to which a run writes its results, checkpoints and logs."""
     bundle: Annotated[
-        Annotated[str, Field(min_length=1)] | None, Write("the folder of a bundle in quotes, or leave it out")
+        Annotated[HomePath, Field(min_length=1)] | None, Write("the folder of a bundle in quotes, or leave it out")
     ] = None
     """Folder made by `ftlaunch bundle`, relative to the folder of the run file. The run then takes model and store from
     it and uses no network. Without it, model and data are found by their names."""

@@ -1,5 +1,6 @@
 """Runs `ftsys` and `ftlaunch` as whole processes. Imports next to nothing, so that Ctrl-C is handled from the start."""
 
+import errno
 import os
 import resource
 import signal
@@ -18,6 +19,15 @@ SECOND_INTERRUPT_SECONDS = 1.0
 """A terminal and a launcher may both send the signal of one Ctrl-C; a later one is a second Ctrl-C."""
 MOST_FILES = 65_536
 """Open files of a process. The usual limit of 1,024 is too low for rank 0 of 1,000 ranks, or for ssh to 500 hosts."""
+_DENIED = "permission denied. Ask its owner, or name a file or folder of your own."
+_ADVICE = {
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.ENAMETOOLONG: "this name is too long for a file or a folder. Correct the path.",
+}
+"""By the number of an OSError about a path of the user's."""
+_INTERRUPTED = "interrupted by Ctrl-C. No file is half-written: start the same command again."
+_LONGEST_TOLD = 255
 
 
 class _Interrupt:
@@ -39,7 +49,7 @@ def run_program(main: Callable[[], int]) -> int:
 
     Commands that have files to complete handle the signal themselves while they run, as `ftsys train` does. Arguments
     that are not text are refused: file names go into messages and into files, which are UTF-8. A file or folder that
-    the user may not read or write is wrong input at any place.
+    the user may not read or write is wrong input at any place, and so is a name that no file can have.
     """
     guard_streams()
     pass_on_own_folder(os.environ)
@@ -54,20 +64,25 @@ def run_program(main: Callable[[], int]) -> int:
         signal.signal(signal.SIGINT, interrupt)
     try:
         return main()
-    except PermissionError as error:
-        if error.filename is None:
-            raise
-        if may_complain():
-            complain(f"{error.filename!r}: permission denied. Ask its owner, or name a file or folder of your own.")
-        return BAD_INPUT
-    except BaseException:
+    except BaseException as error:
         # Libraries turn KeyboardInterrupt into errors of their own, for instance while they are imported.
-        if interrupt.at is None:
+        status, said = (INTERRUPTED, _INTERRUPTED) if interrupt.at is not None else (BAD_INPUT, _wrong_path(error))
+        if said is None:
             raise
         show_cursor()
         if may_complain():
-            complain("interrupted by Ctrl-C. No file is half-written: start the same command again.")
-        return INTERRUPTED
+            complain(said)
+        return status
+
+
+def _wrong_path(error: BaseException) -> str | None:
+    """Return the message about a path of the user's that the system refuses; None for any other error."""
+    advice = _ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
+    if not isinstance(error, OSError) or error.filename is None or advice is None:
+        return None
+    name = str(error.filename)
+    told = name if len(name) <= _LONGEST_TOLD else f"{name[:80]}..."
+    return f"{told!r}: {advice}"
 
 
 def raise_file_limit() -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
+from ftsys.config.fields import with_home
 from ftsys.config.old_words import in_todays_words
 from ftsys.data.glue_metric import other_code
 from ftsys.data.hub_offline import switch_hub_off
@@ -72,6 +73,12 @@ class Bundle:
     def store_folder(self) -> Path:
         """The folder of the store."""
         return self.path / STORES_FOLDER / self.store[:16]
+
+    @property
+    def made_for(self) -> dict[str, Any]:
+        """`asked` as today's run has it: in today's words, and with the home folder for the "~" of its paths."""
+        asked = in_todays_words(self.asked)
+        return asked | {key: with_home(asked[key]) for key in ("model.name", "data.source") if key in asked}
 
     def to_bytes(self) -> bytes:
         """Return the text of bundle.json; its last field is the sha256 of the others in canonical JSON."""
@@ -152,7 +159,7 @@ class Bundle:
 
     def check(self, run: "RunConfig", task: Task) -> None:
         """Raise ConfigError that lists every value of the run that differs from what the bundle was made for."""
-        asked, made_for = asked_of(run, task), in_todays_words(self.asked)
+        asked, made_for = asked_of(run, task), self.made_for
         ConfigError.raise_if(
             f"{key}={value!r} is not what the bundle {str(self.path)!r} was made for, which is "
             f"{made_for.get(key)!r}: start with that value, or make another bundle."

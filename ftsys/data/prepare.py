@@ -21,7 +21,7 @@ from ftsys.data.store.reader import Store
 from ftsys.data.store.split_writer import ADVICE
 from ftsys.data.tokenize.tokenizer import check_fit, length_mistakes, load_tokenizer
 from ftsys.errors import ConfigError, StorageError
-from ftsys.files import is_full, storage_error, storage_errors
+from ftsys.files import expanded, is_full, storage_error, storage_errors
 from ftsys.lease import Lease, LeaseTimes, hold_or_wait
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder, find_model_folder
@@ -36,7 +36,7 @@ _log = logging.getLogger("ftsys")
 
 def store_root(setting: str = "auto") -> Path:
     """Return the folder of all stores: the setting, or for "auto" $FTSYS_CACHE/stores or the user's cache folder."""
-    return cache_folder() / "stores" if setting == "auto" else Path(setting).expanduser()
+    return cache_folder() / "stores" if setting == "auto" else expanded(setting)
 
 
 def ensure_store(run: "RunConfig", task: Task, progress: Progress | None = None, source: Any = None) -> Store:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ftsys.cache import check_executables, executable_cache
 from ftsys.errors import ConfigError
+from ftsys.files import expanded
 
 EXTENSIONS, INDUCTOR = "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR"
 TRITON, TRITON_HOME = "TRITON_CACHE_DIR", "TRITON_HOME"
@@ -21,7 +22,7 @@ def extensions_folder() -> tuple[Path, int]:
     """
     if own := _named(EXTENSIONS):
         return Path(own), 1
-    return Path(_named("XDG_CACHE_HOME") or "~/.cache").expanduser() / "torch_extensions", 2  # one for each build
+    return expanded(_named("XDG_CACHE_HOME") or "~/.cache") / "torch_extensions", 2  # one for each build
 
 
 def check_extensions() -> None:
@@ -51,7 +52,7 @@ def check_triton() -> None:
         return
     home = _named(TRITON_HOME)
     try:
-        check_executables(Path(home or "~").expanduser() / ".triton/cache", TRITON_HOME, 1)
+        check_executables(expanded(home or "~") / ".triton/cache", TRITON_HOME, 1)
     except ConfigError:
         if home:
             raise

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
+from ftsys.files import expanded, there
 from ftsys.model_files.values import wrong_values
 from ftsys.untrusted import file_bytes, file_name, file_text, json_object
 
@@ -37,11 +38,8 @@ would look for the weights of a whole model."""
 
 def folder_named(name: str) -> Path | None:
     """Return the folder with the path `name`, in which "~" is a home folder; None if there is none."""
-    try:
-        folder = Path(name).expanduser()
-        return folder if folder.is_dir() else None
-    except (OSError, RuntimeError):  # a name that is too long, a user that does not exist
-        return None
+    folder = expanded(name)
+    return folder if there(folder) and folder.is_dir() else None
 
 
 class WrongModelConfig(ConfigError):
@@ -120,7 +118,7 @@ def current_snapshot(model: Path) -> Path | None:
 def _hub_cache(environ: Mapping[str, str]) -> Path:
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environ.get(variable):
-            return Path(environ[variable]).expanduser()
+            return expanded(environ[variable])
     if environ.get("HF_HOME"):
-        return Path(environ["HF_HOME"]).expanduser() / "hub"
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface/hub"
+        return expanded(environ["HF_HOME"]) / "hub"
+    return expanded(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface/hub"

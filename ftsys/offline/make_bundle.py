@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 from ftsys import __version__
 from ftsys.config import RunConfig, build_run, dump_toml, plain_tree, read_run_file
-from ftsys.config.old_words import in_todays_words
 from ftsys.data.build_store import Progress
 from ftsys.data.bundle import (
     BUNDLE_NAME,
@@ -122,8 +121,7 @@ def _same(held: Bundle, contents: _Contents) -> Bundle:
     other = [name for name in sorted({*wanted, *there}) if wanted.get(name) != there.get(name)]
     if RUN_NAME in other and _is_same_run(held.path / RUN_NAME, contents):
         other.remove(RUN_NAME)
-    made_for = in_todays_words(held.asked)
-    other += [key for key, value in contents.asked.items() if made_for.get(key) != value]
+    other += [key for key, value in contents.asked.items() if held.made_for.get(key) != value]
     if other:
         raise ConfigError(
             f"{str(held.path)!r} is a bundle of something else ({', '.join(other)} differ): name another folder, or "

@@ -14,6 +14,7 @@ from typing import Any
 
 from ftsys.cpus.openmp import THREADS
 from ftsys.cpus.usable import Cores, usable_cores
+from ftsys.files import expanded
 from ftsys.probe.protocol import TOKEN_SECONDS, Probe
 
 LOOK_UP_SECONDS = 5.0
@@ -86,7 +87,7 @@ def _places(probe: Probe) -> dict[str, Path]:
     from ftsys.data.prepare import store_root
 
     run = probe.question.run
-    folders = {"output_dir": Path(run["output_dir"]).expanduser()}
+    folders = {"output_dir": expanded(run["output_dir"])}
     if "bundle" not in run:
         folders["data.store"] = store_root(run["data"]["store"])
     return {key: nearest_there(folder) for key, folder in folders.items()}

@@ -12,6 +12,7 @@ from typing import Any
 
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
+from ftsys.files import expanded
 from ftsys.shipped import shipped, shipped_names
 from ftsys.untrusted import file_text, parse_toml
 
@@ -43,7 +44,7 @@ def recipe_of(tree: Mapping[str, Any]) -> Tree:
 
 def _path_of(name: str) -> Path:
     if name.endswith(".toml"):
-        return Path(name)
+        return expanded(name)
     known = shipped_names(FOLDER)
     if name not in known:
         raise ConfigError(f"recipe={name!r} is not a recipe: {did_you_mean(name, known)}, or the path of a .toml file.")

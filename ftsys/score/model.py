@@ -7,6 +7,7 @@ from typing import Any
 from ftsys.config import load_run, resolve_task
 from ftsys.data.tokenize.plain_bert import tokenizer_settings
 from ftsys.errors import ConfigError
+from ftsys.files import expanded, there
 from ftsys.model_files.card import read_card
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import longest_sequence, resolve_model_folder
@@ -41,8 +42,8 @@ def find_model(name: str, max_length: int | None = None, trust_remote_code: bool
     Raises:
         ConfigError: there is no such model, a run folder without a trained one, or a length that it cannot take.
     """
-    path = Path(name).expanduser()
-    run_folder = _run_folder(path)
+    path = expanded(name)
+    run_folder = _run_folder(path) if there(path) else None
     folder = run_folder / MODEL if run_folder is not None else _model_folder(name, path)
     config = model_config(folder)
     columns, length = _of_training(run_folder, folder)
@@ -68,7 +69,7 @@ def _run_folder(path: Path) -> Path | None:
 
 
 def _model_folder(name: str, path: Path) -> Path:
-    if path.is_dir() and not (path / "config.json").is_file():
+    if there(path) and path.is_dir() and not (path / "config.json").is_file():
         raise ConfigError(
             f"{name!r} holds neither a model (config.json) nor a run ({RUN_FILE}). Name a run folder, a folder that "
             "save_pretrained wrote, or a model of the Hub."

@@ -12,6 +12,7 @@ from ftsys.config.load import Tree, merged, read_with_paths
 from ftsys.config.task_checks import KNOWN_TASKS, task_of
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
+from ftsys.files import expanded, there
 from ftsys.run_folder.layout import MODEL
 from ftsys.table.spec import TableSpec, checked_by_task, column_of, table_keys
 from ftsys.tasks import GLUE, Task
@@ -99,10 +100,10 @@ def _refuse_twice(kind: str, names: Iterable[str]) -> None:
 
 def slug(model: str) -> str:
     """Return the name of a row's folder: the last part of a path, or the Hub's name with `--` for `/`."""
-    path, name = Path(model), model
+    path, name = expanded(model), model
     if model.endswith(".toml"):
         name = path.stem
-    elif path.is_absolute() or model.startswith(".") or path.is_dir():
+    elif path.is_absolute() or model.startswith(".") or (there(path) and path.is_dir()):
         name = path.resolve().name
     return re.sub(r"[^A-Za-z0-9_.+-]", "-", name.replace("/", "--")) or "model"
 

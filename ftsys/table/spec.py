@@ -13,6 +13,7 @@ from ftsys.config.load import Tree, merged, parse_overrides, read_with_paths
 from ftsys.config.task_checks import KNOWN_TASKS
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
+from ftsys.files import expanded
 from ftsys.tasks import PARAPHRASE
 from ftsys.untrusted import typed
 
@@ -53,7 +54,7 @@ class TableSpec:
     @property
     def folder(self) -> Path:
         """The table's folder: `output_dir`."""
-        return Path(str(self.overrides.get("output_dir") or self.base.get("output_dir") or ""))
+        return expanded(str(self.overrides.get("output_dir") or self.base.get("output_dir") or ""))
 
 
 def read_spec(

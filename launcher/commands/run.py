@@ -10,6 +10,7 @@ from pathlib import Path
 from ftsys.config import RunConfig, load_run
 from ftsys.console.printer import say
 from ftsys.errors import STOPPED_EARLY, ConfigError
+from ftsys.files import there
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.layout import LOGS
 from ftsys.run_folder.status import exit_of_this_start
@@ -116,7 +117,7 @@ def needed_files(run_file: str, run: RunConfig) -> list[str]:
     source = run.data.source
     sources = list(source.values()) if isinstance(source, dict) else [source]
     paths = (run.model.name, run.engine.deepspeed, *sources)
-    return [run_file, *(path for path in paths if path and Path(path).exists())]
+    return [run_file, *(path for path in paths if path and there(Path(path)))]
 
 
 def _launch_spec(

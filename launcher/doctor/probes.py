@@ -101,7 +101,7 @@ def _outputs(probes: Sequence[int], result: CommandResult) -> dict[int, ProbeOut
 
 def _remove_left_files(request: CheckRequest, token: str) -> None:
     """Remove files that a killed probe left in the run folder or a folder above it, if this machine sees them."""
-    folder = Path(request.run.output_dir).expanduser().absolute()
+    folder = Path(request.run.output_dir).absolute()
     for place in (folder, *folder.parents):
         for left in place.glob(f".ftsys-doctor-{token}-*"):
             left.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 from ftsys.errors import LaunchError
+from ftsys.files import there
 from launcher.host.ports import ephemeral_ports, free_port, named_port
 from launcher.protocol import Message
 
@@ -12,7 +13,7 @@ def check_machine(order: Message, gpus: int) -> None:
     """Raise LaunchError if this machine, with `gpus` GPUs, lacks a file or a GPU that a preflight order asks for."""
     host = socket.gethostname()
     for path in order["files"]:
-        if not Path(path).exists():
+        if not there(Path(path)):
             raise LaunchError(
                 f"{path!r} is not there on {host}: every node needs the same files at the same path, "
                 "as on a shared folder."

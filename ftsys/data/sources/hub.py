@@ -12,6 +12,7 @@ from ftsys.data.sources.parquet_files import named
 from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, check_texts
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
+from ftsys.files import expanded, there
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:
@@ -133,13 +134,13 @@ def load_splits(repository: str, config: str) -> Any:
     """Load the `DatasetDict` of a Hub repository or local mirror. Raises DataError if neither Hub nor cache has it."""
     if repository == GLUE_REPOSITORY and (cached := _cached_glue(config)) is not None:
         return cached
-    folder = Path(repository)
-    if not folder.is_dir():
+    folder = expanded(repository)
+    if not there(folder) or not folder.is_dir():
         with data_load_errors(f"{repository!r} cannot be loaded from the Hub or its cache", _WITHOUT_INTERNET):
             return _load(repository, config, None)
     with data_load_errors(f"{repository!r} cannot be loaded as a copy of a Hub repository", _MIRROR):
         check_mirror(folder)
-        return _load(repository, config, _mirror_cache(folder))
+        return _load(str(folder), config, _mirror_cache(folder))
 
 
 def _load(repository: str, config: str, cache: str | None) -> Any:

@@ -18,6 +18,7 @@ from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, SourceSplit, 
 from ftsys.data.sources.text_files import TableFile, check_file
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
+from ftsys.files import expanded, there
 from ftsys.tasks import Task
 
 __all__ = ["ROWS_PER_BATCH", "DataLike", "Source", "TextBatch", "open_source"]
@@ -133,12 +134,12 @@ def _open(source: Any, task: Task, quoting: str) -> Source:
         return _of_datasets(hub_splits(GLUE_REPOSITORY, task), task)
     if name.startswith("hub:"):
         return _of_datasets(hub_splits(name.removeprefix("hub:"), task), task)
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = expanded(name)
+    if there(path) and path.is_file():
         raise DataError(
             f"data.source={name!r} is one file. Name a file for each split: {{train = {name!r}, validation = ...}}."
         )
-    if not path.is_dir():
+    if not there(path) or not path.is_dir():
         raise DataError(
             f"data.source={name!r} is not a folder.{question(name, ('hub', 'synthetic'))} Write 'hub', "
             "'hub:NAME_OR_PATH', 'synthetic', a folder of GLUE's TSV files, or a file for each split."
@@ -169,10 +170,7 @@ def _named_files(source: Mapping[str, str | Path], task: Task, quoting: str) -> 
             f"{question(unknown[0], task.splits) if unknown else ''} Rename it."
         )
     ordered = [split for split in task.splits if split in source]
-    files = {
-        split: TableFile(Path(source[split]).expanduser(), Columns.of(task, split), quoting=quoting)
-        for split in ordered
-    }
+    files = {split: TableFile(expanded(source[split]), Columns.of(task, split), quoting=quoting) for split in ordered}
     for file in files.values():
         check_file(file.path)
     return files

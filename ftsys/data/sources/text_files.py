@@ -13,6 +13,7 @@ from ftsys.data.sources.numbered_lines import check_text, scan
 from ftsys.data.sources.parquet_files import open_parquet, parquet_rows
 from ftsys.data.sources.rows import Columns, Rows
 from ftsys.errors import DataError
+from ftsys.files import there
 from ftsys.labels import as_seen
 
 _PARQUET, _JSON, _TABLES = (".parquet",), (".json", ".jsonl"), (".csv", ".tsv")
@@ -136,7 +137,7 @@ def check_file(path: Path) -> None:
         raise DataError(
             f"{path}: a file that ends in {path.suffix!r} cannot be read. Give it as one of {', '.join(_ENDINGS)}."
         )
-    if not path.exists():
+    if not there(path):
         raise DataError(f"{path}: no such file. Correct data.source.")
     if not path.is_file():
         raise DataError(f"{path} is not a file. Name a file for each split in data.source.")

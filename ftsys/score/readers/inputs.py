@@ -9,6 +9,7 @@ from ftsys.data.sources.dialect import AUTO, QUOTED, Dialect, dialect_of, separa
 from ftsys.data.sources.json_files import is_array
 from ftsys.data.sources.numbered_lines import check_text
 from ftsys.errors import DataError
+from ftsys.files import expanded, there
 from ftsys.score.readers.arrow import DatasetReader, ParquetReader
 from ftsys.score.readers.json_rows import JsonArrayReader, JsonLinesReader
 from ftsys.score.readers.rows import Reader
@@ -37,7 +38,7 @@ class InputFile:
     @property
     def path(self) -> Path:
         """The file's path."""
-        return Path(self.name).expanduser()
+        return expanded(self.name)
 
     def facts(self) -> dict[str, Any]:
         """Return what tells this input from another one: how it is read, and path, size and time of a file."""
@@ -103,10 +104,10 @@ def input_file(name: str, form: str | None, split: str | None, quoting: str) -> 
     """Return the input that `name` names. Raises DataError for one that is missing, empty, or of no known format."""
     if name == STANDARD_INPUT:
         return InputFile(name, _stream_format(form), None, quoting)
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = expanded(name)
+    if there(path) and path.is_dir():
         return InputFile(name, "datasets", split)
-    if not path.is_file():
+    if not there(path) or not path.is_file():
         raise DataError(f"{name}: no such file. Correct the name.")
     known = form or FORMATS.get(path.suffix.lower())
     if known is None:

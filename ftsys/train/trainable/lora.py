@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from ftsys.config import LoraSection, RunConfig
 from ftsys.data.bundle import model_folder_of
 from ftsys.files import atomic_write_text
+from ftsys.model_files.config import folder_named
 from ftsys.model_files.folder import BUNDLED
 from ftsys.model_files.parts import part_of, within_layer
 from ftsys.model_files.trained_weights import ALL, AUTO, adapter_targets
@@ -96,7 +97,7 @@ def save_adapter(
 
 def base_name(run: RunConfig) -> str:
     """Return the name under which an adapter names its model: a Hub name, else the absolute path of its folder."""
-    own = run.bundle or run.model.name == BUNDLED or Path(run.model.name).expanduser().is_dir()
+    own = run.bundle or run.model.name == BUNDLED or folder_named(run.model.name)
     return str(model_folder_of(run).resolve()) if own else run.model.name
 
 

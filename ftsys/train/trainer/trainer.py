@@ -4,12 +4,12 @@ import inspect
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import transformers
 from transformers.integrations.integration_utils import TensorBoardCallback
 
+from ftsys.files import expanded
 from ftsys.train.dropin_deepspeed import fill_silent_keys, prepare_for_script
 from ftsys.train.perf.cpu_threads import limit_threads
 from ftsys.train.scheduler_world import ALONE, tasks_started
@@ -92,7 +92,7 @@ class Trainer(ComposedTrainer):
         folder = getattr(self.args, "logging_dir", None)
         for callback in self.callback_handler.callbacks:
             if folder is not None and isinstance(callback, TensorBoardCallback):
-                callback.logging_dir = str(Path(folder).expanduser())
+                callback.logging_dir = str(expanded(folder))
 
     @property
     def padded_reasons(self) -> list[str]:
