@@ -54,6 +54,7 @@ from launcher.planner.deepspeed_config import read_user_json
 from launcher.planner.plan import Plan
 from tests.fuzz.checkpoints import CHECKPOINT, STATE, TENSORS, read_state
 from tests.fuzz.samples import ROWS, delimited, parquet, submission
+from tests.fuzz.saved_datasets import files_of_datasets
 
 ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "model", "r": 8, "lora_alpha": 16, "use_dora": False}
 
@@ -290,6 +291,7 @@ def readers() -> Mapping[str, Reader]:
         "scored JSON lines": Reader("x.jsonl", rows, score_rows),
         "scored JSON array": Reader("x.json", b"[" + rows.replace(b"\n", b",") + b"]", score_rows),
         "scored Parquet": Reader("x.parquet", parquet(), score_rows),
+        **{name: Reader(*parts) for name, parts in files_of_datasets().items()},
         "model card": Reader("README.md", CARD_TEXT, lambda path: read_card(path.parent)),
         "command of a scoring": Reader("o.csv.parts/command.json", json_bytes(OWNER), begun_output),
         "sentence-transformers": Reader(
