@@ -12,6 +12,7 @@ from safetensors.numpy import save
 from ftsys.data.store.partial import SUFFIX, saved_rows
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.plain_bert import is_plain_bert
+from ftsys.data.tokenize.tokenizer import load_tokenizer
 from ftsys.lease import seems_held
 from ftsys.probe.inputs import count_parameters
 from ftsys.run_folder.layout import CALIBRATION_RESULTS, PLAN, TRAINER_STATE
@@ -40,7 +41,7 @@ from tests.fuzz.readers import (
     read_rows,
     readers,
 )
-from tests.fuzz.samples import parquet_of_datasets
+from tests.fuzz.samples import parquet_of_datasets, word_piece
 
 HOSTS = b"# our nodes\nnode1 slots=8\nnode2 slots=8   # the new one\n\nada@node3:22 slots=8\n"
 FLAGS = {"model_name_or_path": "m", "task_name": "mrpc", "do_train": True, "fsdp_config": {}, "learning_rate": 5e-5}
@@ -98,6 +99,8 @@ def all_readers() -> Mapping[str, Reader]:
     plan, state = json_bytes({"format": 1, "train_rows": 9, "total_steps": 8}), json_bytes(STATE)
     tokenizer = {"config.json": json_bytes(CONFIG), "tokenizer.json": json_bytes(TOKENIZER)}
     lines = b"\n".join(json.dumps(line).encode() for line in (LINE, {**LINE, "step": 2})) + b"\n"
+    named = {"tokenizer_class": "BertTokenizer", "model_max_length": 64, "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    settings = {"config.json": json_bytes(CONFIG), "tokenizer_config.json": json_bytes(named)}
     results = {"results.json": json_bytes(RESULTS | FIGURES)}
     here = {
         "hostfile": Reader("hosts", HOSTS, lambda path: read_hostfile(str(path))),
@@ -121,6 +124,15 @@ def all_readers() -> Mapping[str, Reader]:
         "answers of a probe": Reader("answers", json.dumps(PROBE).encode() + b"\n", read_probe),
         "tokenizer_config.json": Reader(
             "tokenizer_config.json", b'{"do_lower_case": true}', lambda path: is_plain_bert(path.parent), tokenizer
+        ),
+        "tokenizer of a model": Reader(
+            "tokenizer.json", word_piece(), lambda path: load_tokenizer(path.parent, 16), settings
+        ),
+        "settings of a tokenizer": Reader(
+            "tokenizer_config.json",
+            settings["tokenizer_config.json"],
+            lambda path: load_tokenizer(path.parent, 16),
+            {**settings, "tokenizer.json": word_piece()},
         ),
         "last line of a cell": Reader("metrics.jsonl", lines, lambda path: last_line(path.parent)),
         "steps of a cell": Reader(PLAN, plan, lambda path: _total_steps(path.parent)),

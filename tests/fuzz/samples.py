@@ -33,6 +33,15 @@ def parquet_of_datasets() -> bytes:
     return bytes(sink.getvalue())
 
 
+def word_piece() -> bytes:
+    """Return the tokenizer.json of a small BERT, as the tokenizers library writes it."""
+    from tokenizers import BertWordPieceTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##c"]
+    made = BertWordPieceTokenizer({word: number for number, word in enumerate(words)})
+    return made.to_str(pretty=True).encode()
+
+
 def parquet_without_utf8() -> bytes:
     """Return a Parquet file whose text column holds bytes that are no UTF-8."""
     sink = pa.BufferOutputStream()
