@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from typing_extensions import TypedDict
+
 from ftsys.config import RunConfig, build_run, resolve_task
 from ftsys.data.bundle import store_of_bundle
 from ftsys.errors import ConfigError, FtsysError
 from ftsys.model_files.folder import check_model_folder, find_model_folder
 from ftsys.train.deepspeed_setup import compile_locks
-from ftsys.untrusted import MOST_BYTES, json_object, open_regular
+from ftsys.untrusted import MOST_BYTES, json_object, open_regular, typed
 
 _HUB_SECONDS = 3.0
 
@@ -64,17 +66,22 @@ def count_parameters(folder: Path) -> int:
     """
     headers = [_header(path) for path in sorted(folder.glob("model*.safetensors"))]
     if headers:
-        return sum(
-            math.prod(facts["shape"]) for header in headers for name, facts in header.items() if name[:2] != "__"
-        )
+        return sum(math.prod(facts["shape"]) for header in headers for facts in header.values())
     return sum(path.stat().st_size for path in folder.glob("pytorch_model*.bin")) // 4
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """Read the JSON header of a safetensors file; the first 8 bytes are its length, little endian."""
+class _Tensor(TypedDict):
+    """The key of a tensor's facts that is needed."""
+
+    shape: list[int]
+
+
+def _header(path: Path) -> dict[str, _Tensor]:
+    """Read the facts of each tensor in a safetensors file; the first 8 bytes are their length, little endian."""
     try:
         with open_regular(path) as stream:
-            return json_object(stream.read(min(int.from_bytes(stream.read(8), "little"), MOST_BYTES)))
+            found = json_object(stream.read(min(int.from_bytes(stream.read(8), "little"), MOST_BYTES)))
+        return typed(dict[str, _Tensor], {name: facts for name, facts in found.items() if name != "__metadata__"})
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}). Download or save the model again.") from error
 

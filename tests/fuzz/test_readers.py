@@ -17,6 +17,7 @@ from tests.fuzz.samples import parquet, parquet_without_utf8
 
 EXAMPLES = int(os.environ.get("FTSYS_FUZZ_EXAMPLES", "40"))
 
+HEADER = b'{"w":{"dtype":"F32","data_offsets":[0,24]}}'
 FOUND = [
     ("JSON lines", b"[" * 3_000 + b'{"text": "a", "label": "up"}'),
     ("index of weights", b'{"weight_map": {"w": "model-' + b"9" * 400 + b'.safetensors"}}'),
@@ -32,6 +33,7 @@ FOUND = [
     ("report of a log", b'{"step": ' + b"9" * 400 + b', "attempt": 1, "loss": 0.25, "split": "validation"}'),
     ("CSV of several labels", b'text,label\na,"[up, ' + b"9" * 5_000 + b']"'),
     ("CSV of several labels", b"text,label\na,up;" + b"9" * 5_000),
+    ("parameters of a model", len(HEADER).to_bytes(8, "little") + HEADER),
 ]
 """(reader, content): files that once ended in another error."""
 
