@@ -31,7 +31,7 @@ these places that names it:
 
 Keys are read strictly: a key that does not exist is an error that names the nearest known key. All mistakes of a file
 are reported together. No text is turned into a number, and no number into a text. Relative paths start at the folder in
-which the command is started. Environment variables in a value are not expanded.
+which the command is started, and `~` is your home folder. Environment variables in a value are not expanded.
 
 Two pairs of keys say the same thing in two ways: `batch.global_size` or `batch.global_tokens`, and `train.epochs` or
 `train.max_steps`. Give one key of a pair; the other one has no value then.
