@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
@@ -25,11 +25,12 @@ from tests.end_to_end.attempts import RUN_FILE, Attempt, make_project, start
 from tests.end_to_end.slopes import Slope, slope_of
 
 RANKS = 2
-SETTLED_SECONDS = 60.0
-"""An attempt's samples count from then on: before, it imports, compiles and fills its caches."""
+SETTLED_SECONDS = 180.0
+"""An attempt's samples count from then on: before, it imports, compiles, and meets new sizes of batches, for each of
+which oneDNN keeps kernels."""
 SAMPLE_SECONDS = 2.0
-FAULTS = {"suspend a rank": 6, "stop the run": 1, "kill a rank": 1, "none": 4}
-"""Fault -> how often it is drawn."""
+FAULTS = {"suspend a rank": 12, "stop the run": 1, "kill a rank": 1, "none": 10}
+"""Fault -> how often it is drawn. Attempts end by one draw of twelve: what grows slowly needs long ones."""
 LEAVE_SECONDS = 60.0
 FIGURES = ("memory (MB)", "open files", "threads", "kernel share", "CPU of a step (ms)", "step (ms)")
 """A step's CPU time has its share of the evaluations and saves, and depends less on what else the machine does."""
@@ -185,6 +186,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fault-seconds", type=float, default=60.0, help="mean time between faults (default 60)")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="write every sample, a line of JSON each")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args(words)
     from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
@@ -197,6 +199,8 @@ def main(words: Sequence[str] | None = None) -> None:
         found.samples += [
             Sample(attempt, -1, seconds, {"step (ms)": taken}) for attempt, seconds, taken in step_samples(project)
         ]
+    if options.keep:
+        options.keep.write_text("".join(f"{json.dumps(asdict(sample))}\n" for sample in found.samples))
     slopes = found.slopes()
     print(f"{found.attempts} attempts, {found.steps:,} steps, faults {dict(found.faults)}")
     for name, slope in slopes.items():

@@ -10,6 +10,22 @@ from ftsys.run_folder.layout import METRICS_LOG
 from ftsys.run_folder.metrics_log import MetricsWriter, lines_from_logs
 from ftsys.train.callbacks.on_error import OnError, handed_on
 
+TRAINING_LINES = 1000
+"""Newest lines of training in the Trainer's own history, at least. metrics.jsonl has all of them."""
+
+
+def shorten(history: list[dict[str, Any]]) -> None:
+    """Take older lines of training out of the Trainer's history; lines of evaluations stay.
+
+    Every rank holds the history, and every checkpoint writes all of it.
+    """
+    if len(history) < 2 * TRAINING_LINES:
+        return
+    steps = [number for number, line in enumerate(history) if "loss" in line]
+    if len(steps) >= 2 * TRAINING_LINES:
+        older = set(steps[:-TRAINING_LINES])
+        history[:] = [line for number, line in enumerate(history) if number not in older]
+
 
 class MetricsLog(TrainerCallback):
     """Appends the values that the Trainer logs to RUN_DIR/metrics.jsonl, on rank 0."""
@@ -44,6 +60,7 @@ class MetricsLog(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Write the lines. Raises StorageError, or passes it to `on_error`."""
+        shorten(state.log_history)
         if not state.is_world_process_zero:
             return
         if self._writer is None:  # an evaluation without training
