@@ -250,7 +250,7 @@ def agreed(work: Callable[[], Value]) -> Value:
         value = work()
     except FtsysError as error:
         own = error
-    except Exception as error:
+    except Exception as error:  # whatever it is, the other ranks must not wait for this one's answer
         all_gather_json(error_as_words(_failed(error)))
         raise
     for number, words in enumerate(all_gather_json(None if own is None else error_as_words(own))):

@@ -1,4 +1,4 @@
-"""Writes small files atomically: a reader sees the old content or the new content, never a part of it.
+"""Reads paths as people write them, and writes small files: a reader sees the old content or the new one, never a part.
 
 Each function that writes raises StorageError if the file system reports an error (full, over quota, read-only, gone),
 with the OSError as its cause, and leaves no temporary file behind.

@@ -12,7 +12,7 @@ import pytest
 from ftsys.console.child_python import python_command
 from ftsys.demo import command as demo
 from ftsys.ranks import free_port
-from tests.end_to_end.commands import PYTHON, call, environment, write_run_file
+from tests.end_to_end.commands import PYTHON, RUN_FILE, call, environment, write_run_file
 from tests.fake_ranks import doubles
 
 NAMES = ("torch", "ctypes", "json", "socket", "tomllib", "deepspeed", "numpy", "ftsys", "launcher")
@@ -113,18 +113,7 @@ def test_a_command_that_starts_another_python(
     assert (done.returncode, was_run(planted)) == (0, ""), done.stdout + done.stderr
 
 
-SHORT = """
-[task]
-name = "paraphrase"
-[data]
-source = "synthetic"
-[model]
-name = "bundled"
-[train]
-max_steps = 1
-[engine]
-precision = "fp32"
-"""
+SHORT = RUN_FILE.replace("max_steps = 5", "max_steps = 1")
 
 
 def test_the_ranks_of_the_demo(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
