@@ -52,10 +52,19 @@ class Sample:
 class Soak:
     """What happened."""
 
+    keep: Path | None = None
+    """Each sample is added to this file at once, a line of JSON."""
     samples: list[Sample] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
     steps: int = 0
+
+    def add(self, sample: Sample) -> None:
+        """Keep a sample."""
+        self.samples.append(sample)
+        if self.keep:
+            with self.keep.open("a") as file:
+                file.write(f"{json.dumps(asdict(sample))}\n")
 
     def slopes(self) -> dict[str, Slope]:
         """Return the slope of each figure, per hour, over the samples of settled attempts."""
@@ -71,9 +80,9 @@ class Soak:
         return found
 
 
-def soak(project: Path, seconds: float, seed: int, fault_seconds: float) -> Soak:
+def soak(project: Path, seconds: float, seed: int, fault_seconds: float, keep: Path | None = None) -> Soak:
     """Train for `seconds`, with a fault every `fault_seconds` or so. Raises AssertionError for a rank that stays."""
-    chance, found, end = random.Random(seed), Soak(), time.monotonic() + seconds
+    chance, found, end = random.Random(seed), Soak(keep), time.monotonic() + seconds
     while time.monotonic() < end:
         attempt = start(project, RANKS)
         _watch(attempt, chance, found, end, fault_seconds)
@@ -94,7 +103,7 @@ def _watch(attempt: Attempt, chance: random.Random, found: Soak, end: float, fau
         for rank, process in enumerate(processes):
             assert attempt.ranks[rank].exitcode is None, f"rank {rank} has left by itself\n{attempt.log()[-3000:]}"
             figures = _figures(process, rank, step, before)
-            found.samples.append(Sample(found.attempts, rank, time.monotonic() - begun, figures))
+            found.add(Sample(found.attempts, rank, time.monotonic() - begun, figures))
         if time.monotonic() >= fault_at:
             fault_at = time.monotonic() + fault_seconds * chance.uniform(0.5, 1.5)
             fault = chance.choices(list(FAULTS), list(FAULTS.values()))[0]
@@ -186,7 +195,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fault-seconds", type=float, default=60.0, help="mean time between faults (default 60)")
-    parser.add_argument("--keep", type=Path, metavar="FILE", help="write every sample, a line of JSON each")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="add every sample to FILE, a line of JSON each")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args(words)
     from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
@@ -195,12 +204,9 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault("FTSYS_CACHE", f"{scratch}/cache")
         project = make_project(Path(scratch) / "project", resolve_model_folder("bundled"), ENDLESS)
-        found = soak(project, 60 * options.minutes, options.seed, options.fault_seconds)
-        found.samples += [
-            Sample(attempt, -1, seconds, {"step (ms)": taken}) for attempt, seconds, taken in step_samples(project)
-        ]
-    if options.keep:
-        options.keep.write_text("".join(f"{json.dumps(asdict(sample))}\n" for sample in found.samples))
+        found = soak(project, 60 * options.minutes, options.seed, options.fault_seconds, options.keep)
+        for attempt, seconds, taken in step_samples(project):
+            found.add(Sample(attempt, -1, seconds, {"step (ms)": taken}))
     slopes = found.slopes()
     print(f"{found.attempts} attempts, {found.steps:,} steps, faults {dict(found.faults)}")
     for name, slope in slopes.items():
