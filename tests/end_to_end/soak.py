@@ -118,7 +118,7 @@ def _figures(
 ) -> dict[str, float]:
     """Return the figures of a rank; those of its CPU time are of the time since the sample before."""
     with process.oneshot():
-        times, memory = process.cpu_times(), process.memory_full_info().uss
+        times, memory = process.cpu_times(), anonymous_bytes(process.pid)
         figures = {"memory (MB)": memory / 1e6, "open files": process.num_fds(), "threads": process.num_threads()}
     user, system, step_before = before.get(rank, (times.user, times.system, step))
     before[rank] = (times.user, times.system, step)
@@ -128,6 +128,16 @@ def _figures(
     if step > step_before:
         figures["CPU of a step (ms)"] = 1e3 * spent / (step - step_before)
     return figures
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Return the resident memory of a process without its files.
+
+    Memory that it shares with the server that it was forked from counts: the longer it runs, the more pages of that it
+    writes to, which makes them its own and is no growth.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
 
 
 def _strike(fault: str, attempt: Attempt, chance: random.Random) -> bool:

@@ -28,6 +28,8 @@ class StoreBarrier:
     def __init__(self) -> None:
         """Connect to the store. Every rank that takes part makes one, at any time."""
         self._store: Any = None
+        self._concluded: list[str] = []
+        """Rank 0's key of the barrier before this one: some ranks have not read it yet."""
         if world_size() > 1:
             self._store = _get_default_store().clone()  # torch has no public name for it
             self._store.set_timeout(TIMEOUT)
@@ -43,12 +45,11 @@ class StoreBarrier:
             self._write(f"{name}/{rank()}", value, error)
             error = error or self._read(name)[1]
         else:
-            others, unread = _attempt(lambda: [self._read(f"{name}/{number}") for number in range(1, world_size())])
+            others, unread = _attempt(lambda: self._read_others(name))
             error = error or unread or next((theirs for _, theirs in others if theirs is not None), None)
             if error is None:
                 _, error = _attempt(lambda: conclude([value, *(found for found, _ in others)]))
             self._write(name, None, error)
-            self._delete([f"{name}/{number}" for number in range(1, world_size())])
         if error is not None:
             raise error
 
@@ -70,10 +71,15 @@ class StoreBarrier:
         except ValueError as error:
             raise FtsysError(f"the process group's store holds no message of a rank at {key!r}: {error}") from error
 
-    def _delete(self, keys: list[str]) -> None:
-        for key in keys:
+    def _read_others(self, name: str) -> list[tuple[Any, FtsysError | None]]:
+        """Return what the other ranks wrote. Since they have come here, no key that was there before is read again."""
+        keys = [f"{name}/{number}" for number in range(1, world_size())]
+        found = [self._read(key) for key in keys]
+        for key in (*keys, *self._concluded):
             with _lost_store():
                 self._store.delete_key(key)
+        self._concluded = [name] if keys else []
+        return found
 
 
 @contextmanager

@@ -51,9 +51,12 @@ class _Store(HashStore):
 
 
 def meet(
-    monkeypatch: pytest.MonkeyPatch, works: list[Work], conclude: Callable[[list[Any]], object]
+    monkeypatch: pytest.MonkeyPatch,
+    works: list[Work],
+    conclude: Callable[[list[Any]], object],
+    names: tuple[str, ...] = ("save",),
 ) -> tuple[list[Exception | None], _Store]:
-    """Run a rank a thread, rank 0 last; returns how each ended, and the store."""
+    """Run a rank a thread, rank 0 last, through barriers of these names; returns how each ended, and the store."""
     store = _Store()
     monkeypatch.setattr(store_barrier, "world_size", lambda: len(works))
     monkeypatch.setattr(store_barrier, "_get_default_store", lambda: store)
@@ -62,8 +65,10 @@ def meet(
 
     def be(number: int) -> Exception | None:
         numbers[get_ident()] = number
+        barrier = StoreBarrier()
         try:
-            StoreBarrier().run("save", works[number], conclude)
+            for name in names:
+                barrier.run(name, works[number], conclude)
         except Exception as error:  # noqa: BLE001  # how it ended is what the tests look at
             return error
         return None
@@ -80,6 +85,22 @@ def test_results_come_by_rank_and_leave_one_key(monkeypatch: pytest.MonkeyPatch)
     assert ends == [None, None, None]
     assert results == [["a", "b", "c"]]
     assert [store.check([key]) for key in ("save", "save/1", "save/2")] == [True, False, False]
+
+
+def test_barriers_of_a_long_run_leave_the_key_of_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = tuple(f"step {step}" for step in range(50))
+    ends, store = meet(monkeypatch, [dict, dict, dict], lambda _: None, names)
+    assert ends == [None, None, None]
+    assert store.num_keys() == 1
+    assert store.check([names[-1]])
+
+
+def test_a_single_rank_comes_to_many_barriers(monkeypatch: pytest.MonkeyPatch) -> None:
+    results: list[Any] = []
+    barrier = alone(monkeypatch)
+    for name in ("first", "second", "third"):
+        barrier.run(name, lambda: 1, results.append)
+    assert results == [[1]] * 3
 
 
 def test_an_error_of_rank_0_is_itself_there_and_text_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
