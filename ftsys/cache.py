@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ftsys.errors import ConfigError
-from ftsys.files import expanded
+from ftsys.files.paths import expanded
 
 _ALL_USERS_ARE_MAPPED = ["0", "0", "4294967295"]
 """Content of /proc/self/uid_map outside any user namespace."""

@@ -17,7 +17,7 @@ from ftsys.console.printer import complain, say, show
 from ftsys.did_you_mean import check_command
 from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, NOT_OURS, ConfigError, FtsysError, StorageError
 from ftsys.fast_import.hooks import begin_fast_import
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
 from ftsys.ranks import is_main_rank, may_complain
 
 if TYPE_CHECKING:

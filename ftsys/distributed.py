@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, distributed
 
 from ftsys.errors import FtsysError, error_as_words, error_from_words
+from ftsys.files.untrusted import json_object
 from ftsys.ranks import all_on_one_node, is_loopback, is_main_rank, loopback_interface
-from ftsys.untrusted import json_object
 
 Value = TypeVar("Value")
 _STORE_SECONDS = timedelta(minutes=5)

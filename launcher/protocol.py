@@ -139,7 +139,7 @@ def _report(line: bytes) -> bytes | Message:
 
     Over ssh and srun a rank may write anything after a mark, so the fields are checked.
     """
-    from ftsys.untrusted import json_object, typed  # slow to import for agents, which read no reports
+    from ftsys.files.untrusted import json_object, typed  # slow to import for agents, which read no reports
 
     try:
         report = json_object(line.removeprefix(MARK))

@@ -17,11 +17,8 @@ LAYERS = (
         "shipped",
         "recipes",
         "did_you_mean",
-        "integrity",
-        "lease",
         "distributed",
         "metrics",
-        "untrusted",
         "labels",
     ),
     ("config", "fast_import", "model_files"),
@@ -37,7 +34,7 @@ LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 SEPARATE = {frozenset(("data", "kernels"))}
 PLANNER = "launcher.planner"
 PLANNER_READS = {
-    *("ftsys.config", "ftsys.errors", "ftsys.files", "ftsys.untrusted"),
+    *("ftsys.config", "ftsys.errors", "ftsys.files"),
     *("ftsys.model_files.config", "ftsys.model_files.parts", "ftsys.model_files.trained_weights"),
 }
 LAUNCHER_READS = PLANNER_READS | {

@@ -12,7 +12,7 @@ from ftsys.calibrate.temperature import BINS, LEAST, MOST
 from ftsys.calibrate.thresholds import METRICS
 from ftsys.console.printer import say, show
 from ftsys.errors import DONE, ConfigError
-from ftsys.files import atomic_write_json
+from ftsys.files.atomic import atomic_write_json
 from ftsys.finished.run import FinishedRun, open_finished
 from ftsys.model_files.calibration import write_calibration
 from ftsys.model_files.remote_code import TRUST_HELP

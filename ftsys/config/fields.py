@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ftsys.config.old_words import todays_word
-from ftsys.files import expanded
+from ftsys.files.paths import expanded
 
 
 @dataclass(frozen=True)

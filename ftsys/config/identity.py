@@ -6,7 +6,7 @@ from ftsys.config.old_words import identity_in_old_words
 from ftsys.config.run_config import RunConfig
 from ftsys.config.schema import TrainSection
 from ftsys.config.task_checks import task_of
-from ftsys.integrity import fingerprint_of
+from ftsys.files.integrity import fingerprint_of
 
 _WITHOUT_EFFECT = ("resume", "watchdog_seconds", "max_nonfinite_steps", "save_every", "save_keep")
 _ADDED_LATER = ("class_weights", "layer_decay", "dropout", "freeze", "keep_best", "early_stopping")

@@ -9,9 +9,9 @@ from ftsys.config.build import SECTIONS, accepts_only_text, build_run, known_key
 from ftsys.config.fields import is_secret
 from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
-from ftsys.files import expanded
+from ftsys.files.paths import expanded
+from ftsys.files.untrusted import MOST_LEVELS, file_text, parse_toml
 from ftsys.recipes import recipe_of
-from ftsys.untrusted import MOST_LEVELS, file_text, parse_toml
 
 DEFAULT, RECIPE, FILE, COMMAND_LINE = "default", "recipe", "file", "command line"
 _EITHER_OR = (("train.epochs", "train.max_steps"), ("batch.global_size", "batch.global_tokens"))

@@ -9,7 +9,7 @@ from ftsys.data.store.index import STORE_FORMAT
 from ftsys.data.store.writer import StoreWriter
 from ftsys.data.tokenize.pipeline import ROWS_PER_CHUNK, encode_in_parallel, library_threads
 from ftsys.data.tokenize.tokenizer import TextTokenizer, tokenizer_fingerprint
-from ftsys.integrity import fingerprint_of
+from ftsys.files.integrity import fingerprint_of
 from ftsys.report.progress import SplitProgress
 from ftsys.tasks import Task
 

@@ -26,10 +26,10 @@ from ftsys.data.hub_offline import switch_hub_off
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.tokenizer import check_fit, tokenizer_fingerprint
 from ftsys.errors import ConfigError, DataError
-from ftsys.integrity import SealedJson, damage_of, unlisted
+from ftsys.files.integrity import SealedJson, damage_of, unlisted
+from ftsys.files.untrusted import FileEntries, FileName, file_bytes, typed
 from ftsys.model_files.folder import check_model_folder, resolve_model_folder
 from ftsys.tasks import Task
-from ftsys.untrusted import FileEntries, FileName, file_bytes, typed
 
 if TYPE_CHECKING:
     from ftsys.config import RunConfig

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 
-from ftsys.untrusted import FileEntries
+from ftsys.files.untrusted import FileEntries
 
 METRIC_SCRIPT = b'''"""GLUE's metrics, computed by ftsys. Put here by `ftsys offline-assets`."""
 

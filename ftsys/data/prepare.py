@@ -21,8 +21,9 @@ from ftsys.data.store.reader import Store
 from ftsys.data.store.split_writer import ADVICE
 from ftsys.data.tokenize.tokenizer import check_fit, length_mistakes, load_tokenizer
 from ftsys.errors import ConfigError, StorageError
-from ftsys.files import expanded, is_full, storage_error, storage_errors
-from ftsys.lease import Lease, LeaseTimes, hold_or_wait
+from ftsys.files.lease import Lease, LeaseTimes, hold_or_wait
+from ftsys.files.paths import expanded
+from ftsys.files.storage_errors import is_full, storage_error, storage_errors
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder, find_model_folder
 from ftsys.report.notes import show_notes

@@ -19,7 +19,7 @@ from ftsys.console.child_python import SAFE_PATH, python_command
 from ftsys.console.printer import show
 from ftsys.cpus.usable import usable_cores
 from ftsys.errors import FAILED, ConfigError, StorageError
-from ftsys.files import is_full
+from ftsys.files.storage_errors import is_full
 from ftsys.ranks import free_port
 from ftsys.run_folder.layout import MODEL, PREDICTIONS, RESULTS
 from ftsys.run_folder.status import read_status_after_crash

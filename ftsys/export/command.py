@@ -12,7 +12,9 @@ from ftsys.console.printer import show
 from ftsys.errors import DONE, ConfigError
 from ftsys.export.parity import Parity, check_drift, compare
 from ftsys.export.targets import TARGETS, check_installed
-from ftsys.files import atomic_write_json, remove_tree, storage_errors, sync_folder, sync_tree
+from ftsys.files.atomic import atomic_write_json
+from ftsys.files.folders import remove_tree, sync_folder, sync_tree
+from ftsys.files.storage_errors import storage_errors
 from ftsys.finished.run import FinishedRun, open_finished
 from ftsys.model_files.remote_code import TRUST_HELP
 from ftsys.run_folder.layout import EXPORT

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ftsys.cache import cache_folder
 from ftsys.errors import StorageError
-from ftsys.files import atomic_write_json
+from ftsys.files.atomic import atomic_write_json
 
 Structure = dict[frozenset[str], dict[str, set[str]]]
 """Set of required packages -> module name -> names that the module defines."""
@@ -41,7 +41,11 @@ def _names_of(models: Path, scan: Scan) -> Structure:
 
     An edit of a file in place is not detected: a model's names change with releases only.
     """
-    from ftsys.untrusted import file_bytes, parse_json, typed  # imports pydantic, too slow for a command's first import
+    from ftsys.files.untrusted import (  # imports pydantic, too slow for a command's first import
+        file_bytes,
+        parse_json,
+        typed,
+    )
 
     with os.scandir(models) as entries:
         state = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name != "__pycache__")

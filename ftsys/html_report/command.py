@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ftsys.console.printer import show
 from ftsys.errors import DONE, ConfigError
-from ftsys.files import check_output, json_safe
+from ftsys.files.json_safe import json_safe
+from ftsys.files.paths import check_output
 from ftsys.report.runs import comparison_rows, find_runs
 from ftsys.report.table import print_final
 from ftsys.run_folder.discover import each_once, find_run_folders

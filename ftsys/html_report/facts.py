@@ -8,6 +8,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from ftsys.config import RunConfig, load_run, plain_tree, resolve_task
 from ftsys.errors import FtsysError
+from ftsys.files.untrusted import file_bytes, json_object
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL
 from ftsys.run_folder.attempts import read_owner
 from ftsys.run_folder.layout import CALIBRATION_RESULTS, ENVIRONMENT, METRICS_LOG, PLAN, RUN_FILE, model_title
@@ -16,7 +17,6 @@ from ftsys.run_folder.report_facts import DataFacts, RankFacts, read_data_facts,
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status_after_crash
 from ftsys.tasks import Task
-from ftsys.untrusted import file_bytes, json_object
 
 T = TypeVar("T")
 

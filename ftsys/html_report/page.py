@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ftsys import __version__
 from ftsys.errors import ConfigError
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
 from ftsys.html_report.answers import answers_of
 from ftsys.html_report.facts import RunFacts
 from ftsys.html_report.figures.render import inline_svg, write_png

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ftsys.errors import DataError
+from ftsys.files.untrusted import open_table
 from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import label_rows
 from ftsys.tasks import Task
-from ftsys.untrusted import open_table
 
 
 @dataclass(frozen=True)

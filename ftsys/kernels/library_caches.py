@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftsys.cache import check_executables, executable_cache
 from ftsys.errors import ConfigError
-from ftsys.files import expanded
+from ftsys.files.paths import expanded
 
 EXTENSIONS, INDUCTOR = "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR"
 TRITON, TRITON_HOME = "TRITON_CACHE_DIR", "TRITON_HOME"

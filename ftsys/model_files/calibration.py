@@ -15,8 +15,8 @@ from typing import Literal
 from typing_extensions import TypedDict
 
 from ftsys.errors import ConfigError
-from ftsys.files import atomic_write_json
-from ftsys.untrusted import file_bytes, json_object, typed
+from ftsys.files.atomic import atomic_write_json
+from ftsys.files.untrusted import file_bytes, json_object, typed
 
 CALIBRATION = "calibration.json"
 """The file's name; it lies beside config.json."""

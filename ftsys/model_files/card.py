@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftsys.untrusted import open_regular
+from ftsys.files.untrusted import open_regular
 
 CARD = "README.md"
 SECTION = "ftsys"

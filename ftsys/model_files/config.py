@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
-from ftsys.files import expanded, there
+from ftsys.files.paths import expanded, there
+from ftsys.files.untrusted import file_bytes, file_name, file_text, json_object
 from ftsys.model_files.values import wrong_values
-from ftsys.untrusted import file_bytes, file_name, file_text, json_object
 
 BUNDLED = "bundled"
 """The name of the model that the `demo` extra carries."""

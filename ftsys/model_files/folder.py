@@ -9,8 +9,9 @@ from safetensors import SafetensorError, safe_open
 
 from ftsys.cache import cache_folder
 from ftsys.errors import ConfigError
-from ftsys.integrity import sha256_of
-from ftsys.lease import LeaseTimes, hold_or_wait
+from ftsys.files.integrity import sha256_of
+from ftsys.files.lease import LeaseTimes, hold_or_wait
+from ftsys.files.untrusted import check_regular, file_bytes, shards_of_index
 from ftsys.model_files.card import CARD
 from ftsys.model_files.config import (
     BUNDLED,
@@ -22,7 +23,6 @@ from ftsys.model_files.config import (
 )
 from ftsys.model_files.remote_code import code_files
 from ftsys.model_files.unpaddable import check_paddable
-from ftsys.untrusted import check_regular, file_bytes, shards_of_index
 
 BUNDLED_MODEL = "all-MiniLM-L6-v2"
 BUNDLED_HUB_NAME = f"sentence-transformers/{BUNDLED_MODEL}"

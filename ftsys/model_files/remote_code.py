@@ -12,7 +12,7 @@ from typing import Any
 
 from ftsys.cache import cache_folder, executable_cache
 from ftsys.errors import ConfigError
-from ftsys.files import storage_errors
+from ftsys.files.storage_errors import storage_errors
 
 CLASSIFIER, TOKENIZER = "AutoModelForSequenceClassification", "AutoTokenizer"
 """Keys of `auto_map`: the classes of transformers in whose place code of the folder is taken."""

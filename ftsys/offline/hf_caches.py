@@ -23,12 +23,14 @@ from ftsys.data.sources.glue_files import is_glue
 from ftsys.data.sources.hub import GLUE_REPOSITORY
 from ftsys.data.sources.source import Source, open_source
 from ftsys.errors import ConfigError
-from ftsys.files import atomic_copy, atomic_open, atomic_write_text, remove_tree, storage_errors, sync_folder
+from ftsys.files.atomic import atomic_copy, atomic_open, atomic_write_text
+from ftsys.files.folders import remove_tree, sync_folder
+from ftsys.files.storage_errors import storage_errors
+from ftsys.files.untrusted import file_bytes
 from ftsys.model_files.config import BUNDLED, current_snapshot, folder_named
 from ftsys.model_files.folder import BUNDLED_HUB_NAME, model_files
 from ftsys.model_files.links import refuse_links
 from ftsys.tasks import Task
-from ftsys.untrusted import file_bytes
 
 if TYPE_CHECKING:
     from ftsys.config import RunConfig

@@ -27,15 +27,16 @@ from ftsys.data.bundle import (
 from ftsys.data.prepare import ensure_store
 from ftsys.data.store.reader import Store, store_files
 from ftsys.errors import ConfigError, DataError
-from ftsys.files import remove_tree, storage_errors, sync_folder
-from ftsys.integrity import hashed_file, sha256_of
-from ftsys.lease import LeaseTimes, hold_or_wait
+from ftsys.files.folders import remove_tree, sync_folder
+from ftsys.files.integrity import hashed_file, sha256_of
+from ftsys.files.lease import LeaseTimes, hold_or_wait
+from ftsys.files.storage_errors import storage_errors
+from ftsys.files.untrusted import FileEntry, open_regular
 from ftsys.model_files.config import BUNDLED
 from ftsys.model_files.folder import model_files, resolve_model_folder
 from ftsys.model_files.links import refuse_links
 from ftsys.offline.hf_caches import for_bundle
 from ftsys.tasks import Task
-from ftsys.untrusted import FileEntry, open_regular
 
 _READ_BYTES = 1 << 20
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ftsys.cpus.openmp import THREADS
 from ftsys.cpus.usable import Cores, usable_cores
-from ftsys.files import expanded
+from ftsys.files.paths import expanded
 from ftsys.probe.protocol import TOKEN_SECONDS, Probe
 
 LOOK_UP_SECONDS = 5.0

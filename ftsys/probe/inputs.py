@@ -13,9 +13,9 @@ from typing_extensions import TypedDict
 from ftsys.config import RunConfig, build_run, resolve_task
 from ftsys.data.bundle import store_of_bundle
 from ftsys.errors import ConfigError, FtsysError
+from ftsys.files.untrusted import MOST_BYTES, json_object, open_regular, typed
 from ftsys.model_files.folder import check_model_folder, find_model_folder
 from ftsys.train.deepspeed_setup import compile_locks
-from ftsys.untrusted import MOST_BYTES, json_object, open_regular, typed
 
 _HUB_SECONDS = 3.0
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
-from ftsys.files import expanded
+from ftsys.files.paths import expanded
+from ftsys.files.untrusted import file_text, parse_toml
 from ftsys.shipped import shipped, shipped_names
-from ftsys.untrusted import file_text, parse_toml
 
 FOLDER, BY_TASK = "configs/recipes", "by_task"
 SECTIONS = ("batch", "train", "trainer")

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from typing_extensions import TypedDict
 
 from ftsys.errors import ConfigError, RunFolderError
+from ftsys.files.untrusted import typed
 from ftsys.report.table import Row, history_rows
 from ftsys.run_folder.attempts import read_owner
 from ftsys.run_folder.discover import each_once, find_run_folders
@@ -18,7 +19,6 @@ from ftsys.run_folder.layout import METRICS_LOG, for_all_seeds
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status
-from ftsys.untrusted import typed
 
 _NO_METRIC = ("loss", "examples")
 

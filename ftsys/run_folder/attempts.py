@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import RunFolderError
-from ftsys.files import atomic_write_json, storage_errors, sync_folder
+from ftsys.files.atomic import atomic_write_json
+from ftsys.files.folders import sync_folder
+from ftsys.files.storage_errors import storage_errors
+from ftsys.files.untrusted import file_bytes, json_object, typed
 from ftsys.run_folder.layout import ATTEMPTS
-from ftsys.untrusted import file_bytes, json_object, typed
 
 
 def highest_attempt(output_dir: Path | str) -> int:

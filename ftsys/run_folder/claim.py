@@ -13,7 +13,10 @@ from typing import Any
 
 from ftsys.config.old_words import identity_in_todays_words
 from ftsys.errors import ConfigError, RunFolderError, StorageError
-from ftsys.files import atomic_write_json, json_safe, remove_tree, storage_errors
+from ftsys.files.atomic import atomic_write_json
+from ftsys.files.folders import remove_tree
+from ftsys.files.json_safe import json_safe
+from ftsys.files.storage_errors import storage_errors
 from ftsys.model_files.folder import TOKENIZER_FILES
 from ftsys.run_folder.attempts import check_still_ours, highest_attempt, read_owner, take_attempt
 from ftsys.run_folder.layout import (

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import DamagedError
-from ftsys.files import json_safe, storage_errors
-from ftsys.untrusted import MOST_BYTES, json_object, open_regular, typed
+from ftsys.files.json_safe import json_safe
+from ftsys.files.storage_errors import storage_errors
+from ftsys.files.untrusted import MOST_BYTES, json_object, open_regular, typed
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
 from ftsys.model_files.card import SECTION
 from ftsys.model_files.folder import BUNDLED, BUNDLED_HUB_NAME
 from ftsys.run_folder.layout import model_title

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ftsys.errors import DamagedError, DataError
-from ftsys.files import atomic_open, write_csv
+from ftsys.files.atomic import atomic_open
+from ftsys.files.csv_lines import write_csv
+from ftsys.files.untrusted import open_table, parse_json
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.tasks import GLUE, Task
-from ftsys.untrusted import open_table, parse_json
 
 SUBMISSIONS: Mapping[tuple[str, str], str] = {
     ("cola", "test"): "CoLA.tsv",

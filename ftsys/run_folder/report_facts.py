@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ftsys.errors import DamagedError
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
+from ftsys.files.untrusted import file_bytes, json_object, parse_json, typed
 from ftsys.run_folder.layout import DATA, RANKS
-from ftsys.untrusted import file_bytes, json_object, parse_json, typed
 
 MOST_STEPS = 64
 """Log lines of a rank in the file; of more, equally spaced ones are kept."""

@@ -7,9 +7,9 @@ from typing import Any, NotRequired
 from typing_extensions import TypedDict
 
 from ftsys.errors import DamagedError
-from ftsys.files import atomic_write_json
+from ftsys.files.atomic import atomic_write_json
+from ftsys.files.untrusted import file_bytes, json_object, typed
 from ftsys.run_folder.layout import RESULTS
-from ftsys.untrusted import file_bytes, json_object, typed
 
 RESULT_KEYS = (
     "task",

@@ -20,10 +20,10 @@ from ftsys.errors import (
     STOPPED_EARLY,
     DamagedError,
 )
-from ftsys.files import atomic_write_json
+from ftsys.files.atomic import atomic_write_json
+from ftsys.files.untrusted import file_bytes, json_object, typed
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.layout import STATUS
-from ftsys.untrusted import file_bytes, json_object, typed
 
 State = Literal["running", "done", "failed", "refused", "stopped", "hung", "lost"]
 

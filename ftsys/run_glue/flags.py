@@ -11,7 +11,7 @@ from typing import Any
 
 from ftsys.did_you_mean import nearest
 from ftsys.errors import ConfigError
-from ftsys.untrusted import file_bytes, parse_json
+from ftsys.files.untrusted import file_bytes, parse_json
 
 Flags = dict[str, Any]
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ftsys.files import atomic_copy, atomic_open, atomic_write_text, json_safe, storage_errors, sync_folder
+from ftsys.files.atomic import atomic_copy, atomic_open, atomic_write_text
+from ftsys.files.folders import sync_folder
+from ftsys.files.json_safe import json_safe
+from ftsys.files.storage_errors import storage_errors
 from ftsys.run_folder.layout import MODEL, predictions_file
 from ftsys.run_folder.predictions import read_predictions
 from ftsys.run_glue.results import RunResults

@@ -9,10 +9,10 @@ from typing_extensions import TypedDict
 
 from ftsys.config import RunConfig
 from ftsys.errors import ConfigError, DamagedError
+from ftsys.files.untrusted import MOST_GROWN_BYTES, file_bytes, json_object, typed
 from ftsys.run_folder.layout import PLAN, TRAINER_STATE
 from ftsys.run_folder.results import read_results
 from ftsys.tasks import Task
-from ftsys.untrusted import MOST_GROWN_BYTES, file_bytes, json_object, typed
 
 T = TypeVar("T")
 _SUMMARY = ("train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "epoch")

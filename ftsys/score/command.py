@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ftsys.console.printer import show
 from ftsys.data.sources.dialect import AUTO, QUOTED, UNQUOTED
 from ftsys.errors import DONE, ConfigError
-from ftsys.files import check_output
+from ftsys.files.paths import check_output
 from ftsys.model_files.remote_code import TRUST_HELP
 from ftsys.ranks import is_main_rank
 from ftsys.score.ranks import agreed, together

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from ftsys.errors import ConfigError
-from ftsys.files import json_safe, write_csv
+from ftsys.files.csv_lines import write_csv
+from ftsys.files.json_safe import json_safe
 from ftsys.run_folder.predictions import label_cell
 
 Columns = Mapping[str, Sequence[Any]]

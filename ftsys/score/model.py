@@ -7,7 +7,7 @@ from typing import Any
 from ftsys.config import load_run, resolve_task
 from ftsys.data.tokenize.plain_bert import tokenizer_settings
 from ftsys.errors import ConfigError
-from ftsys.files import expanded, there
+from ftsys.files.paths import expanded, there
 from ftsys.model_files.card import read_card
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import longest_sequence, resolve_model_folder

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError, RunFolderError
-from ftsys.files import atomic_open, atomic_write_json, atomic_write_text, json_safe, remove_tree, storage_errors
-from ftsys.integrity import fingerprint_of
+from ftsys.files.atomic import atomic_open, atomic_write_json, atomic_write_text
+from ftsys.files.folders import remove_tree
+from ftsys.files.integrity import fingerprint_of
+from ftsys.files.json_safe import json_safe
+from ftsys.files.storage_errors import storage_errors
+from ftsys.files.untrusted import file_bytes, json_object
 from ftsys.score.formats import Format
 from ftsys.score.windows import Place
-from ftsys.untrusted import file_bytes, json_object
 
 COMMAND, JOINED = "command.json", "joined"
 _OWN_NAMES = re.compile(rf"{JOINED}|[0-9a-f]{{12}}\.\d{{8}}(\.skipped|\.rows)?|\..*\.tmp")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.errors import ConfigError
-from ftsys.untrusted import file_bytes, json_object
+from ftsys.files.untrusted import file_bytes, json_object
 
 SIGMOID, IDENTITY = "sigmoid", "identity"
 OWN_CONFIG = "config_sentence_transformers.json"

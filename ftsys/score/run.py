@@ -13,7 +13,7 @@ import torch
 from ftsys import __version__
 from ftsys.distributed import agreed, decided_by_rank_0, rank, world_size
 from ftsys.errors import ConfigError, DataError
-from ftsys.integrity import fingerprint_of
+from ftsys.files.integrity import fingerprint_of
 from ftsys.ranks import has_other_ranks, is_main_rank
 from ftsys.report.notes import show_notes
 from ftsys.report.progress import Progress

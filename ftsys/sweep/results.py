@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ftsys.config import load_run, plain_tree
 from ftsys.config.toml import dump_tree
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
 from ftsys.report.table import GAP, Line, print_lines
 from ftsys.sweep.space import overrides_of
 from ftsys.sweep.study import SharedStudy

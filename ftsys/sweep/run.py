@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ftsys.console.printer import say
 from ftsys.data.prepare import ensure_store
 from ftsys.errors import FtsysError
-from ftsys.files import storage_errors
+from ftsys.files.storage_errors import storage_errors
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.report.progress import SplitProgress
 from ftsys.sweep.outcome import Outcome

@@ -11,7 +11,7 @@ from ftsys.config import RunConfig, load_run, resolve_task, run_identity
 from ftsys.config.schema import Count, Section, Write
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
-from ftsys.files import check_output
+from ftsys.files.paths import check_output
 from ftsys.metrics import METRICS
 from ftsys.sweep.space import Space, overrides_of, read_space
 from ftsys.tasks import Task

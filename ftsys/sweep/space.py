@@ -16,7 +16,7 @@ from ftsys.config.build import OF_OTHER_COMMANDS, unknown_key_message
 from ftsys.config.trainer_known import HONOURED_TRAINER_FIELDS
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
-from ftsys.untrusted import parse_toml
+from ftsys.files.untrusted import parse_toml
 
 if TYPE_CHECKING:
     from optuna import Trial

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import ConfigError
-from ftsys.lease import Lease, LeaseTimes, LeaseWatch, hold_or_wait
+from ftsys.files.lease import Lease, LeaseTimes, LeaseWatch, hold_or_wait
 from ftsys.sweep.settings import Sweep
 from ftsys.sweep.space import Value, all_points, texts_of
 

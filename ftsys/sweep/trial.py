@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.console.child_python import python_command
-from ftsys.files import remove_tree
+from ftsys.files.folders import remove_tree
 from ftsys.run_folder.layout import CHECKPOINTS, METRICS_LOG
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.sweep.outcome import Outcome, about_to_start, outcome_of

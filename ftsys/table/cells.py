@@ -12,7 +12,7 @@ from ftsys.config.load import Tree, merged, read_with_paths
 from ftsys.config.task_checks import KNOWN_TASKS, task_of
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
-from ftsys.files import expanded, there
+from ftsys.files.paths import expanded, there
 from ftsys.run_folder.layout import MODEL
 from ftsys.table.spec import TableSpec, checked_by_task, column_of, table_keys
 from ftsys.tasks import GLUE, Task

@@ -9,7 +9,7 @@ from pathlib import Path
 from ftsys.config import dump_toml
 from ftsys.console.printer import show
 from ftsys.errors import DONE, LaunchError
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
 from ftsys.run_folder.layout import LOGS
 from ftsys.table.cells import CELL_FILE, Cell
 from ftsys.table.prepare import prepare

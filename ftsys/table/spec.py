@@ -13,9 +13,9 @@ from ftsys.config.load import Tree, merged, parse_overrides, read_with_paths
 from ftsys.config.task_checks import KNOWN_TASKS
 from ftsys.did_you_mean import did_you_mean
 from ftsys.errors import ConfigError
-from ftsys.files import expanded
+from ftsys.files.paths import expanded
+from ftsys.files.untrusted import typed
 from ftsys.tasks import PARAPHRASE
-from ftsys.untrusted import typed
 
 _RANGE = re.compile(r"(\d{1,10})(?:\.\.(\d{1,10}))?")
 _MOST_SEEDS = 10_000

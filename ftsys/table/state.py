@@ -7,14 +7,14 @@ from typing import Literal
 
 from ftsys.config import identity_parts
 from ftsys.errors import BAD_INPUT, NOT_OURS, DamagedError, RunFolderError
-from ftsys.files import atomic_write_json
-from ftsys.lease import seems_held
+from ftsys.files.atomic import atomic_write_json
+from ftsys.files.lease import seems_held
+from ftsys.files.untrusted import file_bytes, json_object, typed
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.layout import LOGS
 from ftsys.run_folder.status import read_status_after_crash
 from ftsys.table.cells import CELL_FILE, Cell
-from ftsys.untrusted import file_bytes, json_object, typed
 
 FAILURES = "failures.json"
 """File in a cell's run folder: the exit status of each attempt that failed, by its number; and FORGIVEN."""

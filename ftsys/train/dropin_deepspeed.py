@@ -7,8 +7,8 @@ from typing import Any
 
 import transformers
 
+from ftsys.files.untrusted import file_text, parse_json
 from ftsys.train.deepspeed_setup import prepare_for_config
-from ftsys.untrusted import file_text, parse_json
 
 _LOG = logging.getLogger(__name__)
 

@@ -16,15 +16,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ftsys.config import RunConfig
 from ftsys.data.bundle import model_folder_of
 from ftsys.distributed import all_gather_json, decided_by_rank_0
-from ftsys.files import (
-    atomic_copy,
-    atomic_write_json,
-    atomic_write_text,
-    json_safe,
-    storage_errors,
-    sync_folder,
-    sync_tree,
-)
+from ftsys.files.atomic import atomic_copy, atomic_write_json, atomic_write_text
+from ftsys.files.folders import sync_folder, sync_tree
+from ftsys.files.json_safe import json_safe
+from ftsys.files.storage_errors import storage_errors
+from ftsys.files.untrusted import typed
 from ftsys.metrics import metrics_of_logits, predictions_from_logits
 from ftsys.model_files.config import ADAPTED_CONFIG
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
@@ -46,7 +42,6 @@ from ftsys.train.trainable.lora import base_name, merged, save_adapter
 from ftsys.train.trainer.predictions import EvaluationStopped, Predictions
 from ftsys.train.trainer.trainer import Trainer
 from ftsys.train.trainer.training_step import parameters_outside_embeddings
-from ftsys.untrusted import typed
 
 Facts = TypeVar("Facts", Reading, RankFacts)
 

@@ -14,8 +14,8 @@ from ftsys.data.batching.plan import plan_epoch
 from ftsys.data.store.reader import StoreSplit
 from ftsys.distributed import all_gather_json
 from ftsys.errors import ConfigError, FtsysError
-from ftsys.files import json_safe
-from ftsys.integrity import damage_of
+from ftsys.files.integrity import damage_of
+from ftsys.files.json_safe import json_safe
 from ftsys.run_folder.layout import PLAN
 from ftsys.train.checkpoint.catalog import Checkpoint, complete_checkpoints
 from ftsys.train.checkpoint.files import read_json

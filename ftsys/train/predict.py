@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ftsys.config import RunConfig, resolve_task
 from ftsys.errors import DONE, ConfigError
 from ftsys.fast_import.hooks import end_fast_import
-from ftsys.files import check_output
+from ftsys.files.paths import check_output
 from ftsys.labels import as_seen
 from ftsys.model_files.config import ADAPTED_CONFIG, model_config
 from ftsys.model_files.head_order import head_names

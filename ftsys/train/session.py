@@ -22,7 +22,7 @@ from ftsys.data.class_weights import Setting, class_weights
 from ftsys.data.store.reader import Store
 from ftsys.distributed import decided_by_rank_0, stay_on_loopback
 from ftsys.fast_import.hooks import end_fast_import
-from ftsys.files import atomic_write_json, atomic_write_text
+from ftsys.files.atomic import atomic_write_json, atomic_write_text
 from ftsys.kernels.select import why_not_fast
 from ftsys.models.packed import why_not_packable
 from ftsys.ranks import is_main_rank

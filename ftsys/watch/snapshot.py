@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ftsys.files.untrusted import file_bytes, json_object, open_regular
 from ftsys.run_folder.layout import METRICS_LOG, PLAN
 from ftsys.run_folder.status import read_status_after_crash
-from ftsys.untrusted import file_bytes, json_object, open_regular
 
 SILENT_SECONDS = 60.0
 """A running run writes its status every 5 seconds; after this long without a word, a rank may hang."""

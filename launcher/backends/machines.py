@@ -6,7 +6,7 @@ from typing import Literal
 
 from ftsys.config import LaunchSection
 from ftsys.errors import ConfigError, LaunchError
-from ftsys.untrusted import file_text
+from ftsys.files.untrusted import file_text
 from launcher.hostfile import Host, parse_hostfile
 from launcher.planner.world import World
 from launcher.protocol import Message

@@ -9,7 +9,7 @@ from pathlib import Path
 from ftsys.config import load_run
 from ftsys.console.printer import show
 from ftsys.errors import DONE, ConfigError, StorageError
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.commands.planning import (
     add_gpu_options,

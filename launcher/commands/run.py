@@ -10,7 +10,7 @@ from pathlib import Path
 from ftsys.config import RunConfig, load_run
 from ftsys.console.printer import say
 from ftsys.errors import STOPPED_EARLY, ConfigError
-from ftsys.files import there
+from ftsys.files.paths import there
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.layout import LOGS
 from ftsys.run_folder.status import exit_of_this_start

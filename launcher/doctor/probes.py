@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from ftsys.config import plain_tree
 from ftsys.console.child_python import python_command
-from ftsys.untrusted import json_object, typed
+from ftsys.files.untrusted import json_object, typed
 from launcher.command_lines import is_within_step, remote_shell_line, srun_prefix, ssh_prefix
 from launcher.doctor.facts import CheckRequest, ClusterFacts, ProbeOutput
 from launcher.doctor.run_on_nodes import CommandResult, run_together

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 from ftsys.errors import LaunchError
-from ftsys.files import there
+from ftsys.files.paths import there
 from launcher.host.ports import ephemeral_ports, free_port, named_port
 from launcher.protocol import Message
 

@@ -12,7 +12,7 @@ from typing import Any
 from ftsys.config import RunConfig, lowest_stage
 from ftsys.config.fields import is_secret
 from ftsys.errors import ConfigError
-from ftsys.untrusted import file_text, parse_json
+from ftsys.files.untrusted import file_text, parse_json
 from launcher.planner.cost.engine_memory import BUCKET_ELEMENTS, PERSISTENT_ELEMENTS
 from launcher.planner.plan import Plan
 

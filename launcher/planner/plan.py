@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ftsys.config import RunConfig
 from ftsys.errors import ConfigError
-from ftsys.untrusted import json_object, typed
+from ftsys.files.untrusted import json_object, typed
 from launcher.planner.choices import (
     Backend,
     Order,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ftsys.config import build_run, lowest_stage
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
 from launcher.planner.deepspeed_config import AUTO, deepspeed_config, file_name, to_text
 from launcher.planner.plan import World, make_plan
 

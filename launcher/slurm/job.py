@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ftsys.errors import LaunchError, StorageError
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
+from ftsys.files.untrusted import file_text
 from ftsys.run_folder.layout import LOGS
-from ftsys.untrusted import file_text
 from launcher.timeouts import SLURM_COMMAND_SECONDS
 
 JOB_FILE = f"{LOGS}/slurm-job"

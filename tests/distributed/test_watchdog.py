@@ -14,7 +14,7 @@ from unittest.mock import patch
 import pytest
 
 from ftsys.errors import ConfigError
-from ftsys.integrity import sha256_of
+from ftsys.files.integrity import sha256_of
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.train.fault_tolerance import heartbeat

@@ -36,7 +36,7 @@ def linger(rank: int, phase: str) -> None:
 
         finish.finish = _marking(rank, finish.finish)
     elif phase == "model":
-        from ftsys.integrity import HashedFile
+        from ftsys.files.integrity import HashedFile
 
         close, lingering = HashedFile.close, _marking(rank, HashedFile.close)
 

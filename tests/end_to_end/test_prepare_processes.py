@@ -10,7 +10,7 @@ from typing import Any
 
 from ftsys.data.store.reader import verify_store
 from ftsys.errors import StorageError
-from ftsys.lease import LeaseTimes
+from ftsys.files.lease import LeaseTimes
 from tests.fork_server import fork_server
 from tests.unit.data.test_prepare import FakeSource, make
 

@@ -13,7 +13,7 @@ from ftsys.data.store.partial import SUFFIX, saved_rows
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.plain_bert import is_plain_bert
 from ftsys.data.tokenize.tokenizer import load_tokenizer
-from ftsys.lease import seems_held
+from ftsys.files.lease import seems_held
 from ftsys.probe.inputs import count_parameters
 from ftsys.run_folder.layout import CALIBRATION_RESULTS, PLAN, TRAINER_STATE
 from ftsys.run_folder.layout import ENVIRONMENT as ENVIRONMENT_FILE

@@ -19,10 +19,10 @@ from ftsys.data.sources.source import open_source
 from ftsys.data.store.index import _SEALED as INDEX_FILE
 from ftsys.data.store.index import INDEX_NAME, StoreIndex
 from ftsys.data.tokenize.plain_bert import is_plain_bert
+from ftsys.files.integrity import SealedJson
 from ftsys.html_report.facts import read_run_facts
 from ftsys.html_report.page import make_page
 from ftsys.html_report.predictions import read_split_predictions
-from ftsys.integrity import SealedJson
 from ftsys.model_files.calibration import CALIBRATION, read_calibration
 from ftsys.model_files.card import read_card
 from ftsys.model_files.config import current_snapshot, model_config

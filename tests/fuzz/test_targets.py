@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from ftsys import untrusted
+from ftsys.files import untrusted
 from tests.fuzz.more_readers import all_readers
 from tests.fuzz.reading import read
 
@@ -26,11 +26,11 @@ ELSEWHERE = {
 
 
 def importers(repository: Path) -> set[str]:
-    """Return the modules that take a reading function of `ftsys.untrusted`."""
+    """Return the modules that take a reading function of `ftsys.files.untrusted`."""
     found = set()
     for path in (path for top in ("ftsys", "launcher") for path in (repository / top).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module == "ftsys.untrusted":
+            if isinstance(node, ast.ImportFrom) and node.module == "ftsys.files.untrusted":
                 taken = READING & {each.name for each in node.names}
                 found |= {str(path.relative_to(repository))} if taken else set()
     return found
@@ -38,7 +38,7 @@ def importers(repository: Path) -> set[str]:
 
 @contextmanager
 def callers(found: set[Path]) -> Iterator[None]:
-    """Note the files whose code calls a function of `ftsys.untrusted`."""
+    """Note the files whose code calls a function of `ftsys.files.untrusted`."""
 
     def note(frame: FrameType, event: str, _: object) -> None:
         if event == "call" and frame.f_code.co_filename == untrusted.__file__ and frame.f_back is not None:

@@ -16,7 +16,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from ftsys.cpus.instructions import vector_instructions
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "deepspeed", "numpy", "pyarrow")
 DEFAULT_FOLDER = Path("benchmarks/results")

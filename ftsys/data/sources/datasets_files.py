@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from ftsys.errors import DataError
-from ftsys.untrusted import FileName, check_regular, file_bytes, file_text, json_object, typed
+from ftsys.files.untrusted import FileName, check_regular, file_bytes, file_text, json_object, typed
 
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 """Files that `datasets` writes beside the rows."""

@@ -12,7 +12,7 @@ from ftsys.data.sources.parquet_files import named
 from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, check_texts
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
-from ftsys.files import expanded, there
+from ftsys.files.paths import expanded, there
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from ftsys.data.sources.numbered_lines import LONGEST, numbered_lines
 from ftsys.data.sources.rows import Columns, Rows, check_texts
 from ftsys.errors import DataError
-from ftsys.untrusted import ROW_DECODER, DoubleKeyError, parse_row
+from ftsys.files.untrusted import ROW_DECODER, DoubleKeyError, parse_row
 
 Items = Iterator[tuple[int, dict[str, Any]]]
 

@@ -19,9 +19,9 @@ import numpy as np
 
 from ftsys.data.sources.labels import UNLABELLED, LabelReader, Where
 from ftsys.errors import DataError
+from ftsys.files.untrusted import parse_json
 from ftsys.labels import UNKNOWN, ClassNames, as_seen, is_missing, number_of, truth_of
 from ftsys.tasks import Task
-from ftsys.untrusted import parse_json
 
 Bits = tuple[int, ...]
 _SEPARATORS = (";", "|", ",")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ftsys.data.sources.rows import Columns, Rows, check_texts
 from ftsys.errors import DataError
-from ftsys.untrusted import parse_json
+from ftsys.files.untrusted import parse_json
 
 
 def parquet_rows(path: Path, columns: Columns, rows_per_batch: int) -> Iterator[Rows]:

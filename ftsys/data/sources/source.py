@@ -18,7 +18,7 @@ from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, SourceSplit, 
 from ftsys.data.sources.text_files import TableFile, check_file
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
-from ftsys.files import expanded, there
+from ftsys.files.paths import expanded, there
 from ftsys.tasks import Task
 
 __all__ = ["ROWS_PER_BATCH", "DataLike", "Source", "TextBatch", "open_source"]

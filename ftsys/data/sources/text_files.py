@@ -13,7 +13,7 @@ from ftsys.data.sources.numbered_lines import check_text, scan
 from ftsys.data.sources.parquet_files import open_parquet, parquet_rows
 from ftsys.data.sources.rows import Columns, Rows
 from ftsys.errors import DataError
-from ftsys.files import there
+from ftsys.files.paths import there
 from ftsys.labels import as_seen
 
 _PARQUET, _JSON, _TABLES = (".parquet",), (".json", ".jsonl"), (".csv", ".tsv")

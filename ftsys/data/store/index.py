@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ftsys.errors import DataError
-from ftsys.integrity import SealedJson
-from ftsys.untrusted import FileName, file_bytes, typed
+from ftsys.files.integrity import SealedJson
+from ftsys.files.untrusted import FileName, file_bytes, typed
 
 STORE_FORMAT = 1
 """Increase this number when the layout or the meaning of a column changes; it is part of the fingerprint."""

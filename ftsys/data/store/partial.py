@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ftsys.files import atomic_write_json
-from ftsys.untrusted import file_bytes, parse_json, typed
+from ftsys.files.atomic import atomic_write_json
+from ftsys.files.untrusted import file_bytes, parse_json, typed
 
 SUFFIX = ".part.json"
 _BLOCK = 1 << 24

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts, damaged
 from ftsys.errors import DataError
-from ftsys.integrity import regular_size, sha256_of
-from ftsys.untrusted import open_regular
+from ftsys.files.integrity import regular_size, sha256_of
+from ftsys.files.untrusted import open_regular
 
 VERIFY_AT_OPEN = 256 * 2**20
 """Stores of up to this many bytes are hashed at every start (0.2 s at most), so that no changed byte is used."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 from ftsys.data.store.index import BatchTable, SplitIndex
 from ftsys.data.store.partial import Prefix, save_prefix
 from ftsys.errors import DataError, StorageError
-from ftsys.files import storage_errors
+from ftsys.files.storage_errors import storage_errors
 
 MAX_ROWS_PER_BATCH = 1 << 16
 MAX_TOKENS_PER_BATCH = 1 << 24

@@ -12,7 +12,8 @@ from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, Tokenizer
 from ftsys.data.store.partial import SUFFIX, read_saved, remove_notes
 from ftsys.data.store.split_writer import ADVICE, SplitWriter, narrowest_token_type, rows_per_batch
 from ftsys.errors import DataError
-from ftsys.files import storage_errors, sync_folder
+from ftsys.files.folders import sync_folder
+from ftsys.files.storage_errors import storage_errors
 
 
 class StoreWriter:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ftsys.files.untrusted import MOST_GROWN_BYTES, file_bytes, parse_json
 from ftsys.model_files.config import model_config
-from ftsys.untrusted import MOST_GROWN_BYTES, file_bytes, parse_json
 
 _BERT_TYPES = frozenset({"bert", "distilbert", "electra"})
 _BERT_CLASSES = frozenset({"BertTokenizer", "BertTokenizerFast"})

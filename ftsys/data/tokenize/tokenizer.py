@@ -18,11 +18,11 @@ import numpy.typing as npt
 from ftsys.data.store.index import TokenizerFacts
 from ftsys.data.tokenize.plain_bert import is_plain_bert, special_token, tokenizer_settings
 from ftsys.errors import ConfigError
+from ftsys.files.untrusted import MOST_BYTES, MOST_GROWN_BYTES, file_bytes
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import TOKENIZER_FILES, longest_sequence
 from ftsys.model_files.load_errors import tokenizer_load_errors
 from ftsys.model_files.remote_code import TOKENIZER, code_files, has_own, loading_code
-from ftsys.untrusted import MOST_BYTES, MOST_GROWN_BYTES, file_bytes
 
 _UNBOUNDED = 10**9  # transformers writes 1e30 for "no limit"
 

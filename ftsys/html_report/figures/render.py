@@ -5,7 +5,7 @@ import re
 from html import escape
 from pathlib import Path
 
-from ftsys.files import atomic_open
+from ftsys.files.atomic import atomic_open
 from ftsys.html_report.figures.style import CSS_NAMES, styled
 from ftsys.html_report.parts import Figure, readable
 

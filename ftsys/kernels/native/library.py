@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ftsys.cache import check_private, executable_cache
-from ftsys.files import sync_tree
+from ftsys.files.folders import sync_tree
 
 NATIVE = "native"
 """Name of these kernels in `engine.kernels`."""

@@ -9,7 +9,7 @@ from ftsys.data.sources.dialect import AUTO, QUOTED, Dialect, dialect_of, separa
 from ftsys.data.sources.json_files import is_array
 from ftsys.data.sources.numbered_lines import check_text
 from ftsys.errors import DataError
-from ftsys.files import expanded, there
+from ftsys.files.paths import expanded, there
 from ftsys.score.readers.arrow import DatasetReader, ParquetReader
 from ftsys.score.readers.json_rows import JsonArrayReader, JsonLinesReader
 from ftsys.score.readers.rows import Reader

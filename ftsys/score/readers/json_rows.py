@@ -6,9 +6,9 @@ from typing import Any, BinaryIO
 
 from ftsys.data.sources.json_files import json_items
 from ftsys.errors import DataError
+from ftsys.files.untrusted import DoubleKeyError, row_object
 from ftsys.score.readers.lines import Lines, TooLong
 from ftsys.score.readers.rows import Fault, Line, Wanted
-from ftsys.untrusted import DoubleKeyError, row_object
 
 
 class JsonLinesReader:

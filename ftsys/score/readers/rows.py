@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
-from ftsys.files import json_safe
+from ftsys.files.json_safe import json_safe
 
 READ_ROWS = 1024
 """Rows that are taken at once from a file of columns."""

@@ -10,7 +10,8 @@ from typing import IO, Protocol
 
 from ftsys.config import dump_toml
 from ftsys.console.child_python import python_command
-from ftsys.files import atomic_write_text, storage_errors
+from ftsys.files.atomic import atomic_write_text
+from ftsys.files.storage_errors import storage_errors
 from ftsys.table.cells import CELL_FILE, Cell
 from ftsys.table.pool.slots import Slot, cell_environment
 from ftsys.table.state import LOG

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from ftsys.console.printer import plain, say
+from ftsys.files.untrusted import file_bytes, json_object, open_regular
 from ftsys.run_folder.layout import METRICS_LOG, PLAN
 from ftsys.table.cells import Cell
 from ftsys.table.pool.slots import Slot
 from ftsys.table.state import CellState
-from ftsys.untrusted import file_bytes, json_object, open_regular
 
 DRAW_SECONDS = 0.5
 _TAIL_BYTES = 4096

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftsys.errors import BAD_INPUT, DONE, NOT_OURS, STOPPED_EARLY, RunFolderError, StoppedEarly, is_of_signal
-from ftsys.files import storage_errors
-from ftsys.lease import Lease, LeaseTimes, LeaseWatch
+from ftsys.files.lease import Lease, LeaseTimes, LeaseWatch
+from ftsys.files.storage_errors import storage_errors
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.table.cells import Cell
 from ftsys.table.pool.process import Process, start_cell, stop_all

@@ -14,7 +14,7 @@ from ftsys.console.printer import say, show
 from ftsys.data.glue_submission import FILES, check_submission
 from ftsys.data.sources.source import open_source
 from ftsys.errors import FtsysError
-from ftsys.files import atomic_open, atomic_write_text
+from ftsys.files.atomic import atomic_open, atomic_write_text
 from ftsys.run_folder.layout import SUBMISSION
 from ftsys.run_folder.predictions import SUBMISSIONS
 from ftsys.table.pool.slots import LAUNCHER_VARIABLES

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ftsys.files import atomic_write_json, atomic_write_text
+from ftsys.files.atomic import atomic_write_json, atomic_write_text
 from ftsys.table.results.collect import Entry, SeedResult, averages
 from ftsys.table.results.compare import Comparison
 from ftsys.table.results.grids import details, notes, notes_on_times, overview, times

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from ftsys.errors import CheckpointError, RunFolderError
-from ftsys.files import remove_tree, storage_errors
-from ftsys.integrity import damage_of, unlisted
+from ftsys.files.folders import remove_tree
+from ftsys.files.integrity import damage_of, unlisted
+from ftsys.files.storage_errors import storage_errors
+from ftsys.files.untrusted import FileEntries
 from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.files import check_safetensors, read_json, read_safetensors
 from ftsys.train.checkpoint.manifest import MANIFEST, OPTIMIZER, STATE, WEIGHTS, parts_of, read_facts
 from ftsys.train.checkpoint.training_state import FullState, StateFacts, joined
-from ftsys.untrusted import FileEntries
 
 if TYPE_CHECKING:
     from torch import Tensor

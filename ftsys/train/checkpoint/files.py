@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import CheckpointError
-from ftsys.files import sync_folder
-from ftsys.integrity import hashed_file
-from ftsys.untrusted import MOST_GROWN_BYTES, FileEntry, check_regular, file_bytes, parse_json, shards_of_index, typed
+from ftsys.files.folders import sync_folder
+from ftsys.files.integrity import hashed_file
+from ftsys.files.untrusted import (
+    MOST_GROWN_BYTES,
+    FileEntry,
+    check_regular,
+    file_bytes,
+    parse_json,
+    shards_of_index,
+    typed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,8 +9,8 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from ftsys.errors import CheckpointError
-from ftsys.integrity import SealedJson, hashed_file
-from ftsys.untrusted import FileEntries, file_bytes, typed
+from ftsys.files.integrity import SealedJson, hashed_file
+from ftsys.files.untrusted import FileEntries, file_bytes, typed
 
 MANIFEST = "manifest.json"
 FORMAT = 1

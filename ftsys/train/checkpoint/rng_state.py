@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from ftsys.distributed import all_gather_json
 from ftsys.errors import CheckpointError
-from ftsys.untrusted import typed
+from ftsys.files.untrusted import typed
 
 
 class RngState(TypedDict):

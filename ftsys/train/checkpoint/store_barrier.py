@@ -15,7 +15,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 
 from ftsys.distributed import rank, world_size
 from ftsys.errors import FtsysError, error_as_words, error_from_words
-from ftsys.untrusted import parse_json, typed
+from ftsys.files.untrusted import parse_json, typed
 
 Value = TypeVar("Value")
 TIMEOUT = timedelta(days=1)

@@ -8,7 +8,7 @@ from torch import distributed as dist
 
 from ftsys.distributed import any_rank, broadcast_json, collective_device, rank, world_size
 from ftsys.errors import CheckpointError
-from ftsys.files import json_safe
+from ftsys.files.json_safe import json_safe
 from ftsys.train.checkpoint.training_state import FullState
 
 CHUNK_ELEMENTS = 1 << 26

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftsys.files import remove_tree, storage_errors, sync_folder
+from ftsys.files.folders import remove_tree, sync_folder
+from ftsys.files.storage_errors import storage_errors
+from ftsys.files.untrusted import FileEntry
 from ftsys.train.checkpoint.catalog import OLD, clean_leftovers, complete_checkpoints, refuse_newer
 from ftsys.train.checkpoint.files import write_json, write_safetensors
 from ftsys.train.checkpoint.manifest import OPTIMIZER, STATE, WEIGHTS, name_of_part, write_manifest
 from ftsys.train.checkpoint.training_state import FullState
-from ftsys.untrusted import FileEntry
 
 Entries = dict[str, FileEntry]
 """Lines of a manifest: size and sha256 by file name."""

@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 
 from ftsys.distributed import all_gather_json, broadcast_json
 from ftsys.errors import LaunchError
+from ftsys.files.untrusted import json_object
 from ftsys.train.fault_tolerance.listener import master_address, open_listener
-from ftsys.untrusted import json_object
 
 HEARTBEAT_SECONDS = 1.0
 """Time between two heartbeats of a rank."""

@@ -18,7 +18,7 @@ from typing import Any
 from ftsys.console.printer import complain, show_cursor
 from ftsys.distributed import broadcast_json
 from ftsys.errors import DONE, FAILED, HUNG, FtsysError, StorageError
-from ftsys.integrity import bytes_hashed
+from ftsys.files.integrity import bytes_hashed
 from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.train.fault_tolerance.heartbeat import HEARTBEAT_SECONDS, Heartbeat, Message
 from ftsys.train.fault_tolerance.signals import Interruption

@@ -11,7 +11,7 @@ import torch
 from typing_extensions import TypedDict
 
 from ftsys.cache import cache_folder
-from ftsys.untrusted import file_bytes, json_object, typed
+from ftsys.files.untrusted import file_bytes, json_object, typed
 from launcher.planner.world import ProductRates
 
 ROWS, COLUMNS = 512, 768

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 from typing_extensions import TypedDict
 
 from ftsys.errors import ConfigError
+from ftsys.files.untrusted import Line, check_regular, file_bytes, json_object, typed
 from ftsys.model_files.folder import resolve_model_folder
-from ftsys.untrusted import Line, check_regular, file_bytes, json_object, typed
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from ftsys.config import LoraSection, RunConfig
 from ftsys.data.bundle import model_folder_of
-from ftsys.files import atomic_write_text
+from ftsys.files.atomic import atomic_write_text
 from ftsys.model_files.config import folder_named
 from ftsys.model_files.folder import BUNDLED
 from ftsys.model_files.parts import part_of, within_layer

@@ -16,7 +16,7 @@ from ftsys.data.batching.collate import Batch
 from ftsys.data.batching.loader import EvaluationLoader, Split
 from ftsys.distributed import any_rank, decided_by_rank_0, world_size
 from ftsys.errors import ConfigError
-from ftsys.files import json_safe
+from ftsys.files.json_safe import json_safe
 from ftsys.models.inputs import model_inputs
 from ftsys.models.onednn.inference import prepacked
 from ftsys.train.perf.throughput import Meter

@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from ftsys.files import expanded
+from ftsys.files.paths import expanded
 from ftsys.train.dropin_deepspeed import fill_silent_keys, prepare_for_script
 from ftsys.train.perf.cpu_threads import limit_threads
 from ftsys.train.scheduler_world import ALONE, tasks_started

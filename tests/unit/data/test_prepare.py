@@ -22,7 +22,7 @@ from ftsys.data.sources.source import TextBatch
 from ftsys.data.store.reader import verify_store
 from ftsys.data.tokenize.tokenizer import TextTokenizer
 from ftsys.errors import ConfigError, DataError, StorageError
-from ftsys.lease import LeaseTimes
+from ftsys.files.lease import LeaseTimes
 from ftsys.tasks import GLUE
 
 FAST = LeaseTimes(renew=0.2, stale=5.0, poll=0.02)

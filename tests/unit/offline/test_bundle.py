@@ -16,9 +16,9 @@ from ftsys.data.bundle import Bundle, model_folder_of, verify_bundle
 from ftsys.data.hub_offline import OFFLINE_VARIABLES, switch_hub_off
 from ftsys.data.prepare import ensure_store
 from ftsys.errors import ConfigError, DataError
+from ftsys.files.untrusted import FileEntry
 from ftsys.model_files.folder import model_files
 from ftsys.offline.make_bundle import make_bundle
-from ftsys.untrusted import FileEntry
 from tests.unit.offline.conftest import bundled, run_tree
 
 

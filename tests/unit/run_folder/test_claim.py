@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ftsys.errors import ConfigError, RunFolderError, StorageError
-from ftsys.files import atomic_write_json
+from ftsys.files.atomic import atomic_write_json
 from ftsys.run_folder import attempts
 from ftsys.run_folder.attempts import check_still_ours, highest_attempt, read_owner
 from ftsys.run_folder.claim import claim_run_folder

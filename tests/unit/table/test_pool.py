@@ -8,7 +8,7 @@ import pytest
 
 from ftsys.config import identity_parts
 from ftsys.errors import RunFolderError, StoppedEarly
-from ftsys.lease import LeaseTimes, LeaseWatch
+from ftsys.files.lease import LeaseTimes, LeaseWatch
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.table.cells import Cell, cells_of
 from ftsys.table.pool import run

@@ -11,13 +11,13 @@ from transformers.trainer_callback import ExportableState, TrainerState
 from typing_extensions import TypedDict
 
 from ftsys.errors import CheckpointError
+from ftsys.files.untrusted import typed
 from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.files import read_json
 from ftsys.train.checkpoint.manifest import MODEL, STATE
 from ftsys.train.checkpoint.optimizer_layout import frozen_weights
 from ftsys.train.checkpoint.rng_state import RngState, write_rng_state
 from ftsys.train.checkpoint.state_dict import FullState, import_state
-from ftsys.untrusted import typed
 
 _LOG = logging.getLogger("ftsys")
 RNG_STATES = "rng.json"

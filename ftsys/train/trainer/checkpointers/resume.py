@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ftsys.config import RunConfig, run_identity
 from ftsys.data.store.reader import Store
 from ftsys.errors import CheckpointError, ConfigError, RunFolderError
-from ftsys.integrity import damage_of
+from ftsys.files.integrity import damage_of
 from ftsys.ranks import is_main_rank
 from ftsys.run_folder.layout import CHECKPOINTS
 from ftsys.run_folder.report_facts import read_data_facts

@@ -13,7 +13,8 @@ from transformers.trainer_utils import SaveStrategy
 
 from ftsys.distributed import decided_by_rank_0, rank, world_size
 from ftsys.errors import CheckpointError
-from ftsys.files import json_safe
+from ftsys.files.json_safe import json_safe
+from ftsys.files.untrusted import FileEntries, typed
 from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.background import BackgroundSaver, bytes_of, fits_in_memory
 from ftsys.train.checkpoint.catalog import Checkpoint, prune_checkpoints
@@ -25,7 +26,6 @@ from ftsys.train.checkpoint.writer import Draft, Entries, abandon, begin, comple
 from ftsys.train.perf.staging import StagingBuffers
 from ftsys.train.trainer.checkpointers.restore import note_callback_states, scaler_state
 from ftsys.train.trainer.hooks import RunHooks
-from ftsys.untrusted import FileEntries, typed
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from ftsys.distributed import decided_by_rank_0
 from ftsys.errors import CheckpointError
-from ftsys.files import remove_tree, storage_errors, sync_folder
-from ftsys.integrity import damage_of, written_file
+from ftsys.files.folders import remove_tree, sync_folder
+from ftsys.files.integrity import damage_of, written_file
+from ftsys.files.storage_errors import storage_errors
 from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.catalog import OLD, Checkpoint, put_back
 from ftsys.train.checkpoint.files import index_of, write_json

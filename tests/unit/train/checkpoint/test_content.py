@@ -13,7 +13,7 @@ import torch
 
 from ftsys.config import build_run, run_identity
 from ftsys.errors import CheckpointError
-from ftsys.integrity import written_file
+from ftsys.files.integrity import written_file
 from ftsys.run_folder.layout import CHECKPOINTS
 from ftsys.train.checkpoint.catalog import Checkpoint, complete_checkpoints, newest_checkpoint, verify_checkpoint
 from ftsys.train.checkpoint.manifest import MANIFEST, read_manifest, write_manifest

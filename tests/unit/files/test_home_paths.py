@@ -16,7 +16,7 @@ from ftsys.data.bundle import Bundle
 from ftsys.data.prepare import store_root
 from ftsys.data.sources.source import open_source
 from ftsys.errors import FtsysError
-from ftsys.files import expanded, there
+from ftsys.files.paths import expanded, there
 from ftsys.html_report.sections.examples import _texts
 from ftsys.probe.host import _places
 from ftsys.recipes import recipe_of

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from ftsys.errors import ConfigError
-from ftsys.untrusted import file_bytes, json_object
+from ftsys.files.untrusted import file_bytes, json_object
 
 _T = TypeVar("_T")
 _RECORD_BYTES = 512  # constant, so that a renewal overwrites the record in place and leaves no rest of a longer one

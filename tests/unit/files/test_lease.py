@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ftsys.errors import ConfigError
-from ftsys.lease import Lease, LeaseTimes, LeaseWatch, generations, hold_or_wait, seems_held
+from ftsys.files.lease import Lease, LeaseTimes, LeaseWatch, generations, hold_or_wait, seems_held
 
 FAST = LeaseTimes(renew=0.05, stale=0.6, poll=0.01)
 SPAWN = multiprocessing.get_context("spawn")
@@ -138,7 +138,7 @@ def test_of_two_takers_that_saw_the_same_files_one_wins(tmp_path: Path, monkeypa
         watch.try_take()
     time.sleep(times.stale)
     with monkeypatch.context() as patch:
-        patch.setattr("ftsys.lease.generations", lambda _: seen)
+        patch.setattr("ftsys.files.lease.generations", lambda _: seen)
         leases = [watch.try_take() for watch in watches]
     assert [lease is not None for lease in leases] == [True, False]
     assert leases[0] is not None

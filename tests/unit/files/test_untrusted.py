@@ -19,7 +19,8 @@ from ftsys.data.store.index import _SEALED as INDEX_FILE
 from ftsys.data.store.index import INDEX_NAME, StoreIndex
 from ftsys.data.tokenize.plain_bert import is_plain_bert
 from ftsys.errors import CheckpointError, ConfigError, DataError, FtsysError, RunFolderError
-from ftsys.lease import generations
+from ftsys.files.lease import generations
+from ftsys.files.untrusted import file_bytes, file_name, json_object, parse_json, parse_row, relative_path, typed
 from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import check_model_folder
 from ftsys.run_folder.attempts import read_owner
@@ -31,7 +32,6 @@ from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.files import read_safetensors
 from ftsys.train.checkpoint.manifest import _SEALED as MANIFEST_FILE
 from ftsys.train.checkpoint.manifest import MANIFEST
-from ftsys.untrusted import file_bytes, file_name, json_object, parse_json, parse_row, relative_path, typed
 from launcher.planner.deepspeed_config import read_user_json
 from launcher.planner.plan import Plan
 
@@ -118,7 +118,7 @@ def test_a_pipe_a_device_and_a_giant_file_are_refused_at_once(
 
 
 def test_a_pipe_of_the_shell_is_read(tmp_path: Path) -> None:
-    command = "from ftsys.untrusted import file_text; print(file_text('/dev/stdin'), end='')"
+    command = "from ftsys.files.untrusted import file_text; print(file_text('/dev/stdin'), end='')"
     done = subprocess.run([sys.executable, "-c", command], input="a = 1\n", capture_output=True, text=True, check=True)
     assert done.stdout == "a = 1\n"
 

@@ -11,7 +11,7 @@ from ftsys.data.store.index import _SEALED, INDEX_NAME, StoreIndex
 from ftsys.data.store.reader import Store, StoreSplit, verify_store
 from ftsys.data.tokenize.tokenizer import tokenizer_fingerprint
 from ftsys.errors import CheckpointError, ConfigError, DataError, FtsysError
-from ftsys.integrity import damage_of
+from ftsys.files.integrity import damage_of
 from ftsys.model_files.folder import check_model_folder
 from ftsys.train.checkpoint.files import check_safetensors, read_safetensors
 from ftsys.train.trainable.adapter_files import trained_whole

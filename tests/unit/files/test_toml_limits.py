@@ -7,7 +7,7 @@ import pytest
 
 from ftsys.config.load import load_run, parse_overrides
 from ftsys.errors import ConfigError
-from ftsys.untrusted import parse_toml
+from ftsys.files.untrusted import parse_toml
 
 DIGITS = {
     "hexadecimal": "0x" + "f" * 4_000,

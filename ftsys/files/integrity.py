@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ftsys.untrusted import NOT_REGULAR, FileEntry, json_object, open_regular
+from ftsys.files.untrusted import NOT_REGULAR, FileEntry, json_object, open_regular
 
 PIECE_BYTES = 1 << 24
 """Bytes that are hashed, and written, at once."""

@@ -8,7 +8,7 @@ import pytest
 
 from ftsys.data.bundle import _SEALED as BUNDLE
 from ftsys.data.store.index import _SEALED as INDEX
-from ftsys.integrity import PIECE_BYTES, SealedJson, bytes_hashed, hashed_file, sha256_of
+from ftsys.files.integrity import PIECE_BYTES, SealedJson, bytes_hashed, hashed_file, sha256_of
 from ftsys.train.checkpoint.manifest import _SEALED as MANIFEST
 
 FIELDS = {"zone": 1, "files": {"b": {"bytes": 2}, "a": {"bytes": 3}}, "step": "é"}

@@ -1,4 +1,4 @@
-"""Tests that JSON and TOML are parsed in `ftsys.untrusted` alone, which limits depth, size and numbers."""
+"""Tests that JSON and TOML are parsed in `ftsys.files.untrusted` alone, which limits depth, size and numbers."""
 
 import ast
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from pathlib import Path
 
 PARSERS = {("json", "load"), ("json", "loads"), ("tomllib", "load"), ("tomllib", "loads"), ("numpy", "load")}
 OWN = {
-    "ftsys/untrusted.py": "the readers themselves",
-    "ftsys/integrity.py": "a text whose checksum was right",
+    "ftsys/files/untrusted.py": "the readers themselves",
+    "ftsys/files/integrity.py": "a text whose checksum was right",
     "ftsys/offline/make_bundle.py": "a run file that this process has just made",
     "ftsys/probe/protocol.py": "an answer of a process that this one has started",
     "ftsys/score/parts.py": "a value that this process has just written",

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from ftsys.errors import ConfigError, StorageError
-from ftsys.files import atomic_copy, atomic_open, atomic_write_json, atomic_write_text, check_output, json_safe
+from ftsys.files.atomic import atomic_copy, atomic_open, atomic_write_json, atomic_write_text
+from ftsys.files.json_safe import json_safe
+from ftsys.files.paths import check_output
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path) -> None:
