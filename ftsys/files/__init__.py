@@ -1,1 +1,1 @@
-"""Reads and writes files: paths, atomic writing, untrusted content, checksums, leases. Imports nothing heavy."""
+"""Reads and writes files: paths, atomic writing, untrusted content, checksums, leases. Imports no torch."""

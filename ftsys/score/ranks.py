@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ftsys.console.printer import complain
 from ftsys.errors import ConfigError, FtsysError, LaunchError, error_as_words, error_from_words
 from ftsys.ranks import has_other_ranks, is_main_rank, may_complain
-from ftsys.run_folder.status_writer import StatusWriter
 
 if TYPE_CHECKING:
     from ftsys.train.fault_tolerance.watchdog import Watchdog
@@ -41,8 +39,9 @@ def together() -> Iterator[None]:
         yield
         return
     from ftsys.distributed import leave_process_group, rank
+    from ftsys.train.fault_tolerance.without_run import watchdog_without_run
 
-    watchdog = _watchdog()
+    watchdog = watchdog_without_run("predict", ADVICE, SILENT_HEARTBEATS)
     try:
         with watchdog.watching():
             _join(watchdog)
@@ -87,23 +86,6 @@ def _of_this_rank(error: FtsysError) -> FtsysError:
 
     kind, text = error_as_words(error)
     return error_from_words(kind, text if is_main_rank() else f"on rank {rank()} ({socket.gethostname()}): {text}")
-
-
-class _NoStatus(StatusWriter):
-    """Writes no status.json: there is no run folder."""
-
-    def __init__(self) -> None:
-        super().__init__(Path(), 0, "predict")
-
-    def write_for_rank_0(self, exit_status: int | None, reason: str) -> None:
-        """Do nothing."""
-
-
-def _watchdog() -> "Watchdog":
-    from ftsys.train.fault_tolerance.signals import Interruption
-    from ftsys.train.fault_tolerance.watchdog import Watchdog
-
-    return Watchdog(_NoStatus(), Interruption(), 0, advice=ADVICE, most_silent=SILENT_HEARTBEATS)
 
 
 def _join(watchdog: "Watchdog") -> None:

@@ -101,9 +101,11 @@ def predict_splits(
     """Predict splits with a trained model; returns metrics and speed by split. Collective; leaves the process group.
 
     Rank 0 writes the predictions below `output`, unless that is None. `scratch` is as for `prediction_trainer`.
+    When a rank dies or is cut off, each other one ends with a message and FAILED.
     """
     from ftsys.data.label_values import check_labels
-    from ftsys.distributed import decided_by_rank_0
+    from ftsys.distributed import decided_by_rank_0, stay_on_loopback
+    from ftsys.train.fault_tolerance.without_run import watchdog_without_run
     from ftsys.train.finish import speed_of, split_metrics, write_split_predictions
     from ftsys.train.setup import prediction_trainer
     from ftsys.train.trainer.hooks import RunHooks
@@ -111,9 +113,12 @@ def predict_splits(
     predicted = {}
     for name in names:
         check_labels(store.splits[name], task)
-    with SplitProgress("predict") as progress:
+    watchdog = watchdog_without_run("predict", "Start the same command again.")
+    stay_on_loopback()
+    with SplitProgress("predict") as progress, watchdog.watching():
         hooks = RunHooks(on_evaluation_progress=lambda name, done, total: progress(done, total, name))
         trainer = prediction_trainer(run, model, store, scratch, hooks)
+        watchdog.begin(trainer.args.process_index, trainer.args.world_size)
         end_fast_import()
         for name in names:
             split = store.splits[name]

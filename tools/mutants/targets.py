@@ -5,6 +5,7 @@ from dataclasses import dataclass
 BATCHING, CHECKPOINT, TRAINER = "ftsys/data/batching", "ftsys/train/checkpoint", "ftsys/train/trainer"
 OF_DDP = "test_state.py::test_ddp_goes_on_bit_for_bit"
 OF_STAGES = "test_state.py::test_a_state_fits_any_stage_and_world"
+OF_SYNC = "tests/unit/files/test_synced_writers.py"
 OF_BATCHING, OF_CHECKPOINT = "tests/unit/data/batching", "tests/unit/train/checkpoint"
 
 
@@ -19,9 +20,10 @@ class Module:
     """Tests that start ranks. Only what has passed `tests` is tried by them."""
 
 
-def _checkpoint(name: str, *tests: str, slow: str = "") -> Module:
+def _checkpoint(name: str, *tests: str, slow: str = "", others: tuple[str, ...] = ()) -> Module:
     slow_tests = (f"tests/distributed/{slow}",) if slow else ()
-    return Module(f"{CHECKPOINT}/{name}.py", tuple(f"{OF_CHECKPOINT}/{test}.py" for test in tests), slow_tests)
+    own = tuple(f"{OF_CHECKPOINT}/{test}.py" for test in tests)
+    return Module(f"{CHECKPOINT}/{name}.py", own + others, slow_tests)
 
 
 def _batching(name: str, *tests: str) -> Module:
@@ -51,12 +53,12 @@ TARGETS: dict[str, tuple[Module, ...]] = {
         _trainer("predictions", "tests/unit/train/trainer/test_predictions.py"),
     ),
     "checkpoint files": (
-        _checkpoint("files", "test_files", "test_catalog"),
+        _checkpoint("files", "test_files", "test_catalog", others=(OF_SYNC,)),
         _checkpoint("manifest", "test_files", "test_catalog"),
     ),
     "checkpoint folders": (
         _checkpoint("catalog", "test_named_checkpoints", "test_catalog"),
-        _checkpoint("writer", "test_named_checkpoints", "test_catalog", "test_shard"),
+        _checkpoint("writer", "test_named_checkpoints", "test_catalog", "test_shard", others=(OF_SYNC,)),
         _checkpoint("background", "test_background"),
     ),
     "checkpoint barrier": (_checkpoint("store_barrier", "test_barrier_results", "test_store_barrier"),),

@@ -68,6 +68,8 @@ class Heartbeat:
             self._connections = _connections(rank, ranks)
         for number, connection in self._connections.items():
             self._selector.register(connection.socket, selectors.EVENT_READ, number)
+        self._woken, self._wake = socket.socketpair()
+        self._selector.register(self._woken, selectors.EVENT_READ)
         self._thread.start()
 
     def send(self, message: Message) -> None:
@@ -76,18 +78,20 @@ class Heartbeat:
             connection.send(message)
 
     def close(self, wait: bool = True) -> None:
-        """End the thread and close the connections."""
+        """End the thread and close the connections. Call it once, after `connect`."""
         self._closing.set()
+        self._wake.close()  # the thread reads its end, and need not sleep until the next heartbeat
         if wait and self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(2 * HEARTBEAT_SECONDS)
-        for connection in self._connections.values():
-            connection.socket.close()
+        for each in (self._woken, *(connection.socket for connection in self._connections.values())):
+            each.close()
 
     def _run(self) -> None:
         due = time.monotonic()
         while not self._closing.is_set():
             for key, _ in self._selector.select(max(0.0, min(HEARTBEAT_SECONDS, due - time.monotonic()))):
-                self._read(key.data)
+                if key.fileobj is not self._woken:
+                    self._read(key.data)
             if time.monotonic() >= due:
                 due = time.monotonic() + HEARTBEAT_SECONDS
                 self._send_heartbeat()

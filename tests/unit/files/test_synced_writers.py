@@ -15,6 +15,7 @@ from ftsys.run_glue.result_files import _link_model
 from ftsys.train.checkpoint.files import replace_safetensors
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.finish import write_plain_model
+from tests.unit.train.checkpoint.test_catalog import save
 
 
 class Disk:
@@ -140,6 +141,12 @@ def test_a_former_export_stays_until_the_new_one_has_its_name(tmp_path: Path, mo
 def test_weights(disk: Disk, tmp_path: Path) -> None:
     replace_safetensors(tmp_path / "model.safetensors", {"weight": torch.ones(3)})
     disk.check(tmp_path)
+
+
+def test_a_checkpoint_and_the_one_that_takes_its_place(disk: Disk, tmp_path: Path) -> None:
+    for step in (1, 2, 2):
+        save(tmp_path / "checkpoints", step)
+        disk.check(tmp_path / "checkpoints")
 
 
 def test_a_trained_model(disk: Disk, tmp_path: Path) -> None:

@@ -46,6 +46,16 @@ def test_a_named_checkpoint_that_is_damaged_or_anothers_is_refused(tmp_path: Pat
         named_checkpoint(path, "mine")
 
 
+def test_a_named_checkpoint_can_be_checked_by_the_sizes_of_its_files_alone(tmp_path: Path) -> None:
+    path = save(tmp_path, 5)
+    state = path / "state.json"
+    state.write_bytes(b" " + state.read_bytes()[1:])
+    assert named_checkpoint(path, "mine", contents=False) == Checkpoint.open(path)
+    state.write_bytes(state.read_bytes()[1:])
+    with pytest.raises(CheckpointError, match=r"is damaged: .*state\.json has \d+ bytes"):
+        named_checkpoint(path, "mine", contents=False)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -95,6 +95,18 @@ def test_deep_json_closes_a_connection_and_raises_nothing() -> None:
 
 
 @pytest.fixture
+def test_a_run_that_ends_does_not_wait_for_the_next_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 1000.0)
+    beats: list[None] = []
+    own = heartbeat.Heartbeat(lambda *_: None, lambda *_: None, lambda: beats.append(None), dict)
+    own.connect(0, 1)
+    closing = threading.Thread(target=own.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive()
+    assert len(beats) <= 1
+
+
 def far() -> str:
     """An address of this machine that others may reach."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
