@@ -291,7 +291,7 @@ class RunTree(Section):
     engine: EngineSection = EngineSection()
     launch: LaunchSection = LaunchSection()
     trainer: Annotated[dict[str, Any], Write("a [trainer] table")] = {}
-    """Fields of transformers' TrainingArguments; passed on, and tried on a small model before a run starts."""
+    """Fields of TrainingArguments, with its defaults except `logging_steps = 10` and `report_to = "none"`."""
     table: Annotated[dict[str, Any], Write("a [table] table")] = {}
     """Rows and columns of `ftsys table`: the keys `models`, `tasks`, `seeds`, `transfer` and `by_task`, which
     the page "A table of models and tasks" describes. No other command reads this section."""

@@ -33,6 +33,7 @@ LAUNCHER = "import gc; gc.disable(); from deepspeed.launcher.launch import main;
 DESCRIPTION = (
     "Train a small model on the synthetic sample, one rank for each GPU or two CPU ranks, and print its metrics."
 )
+EPILOG = "Keys of the demo's run file can be overridden with --section.key VALUE, for example --train.epochs 1."
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Raises ConfigError for a wrong override and where no run folder can be made, StorageError for a full disk.
     """
-    parser = argparse.ArgumentParser(prog="ftsys demo", description=DESCRIPTION, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="ftsys demo", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument(
         "--runs",
         type=Path,

@@ -53,7 +53,7 @@ def run_file_page() -> str:
 
 def _trainer_tables() -> Iterator[str]:
     """Yield a table of the fields that [trainer] passes on, and one of the others with the reason."""
-    yield "These fields are passed on:\n"
+    yield "These fields are passed on, and tried on a small model before a run starts:\n"
     yield "| Passed on | Acts on |\n| --- | --- |"
     yield from (f"| `{name}` | {text} |" for name, text in sorted(HONOURED_TRAINER_FIELDS.items()))
     yield "\nThese are refused, since ftsys decides otherwise:\n"
