@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--rows {options.rows}: two rows or more are needed.")
     check_installed(options.to)
     finished = open_finished(options.run, options.trust_remote_code)
+    _check_whole(finished)
     split = finished.labelled_split(options.split)
     output = options.output or finished.folder / EXPORT / options.to
     _check_output(output, options.overwrite)
@@ -68,6 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tolerance", type=float, metavar="X", help=text)
     parser.add_argument("--trust-remote-code", action="store_true", help=TRUST_HELP)
     return parser
+
+
+def _check_whole(finished: FinishedRun) -> None:
+    """Raise ConfigError for a run whose model is an adapter alone."""
+    if not (finished.model / "config.json").is_file():
+        raise ConfigError(
+            f"{str(finished.model)!r} is an adapter without its model (lora.merge = false), which cannot be exported: "
+            "train with --lora.merge true and another --output_dir, or merge it with peft."
+        )
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

@@ -27,11 +27,14 @@ def there(path: Path) -> bool:
 def check_output(flag: str, path: Path, folder: bool = False) -> None:
     """Find out before the work that its result cannot be written to `path`, the value of `flag`.
 
-    Raises ConfigError for a folder, for a file where a `folder` is due, and for a place below a file.
+    Raises ConfigError for a folder, for a file where a `folder` is due, for a place below a file, and for a file that
+    is none: a link, a pipe or a device would be replaced.
     """
     try:
         if not folder and path.is_dir():
             raise ConfigError(f"{flag} {str(path)!r} is a folder: name a file.")
+        if not folder and (path.is_symlink() or (path.exists() and not path.is_file())):
+            raise ConfigError(f"{flag} {str(path)!r} is a link, a pipe or a device: name the file itself.")
         places = [path, *path.absolute().parents][0 if folder else 1 :]
         nearest = next(place for place in places if place.exists())
         if not nearest.is_dir():

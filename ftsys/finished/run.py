@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftsys.errors import ConfigError
+from ftsys.model_files.config import holds_model
 from ftsys.run_folder.layout import MODEL, RUN_FILE
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import read_status_after_crash
@@ -54,7 +55,7 @@ def open_finished(folder: Path, trust_remote_code: bool = False) -> FinishedRun:
     if not (folder / RUN_FILE).is_file():
         raise ConfigError(f"{str(folder)!r} is not a run folder: name the output_dir of a finished run.")
     results = read_results(folder)
-    if results is None or not (folder / MODEL / "config.json").is_file():
+    if results is None or not holds_model(folder / MODEL):
         state = read_status_after_crash(folder).get("state", "unknown")
         raise ConfigError(
             f"the run in {str(folder)!r} is not finished (its state is {str(state)!r}): it has no "

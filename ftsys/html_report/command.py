@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +24,7 @@ _NEEDED = {"jinja2": "Jinja2", "matplotlib": "matplotlib"}
 def main(arguments: Sequence[str]) -> int:
     """Print a row for each run, or write the page or images; returns the exit status."""
     options = _parser().parse_args(arguments)
+    ConfigError.raise_if(_without_effect(options))
     if options.html is not None or options.png is not None:
         return _write(options)
     runs = find_runs(options.runs)
@@ -44,6 +45,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--png", type=Path, metavar="FOLDER", help="write each figure as a PNG file into FOLDER")
     parser.add_argument("--title", metavar="TEXT", help="title of the page; default: the names of the given folders")
     return parser
+
+
+def _without_effect(options: argparse.Namespace) -> Iterator[str]:
+    """Yield a message for options that would change nothing beside the others."""
+    written = options.html is not None or options.png is not None
+    if options.title is not None and not written:
+        yield f"--title {options.title!r} is that of a page: add --html FILE or --png FOLDER."
+    if options.json and written:
+        yield "--json prints, --html and --png write: leave one of them out."
 
 
 def _write(options: argparse.Namespace) -> int:

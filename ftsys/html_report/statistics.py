@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-BINS = 10
+from ftsys.calibrate.temperature import BINS
 
 Floats = npt.NDArray[np.float64]
 

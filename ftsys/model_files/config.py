@@ -36,6 +36,11 @@ ADAPTED_CONFIG = "adapted_config.json"
 would look for the weights of a whole model."""
 
 
+def holds_model(folder: Path) -> bool:
+    """Return True for the folder of a model, or of an adapter that ftsys saved."""
+    return any((folder / name).is_file() for name in ("config.json", ADAPTED_CONFIG))
+
+
 def folder_named(name: str) -> Path | None:
     """Return the folder with the path `name`, in which "~" is a home folder; None if there is none."""
     folder = expanded(name)

@@ -107,9 +107,9 @@ class Progress:
         rate = (self.done - self.initial) / elapsed if elapsed >= RATE_SECONDS else 0.0
         texts = [f"{_short(rate)} {self.unit}/s"] if rate else []
         if self.total is not None and self.done >= self.total:
-            texts.append(f"in {_duration(elapsed)}")
+            texts.append(f"in {duration(elapsed)}")
         elif self.total is not None and rate:
-            texts.append(f"{_duration((self.total - self.done) / rate)} left")
+            texts.append(f"{duration((self.total - self.done) / rate)} left")
         return texts + [f"{name.replace('_', ' ')} {_short(value)}" for name, value in self._figures.items()]
 
     def _show(self) -> None:
@@ -210,7 +210,7 @@ def _short(value: object) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Format seconds as 0:18, 12:05 or 3:12:05."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

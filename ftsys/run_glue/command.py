@@ -9,6 +9,7 @@ from ftsys.console.printer import say, show
 from ftsys.errors import DONE, ConfigError
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
+from ftsys.run_folder.results import read_results
 from ftsys.run_glue.flags import read_flags
 from ftsys.run_glue.result_files import write_result_files
 from ftsys.run_glue.results import RunResults, predict_only, results_of_run
@@ -34,10 +35,28 @@ def main(arguments: Sequence[str]) -> int:
         show(run_file_text(request, run, ranks))
         for note in (*notes, *request.notes):
             say(f"note: {note}")
+    if request.train and (request.overwrite or read_results(Path(run.output_dir)) is None):
+        _check_splits(run, request)
     results = _train(run, request) if request.train else _predict(run, request)
     if is_main_rank():
         write_result_files(Path(run.output_dir), resolve_task(run), results, request)
     return DONE
+
+
+def _check_splits(run: RunConfig, request: Request) -> None:
+    """Raise ConfigError for a flag whose split the source lacks, before anything is trained."""
+    from ftsys.data.sources.source import open_source
+
+    task = resolve_task(run)
+    flags = {"--do_eval": task.evaluation_splits} if request.evaluate else {}
+    flags |= {"--do_predict": task.test_splits} if request.predict else {}
+    there = set(open_source(run.data, task).splits)
+    ConfigError.raise_if(
+        f"{flag}: the source has no split {', '.join(sorted(set(names) - there)) or 'for it'}, only "
+        f"{', '.join(sorted(there))}: add its data, or leave the flag out."
+        for flag, names in flags.items()
+        if not names or set(names) - there
+    )
 
 
 def run_file_text(request: Request, run: RunConfig, ranks: int) -> str:

@@ -10,6 +10,7 @@ from ftsys.files.atomic import atomic_copy, atomic_open, atomic_write_text
 from ftsys.files.folders import sync_folder
 from ftsys.files.json_safe import json_safe
 from ftsys.files.storage_errors import storage_errors
+from ftsys.model_files.calibration import CALIBRATION
 from ftsys.run_folder.layout import MODEL, predictions_file
 from ftsys.run_folder.predictions import read_predictions
 from ftsys.run_glue.results import RunResults
@@ -77,9 +78,13 @@ def _write_predictions(folder: Path, split: str, name: str, regression: bool) ->
 
 
 def _link_model(folder: Path) -> None:
-    """Put the model's files into the output folder itself too, as hard links or, where links are impossible, copies."""
+    """Put the model's files into the output folder itself too, as hard links or, where links are impossible, copies.
+
+    A calibration is not: one that is made later would not reach the copy.
+    """
     with storage_errors(folder):
-        for source in sorted((folder / MODEL).iterdir()):
+        (folder / CALIBRATION).unlink(missing_ok=True)  # of a former model, where it was copied once
+        for source in sorted(path for path in (folder / MODEL).iterdir() if path.name != CALIBRATION):
             partial, target = folder / f".{source.name}.partial", folder / source.name
             partial.unlink(missing_ok=True)
             try:

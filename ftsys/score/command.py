@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ftsys.console.printer import show
 from ftsys.data.sources.dialect import AUTO, QUOTED, UNQUOTED
 from ftsys.errors import DONE, ConfigError
-from ftsys.files.paths import check_output
+from ftsys.files.paths import check_output, expanded, there
 from ftsys.model_files.remote_code import TRUST_HELP
 from ftsys.ranks import is_main_rank
 from ftsys.score.ranks import agreed, together
@@ -95,13 +95,35 @@ def _check(options: argparse.Namespace) -> None:
             mistakes.append(f"--{name.replace('_', '-')} {value} is not a number of tokens: write 1 or more.")
     if options.files.count("-") > 1:
         mistakes.append("standard input (-) can be read once: name it once.")
+    folders = [path for path in map(expanded, options.files) if there(path) and path.is_dir()]
+    if options.split and not folders:
+        mistakes.append(f"--split {options.split}: only a folder of `datasets` has splits: leave it out.")
+    if options.format and len(folders) == len(options.files):
+        mistakes.append(f"--format {options.format}: a folder is read as `datasets` wrote it: leave it out.")
     ConfigError.raise_if(mistakes)
+
+
+def _check_quoting(options: argparse.Namespace, files: Sequence[InputFile]) -> None:
+    """Raise ConfigError where --quoting would have no effect."""
+    if options.quoting != AUTO and not any(file.format in ("csv", "tsv") for file in files):
+        raise ConfigError(f"--quoting {options.quoting}: no input is a table (csv, tsv): leave it out.")
+
+
+def _check_place(output: Path, files: Sequence[InputFile]) -> None:
+    """Raise ConfigError for an output that would replace an input, or change a folder that is one."""
+    place = output.resolve()
+    for file in (file for file in files if not file.is_stream):
+        source = file.path.resolve()
+        if place == source or source in place.parents:
+            where = "is" if place == source else "lies in"
+            raise ConfigError(f"--output {str(output)!r} {where} the input {file.name!r}: write it to another place.")
 
 
 def _checked(options: argparse.Namespace) -> "Request":
     """Look at all that this rank needs, before anything is computed. Raises ConfigError and DataError."""
     _check(options)
     files = [input_file(name, options.format, options.split, options.quoting) for name in options.files]
+    _check_quoting(options, files)
     from ftsys.report.log_filters import quiet_libraries
 
     quiet_libraries()
@@ -117,6 +139,7 @@ def _request(options: argparse.Namespace, files: Sequence[InputFile]) -> "Reques
     check_ranks(files)
     format_of(options.output, {})
     check_output("--output", options.output)
+    _check_place(options.output, files)
     found = find_model(options.model, options.max_length, options.trust_remote_code)
     written = Written(_head(options, found), tuple(options.columns), options.top_k, options.prefix)
     written.check()

@@ -12,6 +12,8 @@ from ftsys.files.csv_lines import write_csv
 from ftsys.files.json_safe import json_safe
 from ftsys.run_folder.predictions import label_cell
 
+OUTPUTS = (".csv", ".jsonl", ".parquet")
+"""Endings of outputs."""
 Columns = Mapping[str, Sequence[Any]]
 
 
@@ -74,8 +76,10 @@ class Parquet:
 
         with pyarrow.parquet.ParquetWriter(stream, self._schema(names)) as writer:
             for part in parts:
-                # Parquet has no seconds and no date64: such a column comes back as another type.
-                writer.write_table(pyarrow.parquet.read_table(part).cast(writer.schema))
+                # A ParquetFile has no columns of its folders' names ("key=value"), which read_table may add.
+                with pyarrow.parquet.ParquetFile(part) as window:
+                    # Parquet has no seconds and no date64: such a column comes back as another type.
+                    writer.write_table(window.read().cast(writer.schema))
 
     def _type(self, name: str) -> Any:
         import pyarrow as pa
@@ -102,7 +106,7 @@ def _text_or_none(value: object) -> str | None:
 
 def format_of(output: Path, types: Mapping[str, Any]) -> Format:
     """Return the format by the end of the file's name. Raises ConfigError for any other end."""
-    known: dict[str, Format] = {".csv": Csv(), ".jsonl": JsonLines(), ".parquet": Parquet(types)}
+    known: dict[str, Format] = dict(zip(OUTPUTS, (Csv(), JsonLines(), Parquet(types)), strict=True))
     ending = output.suffix.lower()
     if ending not in known:
         raise ConfigError(

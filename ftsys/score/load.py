@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from ftsys.data.store.in_memory import TokenizedSplit
 from ftsys.errors import ConfigError
@@ -57,7 +58,7 @@ def load_classifier(found: FoundModel, device: torch.device) -> PreTrainedModel:
     with model_load_errors(found.folder), loading_code(trusted):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             weights,
-            config=AutoConfig.from_pretrained(found.folder, trust_remote_code=trusted),
+            config=_config_of(found, weights),
             dtype=torch.float32,
             output_loading_info=True,
             trust_remote_code=trusted,
@@ -69,6 +70,14 @@ def load_classifier(found: FoundModel, device: torch.device) -> PreTrainedModel:
     ConfigError.raise_if(_without_head(found, sorted(missing)))
     loaded: PreTrainedModel = model.to(device).eval()
     return loaded
+
+
+def _config_of(found: FoundModel, weights: Path) -> PreTrainedConfig:
+    """Return the configuration: for an adapter without config.json, what lies beside it, of its base model's class."""
+    trusted = found.trust_remote_code
+    if (found.folder / "config.json").is_file():
+        return AutoConfig.from_pretrained(found.folder, trust_remote_code=trusted)
+    return type(AutoConfig.from_pretrained(weights, trust_remote_code=trusted)).from_dict(found.config)
 
 
 def _without_head(found: FoundModel, missing: Sequence[str]) -> Iterator[str]:

@@ -9,9 +9,9 @@ from ftsys.data.tokenize.plain_bert import tokenizer_settings
 from ftsys.errors import ConfigError
 from ftsys.files.paths import expanded, there
 from ftsys.model_files.card import read_card
-from ftsys.model_files.config import model_config
+from ftsys.model_files.config import holds_model, model_config
 from ftsys.model_files.folder import longest_sequence, resolve_model_folder
-from ftsys.run_folder.layout import MODEL, RUN_FILE
+from ftsys.run_folder.layout import ATTEMPTS, MODEL, RUN_FILE
 
 UNBOUNDED = 10**9
 """transformers writes larger numbers than this for a tokenizer without a limit."""
@@ -60,16 +60,22 @@ def find_model(name: str, max_length: int | None = None, trust_remote_code: bool
 
 def _run_folder(path: Path) -> Path | None:
     """Return the run folder that `path` is, or whose model it is; None for any other path."""
-    if (path / RUN_FILE).is_file() and not (path / "config.json").is_file():
-        if not (path / MODEL / "config.json").is_file():
+    if _is_run_folder(path):
+        if not holds_model(path / MODEL):
             raise ConfigError(f"run folder {str(path)!r} holds no trained model yet. Let its training finish first.")
         return path
-    is_runs_own = path.name == MODEL and (path.parent / RUN_FILE).is_file() and (path / "config.json").is_file()
+    is_runs_own = path.name == MODEL and (path.parent / RUN_FILE).is_file() and holds_model(path)
     return path.parent if is_runs_own else None
 
 
+def _is_run_folder(path: Path) -> bool:
+    """Return True for a run folder, also where `ftsys run-glue` put the files of a former model beside its own."""
+    of_run = any((path / name).is_dir() for name in (MODEL, ATTEMPTS))
+    return (path / RUN_FILE).is_file() and (of_run or not holds_model(path))
+
+
 def _model_folder(name: str, path: Path) -> Path:
-    if there(path) and path.is_dir() and not (path / "config.json").is_file():
+    if there(path) and path.is_dir() and not holds_model(path):
         raise ConfigError(
             f"{name!r} holds neither a model (config.json) nor a run ({RUN_FILE}). Name a run folder, a folder that "
             "save_pretrained wrote, or a model of the Hub."

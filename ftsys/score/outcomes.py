@@ -34,13 +34,16 @@ class Head:
     several: bool = False
     temperature: float = 1.0
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    thresholds_given: bool = False
+    """True where the caller gave the thresholds, and not the model's calibration."""
 
     @property
     def note(self) -> str:
         """A note on a calibration; "" without one."""
-        if self.temperature == 1.0 and not self.thresholds:
+        own = {} if self.thresholds_given else self.thresholds
+        if self.temperature == 1.0 and not own:
             return ""
-        named = ", ".join(f"{name} from {threshold:.4g}" for name, threshold in self.thresholds.items())
+        named = ", ".join(f"{name} from {threshold:.4g}" for name, threshold in own.items())
         return f"calibrated: temperature {self.temperature:.4g}" + (f"; {named}" if named else "")
 
     @property
@@ -81,7 +84,8 @@ class Head:
             )
         if not 0 <= threshold <= 1:
             raise ConfigError(f"a threshold of {threshold} is not between 0 and 1.")
-        return replace(self, thresholds=dict.fromkeys(self.labels, threshold))
+        decided = self.labels[1:] if len(self.labels) == 2 and not self.several else self.labels
+        return replace(self, thresholds=dict.fromkeys(decided, threshold), thresholds_given=True)
 
 
 def sigmoid(logits: npt.NDArray[np.float64]) -> Scores:

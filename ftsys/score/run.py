@@ -19,12 +19,13 @@ from ftsys.report.notes import show_notes
 from ftsys.report.progress import Progress
 from ftsys.score.columns import Written, text_columns
 from ftsys.score.engine import NO_TOKENS, PRECISIONS, Engine, precision_of
-from ftsys.score.formats import Format, format_of
+from ftsys.score.formats import OUTPUTS, Format, format_of
 from ftsys.score.model import FoundModel
 from ftsys.score.parts import Parts
 from ftsys.score.readers.inputs import InputFile
 from ftsys.score.readers.rows import Fault, Reader, Wanted
 from ftsys.score.windows import ROWS, Entry, Place, Window, prepared_ahead, windows
+from ftsys.train.trainable.adapter_files import base_folder, is_adapter
 
 FAIL, SKIP = "fail", "skip"
 PATIENCE_SECONDS = 90.0
@@ -112,11 +113,14 @@ def chosen_precision(asked: str, output: Path) -> str:
 def _command(request: Request, engine: Engine, tokens: int) -> dict[str, Any]:
     """Return everything that decides the bytes of the output."""
     head = request.written.head
-    weights = [path for path in sorted(request.found.folder.iterdir()) if path.is_file()]
+    folder = request.found.folder
+    folders = [folder, base_folder(folder)] if is_adapter(folder) else [folder]
+    there = [path for place in folders for path in sorted(place.iterdir()) if path.is_file()]
+    weights = [path for path in there if path.suffix not in OUTPUTS]  # an output may lie beside them
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights]
     return {
         "version": __version__,
-        "model": [str(request.found.folder.absolute()), fingerprint_of(stats)],
+        "model": [str(folder.absolute()), fingerprint_of(stats)],
         "inputs": [file.facts() for file in request.files],
         "texts": request.wanted.texts,
         "columns": request.written.names,

@@ -60,6 +60,7 @@ def _next(shared: SharedStudy, interruption: Interruption) -> Claimed | None:
 
 def _try(shared: SharedStudy, claimed: Claimed, interruption: Interruption, command: Sequence[str]) -> None:
     number, sweep = claimed.trial.number, shared.sweep
+    sweep.check_unchanged()
     values = ", ".join(f"{key} = {value}" for key, value in claimed.values.items())
     say(f"trial {number} of {shared.total}{' (taken over)' if claimed.taken_over else ''}: {values}")
     outcome = run_trial(sweep, claimed, interruption, command)
@@ -69,6 +70,7 @@ def _try(shared: SharedStudy, claimed: Claimed, interruption: Interruption, comm
         say(f"trial {number}: another process has taken it over")
         return
     shared.end(claimed, outcome.state, outcome.value, outcome.reason)
+    sweep.check_unchanged()
     with shared.locked():
         write_best(shared)
     say(f"trial {number}: {_told(sweep, outcome)}{_best_so_far(shared)}")

@@ -61,6 +61,14 @@ class Sweep:
         """The identity of the run without the values of a trial: results of other runs cannot be compared."""
         return run_identity(self.run)
 
+    def check_unchanged(self) -> None:
+        """Raise ConfigError if the run file has changed since this process read it: trials read it again."""
+        if run_identity(load_run(self.run_file, self.overrides)) != self.identity:
+            raise ConfigError(
+                f"{self.run_file} has changed since this sweep began, and its trials would be other runs: restore it, "
+                "or begin another sweep with --output."
+            )
+
 
 def read_sweep(run_file: Path, overrides: Sequence[str], space: Sequence[str], output: Path | None) -> Sweep:
     """Read the run file and the options. Raises ConfigError for every mistake, those of the space's values included."""
@@ -68,7 +76,7 @@ def read_sweep(run_file: Path, overrides: Sequence[str], space: Sequence[str], o
     settings = _section(run.sweep)
     searched = read_space(settings.space | dict(_assignment(word) for word in space))
     task = resolve_task(run)
-    folder = output or Path(f"{run.output_dir}-sweep")
+    folder = output or Path(f"{Path(run.output_dir)}-sweep")
     check_output("--output" if output else "output_dir with -sweep,", folder, folder=True)
     sweep = Sweep(run_file, tuple(overrides), run, task, searched, settings, _objective(run, task, settings), folder)
     _check_values(sweep)

@@ -1,12 +1,12 @@
 """Implements `ftsys table`: trains every model on every task with every seed, and shows one table of the results."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ftsys.config.overrides import split_overrides
 from ftsys.console.printer import show
-from ftsys.errors import DONE, FAILED, NOT_OURS, STOPPED_EARLY
+from ftsys.errors import DONE, FAILED, NOT_OURS, STOPPED_EARLY, ConfigError
 from ftsys.table.cells import Cell, cells_of
 from ftsys.table.spec import TableSpec, read_spec
 from ftsys.table.state import CellState, check_folders, forget_failures, state_of
@@ -56,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run `ftsys table`; returns the exit status. Raises FtsysError."""
     arguments, overrides = split_overrides(arguments)
     options = build_parser().parse_args(arguments)
+    ConfigError.raise_if(_without_effect(options))
     spec = read_spec(options.run_file, overrides, options.models, options.tasks, options.seeds, options.transfer)
     cells = cells_of(spec)
     if options.compare:  # a wrong name is told before anything is trained
@@ -73,6 +74,25 @@ def main(arguments: Sequence[str]) -> int:
 
         return submit_table(spec, cells, options)
     return _train(spec, cells, options)
+
+
+def _without_effect(options: argparse.Namespace) -> Iterator[str]:
+    """Yield a message for options that would change nothing beside the others."""
+    jobs = argparse.ArgumentParser()
+    add_job_options(jobs)
+    defaults = vars(jobs.parse_args([])) | {"at_a_time": 0}
+    of_jobs = [name for name, default in defaults.items() if name != "cpu" and getattr(options, name) != default]
+    if of_jobs and not options.slurm:
+        yield f"{_flags(of_jobs)} are of SLURM jobs: add --slurm, or leave them out."
+    of_slots = [name for name, default in (("slots", None), ("runs_per_gpu", 1)) if getattr(options, name) != default]
+    if of_slots and options.slurm:
+        yield f"{_flags(of_slots)} are of runs on this machine: leave them out with --slurm."
+    if options.retry and options.results:
+        yield "--retry trains, and --results does not: leave one of them out."
+
+
+def _flags(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _train(spec: TableSpec, cells: Sequence[Cell], options: argparse.Namespace) -> int:
@@ -109,7 +129,7 @@ def _finish(
     from ftsys.table.results.show import show_results
 
     known = refused or {}
-    states = {cell.folder: known.get(cell.folder) or state_of(cell) for cell in cells}
+    states = {cell.folder: known.get(cell.folder) or state_of(cell, record=not options.results) for cell in cells}
     show_results(spec.folder, cells, states, options.compare, options.submission)
     if refused:
         return NOT_OURS

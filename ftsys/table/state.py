@@ -75,15 +75,21 @@ def check_folders(cells: Sequence[Cell]) -> None:
         raise kind("\n".join([*told, *more]))
 
 
-def state_of(cell: Cell, ours: bool = False) -> CellState:
-    """Return the state of a cell; `ours`: this process holds its lease. Raises RunFolderError for another run."""
+def state_of(cell: Cell, ours: bool = False, record: bool = True) -> CellState:
+    """Return the state of a cell; `ours`: this process holds its lease. Raises RunFolderError for another run.
+
+    With `record`, a failure that only status.json tells is recorded. Raises StorageError where it cannot be.
+    """
     claim = claim_run_folder(cell.folder, identity_parts(cell.run), False, rank=_CHECK_ONLY)
     if claim.finished:
         return CellState("done")
     held = not ours and seems_held(lease_base(cell))
+    known = noted = _noted(cell.folder)
     if not held:
-        _note_by_status(cell.folder)
-    failures = failures_of(cell.folder)
+        known = _with_status(cell.folder, noted)
+    if record and known != noted:
+        atomic_write_json(cell.folder / FAILURES, known)
+    failures = _attempts_in(known)
     name, reason = _name(cell.folder, failures), _reason(cell.folder, failures)
     return CellState("running" if held else name, len(failures), reason)
 
@@ -101,13 +107,13 @@ def _name(folder: Path, failures: dict[str, int]) -> StateName:
     return "stopped" if read_status_after_crash(folder) else "to do"
 
 
-def _note_by_status(folder: Path) -> None:
-    """Record a failure that nobody has recorded, as that of a SLURM job: status.json says so."""
+def _with_status(folder: Path, known: dict[str, int]) -> dict[str, int]:
+    """Return what is recorded, and a failure that nobody has recorded, as that of a SLURM job: status.json says so."""
     status, attempt = read_status_after_crash(folder), highest_attempt(folder)
-    if status.get("state") in ("failed", "hung", "refused") and status.get("attempt") == attempt:
-        known = _noted(folder)
-        if str(attempt) not in known and attempt > known.get(FORGIVEN, -1):
-            atomic_write_json(folder / FAILURES, known | {str(attempt): int(status.get("exit") or 1)})
+    failed = status.get("state") in ("failed", "hung", "refused") and status.get("attempt") == attempt
+    if not failed or str(attempt) in known or attempt <= known.get(FORGIVEN, -1):
+        return known
+    return known | {str(attempt): int(status.get("exit") or 1)}
 
 
 def note_failure(folder: Path, exit_status: int) -> None:
@@ -120,7 +126,11 @@ def note_failure(folder: Path, exit_status: int) -> None:
 
 def failures_of(folder: Path) -> dict[str, int]:
     """Return the exit status of each failed attempt, by its number as text. Raises DamagedError."""
-    return {name: status for name, status in _noted(folder).items() if name != FORGIVEN}
+    return _attempts_in(_noted(folder))
+
+
+def _attempts_in(noted: dict[str, int]) -> dict[str, int]:
+    return {name: status for name, status in noted.items() if name != FORGIVEN}
 
 
 def _noted(folder: Path) -> dict[str, int]:

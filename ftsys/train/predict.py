@@ -12,7 +12,7 @@ from ftsys.errors import DONE, ConfigError
 from ftsys.fast_import.hooks import end_fast_import
 from ftsys.files.paths import check_output
 from ftsys.labels import as_seen
-from ftsys.model_files.config import ADAPTED_CONFIG, model_config
+from ftsys.model_files.config import holds_model, model_config
 from ftsys.model_files.head_order import head_names
 from ftsys.ranks import is_main_rank
 from ftsys.report.log_filters import quiet_libraries
@@ -149,7 +149,7 @@ def _print_metrics(
 
 def _check_trained_for(task: Task, model_folder: Path) -> None:
     """Raise ConfigError unless the folder holds a model whose head has the task's classes, in any order."""
-    if not any((model_folder / name).exists() for name in ("config.json", ADAPTED_CONFIG)):
+    if not holds_model(model_folder):
         raise ConfigError(f"{str(model_folder)!r} holds no trained model. Run `ftsys train` with this run file first.")
     names = head_names(f"model {str(model_folder)!r}", model_config(model_folder))
     if len(names) != task.num_outputs or set(map(as_seen, names)) != set(map(as_seen, task.labels or ["score"])):

@@ -74,11 +74,15 @@ def _remote(host: str, there: str) -> str:
 
 def snapshots(given: Sequence[Path]) -> list[Snapshot]:
     """Look at all runs once; runs that began since the last look are found too."""
-    runs = []
+    found: dict[str, list[Path]] = {}
     for path, folders in each_once({path: find_run_folders(path) for path in given}).items():
         for folder in folders:
-            runs.append(take_snapshot(folder, str(folder.relative_to(path)) if folder != path else str(path)))
-    return runs
+            found.setdefault(str(folder.relative_to(path)) if folder != path else str(path), []).append(folder)
+    return [
+        take_snapshot(folder, name if len(folders) == 1 else str(folder))
+        for name, folders in found.items()
+        for folder in folders
+    ]
 
 
 def looks(
@@ -103,9 +107,9 @@ def looks(
 def _follow_on_terminal(all_looks: Iterator[list[Snapshot]]) -> None:
     from rich.live import Live
 
-    with Live(auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(auto_refresh=False) as live:  # what is too high for the terminal is cut, so running runs come first
         for runs in all_looks:
-            live.update(rich_table(runs), refresh=True)
+            live.update(rich_table(sorted(runs, key=lambda run: run.ended)), refresh=True)
 
 
 def _follow_in_lines(all_looks: Iterator[list[Snapshot]]) -> None:

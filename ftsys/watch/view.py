@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ftsys.console.printer import plain
+from ftsys.report.progress import duration
 from ftsys.watch.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -34,13 +35,6 @@ def _note(run: Snapshot) -> str:
         return f"no news for {duration(run.silent or 0.0)}: a rank may hang, or the run was killed"
     reason = run.reason.partition("\n")[0]
     return reason if len(reason) <= _LONGEST_REASON else reason[:_LONGEST_REASON] + "…"
-
-
-def duration(seconds: float) -> str:
-    """Return "0:42", "12:05" or "3:12:05"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def text_lines(runs: Sequence[Snapshot]) -> list[str]:

@@ -8,7 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from ftsys import Classifier
+from ftsys.cli import main
 from ftsys.config import load_run, resolve_task
+from ftsys.errors import ConfigError
+from ftsys.export.command import _check_whole
+from ftsys.finished.run import open_finished
 from ftsys.train.setup import load_model
 from tests.end_to_end.attempts import make_project, start
 
@@ -32,3 +37,15 @@ def test_the_files_of_a_run_with_an_adapter(merge: str, tmp_path: Path, minilm_f
     ids = torch.arange(5, 15)[None]
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(ids).logits, theirs.eval()(ids).logits, rtol=1e-4, atol=1e-5)
+    use_afterwards(run, merge == "true")
+
+
+def use_afterwards(run: Path, merged: bool) -> None:
+    """Score a text, calibrate and export: an adapter alone is enough for all but the export."""
+    (score,) = Classifier(run, precision="fp32").predict([("a cat", "a dog")]).scores
+    assert score.sum() == pytest.approx(1.0)
+    assert main(["calibrate", str(run)]) == 0
+    assert (run / "model/calibration.json").exists()
+    if not merged:
+        with pytest.raises(ConfigError, match=r"is an adapter without its model \(lora\.merge = false\)"):
+            _check_whole(open_finished(run))

@@ -115,6 +115,30 @@ def test_a_trained_model_is_evaluated_without_training(alone: Path, place: Path)
     assert not (place / "again/train_results.json").exists()
 
 
+@pytest.mark.parametrize(("missing", "flag"), [("test", "--do_predict"), ("dev", "--do_eval")])
+def test_a_split_that_is_missing_is_found_before_the_training(
+    place: Path, tmp_path: Path, missing: str, flag: str
+) -> None:
+    shutil.copytree(place / "files", tmp_path / "files")
+    (tmp_path / f"files/MRPC/{missing}.tsv").unlink()
+    (tmp_path / "tiny").symlink_to(place / "tiny")
+    ended = ftsys("run-glue", *words(tmp_path, "out", 8), cwd=tmp_path)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False), ended.stderr
+    assert f"{flag}: the source has no split" in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_calibration_stays_beside_the_model_that_it_is_of(alone: Path, place: Path) -> None:
+    from ftsys.score.model import find_model
+
+    ended = ftsys("calibrate", "alone", cwd=place)
+    assert ended.returncode == 0, ended.stderr
+    assert ftsys("run-glue", *words(place, "alone", 8), cwd=place).returncode == 0
+    assert not (alone / "calibration.json").exists()
+    assert find_model(str(alone)).folder == alone / "model"
+    (alone / "model/calibration.json").unlink()
+
+
 def test_wrong_input_ends_with_2_and_no_traceback(place: Path) -> None:
     shutil.rmtree(place / "wrong", ignore_errors=True)
     ended = ftsys("run-glue", *words(place, "wrong", 8), "--push_to_hub", "--token", "x", cwd=place)

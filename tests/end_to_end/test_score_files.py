@@ -143,6 +143,15 @@ WRONG: dict[str, tuple[Sequence[str], str]] = {
     "a threshold of a regression": (("number", "rows.csv", "--threshold", "0.5"), "needs classes"),
     "classes of a regression": (("number", "rows.csv", "--top-k", "1"), "--top-k needs classes"),
     "no tokens": (("model", "rows.csv", "--batch-tokens", "0"), "--batch-tokens 0 is not a number of tokens"),
+    "the input as output": (
+        ("model", "there.csv", "--output", "./there.csv", "--overwrite"),
+        "--output 'there.csv' is the input 'there.csv'",
+    ),
+    "an output in an input": (("model", "number", "--output", "number/o.csv"), "lies in the input 'number'"),
+    "an output that is a link": (("model", "there.csv", "--output", "rows.csv", "--overwrite"), "is a link"),
+    "a split of a file": (("model", "rows.csv", "--split", "test"), "--split test: only a folder"),
+    "a format of a folder": (("model", "number", "--format", "csv"), "--format csv: a folder is read"),
+    "quotes without a table": (("model", "x.jsonl", "--quoting", "none"), "--quoting none: no input is a table"),
     "standard input twice": (("model", "-", "-", "--format", "csv"), "name it once"),
     "a GPU that is not there": (("model", "rows.csv", "--device", "cuda:9"), "device 'cuda:9' is not available"),
 }
@@ -156,6 +165,7 @@ def test_wrong_input_gives_one_line_and_status_2(
     (folder / "twice.csv").write_text("a,a\nx,y\n")
     (folder / "quote.csv").write_text('text\nx\n"y\nz\n')
     (folder / "there.csv").write_text("mine")
+    (folder / "x.jsonl").write_text('{"text": "x"}\n')
     (folder / "number").mkdir()
     for path in (folder / "model").iterdir():
         (folder / "number" / path.name).symlink_to(path)

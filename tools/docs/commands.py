@@ -19,8 +19,8 @@ HEAD = f"""{GENERATED}
 `ftsys` is one process, alone or as a rank of any launcher. `ftlaunch` plans runs and starts their ranks. Both end with
 one of the [exit statuses](exit-statuses.md). `--help` behind a command prints what this page says about it.
 
-`[--section.key VALUE ...]` are overrides: any key in a section of the [run file](run-file.md), with the value for this start, for
-example `--train.seed 7`.
+`[--section.key VALUE ...]` are overrides: any key in a section of the [run file](run-file.md), with the value for this
+start, for example `--train.seed 7`.
 """
 
 OTHER_FORMS = {("predict",): ("predict", "RUN.toml")}

@@ -23,8 +23,9 @@ Each cell has the largest figure over bf16 and fp16, with and without dropout:
 
 - Attention is listed by the size of a head; keys, dropout and norms with their gradients by the width of a token's row.
   A LayerNorm is that of residual + dropout(x + bias), a RMSNorm that of x.
-- A thread may use 255 registers in attention kernels, and 128 in the others. What does not fit is spilled to memory: the command fails if
-  an attention kernel spills for heads of up to 64, or more than 8 bytes for larger ones, or another kernel at all.
+- A thread may use 255 registers in attention kernels, and 128 in the others. What does not fit is spilled to memory:
+  the command fails if an attention kernel spills for heads of up to 64, or more than 8 bytes for larger ones, or
+  another kernel at all.
 - A program may use 163 KiB of shared memory on compute capability 8.0, 99 on 8.6 and 8.9, 227 on 9.0 and 10.0. The
   command fails if a kernel needs more.
 - Matrix instructions are HMMA (one warp computes 16 x 8 x 16 products), HGMMA on 9.0 (four warps, 64 rows) and UTCHMMA

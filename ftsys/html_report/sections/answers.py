@@ -19,7 +19,7 @@ MOST_CLASSES = 30
 
 
 _RELIABILITY = (
-    "Share of right answers against the probability that the model gives, in ten bins, all seeds together. On the "
+    "Share of right answers against the probability that the model gives, in 15 bins, all seeds together. On the "
     "dashed line a model is right as often as it says; below it, it is too sure. A larger dot stands for more examples."
 )
 _EACH_LABEL = " Each label of each example is an answer, yes or no."

@@ -95,9 +95,10 @@ def _by_epoch(group: TaskGroup) -> Table:
     for variant in group.variants:
         epochs: dict[float, list[Mapping[str, Any]]] = {}
         for line in (line for run in variant.seeds for line in run.evaluations):
-            epochs.setdefault(round(_epoch(line), 2), []).append(line)
+            epochs.setdefault(_epoch(line), []).append(line)
+        digits = 2 if len({round(epoch, 2) for epoch in epochs}) == len(epochs) else 4
         for epoch, lines in sorted(epochs.items())[-_LONGEST_DATA:]:
-            rows.append([variant.name, cell(epoch, 2), *(_mean(lines, split, name) for split, name in pairs)])
+            rows.append([variant.name, cell(epoch, digits), *(_mean(lines, split, name) for split, name in pairs)])
     splits = list(dict.fromkeys(split for split, _ in pairs))
     several = len(splits) > 1
     header = ["model", "epoch", *(words(name) + (f" ({split})" if several else "") for split, name in pairs)]

@@ -12,6 +12,7 @@ from ftsys.console.printer import plain, say
 from ftsys.files.untrusted import file_bytes, json_object, open_regular
 from ftsys.run_folder.layout import METRICS_LOG, PLAN
 from ftsys.table.cells import Cell
+from ftsys.table.dry_run import duration
 from ftsys.table.pool.slots import Slot
 from ftsys.table.state import CellState
 
@@ -59,7 +60,7 @@ class PoolProgress:
         self._drawn = time.monotonic()
         settled = {folder for folder, state in states.items() if state.is_settled}
         left = sum(seconds for folder, seconds in self._seconds.items() if folder not in settled) / self._slots
-        details = f"{len(settled)} of {self._cells} runs, about {_minutes(left)} left" if left else ""
+        details = f"{len(settled)} of {self._cells} runs, about {duration(left)} left" if left else ""
         self._bars.update(self._tasks[Path()], completed=len(settled), details=details)
         for folder in set(self._tasks) - {cell.folder for cell, _ in running} - {Path()}:
             self._bars.remove_task(self._tasks.pop(folder))
@@ -104,10 +105,6 @@ def _total_steps(folder: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return total if isinstance(total, int) else None
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _bars(stream: TextIO) -> Any:

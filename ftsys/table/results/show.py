@@ -31,9 +31,9 @@ def show_results(
     models = list(dict.fromkeys(entry.model for entry in entries))
     pair = models if pair is None and len(models) == 2 else pair
     comparisons = compare(entries, *pair) if pair else []
+    print_lines(_lines(folder, entries, comparisons))  # first: whoever may only read the folder sees it as well
     paths = write_table(folder, entries, comparisons)
     update_cards(entries)
-    print_lines(_lines(folder, entries, comparisons))
     print_lines([Line(f"written: {', '.join(map(str, paths))}", "note")])
     if submission is not None:
         from ftsys.table.results.submission import write_submissions

@@ -39,6 +39,21 @@ def test_a_place_that_no_file_can_have_is_found_before_the_work(
         check_output("--html", Path(name))
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a link to a file", "a link to a pipe", "a link to nothing"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    place, target = tmp_path / "place", tmp_path / "target"
+    if kind == "a link to a file":
+        target.touch()
+    elif "pipe" in kind:
+        os.mkfifo(target)
+    if kind == "a pipe":
+        target.rename(place)
+    else:
+        place.symlink_to(target)
+    with pytest.raises(ConfigError, match="is a link, a pipe or a device: name the file itself"):
+        check_output("--html", place)
+
+
 def test_places_of_files_and_folders_that_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("file", "new", "some/new"):

@@ -30,6 +30,20 @@ def test_without_the_extra_it_says_what_to_install(
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--title", "x"], "--title 'x' is that of a page: add --html FILE or --png FOLDER."),
+        (["--json", "--html", "a.html"], "--json prints, --html and --png write: leave one of them out."),
+    ],
+)
+def test_options_without_effect_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
+    assert main(["report", str(tmp_path), *flags]) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
 def test_names_of_runs_tell_them_apart(tmp_path: Path) -> None:
     for name in ("a/seed-1", "b/seed-1", "b/seed-2"):
         write_run(tmp_path / name)

@@ -14,6 +14,7 @@ pytest.importorskip("matplotlib")
 from ftsys.html_report.figures.lines import thinned
 from ftsys.html_report.sections import examples
 from ftsys.html_report.sections.answers import _by_class, _scatter
+from ftsys.html_report.sections.learning import _by_epoch
 
 
 def answers(labels: Any, predictions: Any) -> Any:
@@ -26,6 +27,16 @@ def test_a_curve_keeps_its_first_and_its_last_point() -> None:
     found = thinned(points, 6)
     assert (len(found), found[0], found[-1]) == (6, points[0], points[-1])
     assert thinned(points[:6], 6) == points[:6]
+
+
+def test_evaluations_of_one_run_that_lie_close_are_rows_of_their_own() -> None:
+    epochs = (0.0163, 0.0244, 0.0325)
+    lines = [{"epoch": epoch, "step": 1, "split": "validation", "accuracy": epoch} for epoch in epochs]
+    run = SimpleNamespace(name="m", evaluations=lines, splits=["validation"])
+    group: Any = SimpleNamespace(variants=[SimpleNamespace(name="m", seeds=[run])], runs=[run])
+    rows = _by_epoch(group).rows
+    assert [row[1].text for row in rows] == ["0.0163", "0.0244", "0.0325"]
+    assert not any("±" in cell.text for row in rows for cell in row)
 
 
 def test_each_label_of_a_regression_is_in_one_bin() -> None:

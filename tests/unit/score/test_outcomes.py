@@ -44,6 +44,11 @@ def test_labels(config: Mapping[str, object], threshold: float | None, labels: l
     assert rules.decide(rules.scores(np.array(LOGITS[len(rules.labels)]))) == labels
 
 
+def test_a_threshold_of_the_callers_is_no_calibration() -> None:
+    assert head(TWO).with_threshold(0.75).note == ""
+    assert dict(head(TWO).with_threshold(0.75).thresholds) == {"yes": 0.75}, "the second of two classes alone"
+
+
 def test_scores_are_those_of_the_pipeline_and_a_temperature_divides_the_logits() -> None:
     logits = np.array(LOGITS[3])
     exponents = np.exp(logits / 2)
@@ -59,6 +64,7 @@ def test_a_calibration_beside_the_model_is_used(tmp_path: Path) -> None:
     assert rules.decide(rules.scores(logits)) == ["no", "yes"]
     assert rules.with_threshold(0.5).decide(rules.scores(logits)) == ["yes", "yes"]
     assert rules.note == "calibrated: temperature 2; yes from 0.8"
+    assert rules.with_threshold(0.5).note == "calibrated: temperature 2"
     with pytest.raises(ConfigError, match="a threshold for 'yes', and the model's classes are a, b, c"):
         head(THREE, tmp_path)
 

@@ -40,7 +40,7 @@ def rows_of(path: Path) -> object:
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
-        return pyarrow.parquet.read_table(path).to_pydict()
+        return pyarrow.parquet.ParquetFile(path).read().to_pydict()
     return path.read_text()
 
 
@@ -55,8 +55,9 @@ def rows_of(path: Path) -> object:
         ("o.parquet", {"id": ["1", None] * 2, "label": ["a", "b,c"] * 2, "score": [0.25, 0.5] * 2}),
     ],
 )
-def test_windows_are_joined_in_order(name: str, content: object, tmp_path: Path) -> None:
-    path = tmp_path / name
+@pytest.mark.parametrize("folder", [".", "date=2026-01-01"])
+def test_windows_are_joined_in_order(name: str, content: object, folder: str, tmp_path: Path) -> None:
+    path = tmp_path / folder / name
     parts = written(path, 2)
     assert parts.join(2, form(path), list(COLUMNS)) == 0
     assert rows_of(path) == content

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ftsys.cli import main
+from ftsys.errors import ConfigError
 
 RATE = "train.learning_rate=log:1e-5..1e-4"
 
@@ -22,6 +23,16 @@ def run_file(tmp_path: Path) -> Path:
     path = tmp_path / "run.toml"
     path.write_text(f'output_dir = "{tmp_path}/out"\n[task]\nname = "mrpc"\n')
     return path
+
+
+def test_a_run_file_that_changes_is_found_before_the_next_trial(run_file: Path) -> None:
+    from ftsys.sweep.settings import read_sweep
+
+    sweep = read_sweep(run_file, [], [RATE], None)
+    sweep.check_unchanged()
+    run_file.write_text(run_file.read_text() + "[batch]\nglobal_size = 8\n")
+    with pytest.raises(ConfigError, match=r"run\.toml has changed since this sweep began"):
+        sweep.check_unchanged()
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ftsys.errors import ConfigError
+from ftsys.errors import ConfigError, StorageError
 from ftsys.metrics import compute
 from ftsys.run_folder.layout import predictions_file
 from ftsys.run_folder.predictions import scores_of, write_predictions
 from ftsys.table.dry_run import duration
+from ftsys.table.results import show
 from ftsys.table.results.collect import Entry, SeedResult, averages
 from ftsys.table.results.compare import compare, rows_of
 from ftsys.table.results.grids import notes, notes_on_times, times
@@ -98,6 +99,19 @@ def test_predictions_that_do_not_fit_are_said_and_the_table_is_written(tmp_path:
         f"On moods, one and other cannot be compared: {str(path)!r} has not the examples of the other seeds: start its "
         "run anew."
     )
+
+
+def test_a_table_that_cannot_be_written_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise StorageError("read-only")
+
+    monkeypatch.setattr(show, "collect", lambda *_: [entry(tmp_path, "one", GLUE["rte"], (1,), 0.9)])
+    monkeypatch.setattr(show, "write_table", refuse)
+    with pytest.raises(StorageError):
+        show.show_results(tmp_path, [], {}, None)
+    assert "Scores" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

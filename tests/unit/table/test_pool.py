@@ -195,6 +195,16 @@ def test_a_slurm_jobs_end_is_read_from_its_status(cells: list[Cell]) -> None:
     assert failed.reason == "RuntimeError: a b_c", "one line, also in LaTeX"
 
 
+def test_a_look_at_a_failed_job_writes_nothing(cells: list[Cell]) -> None:
+    fail(cells[0])
+    told = {"state": "failed", "exit": 1, "reason": "x", "phase": "train", "step": 0, "attempt": 1, "time": 0.0}
+    (cells[0].folder / "status.json").write_text(json.dumps(told))
+    assert state_of(cells[0], record=False).name == "failed once"
+    assert not (cells[0].folder / "failures.json").exists()
+    assert state_of(cells[0]).name == "failed once"
+    assert (cells[0].folder / "failures.json").exists()
+
+
 def find_another_run(cell: Cell) -> int:
     """Do as a start that finds checkpoints of other data: it takes no number."""
     (cell.folder / "logs").mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ftsys.cli import main
 from ftsys.config import identity_parts
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.table import slurm
@@ -40,6 +41,23 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> Submitted:
 
 def submit(spec: TableSpec) -> None:
     slurm.submit_table(spec, cells_of(spec), Namespace(dry_run=False))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--time", "02:00:00", "--partition", "gpu"], "--time, --partition are of SLURM jobs: add --slurm, or leave"),
+        (["--at-a-time", "3"], "--at-a-time are of SLURM jobs"),
+        (["--slurm", "--slots", "2", "--dry-run"], "--slots are of runs on this machine: leave them out with --slurm"),
+        (["--retry", "--results"], "--retry trains, and --results does not"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    spec: TableSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["table", str(tmp_path / "run.toml"), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
 
 
 def test_only_runs_that_start_from_another_wait_for_it(spec: TableSpec, submitted: Submitted) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ftsys.cli import main
-from ftsys.watch.command import looks
+from ftsys.watch.command import looks, snapshots
 from ftsys.watch.snapshot import take_snapshot
 from ftsys.watch.view import cells, duration, rich_table, text_lines
 from tests.unit.html_report.folders import status, write_json, write_run
@@ -59,6 +59,13 @@ def test_a_run_with_two_names_is_shown_once(tmp_path: Path) -> None:
     write_run(tmp_path / "seed-1")
     (tmp_path / "latest").symlink_to("seed-1")
     assert [run.name for run in next(looks([tmp_path], 1.0))] == ["seed-1"]
+
+
+def test_runs_of_two_folders_have_names_that_tell_them_apart(tmp_path: Path) -> None:
+    for name in ("a/mrpc/seed-1", "b/mrpc/seed-1", "b/mrpc/seed-2"):
+        write_run(tmp_path / name)
+    found = [run.name for run in snapshots([tmp_path / "a", tmp_path / "b"])]
+    assert found == [str(tmp_path / "a/mrpc/seed-1"), str(tmp_path / "b/mrpc/seed-1"), "mrpc/seed-2"]
 
 
 def test_it_ends_when_all_runs_have_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
