@@ -9,7 +9,7 @@ import pytest
 from ftsys.cli import main
 from ftsys.watch.command import looks, snapshots
 from ftsys.watch.snapshot import take_snapshot
-from ftsys.watch.view import cells, duration, rich_table, text_lines
+from ftsys.watch.view import cells, rich_table, text_lines
 from tests.unit.html_report.folders import status, write_json, write_run
 
 
@@ -113,7 +113,3 @@ def test_the_table_of_a_terminal(tmp_path: Path) -> None:
     console.print(rich_table([take_snapshot(write_run(tmp_path / "one"), "one [red]x")]))
     assert "one [red]x  done" in console.export_text()
     assert len(text_lines([])) == 1
-
-
-def test_durations() -> None:
-    assert [duration(seconds) for seconds in (0, 59.6, 725, 7262)] == ["0:00", "1:00", "12:05", "2:01:02"]
