@@ -10,20 +10,22 @@ from ftsys.run_folder.layout import METRICS_LOG
 from ftsys.run_folder.metrics_log import MetricsWriter, lines_from_logs
 from ftsys.train.callbacks.on_error import OnError, handed_on
 
-TRAINING_LINES = 1000
-"""Newest lines of training in the Trainer's own history, at least. metrics.jsonl has all of them."""
+LINES_KEPT = 1000
+"""Newest lines of training, and of evaluations, in the Trainer's own history, at least. metrics.jsonl has all of them."""
 
 
 def shorten(history: list[dict[str, Any]]) -> None:
-    """Take older lines of training out of the Trainer's history; lines of evaluations stay.
+    """Take older lines of training and of evaluations out of the Trainer's history.
 
     Every rank holds the history, and every checkpoint writes all of it.
     """
-    if len(history) < 2 * TRAINING_LINES:
+    if len(history) < 2 * LINES_KEPT:
         return
-    steps = [number for number, line in enumerate(history) if "loss" in line]
-    if len(steps) >= 2 * TRAINING_LINES:
-        older = set(steps[:-TRAINING_LINES])
+    older: set[int] = set()
+    for key in ("loss", "eval_"):  # a line of training has "loss", one of an evaluation "eval_loss" or "eval_mnli_loss"
+        lines = [number for number, line in enumerate(history) if any(name.startswith(key) for name in line)]
+        older.update(lines[:-LINES_KEPT] if len(lines) >= 2 * LINES_KEPT else ())
+    if older:
         history[:] = [line for number, line in enumerate(history) if number not in older]
 
 

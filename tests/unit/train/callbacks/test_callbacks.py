@@ -14,7 +14,7 @@ from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.status import read_status
 
 transformers = pytest.importorskip("transformers")
-from ftsys.train.callbacks.metrics import TRAINING_LINES, MetricsLog  # noqa: E402
+from ftsys.train.callbacks.metrics import LINES_KEPT, MetricsLog  # noqa: E402
 from ftsys.train.callbacks.progress import ProgressCallback  # noqa: E402
 from ftsys.train.callbacks.status import StatusCallback  # noqa: E402
 
@@ -105,20 +105,19 @@ def test_an_evaluation_without_training(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_trainers_history_does_not_grow_with_the_steps(tmp_path: Path, rank: int) -> None:
-    """Each checkpoint writes all of it. Evaluations stay: a run has few of them."""
+    """Each checkpoint writes all of it."""
     log, state = MetricsLog(tmp_path, attempt=1), transformers.TrainerState(is_world_process_zero=rank == 0)
-    for step in range(1, 5 * TRAINING_LINES + 1):
-        line = {"loss": 0.5, "step": step} if step % 10 else {"eval_loss": 0.25, "step": step}
+    for step in range(1, 5 * LINES_KEPT + 1):
+        line = {"loss": 0.5, "step": step} if step % 2 else {"eval_b_loss": 0.25, "step": step}
         state.global_step = step
         state.log_history.append(line)
         log.on_log(None, state, None, logs=line)
     steps = [line["step"] for line in state.log_history]
     assert steps == sorted(steps)
-    evaluated = [line["step"] for line in state.log_history if "eval_loss" in line]
-    assert evaluated == list(range(10, 5 * TRAINING_LINES + 1, 10))
-    trained = [line["step"] for line in state.log_history if "loss" in line]
-    assert TRAINING_LINES <= len(trained) < 2 * TRAINING_LINES
-    assert trained == [step for step in range(trained[0], 5 * TRAINING_LINES) if step % 10], "the newest ones"
+    for key, last in (("loss", 5 * LINES_KEPT - 1), ("eval_b_loss", 5 * LINES_KEPT)):
+        kept = [line["step"] for line in state.log_history if key in line]
+        assert LINES_KEPT <= len(kept) < 2 * LINES_KEPT
+        assert kept == list(range(kept[0], last + 1, 2)), "the newest ones"
 
 
 def test_training_in_plain_lines() -> None:
