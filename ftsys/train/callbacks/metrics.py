@@ -11,7 +11,7 @@ from ftsys.run_folder.metrics_log import MetricsWriter, lines_from_logs
 from ftsys.train.callbacks.on_error import OnError, handed_on
 
 LINES_KEPT = 1000
-"""Newest lines of training, and of evaluations, in the Trainer's own history, at least. metrics.jsonl has all of them."""
+"""Newest lines of training, and of evaluations, in the Trainer's own history, at least. metrics.jsonl has all."""
 
 
 def shorten(history: list[dict[str, Any]]) -> None:

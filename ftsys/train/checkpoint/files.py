@@ -35,7 +35,7 @@ ALIGNMENT = 8
 def write_json(path: Path, value: Any) -> FileEntry:
     """Write JSON with sorted keys; returns its manifest entry. Raises CheckpointError for what is not JSON."""
     try:
-        text = json.dumps(value, sort_keys=True, allow_nan=True)  # json indents in Python, ten times as slowly
+        text = json.dumps(value, sort_keys=True, allow_nan=True)  # without an indent, json encodes in C, twice as fast
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path.name} can only hold JSON values: {error}") from error
     with hashed_file(path) as file:
