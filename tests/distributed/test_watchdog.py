@@ -38,14 +38,15 @@ class Leaving:
         self.told.set()
 
 
-def _watchdog(folder: Path, hung_after: float = 0) -> tuple[Watchdog, Leaving]:
+def _watchdog(folder: Path, hung_after: float = 0, most_silent: int | None = None) -> tuple[Watchdog, Leaving]:
     from torch import distributed
 
     rank = distributed.get_rank()
     os.environ["RANK"], os.environ["MASTER_ADDR"] = str(rank), "127.0.0.1"
     claim = claim_run_folder(folder, "run", overwrite=False, rank=rank)
     leaving = Leaving()
-    watchdog = Watchdog(StatusWriter(folder, claim.attempt), Interruption(), hung_after, leave=leaving)
+    status = StatusWriter(folder, claim.attempt)
+    watchdog = Watchdog(status, Interruption(), hung_after, leave=leaving, most_silent=most_silent)
     watchdog.begin(rank, distributed.get_world_size())
     return watchdog, leaving
 
@@ -82,7 +83,7 @@ def test_a_hung_rank_is_named_with_its_stack(world: Any, tmp_path: Path) -> None
 def rank_1_hashes(folder: Path) -> int | None:
     from torch import distributed
 
-    watchdog, leaving = _watchdog(folder, hung_after=2)
+    watchdog, leaving = _watchdog(folder, hung_after=4)
     with watchdog.watching():
         for _ in range(50 if distributed.get_rank() == 1 else 0):
             sha256_of(folder / "status.json")  # as of a large checkpoint on a slow disk
@@ -153,8 +154,14 @@ def a_rank_vanishes(folder: Path, which: int) -> int | None:
 
     watchdog, leaving = _watchdog(folder)
     watchdog.mark("train", 3)
+    watching = 0 if which else 1
+    deadline = time.monotonic() + PATIENCE
+    while distributed.get_rank() == watching and time.monotonic() < deadline:
+        if watchdog._seen.get(which, {}).get("step") == 3:  # it has told where it is
+            break
+        time.sleep(0.05)
+    distributed.barrier()
     if distributed.get_rank() == which:
-        time.sleep(2.5)  # long enough to have told where it is
         watchdog._heartbeat.close()  # as the kernel does for a dead process
         return None
     leaving.told.wait(PATIENCE)
@@ -177,10 +184,9 @@ def test_rank_0_is_missed_too_and_rank_1_speaks_for_it(world: Any, tmp_path: Pat
 def rank_0_is_suspended(folder: Path) -> int | None:
     from torch import distributed
 
-    heartbeat.SILENT_HEARTBEATS = 2
     pids: list[int] = [0] * distributed.get_world_size()
     distributed.all_gather_object(pids, os.getpid())
-    watchdog, leaving = _watchdog(folder)
+    watchdog, leaving = _watchdog(folder, most_silent=2)
     if distributed.get_rank() == 1:
         os.kill(pids[0], signal.SIGSTOP)
         leaving.told.wait(PATIENCE)

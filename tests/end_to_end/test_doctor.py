@@ -83,7 +83,7 @@ def test_hosts_with_other_versions_and_a_stale_lock(tmp_path: Path, minilm_folde
 
 def test_a_host_that_refuses_and_a_model_that_is_not_there(tmp_path: Path, hosts: dict[str, str]) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1 slots=1\ngone slots=1\n")
-    words = ["--cpu", "--hostfile", "hosts", "--backend", "hostfile", "--model.name", "./no-model"]
+    words = ["--cpu", "--hostfile", "hosts", "--backend", "hostfile", "--model.name", "./no-model", *PATIENT]
     ended, found = doctor(tmp_path, *words, **hosts)
     assert ended.returncode == 2
     assert found["node"][0] == "error"

@@ -44,6 +44,8 @@ def ran(folder: Path) -> str:
     return marks.read_text() if marks.exists() else ""
 
 
+NO_MODEL = ("prepare", "bundle")
+"""Commands that load no model: BERT's own tokenizer needs no code."""
 COMMANDS = {
     "train": ("train", "run.toml"),
     "prepare": ("prepare", "run.toml"),
@@ -52,13 +54,14 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("tokenizer", [False, True], ids=["model", "model-and-tokenizer"])
-@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+CASES = [(words, tokenizer) for name, words in COMMANDS.items() for tokenizer in (name in NO_MODEL, True)]
+"""With code for the model alone, or for its tokenizer too."""
+
+
+@pytest.mark.parametrize(("words", "tokenizer"), dict.fromkeys(CASES))
 def test_a_command_refuses_and_does_not_ask(
     words: tuple[str, ...], tokenizer: bool, tmp_path: Path, minilm_folder: Path
 ) -> None:
-    if words[0] in ("prepare", "bundle") and not tokenizer:
-        pytest.skip("these commands load no model, and BERT's own tokenizer needs no code")
     made(tmp_path, minilm_folder, tokenizer)
     done = subprocess.run(
         [sys.executable, "-m", "ftsys", *words],

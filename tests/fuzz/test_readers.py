@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from tests.fuzz.more_readers import all_readers
 from tests.fuzz.mutations import Edit, changed, edits
@@ -39,7 +40,12 @@ FOUND = [
 
 
 @pytest.mark.parametrize("name", all_readers())
-@settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=DirectoryBasedExampleDatabase(".hypothesis"),
+    suppress_health_check=list(HealthCheck),
+)
 @given(made=edits())
 def test_a_changed_file_ends_in_a_documented_error(name: str, made: list[Edit]) -> None:
     reader = all_readers()[name]

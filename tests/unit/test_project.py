@@ -24,7 +24,7 @@ SOURCES = ("ftsys", "launcher", "tests", "benchmarks", "tools")
 def ours(repository: Path) -> list[Path]:
     """Every file that is or may be committed, as git sees it."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=repository,
         capture_output=True,
         text=True,

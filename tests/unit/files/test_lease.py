@@ -48,13 +48,14 @@ def test_a_held_lease_is_not_given_twice(tmp_path: Path) -> None:
 
 
 def test_renewal_keeps_it_from_going_stale(tmp_path: Path) -> None:
-    watch = LeaseWatch(tmp_path / "a", FAST)
-    with take(tmp_path / "a") or pytest.fail("free") as lease:
+    times = LeaseTimes(renew=0.05, stale=2.0, poll=0.01)  # a slow disk may hold up a renewal
+    watch = LeaseWatch(tmp_path / "a", times)
+    with take(tmp_path / "a", times) or pytest.fail("free") as lease:
         start = record_of(lease.path)["renewals"]
-        deadline = time.monotonic() + 3 * FAST.stale
+        deadline = time.monotonic() + 1.2 * times.stale
         while time.monotonic() < deadline:
             assert watch.try_take() is None
-            time.sleep(FAST.poll)
+            time.sleep(times.poll)
         assert record_of(lease.path)["renewals"] != start
 
 

@@ -112,6 +112,11 @@ def test_names_that_answer_that_do_not_and_that_are_late(tmp_path: Path, monkeyp
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collectives, "MEGABYTES", {"gloo": 1})
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which somebody does not come."""
     monkeypatch.setattr(Probe, "patience", 0.5)
 
 
@@ -131,7 +136,7 @@ def test_one_alone_meets_itself(tmp_path: Path, port: int) -> None:
     assert between == ["127.0.0.1"]
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "impatient")
 def test_who_does_not_come_is_reported(tmp_path: Path, port: int) -> None:
     probe = probe_of(0, tmp_path, ("localhost", "localhost", "localhost"), port=port)
     assert not meet(probe)
@@ -140,7 +145,7 @@ def test_who_does_not_come_is_reported(tmp_path: Path, port: int) -> None:
     assert "all_reduce" not in reported(probe)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick", "impatient")
 def test_a_port_in_use_is_told_as_such(tmp_path: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("0.0.0.0", 0))

@@ -23,7 +23,7 @@ def test_each_gets_the_text_and_its_output_comes_back_in_order() -> None:
 
 
 def test_one_that_hangs_is_ended_and_what_it_said_is_kept() -> None:
-    (ended,) = run_together([["sh", "-c", "echo so far; exec sleep 60"]], "", 0.5)
+    (ended,) = run_together([["sh", "-c", "echo so far; exec sleep 60"]], "", 5)
     assert ended == CommandResult("so far\n", "", None)
 
 
@@ -95,6 +95,6 @@ def test_a_program_that_a_killed_one_started_may_hold_its_output(
     """As ssh's shared connection does."""
     monkeypatch.setattr(run_on_nodes, "LAST_OUTPUT_SECONDS", 0.1)
     note = tmp_path / "pid"
-    (ended,) = run_together([["sh", "-c", f"sleep 600 & echo $! > {note}; wait"]], "", 1)
+    (ended,) = run_together([["sh", "-c", f"sleep 600 & echo $! > {note}; wait"]], "", 5)
     assert ended == CommandResult("", "", None)
     os.kill(int(note.read_text()), signal.SIGKILL)

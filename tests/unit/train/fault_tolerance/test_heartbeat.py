@@ -94,7 +94,6 @@ def test_deep_json_closes_a_connection_and_raises_nothing() -> None:
         assert ended
 
 
-@pytest.fixture
 def test_a_run_that_ends_does_not_wait_for_the_next_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 1000.0)
     beats: list[None] = []
@@ -107,6 +106,7 @@ def test_a_run_that_ends_does_not_wait_for_the_next_heartbeat(monkeypatch: pytes
     assert len(beats) <= 1
 
 
+@pytest.fixture
 def far() -> str:
     """An address of this machine that others may reach."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -19,10 +19,10 @@ with interruption.watching():
     late = "LATE" in os.environ
     stop_with_launcher({} if late else os.environ)
     print("started", flush=True)
-    sys.stdin.readline()  # until the parent has ended: its standard input is the other end
+    sys.stdin.readline()  # until the parent ends: its standard input is the other end
+    while os.getppid() == int(os.environ["LAUNCHER"]):
+        time.sleep(0.01)
     if late:
-        while os.getppid() == int(os.environ["LATE"]):
-            time.sleep(0.01)
         stop_with_launcher(os.environ)
     for _ in range(15 if interruption.received is None else 0):
         time.sleep(0.02)
@@ -32,10 +32,10 @@ with interruption.watching():
 """
 LAUNCHER = """
 import os, subprocess, sys
-late = {"LATE": str(os.getpid())} if sys.argv.pop(1) == "late" else {}
+variables = {"LAUNCHER": str(os.getpid())} | ({"LATE": "1"} if sys.argv.pop(1) == "late" else {})
 pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 command = [sys.executable, "-c", *sys.argv[1:]]
-rank = subprocess.Popen(command, **pipes, env=os.environ | late, start_new_session=True)
+rank = subprocess.Popen(command, **pipes, env=os.environ | variables, start_new_session=True)
 rank.stdout.readline()
 """
 
