@@ -6,7 +6,6 @@ other as under torchrun, by environment variables. Signals, deaths and exit stat
 
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from ftsys.model_files.folder import TOKENIZER_FILES
 from tests.fork_server import fork_server, write_to
+from tests.ports import unused_port
 
 RUN_FILE = """
 output_dir = "run"
@@ -89,9 +89,7 @@ def start(
     command: Sequence[str] = ("train", "run.toml"),
 ) -> Attempt:
     """Start `ftsys train run.toml WORDS`, or another command of ftsys, in `folder`, as `ranks` processes."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
+    port = str(unused_port())
     processes = []
     for rank in range(ranks):
         world = {"OMP_NUM_THREADS": "1", "FTSYS_CACHE": os.environ["FTSYS_CACHE"]}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fork_server import be_ftsys, fork_server
+from tests.ports import unused_port
 
 SECONDS = 400
 PYTHON = str(Path(sys.executable).parent)
@@ -86,9 +86,7 @@ def write_run_file(folder: Path, text: str = RUN_FILE, model: str | Path = "bund
 
 
 def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+    return str(unused_port())
 
 
 def read_json(path: Path) -> Any:

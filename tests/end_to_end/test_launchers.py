@@ -3,9 +3,11 @@
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 
 from tests.end_to_end.commands import RUN_FILE, call, environment, free_port, losses, read_json, write_run_file
@@ -86,11 +88,25 @@ def test_ranks_leave_when_torchrun_is_killed_before_the_first_save(tmp_path: Pat
     command = launch("torchrun", write_run_file(tmp_path, text, tiny_model))
     with (tmp_path / "out").open("wb") as out:
         torchrun = subprocess.Popen([str(word) for word in command], env=environment(), stdout=out, stderr=out)
-    ranks = wait_until(lambda: training_ranks(torchrun.pid, tmp_path), seconds=120)
-    torchrun.kill()
-    torchrun.wait()
-    wait_until(lambda: not any(Path(f"/proc/{rank}/exe").exists() for rank in ranks), seconds=60)
+    started = [psutil.Process(torchrun.pid)]
+    try:
+        ranks = wait_until(lambda: training_ranks(torchrun.pid, tmp_path), seconds=300)
+        started += started[0].children(recursive=True)
+        torchrun.kill()
+        torchrun.wait()
+        wait_until(lambda: not any(Path(f"/proc/{rank}/exe").exists() for rank in ranks), seconds=60)
+    finally:
+        kill_all(started)
     assert "the ranks' key-value store is gone" in read_json(tmp_path / "run/status.json")["reason"]
+
+
+def kill_all(started: list[psutil.Process]) -> None:
+    """Kill what is left of them and of the children of the first: else it would train beside all later tests."""
+    with suppress(psutil.Error):
+        started += started[0].children(recursive=True)
+    for process in started:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def training_ranks(torchrun: int, folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from ftsys.probe.host import look_up_names, machine_facts, put_tokens, seen_toke
 from ftsys.probe.inputs import count_parameters, input_facts, lock_facts, store_facts
 from ftsys.probe.protocol import Probe, Question
 from launcher.doctor.network import _port_is_taken
+from tests.ports import unused_port
 
 
 def tree(folder: Path, **sections: Any) -> dict[str, Any]:
@@ -42,9 +43,7 @@ def reported(probe: Probe) -> dict[str, Any]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return unused_port()
 
 
 def test_versions_and_sources() -> None:
