@@ -33,7 +33,8 @@ def test_evaluations_of_one_run_that_lie_close_are_rows_of_their_own() -> None:
     epochs = (0.0163, 0.0244, 0.0325)
     lines = [{"epoch": epoch, "step": 1, "split": "validation", "accuracy": epoch} for epoch in epochs]
     run = SimpleNamespace(name="m", evaluations=lines, splits=["validation"])
-    group: Any = SimpleNamespace(variants=[SimpleNamespace(name="m", seeds=[run])], runs=[run])
+    variants = [SimpleNamespace(name="m", seeds=[run])]
+    group: Any = SimpleNamespace(variants=variants, runs=[run], task=GLUE["rte"])
     rows = _by_epoch(group).rows
     assert [row[1].text for row in rows] == ["0.0163", "0.0244", "0.0325"]
     assert not any("±" in cell.text for row in rows for cell in row)

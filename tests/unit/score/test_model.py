@@ -9,7 +9,7 @@ import pytest
 from ftsys.errors import ConfigError
 from ftsys.score.model import find_model
 
-RUN_FILE = '[task]\nname = "mrpc"\n[data]\nmax_length = 64\n'
+RUN_FILE = 'output_dir = "runs/x"\n[task]\nname = "mrpc"\n[data]\nmax_length = 64\n'
 
 
 @pytest.fixture

@@ -107,7 +107,8 @@ def test_a_table_that_cannot_be_written_is_shown(
     def refuse(*_: Any) -> None:
         raise StorageError("read-only")
 
-    monkeypatch.setattr(show, "collect", lambda *_: [entry(tmp_path, "one", GLUE["rte"], (1,), 0.9)])
+    monkeypatch.setattr(show, "collect", lambda *_: [])
+    monkeypatch.setattr(show, "_lines", lambda *_: [show.Line("Scores", "title")])
     monkeypatch.setattr(show, "write_table", refuse)
     with pytest.raises(StorageError):
         show.show_results(tmp_path, [], {}, None)
