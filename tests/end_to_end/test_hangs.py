@@ -29,7 +29,7 @@ def hang_in_step(rank: int, number: str) -> None:
             time.sleep(10 * PATIENCE)
         return step(trainer, *arguments, **others)
 
-    Trainer.training_step = waits_for_ever  # type: ignore[method-assign]  # this process is one rank
+    Trainer.training_step = waits_for_ever  # type: ignore[method-assign, assignment]  # this process is one rank
 
 
 def test_a_run_that_hangs_ends_with_76_and_the_stack_of_the_rank_that_is_waited_for(project: Path) -> None:

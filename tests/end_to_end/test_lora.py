@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from ftsys import Classifier
 from ftsys.cli import main
 from ftsys.config import load_run, resolve_task
 from ftsys.errors import ConfigError
 from ftsys.export.command import _check_whole
 from ftsys.finished.run import open_finished
+from ftsys.score.classifier import Classifier
 from ftsys.train.setup import load_model
 from tests.end_to_end.attempts import make_project, start
 
