@@ -20,7 +20,8 @@ def trained_shape(shape: ModelShape | None, run: RunConfig) -> ModelShape | None
         shape = replace(shape, layer=replace(shape.layer, attention_dropout=dropout, hidden_dropout=dropout))
     if not run.train.freeze and run.lora.r is None:
         return shape
-    base = shape.tensors[0].name.partition(".")[0]
+    # Not the first tensor: in some families that is the head's.
+    base = next(tensor.name for tensor in shape.tensors if tensor.embedding).partition(".")[0]
     if run.lora.r is not None:
         return replace(shape, tensors=tuple(_with_adapters(shape, base, run)))
     frozen = frozen_names([tensor.name for tensor in shape.tensors], base, run.train.freeze)

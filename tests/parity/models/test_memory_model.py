@@ -23,6 +23,8 @@ SMALL: dict[str, Any] = {
 FAMILIES: dict[str, dict[str, Any]] = {
     "bert": {},
     "roberta": {"type_vocab_size": 1},
+    "xlm-roberta": {"type_vocab_size": 1},
+    "camembert": {"type_vocab_size": 1},
     "electra": {"embedding_size": 96},
     "albert": {"embedding_size": 48, "hidden_act": "gelu", "attention_probs_dropout_prob": 0.1},
     "distilbert": {"dim": 96, "n_layers": 3, "n_heads": 6, "hidden_dim": 384},

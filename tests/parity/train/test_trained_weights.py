@@ -1,5 +1,6 @@
 """Tests LoRA, freezing and layer-wise decay: against peft, against a slow reference, and in every family."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -218,9 +219,16 @@ def test_an_adapter_folder_that_cannot_be_used(content: str, words: str, tmp_pat
         load_model(tmp_path, Task("mood", ("text",), ("down", "up"), ("accuracy",)), 1)
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+CHOICES: list[dict[str, Any]] = [
+    {"lora": {"r": 4, "target_modules": "all"}},
+    {"train": {"freeze": ["embeddings", "layers.0"]}},
+]
+NAMED = {"lora": {"r": 4, "target_modules": ["query", "value"]}}
+
+
 @pytest.mark.parametrize(
-    "sections", [{"lora": {"r": 4, "target_modules": "all"}}, {"train": {"freeze": ["embeddings", "layers.0"]}}]
+    ("family", "sections"),
+    [*itertools.product(FAMILIES, CHOICES), ("bert", NAMED), ("xlm-roberta", NAMED), ("camembert", NAMED)],
 )
 def test_the_planner_counts_the_weights_that_are_trained(family: str, sections: dict[str, Any]) -> None:
     config, run = config_of(family), run_of(**sections)
