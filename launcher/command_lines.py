@@ -37,9 +37,13 @@ _MACHINE_NAMES = frozenset(
     "http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY".split()
 )
 
-_OF_THE_STEP = tuple(
-    f"SLURM_{name}" for name in ("CPU_BIND", "MEM_BIND", "GPU_BIND", "CPUS_PER_TASK", "TRES_PER_TASK", "DISTRIBUTION")
+_OF_THE_JOB = tuple(
+    f"SLURM_{name}"
+    for name in "CPUS_PER_GPU GPUS_PER_TASK GPU_BIND NTASKS_PER_GPU NTASKS_PER_TRES TRES_PER_TASK".split()
 )
+"""Variables with what a job asked for its own tasks or GPUs, and that srun reads as what is asked of a new step."""
+
+_OF_THE_STEP = tuple(f"SLURM_{name}" for name in ("CPU_BIND", "MEM_BIND", "CPUS_PER_TASK", "DISTRIBUTION"))
 """Variables that describe a step to its tasks, and that srun reads as what is asked of a new step."""
 
 _BEFORE_PYTHON = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
@@ -156,24 +160,50 @@ def forwarded_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name in _MACHINE_NAMES or name.startswith(_RUN_PREFIXES)}
 
 
-def srun_command(python: str, nodes: int, cpus: int | None, within_step: bool) -> list[str]:
-    """Return the srun command that starts one agent on each node. `cpus`: CPUs of each; without it a step has one."""
+def srun_command(python: str, hosts: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Return the srun command that starts one agent on each host. Raises LaunchError as `srun_prefix` does."""
     # Without --kill-on-bad-exit the surviving agents keep their nodes.
-    options = ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cpus}"] if cpus else [])]
-    return [*srun_prefix(nodes, within_step), *options, *agent_command(python)]
+    return [*srun_prefix(hosts, environ), "--kill-on-bad-exit=1", *agent_command(python)]
 
 
-def srun_prefix(nodes: int, within_step: bool) -> list[str]:
-    """Return an srun command for a step with one task on each node; every task gets the standard input.
+def srun_prefix(hosts: Sequence[str], environ: Mapping[str, str], tasks_per_node: int = 1) -> list[str]:
+    """Return an srun command for a step with tasks on each host, which share the job's CPUs and GPUs there.
 
-    `within_step`: it is called in a step, such as `srun --pty bash`, which holds the CPUs, memory and GPUs that the new
-    step needs. They share them then.
+    Every task gets the standard input. Called in a step, such as `srun --pty bash`, which holds the CPUs, memory and
+    GPUs that the new step needs, both steps share them. Raises LaunchError for variables of SLURM that name no counts.
     """
-    tasks = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--input=all", "--export=ALL"]
-    if not within_step:
-        return ["srun", *tasks]
-    unset = [word for name in _OF_THE_STEP for word in ("-u", name)]
-    return ["env", *unset, "srun", "--overlap", *tasks]
+    within = is_within_step(environ)
+    read_by_srun = [name for name in (*_OF_THE_JOB, *(_OF_THE_STEP if within else ())) if name in environ]
+    return [
+        *(["env", *(word for name in read_by_srun for word in ("-u", name))] if read_by_srun else []),
+        *("srun", *(["--overlap"] if within else [])),
+        *(f"--nodes={len(hosts)}", f"--nodelist={','.join(hosts)}"),
+        *(f"--ntasks={len(hosts) * tasks_per_node}", f"--ntasks-per-node={tasks_per_node}"),
+        *("--input=all", "--export=ALL"),
+        *_cpus_of_a_task(environ, tasks_per_node),
+        *_gpus_of_a_node(environ),
+    ]
+
+
+def _cpus_of_a_task(environ: Mapping[str, str], tasks_per_node: int) -> list[str]:
+    """Return the option for a task's share of the CPUs; without it a step has one."""
+    cpus = smallest_cpu_count(environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
+    if cpus is None:
+        return []
+    return [f"--cpus-per-task={cpus // tasks_per_node}"] if cpus >= tasks_per_node else ["--overcommit"]
+
+
+def _gpus_of_a_node(environ: Mapping[str, str]) -> list[str]:
+    """Return the option for all GPUs of a node, where the job asked for GPUs by task: our step has fewer tasks."""
+    by_task = any(environ.get(f"SLURM_{name}") for name in ("GPUS_PER_TASK", "NTASKS_PER_GPU", "NTASKS_PER_TRES"))
+    if not by_task and "gres" not in environ.get("SLURM_TRES_PER_TASK", ""):
+        return []  # SLURM gives a step all GPUs of the job
+    if not (count := environ.get("SLURM_GPUS_ON_NODE", "")).isdecimal():
+        raise LaunchError(
+            f"the job asks for GPUs by task, and SLURM_GPUS_ON_NODE={count!r} does not tell how many a node has: "
+            "submit it with --gpus-per-node=N instead."
+        )
+    return [f"--gpus-per-node={count}"]
 
 
 def is_within_step(environ: Mapping[str, str]) -> bool:

@@ -33,9 +33,19 @@ refuse() {
   exit 2
 }
 
-# One task on each node of the allocation.
+# One task on each node of the allocation, with all CPUs and GPUs of the job there.
 step=(srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
-if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then step+=(--cpus-per-task="$SLURM_CPUS_PER_TASK"); fi
+cpus=${SLURM_CPUS_PER_TASK:-}
+if [ -z "$cpus" ]; then # the smallest count in a list such as 64(x2),32: without a count, a step has one CPU
+  cpus=$(tr , '\n' <<< "${SLURM_JOB_CPUS_PER_NODE:-}" | sed 's/(.*//' | sort -n | head -n 1)
+fi
+if [ -n "$cpus" ]; then step+=(--cpus-per-task="$cpus"); fi
+# A job may ask for GPUs by task, for other tasks than these.
+by_task=${SLURM_GPUS_PER_TASK:-}${SLURM_NTASKS_PER_GPU:-}${SLURM_NTASKS_PER_TRES:-}
+if [[ -n $by_task || ${SLURM_TRES_PER_TASK:-} == *gres* ]]; then step+=(--gpus-per-node="${SLURM_GPUS_ON_NODE:-0}"); fi
+# srun would read these as what is asked of a step.
+unset SLURM_CPUS_PER_GPU SLURM_GPUS_PER_TASK SLURM_GPU_BIND
+unset SLURM_NTASKS_PER_GPU SLURM_NTASKS_PER_TRES SLURM_TRES_PER_TASK
 
 ask() { # questions that launcher/slurm/in_job.py answers
   if [ ${#srun_options[@]} -gt 0 ]; then

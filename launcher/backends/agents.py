@@ -16,9 +16,7 @@ from ftsys.console.printer import copy_err
 from ftsys.errors import LaunchError
 from launcher.command_lines import (
     agent_command,
-    is_within_step,
     missing_program,
-    smallest_cpu_count,
     srun_command,
     ssh_command,
 )
@@ -146,9 +144,8 @@ def ssh_agents(
 def slurm_agents(
     hosts: Sequence[str], environ: Mapping[str, str], events: "queue.Queue[Event]"
 ) -> list[AgentConnection]:
-    """Return one srun connection to the agents on every node of the allocation."""
-    cpus = smallest_cpu_count(environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
-    command = srun_command(sys.executable, len(hosts), cpus, is_within_step(environ))
+    """Return one srun connection to the agents on nodes of the allocation. Raises LaunchError as `srun_prefix` does."""
+    command = srun_command(sys.executable, hosts, environ)
     return [AgentConnection(f"srun on {len(hosts)} nodes", tuple(range(len(hosts))), command, events)]
 
 

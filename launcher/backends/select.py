@@ -45,8 +45,9 @@ def choose_backend(
 
 
 def port_seed(choice: Choice, folder: Path, environ: Mapping[str, str]) -> str:
-    """Return the text from which a run's port is derived: its SLURM job, else its run folder."""
-    return f"slurm job {environ['SLURM_JOB_ID']}" if choice.backend == "slurm" else str(folder.absolute())
+    """Return the text from which a run's port is derived: its run folder, and the SLURM job that starts it, if any."""
+    job = f"slurm job {environ['SLURM_JOB_ID']} " if choice.backend == "slurm" else ""
+    return f"{job}{folder.absolute()}"
 
 
 def _automatic(job: str, hostfile: str | None, has_srun: bool) -> Choice:

@@ -1,7 +1,7 @@
 """Becomes a node's probe, in the environment of the ranks: `python -m launcher.doctor.probe_entry [NUMBER]`.
 
 The question comes on standard input, as one line, and is passed on to the probe. Under srun the probe's number is that
-of its node.
+of its task.
 """
 
 import json
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> None:
     """Set the environment and replace this process by the probe."""
     line = sys.stdin.readline()
     question = json.loads(line)
-    number = int(arguments[0] if arguments else os.environ["SLURM_NODEID"])
+    number = int(arguments[0] if arguments else os.environ["SLURM_PROCID"])
     os.environ.update(question["environ"])
     os.environ.update(_rank_environment(question, number))
     read_end, write_end = os.pipe()

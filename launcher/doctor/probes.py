@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from ftsys.config import plain_tree
 from ftsys.console.child_python import python_command
 from ftsys.files.untrusted import json_object, typed
-from launcher.command_lines import is_within_step, remote_shell_line, srun_prefix, ssh_prefix
+from launcher.command_lines import remote_shell_line, srun_prefix, ssh_prefix
 from launcher.doctor.facts import CheckRequest, ClusterFacts, ProbeOutput
 from launcher.doctor.run_on_nodes import CommandResult, run_together
 from launcher.host.folders import current_folder
@@ -65,17 +65,9 @@ def _commands(request: CheckRequest, environ: Mapping[str, str]) -> list[tuple[l
     """Return (command, numbers of the probes that it starts) for each process on this machine."""
     numbers = tuple(range(len(request.hosts)))
     if request.backend == "slurm":
+        prefix = srun_prefix(request.nodes, os.environ, tasks_per_node=len(numbers) // len(request.nodes))
         # Without killing on a bad exit: a probe that fails must not end the others.
-        return [
-            (
-                [
-                    *srun_prefix(len(request.nodes), is_within_step(os.environ)),
-                    "--kill-on-bad-exit=0",
-                    *_probe_command(),
-                ],
-                numbers,
-            )
-        ]
+        return [([*prefix, "--kill-on-bad-exit=0", *_probe_command()], numbers)]
     if request.backend == "hostfile":
         folder = str(current_folder(os.environ))
         lines = [remote_shell_line(_probe_command(number), folder, environ) for number in numbers]

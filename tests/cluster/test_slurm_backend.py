@@ -1,6 +1,7 @@
 """Tests `ftlaunch run` inside a SLURM allocation: one srun, whose tasks are the agents."""
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from tests.cluster.hosts import wait_for
 from tests.cluster.slurm import Cluster
+from tests.cluster.slurm_runs import write_run
 from tests.cluster.test_hostfile import FOREVER, SAVES, SIGNED, pids
 from tests.fake_ranks import doubles, processes_of
 
@@ -81,3 +83,32 @@ def test_within_a_step_that_holds_the_cores(cluster: Cluster, tmp_path: Path) ->
     inner = f"{shlex.join([sys.executable, '-m', 'launcher', 'run', 'run.toml', '--cpu'])} > inner.log 2>&1"
     cluster.call("srun", "-N1", "-n1", "-c2", f"--chdir={tmp_path}", "bash", "-c", inner, environ=environ, check=False)
     assert (tmp_path / "sign-0").exists(), (tmp_path / "inner.log").read_text()
+
+
+SHOWN = """
+import os
+from launcher.command_lines import srun_prefix
+command = [*srun_prefix([os.environ["SLURM_JOB_NODELIST"]], os.environ), "printenv", "CUDA_VISIBLE_DEVICES"]
+os.execvp(command[0], command)
+"""
+
+
+@pytest.mark.parametrize("asked", [["--gpus-per-task=1"], ["--gpus=4", "--ntasks-per-gpu=1"], ["--gpus-per-node=4"]])
+def test_one_task_has_the_gpus_that_a_job_asked_for_its_own_tasks(
+    cluster: Cluster, tmp_path: Path, asked: list[str]
+) -> None:
+    number = cluster.submit(
+        "--nodes=1", "--ntasks=4", *asked, f"--wrap=exec {shlex.join([sys.executable, '-c', SHOWN])}", cwd=tmp_path
+    )
+    assert cluster.end_of(number)["ExitCode"] == "0:0", cluster.log(number)
+    assert cluster.log(number) == "0,1,2,3\n"
+
+
+def test_the_doctor_of_one_node_with_two_ranks(cluster: Cluster, tmp_path: Path, tiny_model: Path) -> None:
+    write_run(tmp_path, tiny_model)
+    words = ["doctor", "run.toml", "--cpu", "--gpus-per-node", "2", "--seconds", "120"]
+    command = shlex.join([sys.executable, "-m", "launcher", *words])
+    number = cluster.submit("--nodes=1", "--cpus-per-task=2", f"--wrap=exec {command}", cwd=tmp_path)
+    cluster.end_of(number)
+    for found in (r"^ok +rendezvous +2 process", r"^ok +all-reduce +gloo"):
+        assert re.search(found, cluster.log(number), re.MULTILINE), cluster.log(number)

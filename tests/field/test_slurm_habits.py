@@ -198,7 +198,7 @@ def test_a_sweep_trains_where_it_says_so(tmp_path: Path, minilm_folder: Path) ->
 )
 def test_agents_share_the_step_that_starts_them(environ: Environ, within: bool) -> None:
     assert is_within_step(environ) is within
-    command = srun_command("python", 1, 4, within)
+    command = srun_command("python", ("node1",), environ | {"SLURM_CPU_BIND": "quiet"})
     assert ("--overlap" in command, "SLURM_CPU_BIND" in command) == (within, within)
 
 

@@ -95,7 +95,7 @@ def test_a_new_command_line_would_be_found(source: str) -> None:
         agent_command("/venv/python"),
         launcher_command("/venv/python", LAUNCH, 0),
         launcher_command("/venv/python", LaunchSpec(**{**LAUNCH.as_fields(), "launcher": "deepspeed"}), 0),
-        srun_command("/venv/python", 2, None, within_step=False),
+        srun_command("/venv/python", ("node1", "node2"), {}),
         ssh_command("node1", "/venv/python", "/home/me", {})[-1].split(),
         launch_command(Devices((), 2), 17_000, ["train"]),
     ],

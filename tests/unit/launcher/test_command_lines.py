@@ -18,6 +18,7 @@ from launcher.command_lines import (
     remote_shell_line,
     smallest_cpu_count,
     srun_command,
+    srun_prefix,
     ssh_command,
 )
 
@@ -129,14 +130,44 @@ def test_what_of_the_environment_goes_along() -> None:
     assert set(here) - set(forwarded_environment(here)) == gone
 
 
+IN_A_JOB = {"SLURM_JOB_ID": "3", "SLURM_JOB_CPUS_PER_NODE": "64(x2),32"}
+
+
 def test_srun() -> None:
-    command = srun_command("python", 3, 64, within_step=False)
+    command = srun_command("python", ("node1", "node3"), IN_A_JOB)
     assert command[0] == "srun"
-    assert {"--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "--cpus-per-task=64"} <= set(
-        command
-    )
+    expected = "--nodes=2 --nodelist=node1,node3 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=32 --kill-on-bad-exit=1"
+    assert set(expected.split()) <= set(command)
     assert command[-4:] == ["python", "-P", "-m", "launcher.agent"]
-    assert not any(word.startswith("--cpus") for word in srun_command("python", 3, None, within_step=False))
+    assert not any(word.startswith("--cpus") for word in srun_command("python", ("node1",), {}))
+    assert not any(word.startswith("--gpus") for word in command)
+
+
+@pytest.mark.parametrize(("tasks", "option"), [(1, "--cpus-per-task=3"), (2, "--cpus-per-task=1"), (4, "--overcommit")])
+def test_tasks_share_the_cpus_of_a_node(tasks: int, option: str) -> None:
+    command = srun_prefix(("node1",), {"SLURM_JOB_CPUS_PER_NODE": "3"}, tasks_per_node=tasks)
+    assert {option, f"--ntasks={tasks}", f"--ntasks-per-node={tasks}"} <= set(command)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "by_task"),
+    [
+        ("SLURM_GPUS_PER_TASK", "1", True),
+        ("SLURM_NTASKS_PER_GPU", "1", True),
+        ("SLURM_NTASKS_PER_TRES", "1", True),
+        ("SLURM_TRES_PER_TASK", "cpu=8,gres/gpu=1", True),
+        ("SLURM_TRES_PER_TASK", "cpu=8", False),
+        ("SLURM_GPU_BIND", "single:1", False),
+        ("SLURM_CPUS_PER_GPU", "8", False),
+    ],
+)
+def test_what_a_job_asks_for_its_own_tasks_is_not_asked_for_ours(name: str, value: str, by_task: bool) -> None:
+    command = srun_command("python", ("node1", "node2"), {**IN_A_JOB, name: value, "SLURM_GPUS_ON_NODE": "4"})
+    assert command[:4] == ["env", "-u", name, "srun"]
+    assert ("--gpus-per-node=4" in command) is by_task
+    if by_task:
+        with pytest.raises(LaunchError, match="asks for GPUs by task, and SLURM_GPUS_ON_NODE='' does not tell"):
+            srun_command("python", ("node1",), {**IN_A_JOB, name: value})
 
 
 @pytest.mark.parametrize(("text", "count"), [("64(x2),32", 32), ("2", 2), ("8(x3)", 8), ("", None)])

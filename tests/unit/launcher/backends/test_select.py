@@ -1,9 +1,11 @@
 """Tests the choice of the backend and its reason."""
 
+from pathlib import Path
+
 import pytest
 
 from ftsys.errors import LaunchError
-from launcher.backends.select import Choice, choose_backend
+from launcher.backends.select import Choice, choose_backend, port_seed
 
 JOB = {"SLURM_JOB_ID": "17"}
 
@@ -46,3 +48,10 @@ def test_what_cannot_be_chosen(
 ) -> None:
     with pytest.raises(LaunchError, match=said):
         choose_backend(asked, "launch.backend", hostfile, environ, srun)
+
+
+def test_each_run_of_a_job_has_a_port_of_its_own() -> None:
+    slurm, local = (choose_backend(asked, "--backend", None, JOB, has_srun=True) for asked in ("slurm", "local"))
+    seeds = {port_seed(choice, Path(name), JOB) for choice in (slurm, local) for name in ("runs/a", "runs/b")}
+    assert len(seeds) == 4
+    assert port_seed(slurm, Path("runs/a"), {"SLURM_JOB_ID": "18"}) not in seeds

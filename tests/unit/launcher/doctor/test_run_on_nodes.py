@@ -1,5 +1,7 @@
 """Tests commands on several nodes at once, and the commands with which the doctor starts its probes."""
 
+import io
+import json
 import os
 import shlex
 import signal
@@ -10,7 +12,7 @@ import pytest
 
 from ftsys.config import build_run
 from ftsys.errors import LaunchError
-from launcher.doctor import run_on_nodes
+from launcher.doctor import probe_entry, run_on_nodes
 from launcher.doctor.facts import CheckRequest
 from launcher.doctor.probes import _commands, _outputs, _question
 from launcher.doctor.requirements import requirements, versions_tested
@@ -51,6 +53,22 @@ def test_a_probe_is_started_as_the_ranks_are() -> None:
     assert "--ntasks=2" in words
     assert "--kill-on-bad-exit=0" in words
     assert words[-4:] == [sys.executable, "-P", "-m", "launcher.doctor.probe_entry"]
+    ((words, numbers),) = _commands(request("slurm", "node1", "node1"), {})
+    assert numbers == (0, 1)
+    assert {"--nodes=1", "--nodelist=node1", "--ntasks=2", "--ntasks-per-node=2"} <= set(words)
+
+
+def test_under_srun_a_probes_number_is_that_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    question = {"hosts": ["here", "here"], "cpu": True, "environ": {}}
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdin", io.StringIO(json.dumps(question) + "\n"))
+        patched.setattr(os, "environ", {"SLURM_NODEID": "0", "SLURM_PROCID": "1"})
+        patched.setattr(os, "fork", lambda: 1)
+        patched.setattr(os, "dup2", lambda source, _: os.close(source))
+        patched.setattr(os, "execv", lambda _, command: started.append(command))
+        probe_entry.main([])
+    assert [command[-1] for command in started] == ["1"]
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=x", "a;b", "$(x)", ""])
@@ -60,8 +78,6 @@ def test_a_host_that_is_no_name_is_refused(host: str) -> None:
 
 
 def test_the_question_names_where_to_meet() -> None:
-    import json
-
     assert json.loads(_question(request("hostfile", "node1", "node2"), "t", {}))["master"] == "node1"
     assert json.loads(_question(request("local", "here", "here"), "t", {}))["master"] == "127.0.0.1"
 

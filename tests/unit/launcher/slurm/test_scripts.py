@@ -127,3 +127,42 @@ def test_python_searches_the_checkout_that_a_job_was_submitted_from_and_no_other
     done = subprocess.run(command, cwd=tmp_path / place, env=environment, capture_output=True, text=True, check=False)
     said = f"1 {searched.format(home=home)} -P -m launcher.slurm.in_job job 17-0 run.toml\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+STAND_INS = {
+    "python": 'printf "%s\\n" cuda "$RUN" 12345 0\n',
+    "scontrol": 'case $2 in hostnames) echo node1 ;; node) echo NodeAddr=10.1 ;; *) echo " StdOut=$RUN/log" ;; esac\n',
+    "srun": 'echo "$*" > "$RUN/asked"\nenv > "$RUN/known"\nexit 3\n',
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "options", "hidden"),
+    [
+        ({"SLURM_CPUS_PER_TASK": "8"}, "--cpus-per-task=8", ()),
+        ({"SLURM_JOB_CPUS_PER_NODE": "64(x2),32"}, "--cpus-per-task=32", ()),
+        ({"SLURM_JOB_CPUS_PER_NODE": "9,10"}, "--cpus-per-task=9", ()),
+        ({}, "", ()),
+        ({"SLURM_GPUS_PER_TASK": "1"}, "--gpus-per-node=4", ("GPUS_PER_TASK",)),
+        ({"SLURM_GPU_BIND": "single:1", "SLURM_CPUS_PER_GPU": "8"}, "", ("GPU_BIND", "CPUS_PER_GPU")),
+        ({"SLURM_NTASKS_PER_GPU": "1"}, "--gpus-per-node=4", ("NTASKS_PER_GPU",)),
+        ({"SLURM_TRES_PER_TASK": "gres/gpu=1"}, "--gpus-per-node=4", ("TRES_PER_TASK",)),
+        ({"SLURM_TRES_PER_TASK": "cpu=8"}, "", ("TRES_PER_TASK",)),
+    ],
+)
+def test_a_nodes_task_has_all_that_the_job_has_there(
+    repository: Path, tmp_path: Path, asked: dict[str, str], options: str, hidden: tuple[str, ...]
+) -> None:
+    """SLURM gives a step one CPU where it asks for none, and by default the GPUs that a job asked for one task."""
+    for name, text in STAND_INS.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node1", "SLURM_GPUS_ON_NODE": "4"}
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "FTSYS_PYTHON": str(tmp_path / "python"), "RUN": str(tmp_path)}
+    command = ["bash", str(repository / "slurm/job.sh"), "run.toml"]
+    done = subprocess.run(command, env=own | slurm | asked, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "")
+    step, _, _ = (tmp_path / "asked").read_text().partition(" bash ")
+    assert step.split()[2:] == options.split()
+    known = (tmp_path / "known").read_text()
+    assert not [name for name in hidden if f"SLURM_{name}=" in known]
