@@ -110,6 +110,10 @@ def _is(kind: Any, value: object) -> bool:
 
 
 def exit_of_this_start(folder: Path, before: int) -> int | None:
-    """Return the exit status in status.json if an attempt later than `before` wrote it; else None."""
+    """Return the exit status in status.json if the attempt of a start wrote it; else None.
+
+    `before`: the run folder's highest attempt before the start, which takes the next one: later ones are of other
+    starts.
+    """
     status = read_status_after_crash(folder)
-    return status.get("exit") if status.get("attempt", 0) > before else None
+    return status.get("exit") if status.get("attempt") == before + 1 else None

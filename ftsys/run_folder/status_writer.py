@@ -57,15 +57,15 @@ class StatusWriter:
 def correct_status(folder: Path, before: int, exit_status: int, reason: str) -> None:
     """Write how a start ended, if its own ranks could not: they were killed, or stopped because another rank failed.
 
-    `before`: the run folder's highest attempt before the start. What ranks wrote about an end of their own is kept.
-    Raises StorageError.
+    `before`: the run folder's highest attempt before the start. What ranks wrote about an end of their own is kept, and
+    so is the status of an attempt that another start has taken since. Raises StorageError.
     """
     attempt, former = highest_attempt(folder), read_status_after_crash(folder)
     mine = former.get("attempt") == attempt
     told = former.get("exit") if mine else None
     if (
         exit_status == DONE
-        or attempt <= before
+        or attempt != before + 1  # the start took no attempt, or another start has taken the run over
         or (told is not None and (told != STOPPED_EARLY or exit_status == STOPPED_EARLY))
     ):
         return

@@ -63,13 +63,13 @@ def node(ranks: str, peer: str) -> str:
 
 
 def written(before: str) -> str:
-    """Return the exit status in status.json, if an attempt after attempt `before` wrote one; else nothing.
+    """Return the exit status in status.json, if the attempt after attempt `before` wrote one; else nothing.
 
     It waits for an attempt that was begun: rank 0 may still be writing the reason.
     """
     folder, waited = _run_folder(), 0
     while (status := exit_of_this_start(folder, int(before))) is None and waited < RANK_0_WRITES_SECONDS:
-        if highest_attempt(folder) <= int(before):
+        if highest_attempt(folder) != int(before) + 1:
             break
         time.sleep(1)
         waited += 1

@@ -122,6 +122,15 @@ def test_a_start_that_claimed_nothing_corrects_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_start_does_not_touch_the_attempt_of_a_later_one(tmp_path: Path) -> None:
+    """Such as after a requeue, while the earlier start of the job still ends."""
+    attempts = [claim_run_folder(tmp_path, IDENTITY, overwrite=False).attempt for _ in range(2)]
+    assert write_status(tmp_path, "stopped", 75, "SIGTERM", "train", 7, attempts[1])
+    correct_status(tmp_path, 0, 1, "rank 1 on a was killed by SIGKILL")
+    assert read_status_after_crash(tmp_path)["state"] == "stopped"
+    assert (exit_of_this_start(tmp_path, 0), exit_of_this_start(tmp_path, 1)) == (None, 75)
+
+
 def test_a_start_that_died_before_its_first_status(tmp_path: Path) -> None:
     claim_run_folder(tmp_path, IDENTITY, overwrite=False)
     correct_status(tmp_path, 0, 1, "rank 0 on a was killed by SIGKILL")

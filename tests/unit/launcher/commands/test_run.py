@@ -79,3 +79,14 @@ def test_the_report_of_a_killed_rank_is_in_the_status_too(tmp_path: Path, capsys
     assert (status.state, status.exit, status.step) == ("failed", 1, 7)
     assert status.reason in capsys.readouterr().err
     assert "rank 1 on a was killed by SIGKILL" in status.reason
+
+
+def test_the_end_of_another_start_is_not_this_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attempts = [claim_run_folder(tmp_path, {"task": "mrpc"}, overwrite=False).attempt for _ in range(2)]
+    assert write_status(tmp_path, "done", 0, "", "finish", 9, attempts[1])
+    controller = Controller([], queue.Queue())
+    controller.rank_exits += [RankExit(0, 77, "a"), RankExit(1, 77, "a")]
+    assert _report(controller, tmp_path, 0, tmp_path / "logs") == 77
+    status = read_status(tmp_path)
+    assert status is not None
+    assert (status.state, status.attempt) == ("done", 2)

@@ -134,6 +134,19 @@ def test_a_failure_that_no_rank_wrote(
     assert kept or "a rank was killed: the ranks ended with status 1" in found["reason"]
 
 
+def test_an_attempt_of_another_start_is_left_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_job.time, "sleep", lambda _: pytest.fail("it waits for another start"))
+    write_status(folder, 1, 77)
+    write_status(folder, 2, None)
+    assert ask(capsys, "written", "0") == [""]
+    assert ask(capsys, "failed", "0", "1") == [""]
+    assert json.loads((folder / "runs/x/status.json").read_text())["state"] == "running"
+    write_status(folder, 2, 0, "done")
+    assert ask(capsys, "outcome", "0", "1") == ["1"]
+
+
 def test_a_node_has_threads_and_no_interface_where_all_is_one_machine(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
