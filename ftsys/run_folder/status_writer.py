@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftsys.errors import DONE, FAILED, STOPPED_EARLY, FtsysError
+from ftsys.console.printer import complain
+from ftsys.errors import DONE, FAILED, STOPPED_EARLY, FtsysError, StorageError
 from ftsys.ranks import is_main_rank
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.status import STATE_OF, read_status_after_crash, write_status
@@ -46,12 +47,19 @@ class StatusWriter:
         try:
             yield
         except FtsysError as error:
-            self.write(error.exit_status, str(error))
+            self._write_failure(error.exit_status, str(error))
             raise
         except BaseException as error:
-            self.write(FAILED, f"{type(error).__name__}: {error}")
+            self._write_failure(FAILED, f"{type(error).__name__}: {error}")
             raise
         self.write(DONE, "")
+
+    def _write_failure(self, exit_status: int, reason: str) -> None:
+        """Write as `write` does, but only show an error of the disk: another one is on its way."""
+        try:
+            self.write(exit_status, reason)
+        except StorageError as error:
+            complain(error)
 
 
 def correct_status(folder: Path, before: int, exit_status: int, reason: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ftsys.config import RunConfig, load_run
-from ftsys.console.printer import say
-from ftsys.errors import STOPPED_EARLY, ConfigError
+from ftsys.console.printer import complain, say
+from ftsys.errors import STOPPED_EARLY, ConfigError, StorageError
 from ftsys.files.paths import there
 from ftsys.run_folder.attempts import highest_attempt
 from ftsys.run_folder.layout import LOGS
@@ -77,9 +77,12 @@ def _report(controller: Controller, folder: Path, before: int, logs: Path) -> in
     """Say how the start ended, correct status.json where the ranks could not know it, and return the exit status."""
     written = exit_of_this_start(folder, before)
     outcome = outcome_of(controller.rank_exits, written, controller.stop_signal, controller.start_failure)
-    correct_status(folder, before, outcome.status, outcome.told)
     for line in closing_lines(outcome, logs, controller.start_failure):
         say(line)
+    try:
+        correct_status(folder, before, outcome.status, outcome.told)
+    except StorageError as error:  # a full disk may be what the ranks have failed of
+        complain(error)
     return outcome.status
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ftsys.errors import DamagedError, RunFolderError
+from ftsys.errors import DamagedError, RunFolderError, StorageError
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.results import read_results
 from ftsys.run_folder.status import STATE_OF, exit_of_this_start, read_status, read_status_after_crash, write_status
@@ -75,6 +75,20 @@ def test_the_last_status_keeps_the_step_of_its_own_attempt_only(tmp_path: Path) 
         status = read_status(tmp_path)
         assert status is not None
         assert (status.exit, status.reason, status.step) == (1, "ValueError: boom", step)
+
+
+def test_a_full_disk_does_not_hide_why_an_attempt_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("status.json cannot be written (No space left on device).")
+
+    monkeypatch.setattr(StatusWriter, "write_for_rank_0", full)
+    with pytest.raises(ValueError, match="boom"), StatusWriter(tmp_path, 1).ending():
+        raise ValueError("boom")
+    assert capsys.readouterr().err == "error: status.json cannot be written (No space left on device).\n"
+    with pytest.raises(StorageError), StatusWriter(tmp_path, 1).ending():
+        pass
 
 
 def test_the_first_end_of_an_attempt_is_kept(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ftsys.errors import StorageError
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.status import read_status, write_status
 from launcher.backends.select import Choice
@@ -90,3 +91,18 @@ def test_the_end_of_another_start_is_not_this_ones(tmp_path: Path, capsys: pytes
     status = read_status(tmp_path)
     assert status is not None
     assert (status.state, status.attempt) == ("done", 2)
+
+
+def test_a_status_that_cannot_be_written_does_not_hide_the_rank_that_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("status.json cannot be written (No space left on device).")
+
+    monkeypatch.setattr("launcher.commands.run.correct_status", full)
+    controller = Controller([], queue.Queue())
+    controller.rank_exits.append(RankExit(1, -signal.SIGBUS, "a"))
+    assert _report(controller, tmp_path, 0, tmp_path / "logs") == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: rank 1 on a was killed by SIGBUS")
+    assert second == "error: status.json cannot be written (No space left on device)."
