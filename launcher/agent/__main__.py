@@ -125,7 +125,7 @@ class Agent:
         try:
             self._gpus = () if order["cpu"] else usable_gpus(os.environ)
             self._cores = assign_cores(usable_cores(), order["ranks"] or max(1, len(self._gpus)), bool(self._gpus))
-            check_machine(order, len(self._gpus))
+            check_machine(order, self._gpus)
             bf16 = gpu_has_bf16() if self._gpus else cpu_has_bf16()
             port = rendezvous_port(order) if self._node == 0 else None
             self._report("ready", port=port, gpus=list(self._gpus), bf16=bf16, threads=self._cores.why)

@@ -16,7 +16,7 @@ from launcher.commands.machine_options import add_machine_options, chosen_backen
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.doctor.facts import CheckRequest
 from launcher.host.ports import ephemeral_ports, ports_of_job
-from launcher.planner.world import visible_gpus
+from launcher.planner.world import check_slices, visible_gpus
 from launcher.timeouts import DOCTOR_MOST_SECONDS
 
 
@@ -83,8 +83,13 @@ def _first_port(choice: Choice, run: RunConfig) -> int:
 
 
 def _probe_hosts(machines: Machines, cpu: bool) -> tuple[str, ...]:
-    """Return the host of each probe: a single host that runs several ranks twice, since an all-reduce needs two."""
+    """Return the host of each probe: a single host that runs several ranks twice, since an all-reduce needs two.
+
+    Raises LaunchError for several ranks on slices of GPUs.
+    """
     hosts = machines.hosts
     here = len(hosts) == 1 and hosts[0] == socket.gethostname()
-    ranks = machines.ranks_per_node or (len(visible_gpus(os.environ)) if here and not cpu else 1)
+    gpus = visible_gpus(os.environ) if here and not cpu else ()
+    ranks = machines.ranks_per_node or max(1, len(gpus))
+    check_slices(gpus, ranks)
     return hosts * 2 if len(hosts) == 1 and ranks > 1 else hosts

@@ -4,7 +4,7 @@ import math
 import re
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -136,6 +136,18 @@ def visible_gpus(environ: Mapping[str, str], root: Path = Path("/")) -> tuple[st
             break  # as CUDA reads it: whatever follows an invalid name is invisible too
         usable.append(name)
     return tuple(usable)
+
+
+def check_slices(gpus: Sequence[str], ranks: int) -> None:
+    """Raise LaunchError for several ranks on slices of GPUs (MIG): a process sees one of those in CUDA_VISIBLE_DEVICES.
+
+    `gpus`: as `visible_gpus` returns them.
+    """
+    if ranks > 1 and any(name.startswith("MIG-") for name in gpus):
+        raise LaunchError(
+            f"{ranks} ranks on {socket.gethostname()} need a GPU each. CUDA_VISIBLE_DEVICES={','.join(gpus)!r} names "
+            "MIG slices, and a process sees one of them: start one rank on a slice, or use whole GPUs."
+        )
 
 
 def cpu_has_bf16(root: Path = Path("/")) -> bool:

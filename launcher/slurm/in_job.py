@@ -23,7 +23,7 @@ from launcher.host.cpu_affinity import assign_cores
 from launcher.host.folders import current_folder
 from launcher.host.network_interface import interface_towards
 from launcher.host.ports import ephemeral_ports, free_port
-from launcher.planner.world import torch_is_for_cpus
+from launcher.planner.world import check_slices, torch_is_for_cpus, visible_gpus
 from launcher.timeouts import RANK_0_WRITES_SECONDS
 
 
@@ -31,7 +31,7 @@ def job(start: str, run_file: str, *overrides: str) -> str:
     """Return what the job needs before it starts, a line each: device, run folder, port, newest attempt of the run.
 
     `start`: "JOBID-RESTARTS", from which the port is derived. Raises ConfigError for a wrong run file or override, and
-    LaunchError if torch is not installed or not for the GPUs of the allocation.
+    LaunchError if torch is not installed, or not all GPUs of the allocation can be used.
     """
     folder = current_folder(os.environ) / load_run(run_file, overrides).output_dir
     port = free_port(f"slurm job {start}", ephemeral_ports())
@@ -41,7 +41,7 @@ def job(start: str, run_file: str, *overrides: str) -> str:
 def _device() -> str:
     """Return FTSYS_DEVICE if it is set; else `cpu` if the installed torch supports nothing else.
 
-    Raises LaunchError where SLURM gave GPUs that this torch would leave idle.
+    Raises LaunchError where SLURM gave GPUs that this torch would leave idle, or slices of GPUs for several ranks.
     """
     device = os.environ.get("FTSYS_DEVICE")
     if device not in (None, "cpu", "cuda"):
@@ -51,7 +51,11 @@ def _device() -> str:
             f"the allocation has {gpus} GPU(s) on this node, and the installed torch computes on CPUs alone: "
             "`make install TORCH=cuda`, or set FTSYS_DEVICE=cpu to compute on CPUs."
         )
-    return device or ("cpu" if torch_is_for_cpus() else "cuda")
+    device = device or ("cpu" if torch_is_for_cpus() else "cuda")
+    if device == "cuda":
+        visible = visible_gpus(os.environ)
+        check_slices(visible, ranks=len(visible))
+    return device
 
 
 def node(ranks: str, peer: str) -> str:

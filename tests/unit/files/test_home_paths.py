@@ -72,7 +72,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "an input of score": lambda name: input_file(f"{name}.csv", None, None, "auto"),
     "a model of score": find_model,
     "a recipe": lambda name: recipe_of({"recipe": f"{name}.toml"}),
-    "a file that nodes need": lambda name: check_machine({"files": [name], "ranks": None}, 0),
+    "a file that nodes need": lambda name: check_machine({"files": [name], "ranks": None}, ()),
 }
 
 

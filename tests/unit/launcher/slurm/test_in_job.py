@@ -216,6 +216,20 @@ def test_gpus_are_not_left_idle_without_a_word(
     assert ask(capsys, "job", "17-0", "run.toml")[0] == device
 
 
+@pytest.mark.parametrize(("named", "refused"), [("MIG-1,MIG-2", True), ("MIG-1", False), ("0,1", False)])
+def test_slices_of_gpus_are_no_gpus_for_several_ranks(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    named: str,
+    refused: bool,
+) -> None:
+    monkeypatch.setenv("FTSYS_DEVICE", "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert main(["job", "17-0", "run.toml"]) == (2 if refused else 0)
+    assert ("need a GPU each. CUDA_VISIBLE_DEVICES='MIG-1,MIG-2'" in capsys.readouterr().err) is refused
+
+
 def test_the_run_folder_has_the_name_that_the_shell_knows(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
