@@ -16,6 +16,7 @@ from ftsys.errors import ConfigError, FtsysError
 from ftsys.files.untrusted import MOST_BYTES, json_object, open_regular, typed
 from ftsys.model_files.folder import check_model_folder, find_model_folder
 from ftsys.train.deepspeed_setup import compile_locks
+from launcher.planner.model_shape.of_run import shape_of_run
 
 _HUB_SECONDS = 3.0
 
@@ -53,9 +54,19 @@ def _model_facts(run: RunConfig) -> dict[str, Any]:
                 "folder": None,
             }
         check_model_folder(str(folder))
-        return {"error": None, "folder": str(folder), "parameters": count_parameters(folder)}
+        counts = {"parameters": count_parameters(folder), "frozen": _frozen_parameters(run)}
+        return {"error": None, "folder": str(folder), **counts}
     except FtsysError as error:
         return {"error": str(error), "folder": None}
+
+
+def _frozen_parameters(run: RunConfig) -> int:
+    """Return the number of weights that the run does not train; 0 where the sizes of its model are not known."""
+    try:
+        shape, _ = shape_of_run(run)
+    except ConfigError:  # of the run's own names: a start refuses them before it starts anything
+        return 0
+    return 0 if shape is None else shape.frozen_parameters
 
 
 def count_parameters(folder: Path) -> int:

@@ -98,6 +98,12 @@ class ClusterFacts:
         return max((facts["model"].get("parameters", 0) for facts in self.by_node("inputs").values()), default=0)
 
     @property
+    def frozen(self) -> int:
+        """Parameters of the model that the run does not train."""
+        counts = (facts["model"].get("frozen", 0) for facts in self.by_node("inputs").values())
+        return min(self.parameters, max(counts, default=0))
+
+    @property
     def ranks(self) -> int:
         """Ranks of the run."""
         return self.ranks_per_node * len(self.request.nodes)

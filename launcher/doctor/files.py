@@ -6,7 +6,13 @@ from typing import Any
 
 from launcher.doctor.facts import ClusterFacts
 from launcher.doctor.findings import Finding, by_value, error, names, ok, warning
-from launcher.planner.cost.disk import CHECKPOINT_BYTES, bytes_at_most, most_checkpoints, size_text
+from launcher.planner.cost.disk import (
+    bytes_at_least,
+    bytes_at_most,
+    checkpoint_bytes,
+    most_checkpoints,
+    size_text,
+)
 
 
 def folders(cluster: ClusterFacts) -> Iterator[Finding]:
@@ -28,10 +34,14 @@ def _shared(cluster: ClusterFacts, key: str, places: Mapping[str, str]) -> Itera
     if len(places) == 1:
         yield ok(key, f"{where} can be written on {next(iter(places))}")
         return
+    seen_by = cluster.by_node("tokens")
+    if not seen_by:
+        value = f"{where} can be written on {len(places)} nodes; whether they share it was not tested"
+        yield warning(key, value, "they have to meet for it: see the findings about the rendezvous.")
+        return
     probes = {cluster.request.hosts.index(node): node for node in places}
     unseen = {
-        node: [probes[number] for number in probes if number not in seen.get(key, [])]
-        for node, seen in cluster.by_node("tokens").items()
+        node: [probes[number] for number in probes if number not in seen.get(key, [])] for node, seen in seen_by.items()
     }
     blind = {node: others for node, others in unseen.items() if others}
     if not blind:
@@ -48,26 +58,28 @@ def _shared(cluster: ClusterFacts, key: str, places: Mapping[str, str]) -> Itera
 
 
 def disk(cluster: ClusterFacts) -> Iterator[Finding]:
-    """Compare the free disk space with what the run writes at most: checkpoints and the model."""
+    """Compare the free disk space with what the run writes, at least and at most: checkpoints and the model."""
     known = {
         node: facts["output_dir"]["free"] for node, facts in cluster.by_node("folders").items() if "output_dir" in facts
     }
-    parameters = cluster.parameters
+    sizes = cluster.parameters, cluster.frozen
     free = {node: value for node, value in known.items() if value is not None}
-    if not parameters or not free:
+    if not cluster.parameters or not free:
         return
-    count, least = most_checkpoints(cluster.run.train), min(free, key=lambda node: free[node])
-    needed = bytes_at_most(cluster.run, parameters)
-    value = (
-        f"{size_text(free[least])} free for output_dir on {least}, {size_text(needed)} needed: "
-        f"{count} checkpoint(s) of {size_text(CHECKPOINT_BYTES * parameters)} at most, and the model"
+    node = min(free, key=lambda node: free[node])
+    least, most = bytes_at_least(cluster.run, *sizes), bytes_at_most(cluster.run, *sizes)
+    here = f"{size_text(free[node])} free for output_dir on {node}"
+    wanted = (
+        f"{here}, {size_text(most)} needed: {most_checkpoints(cluster.run.train)} checkpoint(s) of "
+        f"{size_text(checkpoint_bytes(*sizes))} at most, and the model"
     )
-    if free[least] < needed:
-        yield error(
-            "disk", value, "free disk space, name another output_dir, or keep fewer checkpoints: train.save_keep."
-        )
+    if free[node] < least:
+        value = f"{here}, {size_text(least)} needed at least, for the model and its checkpoints"
+        yield error("disk", value, "free disk space, or name another output_dir.")
+    elif free[node] < most:
+        yield warning("disk", wanted, "free disk space, or keep fewer checkpoints: train.save_keep.")
     else:
-        yield ok("disk", value)
+        yield ok("disk", wanted)
 
 
 def inputs(cluster: ClusterFacts) -> Iterator[Finding]:

@@ -132,11 +132,11 @@ def all_reduce(cluster: ClusterFacts) -> Iterator[Finding]:
 
 def _bandwidth(cluster: ClusterFacts, backend: str, size: int, slowest: float) -> Iterator[Finding]:
     value = f"{backend}, {size} MB: {slowest:,.0f} MB/s"
-    parameters = cluster.parameters
+    trained = cluster.parameters - cluster.frozen
     several = len(cluster.request.nodes) > 1
-    seconds = 4e-6 * parameters * 2 / max(slowest, 1e-9)
+    seconds = 4e-6 * trained * 2 / max(slowest, 1e-9)
     if several and seconds > SLOW_STEP:
-        value += f"; the gradients of {parameters / 1e6:.0f} million parameters take {seconds:.1f} s a step"
+        value += f"; the gradients of {trained / 1e6:.0f} million parameters take {seconds:.1f} s a step"
         yield warning(
             "all-reduce",
             value,

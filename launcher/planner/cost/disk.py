@@ -17,10 +17,14 @@ def most_checkpoints(train: TrainSection) -> int:
     return train.save_keep + (0 if train.eval_every == "never" else 1) + 1
 
 
+def checkpoint_bytes(parameters: int, frozen: int = 0) -> int:
+    """Return the bytes of a checkpoint: weights, and moments of those that are trained."""
+    return CHECKPOINT_BYTES * (parameters - frozen) + MODEL_BYTES * frozen
+
+
 def bytes_at_most(run: RunConfig, parameters: int, frozen: int = 0) -> int:
     """Return the bytes of all checkpoints that exist at once, and of the model. `frozen` weights have no moments."""
-    checkpoint = CHECKPOINT_BYTES * (parameters - frozen) + MODEL_BYTES * frozen
-    return checkpoint * most_checkpoints(run.train) + MODEL_BYTES * parameters
+    return checkpoint_bytes(parameters, frozen) * most_checkpoints(run.train) + MODEL_BYTES * parameters
 
 
 def bytes_at_least(run: RunConfig, parameters: int, frozen: int = 0) -> int:

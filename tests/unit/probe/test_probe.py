@@ -160,11 +160,18 @@ def test_model_and_data_that_are_there(tmp_path: Path, minilm_folder: Path) -> N
         "error": None,
         "folder": str(minilm_folder),
         "parameters": 22_713_728,
+        "frozen": 0,
     }
     assert input_facts(tree(tmp_path))["data"] == {"error": None}
     assert store_facts(tree(tmp_path)) is None
     store = ensure_store(run, resolve_task(run))
     assert store_facts(tree(tmp_path)) == str(store.path)
+
+
+def test_the_weights_that_a_run_does_not_train(tmp_path: Path, minilm_folder: Path) -> None:
+    for sections, some in (({"lora": {"r": 4}}, True), ({"train": {"freeze": ["layers.99"]}}, False)):
+        facts = input_facts(tree(tmp_path, **sections))["model"]
+        assert (facts["error"], 20_000_000 < facts["frozen"] <= facts["parameters"]) == (None, some)
 
 
 def test_model_and_data_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

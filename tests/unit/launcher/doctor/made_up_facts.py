@@ -56,7 +56,7 @@ def good(node: str, gpus: int = 0) -> Groups:
         "all_reduce": {"backend": "gloo", "megabytes": 16, "mb_per_s": 1100.0, "error": None, "seconds": 0.2},
         "locks": [],
         "inputs": {
-            "model": {"error": None, "folder": "/m", "parameters": 110_000_000},
+            "model": {"error": None, "folder": "/m", "parameters": 110_000_000, "frozen": 0},
             "data": {"error": None},
             "hub": None,
         },

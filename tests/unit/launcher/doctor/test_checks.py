@@ -47,8 +47,8 @@ def silence(nodes: dict[str, Groups]) -> None:
          "/shared/runs is not shared: node2 does not see what node1 wrote there", "all nodes mount"),
         (put("node2", "folders/output_dir/error", "Permission denied"), "output_dir",
          "cannot be written: /shared/runs: Permission denied on node2", "output_dir"),
-        (put("node2", "folders/output_dir/free", 3e9), "disk", "3.0 GB free for output_dir on node2, 5.7 GB needed: 4 "
-         "checkpoint(s) of 1.3 GB", "train.save_keep"),
+        (put("node2", "folders/output_dir/free", 3e9), "disk", "3.0 GB free for output_dir on node2, 3.1 GB needed at "
+         "least", "name another output_dir"),
         (put("node2", "inputs/model/parameters", 66_000_000), "model", "differ in their parameters", "shared folder"),
     ],
 )  # fmt: skip
@@ -75,6 +75,8 @@ LATE = {"error": "no answer within 5 s", "timed_out": True}
          "take 8.0 s a step"),
         (put("node2", "clock", 1003.0), "clocks", "up to 3.0 s apart"),
         (put("node2", "tokens", {"output_dir": [0, 1], "data.store": [1]}), "data.store", "is not shared"),
+        (put("node2", "folders/output_dir/free", 4e9), "disk", "4.0 GB free for output_dir on node2, 5.7 GB needed: 4 "
+         "checkpoint(s) of 1.3 GB at most, and the model"),
         (lambda nodes: nodes["node2"].pop("end"), "node", "node2 reported its facts up to 'store', then: "
          "exit status 0"),
     ],
@@ -217,6 +219,29 @@ def test_what_lies_on_the_disk_at_most() -> None:
     ):
         (found,) = [each for each in run_checks(cluster(run=run_of(train=train))) if each.what == "disk"]
         assert said in found.value
+
+
+def test_frozen_weights_take_no_moments_on_the_disk_and_no_gradients_on_the_network() -> None:
+    def harm(nodes: dict[str, Groups]) -> None:
+        for facts in nodes.values():
+            facts["folders"]["output_dir"]["free"] = 3e9
+            facts["inputs"]["model"]["frozen"] = 109_000_000
+            facts["all_reduce"]["mb_per_s"] = 110.0
+
+    found = run_checks(cluster(harm))
+    assert {each.severity for each in found} == {"ok"}
+    (value,) = [each.value for each in found if each.what == "disk"]
+    assert value.endswith("2.2 GB needed: 4 checkpoint(s) of 0.4 GB at most, and the model")
+
+
+def test_folders_whose_nodes_did_not_meet_are_not_called_shared() -> None:
+    def harm(nodes: dict[str, Groups]) -> None:
+        for facts in nodes.values():
+            del facts["tokens"]
+
+    found = bad(cluster(harm))
+    assert [(each.severity, each.what) for each in found] == [("warning", "output_dir"), ("warning", "data.store")]
+    assert found[0].value == "/shared/runs can be written on 2 nodes; whether they share it was not tested"
 
 
 def test_nodes_that_told_nothing_at_all_are_all_that_is_said() -> None:
