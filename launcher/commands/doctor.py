@@ -15,7 +15,7 @@ from launcher.command_lines import forwarded_environment
 from launcher.commands.machine_options import add_machine_options, chosen_backend, machines_of
 from launcher.commands.parser import SubParsers, add_run_file_command
 from launcher.doctor.facts import CheckRequest
-from launcher.host.ports import ephemeral_ports, ports_of_job
+from launcher.host.ports import check_port, ephemeral_ports, ports_of_job
 from launcher.planner.world import check_slices, visible_gpus
 from launcher.timeouts import DOCTOR_MOST_SECONDS
 
@@ -67,7 +67,7 @@ def _request(options: argparse.Namespace, run: RunConfig) -> CheckRequest:
         run,
         choice.backend,
         _probe_hosts(machines, options.cpu),
-        port=options.port if options.port is not None else _first_port(choice, run),
+        port=check_port(options.port) if options.port is not None else _first_port(choice, run),
         port_is_named=options.port is not None,
         ranks_per_node=machines.ranks_per_node,
         cpu=options.cpu,

@@ -73,10 +73,15 @@ def free_port(job: str, ephemeral: range, is_free: Callable[[int], bool] = can_b
     )
 
 
-def named_port(port: int, is_free: Callable[[int], bool] = can_bind) -> int:
-    """Return a port that the user named. Raises LaunchError if it is busy, or not a port number."""
+def check_port(port: int) -> int:
+    """Return a port that the user named. Raises LaunchError if it is not a port number."""
     if not 1 <= port <= HIGHEST:
         raise LaunchError(f"--port {port} is not a port: give a number from 1 to {HIGHEST}.")
-    if not is_free(port):
+    return port
+
+
+def named_port(port: int, is_free: Callable[[int], bool] = can_bind) -> int:
+    """Return a port that the user named. Raises LaunchError if it is busy, or not a port number."""
+    if not is_free(check_port(port)):
         raise LaunchError(f"port {port} is in use on {socket.gethostname()}: name another, or leave --port out.")
     return port

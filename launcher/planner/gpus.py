@@ -5,6 +5,7 @@ cores for float32, because torch does not use TF32 unless it is told to. Memory 
 little less than the name says.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def seen_models(root: Path = Path("/")) -> list[str]:
 def parse_memory(text: str) -> int:
     """Parse "24GiB", "24 GB" or "24" (GiB) into bytes. Raises ConfigError for other text."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(GiB|GB|G|MiB)?\s*", text, re.IGNORECASE)
-    if not match or float(match[1]) <= 0:
-        raise ConfigError(f"--gpu-memory {text!r} is not an amount of memory: write it as 24GiB.")
-    unit = {"gb": 10**9, "mib": 2**20}.get((match[2] or "GiB").lower(), GIB)
-    return int(float(match[1]) * unit)
+    size = float(match[1]) * {"gb": 10**9, "mib": 2**20}.get((match[2] or "").lower(), GIB) if match else 0.0
+    if not 1 <= size < math.inf:
+        raise ConfigError(f"--gpu-memory {text[:80]!r} is not an amount of memory: write it as 24GiB.")
+    return int(size)

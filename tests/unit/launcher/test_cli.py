@@ -176,3 +176,17 @@ def test_a_bundle_stands_for_the_files_that_were_collected_in_it(tmp_path: Path)
 def test_a_time_limit_that_is_none(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", MRPC, "--cpu", "--backend", "local", f"--seconds={seconds}"]) == 2
     assert f"error: --seconds {float(seconds):g} is no time limit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "99999"])
+def test_a_port_of_the_doctor_that_is_none(capsys: pytest.CaptureFixture[str], port: str) -> None:
+    assert main(["doctor", MRPC, "--cpu", "--backend", "local", f"--port={port}"]) == 2
+    assert capsys.readouterr().err == f"error: --port {port} is not a port: give a number from 1 to 65535.\n"
+
+
+def test_the_doctor_refuses_ranks_on_slices_of_gpus_as_a_run_does(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1,MIG-2")
+    assert main(["doctor", MRPC, "--backend", "local"]) == 2
+    assert "CUDA_VISIBLE_DEVICES='MIG-1,MIG-2' names MIG slices" in capsys.readouterr().err

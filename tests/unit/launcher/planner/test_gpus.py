@@ -99,7 +99,7 @@ def test_amounts_of_memory(text: str, size: int) -> None:
     assert parse_memory(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3GiB", "24TB", "much"])
+@pytest.mark.parametrize("text", ["", "0", "0.0000000001", "-3GiB", "24TB", "much", "9" * 400, "9" * 305 + "GiB"])
 def test_what_is_no_amount(text: str) -> None:
     with pytest.raises(ConfigError, match="is not an amount of memory: write it as 24GiB"):
         parse_memory(text)
