@@ -68,6 +68,10 @@ class Constraints:
     backend_without_zero: Literal["deepspeed", "ddp", "none"]
     kernel: str = "auto"
     optimizer: str = "adamw_torch_fused"
+    backend_of_several: Literal["deepspeed", "ddp", "none"] = "ddp"
+    """Without ZeRO on several ranks; "none" where the run allows no second rank."""
+    possible_stages: tuple[int, ...] = (0, 1, 2, 3)
+    """ZeRO stages that the run could ask for."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def all_candidates(
 ) -> list[Candidate]:
     """Return every combination that can work, allowed or not, in the given `precisions`."""
     found = []
-    for stage, offload in _engines(constraints.offload):
+    for stage, offload in _engines(constraints):
         backend: Any = "deepspeed" if stage else constraints.backend_without_zero
         for precision in precisions:
             for checkpointing in (False, True) if work.shape.recomputable else (False,):
@@ -124,13 +128,15 @@ def all_candidates(
     return found
 
 
-def _engines(asked_offload: str) -> Iterator[tuple[int, str]]:
-    """Yield ZeRO stages with the offloads that work with them; NVMe only where the run names a folder."""
-    yield from ((stage, "none") for stage in range(4))
-    yield from ((stage, "optimizer") for stage in (1, 2, 3))
-    yield 3, "parameters"
-    if asked_offload.startswith("nvme:"):
-        yield 3, asked_offload
+def _engines(constraints: Constraints) -> Iterator[tuple[int, str]]:
+    """Yield ZeRO stages of the run with the offloads that work with them; NVMe only where the run names a folder."""
+    stages = sorted({*constraints.stages, *constraints.possible_stages})
+    yield from ((stage, "none") for stage in stages)
+    yield from ((stage, "optimizer") for stage in stages if stage)
+    if 3 in stages:
+        yield 3, "parameters"
+        if constraints.offload.startswith("nvme:"):
+            yield 3, constraints.offload
 
 
 def _budgets(work: Work) -> Iterator[int]:

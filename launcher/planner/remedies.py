@@ -51,12 +51,14 @@ def _fits_somewhere(work: Work, hardware: Hardware, constraints: Constraints) ->
 
 def _enough_ranks(work: Work, hardware: Hardware, constraints: Constraints) -> int | None:
     """Double the ranks until a candidate fits; None where ranks would have no example, or above MOST_RANKS."""
-    ranks = hardware.ranks * 2
+    if constraints.backend_of_several == "none":
+        return None
+    several, ranks = replace(constraints, backend_without_zero=constraints.backend_of_several), hardware.ranks * 2
     while ranks <= MOST_RANKS:
         share = replace(work, rank_tokens=max(work.length, work.rank_tokens * hardware.ranks // ranks))
         if work.rank_tokens * hardware.ranks < ranks * work.length:
             return None
-        if _fits_somewhere(share, replace(hardware, ranks=ranks), constraints):
+        if _fits_somewhere(share, replace(hardware, ranks=ranks), several):
             return ranks
         ranks *= 2
     return None

@@ -79,6 +79,8 @@ def constraints_of(run: RunConfig, world: World, settled: Mapping[str, Any]) -> 
         backend_without_zero=backend_of(run, world, stage=0).value,
         kernel=engine.kernels,
         optimizer=str(run.trainer.get("optim", "adamw_torch_fused")),
+        backend_of_several=backend_of(run, replace(world, ranks=2), stage=0).value,
+        possible_stages=_possible_stages(run),
     )
 
 
@@ -90,7 +92,12 @@ def _stages(run: RunConfig, settled: Mapping[str, Any]) -> tuple[int, ...]:
         return (int(settled.get("zero_stage", lowest_stage(engine.offload))),)
     if engine.backend in ("ddp", "none"):
         return (0,)
-    return tuple(range(lowest_stage(engine.offload), 3 if run.lora.r is not None else 4))
+    return tuple(stage for stage in _possible_stages(run) if stage >= lowest_stage(engine.offload))
+
+
+def _possible_stages(run: RunConfig) -> tuple[int, ...]:
+    """Return the ZeRO stages that the run could ask for: adapters need each rank to hold the weights whole."""
+    return (0, 1, 2) if run.lora.r is not None else (0, 1, 2, 3)
 
 
 def _allowed_precisions(run: RunConfig, world: World, settled: Mapping[str, Any]) -> tuple[Precision, ...]:

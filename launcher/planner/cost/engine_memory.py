@@ -221,13 +221,16 @@ def _zero12_held(sizes: Sizes, weight: int, several: bool, offloaded: bool) -> P
     return Parts(weights=weights, buffers=weight * sizes.largest, host=host)
 
 
-def zero3_step(sizes: Sizes, weight: int, ranks: int, offload: str, scatter_copies: bool) -> EngineStep:
-    """Predict ZeRO 3. `scatter_copies`: gloo's reduce-scatter works on a copy of its input."""
+def zero3_step(sizes: Sizes, gathers: Sizes, weight: int, ranks: int, offload: str, scatter_copies: bool) -> EngineStep:
+    """Predict ZeRO 3. `gathers`: the sizes with frozen parameters, which are gathered like the others.
+
+    `scatter_copies`: gloo's reduce-scatter works on a copy of its input.
+    """
     n, part = sizes.elements, sizes.part
     alone = ranks == 1
-    gathered = 0 if alone else weight * min(n, ALL_GATHERED_AT_MOST)
+    gathered = 0 if alone else weight * min(gathers.elements, ALL_GATHERED_AT_MOST)
     flat = weight * max(min(n, BUCKET_ELEMENTS), sizes.largest if sizes.largest > BUCKET_ELEMENTS else 0)
-    first = 0 if alone else weight * sizes.largest
+    first = 0 if alone else weight * gathers.largest
     states_outside, weights_outside = offload != "none", offload not in ("none", "optimizer")
     inside = Parts(
         weights=0 if weights_outside else weight * part,
@@ -239,9 +242,9 @@ def zero3_step(sizes: Sizes, weight: int, ranks: int, offload: str, scatter_copi
     update = 0 if states_outside else 4 * part + (weight * part if weight == 2 else 0)
     return EngineStep(
         held=inside,
-        forward=Parts(buffers=gathered + (0 if alone else weight * sizes.gathered_last)),
+        forward=Parts(buffers=gathered + (0 if alone else weight * gathers.gathered_last)),
         backward=Parts(buffers=gathered),
-        last_layer=Parts(buffers=0 if alone else weight * (sizes.largest + sizes.layer)),
+        last_layer=Parts(buffers=0 if alone else weight * (gathers.largest + gathers.layer)),
         later=(
             ("backward", Parts(buffers=first + flat * (2 if scatter_copies else 1))),
             ("step", Parts(buffers=0 if states_outside else _NORM_BYTES * -(-sizes.largest // ranks))),

@@ -107,7 +107,8 @@ def _trained_step(shape: ModelShape, setting: Setting, several: bool) -> EngineS
     if setting.zero_stage == 0:
         return zero0_step(sizes, weight, several)
     if setting.zero_stage == 3:
-        return zero3_step(sizes, weight, setting.ranks, setting.offload, scatter_copies=on_cpu)
+        gathers = sizes_of(shape.unfrozen, setting.ranks)
+        return zero3_step(sizes, gathers, weight, setting.ranks, setting.offload, scatter_copies=on_cpu)
     offloaded = setting.offload != "none"
     return zero12_step(sizes, setting.zero_stage, weight, several, not on_cpu, offloaded)
 

@@ -1,7 +1,7 @@
 """Describes a model without loading it: its parameters one by one, and the sizes that its activations depend on."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -99,6 +99,13 @@ class ModelShape:
     def frozen_parameters(self) -> int:
         """Count the elements without gradient and optimizer state."""
         return self.parameters - self.trained_parameters
+
+    @cached_property
+    def unfrozen(self) -> "ModelShape":
+        """Return the shape as if the run trained all parameters."""
+        if not self.frozen_parameters:
+            return self
+        return replace(self, tensors=tuple(replace(tensor, frozen=False) for tensor in self.tensors))
 
     @cached_property
     def matrix_parameters(self) -> int:

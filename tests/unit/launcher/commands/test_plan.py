@@ -91,6 +91,24 @@ def test_a_model_that_fits_nowhere(large: str, capsys: pytest.CaptureFixture[str
     assert "4 GPUs of this size instead of 1; a GPU of 7 GiB, such as t4-16g" in said
 
 
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [(["--engine.backend", "none"], "GPUs of this size instead"), (["--lora.r", "4"], "ZeRO 3")],
+)
+def test_no_advice_that_would_be_refused(
+    large: str, capsys: pytest.CaptureFixture[str], words: list[str], refused: str
+) -> None:
+    assert main(["plan", MRPC, "--model.name", large, "--gpu-memory", "1.2GiB", *words]) == 2
+    said = capsys.readouterr().err
+    assert "What would make it fit: " in said
+    assert refused not in said
+
+
+def test_adapters_have_no_candidates_that_split_the_weights(large: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = values(capsys, "--model.name", large, "--gpu", "t4-16g", "--gpus-per-node", "2", "--lora.r", "4")
+    assert {candidate["zero_stage"] for candidate in found["candidates"]} == {0, 1, 2}
+
+
 def test_a_longer_text_than_fits(large: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model.name", large, "--gpu-memory", "6GiB", "--engine.activation_checkpointing", "false"]
     words += ["--engine.precision", "fp32"]  # in bf16 the peak is in the update, whatever the length

@@ -83,6 +83,16 @@ def test_minilm_on_two_cpu_ranks_as_it_was_measured() -> None:
         assert (found.total + found.parts.host) / 2**20 == pytest.approx(expected, rel=0.01), (stage, offload)
 
 
+def test_zero_3_gathers_frozen_weights_too() -> None:
+    """In the forward pass and on the way back to the trained ones; they have no gradient and no optimizer state."""
+    tensors = tuple(replace(tensor, frozen=tensor.name.startswith("bert.encoder.")) for tensor in BERT.tensors)
+    frozen = engine_step(replace(BERT, tensors=tensors), zero(3), several=False)
+    whole = engine_step(BERT, zero(3), several=False)
+    assert (frozen.forward, frozen.backward, frozen.last_layer) == (whole.forward, whole.backward, whole.last_layer)
+    assert frozen.held.weights == pytest.approx(whole.held.weights, abs=8)
+    assert frozen.held.optimizer < whole.held.optimizer / 3
+
+
 def test_the_bytes_of_one_layer_by_hand() -> None:
     """BERT-base in float32: input, q, k, v and context (5 D), two norms' inputs (2 D), the inner block's input (D),
     gelu's input and output (2 I), softmax and what is dropped of it (2 H L), 8 bytes a head for its mask's windows, and
