@@ -264,7 +264,7 @@ class LaunchSection(Section):
         Literal["auto", "local", "hostfile", "slurm"], Write('"auto", "local", "hostfile" or "slurm"')
     ] = "auto"
     """Where the ranks are started: "local" (this machine), "hostfile" (ssh to the nodes of `--hostfile`) or "slurm"
-    (the nodes of the allocation). "auto": the hostfile if there is one, else the allocation, else this machine."""
+    (the nodes of the allocation). "auto": the allocation if there is one, else the hostfile, else this machine."""
 
 
 class RunTree(Section):

@@ -15,7 +15,7 @@ from launcher.planner.world import World, cpu_has_bf16, seen_gpus, this_machine
 
 
 def add_world_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `requested_world` reads."""
+    """Add the options that `requested_world` reads, beside those of `add_gpu_options`."""
     parser.add_argument("--nodes", type=int, metavar="N", help="number of machines (default: launch.nodes)")
     parser.add_argument(
         "--gpus-per-node", type=int, metavar="N", help="ranks on each machine (default: launch.gpus_per_node)"
@@ -41,7 +41,7 @@ def requested_world(run: RunConfig, options: argparse.Namespace) -> World:
 
     Raises ConfigError for an unknown GPU, or for GPUs together with `--cpu`.
     """
-    named, size = getattr(options, "gpu", None), getattr(options, "gpu_memory", None)
+    named, size = options.gpu, options.gpu_memory
     if options.cpu and (named or size):
         raise ConfigError("--cpu and --gpu or --gpu-memory exclude each other: leave one out.")
     gpus = 0 if options.cpu else seen_gpus()

@@ -27,7 +27,7 @@ from launcher.planner.search import fitting
 from launcher.planner.step_choices import StepChoices, choices_that_fit, choices_without_model
 from launcher.planner.world import Device, World, this_machine
 
-__all__ = ["Plan", "World", "make_plan", "this_machine", "warmup_steps"]
+__all__ = ["Plan", "World", "make_plan", "this_machine"]
 
 PLAN_FORMAT = 1
 

@@ -62,7 +62,7 @@ def work_of(run: RunConfig, world: World, shape: ModelShape) -> Work:
 def hardware_of(world: World) -> Hardware:
     """Return the devices and links of a world, as candidates need them."""
     gpu = GPUS.get(world.gpu)
-    links = Links(gpu, world.nodes, world.local_ranks) if gpu is not None and world.device == "cuda" else None
+    links = Links(gpu, world.nodes) if gpu is not None and world.device == "cuda" else None
     return Hardware(world.ranks, world.device, world.device_memory if world.device == "cuda" else None, links)
 
 

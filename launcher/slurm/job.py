@@ -18,12 +18,10 @@ JOB_FILE = f"{LOGS}/slurm-job"
 LIVE = frozenset("PENDING CONFIGURING RUNNING SUSPENDED COMPLETING REQUEUED RESIZING SIGNALING STAGE_OUT".split())
 
 
-def run_slurm(*command: str, text: str | None = None) -> str:
+def run_slurm(*command: str) -> str:
     """Run a SLURM command and return its output. Raises LaunchError if it fails or is not installed."""
     try:
-        done = subprocess.run(
-            command, input=text, capture_output=True, text=True, timeout=SLURM_COMMAND_SECONDS, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SLURM_COMMAND_SECONDS, check=True)
     except FileNotFoundError:
         raise LaunchError(f"{command[0]!r} is not found: run this on a login node of a SLURM cluster.") from None
     except subprocess.TimeoutExpired:

@@ -32,7 +32,6 @@ class Links:
 
     gpu: Gpu
     nodes: int
-    local_ranks: int
 
     @property
     def bandwidth(self) -> float:

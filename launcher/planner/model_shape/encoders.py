@@ -56,7 +56,6 @@ def deberta_v2(config: Config, outputs: int) -> ModelShape:
         key_heads=heads,
         attention="disentangled",
         position_products=len(products),
-        positions=rows,
     )
     biased = config.get("position_biased_input") is not False
     return encoder(

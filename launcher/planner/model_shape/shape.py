@@ -51,8 +51,6 @@ class Layer:
     """Dropout behind the attention and behind the inner block."""
     position_products: int = 0
     """Disentangled attention: number of position products, 0 to 2."""
-    positions: int = 0
-    """Disentangled attention: rows of the table of relative positions."""
 
 
 @dataclass(frozen=True, eq=False)  # compared and hashed by identity, so that `sizes_of` can cache by it

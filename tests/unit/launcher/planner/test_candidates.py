@@ -48,7 +48,7 @@ WORK = Work(LARGE, 512, 32 * 512, 16_384)
 
 def place(gib: float | None, ranks: int = 4, gpu: str = "h100-80g") -> Hardware:
     memory = None if gib is None else int(gib * GIB)
-    return Hardware(ranks, "cuda", memory, Links(GPUS[gpu], 1, ranks) if gpu else None)
+    return Hardware(ranks, "cuda", memory, Links(GPUS[gpu], 1) if gpu else None)
 
 
 def chosen(work: Work, where: Hardware, constraints: Constraints = FREE) -> Candidate:
@@ -162,10 +162,10 @@ def test_the_operations_of_a_step() -> None:
 
 def test_a_large_step_takes_its_operations_time_and_its_traffics() -> None:
     gpu, batch = GPUS["h100-80g"], WORK.micro_batch(16_384)
-    alone = step_time(LARGE, batch, 1, bf16(0, ranks=1), Links(gpu, 1, 1)).seconds()
+    alone = step_time(LARGE, batch, 1, bf16(0, ranks=1), Links(gpu, 1)).seconds()
     assert alone == pytest.approx(operations(LARGE, batch, False) / (gpu.rate_16 * UTILISATION), rel=0.05)
-    here = step_time(LARGE, batch, 1, bf16(0, ranks=8), Links(gpu, 1, 8)).seconds()
-    apart = step_time(LARGE, batch, 1, bf16(0, ranks=8), Links(gpu, 2, 4)).seconds()
+    here = step_time(LARGE, batch, 1, bf16(0, ranks=8), Links(gpu, 1)).seconds()
+    apart = step_time(LARGE, batch, 1, bf16(0, ranks=8), Links(gpu, 2)).seconds()
     sent = sent_per_rank(LARGE, bf16(0, ranks=8), 1)
     assert here - alone == pytest.approx(sent / (gpu.link * LINK_SHARE))
     assert apart - alone == pytest.approx(sent / (NETWORK * LINK_SHARE))

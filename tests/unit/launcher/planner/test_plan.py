@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ftsys.config import RunConfig, build_run
 from ftsys.errors import ConfigError
-from launcher.planner.choices import compiled
+from launcher.planner.choices import compiled, warmup_steps
 from launcher.planner.gpus import GIB
 from launcher.planner.model_shape import model_shape
-from launcher.planner.plan import Plan, World, make_plan, warmup_steps
+from launcher.planner.plan import Plan, World, make_plan
 
 CPU = World(bf16_supported=True)
 GPUS = World(ranks=8, local_ranks=8, device="cuda", bf16_supported=True)

@@ -34,7 +34,7 @@ def test_launches_of_a_step_add_up() -> None:
 def test_the_longer_of_launches_and_computation_counts(name: str) -> None:
     gpu = GPUS[name]
     for shape in (BASE, LARGE):
-        time = step_time(shape, MRPC, 1, SETTING, Links(gpu, 1, 1))
+        time = step_time(shape, MRPC, 1, SETTING, Links(gpu, 1))
         products = operations(shape, MRPC, False) / (gpu.rate_16 * UTILISATION)
         assert time.computing == pytest.approx(products + shape.parameters * 28 / gpu.memory_bandwidth)
         assert time.launching == pytest.approx(step_launches(shape, 1, False) * LAUNCH_SECONDS)
@@ -44,7 +44,7 @@ def test_the_longer_of_launches_and_computation_counts(name: str) -> None:
 
 def test_slower_gpus_take_longer() -> None:
     names = ("h200-141g", "h100-80g", "a100-80g", "l40s-48g", "a10-24g", "t4-16g")
-    times = [step_time(LARGE, MicroBatch(16_384, 128), 1, SETTING, Links(GPUS[name], 1, 1)).seconds() for name in names]
+    times = [step_time(LARGE, MicroBatch(16_384, 128), 1, SETTING, Links(GPUS[name], 1)).seconds() for name in names]
     assert times[0] <= times[1] < times[2] < times[4] < times[5]
     assert times[3] < times[4]
 
