@@ -177,7 +177,9 @@ def srun_prefix(hosts: Sequence[str], environ: Mapping[str, str], tasks_per_node
     return [
         *(["env", *(word for name in read_by_srun for word in ("-u", name))] if read_by_srun else []),
         *("srun", *(["--overlap"] if within else [])),
-        *(f"--nodes={len(hosts)}", f"--nodelist={','.join(hosts)}"),
+        f"--nodes={len(hosts)}",
+        # Ranks of several nodes meet on the first of these. One node may be any, so that runs share an allocation.
+        *([f"--nodelist={','.join(hosts)}"] if len(hosts) > 1 else []),
         *(f"--ntasks={len(hosts) * tasks_per_node}", f"--ntasks-per-node={tasks_per_node}"),
         *("--input=all", "--export=ALL"),
         *_cpus_of_a_task(environ, tasks_per_node),

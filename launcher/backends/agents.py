@@ -14,12 +14,7 @@ from typing import IO
 
 from ftsys.console.printer import copy_err
 from ftsys.errors import LaunchError
-from launcher.command_lines import (
-    agent_command,
-    missing_program,
-    srun_command,
-    ssh_command,
-)
+from launcher.command_lines import agent_command, missing_program, srun_command, ssh_command
 from launcher.hostfile import check_host_name
 from launcher.protocol import Message, ReportReader, encode_order, write_all
 from launcher.timeouts import SCONTROL_SECONDS

@@ -143,6 +143,11 @@ def test_srun() -> None:
     assert not any(word.startswith("--gpus") for word in command)
 
 
+def test_a_run_of_one_node_takes_any_that_is_free() -> None:
+    """Several runs then share an allocation, each on a node of its own."""
+    assert not any(word.startswith("--nodelist") for word in srun_command("python", ("node1",), IN_A_JOB))
+
+
 @pytest.mark.parametrize(("tasks", "option"), [(1, "--cpus-per-task=3"), (2, "--cpus-per-task=1"), (4, "--overcommit")])
 def test_tasks_share_the_cpus_of_a_node(tasks: int, option: str) -> None:
     command = srun_prefix(("node1",), {"SLURM_JOB_CPUS_PER_NODE": "3"}, tasks_per_node=tasks)

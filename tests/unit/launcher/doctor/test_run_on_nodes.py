@@ -55,7 +55,7 @@ def test_a_probe_is_started_as_the_ranks_are() -> None:
     assert words[-4:] == [sys.executable, "-P", "-m", "launcher.doctor.probe_entry"]
     ((words, numbers),) = _commands(request("slurm", "node1", "node1"), {})
     assert numbers == (0, 1)
-    assert {"--nodes=1", "--nodelist=node1", "--ntasks=2", "--ntasks-per-node=2"} <= set(words)
+    assert {"--nodes=1", "--ntasks=2", "--ntasks-per-node=2"} <= set(words)
 
 
 def test_under_srun_a_probes_number_is_that_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
