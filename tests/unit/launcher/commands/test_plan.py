@@ -91,17 +91,21 @@ def test_a_model_that_fits_nowhere(large: str, capsys: pytest.CaptureFixture[str
     assert "4 GPUs of this size instead of 1; a GPU of 7 GiB, such as t4-16g" in said
 
 
-@pytest.mark.parametrize(
-    ("words", "refused"),
-    [(["--engine.backend", "none"], "GPUs of this size instead"), (["--lora.r", "4"], "ZeRO 3")],
-)
-def test_no_advice_that_would_be_refused(
-    large: str, capsys: pytest.CaptureFixture[str], words: list[str], refused: str
-) -> None:
-    assert main(["plan", MRPC, "--model.name", large, "--gpu-memory", "1.2GiB", *words]) == 2
+def test_one_process_is_not_advised_to_be_several(large: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data.max_length", "512", "--batch.global_size", "128", "--batch.micro_tokens", "16384"]
+    words += ["--gpu-memory", "12GiB", "--engine.activation_checkpointing", "false", "--engine.backend"]
+    for backend, advised in (("none", False), ("ddp", True)):
+        assert main(["plan", MRPC, "--model.name", large, *words, backend]) == 2
+        assert ("8 GPUs of this size instead of 1" in capsys.readouterr().err) is advised
+
+
+def test_adapters_are_not_advised_to_split_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    words = ["--model.name", str(tmp_path), "--gpu-memory", "10GiB", "--gpus-per-node", "8"]
+    assert main(["plan", MRPC, *words, "--lora.r", "4"]) == 2
     said = capsys.readouterr().err
     assert "What would make it fit: " in said
-    assert refused not in said
+    assert "ZeRO 3" not in said
 
 
 def test_adapters_have_no_candidates_that_split_the_weights(large: str, capsys: pytest.CaptureFixture[str]) -> None:
