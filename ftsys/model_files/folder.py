@@ -55,6 +55,8 @@ _WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_NEEDED = ["config.json", *TOKENIZER_FILES]
+"""What a cached model must have of its repository. Weights are not in it: of their several forms one will do."""
 _PADDED_POSITIONS = frozenset(
     "roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl camembert mpnet longformer data2vec-text xmod luke "
     "ibert".split()
@@ -212,7 +214,7 @@ def _cached_folder(name: str) -> Path | None:
 
     current_snapshot(Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}")  # the library takes any path from it
     try:
-        folder = Path(snapshot_download(name, local_files_only=True))
+        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=_NEEDED))
     except (LocalEntryNotFoundError, FileNotFoundError):
         return None
     except HFValidationError as error:
@@ -235,7 +237,7 @@ def _download(name: str) -> Path:
         files = HfApi().list_repo_files(name)
         safe = any(file.startswith("model") and file.endswith(".safetensors") for file in files)
         weights = ["model*.safetensors", "model.safetensors.index.json"] if safe else ["pytorch_model*"]
-        return Path(snapshot_download(name, allow_patterns=["config.json", CARD, "*.py", *TOKENIZER_FILES, *weights]))
+        return Path(snapshot_download(name, allow_patterns=[*_NEEDED, CARD, "*.py", *weights]))
     except RepositoryNotFoundError as error:
         raise ConfigError(
             f"model.name={name!r}: neither a folder here nor a model on the Hub that you may read. "
