@@ -3,7 +3,7 @@
     run.toml        the run file with `bundle = "."`; all other values are unchanged, so that it is the same run
     model/          configuration, tokenizer and weights, as from_pretrained reads them
     stores/<16>/    the prepared store
-    hf/             for a GLUE task: the caches that `ftsys offline-assets` makes, to be used as HF_HOME by scripts
+    hf/             for rows of GLUE: the caches that `ftsys offline-assets` makes, to be used as HF_HOME by scripts
     deepspeed.json  the user's own DeepSpeed file, if the run names one
     bundle.json     size and sha256 of each file, the run's values that decide model and store, and a checksum
 

@@ -18,7 +18,16 @@ from ftsys.data.sources.source import Source, open_source
 from ftsys.errors import DONE, ConfigError
 from ftsys.model_files.config import BUNDLED
 from ftsys.model_files.folder import BUNDLED_HUB_NAME, check_model_folder
-from ftsys.offline.hf_caches import HfCaches, Placed, hub_name, put_glue_metric, put_model, put_task
+from ftsys.offline.hf_caches import (
+    HfCaches,
+    Placed,
+    has_glue,
+    hub_name,
+    put_glue_metric,
+    put_model,
+    put_task,
+    whole_source,
+)
 from ftsys.report.log_filters import quiet_libraries
 from ftsys.tasks import GLUE
 
@@ -66,11 +75,16 @@ def of_run(run: RunConfig) -> Assets:
             f"task.name={task.name!r} with the columns {list(task.columns)} is not one of GLUE's tasks "
             f"({', '.join(GLUE)}), so no script loads it by name: your own files and folders need no cache."
         )
+    if not has_glue(run, task):
+        raise ConfigError(
+            f"data.source is a table of files, and scripts that load {task.name!r} by name must get GLUE's own rows: "
+            "set it to 'hub' or to a folder of GLUE's files."
+        )
     if run.bundle is not None:
         raise ConfigError(f"the run is from the bundle {run.bundle!r}, which contains its caches.")
     folder = check_model_folder(run.model.name)
     name = hub_name(run.model.name)
-    return Assets((open_source(run.data, task),), (name, folder) if name else None)
+    return Assets((whole_source(run, task),), (name, folder) if name else None)
 
 
 def of_glue_folder(folder: Path) -> Assets:

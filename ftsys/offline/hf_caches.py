@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +74,16 @@ class HfCaches:
         return cls(Path(datasets.config.HF_DATASETS_CACHE), modules, Path(huggingface_hub.constants.HF_HUB_CACHE))
 
 
+def has_glue(run: "RunConfig", task: Task) -> bool:
+    """Return True if a run's rows are those of GLUE that scripts load by name, not a table of the user's own files."""
+    return is_glue(task) and not isinstance(run.data.source, Mapping)
+
+
+def whole_source(run: "RunConfig", task: Task) -> Source:
+    """Open a run's source with all rows: `data.first_rows` is the run's own. Raises what `open_source` raises."""
+    return open_source(run.data.model_copy(update={"first_rows": {}}), task)
+
+
 def put_task(source: Source, caches: HfCaches) -> list[Placed]:
     """Write a GLUE task's rows for `load_dataset`, under both names. Raises what the source raises; StorageError."""
     from ftsys.offline.glue_builder import write_glue
@@ -133,13 +143,13 @@ def for_bundle(
     """Return the files to copy and the links to make in a bundle's `hf` folder, by their paths in that folder.
 
     The model's files are relative links to the bundle's own copy, so that they stay valid when the bundle is moved.
-    Both are empty for a task that is not in GLUE. The files are written to `scratch`, an empty folder. Raises what the
+    Both are empty for rows that are not GLUE's. The files are written to `scratch`, an empty folder. Raises what the
     source raises, and StorageError.
     """
-    if not is_glue(task):
+    if not has_glue(run, task):
         return {}, {}
     caches = HfCaches.under(scratch)
-    put_task(open_source(run.data, task), caches)
+    put_task(whole_source(run, task), caches)
     _write_metric(caches)
     written = (path for path in scratch.rglob("*") if path.is_file() and path.suffix != ".lock")
     files: dict[str, Path | bytes] = {str(path.relative_to(scratch)): path for path in written}

@@ -106,6 +106,27 @@ def test_a_row_that_cannot_be_used_is_told_as_for_a_run(glue: Path, tmp_path: Pa
         put_task(opened(glue, "mrpc"), HfCaches.under(tmp_path / "hf"))
 
 
+def test_rows_that_a_run_leaves_out_are_there_for_scripts(glue: Path, model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run.toml"
+    text = f'output_dir = "out"\n[task]\nname = "mrpc"\n[data]\nsource = "{glue}"\n[model]\nname = "{model}"\n'
+    run.write_text(text)
+    words = ("--data.first_rows", "{train = 2}")
+    assert main(["offline-assets", str(run), "--hf-home", str(tmp_path / "hf"), *words]) == 0
+    assert len(load(HfCaches.under(tmp_path / "hf"), "glue", "mrpc")["train"]) == 5
+    short = load_run(run, words)
+    assert make_bundle(short, resolve_task(short), tmp_path / "bundle")[0].store
+    assert len(load(HfCaches.under(tmp_path / "bundle/hf"), "glue", "mrpc")["train"]) == 5
+
+
+def test_a_bundle_of_own_files_passes_them_to_no_script(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("sentence1,sentence2,label\na,b,0\nc,d,1\n")
+    source = dict.fromkeys(("train", "validation"), str(tmp_path / "own.csv"))
+    tree = {"output_dir": "out", "task": {"name": "mrpc"}, "data": {"source": source}, "model": {"name": str(model)}}
+    run = build_run(tree)
+    make_bundle(run, resolve_task(run), tmp_path / "bundle")
+    assert not (tmp_path / "bundle/hf").exists()
+
+
 def test_from_pretrained_finds_the_model(model: Path, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
@@ -174,6 +195,7 @@ def test_commands_to_copy_work_with_any_name(
         (["--glue-dir", "NOWHERE"], "holds no folder of a GLUE task"),
         (["RUN", "--data.source", "synthetic", "--task.name", "paraphrase"], "is not one of GLUE's tasks"),
         (["RUN", "--task.columns", "['a', 'b']"], "with the columns ['a', 'b'] is not one of GLUE's tasks"),
+        (["RUN", "--data.source", "{train = 'a.csv', validation = 'b.csv'}"], "data.source is a table of files"),
         (["--glue-dir", "EMPTY"], "train.tsv is empty"),
     ],
 )
