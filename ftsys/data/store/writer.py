@@ -11,7 +11,7 @@ import numpy as np
 from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts
 from ftsys.data.store.partial import SUFFIX, read_saved, remove_notes
 from ftsys.data.store.split_writer import ADVICE, SplitWriter, narrowest_token_type, rows_per_batch
-from ftsys.errors import DataError
+from ftsys.errors import DataError, StoppedEarly
 from ftsys.files.folders import sync_folder
 from ftsys.files.storage_errors import storage_errors
 
@@ -50,7 +50,7 @@ class StoreWriter:
     ) -> None:
         if self._open is not None:
             self._open.abandon()
-        interrupted = kind is not None and not issubclass(kind, Exception)
+        interrupted = kind is not None and (issubclass(kind, StoppedEarly) or not issubclass(kind, Exception))
         if not (interrupted and any(self._temporary.glob(f"*{SUFFIX}"))):
             shutil.rmtree(self._temporary, ignore_errors=True)  # no effect after the rename
 

@@ -21,7 +21,7 @@ from ftsys.data.prepare import make_or_wait
 from ftsys.data.sources.source import TextBatch
 from ftsys.data.store.reader import verify_store
 from ftsys.data.tokenize.tokenizer import TextTokenizer
-from ftsys.errors import ConfigError, DataError, StorageError
+from ftsys.errors import ConfigError, DataError, StoppedEarly, StorageError
 from ftsys.files.lease import LeaseTimes
 from ftsys.tasks import GLUE
 
@@ -37,6 +37,7 @@ class FakeSource:
     pause: float = 0.0
     fail: Callable[[], None] | None = None
     stop_at: int | None = None
+    stop: type[BaseException] = KeyboardInterrupt
     fingerprint: str = "5" * 64
     splits: tuple[str, ...] = ("train", "validation")
 
@@ -51,7 +52,7 @@ class FakeSource:
         for start in range(0, self.count, 16):
             time.sleep(self.pause)
             if self.stop_at is not None and before + start >= self.stop_at:
-                raise KeyboardInterrupt
+                raise self.stop("stopped")
             rows = range(start, min(start + 16, self.count))
             labels = np.array([row % 2 for row in rows])
             yield TextBatch(start, [f"row {row} of {split}" for row in rows], ["b " * row for row in rows], labels)
@@ -117,7 +118,7 @@ def test_whatever_decides_the_examples_makes_another_store(tmp_path: Path, folde
     assert StoreRequest(FakeSource(), mrpc, folder, 32, tmp_path / "x").fingerprint == requests[0].fingerprint
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, DataError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, StoppedEarly, DataError])
 def test_an_interruption_leaves_nothing_and_gives_the_lease_back(
     tmp_path: Path, folder: Path, error: type[BaseException]
 ) -> None:
@@ -130,16 +131,21 @@ def test_an_interruption_leaves_nothing_and_gives_the_lease_back(
     assert make(tmp_path, folder, FakeSource()).splits["train"].rows == 50
 
 
-@pytest.mark.parametrize("stop_at", [60, 95])
+@pytest.mark.parametrize(("stop_at", "stop"), [(60, KeyboardInterrupt), (95, KeyboardInterrupt), (95, StoppedEarly)])
 def test_a_stopped_process_saves_the_next_one_the_work(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_at: int,
+    stop: type[BaseException],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Of 100 rows in two splits, `stop_at` are read when Ctrl-C is pressed. Record batches have 8 rows."""
+    """Of 100 rows in two splits, `stop_at` are read when the stop comes. Record batches have 8 rows."""
     monkeypatch.setattr(split_writer, "MAX_ROWS_PER_BATCH", 8)
     monkeypatch.setattr(split_writer, "SAVE_EVERY", 1)
     whole = make(tmp_path / "whole", folder, FakeSource())
-    with pytest.raises(KeyboardInterrupt):
-        make(tmp_path / "stopped", folder, FakeSource(stop_at=stop_at))
+    with pytest.raises(stop):
+        make(tmp_path / "stopped", folder, FakeSource(stop_at=stop_at, stop=stop))
     tokenized, encode = list[str](), TextTokenizer.tokenize
 
     def noted(self: TextTokenizer, first: list[str], second: list[str] | None) -> Any:
