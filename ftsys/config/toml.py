@@ -9,8 +9,11 @@ from ftsys.config.run_config import RunConfig
 
 
 def dump_toml(run: RunConfig) -> str:
-    """Write the whole tree as a run file: `load_run` reads it back as an equal RunConfig."""
-    return dump_tree(plain_tree(run))
+    """Write the whole tree as a run file that needs no other one: `load_run` reads it back as an equal RunConfig.
+
+    `recipe` is left out: its values are in the tree, and its file may change or be somewhere else.
+    """
+    return dump_tree({name: value for name, value in plain_tree(run).items() if name != "recipe"})
 
 
 def dump_tree(tree: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import shutil
 import tempfile
-import tomllib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -136,9 +135,7 @@ def _same(held: Bundle, contents: _Contents) -> Bundle:
 
 def _is_same_run(path: Path, contents: _Contents) -> bool:
     """Return True if a bundle's run file, perhaps of an earlier version, describes the run that would be written."""
-    wanted = contents.files[RUN_NAME]
-    assert isinstance(wanted, bytes)
-    return build_run(read_run_file(path)) == build_run(tomllib.loads(wanted.decode()))
+    return dump_toml(build_run(read_run_file(path))).encode() == contents.files[RUN_NAME]
 
 
 def _write(target: Path, contents: _Contents) -> Bundle:

@@ -15,9 +15,12 @@ from tests.end_to_end.commands import RUN_FILE, environment, ftsys, losses, read
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A folder with run.toml and the finished run folder run/."""
+    """A folder with run.toml and the finished run folder run/; the recipe of the start is gone."""
     folder = tmp_path_factory.mktemp("finished")
-    ended = ftsys("train", write_run_file(folder, model=tiny_model), cwd=folder)
+    recipe = folder / "mine.toml"
+    recipe.write_text("[train]\nlearning_rate = 5e-5\n")
+    ended = ftsys("train", write_run_file(folder, model=tiny_model), "--recipe", "mine.toml", cwd=folder)
+    recipe.unlink()
     assert ended.returncode == 0, ended.stderr
     assert "freshly initialised" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -37,6 +40,13 @@ def test_the_run_folder_holds_what_the_contract_names(finished: Path) -> None:
     assert (energy["joules"] is None) == bool(energy["not_told"])
     assert set(results["metrics"]["validation"]) == {"accuracy", "f1", "loss", "examples"}
     assert len(losses(run)) == 5
+
+
+def test_the_resolved_run_needs_no_recipe(finished: Path) -> None:
+    from ftsys.config import load_run
+
+    run = load_run(finished / "run/config.toml")
+    assert (run.recipe, run.train.learning_rate) == (None, 5e-5)
 
 
 def test_plain_transformers_loads_the_model_with_the_same_logits(finished: Path) -> None:

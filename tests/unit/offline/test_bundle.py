@@ -3,9 +3,10 @@
 import hashlib
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pytest
@@ -67,11 +68,26 @@ def test_a_second_call_verifies_and_changes_nothing(run: RunConfig, tmp_path: Pa
         make_bundle(run, resolve_task(run), tmp_path / "bundle")
 
 
+def test_it_needs_no_recipe_and_one_that_names_it_stays_valid(run: RunConfig, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[train]\nepochs = 5\n")
+    run = build_run(run_tree(tmp_path, recipe=str(recipe)))
+    bundle = bundled(run, tmp_path / "bundle")
+    as_earlier_versions_made_it(bundle, lambda text: f'recipe = "{recipe}"\n{text}')
+    assert load_run(tmp_path / "bundle/run.toml").recipe
+    assert not make_bundle(run, resolve_task(run), tmp_path / "bundle")[1]
+    shutil.rmtree(tmp_path / "bundle")
+    bundled(run, tmp_path / "bundle")
+    recipe.unlink()
+    assert load_run(tmp_path / "bundle/run.toml").train.epochs == 5.0
+
+
 def test_a_bundle_made_with_the_old_word_stays_valid(tmp_path: Path, minilm_folder: Path) -> None:
     tree = run_tree(tmp_path, task={"name": "paraphrase"}, model={"name": "bundled"})
     tree["data"] = {"source": "synthetic", "store": str(tmp_path / "stores"), "first_rows": {"train": 8}}
     run = build_run(tree)
-    bundle = as_earlier_versions_made_it(bundled(run, tmp_path / "bundle"))
+    embedded = {"model.name": "embedded", "data.source": "embedded"}
+    bundle = as_earlier_versions_made_it(bundled(run, tmp_path / "bundle"), in_old_words, embedded)
     theirs = load_run(tmp_path / "bundle/run.toml")
     assert theirs.model.name == "bundled"
     assert ensure_store(theirs, resolve_task(theirs)).fingerprint == bundle.store
@@ -82,14 +98,19 @@ def test_a_bundle_made_with_the_old_word_stays_valid(tmp_path: Path, minilm_fold
         make_bundle(other, resolve_task(other), tmp_path / "bundle")
 
 
-def as_earlier_versions_made_it(bundle: Bundle) -> Bundle:
-    """The same bundle with the word "embedded" in run.toml and bundle.json."""
+def in_old_words(text: str) -> str:
+    return text.replace('"synthetic"', '"embedded"').replace('"bundled"', '"embedded"')
+
+
+def as_earlier_versions_made_it(
+    bundle: Bundle, change: Callable[[str], str], asked: Mapping[str, str] = MappingProxyType({})
+) -> Bundle:
+    """The same bundle with a changed run.toml, and with some other values in bundle.json."""
     path = bundle.path / "run.toml"
-    text = path.read_text().replace('"synthetic"', '"embedded"').replace('"bundled"', '"embedded"')
+    text = change(path.read_text())
     path.write_text(text)
     entry = FileEntry(bytes=path.stat().st_size, sha256=hashlib.sha256(text.encode()).hexdigest())
-    asked = {**bundle.asked, "model.name": "embedded", "data.source": "embedded"}
-    old = replace(bundle, asked=asked, files={**bundle.files, "run.toml": entry})
+    old = replace(bundle, asked={**bundle.asked, **asked}, files={**bundle.files, "run.toml": entry})
     (bundle.path / "bundle.json").write_bytes(old.to_bytes())
     return old
 

@@ -22,7 +22,7 @@ def test_a_shipped_run_loads_and_plans(path: Path, tmp_path: Path) -> None:
     assert make_plan(run, World(ranks=2, local_ranks=2, bf16_supported=True), train_rows=3668).total_steps
     copy = tmp_path / "config.toml"
     copy.write_text(dump_toml(run), encoding="utf-8")
-    assert load_run(copy) == run
+    assert load_run(copy) == run.model_copy(update={"recipe": None})
 
 
 def test_the_demo_needs_no_network() -> None:
