@@ -1,9 +1,15 @@
 """Tests data that changes under the same name: a run does not go on with other rows than those that it began with."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ftsys.config import load_run, resolve_task
+from ftsys.data.prepare import ensure_store
+from ftsys.data.sources.rows import Rows
+from ftsys.data.sources.text_files import TableFile
+from ftsys.errors import DataError
 from tests.end_to_end.commands import ftsys, read_json
 from tests.field.conftest import write_own_run, write_rows
 
@@ -84,3 +90,23 @@ def test_a_finished_run_names_the_files_that_are_newer_than_its_results(tmp_path
     (tmp_path / "train.csv").unlink()
     without = ftsys("train", run_file, cwd=tmp_path)
     assert (without.returncode, "newer" in without.stdout) == (0, False), without.stderr
+
+
+@pytest.mark.parametrize("rows", [[*ROWS, "no"], ROWS[1:], ROWS[::-1]])
+def test_a_file_that_changes_while_it_is_read_makes_no_store(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, rows: list[str]
+) -> None:
+    run_file, stores = write_own_run(tmp_path, tiny_model, {"train": ROWS, "validation": ROWS[:4]}), tmp_path / "stores"
+    run, read = load_run(run_file, ["--data.store", str(stores)]), TableFile.read
+
+    def slowly(file: TableFile, rows_per_batch: int) -> Iterator[Rows]:
+        for batch in read(file, rows_per_batch):
+            yield batch
+            write_rows(tmp_path / "train.csv", rows)
+
+    monkeypatch.setattr(TableFile, "read", slowly)
+    with pytest.raises(DataError, match=r"train\.csv changed while it was read: start again"):
+        ensure_store(run, resolve_task(run))
+    assert list(stores.iterdir()) == []
+    monkeypatch.undo()
+    assert ensure_store(run, resolve_task(run)).splits["train"].rows == len(rows)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +63,15 @@ class DatasetSplit:
         return len(self.dataset)
 
     def sha256(self) -> str:
-        """Return a hex digest of the columns' content.
+        """Return a hex digest of the columns' content; it is computed once, since a data set does not change.
 
         The fingerprint of `datasets` cannot be used: it is the same for all mirrors of one name, whatever they contain,
         and a mapped data set may have another one in each process.
         """
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         import pyarrow as pa
 
         digest = hashlib.sha256(json.dumps(self._all_class_names()).encode())

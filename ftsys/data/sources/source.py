@@ -45,6 +45,8 @@ class Source:
     _splits: Mapping[str, SourceSplit]
     _places: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
+    _digests: dict[str, str] = field(default_factory=dict, compare=False)
+    """The digests of the splits that `fingerprint` was made of."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ class Source:
     def fingerprint(self) -> str:
         """The hex SHA-256 of everything that decides the rows: bytes, layout, columns, labels. Reads each file once."""
         task = self.task
+        self._digests.update({name: split.sha256() for name, split in self._splits.items()})
         facts: dict[str, object] = {
             "layout": _LABEL_COLUMNS_VERSION if task.label_columns else _LAYOUT_VERSION,
             "columns": task.columns,
@@ -72,7 +75,7 @@ class Source:
             "regression": task.regression,
             **task.multi_label_facts(),
             "splits": {
-                name: [split.columns.texts, split.columns.label, split.columns.label_required, split.sha256()]
+                name: [split.columns.texts, split.columns.label, split.columns.label_required, self._digests[name]]
                 for name, split in self._splits.items()
             },
         }
@@ -83,7 +86,10 @@ class Source:
         return self._split(split).rows()
 
     def batches(self, split: str, rows_per_batch: int = ROWS_PER_BATCH) -> Iterator[TextBatch]:
-        """Yield all rows of `split` in the order of the file. Raises DataError with the place of the first bad row."""
+        """Yield all rows of `split` in the order of the file.
+
+        Raises DataError with the place of the first bad row, and at the end if they are not the rows of `fingerprint`.
+        """
         held = self._split(split)
         reader = reader_of(self.task, held.columns.label_required)
         first_row = 0
@@ -95,6 +101,14 @@ class Source:
             raise DataError(
                 f"{self._places.get(split, split)} has no rows. Copy or download it again, or correct data.source."
             )
+        if split in self._digests and self._has_changed(split):
+            raise DataError(f"{self._places.get(split, split)} changed while it was read: start again.")
+
+    def _has_changed(self, split: str) -> bool:
+        try:
+            return self._splits[split].sha256() != self._digests[split]
+        except OSError:  # its file was removed
+            return True
 
     def _split(self, split: str) -> SourceSplit:
         if split not in self._splits:
