@@ -48,6 +48,11 @@ class TokenizerFacts:
     model_max_length: int = 0
     truncation: str = "longest_first"
 
+    @property
+    def token_type(self) -> np.dtype[np.unsignedinteger]:
+        """The type of stored token ids: uint16 if every one fits into it, otherwise uint32."""
+        return np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.uint32)
+
 
 @dataclass(frozen=True)
 class BatchTable:

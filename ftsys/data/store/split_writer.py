@@ -37,11 +37,6 @@ def rows_per_batch(max_length: int) -> int:
     return 1 << (min(MAX_ROWS_PER_BATCH, max(1, MAX_TOKENS_PER_BATCH // max_length)).bit_length() - 1)
 
 
-def narrowest_token_type(vocab_size: int) -> np.dtype[Any]:
-    """Return uint16 if every token id fits into it, otherwise uint32."""
-    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
-
-
 def _arrow_type(label_type: np.dtype[Any]) -> pa.DataType:
     """Return the type of the label column: a list of a fixed number of labels for a NumPy type like "(3,)int8"."""
     item = pa.from_numpy_dtype(label_type.base)
@@ -84,7 +79,7 @@ class SplitWriter:
     ) -> None:
         """Add S examples with T tokens in all; they get the next S ids. Raises DataError for one without tokens."""
         if lengths_S.size and lengths_S.min() < 1:
-            row = self.rows + int(lengths_S.argmin())
+            row = self.rows + int(lengths_S.argmin()) + 1
             raise DataError(
                 f"split {self._path.stem!r}, row {row}: its text is empty and the tokenizer adds no token of its own, "
                 "so there is nothing to classify. Leave such rows out, or write a word."

@@ -10,8 +10,8 @@ import numpy as np
 
 from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts
 from ftsys.data.store.partial import SUFFIX, read_saved, remove_notes
-from ftsys.data.store.split_writer import ADVICE, SplitWriter, narrowest_token_type, rows_per_batch
-from ftsys.errors import DataError, StoppedEarly
+from ftsys.data.store.split_writer import ADVICE, SplitWriter, rows_per_batch
+from ftsys.errors import DataError, StoppedEarly, StorageError
 from ftsys.files.folders import sync_folder
 from ftsys.files.storage_errors import storage_errors
 
@@ -35,13 +35,14 @@ class StoreWriter:
         self.final = root / fingerprint[:16]
         self._temporary = root / f"{fingerprint[:16]}.tmp-{token}"
         self._fingerprint, self._tokenizer, self._label_type = fingerprint, tokenizer, label_type
-        self._token_type = narrowest_token_type(tokenizer.vocab_size)
+        self._token_type = tokenizer.token_type
         self._left = left
         self._splits: dict[str, SplitIndex] = {}
         self._open: SplitWriter | None = None
 
     def __enter__(self) -> "StoreWriter":
         with storage_errors(self._temporary, ADVICE):
+            self._check_final()
             self._temporary.mkdir(parents=True)
         return self
 
@@ -70,7 +71,11 @@ class StoreWriter:
         return self._splits[name]
 
     def publish(self, source: str) -> Path:
-        """Write the index, sync all files and rename the folder. An equal store that exists already stays in place."""
+        """Write the index, sync all files and rename the folder. An equal store that exists already stays in place.
+
+        Raises StorageError if a split's file is no longer there, and DataError for another thing of the store's name.
+        """
+        self._check_files()
         index = StoreIndex(
             fingerprint=self._fingerprint,
             source=source,
@@ -96,7 +101,18 @@ class StoreWriter:
             sync_folder(self.final.parent)
         return self.final
 
+    def _check_files(self) -> None:
+        """Look for the splits' files: whoever took over the lease of a stalled process removed the folder.
+
+        A note on saved rows makes the folder again.
+        """
+        for split in self._splits.values():
+            path = self._temporary / split.file
+            if not path.is_file() or path.stat().st_size != split.size:
+                raise StorageError(f"{path}: was removed while the store was written. Start again.")
+
     def _check_final(self) -> None:
         """Raise DataError if what has the store's name is no store: whoever waits for one would wait for ever."""
-        if not (self.final / INDEX_NAME).exists():
+        is_free = not os.path.lexists(self.final) or (self.final.is_dir() and not any(self.final.iterdir()))
+        if not is_free and not (self.final / INDEX_NAME).exists():
             raise DataError(f"{self.final}: it is no complete store, {INDEX_NAME} is missing. Remove it.")

@@ -122,7 +122,7 @@ class FastTokenizer:
         backend.no_padding()
         backend.enable_truncation(facts.max_length, strategy=facts.truncation, direction=side)
         self._backend, self.facts = backend, facts
-        self._dtype = np.dtype(np.uint16 if facts.vocab_size <= 1 << 16 else np.uint32)
+        self._dtype = facts.token_type
         self._boundary = self._find_boundary() if facts.emits_token_types else None
 
     def tokenize(self, first: Sequence[str], second: Sequence[str] | None) -> list[Any]:
@@ -161,7 +161,7 @@ class SlowTokenizer:
 
     def __init__(self, tokenizer: Any, facts: TokenizerFacts) -> None:
         self._tokenizer, self.facts = tokenizer, facts
-        self._dtype = np.dtype(np.uint16 if facts.vocab_size <= 1 << 16 else np.uint32)
+        self._dtype = facts.token_type
 
     def tokenize(self, first: Sequence[str], second: Sequence[str] | None) -> Any:
         """Return transformers' BatchEncoding of S rows."""

@@ -217,11 +217,15 @@ def test_waiters_say_for_whom(tmp_path: Path, folder: Path, caplog: pytest.LogCa
 
 def test_a_folder_with_the_stores_name_that_is_no_store_is_told(tmp_path: Path, folder: Path) -> None:
     """Left by a clean-up by age, for example; everybody would make the store again and again."""
-    store = make(tmp_path, folder, FakeSource())
+    store, read = make(tmp_path, folder, FakeSource()), tmp_path / "read"
     (store.path / "index.json").unlink()
     with pytest.raises(DataError, match=r"it is no complete store, index\.json is missing\. Remove it"):
-        make(tmp_path, folder, FakeSource())
+        make(tmp_path, folder, FakeSource(log=read))
     shutil.rmtree(store.path)
     store.path.touch()
     with pytest.raises(DataError, match="it is no complete store"):
-        make(tmp_path, folder, FakeSource())
+        make(tmp_path, folder, FakeSource(log=read))
+    assert not read.exists(), "it is told before the work"
+    store.path.unlink()
+    store.path.mkdir()
+    assert make(tmp_path, folder, FakeSource()).path == store.path, "an empty folder is in nobody's way"

@@ -1,6 +1,7 @@
 """Tests that a store whose making was stopped goes on from the saved rows, and is the same store byte for byte."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import ftsys.data.store.split_writer as split_writer
 from ftsys.data.store.index import TokenizerFacts
 from ftsys.data.store.partial import SUFFIX, fullest, read_saved, saved_rows
 from ftsys.data.store.writer import StoreWriter
+from ftsys.errors import StorageError
 
 FACTS = TokenizerFacts("f" * 64, 0, 30522, True, 16)
 ROWS, STOPPED = 40, 29
@@ -73,6 +75,25 @@ def test_a_second_stop_saves_what_was_taken_over(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         write(tmp_path, "int64", "second", left, stop=Stopped())
     assert saved_rows(tmp_path / "0123456789abcdef.tmp-second") == ROWS + SAVED
+
+
+def test_a_writer_whose_folder_was_removed_makes_no_store_of_the_rest(tmp_path: Path) -> None:
+    """As whoever took over the lease of a stalled process did; the next note on saved rows makes the folder again."""
+
+    def stalled() -> None:
+        with StoreWriter(tmp_path, "0123456789abcdef" * 4, FACTS, "int64", "first") as writer:
+            for split in ("train", "validation"):
+                out = writer.begin_split(split)
+                if split == "validation":
+                    shutil.rmtree(tmp_path / "0123456789abcdef.tmp-first")
+                out.append(np.arange(16), np.ones(16, np.int32), np.ones(16), np.zeros(16, np.int64))
+                writer.end_split(split)
+            assert [path.name for path in tmp_path.rglob("*.json")] == [f"validation.arrow{SUFFIX}"]
+            writer.publish("s" * 64)
+
+    with pytest.raises(StorageError, match=r"train\.arrow: was removed while the store was written\. Start again"):
+        stalled()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
