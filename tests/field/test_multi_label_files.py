@@ -7,6 +7,7 @@ its rows, or a part of the message that refuses it.
 import json
 import re
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ SHAPES: list[tuple[str, Write, dict[str, Any], list[list[int]] | str]] = [
     ("t.csv", lambda path: frame(labels=WORDS).to_csv(path, index=False), COLUMN, BITS),
     ("t.csv", lambda path: frame(labels=BITS).to_csv(path, index=False), COLUMN, BITS),
     ("t.csv", lambda path: frame(labels=["100", "011", "000"]).to_csv(path, index=False), COLUMN, BITS),
+    (
+        "t.csv",
+        lambda path: pd.read_csv(StringIO("text,labels\na,10\nb,01\nc,11\n")).to_csv(path, index=False),
+        {**COLUMN, "labels": NAMES[:2]},
+        "line 3: labels '1': '10' is a bit string, and '1' is read as one label. As a bit string it has 1 digit, not "
+        "2: leading zeros may have been lost. Save the column as text, or write names.",
+    ),
     ("t.tsv", lambda path: path.write_text("text\tlabels\tid\na\t0\tx\nb\t1,2\ty\nc\t\tz\n"), COLUMN, BITS),
     ("t.json", lambda path: frame(labels=WORDS).to_json(path, orient="records"), COLUMN, BITS),
     ("t.jsonl", lines([{"text": "a", "labels": row} for row in IDS]), COLUMN, BITS),

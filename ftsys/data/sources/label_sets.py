@@ -9,13 +9,16 @@ A row's labels are written in one of these forms:
 4. One name or id alone.
 
 An empty list or "[]" is an example without any label; so is an empty cell, but in a test split that is an unlabelled
-row. None and -1 mean unlabelled everywhere. A value with two readings is refused, and so is a probability.
+row. None and -1 mean unlabelled everywhere. A value with two readings is refused, and so is a probability, and a split
+with bit strings beside shorter ones: those would be ids, and may have lost leading zeros.
 """
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from ftsys.data.sources.labels import UNLABELLED, LabelReader, Where
 from ftsys.errors import DataError
@@ -25,6 +28,8 @@ from ftsys.tasks import Task
 
 Bits = tuple[int, ...]
 _SEPARATORS = (";", "|", ",")
+_KEPT_TEXTS = 4096
+"""Rows of labels that are kept by their text: 4 MB of rows for 1,000 labels."""
 _ITEM = re.compile(r"""'([^']*)'|"([^"]*)"|([^,\s][^,]*)""")
 
 
@@ -45,7 +50,10 @@ class LabelSetReader(LabelReader):
     def __init__(self, task: Task, required: bool) -> None:
         super().__init__(task, required)
         self._classes_of = ClassNames(task.labels)
-        self._texts: dict[str, Bits] = {}
+        self._seen_names = frozenset(map(as_seen, task.labels))
+        self._row_of = lru_cache(_KEPT_TEXTS)(self._row_of_text)
+        self._digits: dict[bool, str] = {}
+        """The first text of zeros and ones that is a bit string (True), and the first one that is too short for one."""
 
     def _read(self, values: Sequence[object], where: Where) -> np.ndarray:
         """Return int8 (rows, labels): 1 and 0, or -1 in the whole row of an unlabelled example."""
@@ -60,18 +68,36 @@ class LabelSetReader(LabelReader):
     def _missing(self, labels: np.ndarray) -> np.ndarray:
         return labels[:, 0] == UNLABELLED
 
-    def _bits(self, value: object) -> Bits:
+    def _bits(self, value: object) -> npt.ArrayLike:
         if isinstance(value, str):
-            if value not in self._texts:
-                self._texts[value] = self._of_text(value)
-            return self._texts[value]
+            return self._row_of(value)
         if isinstance(value, tuple):
             return self._of_cells(value)
         if isinstance(value, list):
             return self._of_items(value)
         if _is_unlabelled(value):
             return self._no_labels(value)
-        return self._of_names([int(value) if isinstance(value, float) and value.is_integer() else value])
+        item = int(value) if isinstance(value, float) and value.is_integer() else value
+        bits = self._of_names([item])
+        self._refuse_lost_zeros(str(item))
+        return bits
+
+    def _row_of_text(self, text: str) -> npt.NDArray[np.int8]:
+        bits = self._of_text(text)
+        self._refuse_lost_zeros(as_seen(text))
+        return np.array(bits, np.int8)
+
+    def _refuse_lost_zeros(self, text: str) -> None:
+        """Refuse bit strings beside shorter texts of zeros and ones in one split."""
+        labels = len(self._task.labels)
+        if not text or len(text) > labels or not set(text) <= {"0", "1"}:
+            return
+        self._digits.setdefault(len(text) == labels, text)
+        if len(self._digits) == 2:
+            raise _Unreadable(
+                f"labels {text!r}: {self._digits[True]!r} is a bit string, and {self._digits[False]!r} is read as one "
+                f"label.{self._lost_zeros(self._digits[False])} Save the column as text, or write names."
+            )
 
     def _no_labels(self, value: object) -> Bits:
         if self._required:
@@ -97,7 +123,7 @@ class LabelSetReader(LabelReader):
             return (0,) * labels if self._required else self._no_labels(text)
         if number_of(seen) == UNLABELLED:
             return self._no_labels(text)
-        named = self._classes_of.find(seen) if seen in map(as_seen, self._task.labels) else UNKNOWN
+        named = self._classes_of.find(seen) if seen in self._seen_names else UNKNOWN
         as_list = self._list_in(seen)
         readings = {bits for bits in (self._one(named), as_list) if bits is not None}
         if len(readings) > 1:
@@ -120,7 +146,7 @@ class LabelSetReader(LabelReader):
         if separator is None:
             return None
         items = [_plain(part.strip()) for part in text.split(separator)]
-        named = as_seen(text) in map(as_seen, self._task.labels)
+        named = as_seen(text) in self._seen_names
         return None if named and not all(map(self._is_known, items)) else self._of_items(items)
 
     def _is_known(self, item: object) -> bool:
@@ -157,10 +183,12 @@ class LabelSetReader(LabelReader):
         return tuple(found)
 
     def _hint(self, item: object) -> str:
-        labels, text = len(self._task.labels), str(item)
-        if set(text) <= {"0", "1"} and len(text) > 1:
-            return f" As a bit string it has {len(text)} digits, not {labels}: leading zeros may have been lost."
-        return ""
+        text = str(item)
+        return self._lost_zeros(text) if set(text) <= {"0", "1"} and len(text) > 1 else ""
+
+    def _lost_zeros(self, text: str) -> str:
+        digits = f"{len(text)} digit{'s' if len(text) > 1 else ''}"
+        return f" As a bit string it has {digits}, not {len(self._task.labels)}: leading zeros may have been lost."
 
 
 def _is_unlabelled(value: object) -> bool:

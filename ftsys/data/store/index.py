@@ -49,7 +49,7 @@ class TokenizerFacts:
     truncation: str = "longest_first"
 
     @property
-    def token_type(self) -> np.dtype[np.unsignedinteger]:
+    def token_type(self) -> np.dtype[Any]:
         """The type of stored token ids: uint16 if every one fits into it, otherwise uint32."""
         return np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.uint32)
 

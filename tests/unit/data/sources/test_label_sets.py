@@ -1,6 +1,7 @@
 """Every way to write the labels of a multi-label row has one reading, or is refused with the row's place."""
 
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,36 @@ def test_a_value_without_one_reading_is_refused(task: Task, value: Any, message:
     good: Any = ("1", "0", "0", "0") if task.label_columns else [task.labels[0]]
     with pytest.raises(DataError, match=f"^line 2: .*{message}"):
         read(task, [good, value])
+
+
+@pytest.mark.parametrize("task", [TWO, Task("t", ("x",), ("0", "1"), ("micro_f1",), multi_label=True)])
+@pytest.mark.parametrize("values", [["0", "1", "10"], ["10", "11", " 1"], ["10", 1], [1.0, "01"], ["0", "joy", "11"]])
+def test_bit_strings_beside_shorter_ones_are_refused(task: Task, values: list[Any]) -> None:
+    """A spreadsheet makes "0" and "1" of "00" and "01"."""
+    named = [task.labels[0] if value == "joy" else value for value in values]
+    with pytest.raises(
+        DataError, match=rf"^line {len(values)}: .*As a bit string it has 1 digit, not 2: leading zeros"
+    ):
+        read(task, named)
+
+
+def test_bit_strings_and_shorter_ones_are_found_in_different_batches() -> None:
+    reader = reader_of(TWO, True)
+    assert reader.read(["0", "anger"], 2, str).tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(DataError, match="'10' is a bit string, and '0' is read as one label"):
+        reader.read(["joy", "10"], 2, str)
+
+
+def test_what_is_kept_of_the_texts_is_bounded() -> None:
+    names = tuple(f"label {number}" for number in range(256))
+    reader = reader_of(Task("t", ("x",), names, ("micro_f1",), multi_label=True), True)
+    tracemalloc.start()
+    for batch in range(10):
+        texts = [f"{row:0256b}" for row in range(2000 * batch, 2000 * (batch + 1))]
+        assert reader.read(texts, 2000, str)[7].tolist() == list(map(int, texts[7]))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 10 * 2**20, "as much as 20,000 rows of int8 would take twice"
 
 
 @pytest.mark.parametrize("nothing", [None, "", -1, [-1, -1, -1, -1], math.nan, "-1"])
