@@ -15,7 +15,7 @@ from ftsys.console.printer import show
 from ftsys.data.hub_offline import OFFLINE_VARIABLES
 from ftsys.data.sources.glue_files import is_glue, tasks_in
 from ftsys.data.sources.source import Source, open_source
-from ftsys.errors import DONE, ConfigError
+from ftsys.errors import DONE, ConfigError, DataError
 from ftsys.model_files.config import BUNDLED
 from ftsys.model_files.folder import BUNDLED_HUB_NAME, check_model_folder
 from ftsys.offline.hf_caches import (
@@ -104,9 +104,18 @@ def _bundled_model() -> tuple[str, Path] | None:
 
 
 def put(assets: Assets, caches: HfCaches) -> Iterator[Placed]:
-    """Fill the caches and yield each thing that was placed. Raises StorageError, and DataError for a bad row."""
+    """Fill the caches and yield each thing that was placed.
+
+    Raises StorageError, and at the end DataError for tasks with a bad row, which are left out.
+    """
+    bad = []
     for source in assets.sources:
-        yield from put_task(source, caches)
+        try:
+            yield from put_task(source, caches)
+        except DataError as error:
+            bad.append(str(error))
     yield put_glue_metric(caches)
     if assets.model is not None:
         yield put_model(*assets.model, caches)
+    if bad:
+        raise DataError("\n".join(bad))

@@ -17,7 +17,8 @@ class Layout:
     """Names of files and columns for some splits of one task.
 
     `folders` are the known names of the task's folder. `files` maps a split to the known names of its file. `label` is
-    the label's column, which test files may lack. `header` names the fields of files without a header line.
+    the label's column, which test files may lack. `header` names the fields of files without a header line. With
+    `has_short_rows`, rows with fewer fields than the header are left out of labelled splits, as the Hub's version does.
     """
 
     folders: tuple[str, ...]
@@ -25,6 +26,7 @@ class Layout:
     texts: tuple[str, ...]
     label: str
     header: tuple[str, ...] | None = None
+    has_short_rows: bool = False
 
 
 _LABELLED = {"train": ("train.tsv",), "validation": ("dev.tsv",)}
@@ -49,7 +51,7 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "sst2": (Layout(("SST-2",), _PLAIN, ("sentence",), "label"),),
     "mrpc": (Layout(("MRPC",), _PLAIN, ("#1 String", "#2 String"), "Quality"),),
     "stsb": (Layout(("STS-B",), _PLAIN, _SENTENCES, "score"),),
-    "qqp": (Layout(("QQP",), _PLAIN, ("question1", "question2"), "is_duplicate"),),
+    "qqp": (Layout(("QQP",), _PLAIN, ("question1", "question2"), "is_duplicate", has_short_rows=True),),
     "mnli": (Layout(("MNLI",), _MNLI, _SENTENCES, "gold_label"),),
     "qnli": (Layout(("QNLI",), _PLAIN, ("question", "sentence"), "label"),),
     "rte": (Layout(("RTE",), _PLAIN, _SENTENCES, "label"),),
@@ -124,8 +126,9 @@ def _find(home: Path, task: Task, split: str) -> TableFile | None:
     candidates = [(layout, name) for layout in LAYOUTS[task.name] for name in layout.files.get(split, ())]
     for layout, name in candidates:
         if (home / name).exists():
-            columns = Columns(layout.texts, layout.label, split not in task.test_splits)
-            return TableFile(home / name, columns, layout.header, UNQUOTED)
+            labelled = split not in task.test_splits
+            columns = Columns(layout.texts, layout.label, labelled)
+            return TableFile(home / name, columns, layout.header, UNQUOTED, layout.has_short_rows and labelled)
     if split in task.test_splits:
         return None
     raise DataError(

@@ -65,6 +65,19 @@ def _scan(path: Path, _size: int, _mtime_ns: int, _inode: int) -> Scan:
     return Scan(digest.hexdigest(), breaks + unfinished, quotes)
 
 
+def short_lines(path: Path, separator: str) -> int:
+    """Count the lines with fewer fields than the first one; once per process while the file does not change."""
+    return _short_lines(path, scan(path).sha256, separator.encode())
+
+
+@lru_cache(maxsize=256)
+def _short_lines(path: Path, _sha256: str, separator: bytes) -> int:
+    with path.open("rb") as stream:
+        counts = (line.count(separator) for _, line in _numbered(stream, path) if line.strip(b"\r\n"))
+        wanted = next(counts, 0)
+        return sum(count < wanted for count in counts)
+
+
 def check_text(path: Path) -> None:
     """Raise DataError for a file that is obviously no UTF-8 text, by its first bytes."""
     with path.open("rb") as stream:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftsys.data.sources.dialect import AUTO, Dialect, Records, dialect_of
 from ftsys.data.sources.json_files import is_array, json_items, json_rows
-from ftsys.data.sources.numbered_lines import check_text, scan
+from ftsys.data.sources.numbered_lines import check_text, scan, short_lines
 from ftsys.data.sources.parquet_files import open_parquet, parquet_rows
 from ftsys.data.sources.rows import Columns, Rows
 from ftsys.errors import DataError
@@ -24,13 +24,14 @@ _ENDINGS = (*_TABLES, *_JSON, *_PARQUET)
 class TableFile:
     """One split in a file of its own. `header` names the fields of a file without a header line.
 
-    `quoting` of CSV and TSV is "csv", "none" or "auto".
+    `quoting` of CSV and TSV is "csv", "none" or "auto". `skips_short` leaves out rows with fewer fields than the first.
     """
 
     path: Path
     columns: Columns
     header: tuple[str, ...] | None = None
     quoting: str = AUTO
+    skips_short: bool = False
 
     @property
     def ending(self) -> str:
@@ -49,8 +50,15 @@ class TableFile:
 
     @property
     def note(self) -> str:
-        """A note on what was guessed of the file's form; empty if nothing was."""
-        return self.dialect.note if self.ending in _TABLES else ""
+        """A note on what was guessed of the file's form, and on rows that are left out; empty if there is neither."""
+        if self.ending not in _TABLES:
+            return ""
+        short = f"{self.path}: {self._short_rows:,} rows with fewer fields than the header are left out"
+        return "; ".join(filter(None, (self.dialect.note, short if self._short_rows else "")))
+
+    @property
+    def _short_rows(self) -> int:
+        return short_lines(self.path, self.dialect.separator) if self.skips_short else 0
 
     def read(self, rows_per_batch: int) -> Iterator[Rows]:
         """Yield all rows in the file's order. Raises DataError with file and line for anything that cannot be read."""
@@ -66,12 +74,15 @@ class TableFile:
             return int(open_parquet(self.path).metadata.num_rows)
         if self.ending in _JSON:
             return None if is_array(self.path) else scan(self.path).lines
-        return None if self.dialect.quoted else scan(self.path).lines - (self.header is None)
+        return None if self.dialect.quoted else scan(self.path).lines - (self.header is None) - self._short_rows
 
     def sha256(self) -> str:
-        """Return a hex digest of bytes and quoting; computed once per process while the file does not change."""
+        """Return a hex digest of bytes and reading; computed once per process while the file does not change."""
         digest = scan(self.path).sha256
-        return digest if self.quoting == AUTO else hashlib.sha256(f"{self.quoting} {digest}".encode()).hexdigest()
+        reading = "" if self.quoting == AUTO else f"{self.quoting} "
+        if self._short_rows:
+            reading += "without short rows "
+        return hashlib.sha256(f"{reading}{digest}".encode()).hexdigest() if reading else digest
 
     def sample(self, count: int) -> dict[str, list[object]]:
         """Return the first `count` rows of all columns, by the column's name."""
@@ -84,12 +95,15 @@ class TableFile:
         records = self._records()
         header = self._header(records)
         self.columns.find(header, str(self.path))
-        batch = list(islice(records, count))
+        batch = list(islice(self._kept(records, len(header)), count))
         self._check_fields(batch, len(header))
         return {name: [row[index] for _, row in batch] for index, name in enumerate(header)}
 
     def _records(self) -> Records:
         return self.dialect.records(self.path)
+
+    def _kept(self, records: Records, fields: int) -> Records:
+        return ((number, row) for number, row in records if len(row) >= fields) if self.skips_short else records
 
     def _header(self, records: Records) -> Sequence[str]:
         """Return the names of the fields: the first record. Those that look like a wanted name have its spelling."""
@@ -104,6 +118,7 @@ class TableFile:
         records = self._records()
         header = self._header(records)
         texts, found = self.columns.find(header, str(self.path))
+        records = self._kept(records, len(header))
         while batch := list(islice(records, rows_per_batch)):
             rows = [row for _, row in batch]
             numbers = [number for number, _ in batch]

@@ -155,6 +155,19 @@ def test_every_task_of_a_folder_is_taken(glue: Path) -> None:
     assert [source.task.name for source in of_glue_folder(glue).sources] == ["mrpc", "stsb"]
 
 
+def test_a_task_with_a_bad_row_keeps_no_other_one_out(
+    glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ftsys.offline.command._bundled_model", lambda: None)
+    train = glue / "MRPC/train.tsv"
+    train.write_text(train.read_text() + "1\t1\t2\ta\n")
+    assert main(["offline-assets", "--glue-dir", str(glue), "--hf-home", str(tmp_path / "hf")]) == 2
+    said = capsys.readouterr()
+    assert "train.tsv, line 7: 4 fields instead of 5" in said.err
+    assert 'load_dataset("glue", "stsb")' in said.out
+    assert {path.parents[2].name for path in (tmp_path / "hf/datasets").rglob("*.arrow")} == {"stsb"}
+
+
 def test_the_command_says_what_it_put_where(
     glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Path
 ) -> None:

@@ -180,14 +180,33 @@ def test_test_files_may_be_absent_and_others_may_not(tmp_path: Path) -> None:
         opened(tmp_path, "mnli")
 
 
-def test_a_row_broken_as_in_qqp_is_named_with_its_line(tmp_path: Path) -> None:
+def test_rows_that_qqps_archive_breaks_are_left_out_and_told(tmp_path: Path) -> None:
     write_task(tmp_path, "qqp")
-    with (tmp_path / "QQP/train.tsv").open("a") as stream:
-        stream.write("6\t1\t2\tWhat is\n a tab?\tWhy?\t1\n")
-    with pytest.raises(
-        DataError, match=r"train\.tsv, line 3: 4 fields instead of 6 \(it starts with '6\\t1\\t2\\tWhat is'\)"
-    ):
-        list(opened(tmp_path, "qqp").batches("train"))
+    assert opened(tmp_path, "qqp").notes == []
+    train = tmp_path / "QQP/train.tsv"
+    with train.open("a") as stream:
+        stream.write("6\t1\t2\tWhat is\n a tab?\tWhy?\t1\n7\t1\t2\tHow?\tWhy?\t0\n")
+    source = opened(tmp_path, "qqp")
+    assert [batch.first for batch in source.batches("train", rows_per_batch=1)] == [[TEXT], ["How?"]]
+    assert source.rows("train") == 2
+    assert source.notes == [f"{train}: 2 rows with fewer fields than the header are left out"]
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "message"),
+    [
+        ("QQP/train.tsv", r"6 1 2 What Why 1 2", r"7 fields instead of 6 \(it starts with '6\\t1\\t2\\tWhat"),
+        ("QQP/test.tsv", "1 What", "2 fields instead of 3"),
+        ("MRPC/train.tsv", "1 7 8 What", "4 fields instead of 5"),
+    ],
+)
+def test_another_broken_row_is_named_with_its_line(tmp_path: Path, file: str, row: str, message: str) -> None:
+    task, split = TASK_OF[file.split("/")[0]], file.split("/")[1].removesuffix(".tsv")
+    write_task(tmp_path, task)
+    with (tmp_path / file).open("a") as stream:
+        stream.write("\t".join(row.split()) + "\n")
+    with pytest.raises(DataError, match=rf"{split}\.tsv, line 3: {message}"):
+        list(opened(tmp_path, task).batches(split))
 
 
 @pytest.mark.parametrize("content", [b"", b"index\tsentence1\tsentence2\tlabel\n"])
