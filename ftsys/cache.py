@@ -1,6 +1,7 @@
 """Locates the cache folder, which holds files that can be made again: stores, copies of models, compiled kernels."""
 
 import grp
+import hashlib
 import os
 import pwd
 import stat
@@ -22,6 +23,18 @@ def cache_folder() -> Path:
     if own:
         return expanded(own)
     return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ftsys"
+
+
+def download_lease(what: str) -> Path:
+    """Return the path of the lease for a download, in the cache folder. Raises ConfigError if that cannot be made."""
+    folder = cache_folder() / "downloads"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: cannot be written ({error.strerror}). Set FTSYS_CACHE to a folder that can."
+        ) from error
+    return folder / hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
 def executable_cache(name: str) -> Path:

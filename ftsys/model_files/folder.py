@@ -1,13 +1,12 @@
 """Finds, downloads and checks the folder of a model, without loading the model."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ftsys.cache import cache_folder
+from ftsys.cache import download_lease
 from ftsys.errors import ConfigError
 from ftsys.files.integrity import sha256_of
 from ftsys.files.lease import LeaseTimes, hold_or_wait
@@ -189,22 +188,11 @@ def _hub_folder(name: str) -> Path:
 
     The cache comes first, so that a node without internet sends no request.
     """
-    held = hold_or_wait(_download_lease(name), lambda: _cached_folder(name), LeaseTimes())
+    held = hold_or_wait(download_lease(name), lambda: _cached_folder(name), LeaseTimes())
     if isinstance(held, Path):
         return held
     with held:
         return _download(name)
-
-
-def _download_lease(name: str) -> Path:
-    folder = cache_folder() / "downloads"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder}: cannot be written ({error.strerror}). Set FTSYS_CACHE to a folder that can."
-        ) from error
-    return folder / hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def _cached_folder(name: str) -> Path | None:

@@ -4,15 +4,17 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ftsys.cache import download_lease
 from ftsys.data.sources.datasets_files import INCOMPLETE, INFO, RAISED, check_mirror, data_load_errors
 from ftsys.data.sources.parquet_files import named
 from ftsys.data.sources.rows import ROWS_PER_BATCH, Columns, Rows, check_texts
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
+from ftsys.files.lease import Lease, LeaseTimes, hold_or_wait
 from ftsys.files.paths import expanded, there
 from ftsys.tasks import Task
 
@@ -142,10 +144,26 @@ def load_splits(repository: str, config: str) -> Any:
     folder = expanded(repository)
     if not there(folder) or not folder.is_dir():
         with data_load_errors(f"{repository!r} cannot be loaded from the Hub or its cache", _WITHOUT_INTERNET):
-            return _load(repository, config, None)
+            return _load_in_one_first(repository, config, None)
     with data_load_errors(f"{repository!r} cannot be loaded as a copy of a Hub repository", _MIRROR):
         check_mirror(folder)
-        return _load(str(folder), config, _mirror_cache(folder))
+        return _load_in_one_first(str(folder), config, _mirror_cache(folder))
+
+
+def _load_in_one_first(repository: str, config: str, cache: str | None) -> Any:
+    """Load in one process while all others wait, and then in these, from the cache that the first one has filled.
+
+    Many ranks at once would send the same requests, and write to one cache, perhaps on a file system without locks.
+    """
+    ready = partial(_cached_glue, config) if repository == GLUE_REPOSITORY else lambda: None
+    waited: list[str] = []
+    held = hold_or_wait(download_lease(f"data set {repository} {config}"), ready, LeaseTimes(), waited.append)
+    if not isinstance(held, Lease):
+        return held
+    with held:
+        if not waited:
+            return _load(repository, config, cache)
+    return _load(repository, config, cache)
 
 
 def _load(repository: str, config: str, cache: str | None) -> Any:

@@ -1,5 +1,8 @@
 """Data sets in memory, and the Hub's: its cache, local mirrors, and what is said where neither is there."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+from ftsys.data.sources import hub
+from ftsys.data.sources.hub import GLUE_REPOSITORY
 from ftsys.data.sources.source import Source, open_source
 from ftsys.errors import DataError
 from ftsys.tasks import GLUE, Task
@@ -172,3 +177,26 @@ def test_glue_in_the_cache_is_not_asked_for_again(
     made.rename(hub_cache / "nyu-mll___glue")
     monkeypatch.setattr("datasets.load_dataset", None)  # what would go to the Hub, from each rank
     assert opened("hub", GLUE["mrpc"]).splits == ("train", "validation", "test")
+
+
+@pytest.mark.parametrize(("repository", "loads"), [(GLUE_REPOSITORY, 1), ("somebody/pairs", 4)])
+def test_one_rank_loads_while_the_others_wait(monkeypatch: pytest.MonkeyPatch, repository: str, loads: int) -> None:
+    events, started = list[str](), threading.Event()
+
+    def load(*_: object, **__: object) -> DatasetDict:
+        first = not events
+        events.append("begins")
+        started.set()
+        time.sleep(0.3 if first else 0.0)  # as long as the others need to come
+        events.append("ends")
+        return DatasetDict(train=pets([0, 1]))
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    monkeypatch.setattr(hub, "_cached_glue", lambda _: DatasetDict(train=pets([0, 1])) if "ends" in events else None)
+    with ThreadPoolExecutor(4) as ranks:
+        found = [ranks.submit(hub.load_splits, repository, "mrpc")]
+        started.wait()
+        found += [ranks.submit(hub.load_splits, repository, "mrpc") for _ in range(3)]
+    assert [len(each.result()["train"]) for each in found] == [2] * 4
+    assert events[:2] == ["begins", "ends"]
+    assert len(events) == 2 * loads
