@@ -9,7 +9,7 @@ its weight in the examples that have it, and nothing is divided by weights. "bal
 with it, which is the same formula for each label, in proportion to the weight of the rows without it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,9 +27,8 @@ class Labelled(Protocol):
 
     name: str
 
-    @property
-    def labels(self) -> npt.NDArray[Any]:
-        """(N,) class ids, or (N, C) of 1 and 0."""
+    def label_parts(self) -> Iterable[npt.NDArray[Any]]:
+        """Return all labels, part by part: (n,) class ids, or (n, C) of 1 and 0."""
 
 
 def class_weights(setting: Setting, task: Task, split: Labelled) -> tuple[float, ...] | None:
@@ -43,7 +42,7 @@ def class_weights(setting: Setting, task: Task, split: Labelled) -> tuple[float,
         return tuple(float(setting.get(name, 1.0)) for name in task.labels)
     if not isinstance(setting, str):
         return tuple(map(float, setting))
-    with_C, without_C = _rows(task, split)
+    with_C, without_C = rows_by_label(task, split)
     _refuse_empty(task, split.name, with_C, "no row")
     if not task.multi_label:
         rows = int(with_C.sum())
@@ -52,14 +51,13 @@ def class_weights(setting: Setting, task: Task, split: Labelled) -> tuple[float,
     return tuple((without_C / with_C).tolist())
 
 
-def _rows(task: Task, split: Labelled) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def rows_by_label(task: Task, split: Labelled) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the number of rows with each label, and without it."""
-    labels = np.asarray(split.labels)
-    if task.multi_label:
-        counts_C = labels.sum(axis=0, dtype=np.int64)
-    else:
-        counts_C = np.bincount(labels, minlength=len(task.labels))
-    return counts_C, len(labels) - counts_C
+    counts_C, rows = np.zeros(len(task.labels), np.int64), 0
+    for labels in split.label_parts():
+        counts_C += labels.sum(axis=0) if task.multi_label else np.bincount(labels, minlength=len(counts_C))
+        rows += len(labels)
+    return counts_C, rows - counts_C
 
 
 def _refuse_empty(task: Task, split: str, counts_C: npt.NDArray[np.int64], which: str) -> None:

@@ -1,6 +1,9 @@
 """Checks that a store's labels are values of its task: a large store is not hashed when it is opened."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from ftsys.data.store.reader import StoreSplit
 from ftsys.tasks import Task
@@ -11,15 +14,15 @@ def check_labels(split: StoreSplit, task: Task) -> None:
 
     Reads all labels twice at most, and allocates nothing.
     """
-    if not split.labelled or not len(split):
-        return
-    labels = np.ascontiguousarray(split.labels)
+    for labels in split.label_parts() if split.labelled else ():
+        if not _are_right(labels, task):
+            found = f"the label {labels.min()} or {labels.max()}, and the task has {len(task.labels)} labels"
+            raise split.damage(f"it has {'a label that is not finite' if task.regression else found}")
+
+
+def _are_right(labels: npt.NDArray[Any], task: Task) -> bool:
     if task.regression:
-        right, found = bool(np.isfinite(labels.min()) and np.isfinite(labels.max())), "a label that is not finite"
-    else:
-        # Seen as unsigned, a negative label is huge.
-        largest = labels.view(np.uint8 if task.multi_label else np.uint64).max()
-        right = largest <= 1 if task.multi_label else largest < len(task.labels)
-        found = f"the label {labels.min()} or {labels.max()}, and the task has {len(task.labels)} labels"
-    if not right:
-        raise split.damage(f"it has {found}")
+        return bool(np.isfinite(labels.min()) and np.isfinite(labels.max()))
+    # Seen as unsigned, a negative label is huge.
+    largest = labels.view(np.uint8 if task.multi_label else np.uint64).max()
+    return bool(largest <= 1 if task.multi_label else largest < len(task.labels))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ftsys.config import RunConfig
 from ftsys.data.bundle import model_folder_of
-from ftsys.data.class_weights import class_weights
+from ftsys.data.class_weights import class_weights, rows_by_label
 from ftsys.data.label_values import check_labels
 from ftsys.data.store.reader import Store, StoreSplit
 from ftsys.errors import ConfigError, DataError
@@ -78,7 +78,7 @@ def _check_peft(run: RunConfig) -> None:
 def _check_labels_differ(split: StoreSplit, task: Task) -> None:
     found = _labels_of(split, task)
     if task.multi_label:
-        _check_label_sets_differ(split)
+        _check_label_sets_differ(split, task)
     elif len(found) < 2:
         raise DataError(
             f"split {split.name!r}: its {_rows(split)} all have the label {found[0]!r}: a model learns nothing from "
@@ -86,9 +86,9 @@ def _check_labels_differ(split: StoreSplit, task: Task) -> None:
         )
 
 
-def _check_label_sets_differ(split: StoreSplit) -> None:
-    labels_NC = np.asarray(split.labels)
-    if (labels_NC == labels_NC[0]).all():
+def _check_label_sets_differ(split: StoreSplit, task: Task) -> None:
+    with_C, without_C = rows_by_label(task, split)
+    if not np.logical_and(with_C, without_C).any():
         raise DataError(
             f"split {split.name!r}: its {_rows(split)} all have the same labels: a model learns nothing from them. "
             "Give rows with different labels, or correct task.label_column (or task.label_columns)."
@@ -115,12 +115,10 @@ def _never(split: StoreSplit, task: Task) -> Iterator[str]:
 
 def _labels_of(split: StoreSplit, task: Task) -> list[str | float]:
     """Return the names of the classes that occur; for a regression the smallest and the largest number."""
-    labels_N = np.asarray(split.labels)
-    if task.multi_label:
-        return [name for name, count in zip(task.labels, labels_N.sum(axis=0).tolist(), strict=True) if count > 0]
     if task.regression:
-        return sorted({float(labels_N.min()), float(labels_N.max())})
-    counts_C = np.bincount(labels_N, minlength=len(task.labels))
+        ends = [(labels.min(), labels.max()) for labels in split.label_parts()]
+        return sorted({float(np.min(ends)), float(np.max(ends))})
+    counts_C, _ = rows_by_label(task, split)
     return [name for name, count in zip(task.labels, counts_C.tolist(), strict=True) if count]
 
 

@@ -6,7 +6,7 @@ from ftsys.console.printer import show
 from ftsys.data.bundle import BUNDLE_NAME, verify_bundle
 from ftsys.data.glue_submission import check_submission
 from ftsys.data.store.index import INDEX_NAME
-from ftsys.data.store.reader import verify_store
+from ftsys.data.store.verify import verify_store
 from ftsys.errors import BAD_INPUT, DONE, ConfigError
 from ftsys.run_folder.layout import CHECKPOINTS
 from ftsys.train.checkpoint.catalog import is_leftover, verify_checkpoint

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ftsys.data.store.reader import verify_store
+from ftsys.data.store.verify import verify_store
 from ftsys.errors import StorageError
 from ftsys.files.lease import LeaseTimes
 from tests.fork_server import fork_server

@@ -189,7 +189,7 @@ def filled_to(rows: Ragged, token: int, tokens: int, longest: int | None = None)
 def filler_rows(token: int, labels: np.ndarray) -> Ragged:
     """Make one sequence of one token that belongs to no example: a rank without work computes it.
 
-    Its label has the type and shape of a split's `labels`.
+    Its label has the type and width of `labels`, which may be of no row.
     """
     return Ragged(
         tokens=np.array([token], dtype=np.uint32),

@@ -75,7 +75,7 @@ class BatchMaker:
         if not packed:
             types, pad_id = facts.emits_token_types, facts.pad_id
             self.lay_out = partial(pad, with_token_types=types, pad_id=pad_id, side=padding_side)
-        self.filler = filler_rows(facts.pad_id, split.labels)
+        self.filler = filler_rows(facts.pad_id, split.labels_of([]))
         self.buckets: SizeBuckets | None = None
 
     def __call__(self, example_ids: np.ndarray) -> Batch:
@@ -168,9 +168,10 @@ class _Steps(Dataset[dict[str, LocalBatch]]):
     def _weight(self, ids: np.ndarray) -> float:
         """Return the sum of the weights of these examples, which every rank computes alike from the store."""
         weights = self.settings.class_weights
-        if weights is None or self.split.labels.ndim == 2:
+        if weights is None:
             return float(len(ids))
-        return float(np.array(weights)[self.split.labels[ids]].sum())
+        labels = self.split.labels_of(ids)
+        return float(np.array(weights)[labels].sum() if labels.ndim == 1 else len(ids))
 
     def _local_plan(self, ids: np.ndarray) -> LocalPlan:
         settings = self.settings

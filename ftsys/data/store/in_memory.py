@@ -58,6 +58,10 @@ class TokenizedSplit:
         """Real tokens (no padding) of the whole split."""
         return int(self.lengths.sum(dtype=np.int64))
 
+    def labels_of(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Read the labels of (S,) rows."""
+        return self.labels[np.asarray(rows, np.int64)]
+
     def gather(self, rows: npt.ArrayLike) -> Ragged:
         """Read examples by row number, (S,) int64 in any order, repeats allowed; IndexError for a row out of range."""
         rows_S = np.asarray(rows, np.int64)

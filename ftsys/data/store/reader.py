@@ -8,6 +8,7 @@ same ten NumPy calls, and makes no Arrow object and runs no Python loop over exa
 import math
 import mmap
 import os
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -15,9 +16,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, TokenizerFacts, damaged
+from ftsys.data.store.index import INDEX_NAME, StoreIndex, TokenizerFacts, damaged
+from ftsys.data.store.verify import check_size
 from ftsys.errors import DataError
-from ftsys.files.integrity import regular_size, sha256_of
+from ftsys.files.integrity import sha256_of
 from ftsys.files.untrusted import open_regular
 
 VERIFY_AT_OPEN = 256 * 2**20
@@ -188,15 +190,24 @@ class StoreSplit:
         out_N.flags.writeable = False
         return out_N
 
-    @cached_property
-    def labels(self) -> npt.NDArray[Any]:
-        """All labels, as `Ragged.labels` has them; a view of the file if it is one record batch."""
+    def label_parts(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield the labels of one record batch after the other, as views of the file: nothing is copied."""
         self._check_size()
         width = len(self._label_width)
-        parts = [
-            self._labels[int(self._labels_at[batch]) + first * width :][: rows * width].reshape(-1, *self._label_shape)
-            for batch, (first, rows) in enumerate(self._spans())
-        ]
+        for batch, (first, rows) in enumerate(self._spans()):
+            start = int(self._labels_at[batch]) + first * width
+            yield self._labels[start : start + rows * width].reshape(-1, *self._label_shape)
+
+    def labels_of(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Read the labels of (S,) rows, each of which is one of the split's, as `Ragged.labels` has them."""
+        self._check_size()
+        rows_S = np.asarray(rows, np.int64)
+        return self._labels_of(rows_S, rows_S >> self._shift)
+
+    @cached_property
+    def labels(self) -> npt.NDArray[Any]:
+        """All labels, as `Ragged.labels` has them; a view of the file if it is one record batch, else a copy."""
+        parts = list(self.label_parts())
         if len(parts) == 1:
             return parts[0]
         out_N = np.concatenate([np.empty((0, *self._label_shape), self._labels.dtype), *parts])
@@ -249,7 +260,7 @@ class Store:
         folder = Path(path)
         index = StoreIndex.read(folder)
         for split in index.splits.values():
-            _check_size(folder / split.file, split)
+            check_size(folder / split.file, split)
         if verify is None:
             verify = sum(split.size for split in index.splits.values()) <= VERIFY_AT_OPEN
         if verify:
@@ -259,38 +270,9 @@ class Store:
         return cls(folder, index)
 
 
-def verify_store(path: "str | os.PathLike[str]") -> list[str]:
-    """Compare every byte of a store with its index; return a message for each damaged file, or none."""
-    folder = Path(path)
-    try:
-        index = StoreIndex.read(folder)
-    except DataError as error:
-        return [str(error)]
-    found = []
-    for split in index.splits.values():
-        file = folder / split.file
-        try:
-            _check_size(file, split)
-        except DataError as error:
-            found.append(str(error))
-            continue
-        if sha256_of(file) != split.sha256:
-            found.append(str(damaged(file, "its sha256 is not the one in index.json")))
-    return found
-
-
 def store_files(store: Store) -> list[str]:
     """Return the names of a store's files."""
     return [INDEX_NAME, *(split.file for split in store.index.splits.values())]
-
-
-def _check_size(path: Path, split: SplitIndex) -> None:
-    try:
-        size = regular_size(path)
-    except (OSError, ValueError) as error:
-        raise damaged(path, f"cannot be read ({getattr(error, 'strerror', '') or error})") from error
-    if size != split.size or not size:  # an Arrow file without rows has its schema
-        raise damaged(path, f"{size} bytes where {split.size} were written" if size else "it is empty")
 
 
 def _open_split(folder: Path, name: str) -> StoreSplit:

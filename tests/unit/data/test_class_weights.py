@@ -16,7 +16,8 @@ SETS = Task("t", ("x",), ("a", "b", "c"), ("micro_f1",), multi_label=True)
 
 
 def split_of(labels: Any) -> Any:
-    return SimpleNamespace(name="train", labels=np.array(labels))
+    parts = np.split(np.array(labels), [1])
+    return SimpleNamespace(name="train", label_parts=lambda: iter(parts))
 
 
 def test_balanced_is_scikit_learns_formula() -> None:

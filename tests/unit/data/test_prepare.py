@@ -19,7 +19,7 @@ import ftsys.data.store.split_writer as split_writer
 from ftsys.data.build_store import StoreRequest
 from ftsys.data.prepare import make_or_wait
 from ftsys.data.sources.source import TextBatch
-from ftsys.data.store.reader import verify_store
+from ftsys.data.store.verify import verify_store
 from ftsys.data.tokenize.tokenizer import TextTokenizer
 from ftsys.errors import ConfigError, DataError, StoppedEarly, StorageError
 from ftsys.files.lease import LeaseTimes

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ftsys.data.store.index import _SEALED, INDEX_NAME, StoreIndex
-from ftsys.data.store.reader import Store, StoreSplit, verify_store
+from ftsys.data.store.reader import Store, StoreSplit
+from ftsys.data.store.verify import verify_store
 from ftsys.data.tokenize.tokenizer import tokenizer_fingerprint
 from ftsys.errors import CheckpointError, ConfigError, DataError, FtsysError
 from ftsys.files.integrity import damage_of

@@ -16,8 +16,9 @@ import ftsys.data.store.split_writer as split_writer
 import ftsys.data.store.writer as store_writer
 from ftsys.bench.data import sparse_store
 from ftsys.data.store.index import TokenizerFacts
-from ftsys.data.store.reader import Store, verify_store
+from ftsys.data.store.reader import Store
 from ftsys.data.store.split_writer import rows_per_batch
+from ftsys.data.store.verify import verify_store
 from ftsys.data.store.writer import StoreWriter
 from ftsys.errors import DataError, StorageError
 
