@@ -1,6 +1,7 @@
 """Finds mistakes between fields of a run file that are each valid on their own."""
 
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 
 from ftsys.config.best_checks import best_mistakes
 from ftsys.config.fields import Mistake
@@ -9,6 +10,7 @@ from ftsys.config.task_checks import task_mistakes, task_name, task_of
 from ftsys.config.trainer_fields import trainer_mistakes
 from ftsys.did_you_mean import did_you_mean, nearest
 from ftsys.model_files.parts import PARTS, layers_named
+from ftsys.recipes import EITHER_OR
 
 
 def lowest_stage(offload: str) -> int:
@@ -56,14 +58,10 @@ def _path_mistakes(run: RunTree) -> Iterator[Mistake]:
 
 
 def _either_or(run: RunTree) -> Iterator[Mistake]:
-    pairs = (
-        ("train.epochs", run.train.epochs, "train.max_steps", run.train.max_steps),
-        ("batch.global_size", run.batch.global_size, "batch.global_tokens", run.batch.global_tokens),
-    )
-    for key, value, other, other_value in pairs:
-        if value is not None and other_value is not None:
-            text = f"{key}={value!r} and {other}={other_value!r} exclude each other: write one of the two."
-            yield Mistake(text, (key, other))
+    for pair in EITHER_OR:
+        given = [f"{key}={value!r}" for key in pair if (value := attrgetter(key)(run)) is not None]
+        if len(given) == 2:
+            yield Mistake(f"{' and '.join(given)} exclude each other: write one of the two.", pair)
 
 
 def _budgets(run: RunTree) -> Iterator[Mistake]:

@@ -11,10 +11,9 @@ from ftsys.config.run_config import RunConfig
 from ftsys.errors import ConfigError
 from ftsys.files.paths import expanded
 from ftsys.files.untrusted import MOST_LEVELS, file_text, parse_toml
-from ftsys.recipes import recipe_of
+from ftsys.recipes import RIVALS, recipe_of
 
 DEFAULT, RECIPE, FILE, COMMAND_LINE = "default", "recipe", "file", "command line"
-_EITHER_OR = (("train.epochs", "train.max_steps"), ("batch.global_size", "batch.global_tokens"))
 
 Tree = dict[str, Any]
 
@@ -155,7 +154,7 @@ def _set(tree: Tree, path: list[str], value: Any) -> None:
 def merged(from_file: Tree, from_line: Tree) -> Tree:
     """Merge the command line's values, or those of a more special file, into a file's tree; they take precedence."""
     below = {name: dict(value) if isinstance(value, dict) else value for name, value in from_file.items()}
-    for key, rival in (*_EITHER_OR, *(pair[::-1] for pair in _EITHER_OR)):
+    for key, rival in RIVALS.items():
         # With `--train.max_steps 5` and `epochs = 3` in the file, the command line decides between the two.
         section = key.partition(".")[0]
         if key in _flatten(from_line) and isinstance(below.get(section), dict):

@@ -18,8 +18,10 @@ from ftsys.shipped import shipped, shipped_names
 
 FOLDER, BY_TASK = "configs/recipes", "by_task"
 SECTIONS = ("batch", "train", "trainer")
-RIVALS = {"epochs": "max_steps", "max_steps": "epochs", "global_size": "global_tokens", "global_tokens": "global_size"}
-"""Keys of which a run has one: a run file that has the one takes no value for the other from a recipe."""
+EITHER_OR = (("train.epochs", "train.max_steps"), ("batch.global_size", "batch.global_tokens"))
+"""Keys of which a run has one."""
+RIVALS = dict(EITHER_OR) | {other: key for key, other in EITHER_OR}
+"""The other one of each: a layer that has the one takes no value for the other from a layer below it."""
 
 Tree = dict[str, Any]
 
@@ -36,7 +38,8 @@ def recipe_of(tree: Mapping[str, Any]) -> Tree:
         raise ConfigError(f"recipe={name!r} cannot be read ({error}): correct {str(path)!r}.") from error
     by_task = recipe.pop(BY_TASK, {})
     task = tree.get("task")
-    own = by_task.get(task.get("name"), {}) if isinstance(task, Mapping) and isinstance(by_task, Mapping) else {}
+    known = task.get("name") if isinstance(task, Mapping) else None
+    own = by_task.get(known, {}) if isinstance(known, str) and isinstance(by_task, Mapping) else {}
     for part in (recipe, own):
         _check_sections(name, part)
     return _over(recipe, own)
@@ -71,5 +74,6 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     for name, section in below.items():
         own = above.get(name, {})
         if isinstance(own, Mapping):
-            merged[name] = {key: value for key, value in section.items() if RIVALS.get(key) not in own} | dict(own)
+            rivals = {key: RIVALS.get(f"{name}.{key}", "").rpartition(".")[2] for key in section}
+            merged[name] = {key: value for key, value in section.items() if rivals[key] not in own} | dict(own)
     return merged

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from ftsys.config import RunConfig, build_run, read_run_file
 from ftsys.data.store.partial import SUFFIX, saved_rows
 from ftsys.data.store.reader import Store
 from ftsys.data.tokenize.plain_bert import is_plain_bert
 from ftsys.data.tokenize.tokenizer import load_tokenizer
 from ftsys.files.lease import seems_held
+from ftsys.files.untrusted import parse_toml
 from ftsys.probe.inputs import count_parameters
 from ftsys.run_folder.layout import CALIBRATION_RESULTS, PLAN, TRAINER_STATE
 from ftsys.run_folder.layout import ENVIRONMENT as ENVIRONMENT_FILE
@@ -35,6 +37,7 @@ from tests.fuzz.readers import (
     LINE,
     OWNER,
     RESULTS,
+    RUN,
     Reader,
     json_bytes,
     make_page_of,
@@ -61,6 +64,9 @@ REPORTS = (
 )
 
 
+RECIPE = b"[batch]\nglobal_size = 8\n[train]\nepochs = 2\n[by_task.mood.trainer]\nwarmup_steps = 0.1\n"
+
+
 @cache
 def store_files() -> tuple[str, Mapping[str, bytes]]:
     """Return the name of the training split's file of a small store, and the content of all its files."""
@@ -68,6 +74,16 @@ def store_files() -> tuple[str, Mapping[str, bytes]]:
         store = make_store(Path(folder))
         files = {path.name: path.read_bytes() for path in store.iterdir()}
     return next(name for name in files if name.startswith("train")), files
+
+
+def read_recipe(path: Path) -> RunConfig:
+    """Read a recipe as every command does, below a run file that names it."""
+    return build_run(parse_toml(RUN.decode()) | {"recipe": str(path)})
+
+
+def read_above_recipe(path: Path) -> RunConfig:
+    """Read a run file above a recipe."""
+    return build_run(read_run_file(path) | {"recipe": str(path.with_name("recipe.toml"))})
 
 
 def read_store(path: Path) -> None:
@@ -103,6 +119,8 @@ def all_readers() -> Mapping[str, Reader]:
     settings = {"config.json": json_bytes(CONFIG), "tokenizer_config.json": json_bytes(named)}
     results = {"results.json": json_bytes(RESULTS | FIGURES)}
     here = {
+        "recipe": Reader("recipe.toml", RECIPE, read_recipe),
+        "run file above a recipe": Reader("run.toml", RUN, read_above_recipe, {"recipe.toml": RECIPE}),
         "hostfile": Reader("hosts", HOSTS, lambda path: read_hostfile(str(path))),
         "job number": Reader(JOB_FILE, b"1234_5\n", lambda path: job_number(path.parents[1])),
         "lease": Reader("study.lease-1", json_bytes(OWNER), lambda path: seems_held(path.parent / "study")),

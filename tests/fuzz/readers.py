@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 from safetensors.numpy import save
 
-from ftsys.config import RunConfig, build_run
 from ftsys.config.load import load_run
 from ftsys.data.bundle import _SEALED as BUNDLE_FILE
 from ftsys.data.bundle import BUNDLE_NAME, Bundle
@@ -169,15 +168,6 @@ by_task.rte.train.epochs = 2
 """
 
 
-RECIPE = b"[batch]\nglobal_size = 8\n[train]\nepochs = 2\n[by_task.own.trainer]\nwarmup_steps = 0.1\n"
-
-
-def read_recipe(path: Path) -> RunConfig:
-    """Read a recipe as every command does, below a run file that names it."""
-    task = {"name": "own", "columns": ["text"], "labels": ["down", "up"]}
-    return build_run({"output_dir": "run", "recipe": str(path), "task": task, "data": {"source": {"train": "a.csv"}}})
-
-
 def read_rows(path: Path, task: Task = TASK) -> int:
     """Read all rows of a data file as `ftsys prepare` does."""
 
@@ -205,7 +195,6 @@ def readers() -> Mapping[str, Reader]:
     tokenizer = json_bytes({"model": {"type": "WordPiece", "vocab": {"a": 0}}, "added_tokens": [], "normalizer": None})
     return {
         "run file": Reader("run.toml", RUN, load_run),
-        "recipe": Reader("recipe.toml", RECIPE, read_recipe),
         "status": Reader("status.json", json_bytes(STATUS), lambda path: read_status(path.parent)),
         "status after a crash": Reader(
             "status.json", json_bytes(STATUS), lambda path: read_status_after_crash(path.parent)

@@ -34,6 +34,8 @@ FOUND = [
     ("report of a log", b'{"step": ' + b"9" * 400 + b', "attempt": 1, "loss": 0.25, "split": "validation"}'),
     ("CSV of several labels", b'text,label\na,"[up, ' + b"9" * 5_000 + b']"'),
     ("CSV of several labels", b"text,label\na,up;" + b"9" * 5_000),
+    ("run file above a recipe", b'[task]\nname = ["mood"]'),
+    ("run file above a recipe", b"train = 3\n[task]\nname = {mood = 1}"),
     ("parameters of a model", len(HEADER).to_bytes(8, "little") + HEADER),
 ]
 """(reader, content): files that once ended in another error."""

@@ -89,6 +89,12 @@ def test_a_recipe_that_cannot_be_used(
         run_of(name)
 
 
+@pytest.mark.parametrize("name", [["mrpc"], {"a": 1}, 3])
+def test_a_task_whose_name_is_no_text_is_one_message(mine: str, name: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^task\.name=.* cannot be used: write "):
+        run_of(mine, name)
+
+
 def test_the_command_line_names_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.toml").write_text('output_dir = "x"\n[task]\nname = "rte"\n')
     assert main(["config", str(tmp_path / "run.toml"), "--recipe", "roberta"]) == 0
