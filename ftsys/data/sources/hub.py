@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +155,10 @@ def _load_in_one_first(repository: str, config: str, cache: str | None) -> Any:
 
     Many ranks at once would send the same requests, and write to one cache, perhaps on a file system without locks.
     """
-    ready = partial(_cached_glue, config) if repository == GLUE_REPOSITORY else lambda: None
+
+    def ready() -> Any:
+        return _cached_glue(config) if repository == GLUE_REPOSITORY else None
+
     waited: list[str] = []
     held = hold_or_wait(download_lease(f"data set {repository} {config}"), ready, LeaseTimes(), waited.append)
     if not isinstance(held, Lease):

@@ -127,6 +127,16 @@ def test_a_bundle_of_own_files_passes_them_to_no_script(model: Path, tmp_path: P
     assert not (tmp_path / "bundle/hf").exists()
 
 
+def test_rows_that_change_while_they_are_read_are_not_put(glue: Path, tmp_path: Path) -> None:
+    source = opened(glue, "mrpc")
+    assert source.fingerprint
+    train = glue / "MRPC/train.tsv"
+    train.write_text(train.read_text() + PAIR.format(1, "late"))
+    with pytest.raises(DataError, match=r"train\.tsv changed while it was read: start again"):
+        put_task(source, HfCaches.under(tmp_path / "hf"))
+    assert not list((tmp_path / "hf").rglob("*.arrow"))
+
+
 def test_from_pretrained_finds_the_model(model: Path, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
