@@ -80,3 +80,19 @@ def test_a_run_is_refused_before_its_labels_are_counted(tmp_path: Path) -> None:
     store = damaged(write(tmp_path / "stores", {"train": some_rows(20)}), np.int64(10**12))
     with pytest.raises(DataError, match=r"train.arrow: damaged, it has the label 0 or 1000000000000"):
         check_before_claim(run, resolve_task(run), store)
+
+
+@pytest.mark.usefixtures("batch_rows")
+@pytest.mark.parametrize("other", [None, [1, 0, 0], [0, 1, 0]])
+def test_rows_with_the_same_labels_teach_nothing(tmp_path: Path, other: list[int] | None) -> None:
+    rows: Rows = [(ids, first, [1, 1, 0]) for ids, first, _ in some_rows(20)]
+    rows += [([5], 1, other)] if other else []
+    task = {"name": "moods", "columns": ["text"], "labels": ["a", "b", "c"], "multi_label": True}
+    data, train = {"source": {"train": "train.csv"}}, {"eval_every": "never"}
+    run = build_run({"output_dir": str(tmp_path / "out"), "task": task, "data": data, "train": train})
+    store = Store.open(write(tmp_path / "stores", {"train": rows}, label_type="(3,)int8"))
+    if other:
+        assert check_before_claim(run, resolve_task(run), store)
+    else:
+        with pytest.raises(DataError, match="split 'train': its 20 rows all have the same labels"):
+            check_before_claim(run, resolve_task(run), store)
