@@ -35,7 +35,7 @@ def write_best(shared: SharedStudy) -> None:
     if best is None:
         return
     words = [*sweep.overrides, *overrides_of(best.params), "--output_dir", str(sweep.folder / "best")]
-    tree = plain_tree(load_run(sweep.run_file, words))
+    tree = plain_tree(load_run(sweep.run_file, words).model_copy(update={"recipe": None}))  # its values are in it
     tree.pop("sweep", None)
     score = f"{sweep.split} {sweep.objective} {best.value:.6g}"
     head = f"# The best of {len(shared.trials())} trials: trial {best.number}, {score}."

@@ -53,7 +53,7 @@ def _question(request: CheckRequest, token: str, environ: Mapping[str, str]) -> 
         "port": request.port,
         "seconds": max(PROBE_LEAST_SECONDS, request.seconds - PROBE_START_SECONDS),
         "token": token,
-        "run": plain_tree(request.run),
+        "run": plain_tree(request.run.model_copy(update={"recipe": None})),  # the values: a node may lack its file
         "packages": list(request.requirements),
         "cpu": request.cpu,
         "environ": dict(environ),

@@ -99,7 +99,7 @@ def _diagnostic(mnli: SeedResult) -> dict[str, Path]:
 
 def _of_diagnostic(run: RunConfig) -> dict[str, Any]:
     """Return the run of an MNLI model as one of AX, which has a test split only: without what needs another one."""
-    tree = plain_tree(run)
+    tree = plain_tree(run.model_copy(update={"recipe": None}))  # the trainer section of a recipe would come back
     train = {key: value for key, value in tree["train"].items() if key not in ("keep_best", "early_stopping")}
     data = {key: value for key, value in tree["data"].items() if key != "first_rows"}
     return {**tree, "task": {"name": "ax"}, "data": data, "train": train, "trainer": {}}

@@ -32,6 +32,7 @@ def test_a_run_of_mnli_becomes_one_of_ax_whatever_it_evaluates() -> None:
     )
     run = build_run(_of_diagnostic(mnli))
     assert (run.task.name, run.output_dir, run.data.max_length) == ("ax", "out", 77)
+    assert "recipe" not in _of_diagnostic(mnli.model_copy(update={"recipe": "roberta"})), "its values are there"
     with pytest.raises(ConfigError, match="needs evaluations"):
         build_run({**plain_tree(mnli), "task": {"name": "ax"}})
 
