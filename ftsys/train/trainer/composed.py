@@ -22,6 +22,7 @@ from ftsys.train.trainer.checkpointers.stock_layout import StockLayoutCheckpoint
 from ftsys.train.trainer.data_path import DataPath
 from ftsys.train.trainer.evaluation_loop import Evaluator
 from ftsys.train.trainer.hooks import RunHooks
+from ftsys.train.trainer.loss import gives_mean_of_batch
 from ftsys.train.trainer.noise import noise_by_sequence, without_noise_afterwards
 from ftsys.train.trainer.packing import Packing
 from ftsys.train.trainer.training_step import StepEngine, local_batch_of
@@ -60,9 +61,7 @@ class ComposedTrainer(transformers.Trainer):
             raise TypeError("compute_loss_func is not called for a split of a store: give a data set of another kind")
         if class_weights is not None and not is_split(self.train_dataset):
             raise TypeError("class_weights are for a split of a store: give compute_loss_func for other data sets")
-        # transformers reads `**kwargs` of an encoder's forward as "scales its own loss" and multiplies loss and
-        # gradient by ranks x accumulation (its issue 47688). Encoders with a classification head do not.
-        if type(self.model).__name__.endswith("ForSequenceClassification"):
+        if gives_mean_of_batch(self.model):
             self.model_accepts_loss_kwargs = False
         # The encoders that can be packed write no buffer, so DDP need not broadcast buffers in each pass.
         if self.args.ddp_broadcast_buffers is None and why_not_packable(self.model) is None:

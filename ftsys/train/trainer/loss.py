@@ -1,11 +1,17 @@
-"""Computes the loss of each example. The training step alone scales it to the mean over the global batch."""
+"""Computes the loss of each example. The training step alone scales it to the mean over the global batch.
 
+Where the model forms its own loss, `gives_mean_of_batch` tells its scale.
+"""
+
+import inspect
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ftsys.data.batching.collate import NO_EXAMPLE
+from ftsys.train.trainer.packing_rules import without_adapters
 
 
 def loss_per_example(
@@ -41,6 +47,17 @@ def loss_per_example(
             logits_SC, labels_S, weights_C, reduction="none", label_smoothing=label_smoothing
         )
     return losses_S * (example_ids_S != NO_EXAMPLE)
+
+
+def gives_mean_of_batch(model: nn.Module) -> bool:
+    """Return True for a sequence classifier of transformers, also in a subclass or with adapters.
+
+    transformers reads `**kwargs` of its forward as "scales its own loss", and multiplies loss and gradient by ranks x
+    accumulation (its issue 47688). A class that says itself what it does with `num_items_in_batch` is left alone.
+    """
+    inner = without_adapters(model)
+    told = hasattr(inner, "accepts_loss_kwargs") or "num_items_in_batch" in inspect.signature(inner.forward).parameters
+    return not told and any(kind.__name__.endswith("ForSequenceClassification") for kind in type(inner).__mro__)
 
 
 class ClassWeights:

@@ -5,12 +5,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from tests.parity.trainer.sides import CLASSES, OURS, STOCK, accuracy, data, rows, trainer_of
+from ftsys.train.trainer.loss import gives_mean_of_batch
+from tests.parity.trainer.sides import CLASSES, OURS, STOCK, accuracy, data, model, rows, trainer_of
 
 
 class Look(TrainerCallback):
@@ -131,3 +133,45 @@ def test_methods_of_transformers_4_are_taken(accumulation: int, tmp_path: Path) 
         trainer.train()
         found[name] = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     assert found["old"] == pytest.approx(found["today's"], rel=1e-6)
+
+
+class Classifier(type(model())):  # type: ignore[misc]  # whatever class the tiny model has
+    """A script's own name for a model of transformers."""
+
+
+def renamed() -> Any:
+    made = model()
+    made.__class__ = Classifier
+    return made
+
+
+def adapted_without_a_task() -> Any:
+    made = model()
+    torch.manual_seed(1)
+    return peft.get_peft_model(made, peft.LoraConfig(r=2, target_modules=["query", "value"]))
+
+
+@pytest.mark.parametrize("make", [renamed, adapted_without_a_task])
+def test_accumulated_batches_have_the_loss_and_gradient_of_one(make: Any, tmp_path: Path) -> None:
+    found = {}
+    for batch, accumulation in ((4, 1), (2, 2)):
+        settings = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+        trainer = trainer_of(OURS, tmp_path / str(batch), settings, {"model": make()})
+        trainer.train()
+        lines = [line for line in trainer.state.log_history if "loss" in line]
+        found[batch] = [line[key] for line in lines for key in ("loss", "grad_norm")]
+    assert found[2] == pytest.approx(found[4], rel=1e-4)
+
+
+def test_a_model_that_scales_its_own_loss_is_left_alone() -> None:
+    class Scaling(type(model())):  # type: ignore[misc]  # whatever class the tiny model has
+        def forward(self, *given: Any, num_items_in_batch: Any = None, **inputs: Any) -> Any:
+            return super().forward(*given, **inputs)
+
+    made = model()
+    made.__class__ = Scaling
+    assert not gives_mean_of_batch(made)
+    made.__class__ = Classifier
+    assert gives_mean_of_batch(made)
+    made.accepts_loss_kwargs = True
+    assert not gives_mean_of_batch(made)
