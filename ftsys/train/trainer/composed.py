@@ -64,7 +64,7 @@ class ComposedTrainer(transformers.Trainer):
         if gives_mean_of_batch(self.model):
             self.model_accepts_loss_kwargs = False
         # The encoders that can be packed write no buffer, so DDP need not broadcast buffers in each pass.
-        if self.args.ddp_broadcast_buffers is None and why_not_packable(self.model) is None:
+        if self.args.ddp_broadcast_buffers is None and _writes_no_buffer(self.model):
             self.accelerator.ddp_handler.broadcast_buffers = False
         evaluated = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
         first = next(filter(is_split, (self.train_dataset, *evaluated)), None)
@@ -261,3 +261,13 @@ class ComposedTrainer(transformers.Trainer):
             self.parts.evaluator.weights_replaced()
         else:
             super()._load_best_model()
+
+
+def _writes_no_buffer(model: nn.Module) -> bool:
+    """Return True for an encoder that can be packed, all of whose buffers are its own constants, such as positions.
+
+    Another module may write its buffers, as batch statistics, and all ranks must then have those of the first.
+    """
+    holders = (module for module in model.modules() if next(module.buffers(recurse=False), None) is not None)
+    constant = all(type(each).__module__.startswith("transformers.") for each in holders)
+    return constant and why_not_packable(model) is None
