@@ -122,3 +122,85 @@ def test_data_of_the_scripts_own_kind_is_padded_under_deepspeed(world: Callable[
     assert unpadded["packed"] > 3
     for found in (unpadded, under):
         assert found["losses"] == pytest.approx(padded["losses"], rel=1e-5)
+
+
+def train_with_hook(folder: Path, when: str) -> dict[str, Any]:
+    """Train with a hook on the model of rank 1 alone: put there "before" train(), by a "callback", or "never"."""
+    from torch import distributed
+    from transformers import TrainerCallback
+
+    from tests.parity.trainer.sides import OURS, data, model, trainer_of
+
+    made, calls = model(), []
+
+    def put_hook() -> None:
+        if distributed.get_rank() == 1:
+            made.classifier.register_forward_hook(lambda *given: calls.append(1))
+
+    class AtBegin(TrainerCallback):
+        def on_train_begin(self, *event: Any, **more: Any) -> None:
+            if when == "callback":
+                put_hook()
+
+    settings = {"per_device_train_batch_size": 4, "eval_strategy": "steps", "eval_steps": 1}
+    given = {"model": made, "train_dataset": data(24), "eval_dataset": data(EVALUATED, seed=1)}
+    trainer = trainer_of(OURS, folder, settings, {**given, "callbacks": [AtBegin()]})
+    if when == "before":
+        put_hook()
+    trainer.train()
+    history = trainer.state.log_history
+    values = [value for line in history for key, value in line.items() if key in ("loss", "eval_loss")]
+    return {"values": values, "reasons": trainer.padded_reasons}
+
+
+@pytest.mark.parametrize("when", ["before", "callback"])
+def test_what_one_rank_cannot_pack_is_padded_on_all(world: Callable[[int], World], tmp_path: Path, when: str) -> None:
+    packed = world(2).run(train_with_hook, tmp_path / "packed", "never")[0]
+    assert packed["reasons"] == []
+    for found in world(2).run(train_with_hook, tmp_path / when, when):
+        assert found["reasons"] == ["a hook of your own on classifier (Linear) would see packed rows"]
+        assert found["values"] == pytest.approx(packed["values"], rel=1e-4)
+
+
+def train_subclass(folder: Path, batch: int) -> list[float]:
+    """Train a subclass of a transformers model in batches of `batch` a rank; returns losses and gradient norms."""
+    from transformers import BertForSequenceClassification
+
+    from tests.parity.trainer.sides import OURS, data, model, trainer_of
+
+    class Classifier(BertForSequenceClassification):
+        pass
+
+    made = model()
+    made.__class__ = Classifier
+    settings = {"per_device_train_batch_size": batch}
+    trainer = trainer_of(OURS, folder, settings, {"model": made, "train_dataset": data(24)})
+    trainer.train()
+    return [line[key] for line in trainer.state.log_history if "loss" in line for key in ("loss", "grad_norm")]
+
+
+def test_a_subclass_has_the_scale_of_its_mean(world: Callable[[int], World], tmp_path: Path) -> None:
+    alone = world(1).run(train_subclass, tmp_path / "alone", 8)[0]
+    for found in world(2).run(train_subclass, tmp_path / "two", 4):
+        assert found == pytest.approx(alone, rel=1e-4)
+
+
+def broadcasts_buffers(folder: Path, with_statistics: bool) -> bool:
+    """Train a step, and tell whether DDP sends the first rank's buffers to the others."""
+    from torch import nn
+
+    from tests.parity.trainer.sides import OURS, data, model, trainer_of
+
+    made = model()
+    if with_statistics:
+        made.classifier = nn.Sequential(nn.BatchNorm1d(32), made.classifier)
+    trainer = trainer_of(OURS, folder, {"max_steps": 1}, {"model": made, "train_dataset": data(24)})
+    trainer.train()
+    return bool(trainer.model_wrapped.broadcast_buffers)
+
+
+@pytest.mark.parametrize("with_statistics", [False, True])
+def test_statistics_of_batches_are_those_of_the_first_rank(
+    world: Callable[[int], World], tmp_path: Path, with_statistics: bool
+) -> None:
+    assert world(2).run(broadcasts_buffers, tmp_path, with_statistics) == [with_statistics] * 2

@@ -186,9 +186,9 @@ class DataPath:
     def pack_loader(self, trainer: Trainer, data: Any, name: str, stock: Callable[[], Any]) -> EvaluationLoader | None:
         """Return a loader of this rank's packs of `data`, which the messages call `name`; None for the stock loader."""
         split, args = self.split_to_evaluate(trainer, data, name), trainer.args
+        self._evaluation_asks = False  # also for padded data: a callback may ask on one rank alone
         if split is None:
             return None
-        self._evaluation_asks = False
         packing, micro_tokens = self._packing, setting(args, "micro_tokens")
         return EvaluationLoader(
             split,

@@ -35,6 +35,8 @@ from ftsys.train.trainer.packing_rules import (
 )
 
 _LOG = logging.getLogger("ftsys")
+KEPT_SPLITS = 3
+"""Data sets that are kept as splits beside those of the Trainer itself."""
 
 
 class Packing:
@@ -88,7 +90,7 @@ class Packing:
             name_pad_token(model, pad_id)
             if self.view is not None:
                 self.view.remove()  # from the model before
-            self.view, self._unproven = None, _why_no_view(trainer)
+            self.view, self._unproven = None, _first_of_all_ranks(_why_no_view(trainer))
             if self._unproven is None:
                 self._prove(trainer, split)
             if self.view is None and not split.stock_semantics:
@@ -109,7 +111,7 @@ class Packing:
             rows = proof_batches(split, token_budget(model.config, device), device, model.config.pad_token_id)
             found = why_unproven(model, view, *rows, with_loss=own)
         view.kernel, view.compiled = kernel, self._may_compile(args)
-        self._unproven = next(filter(None, all_gather_json(found)), None)
+        self._unproven = _first_of_all_ranks(found)
         if self._unproven is None:
             self.view = view
         else:
@@ -119,15 +121,21 @@ class Packing:
         """Return True where `compile_regions` asks for it and all ranks can. Collective."""
         if not setting(args, "compile_regions"):
             return False
-        self.eager_because = next(filter(None, all_gather_json(why_not_compiled(args.device.type))), None)
+        self.eager_because = _first_of_all_ranks(why_not_compiled(args.device.type))
         return self.eager_because is None
 
     def packed_split(self, trainer: Trainer, data: Any, name: str, training: bool) -> TokenizedSplit | None:
-        """Return `data` as a split, ready to be packed; None where it cannot be, and the reason is logged once."""
-        reason = why_padded(trainer, self._base, training)
+        """Return `data` as a split, ready to be packed; None where a rank cannot, and the reason is logged once.
+
+        Collective: something may be on the model of one rank alone, such as a hook of a tracker. If that rank padded
+        its batches by itself, its collectives would not be those of the others.
+        """
+        split, own_reason = self._split_or_reason(trainer, data, name, training)
+        reason = _first_of_all_ranks(own_reason)
         if reason is None:
             try:
-                return self._ready(trainer, self._split_of(trainer, data, name), training)
+                assert split is not None  # there is no reason on this rank either
+                return self._ready(trainer, split)
             except NotPackable as error:
                 reason = str(error)
         self.padded_because = reason
@@ -135,6 +143,18 @@ class Packing:
         way = "padded batches and the stock data path" if padded else "the stock data path, unpadded in the model"
         self._note(trainer, way, reason)
         return None
+
+    def _split_or_reason(
+        self, trainer: Trainer, data: Any, name: str, training: bool
+    ) -> tuple[TokenizedSplit | None, str | None]:
+        """Return `data` as a split, or this rank's own reason against packing it."""
+        reason = why_padded(trainer, self._base, training)
+        if reason is not None:
+            return None, reason
+        try:
+            return self._split_of(trainer, data, name, training), None
+        except NotPackable as error:
+            return None, str(error)
 
     def _note(self, trainer: Trainer, way: str, reason: str) -> None:
         if reason not in self.padded_reasons:
@@ -175,11 +195,10 @@ class Packing:
 
     def read_again(self, trainer: Trainer, data: Any, name: str) -> TokenizedSplit:
         """Return training rows as they are now. Raises NotPackable where they cannot be packed any more."""
-        return self._ready(trainer, self._split_of(trainer, data, name), training=True)
+        return self._ready(trainer, self._split_of(trainer, data, name, training=True))
 
-    def _ready(self, trainer: Trainer, split: TokenizedSplit, training: bool) -> TokenizedSplit:
-        if training and not split.labelled:
-            raise NotPackable("the data has no labels")
+    def _ready(self, trainer: Trainer, split: TokenizedSplit) -> TokenizedSplit:
+        """Return `split` once the model has a view. Collective. Raises NotPackable on all ranks where it has none."""
         viewed = self._viewed
         self.attach_view(trainer, split)
         if self.view is None:
@@ -189,15 +208,30 @@ class Packing:
         check_fits(split, trainer.model, self.view.longest)
         return split
 
-    def _split_of(self, trainer: Trainer, data: Any, name: str) -> TokenizedSplit:
-        """Read `data` as a split: a `Dataset` once, a list at every call, because its rows may have changed."""
-        if getattr(data, "_fingerprint", None) is None:
-            return self._read_split(trainer, data, name)
-        if _key(trainer, data) in self._read:
-            return self._read[_key(trainer, data)][1]
-        split = self._read_split(trainer, data, name)  # which may settle the problem type, a part of the key
-        self._read[_key(trainer, data)] = (data, split)  # the data is kept too, so that no other object gets its id
+    def _split_of(self, trainer: Trainer, data: Any, name: str, training: bool) -> TokenizedSplit:
+        """Read `data` as a split: a `Dataset` once, a list at every call, because its rows may have changed.
+
+        Raises NotPackable, also for training rows without labels.
+        """
+        is_kept = getattr(data, "_fingerprint", None) is not None
+        known = self._read.get(_key(trainer, data)) if is_kept else None
+        split = self._read_split(trainer, data, name) if known is None else known[1]
+        if is_kept:
+            self._keep(trainer, data, split)
+        if training and not split.labelled:
+            raise NotPackable("the data has no labels")
         return split
+
+    def _keep(self, trainer: Trainer, data: Any, split: TokenizedSplit) -> None:
+        """Keep a split for as long as the Trainer holds its data, and the newest few of others."""
+        key = _key(trainer, data)  # only now: reading may settle the problem type, a part of it
+        self._read.pop(key, None)
+        self._read[key] = data, split  # the data is kept too, so that no other object gets its id
+        evaluated = trainer.eval_dataset
+        held = [trainer.train_dataset, *(evaluated.values() if isinstance(evaluated, dict) else [evaluated])]
+        others = [key for key, (known, _) in self._read.items() if not any(known is each for each in held)]
+        for key in others[:-KEPT_SPLITS]:
+            del self._read[key]
 
     def _read_split(self, trainer: Trainer, data: Any, name: str) -> TokenizedSplit:
         trainer._set_signature_columns_if_needed()
@@ -209,6 +243,11 @@ class Packing:
             pad_id=_pad_token(trainer),
         )
         return with_labels_for(split, trainer.model.config, loss_is_models=trainer.label_smoother is None)
+
+
+def _first_of_all_ranks(reason: str | None) -> str | None:
+    """Return the lowest rank's reason, on every rank; None where no rank has any. Collective."""
+    return next(filter(None, all_gather_json(reason)), None)
 
 
 def _why_no_view(trainer: Trainer) -> str | None:

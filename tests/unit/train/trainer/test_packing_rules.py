@@ -15,6 +15,7 @@ from transformers import DataCollatorWithPadding
 
 from ftsys.errors import DataError
 from ftsys.train.trainer.arguments import TrainingArguments, are_cpu_ranks
+from ftsys.train.trainer.packing import KEPT_SPLITS
 from ftsys.train.trainer.trainer import Trainer
 from tests.parity.trainer.sides import OURS, data, model, rows, tokenizer, trainer_of
 
@@ -120,6 +121,19 @@ def test_a_data_set_is_read_once_and_a_list_each_time(tmp_path: Path) -> None:
         before = data_path.split_to_evaluate(trainer, listed, "eval")
         listed[0]["label"] = 1 - listed[0]["label"]
         assert before.labels[0] != data_path.split_to_evaluate(trainer, listed, "eval").labels[0]
+
+
+def test_data_sets_of_the_trainer_and_the_newest_others_are_kept_as_splits(tmp_path: Path) -> None:
+    trainer = made(tmp_path)
+    data_path, kept = trainer.parts.data_path, trainer.parts.packing._read
+    data_path.split_to_train_on(trainer)
+    others = [data(5, seed=seed) for seed in range(KEPT_SPLITS + 2)]
+    with data_path.evaluating():
+        data_path.split_to_evaluate(trainer, trainer.eval_dataset, "eval")
+        for each in (*others, others[-2]):
+            data_path.split_to_evaluate(trainer, each, "test")
+    held = [trainer.train_dataset, trainer.eval_dataset, *others[-KEPT_SPLITS:-2], others[-1], others[-2]]
+    assert [id(known) for known, _ in kept.values()] == [id(each) for each in held]
 
 
 @pytest.mark.parametrize(
