@@ -19,7 +19,8 @@ class Private(NamedTuple):
 OVERRIDDEN = Private(
     "transformers:Trainer",
     "_clip_grad_norm _evaluate _get_grad_norm _inner_training_loop _load_best_model _load_from_checkpoint "
-    "_load_rng_state _prepare_for_training _run_epoch _save_checkpoint _track_num_input_tokens",
+    "_load_rng_state _maybe_log_save_evaluate _prepare_for_training _run_epoch _save_checkpoint "
+    "_track_num_input_tokens",
     "methods that ComposedTrainer overrides: without them the stock code would run unseen",
 )
 PRIVATE = (

@@ -121,3 +121,24 @@ def test_too_many_in_a_row_end_the_run_on_every_rank(
         assert found["steps"] == (
             4 if stage is None else 3
         )  # torch's own optimizer skips by itself, read one step late
+
+
+def train_logging_alone(store: Path, scratch: Path) -> tuple[int, list[int]]:
+    """Train with one bad step while rank 0 alone logs lines of its own; returns steps, and the steps logged as bad."""
+    from tests.parity.trainer.test_late_reading import spoiled_losses
+
+    trainer = make_trainer(store, scratch, max_steps=STEPS, logging_steps=2)
+
+    class Logs(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if args.process_index == 0:
+                trainer.log({"own": 1.0})
+
+    trainer.add_callback(Logs())
+    with spoiled_losses(trainer, SPOILED_STEP - 1, 10):
+        trainer.train()
+    return trainer.state.global_step, [line["step"] for line in trainer.state.log_history if "skipped_steps" in line]
+
+
+def test_a_rank_may_log_alone_after_a_bad_step(world: Callable[[int], World], store: Path, tmp_path: Path) -> None:
+    assert world(2).run(train_logging_alone, store, tmp_path) == [(STEPS, [2])] * 2

@@ -194,9 +194,17 @@ class ComposedTrainer(transformers.Trainer):
         elif self.args.include_num_input_tokens_seen != "no":
             self.state.num_input_tokens_seen += local_batch.step_tokens
 
+    def _maybe_log_save_evaluate(self, *loop: Any, **named: Any) -> None:
+        """Log, evaluate and save as transformers does, after it is known whether the last step was skipped."""
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self.parts.step.guard.settle(self)
+        super()._maybe_log_save_evaluate(*loop, **named)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log skipped steps as well, and for a store throughput, balance of the ranks, and memory. Collective."""
-        self.parts.step.guard.settle(self)
+        """Add skipped steps to a line of the training, and for a store throughput, balance of the ranks, and memory.
+
+        Not collective: a callback may log on one rank alone.
+        """
         figures = self.parts.step.figures(logs)
         super().log({**logs, **figures} if figures else logs, start_time)
 

@@ -96,11 +96,13 @@ class NonFiniteGuard:
     def settle(self, trainer: Trainer) -> None:
         """Learn whether the device has skipped the last step; then the schedule does not advance. Collective.
 
-        Raises FtsysError as `check`.
+        A step whose update is still to come, as in `on_pre_optimizer_step`, is left alone. Raises FtsysError as
+        `check`.
         """
-        unread, self._unread = self._unread, None
-        if unread is None:
+        unread = self._unread
+        if unread is None or unread.step > trainer.state.global_step:
             return
+        self._unread = None
         forget_skip(trainer.optimizer)
         skipped = not math.isfinite(unread.norm.read())
         if skipped:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from ftsys.data.batching.plan import plan_epoch
 from ftsys.errors import FtsysError
@@ -71,3 +72,23 @@ def test_the_rate_of_the_step_behind_a_bad_one_is_its_own(store: Path, tmp_path:
 def test_too_many_bad_steps_end_the_run_one_step_late(store: Path, tmp_path: Path) -> None:
     with pytest.raises(FtsysError, match=r"step 3: .* makes 3 steps in a row"):
         train_spoiled(store, tmp_path, always=True, logging_steps=100, max_nonfinite_steps=2)
+
+
+@pytest.mark.parametrize("options", OPTIONS[:2], ids=str)
+def test_a_line_that_is_logged_before_the_update_changes_nothing(
+    store: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    class Logs(TrainerCallback):
+        def on_pre_optimizer_step(self, *event: Any, **more: Any) -> None:
+            logging.log({"own": 1.0})
+
+    plain, logging = (make_trainer(store, tmp_path / name, **options) for name in ("plain", "logging"))
+    logging.add_callback(Logs())
+    for trainer in (plain, logging):
+        with spoiled_losses(trainer, 1, 10):
+            trainer.train()
+    for name, weight in plain.model.state_dict().items():
+        assert torch.equal(weight, logging.model.state_dict()[name]), name
+    assert logging.lr_scheduler.state_dict() == plain.lr_scheduler.state_dict()
+    lines = [line for line in logging.state.log_history if "loss" in line]
+    assert [line.get("skipped_steps") for line in lines] == [None, 1, None, None, None]

@@ -22,7 +22,7 @@ def test_there_are_two_classes_and_each_stock_method_is_overridden_once() -> Non
     assert own_classes() == [Trainer, ComposedTrainer]
     stock = {name for name, value in vars(transformers.Trainer).items() if callable(value)} - {"__init__"}
     overridden = [name for kind in own_classes() for name in vars(kind) if name in stock]
-    assert len(overridden) == len(set(overridden)) <= 25
+    assert len(overridden) == len(set(overridden)) <= 26
 
 
 def test_a_script_that_subclasses_it_meets_one_attribute_more_than_the_stock_ones(tmp_path: Path) -> None:
