@@ -227,7 +227,7 @@ class ComposedTrainer(transformers.Trainer):
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
         """Evaluate within training; one that a stopped attempt left to this one counts as that attempt's would have."""
-        checkpoint = self.parts.evaluator.take_owed() if skip_scheduler else None
+        checkpoint = self.parts.evaluator.take_owed(self.args) if skip_scheduler else None
         metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler and checkpoint is None)
         if checkpoint is not None and self._determine_best_metric(metrics, trial):
             self.state.best_model_checkpoint = checkpoint

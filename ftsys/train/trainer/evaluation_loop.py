@@ -40,8 +40,8 @@ class Evaluator:
         """Spent in evaluations so far."""
         self.predictions: dict[str, Predictions] = {}
         """By the split's name."""
-        self.owed_by: str | None = None
-        """The checkpoint that training resumes from, if the evaluation of its step is still to be made."""
+        self._owed: tuple[str, bool] | None = None
+        """Checkpoint whose evaluation is still to be made, and the user's `eval_on_start`; None where there is none."""
         self._packing, self._meter, self._hooks = packing, meter, hooks
         self._weights_version = 0
         self._predicted_at: dict[str, tuple[int, int]] = {}
@@ -67,10 +67,16 @@ class Evaluator:
         """Return True where `predictions[name]` were made with the present weights."""
         return self._predicted_at.get(name) == self._weights_of(trainer)
 
-    def take_owed(self) -> str | None:
-        """Return `owed_by`, once."""
-        owed, self.owed_by = self.owed_by, None
-        return owed
+    def owe(self, args: Any, checkpoint: str) -> None:
+        """Have training begin with the evaluation of the step of `checkpoint`, from which it resumes."""
+        self._owed, args.eval_on_start = (checkpoint, args.eval_on_start), True
+
+    def take_owed(self, args: Any) -> str | None:
+        """Return the checkpoint whose evaluation is owed, once; `args` are then as before."""
+        if self._owed is None:
+            return None
+        (checkpoint, args.eval_on_start), self._owed = self._owed, None
+        return checkpoint
 
     def weights_replaced(self) -> None:
         """Note that the weights have changed without a training step."""

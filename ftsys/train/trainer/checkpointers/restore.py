@@ -87,7 +87,7 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     import_state(trainer.model_wrapped, trainer.optimizer, state)
     trainer.lr_scheduler.load_state_dict(extra["scheduler"])
     if extra["evaluation_owed"]:
-        trainer.args.eval_on_start, trainer.parts.evaluator.owed_by = True, str(checkpoint.path)
+        trainer.parts.evaluator.owe(trainer.args, str(checkpoint.path))
     if trainer.accelerator.scaler is not None and extra.get("scaler") is not None:
         trainer.accelerator.scaler.load_state_dict(extra["scaler"])
 

@@ -206,9 +206,11 @@ def test_predictions_are_current_until_the_weights_change(splits: dict[str, Stor
 
 
 def test_an_owed_evaluation_is_taken_once() -> None:
-    evaluator, _ = evaluator_of()
-    evaluator.owed_by = "step-000003"
-    assert (evaluator.take_owed(), evaluator.take_owed()) == ("step-000003", None)
+    (evaluator, _), args = evaluator_of(), SimpleNamespace(eval_on_start=False)
+    evaluator.owe(args, "step-000003")
+    assert args.eval_on_start is True
+    assert (evaluator.take_owed(args), evaluator.take_owed(args)) == ("step-000003", None)
+    assert args.eval_on_start is False
 
 
 def test_a_model_is_prepared_once_and_an_optimizer_with_modes_is_switched(splits: dict[str, StoreSplit]) -> None:
@@ -283,7 +285,7 @@ def test_ranks_leave_after_the_same_pack_where_each_pass_gathers_weights(
     """Another rank's signal ends this rank's evaluation as well, and before the next pass."""
     (evaluator, _), trainer = evaluator_of(), trainer_of()
     monkeypatch.setattr("ftsys.train.trainer.evaluation_loop.any_rank", lambda own, device: True)
-    trainer.model.scale.ds_id = 0
+    trainer.model.scale.ds_id, trainer.deepspeed = 0, trainer.model
     seen: list[int] = []
     trainer.callback_handler.on_prediction_step = lambda *_: seen.append(1)
     with pytest.raises(EvaluationStopped):
