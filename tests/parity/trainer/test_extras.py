@@ -46,6 +46,23 @@ def test_adapters_go_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert all(torch.equal(weights[name], tensor) for name, tensor in resumed.model.state_dict().items())
 
 
+def test_the_best_adapters_of_masters_are_loaded_at_the_end(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_steps": 4, "eval_strategy": "steps", "save_strategy": "steps", "save_steps": 1}
+    settings |= {
+        "eval_steps": 1,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+        "greater_is_better": True,
+    }
+    trainer = trainer_of(OURS, tmp_path, settings | {"master_weights": True}, with_adapters())
+    trainer.train()
+    assert trainer.state.best_global_step < 4, "the test needs other weights than the last ones"
+    with safe_open(Path(trainer.state.best_model_checkpoint) / "weights.safetensors", framework="pt") as file:
+        for name, weight in trainer.model.named_parameters():
+            if weight.requires_grad:
+                assert torch.equal(weight, file.get_tensor(name).to(weight.dtype)), name
+
+
 def test_a_search_finds_the_same_best_run(tmp_path: Path) -> None:
     optuna.logging.disable_default_handler()
     found, names = {}, {}

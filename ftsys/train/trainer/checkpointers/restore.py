@@ -78,18 +78,27 @@ class _Extra(TypedDict):
 
 
 def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    state, extra = checkpoint.load_state(), checkpoint.extra
+    extra = checkpoint.extra
     try:
         typed(_Extra, extra)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path / STATE} cannot be resumed: {error}; take another one") from error
-    state.weights = frozen_weights(trainer.model) | state.weights  # an adapter's checkpoint leaves its base model out
-    import_state(trainer.model_wrapped, trainer.optimizer, state)
+    import_whole(trainer, checkpoint)
     trainer.lr_scheduler.load_state_dict(extra["scheduler"])
     if extra["evaluation_owed"]:
         trainer.parts.evaluator.owe(trainer.args, str(checkpoint.path))
     if trainer.accelerator.scaler is not None and extra.get("scaler") is not None:
         trainer.accelerator.scaler.load_state_dict(extra["scaler"])
+
+
+def import_whole(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Put the weights and moments of a checkpoint into the engine and optimizer. Collective.
+
+    An adapter's checkpoint leaves its base model out, whose frozen weights stay as they are.
+    """
+    state = checkpoint.load_state()
+    state.weights = frozen_weights(trainer.model) | state.weights
+    import_state(trainer.model_wrapped, trainer.optimizer, state)
 
 
 def weights_come_later(model: nn.Module, checkpoint: str) -> bool:

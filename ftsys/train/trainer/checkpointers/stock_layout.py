@@ -35,12 +35,18 @@ from ftsys.train.checkpoint.files import index_of, write_json
 from ftsys.train.checkpoint.manifest import MODEL, STATE, WEIGHTS, write_manifest
 from ftsys.train.checkpoint.optimizer_layout import frozen_weights
 from ftsys.train.checkpoint.rng_state import gather_rng_states
-from ftsys.train.checkpoint.state_dict import export_state, import_state
+from ftsys.train.checkpoint.state_dict import export_state
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.writer import Entries, put_in_place, write_facts, write_tensors
 from ftsys.train.optimizer.master_adamw import masters_of
 from ftsys.train.trainer.arguments import setting
-from ftsys.train.trainer.checkpointers.restore import RNG_STATES, is_ours, note_callback_states, scaler_state
+from ftsys.train.trainer.checkpointers.restore import (
+    RNG_STATES,
+    import_whole,
+    is_ours,
+    note_callback_states,
+    scaler_state,
+)
 from ftsys.train.trainer.checkpointers.stock_format import same_tensors, why_stock_format
 
 _LOG = logging.getLogger("ftsys")
@@ -97,7 +103,7 @@ class StockLayoutCheckpointer:
         best = trainer.state.best_model_checkpoint
         if not is_ours(best) or not _has_masters(trainer):
             return False
-        import_state(trainer.model_wrapped, trainer.optimizer, Checkpoint.open(Path(str(best))).load_state())
+        import_whole(trainer, Checkpoint.open(Path(str(best))))
         return True
 
     def finish(self) -> None:
