@@ -217,7 +217,7 @@ def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str
 def _best(session: Session) -> dict[str, Any]:
     """Return metric, value and step of the best evaluation, whose weights the run ends with, if train.keep_best is."""
     state, name = session.trainer.state, session.run.train.keep_best
-    if not name or state.best_global_step is None:
+    if not name or state.best_model_checkpoint is None:
         return {}
     return {"best": {"metric": name, "value": state.best_metric, "step": state.best_global_step}}
 

@@ -61,3 +61,33 @@ def test_interrupted_runs_end_with_the_same_best_model(tmp_path: Path, minilm_fo
     assert finish(folder, RANKS, WORDS) == weights
     assert outcome(folder) == outcome(project)
     shutil.rmtree(folder)
+
+
+def test_a_run_goes_on_in_another_folder_to_the_same_best_model(tmp_path: Path, minilm_folder: Path) -> None:
+    project = make_project(tmp_path / "project", minilm_folder)
+    weights = finish(project, RANKS, WORDS)
+    best, steps, _ = outcome(project)
+    folder = copy_project(project, "moved")
+    attempt = start(folder, RANKS, WORDS, (interrupt, f"TERM {steps - 2}"))
+    assert attempt.statuses() == [75] * RANKS, attempt.log()
+    newest = max((folder / "run/checkpoints").glob("step-*"))
+    (folder / "run").rename(folder / "elsewhere")
+    asked = (*WORDS, "--train.resume", str(folder / "elsewhere/checkpoints" / newest.name))
+    assert finish(folder, RANKS, asked) == weights
+    assert outcome(folder) == outcome(project)
+    assert not (folder / f"run/checkpoints/step-{best['step']:06d}").exists()
+    shutil.rmtree(folder)
+
+
+def test_a_checkpoint_whose_best_model_is_gone_is_refused_at_once(tmp_path: Path, minilm_folder: Path) -> None:
+    project = make_project(tmp_path / "project", minilm_folder)
+    finish(project, 1, WORDS)
+    best, _, _ = outcome(project)
+    root = project / "run/checkpoints"
+    newest = max(root.glob("step-*"))
+    (project / "run").rename(project / "elsewhere")
+    shutil.rmtree(project / f"elsewhere/checkpoints/step-{best['step']:06d}")
+    attempt = start(project, 1, (*WORDS, "--train.resume", str(project / "elsewhere/checkpoints" / newest.name)))
+    assert attempt.statuses() == [2]
+    assert "the run ends with its best model" in attempt.log()
+    assert not (project / "run").exists()

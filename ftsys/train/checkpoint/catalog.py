@@ -40,6 +40,11 @@ TEMPORARY_NAME = re.compile(r"step-\d{6,}\.tmp-(\d+)")
 OLD, GONE = ".old", ".gone"
 
 
+def step_folder(root: Path, step: int) -> Path:
+    """Return the folder of a step's checkpoint."""
+    return root / f"step-{step:06d}"
+
+
 def is_leftover(name: str) -> bool:
     """Return True for the name of a folder that is being written or removed, or that such a work has left."""
     return TEMPORARY_NAME.fullmatch(name) is not None or name.endswith((OLD, GONE))

@@ -14,7 +14,7 @@ from typing import Any
 from ftsys.files.folders import remove_tree, sync_folder
 from ftsys.files.storage_errors import storage_errors
 from ftsys.files.untrusted import FileEntry
-from ftsys.train.checkpoint.catalog import OLD, clean_leftovers, complete_checkpoints, refuse_newer
+from ftsys.train.checkpoint.catalog import OLD, clean_leftovers, complete_checkpoints, refuse_newer, step_folder
 from ftsys.train.checkpoint.files import write_json, write_safetensors
 from ftsys.train.checkpoint.manifest import OPTIMIZER, STATE, WEIGHTS, name_of_part, write_manifest
 from ftsys.train.checkpoint.training_state import FullState
@@ -39,7 +39,7 @@ class Draft:
     @property
     def final(self) -> Path:
         """The folder, once it is complete."""
-        return self.root / f"step-{self.step:06d}"
+        return step_folder(self.root, self.step)
 
     @property
     def partial(self) -> Path:

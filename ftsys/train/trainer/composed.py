@@ -137,6 +137,7 @@ class ComposedTrainer(transformers.Trainer):
             self.callback_handler.train_dataloader = super().get_train_dataloader()
         self.parts.step.begin_training(self)
         restoration.apply(self)
+        self.parts.checkpointer.begin_training(self)
         return prepared
 
     def _run_epoch(self, *loop: Any, **named: Any) -> None:

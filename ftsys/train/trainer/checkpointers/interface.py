@@ -15,6 +15,10 @@ class Checkpointer(Protocol):
         """
         ...
 
+    def begin_training(self, trainer: Trainer) -> None:
+        """Be called before the first step, after the state of a checkpoint is there."""
+        ...
+
     def save(self, trainer: Trainer, trial: Any) -> bool:
         """Save the present step. Returns False, with nothing written, where the stock Trainer must save it."""
         ...

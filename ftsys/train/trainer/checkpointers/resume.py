@@ -21,6 +21,7 @@ from ftsys.train.checkpoint.catalog import (
     newest_checkpoint,
 )
 from ftsys.train.checkpoint.manifest import STATE
+from ftsys.train.trainer.checkpointers.best import refuse_without_best
 
 if TYPE_CHECKING:
     from ftsys.train.trainer.checkpointers.run_folder import Attempt
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 def check_resume(run: RunConfig, store: Store, overwrite: bool) -> None:
     """Look at the checkpoint that train.resume asks for before the folder is claimed and anything is removed.
 
-    Raises CheckpointError for a named one that cannot be resumed, ConfigError where --overwrite would remove it, and
-    RunFolderError where it was trained on other rows: a file with the same name may have changed, which a run's
-    identity does not show. Rank 0 alone reads every byte of a named one.
+    Raises CheckpointError for a named one that cannot be resumed to the end, ConfigError where --overwrite would
+    remove it, and RunFolderError where it was trained on other rows: a file with the same name may have changed, which
+    a run's identity does not show. Rank 0 alone reads every byte of a named one.
     """
     asked, root = run.train.resume, Path(run.output_dir) / CHECKPOINTS
     if asked == "never" or (asked == "auto" and overwrite):
@@ -42,6 +43,7 @@ def check_resume(run: RunConfig, store: Store, overwrite: bool) -> None:
         if overwrite:
             _refuse_removed(Path(asked), root)
         found = named_checkpoint(Path(asked), run_identity(run), contents=is_main_rank())
+        refuse_without_best(run, found)
     if found is not None:
         _refuse_other_data(run, found, store.fingerprint)
 

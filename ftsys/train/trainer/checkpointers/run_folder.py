@@ -17,14 +17,14 @@ from ftsys.files.json_safe import json_safe
 from ftsys.files.untrusted import FileEntries, typed
 from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.background import BackgroundSaver, bytes_of, fits_in_memory
-from ftsys.train.checkpoint.catalog import Checkpoint, prune_checkpoints
+from ftsys.train.checkpoint.catalog import Checkpoint, prune_checkpoints, step_folder
 from ftsys.train.checkpoint.shard import export_shard
-from ftsys.train.checkpoint.state_dict import import_state
 from ftsys.train.checkpoint.store_barrier import StoreBarrier
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.writer import Draft, Entries, abandon, begin, complete, write_shard
 from ftsys.train.perf.staging import StagingBuffers
-from ftsys.train.trainer.checkpointers.restore import note_callback_states, scaler_state
+from ftsys.train.trainer.checkpointers.best import best_checkpoint
+from ftsys.train.trainer.checkpointers.restore import import_whole, note_callback_states, scaler_state
 from ftsys.train.trainer.hooks import RunHooks
 
 
@@ -53,6 +53,7 @@ class RunFolderCheckpointer:
         self.attempt, self._hooks = attempt, hooks or RunHooks()
         self._saver = BackgroundSaver(self._hooks.on_saving_error)
         self._buffers = StagingBuffers()
+        self._resumed: Path | None = None
 
     @cached_property
     def _barrier(self) -> StoreBarrier:
@@ -65,7 +66,15 @@ class RunFolderCheckpointer:
         Connects to the other ranks' store: later it may be gone with the launcher, and connecting would wait for it.
         """
         _ = self._barrier
+        self._resumed = None if asked is None else Path(asked)
         return asked
+
+    def begin_training(self, trainer: Trainer) -> None:
+        """Look for the best checkpoint so far, which may lie in the folder of another run. Collective."""
+        state, resumed = trainer.state, self._resumed
+        step, recorded = state.best_global_step, state.best_model_checkpoint
+        if resumed is not None and step is not None:
+            state.best_model_checkpoint = decided_by_rank_0(lambda: str(best_checkpoint(resumed, step, recorded)))
 
     def save(self, trainer: Trainer, trial: Any = None) -> bool:
         """Copy this rank's shard and start to write it; waits for the checkpoint before. Collective.
@@ -77,8 +86,8 @@ class RunFolderCheckpointer:
         shard = export_shard(trainer.model_wrapped, trainer.optimizer, self._buffers)
         if trainer.is_deepspeed_enabled:  # its update is a part of the last backward pass
             self.before_update()
-        if state.best_global_step and trainer.args.save_strategy != SaveStrategy.NO:
-            state.best_model_checkpoint = str(self._folder(state.best_global_step))
+        if state.best_global_step == state.global_step and trainer.args.save_strategy != SaveStrategy.NO:
+            state.best_model_checkpoint = str(self._folder(state.global_step))
         draft = self._draft(trainer)
         name, path = decided_by_rank_0(lambda: _begun(draft))
         folder = Path(path)
@@ -121,11 +130,11 @@ class RunFolderCheckpointer:
 
     def load_best(self, trainer: Trainer) -> bool:
         """Load the checkpoint of the best step. Returns False where no step was the best. Collective."""
-        if trainer.state.best_global_step is None:
+        best = trainer.state.best_model_checkpoint
+        if best is None:
             return False
         self.wait()
-        best = Checkpoint.open(self._folder(trainer.state.best_global_step))
-        import_state(trainer.model_wrapped, trainer.optimizer, best.load_state())
+        import_whole(trainer, Checkpoint.open(Path(best)))
         return True
 
     def wait(self) -> None:
@@ -138,7 +147,7 @@ class RunFolderCheckpointer:
         self._buffers.clear()
 
     def _folder(self, step: int) -> Path:
-        return self.attempt.checkpoints / f"step-{step:06d}"
+        return step_folder(self.attempt.checkpoints, step)
 
 
 def _begun(draft: Draft) -> list[str]:

@@ -72,6 +72,9 @@ class StockLayoutCheckpointer:
         root = Path(trainer.args.output_dir)
         return decided_by_rank_0(lambda: _newest(root) if asked is True else _named(asked))
 
+    def begin_training(self, trainer: Trainer) -> None:
+        """Do nothing: the checkpoint that is resumed names the best one so far."""
+
     def save(self, trainer: Trainer, trial: Any) -> bool:
         """Write the checkpoint, push it where that is asked for, and remove old ones. Collective."""
         reason = why_stock_format(trainer)

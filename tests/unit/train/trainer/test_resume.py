@@ -10,6 +10,7 @@ from ftsys.config import RunConfig, build_run, run_identity
 from ftsys.errors import CheckpointError, ConfigError, RunFolderError
 from ftsys.run_folder.report_facts import DataFacts, write_data_facts
 from ftsys.train.checkpoint.writer import save_checkpoint
+from ftsys.train.trainer.checkpointers.best import best_checkpoint
 from ftsys.train.trainer.checkpointers.resume import check_resume, checkpoint_to_resume
 from ftsys.train.trainer.checkpointers.run_folder import Attempt
 from tests.unit.train.checkpoint.test_catalog import full_state
@@ -17,14 +18,14 @@ from tests.unit.train.checkpoint.test_catalog import full_state
 OLD, NEW = "a" * 64, "b" * 64
 
 
-def run_with(folder: Path, resume: object = "auto") -> RunConfig:
-    return build_run({"output_dir": str(folder), "task": {"name": "mrpc"}, "train": {"resume": str(resume)}})
+def run_with(folder: Path, resume: object = "auto", **train: Any) -> RunConfig:
+    return build_run({"output_dir": str(folder), "task": {"name": "mrpc"}, "train": {"resume": str(resume), **train}})
 
 
-def save(folder: Path, step: int, store: str | None, attempt: int = 1) -> Path:
+def save(folder: Path, step: int, store: str | None, attempt: int = 1, documents: Any = None, **train: Any) -> Path:
     extra = {} if store is None else {"store": store}
-    root = folder / "checkpoints"
-    return save_checkpoint(root, step, full_state(), extra, run_identity(run_with(folder)), attempt)
+    root, identity = folder / "checkpoints", run_identity(run_with(folder, **train))
+    return save_checkpoint(root, step, full_state(), extra, identity, attempt, documents)
 
 
 def check(run: RunConfig, store: str, overwrite: bool = False) -> None:
@@ -106,3 +107,45 @@ def test_overwrite_is_refused_where_it_would_remove_the_named_checkpoint(tmp_pat
         with pytest.raises(ConfigError, match=r"is one of the checkpoints in '.*run/checkpoints', which --overwrite"):
             check(run_with(tmp_path / "run", named), NEW, overwrite=True)
     check(run_with(tmp_path / "another", path), NEW, overwrite=True)
+
+
+BEST: dict[str, Any] = {"keep_best": "f1"}
+
+
+def save_after_best(folder: Path, best: str | None) -> Path:
+    """Save step 4 of a run whose best step was 2."""
+    state = {"global_step": 4, "best_global_step": 2, "best_model_checkpoint": best}
+    return save(folder, 4, NEW, documents={"trainer_state.json": state}, **BEST)
+
+
+def test_the_best_checkpoint_is_found_before_the_training(tmp_path: Path) -> None:
+    beside, elsewhere = save(tmp_path / "one", 2, NEW, **BEST), save(tmp_path / "two", 2, NEW, **BEST)
+    asked = save_after_best(tmp_path / "one", "where the folder was before")
+    check(run_with(tmp_path / "new", asked, **BEST), NEW)
+    assert best_checkpoint(asked, 2, str(elsewhere)) == beside
+    link = tmp_path / "link"
+    link.symlink_to(asked)
+    assert best_checkpoint(link, 2, None) == beside
+    asked = save_after_best(tmp_path / "three", str(elsewhere))
+    check(run_with(tmp_path / "new", asked, **BEST), NEW)
+    assert best_checkpoint(asked, 2, str(elsewhere)) == elsewhere
+
+
+@pytest.mark.parametrize("best", [None, "gone"])
+def test_a_checkpoint_without_the_best_one_is_refused(tmp_path: Path, best: str | None) -> None:
+    asked = save_after_best(tmp_path, best)
+    with pytest.raises(CheckpointError, match=r"the run ends with its best model, so far that of step 2, but .*Put"):
+        check(run_with(tmp_path / "new", asked, **BEST), NEW)
+
+
+def test_a_checkpoint_whose_best_one_is_damaged_is_refused(tmp_path: Path) -> None:
+    best, asked = save(tmp_path, 2, NEW, **BEST), save_after_best(tmp_path, None)
+    (best / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"step 2, but .*weights\.safetensors has 0 bytes"):
+        check(run_with(tmp_path / "new", asked, **BEST), NEW)
+
+
+def test_without_keep_best_the_best_checkpoint_need_not_be_there(tmp_path: Path) -> None:
+    state = {"global_step": 4, "best_global_step": 2, "best_model_checkpoint": None}
+    asked = save(tmp_path, 4, NEW, documents={"trainer_state.json": state})
+    check(run_with(tmp_path / "new", asked), NEW)
