@@ -37,7 +37,7 @@ from ftsys.train.callbacks.matmul_samples import MatmulSamples, share_of_peak
 from ftsys.train.checkpoint.files import replace_safetensors
 from ftsys.train.checkpoint.state_dict import FullState, export_state
 from ftsys.train.optimizer.master_adamw import masters_of
-from ftsys.train.session import Session
+from ftsys.train.session import Session, leave
 from ftsys.train.trainable.lora import base_name, merged, save_adapter
 from ftsys.train.trainer.predictions import EvaluationStopped, Predictions
 from ftsys.train.trainer.trainer import Trainer
@@ -71,10 +71,11 @@ def _predict_splits(session: Session) -> tuple[dict[str, dict[str, float]], dict
     wanted = (*session.task.evaluation_splits, *session.task.test_splits)
     try:
         for name in (name for name in wanted if name in session.store.splits):
-            session.stopping.exit_if_requested(session.trainer.args)
+            if session.stopping.agree(session.trainer.args):
+                leave(session)
             metrics[name], speed[name] = _predict(session, name)
     except EvaluationStopped:
-        raise session.stopping.interruption.error() from None
+        leave(session)
     return metrics, speed
 
 

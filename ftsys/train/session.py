@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import psutil
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import SaveStrategy
 
 from ftsys.config import RunConfig, dump_toml, run_identity
 from ftsys.console import printer
@@ -206,7 +207,14 @@ def train_session(session: Session) -> None:
     with memory_explained(session.plan, session.smaller, longest=longest):
         session.timing |= _train(session, resume)
     if session.stopping.agreed:
-        raise session.stopping.interruption.error()
+        leave(session)
+
+
+def leave(session: Session) -> NoReturn:
+    """Raise StoppedEarly; without regular checkpoints the last step gets one, so that nothing is lost. Collective."""
+    if session.trainer.args.save_strategy == SaveStrategy.NO:
+        session.checkpointer.save_before_leaving(session.trainer)
+    raise session.stopping.interruption.error()
 
 
 def _train(session: Session, resume: str | None) -> dict[str, float]:

@@ -86,6 +86,18 @@ def test_a_claimed_folder_has_a_status(project: Path, undisturbed: dict[int, byt
     assert finish(folder, WORLDS[0]) == undisturbed[WORLDS[0]]
 
 
+def test_a_signal_after_the_last_step_loses_no_training(project: Path, undisturbed: dict[int, bytes]) -> None:
+    folder, words = copy_project(project, "after"), ("--train.save_every", "never")
+    attempt = start(folder, 2, words, (linger, "finish"))
+    wait_until_reached(attempt, 1)
+    assert attempt.ranks[1].pid is not None
+    os.kill(attempt.ranks[1].pid, signal.SIGTERM)
+    assert attempt.statuses(LEAVE_SECONDS) == [75, 75], attempt.log()
+    assert [path.name for path in (folder / "run/checkpoints").iterdir()] == ["step-000012"]
+    assert _whole(folder)
+    assert finish(folder, 2, words) == undisturbed[2]
+
+
 def _whole(folder: Path) -> bool:
     """Whether nothing half-made lies there and every byte of every checkpoint is right."""
     from ftsys.train.checkpoint.catalog import verify_checkpoint

@@ -115,11 +115,6 @@ class GracefulStop(TrainerCallback):
         self.agreed = self.agreed or bool(highest)
         return self.agreed
 
-    def exit_if_requested(self, args: TrainingArguments) -> None:
-        """Raise StoppedEarly on every rank if any rank was told to stop. Collective."""
-        if self.agree(args):
-            raise self.interruption.error()
-
 
 def _failure_elsewhere(exit_status: int) -> FtsysError:
     """Return the error of a rank whose run was ended by another rank; that rank reports the reason."""
