@@ -9,17 +9,20 @@ change it: the C++ kernel skips such rows, with exactly the same result. After i
 every step.
 """
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ftsys.distributed import rank
 from ftsys.kernels.native.layers import takes
 from ftsys.kernels.native.library import Library, native
 from ftsys.kernels.native.optimizer import adamw, sum_of_squares, takes_weight
 from ftsys.train.optimizer.multi_tensor import Clipping, Weight, gradient_norm, mixed, update
 
+_LOG = logging.getLogger("ftsys")
 MANY_ROWS = 4096
 """A weight with at least this many rows is updated by rows: it is a vocabulary, of which a step touches a part."""
 
@@ -135,12 +138,17 @@ class MasterAdamW(torch.optim.Optimizer):
 
 
 def with_masters(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Return a MasterAdamW in place of torch's AdamW, and round `model` to bf16; other optimizers as they are.
+    """Return a MasterAdamW in place of torch's AdamW, and round `model` to bf16.
 
+    Other optimizers and their weights stay as they are, with a notice; so does AdamW with `amsgrad` or `maximize`.
     Frozen weights are rounded too, and have no masters.
     The model then computes in bf16 by itself: autocast would cast every weight in every forward pass.
     """
-    if type(optimizer) is not torch.optim.AdamW:
+    if isinstance(getattr(optimizer, "optimizer", optimizer), MasterAdamW):  # of the training before
+        return optimizer
+    if (reason := _why_no_masters(optimizer)) is not None:
+        if rank() == 0:
+            _LOG.warning("ftsys: master_weights=True has no effect, because %s", reason)
         return optimizer
     masters = MasterAdamW({name: group[name] for name in _SETTINGS} for group in optimizer.param_groups)
     masters.lower(torch.bfloat16)
@@ -148,6 +156,13 @@ def with_masters(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> to
         if not parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.to(torch.bfloat16)
     return masters
+
+
+def _why_no_masters(optimizer: torch.optim.Optimizer) -> str | None:
+    if type(optimizer) is not torch.optim.AdamW:
+        return f"the optimizer is {type(optimizer).__name__}, and masters are for torch's AdamW"
+    unknown = [name for name in ("amsgrad", "maximize") if any(group.get(name) for group in optimizer.param_groups)]
+    return f"AdamW on masters has no {' or '.join(unknown)}" if unknown else None
 
 
 def masters_of(optimizer: Any) -> MasterAdamW | None:

@@ -13,6 +13,7 @@ from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOu
 
 from ftsys.data.batching.loader import EvaluationLoader, is_split
 from ftsys.models.families import why_not_packable
+from ftsys.train.optimizer.given import check_given
 from ftsys.train.optimizer.master_adamw import masters_of, with_masters
 from ftsys.train.trainable.layer_decay import arrange_groups
 from ftsys.train.trainer.arguments import setting
@@ -52,6 +53,7 @@ class ComposedTrainer(transformers.Trainer):
     ) -> None:
         """Take `stock` and `named` as transformers does; the rest, and TypeError, as `Trainer` describes them."""
         super().__init__(*stock, **named)
+        check_given(self)
         packing = Packing(ComposedTrainer)
         data_path = DataPath(packing, class_weights)
         step = StepEngine(self.args, packing, data_path)

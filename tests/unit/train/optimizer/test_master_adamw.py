@@ -1,6 +1,7 @@
 """Masters in float32 behind 16-bit weights: torch's AdamW exactly, and rows that never had a gradient left alone."""
 
 import copy
+import logging
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from ftsys.kernels.native.library import native, why_not_native
 from ftsys.train.checkpoint.state_dict import export_state, import_state
 from ftsys.train.optimizer import master_adamw, multi_tensor
-from ftsys.train.optimizer.master_adamw import MasterAdamW
+from ftsys.train.optimizer.master_adamw import MasterAdamW, with_masters
 
 ROWS, WIDTH = 64, 8
 
@@ -148,6 +149,37 @@ def test_a_state_of_plain_adamw_is_taken_over() -> None:
     for name, parameter in whole.named_parameters():
         assert torch.equal(masters[id(other.get_parameter(name))], parameter)
         assert torch.equal(other.get_parameter(name), parameter.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda groups: torch.optim.AdamW(groups, amsgrad=True), "AdamW on masters has no amsgrad"),
+        (lambda groups: torch.optim.AdamW(groups, maximize=True), "AdamW on masters has no maximize"),
+        (lambda groups: torch.optim.SGD(groups, lr=0.1), "the optimizer is SGD, and masters are for torch's AdamW"),
+    ],
+    ids=["amsgrad", "maximize", "SGD"],
+)
+def test_an_optimizer_that_cannot_have_masters_stays_and_is_told(
+    make: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = _model()
+    optimizer = make(_groups(model))
+    with caplog.at_level(logging.WARNING, "ftsys"):
+        assert with_masters(optimizer, model) is optimizer
+    assert [record.getMessage() for record in caplog.records] == [
+        f"ftsys: master_weights=True has no effect, because {reason}"
+    ]
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_masters_are_made_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = _model()
+    masters = with_masters(torch.optim.AdamW(_groups(model)), model)
+    assert isinstance(masters, MasterAdamW)
+    with caplog.at_level(logging.WARNING, "ftsys"):
+        assert with_masters(masters, model) is masters
+    assert caplog.records == []
 
 
 def _masters(optimizer: MasterAdamW) -> list[torch.Tensor]:
