@@ -54,7 +54,7 @@ def predict_all(
     with torch.no_grad():
         for batch in loader:
             batch = to_device(batch, device)
-            ids.append(batch.example_ids_S)
+            ids.append(batch.example_ids_S.clone())  # on a GPU they are a view of the whole pack
             values.append(_losses_and_logits(batch, forward(batch), label_smoothing))
             done += len(batch.example_ids_S)
             progress(min(done * loader.ranks, len(loader.dataset)))

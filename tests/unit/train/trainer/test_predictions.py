@@ -1,16 +1,20 @@
 """Tests predictions of a split: order, losses of every kind of label, progress, and an evaluation that is stopped."""
 
+import dataclasses
 import tracemalloc
+from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from ftsys.data.batching.collate import NO_EXAMPLE, Batch, PaddedBatch
+from ftsys.data.batching.collate import NO_EXAMPLE, Batch, PackedBatch, PaddedBatch
 from ftsys.data.batching.loader import EvaluationLoader
 from ftsys.data.store.reader import Store, StoreSplit
+from ftsys.train.trainer import predictions
 from ftsys.train.trainer.predictions import EvaluationStopped, Predictions, _in_order, _losses_and_logits, predict_all
 from tests.distributed.tiny_run import ROWS, make_store
 
@@ -68,6 +72,28 @@ def test_progress_is_that_of_all_ranks_and_never_more_than_the_rows(splits: dict
     counts = np.cumsum([len(pack) for pack in loader.packs])
     predict_all(loader, forward, CPU, done.append)
     assert done == [min(3 * int(count), ROWS["validation"]) for count in counts]
+
+
+def test_the_tokens_of_a_pack_are_not_kept_until_the_end(
+    splits: dict[str, StoreSplit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[torch.Tensor] = []
+    gathered = predictions._gathered
+
+    def gathering(ids: deque[torch.Tensor], values: deque[torch.Tensor]) -> Any:
+        kept.extend(ids)
+        return gathered(ids, values)
+
+    def in_one_piece(batch: PackedBatch, device: torch.device) -> PackedBatch:
+        """Return the batch as it arrives on a GPU: its tensors are views of one."""
+        together = torch.cat([batch.example_ids_S, batch.input_ids_T])
+        return dataclasses.replace(batch, example_ids_S=together[: len(batch.example_ids_S)])
+
+    monkeypatch.setattr(predictions, "_gathered", gathering)
+    monkeypatch.setattr(predictions, "to_device", in_one_piece)
+    predict_all(EvaluationLoader(splits["validation"], 60, 0, 1, packed=True), forward, CPU, lambda done: None)
+    assert len(kept) > 2
+    assert all(ids.untyped_storage().nbytes() == ids.nbytes for ids in kept)
 
 
 def test_a_split_without_labels_has_no_losses(splits: dict[str, StoreSplit]) -> None:
