@@ -256,8 +256,9 @@ class ComposedTrainer(transformers.Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.parts.step.guard.settle(self)
-        if not self.parts.checkpointer.save(self, trial):
-            super()._save_checkpoint(model, trial)
+        with self.parts.data_path.as_asked(self.args):
+            if not self.parts.checkpointer.save(self, trial):
+                super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not weights_come_later(self.model, resume_from_checkpoint):

@@ -34,6 +34,8 @@ class DataPath:
         """The split that training items are made of; None while data goes the stock way."""
         self.filters_logged_loss = False
         """True if the logged loss leaves out steps whose loss is not finite (`logging_nan_inf_filter`)."""
+        self._asked: dict[str, Any] = {}
+        """The user's values of the arguments that are others while training, by name."""
         self._loop_asks = self._evaluation_asks = False
         """True until the loop has got its loader: others ask by the same method."""
         self._step_examples: tuple[int | None] | None = None
@@ -117,26 +119,51 @@ class DataPath:
     def training(self, trainer: Trainer) -> Iterator[None]:
         """Make the training loop run over whole steps: one item a step, so its accumulation is 1 meanwhile."""
         split, args = self.split_to_train_on(trainer), trainer.args
-        accumulation, self.training_split = args.gradient_accumulation_steps, split
+        self.training_split = split
         self.filters_logged_loss = args.logging_nan_inf_filter
         generator = torch.get_rng_state()
         self._loop_asks = self._packing.in_training = split is not None
         if split is not None:
             self._step_examples = (examples_per_step(args, trainer._train_batch_size),)
-            args.gradient_accumulation_steps = 1
-            args.logging_nan_inf_filter = False  # `loss_to_log` filters on the device; transformers waits for it twice
+            # `loss_to_log` filters on the device; transformers waits for it twice.
+            self._asked = _replaced(args, {"gradient_accumulation_steps": 1, "logging_nan_inf_filter": False})
             self._sampler_seed = broadcast_json(torch.initial_seed())  # the stock sampler derives its order from it
         unpadded = self._packing.unpadded(trainer, training=True) if split is None else contextlib.nullcontext()
         try:
-            with unpadded:
+            with unpadded, self._begins_as_asked(trainer):
                 yield
         finally:
             if split is not None and split.stock_semantics:  # dropout has seeded the generator, differently by rank
                 torch.set_rng_state(generator)
-            args.gradient_accumulation_steps, args.logging_nan_inf_filter = accumulation, self.filters_logged_loss
-            self._step_examples = None
+            _replaced(args, self._asked)
+            self._asked, self._step_examples = {}, None
             self._loop_asks = self._packing.in_training = False
             self.training_split = None if split is None or split.stock_semantics else split
+
+    @contextlib.contextmanager
+    def as_asked(self, args: TrainingArguments) -> Iterator[None]:
+        """Give `args` the user's values in the body, for whoever writes them down."""
+        during = _replaced(args, self._asked)
+        try:
+            yield
+        finally:
+            _replaced(args, during)
+
+    @contextlib.contextmanager
+    def _begins_as_asked(self, trainer: Trainer) -> Iterator[None]:
+        """Show callbacks the user's values when the training begins: trackers keep the arguments that they see then."""
+        handler: Any = trainer.callback_handler
+        begin = handler.on_train_begin
+
+        def begin_as_asked(args: TrainingArguments, *event: Any, **named: Any) -> Any:
+            with self.as_asked(args):
+                return begin(args, *event, **named)
+
+        handler.on_train_begin = begin_as_asked
+        try:
+            yield
+        finally:
+            del handler.on_train_begin
 
     def step_examples(self, args: TrainingArguments) -> int | None:
         """Return the examples of an optimizer step, or None when it is counted in tokens."""
@@ -208,3 +235,11 @@ class DataPath:
         if data is None or not self._evaluation_asks:
             return None
         return self._packing.packed_split(trainer, data, name, training=False)
+
+
+def _replaced(args: TrainingArguments, values: dict[str, Any]) -> dict[str, Any]:
+    """Set attributes of `args`; returns their values before."""
+    before = {name: getattr(args, name) for name in values}
+    for name, value in values.items():
+        setattr(args, name, value)
+    return before

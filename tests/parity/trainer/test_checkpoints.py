@@ -1,5 +1,6 @@
 """Checkpoints of the drop-in Trainer: where the stock ones lie, without a pickle, and good for going on from."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,33 @@ def test_the_best_model_is_loaded_at_the_end(tmp_path: Path) -> None:
     weights = stock.model.state_dict()
     assert all(torch.allclose(weights[k], tensor, atol=1e-4) for k, tensor in ours.model.state_dict().items())
     assert sorted(p.name for p in (tmp_path / OURS).iterdir()) == sorted(p.name for p in (tmp_path / STOCK).iterdir())
+
+
+class Arguments(TrainerCallback):
+    """Keeps the two arguments that others are while packed steps are trained."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int, bool]] = []
+
+    def _see(self, event: str, args: Any) -> None:
+        self.seen.append((event, args.gradient_accumulation_steps, args.logging_nan_inf_filter))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._see("begin", args)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._see("step", args)
+
+
+def test_the_arguments_that_are_written_down_are_those_that_were_given(tmp_path: Path) -> None:
+    arguments = Arguments()
+    settings = SETTINGS | {"max_steps": 2, "gradient_accumulation_steps": 3}
+    trainer = trainer_of(OURS, tmp_path, settings, {"callbacks": [arguments]})
+    trainer.train()
+    assert arguments.seen == [("begin", 3, True), ("step", 1, False), ("step", 1, False)]
+    saved = json.loads((tmp_path / "checkpoint-2/training_args.json").read_text())
+    for found in (saved, trainer.args.to_dict()):
+        assert (found["gradient_accumulation_steps"], found["logging_nan_inf_filter"]) == (3, True)
 
 
 def test_only_the_model_is_saved_where_that_is_asked_for(tmp_path: Path) -> None:
