@@ -23,6 +23,7 @@ from ftsys.tasks import Task
 from ftsys.train.planning import rank_world
 from ftsys.train.setup import argument_values, made_arguments
 from ftsys.train.trainer.arguments import TrainingArguments
+from ftsys.train.trainer.checkpointers.stock_format import has_two_weights
 from launcher.planner.deepspeed_config import user_json_of
 from launcher.planner.plan import Plan, make_plan
 
@@ -125,9 +126,12 @@ def _three_steps(arguments: TrainingArguments, plan: Plan) -> None:
         model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 2)).to(device)
         trainer = StandInTrainer(arguments, model)
         optimizer = trainer.create_optimizer()
+        if has_two_weights(optimizer):
+            raise ConfigError(
+                f"trainer.optim={arguments.optim!r} evaluates other weights than it trains, which the checkpoints of a "
+                "run cannot hold: write another optimizer"
+            )
         schedule = trainer.create_scheduler(STEPS, optimizer)
-        if callable(getattr(optimizer, "train", None)):
-            optimizer.train()  # of the optimizers that need no schedule
         # A schedule that follows a metric takes its value.
         followed = [] if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR) else [1.0]
         for _ in range(STEPS):

@@ -122,6 +122,20 @@ def test_a_setting_is_judged_before_anything_is_claimed(settings: dict[str, Any]
     assert not torch.distributed.is_initialized()
 
 
+def test_an_optimizer_that_a_checkpoint_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TwoWeights(torch.optim.SGD):
+        def train(self) -> None: ...
+
+        def eval(self) -> None: ...
+
+    monkeypatch.setattr(
+        "ftsys.train.trial.StandInTrainer.create_optimizer", lambda self: TwoWeights(self.model.parameters())
+    )
+    run = run_of({"optim": "sgd"})
+    with pytest.raises(ConfigError, match=r"trainer.optim=.*sgd.* evaluates other weights than it trains"):
+        try_settings(run, resolve_task(run), rows=100)
+
+
 def test_trying_draws_nothing_from_the_generator() -> None:
     before = torch.get_rng_state()
     run = run_of({"optim": "adafactor"})

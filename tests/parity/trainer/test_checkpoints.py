@@ -198,6 +198,23 @@ def test_a_state_that_ours_cannot_hold_is_saved_the_stock_way(tmp_path: Path, ca
     assert resumed.state.global_step == 8
 
 
+class TwoWeights(torch.optim.SGD):
+    """An optimizer that evaluates other weights than it trains, as those of schedulefree."""
+
+    def train(self) -> None:
+        """Put the weights that are trained into the model."""
+
+    def eval(self) -> None:
+        """Put the weights that are evaluated into the model."""
+
+
+def test_a_state_with_two_weights_is_saved_the_stock_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "ftsys"):
+        trainer_of(OURS, tmp_path, SETTINGS, {"optimizer_cls_and_kwargs": (TwoWeights, {"lr": 0.1})}).train()
+    assert "in the stock format, because TwoWeights evaluates other weights than it trains" in caplog.text
+    assert (tmp_path / "checkpoint-6/optimizer.pt").exists()
+
+
 def test_a_save_that_fails_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(folder: Path, facts: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -42,6 +42,8 @@ def _why_not_held(trainer: Trainer) -> str | None:
     if isinstance(optimizer, MasterAdamW):
         return None
     kind = type(optimizer).__name__
+    if has_two_weights(optimizer):
+        return f"{kind} evaluates other weights than it trains"
     owned = {id(parameter) for parameter in trainer.model.parameters()}
     if any(id(parameter) not in owned for group in optimizer.param_groups for parameter in group["params"]):
         return f"{kind} updates parameters that are not the model's"
@@ -52,6 +54,14 @@ def _why_not_held(trainer: Trainer) -> str | None:
             if isinstance(value, Tensor) and not (value.is_floating_point() or value.numel() == 1):
                 return f"{kind} keeps {key!r} in {value.dtype}"
     return None
+
+
+def has_two_weights(optimizer: Any) -> bool:
+    """Return True for an optimizer with `train` and `eval`, which change the model's weights, as of schedulefree.
+
+    Our format has no place for the other weights, nor for which of the two the model has.
+    """
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
 
 
 def _kind(tensor: Tensor) -> str:
