@@ -86,9 +86,9 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     if not spread:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters(spread):
+    with deepspeed.zero.GatheredParameters(spread):  # `deepspeed.zero` is no module that one could import from
         yield
 
 

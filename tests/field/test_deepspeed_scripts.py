@@ -119,3 +119,31 @@ def test_a_file_in_any_form_is_guarded(form: str, rank: Ranks, tmp_path: Path) -
     (tmp_path / "ds.json").write_text(text)
     config: Any = text if form == "text" else str(tmp_path / "ds.json")
     assert f"rm {lock}" in rank.run(train_script, tmp_path, config, {})[0]["error"]
+
+
+def evaluate_first(folder: Path, config: Json | None) -> dict[str, Any]:
+    """Load a model, evaluate it, train it, and evaluate it again; whether its weights were spread from the start."""
+    from transformers import BertForSequenceClassification
+
+    from ftsys.train.trainer.arguments import TrainingArguments
+    from ftsys.train.trainer.trainer import Trainer
+    from tests.parity.trainer.sides import BASE, data, model, tokenizer
+
+    if not (folder / "model").exists():
+        model().save_pretrained(folder / "model")
+    arguments = TrainingArguments(output_dir=str(folder / "out"), deepspeed=config, **BASE)
+    loaded = BertForSequenceClassification.from_pretrained(folder / "model")
+    spread = all(hasattr(weight, "ds_id") for weight in loaded.parameters())
+    sets = {"train_dataset": data(22), "eval_dataset": data(10, seed=1)}
+    trainer = Trainer(loaded, arguments, processing_class=tokenizer(), **sets)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    return {"losses": [before, trainer.evaluate()["eval_loss"]], "spread": spread, "padded": trainer.padded_reasons}
+
+
+def test_a_script_may_evaluate_before_it_trains_under_zero_3(rank: Ranks, tmp_path: Path) -> None:
+    plain = rank.run(evaluate_first, tmp_path, None)[0]
+    found = rank.run(evaluate_first, tmp_path, {**SIZES, **zero(3), "zero_allow_untested_optimizer": True})[0]
+    assert (plain["spread"], found["spread"]) == (False, True)
+    assert found["losses"] == pytest.approx(plain["losses"], rel=1e-4)
+    assert found["padded"] == []

@@ -1,5 +1,6 @@
 """Evaluates a split: packs -> predictions in data set order -> the output that the stock evaluation loop returns."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from ftsys.errors import ConfigError
 from ftsys.files.json_safe import json_safe
 from ftsys.models.inputs import model_inputs
 from ftsys.models.onednn.inference import prepacked
+from ftsys.train.deepspeed_setup import whole_weights
 from ftsys.train.perf.throughput import Meter
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.packing import Packing
@@ -105,7 +107,8 @@ class Evaluator:
         if any(hasattr(weight, "ds_id") for weight in model.parameters()):
             # Each pass gathers weights from all ranks, so they can only leave after the same pack.
             stopping = partial(_any_rank_stops, self._hooks.stop_wanted, trainer.args.device)
-        with prepacked(model):
+        # Before the first training there is no engine yet that gathers the weights of each layer.
+        with contextlib.nullcontext() if trainer.deepspeed is not None else whole_weights(model), prepacked(model):
             return predict_all(loader, forward, trainer.args.device, progress, stopping, smoothing)
 
 
@@ -164,7 +167,7 @@ def _for_other_ranks(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluation_model(trainer: Trainer) -> nn.Module:
-    """Return the engine under DeepSpeed, which gathers partitions; else the bare model, since nothing is reduced."""
+    """Return the engine under DeepSpeed, once there is one; else the bare model, since nothing is reduced."""
     if trainer.deepspeed is not None:
         return trainer.deepspeed
     if not trainer.accelerator._models:

@@ -1,12 +1,16 @@
 """DeepSpeed starts without a compiler, without waiting for the dead, and without talking over the results."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import deepspeed
 import pytest
+from torch import nn
 
 from ftsys.errors import LaunchError
-from ftsys.train.deepspeed_setup import CPU_ADAM_OP, compile_locks, prepare_deepspeed
+from ftsys.train.deepspeed_setup import CPU_ADAM_OP, compile_locks, prepare_deepspeed, whole_weights
 
 
 @pytest.fixture
@@ -53,3 +57,19 @@ def test_locks_are_found_in_the_default_cache(tmp_path: Path, monkeypatch: pytes
     path.parent.mkdir(parents=True)
     path.touch()
     assert [found.path for found in compile_locks()] == [path]
+
+
+def test_the_weights_that_zero_3_has_spread_are_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered: list[Any] = []
+
+    def gathering(weights: list[Any]) -> Any:
+        gathered.extend(weights)
+        return nullcontext()
+
+    monkeypatch.setattr(deepspeed.zero, "GatheredParameters", gathering)
+    model: Any = nn.Linear(2, 2)
+    with whole_weights(model):
+        assert gathered == []
+    model.weight.ds_id = 0
+    with whole_weights(model):
+        assert [id(weight) for weight in gathered] == [id(model.weight)]
