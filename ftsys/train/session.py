@@ -41,6 +41,7 @@ from ftsys.train.callbacks.metrics import MetricsLog
 from ftsys.train.callbacks.progress import ProgressCallback
 from ftsys.train.callbacks.status import StatusCallback
 from ftsys.train.callbacks.watchdog_marks import WatchdogMarks
+from ftsys.train.checkpoint.optimizer_layout import frozen_weights
 from ftsys.train.fault_tolerance.out_of_memory import memory_explained
 from ftsys.train.fault_tolerance.watchdog import Watchdog
 from ftsys.train.planning import (
@@ -52,7 +53,7 @@ from ftsys.train.planning import (
     resolve_plan,
 )
 from ftsys.train.setup import check_recomputable, deepspeed_settings, load_model, metrics_of, training_arguments
-from ftsys.train.trainable.choose import choose_trained, frozen_weights, trained_share
+from ftsys.train.trainable.choose import choose_trained, trained_share
 from ftsys.train.trainer.checkpointers.resume import checkpoint_to_resume
 from ftsys.train.trainer.checkpointers.run_folder import Attempt, RunFolderCheckpointer
 from ftsys.train.trainer.hooks import RunHooks

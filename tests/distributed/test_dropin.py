@@ -131,7 +131,7 @@ def train_with_hook(folder: Path, when: str) -> dict[str, Any]:
 
     from tests.parity.trainer.sides import OURS, data, model, trainer_of
 
-    made, calls = model(), []
+    made, calls = model(), list[int]()
 
     def put_hook() -> None:
         if distributed.get_rank() == 1:
@@ -171,7 +171,7 @@ def train_subclass(folder: Path, batch: int) -> list[float]:
     class Classifier(BertForSequenceClassification):
         pass
 
-    made = model()
+    made: Any = model()
     made.__class__ = Classifier
     settings = {"per_device_train_batch_size": batch}
     trainer = trainer_of(OURS, folder, settings, {"model": made, "train_dataset": data(24)})
@@ -191,7 +191,7 @@ def broadcasts_buffers(folder: Path, with_statistics: bool) -> bool:
 
     from tests.parity.trainer.sides import OURS, data, model, trainer_of
 
-    made = model()
+    made: Any = model()
     if with_statistics:
         made.classifier = nn.Sequential(nn.BatchNorm1d(32), made.classifier)
     trainer = trainer_of(OURS, folder, {"max_steps": 1}, {"model": made, "train_dataset": data(24)})

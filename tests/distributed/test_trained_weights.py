@@ -16,7 +16,8 @@ def train_chosen(
 ) -> dict[str, Any]:
     """Train as `train_part`, with the trained weights that the run file's sections `chosen` ask for."""
     from ftsys.config import build_run
-    from ftsys.train.trainable.choose import choose_trained, frozen_weights
+    from ftsys.train.checkpoint.optimizer_layout import frozen_weights
+    from ftsys.train.trainable.choose import choose_trained
 
     model = tiny_bert()
     choose_trained(model, build_run({"output_dir": "runs/x", "task": {"name": "mrpc"}, **chosen}), [])

@@ -117,7 +117,7 @@ def named_parameters(module: Module) -> dict[str, Parameter]:
 
 
 def frozen_weights(module: Module) -> dict[str, Tensor]:
-    """Return the parameters that training does not change, by name."""
+    """Return the frozen parameters by name, as they are now: a training in bf16 rounds the model's own."""
     return {name: tensor.detach() for name, tensor in named_parameters(module).items() if not tensor.requires_grad}
 
 

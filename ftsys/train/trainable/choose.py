@@ -1,6 +1,6 @@
 """Chooses the weights of a run's model that are trained: all, all but `train.freeze`, or adapters and head."""
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from ftsys.config import RunConfig
@@ -19,11 +19,6 @@ def choose_trained(model: PreTrainedModel, run: RunConfig, fresh: list[str]) -> 
             parameters[name].requires_grad_(False)
     if run.lora.r is not None:
         add_adapters(model, run.lora, fresh, run.train.seed)
-
-
-def frozen_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the frozen weights by name, as they are now: a training in bf16 rounds the model's own."""
-    return {name: weight.detach() for name, weight in model.named_parameters() if not weight.requires_grad}
 
 
 def trained_share(model: nn.Module) -> str:

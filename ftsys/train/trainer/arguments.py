@@ -107,11 +107,6 @@ class TrainingArguments(transformers.TrainingArguments, metaclass=_TakesOldNames
         prepare_for_script(self, os.environ)
         super().__post_init__()
 
-    @property
-    def examples_per_step(self) -> int | None:
-        """Examples of a global batch, or None when it is counted in tokens."""
-        return examples_per_step(self)
-
 
 RECOMPUTATION = (
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"

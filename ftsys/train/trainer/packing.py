@@ -247,7 +247,8 @@ class Packing:
 
 def _first_of_all_ranks(reason: str | None) -> str | None:
     """Return the lowest rank's reason, on every rank; None where no rank has any. Collective."""
-    return next(filter(None, all_gather_json(reason)), None)
+    first: str | None = next(filter(None, all_gather_json(reason)), None)
+    return first
 
 
 def _why_no_view(trainer: Trainer) -> str | None:

@@ -140,7 +140,7 @@ class Classifier(type(model())):  # type: ignore[misc]  # whatever class the tin
 
 
 def renamed() -> Any:
-    made = model()
+    made: Any = model()
     made.__class__ = Classifier
     return made
 
@@ -168,7 +168,7 @@ def test_a_model_that_scales_its_own_loss_is_left_alone() -> None:
         def forward(self, *given: Any, num_items_in_batch: Any = None, **inputs: Any) -> Any:
             return super().forward(*given, **inputs)
 
-    made = model()
+    made: Any = model()
     made.__class__ = Scaling
     assert not gives_mean_of_batch(made)
     made.__class__ = Classifier
