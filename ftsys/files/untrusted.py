@@ -1,4 +1,4 @@
-"""Reads what a file or a neighbour may have written wrongly: JSON, TOML, the types of their values, names of files.
+"""Reads what a file or a neighbour may have written wrongly: JSON, TOML, YAML, types, names of files.
 
 Every mistake is a ValueError with one short line. The caller adds the file's name and the advice.
 """
@@ -11,6 +11,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, TypeVar
 
@@ -171,6 +172,41 @@ def _check_values(tree: dict[str, Any]) -> None:
             raise ValueError(_TOO_LONG)
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         left += [(item, level + 1) for item in inner]
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text. Raises ValueError, also for deep nesting, long integers and merge keys.
+
+    Aliases make one list or mapping appear in many places: visit each once, by its id.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, _yaml_loader())  # a SafeLoader: it makes plain values only
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:  # as for `!!bool x`
+        raise ValueError(f"no YAML that is read here: {' '.join(str(error).split())[:200]}") from error
+
+
+@cache
+def _yaml_loader() -> Any:
+    """Return PyYAML's safe loader without what makes gigabytes of a few lines: merge keys, and endless integers."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: Any) -> None:
+            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+                raise ValueError("a merge key (<<) is not read: write its keys out")
+            super().flatten_mapping(node)
+
+        def short_integer(self, node: Any) -> int:
+            if len(node.value) > MOST_DIGITS:
+                raise ValueError(_TOO_LONG)
+            return int(self.construct_yaml_int(node))
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.short_integer)
+    return Loader
 
 
 def typed(kind: type[T], value: object) -> T:

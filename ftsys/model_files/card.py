@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftsys.files.untrusted import open_regular
+from ftsys.files.untrusted import open_regular, parse_yaml
+from ftsys.model_files.values import LARGEST_SIZE
 
 CARD = "README.md"
 SECTION = "ftsys"
@@ -35,7 +36,7 @@ def read_card(folder: Path) -> CardFacts | None:
     try:
         with open_regular(folder / CARD) as stream:
             head = _HEAD.match(stream.read(_LONGEST).decode("utf-8", "replace"))
-        section = _yaml(head[1]).get(SECTION) if head else None
+        section = parse_yaml(head[1]).get(SECTION) if head else None
     except (OSError, ValueError, AttributeError):
         return None
     return _facts_of(section) if isinstance(section, dict) else None
@@ -50,15 +51,6 @@ def _facts_of(section: dict[Any, Any]) -> CardFacts | None:
         or not all(isinstance(name, str) for name in columns)
     ):
         return None
-    if not isinstance(longest, int) or isinstance(longest, bool) or longest < 1:
+    if not isinstance(longest, int) or isinstance(longest, bool) or not 1 <= longest <= LARGEST_SIZE:
         return None
     return CardFacts(tuple(columns), longest)
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from error

@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from ftsys.errors import DataError
-from ftsys.files.untrusted import FileName, check_regular, file_bytes, file_text, json_object, typed
+from ftsys.files.untrusted import FileName, check_regular, file_bytes, file_text, json_object, parse_yaml, typed
 
 SPLITS, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 """Files that `datasets` writes beside the rows."""
@@ -62,8 +62,8 @@ def _check_state(folder: Path) -> None:
 def check_mirror(folder: Path) -> None:
     """Check that the files of data that a local mirror's README.md names lie in its folder.
 
-    Raises DataError for a path that leads out of it and for a URL, which `datasets` would read; OSError, ValueError and
-    YAMLError for a file that cannot be read.
+    Raises DataError for a path that leads out of it and for a URL, which `datasets` would read; OSError and ValueError
+    for a file that cannot be read.
     """
     for head in (folder / name for name in _HEADS):
         for pattern in _patterns(head) if head.is_file() else ():
@@ -75,14 +75,13 @@ def check_mirror(folder: Path) -> None:
 
 def _patterns(head: Path) -> Iterator[str]:
     """Yield the patterns of files and folders in the configurations of a README.md or a file of YAML."""
-    import yaml
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
     text = file_text(head)
     if head.suffix == ".md":
         found = REGEX_YAML_BLOCK.search(text)
         text = found[2] if found else ""
-    settings = yaml.safe_load(text)
+    settings = parse_yaml(text)
     configs = settings.get("configs") if isinstance(settings, dict) else None
     for config in configs if isinstance(configs, list) else ():
         if isinstance(config, dict):

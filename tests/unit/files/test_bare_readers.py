@@ -1,10 +1,11 @@
-"""Tests that JSON and TOML are parsed in `ftsys.files.untrusted` alone, which limits depth, size and numbers."""
+"""Tests that JSON, TOML and YAML are parsed in `ftsys.files.untrusted` alone, which limits depth, size and numbers."""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
 
 PARSERS = {("json", "load"), ("json", "loads"), ("tomllib", "load"), ("tomllib", "loads"), ("numpy", "load")}
+PARSERS |= {("yaml", name) for name in ("load", "safe_load", "full_load", "unsafe_load")}
 OWN = {
     "ftsys/files/untrusted.py": "the readers themselves",
     "ftsys/files/integrity.py": "a text whose checksum was right",

@@ -30,6 +30,13 @@ def _doubling_aliases(levels: int) -> str:
     return "\n".join(["---", *lines, f"ftsys: {{columns: [*a{levels - 1}], max_length: 9}}", "---", ""])
 
 
+def merged(levels: int) -> str:
+    """Return YAML of a few hundred bytes whose mapping, merged, has 9 ** levels entries on the way."""
+    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, levels))]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "text",
     [
@@ -46,6 +53,12 @@ def _doubling_aliases(levels: int) -> str:
         "---\nftsys: {columns: [a], max_length: true}\n---\n",
         "---\nftsys: {columns: [a], max_length: 9.5}\n---\n",
         _doubling_aliases(40),
+        f"---\n{merged(10)}ftsys: {{columns: [a], max_length: 9}}\n---\n",
+        f"---\nftsys: {{columns: [a], max_length: 0x{'f' * 5_000}}}\n---\n",
+        f"---\nftsys: {{columns: [a], max_length: 1{':1' * 30_000}}}\n---\n",
+        f"---\nftsys: {{columns: [a], max_length: {2**26 + 1}}}\n---\n",
+        "---\nx: !!bool x\nftsys: {columns: [a], max_length: 9}\n---\n",
+        "---\nx: !!int ''\nftsys: {columns: [a], max_length: 9}\n---\n",
     ],
 )
 def test_any_other_card_tells_nothing(text: str | None, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ftsys.score.readers.arrow import DatasetReader
 from ftsys.score.readers.rows import Wanted
 from ftsys.tasks import GLUE
 from tests.unit.data.sources.test_datasets import hub_cache, mirror, opened, read
+from tests.unit.model_files.test_card import merged
 
 __all__ = ["hub_cache"]
 DEEP = "[" * 3_000
@@ -109,6 +110,12 @@ def test_a_readme_that_repeats_itself_by_aliases_is_read_once(tmp_path: Path) ->
     lists = "".join(f"  x{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 40))
     check_mirror(head(tmp_path, f"x0: &a0 [x]\n{lists}  data_files: *a39"))
     check_mirror(head(tmp_path, "data_files: &a [x, *a]"))
+
+
+@pytest.mark.timeout(60)
+def test_merge_keys_of_a_readme_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a merge key \(<<\) is not read: write its keys out"):
+        check_mirror(head(tmp_path, f"data_files: a.csv\n{merged(10)}"))
 
 
 WRONG = {
