@@ -132,27 +132,27 @@ def _nothing() -> None:
 
 def _open(sweep: Sweep) -> "Study":
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    from ftsys.sweep.journal import WRONG, check_values, open_journal
 
     optuna.logging.set_verbosity(logging.WARNING)
-    path = str(sweep.folder / JOURNAL)
+    path = sweep.folder / JOURNAL
     _check_journal(sweep.folder)
     try:
-        storage = JournalStorage(JournalFileBackend(path, JournalFileOpenLock(path)))
         study = optuna.create_study(
-            storage=storage,
+            storage=open_journal(path),
             study_name="sweep",
             direction="maximize" if sweep.maximize else "minimize",
             pruner=_pruner(sweep),
             load_if_exists=True,
         )
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        check_values(study)
+        _check_same(study, sweep)
+    except WRONG as error:
         raise ConfigError(
-            f"{path!r} is not the journal of a sweep, or is damaged ({type(error).__name__}: {error}): use another "
-            f"--output, or remove {str(sweep.folder)!r}."
+            f"{str(path)!r} is not the journal of a sweep, or is damaged ({type(error).__name__}: {error}): use "
+            f"another --output, or remove {str(sweep.folder)!r}."
         ) from error
-    _check_same(study, sweep)
     return study
 
 

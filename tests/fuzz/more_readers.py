@@ -17,10 +17,11 @@ from ftsys.data.tokenize.tokenizer import load_tokenizer
 from ftsys.files.lease import seems_held
 from ftsys.files.untrusted import parse_toml
 from ftsys.probe.inputs import count_parameters
-from ftsys.run_folder.layout import CALIBRATION_RESULTS, PLAN, TRAINER_STATE
+from ftsys.run_folder.layout import CALIBRATION_RESULTS, DATA, PLAN, RANKS, TRAINER_STATE
 from ftsys.run_folder.layout import ENVIRONMENT as ENVIRONMENT_FILE
 from ftsys.run_glue.flags import _arguments_from_json
 from ftsys.run_glue.results import results_of_run
+from ftsys.sweep.study import JOURNAL
 from ftsys.table.pool.progress import _total_steps, last_line
 from ftsys.train.dropin_deepspeed import _read as read_deepspeed
 from ftsys.train.perf.product_rates import _read as read_rates
@@ -44,7 +45,10 @@ from tests.fuzz.readers import (
     read_rows,
     readers,
 )
+from tests.fuzz.readers import DATA as DATA_FACTS
+from tests.fuzz.readers import RANKS as RANK_FACTS
 from tests.fuzz.samples import parquet_of_datasets, word_piece
+from tests.fuzz.sweeps import RUN_FILE, journal, read_journal
 
 HOSTS = b"# our nodes\nnode1 slots=8\nnode2 slots=8   # the new one\n\nada@node3:22 slots=8\n"
 FLAGS = {"model_name_or_path": "m", "task_name": "mrpc", "do_train": True, "fsdp_config": {}, "learning_rate": 5e-5}
@@ -161,6 +165,9 @@ def all_readers() -> Mapping[str, Reader]:
         "environment in a report": Reader(ENVIRONMENT_FILE, json_bytes(ENVIRONMENT), report, beside=results),
         "plan in a report": Reader(PLAN, json_bytes(REPORTED_PLAN), report, beside=results),
         "calibration in a report": Reader(CALIBRATION_RESULTS, json_bytes(CALIBRATION), report, beside=results),
+        "journal of a sweep": Reader(JOURNAL, journal(), read_journal, beside={"run.toml": RUN_FILE}),
+        "data facts in a report": Reader(DATA, json_bytes(DATA_FACTS), report, beside=results),
+        "rank facts in a report": Reader(RANKS, json_bytes(RANK_FACTS), report, beside=results),
         "DeepSpeed file of a script": Reader("ds.json", json_bytes(DEEPSPEED), lambda path: read_deepspeed(str(path))),
     }
     assert not here.keys() & readers().keys()
