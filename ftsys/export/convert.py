@@ -15,6 +15,7 @@ import numpy as np
 from ftsys.errors import ConfigError
 from ftsys.export.targets import TARGETS, Inputs, Run
 from ftsys.model_files.calibration import CALIBRATION
+from ftsys.model_files.config import model_config
 from ftsys.model_files.folder import TOKENIZER_FILES
 from ftsys.model_files.links import refuse_links
 from ftsys.model_files.load_errors import model_load_errors
@@ -29,6 +30,7 @@ def load_stock(folder: Path, trust_remote_code: bool = False) -> "PreTrainedMode
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    model_config(folder)  # refuses what transformers would follow out of the folder
     with model_load_errors(folder), loading_code(trust_remote_code):
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, trust_remote_code=trust_remote_code

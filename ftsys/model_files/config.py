@@ -10,7 +10,7 @@ from typing import Any
 from ftsys.errors import ConfigError
 from ftsys.files.paths import expanded, there
 from ftsys.files.untrusted import file_bytes, file_name, file_text, json_object
-from ftsys.model_files.values import wrong_values
+from ftsys.model_files.values import led_elsewhere, wrong_values
 
 BUNDLED = "bundled"
 """The name of the model that the `demo` extra carries."""
@@ -31,6 +31,15 @@ def bundled_folder() -> Path:
     )
 
 
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Files that begin the weights of a whole model."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file of an adapter of peft."""
 ADAPTED_CONFIG = "adapted_config.json"
 """The config.json of a model with its adapter, in the adapter's folder: beside a file called config.json, transformers
 would look for the weights of a whole model."""
@@ -54,7 +63,8 @@ class WrongModelConfig(ConfigError):
 def model_config(folder: Path) -> dict[str, Any]:
     """Read the config.json of a model folder, or of an adapter that ftsys saved. Raises ConfigError if it is missing.
 
-    Raises WrongModelConfig if it is not a JSON object, or holds a size that no model can have.
+    Raises WrongModelConfig if it is not a JSON object, or holds a size that no model can have, or a key with which
+    transformers would read files that are not checked or run code, and where an adapter lies beside whole weights.
     """
     adapted = folder / ADAPTED_CONFIG
     path = adapted if adapted.is_file() and not (folder / "config.json").exists() else folder / "config.json"
@@ -62,7 +72,21 @@ def model_config(folder: Path) -> dict[str, Any]:
     mistakes = list(wrong_values(config))
     if mistakes:
         raise WrongModelConfig(f"{path}: {'; '.join(mistakes)}. Download or save the model again.")
+    leads = list(led_elsewhere(config))
+    if leads:
+        raise WrongModelConfig(f"{path}: {'; '.join(leads)}, which is not used here. Remove the key.")
+    _refuse_adapter_beside_weights(folder)
     return config
+
+
+def _refuse_adapter_beside_weights(folder: Path) -> None:
+    """Raise WrongModelConfig for both: transformers adds the adapter where peft is installed, and nowhere else."""
+    whole = next((name for name in WEIGHTS if (folder / name).is_file()), None)
+    if whole and (folder / ADAPTER_CONFIG).is_file():
+        raise WrongModelConfig(
+            f"{str(folder)!r} holds both the weights of a whole model ({whole}) and an adapter ({ADAPTER_CONFIG}). "
+            "Put one of them into a folder of its own."
+        )
 
 
 def _read_config(folder: Path, path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ftsys.model_files.card import CARD
 from ftsys.model_files.config import (
     BUNDLED,
     HUB_NAME,
+    WEIGHTS,
     bundled_folder,
     current_snapshot,
     folder_named,
@@ -48,12 +49,6 @@ TOKENIZER_FILES = (
 )
 """All files that can affect the tokens that an encoder's tokenizer makes from a text."""
 
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 _NEEDED = ["config.json", *TOKENIZER_FILES]
 """What a cached model must have of its repository. Weights are not in it: of their several forms one will do."""
 _PADDED_POSITIONS = frozenset(
@@ -93,9 +88,9 @@ def check_model_folder(name: str) -> Path:
     """Find a model's folder and check configuration and weights. Raises ConfigError that says what is wrong."""
     folder = resolve_model_folder(name)
     check_paddable(model_config(folder).get("model_type"))
-    if not any((folder / file).is_file() for file in _WEIGHTS):
+    if not any((folder / file).is_file() for file in WEIGHTS):
         raise ConfigError(
-            f"model.name={name!r}: no weights in {str(folder)!r}, looked for {', '.join(_WEIGHTS)}. "
+            f"model.name={name!r}: no weights in {str(folder)!r}, looked for {', '.join(WEIGHTS)}. "
             "Name a folder written by save_pretrained, or a Hub model."
         )
     missing = _missing_shards(folder)
@@ -115,7 +110,7 @@ def model_files(folder: Path, trust_remote_code: bool = False) -> list[str]:
 
     `folder` must have passed `check_model_folder`.
     """
-    weights = next(name for name in _WEIGHTS if (folder / name).is_file())
+    weights = next(name for name in WEIGHTS if (folder / name).is_file())
     shards = _shards(folder / weights) if weights.endswith(".index.json") else []
     code = code_files(folder) if trust_remote_code else []
     return ["config.json", *(name for name in TOKENIZER_FILES if (folder / name).is_file()), weights, *shards, *code]
@@ -169,7 +164,7 @@ def _missing_shards(folder: Path) -> list[str]:
     """Return the shards that the weights' index names and the folder lacks; none if the weights are a single file."""
     if any((folder / whole).is_file() for whole in ("model.safetensors", "pytorch_model.bin")):
         return []
-    for index in (folder / name for name in _WEIGHTS if name.endswith(".index.json")):
+    for index in (folder / name for name in WEIGHTS if name.endswith(".index.json")):
         if index.is_file():
             return [shard for shard in _shards(index) if not (folder / shard).is_file()]
     return []
@@ -208,7 +203,7 @@ def _cached_folder(name: str) -> Path | None:
     except HFValidationError as error:
         raise ConfigError(f"model.name={name!r}: is neither a folder here nor a name of the Hub ({error}).") from error
     there = {path.name for path in folder.iterdir()}
-    whole = "config.json" in there and there.intersection(_WEIGHTS) and there.intersection(TOKENIZER_FILES)
+    whole = "config.json" in there and there.intersection(WEIGHTS) and there.intersection(TOKENIZER_FILES)
     return folder if whole and not _missing_shards(folder) else None
 
 

@@ -1,9 +1,10 @@
 """Checks the values of a model's config.json that decide its sizes, before anything is allocated.
 
 Names of all families are checked by one table: a name means the same in each of them. Other keys are left to
-transformers.
+transformers, but for those that lead it to other files, or to code of the Hub.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ MOST_LABELS = 1_000_000
 _LAYERS = frozenset("num_hidden_layers n_layers n_layer num_layers encoder_layers decoder_layers".split())
 _GROUPS = ("num_hidden_groups", "inner_group_num")
 """ALBERT's groups of layers, and the layers of a group."""
+_COUNTS = re.compile(r"(num|n)_(\w+_)?(layers|networks|experts|blocks|groups)")
+"""Further keys for which a model makes so many parts."""
 _SIZES = frozenset(
     "hidden_size dim d_model n_embd embedding_size vocab_size num_attention_heads n_heads n_head num_heads "
     "num_key_value_heads head_dim intermediate_size hidden_dim d_inner d_ff ffn_dim max_position_embeddings "
@@ -30,8 +33,43 @@ _SHARES = frozenset(
 )
 
 
+_NAMES_OF_LABELS = ("id2label", "label2id")
+_NAMES_OF_CODE = ("attn_implementation", "experts_implementation")
+"""Ends of keys with which transformers chooses code, as for one of a model's parts in `_attn_implementation`."""
+
+
 def wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a message for each value of a config.json that no model can have."""
+    """Yield a message for each value of a config.json that no model can have, also in the settings of its parts."""
+    for level in _levels(config):
+        if level is config:
+            yield from _wrong_here(level)
+        else:  # keys of a part may have other types in some family, but no other numbers
+            yield from _wrong_here({name: value for name, value in level.items() if _is_number(value)})
+
+
+def led_elsewhere(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a message for each key with which transformers would read other files than ftsys checks, or run code."""
+    if "configuration_files" in config:
+        yield "configuration_files names other files in the place of this one"
+    for level in _levels(config):
+        for name, value in level.items():
+            if name.endswith(_NAMES_OF_CODE) and "/" in repr(value):
+                yield f"{name}={_short(value)} names code of the Hub"
+
+
+def _levels(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield a configuration and all objects within it, except those whose keys are names of labels."""
+    left: list[Any] = [config]
+    while left:
+        item = left.pop()
+        if isinstance(item, Mapping):
+            yield item
+            left += [value for name, value in item.items() if name not in _NAMES_OF_LABELS]
+        elif isinstance(item, list):
+            left += item
+
+
+def _wrong_here(config: Mapping[str, Any]) -> Iterator[str]:
     for name, value in config.items():
         if value is None and name not in _NEEDED:
             continue
@@ -54,6 +92,8 @@ def _wanted(name: str, value: Any) -> str | None:
     right, wanted = True, ""
     if name in _LAYERS or name in _GROUPS:
         right, wanted = _is_whole(value, 0, MOST_LAYERS), f"a whole number from 0 to {MOST_LAYERS}"
+    elif _COUNTS.fullmatch(name):
+        right, wanted = not _is_number(value) or value <= MOST_LAYERS, f"a number up to {MOST_LAYERS}"
     elif name in _SIZES:
         right, wanted = _is_whole(value, 1, LARGEST_SIZE), f"a whole number from 1 to {LARGEST_SIZE}"
     elif name == "num_labels":
@@ -66,7 +106,7 @@ def _wanted(name: str, value: Any) -> str | None:
         right, wanted = _is_whole(value, -1, LARGEST_SIZE), "the id of a token"
     elif name == "model_type":
         right, wanted = isinstance(value, str), "text"
-    elif name in ("id2label", "label2id"):
+    elif name in _NAMES_OF_LABELS:
         right, wanted = isinstance(value, dict), "an object"
     return None if right else wanted
 

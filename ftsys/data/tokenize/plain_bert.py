@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ftsys.errors import ConfigError
 from ftsys.files.untrusted import MOST_GROWN_BYTES, file_bytes, parse_json
 from ftsys.model_files.config import model_config
 
@@ -18,10 +19,17 @@ _Check = Callable[[dict[str, Any], dict[str, Any]], bool]
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
-    """Read tokenizer_config.json; an empty dictionary if there is none."""
+    """Read tokenizer_config.json; an empty dictionary if there is none.
+
+    Raises ConfigError for a key with which transformers would read another tokenizer.json than ftsys knows.
+    """
     path = folder / "tokenizer_config.json"
     settings = parse_json(file_bytes(path)) if path.is_file() else {}
-    return settings if isinstance(settings, dict) else {}
+    if not isinstance(settings, dict):
+        return {}
+    if "fast_tokenizer_files" in settings:
+        raise ConfigError(f"{path}: fast_tokenizer_files names other files, which are not used here. Remove the key.")
+    return settings
 
 
 def special_token(settings: dict[str, Any], key: str) -> str:

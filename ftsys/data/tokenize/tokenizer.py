@@ -224,6 +224,7 @@ def _load_directly(folder: Path, max_length: int, digest: str) -> FastTokenizer:
 def _load_by_transformers(folder: Path, max_length: int, digest: str, trusted: bool) -> TextTokenizer:
     from transformers import AutoTokenizer
 
+    tokenizer_settings(folder)  # refuses what transformers would follow to other files
     with loading_code(trusted):
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trusted)
     facts = TokenizerFacts(

@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 from ftsys.config import LoraSection, RunConfig
 from ftsys.data.bundle import model_folder_of
 from ftsys.files.atomic import atomic_write_text
-from ftsys.model_files.config import folder_named
+from ftsys.model_files.config import ADAPTER_CONFIG, folder_named
 from ftsys.model_files.folder import BUNDLED
 from ftsys.model_files.parts import part_of, within_layer
 from ftsys.model_files.trained_weights import ALL, AUTO, adapter_targets
 from ftsys.train.checkpoint.files import replace_safetensors
-from ftsys.train.trainable.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ftsys.train.trainable.adapter_files import ADAPTER_WEIGHTS
 
 _ADAPTER = "default"
 """Name under which peft keeps the adapter within the model; it is a part of the parameters' names."""

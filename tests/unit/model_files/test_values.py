@@ -60,6 +60,55 @@ def test_a_right_value_is_taken(tmp_path: Path, config: dict[str, object]) -> No
     assert model_config(tmp_path) == config
 
 
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000 is not a whole number from 0 to 10000"),
+        ({"vocab_size": 2**40}, r"vocab_size=\d+ is not a whole number from 1 to 67108864"),
+        ({"num_local_experts": 10**9}, "num_local_experts=1000000000 is not a number up to 10000"),
+        ({"deeper": [{"n_conv_blocks": 1e9}]}, "n_conv_blocks=1000000000.0 is not a number up to 10000"),
+    ],
+)
+def test_the_sizes_of_a_models_parts_are_checked_too(tmp_path: Path, part: dict[str, object], said: str) -> None:
+    for config in ({"text_config": part}, {"anything": [part]}):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(WrongModelConfig, match=said):
+            model_config(tmp_path)
+
+
+def test_what_a_part_may_say_otherwise_is_taken(tmp_path: Path) -> None:
+    part = {"num_heads": [3, 6], "hidden_size": None, "dropout": "none", "num_experts": None, "num_layers": 3}
+    config = {"text_config": part, "label2id": {"vocab_size": 0, "dim": 0}, "num_pooling_layers": [1, 2]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert model_config(tmp_path) == config
+
+
+KERNEL = "kernels-community/flash-attn2@0123456"
+LEADS = [
+    ({"attn_implementation": KERNEL}, "attn_implementation='kernels-community/flash-attn2@0123456' names code of the"),
+    ({"_attn_implementation": KERNEL}, "_attn_implementation='kernels-"),
+    ({"experts_implementation": KERNEL}, "experts_implementation='kernels-"),
+    ({"_attn_implementation": {"": "eager", "text_config": KERNEL}}, "_attn_implementation={'': 'eager'"),
+    ({"text_config": {"attn_implementation": KERNEL}}, "attn_implementation='kernels-"),
+    ({"configuration_files": ["config.4.0.0.json"]}, "configuration_files names other files in the place of this one"),
+]
+
+
+@pytest.mark.parametrize(("config", "said"), LEADS)
+def test_a_config_that_leads_to_other_files_or_to_code_is_refused(
+    tmp_path: Path, config: dict[str, object], said: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **config}))
+    with pytest.raises(WrongModelConfig, match=rf"config.json: {said}.*, which is not used here. Remove the key"):
+        model_config(tmp_path)
+
+
+def test_attention_of_transformers_own_is_taken(tmp_path: Path) -> None:
+    config = {"_attn_implementation": "sdpa", "text_config": {"attn_implementation": None}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert model_config(tmp_path) == config
+
+
 def test_groups_of_layers_are_counted_together(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"num_hidden_groups": 10_000, "inner_group_num": 10_000}))
     with pytest.raises(WrongModelConfig, match=r"num_hidden_groups=10000 of inner_group_num=10000 are more than 10000"):

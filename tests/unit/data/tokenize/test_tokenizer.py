@@ -170,6 +170,15 @@ def test_tokenizer_files_that_cannot_be_read_are_refused(minilm_folder: Path, tm
         load_tokenizer(tmp_path, 128)
 
 
+@pytest.mark.parametrize("without", ["", "tokenizer.json"])
+def test_another_tokenizer_file_by_name_is_refused(without: str, minilm_folder: Path, tmp_path: Path) -> None:
+    folder = copied(minilm_folder, tmp_path / "model", fast_tokenizer_files=["tokenizer.4.0.0.json"])
+    if without:
+        (folder / without).unlink()
+    with pytest.raises(ConfigError, match=r"tokenizer_config.json: fast_tokenizer_files names other files.* Remove"):
+        load_tokenizer(folder, 16)
+
+
 def test_what_does_not_fit_the_model_is_listed(minilm_folder: Path, tmp_path: Path) -> None:
     folder = copied(minilm_folder, tmp_path / "model")
     facts = load_tokenizer(folder, 512).facts
