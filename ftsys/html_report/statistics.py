@@ -28,10 +28,11 @@ class PerClass:
     support: npt.NDArray[np.int64]
 
 
-def per_class(counts_CC: npt.NDArray[np.int64]) -> PerClass:
-    """Compute the scores of each class against the rest from a confusion matrix."""
-    right_C = np.diag(counts_CC).astype(np.float64)
-    support_C, predicted_C = counts_CC.sum(axis=1), counts_CC.sum(axis=0)
+def per_class(labels_N: npt.ArrayLike, predictions_N: npt.ArrayLike, classes: int) -> PerClass:
+    """Compute the scores of each class against the rest, in memory that grows with the classes, not their square."""
+    has_N, found_N = np.asarray(labels_N, np.int64), np.asarray(predictions_N, np.int64)
+    counted = (has_N[has_N == found_N], has_N, found_N)
+    right_C, support_C, predicted_C = (np.bincount(each, minlength=classes) for each in counted)
     return PerClass(
         _ratio(right_C, predicted_C),
         _ratio(right_C, support_C),

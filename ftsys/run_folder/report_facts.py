@@ -8,12 +8,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from ftsys.errors import DamagedError
 from ftsys.files.atomic import atomic_write_text
 from ftsys.files.untrusted import file_bytes, json_object, parse_json, typed
 from ftsys.run_folder.layout import DATA, RANKS
 
+MOST = 2**53
+"""The limit for a number of examples, tokens or bytes: a float holds each up to it, and no sum of them overflows."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
 MOST_STEPS = 64
 """Log lines of a rank in the file; of more, equally spaced ones are kept."""
 
@@ -24,7 +30,7 @@ class DataFacts:
 
     store: str
     fingerprint: str
-    lengths: Mapping[str, Sequence[int]]
+    lengths: Mapping[str, Sequence[Count]]
 
 
 def write_data_facts(output_dir: Path, facts: DataFacts) -> None:
@@ -43,10 +49,8 @@ def read_data_facts(output_dir: Path) -> DataFacts | None:
         raise DamagedError(
             f"{str(path)!r} is damaged ({error}). Remove it, and start the run again, which writes a new one."
         ) from error
-    if any(count < 0 for counts in facts.lengths.values() for count in counts):
-        raise DamagedError(
-            f"{str(path)!r} is damaged (a negative number of examples). Remove it, and start the run again."
-        )
+    if any(sum(counts) > MOST for counts in facts.lengths.values()):
+        raise DamagedError(f"{str(path)!r} is damaged (too many examples). Remove it, and start the run again.")
     return facts
 
 
@@ -59,9 +63,9 @@ class RankFacts:
 
     rank: int
     host: str
-    tokens: int
-    computed_tokens: int
-    steps: Sequence[tuple[int, int, int]]
+    tokens: Count
+    computed_tokens: Count
+    steps: Sequence[tuple[Count, Count, Count]]
 
 
 def write_rank_facts(output_dir: Path, ranks: Sequence[RankFacts]) -> None:

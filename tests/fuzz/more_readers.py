@@ -59,7 +59,7 @@ TOKENIZER: dict[str, object] = {
     "normalizer": None,
 }
 ENVIRONMENT = {"host": "a", "cpu": {"name": "x", "cores": 8}, "versions": {"torch": "2.13.0"}, "command": ["ftsys"]}
-REPORTED_PLAN = {"format": 1, "world_size": 2, "total_steps": 8, "train_rows": 9, "reasons": ["because"]}
+REPORTED_PLAN = {"format": 1, "world_size": 2, "total_steps": 8, "train_rows": 9, "rank_examples": 8, "reasons": ["x"]}
 FIT = {"log_loss": 0.5, "expected_calibration_error": 0.1, "metric": 0.8}
 CALIBRATION = {"split": "validation", "rows": 9, "before": FIT, "after_out_of_fold": FIT, "temperature": 1.5}
 PROBE = {"probe": 0, "group": "host", "facts": {"python": "3.11", "cores": 8}}

@@ -84,17 +84,16 @@ def _bin(labels: np.ndarray, found: np.ndarray, inside: np.ndarray) -> list[floa
 
 def _by_class(answers: Answers, task: Task, anchor: str) -> list[Part]:
     classes = len(task.labels)
-    counts = [confusion(one.labels, one.predictions, classes) for one in answers.predictions]
-    parts: list[Part] = [_class_table(answers, task, counts)]
+    parts: list[Part] = [_class_table(answers, task)]
     if classes <= MOST_CLASSES:
-        parts.append(_confusion(answers, task, counts, anchor))
+        parts.append(_confusion(answers, task, anchor))
     else:
         parts.append(Note(f"No confusion matrix: it has {classes} classes, and up to {MOST_CLASSES} can be read."))
     return parts
 
 
-def _class_table(answers: Answers, task: Task, counts: Sequence[np.ndarray]) -> Table:
-    scores = [per_class(one) for one in counts]
+def _class_table(answers: Answers, task: Task) -> Table:
+    scores = [per_class(one.labels, one.predictions, len(task.labels)) for one in answers.predictions]
     columns = ([one.precision for one in scores], [one.recall for one in scores], [one.f1 for one in scores])
     rows = [
         [
@@ -109,8 +108,8 @@ def _class_table(answers: Answers, task: Task, counts: Sequence[np.ndarray]) -> 
     )
 
 
-def _confusion(answers: Answers, task: Task, counts: Sequence[np.ndarray], anchor: str) -> Figure:
-    mean = np.mean(counts, axis=0)
+def _confusion(answers: Answers, task: Task, anchor: str) -> Figure:
+    mean = np.mean([confusion(one.labels, one.predictions, len(task.labels)) for one in answers.predictions], axis=0)
     share = np.divide(
         mean, mean.sum(axis=1, keepdims=True), out=np.zeros_like(mean), where=mean.sum(axis=1, keepdims=True) > 0
     )

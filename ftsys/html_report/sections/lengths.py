@@ -13,6 +13,7 @@ from ftsys.html_report.figures.answers import draw_lengths
 from ftsys.html_report.groups import TaskGroup
 from ftsys.html_report.parts import Figure, Note, Part, Section, cell, table
 from ftsys.html_report.statistics import packing
+from ftsys.run_folder.report_facts import MOST
 
 _BARS = 40
 _DEFAULT_BATCH = 32
@@ -64,8 +65,7 @@ def _histogram(lengths: Mapping[str, Sequence[int]], anchor: str) -> Figure:
 
 
 def _shares(counts: Sequence[int], edges: np.ndarray) -> np.ndarray:
-    values = np.repeat(np.arange(len(counts)), counts)
-    return np.histogram(values, edges)[0] / max(len(values), 1)
+    return np.histogram(np.arange(len(counts)), edges, weights=counts)[0] / max(sum(counts), 1)
 
 
 def _quantiles(counts: Sequence[int]) -> list[int | float]:
@@ -79,7 +79,7 @@ def _savings(run: RunFacts, group: TaskGroup, lengths: Mapping[str, Sequence[int
     """Return the tokens of an epoch: the real ones, and those of padded batches of the same size."""
     split = str(group.task.train_split) if group.task.train_split in lengths else next(iter(lengths))
     batch = run.plan.get("rank_examples") or run.results.get("global_batch")
-    batch = batch if isinstance(batch, int) and batch > 0 else _DEFAULT_BATCH
+    batch = batch if isinstance(batch, int) and 0 < batch <= MOST else _DEFAULT_BATCH
     maximum = run.run.data.max_length if run.run else len(lengths[split]) - 1
     found = packing(lengths[split], batch, maximum)
     ways: list[tuple[str, float | None]] = [

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ftsys.html_report.parts import Examples, Figure
-from ftsys.tasks import GLUE
+from ftsys.html_report.parts import Examples, Figure, Table
+from ftsys.tasks import GLUE, Task
 
 pytest.importorskip("matplotlib")
 
@@ -15,6 +15,7 @@ from ftsys.html_report.figures.lines import thinned
 from ftsys.html_report.sections import examples
 from ftsys.html_report.sections.answers import _by_class, _scatter
 from ftsys.html_report.sections.learning import _by_epoch
+from ftsys.html_report.sections.lengths import _shares
 
 
 def answers(labels: Any, predictions: Any) -> Any:
@@ -48,6 +49,18 @@ def test_each_label_of_a_regression_is_in_one_bin() -> None:
     alike = _scatter(answers([2.0, 2.0], [1.0, 3.0]), "a").data
     assert alike is not None
     assert sum(row[1].number or 0 for row in alike.rows) == 2
+
+
+def test_the_share_of_a_length_does_not_take_memory_for_each_example() -> None:
+    assert _shares([0, 3 * 10**12, 0, 10**12], np.arange(0, 5, 2)).tolist() == [0.75, 0.25]
+
+
+def test_no_matrix_is_made_of_classes_that_no_figure_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ftsys.html_report.sections.answers.confusion", None)
+    labels = tuple(map(str, range(100)))
+    parts = _by_class(answers([0, 99], [0, 5]), Task("many", ("text",), labels, ("accuracy",)), "a")
+    assert isinstance(parts[0], Table)
+    assert [cell.text for cell in parts[0].rows[0]][:4] == ["0", "1.000", "1.000", "1.000"]
 
 
 def test_the_most_frequent_confusion_is_said_where_there_is_one() -> None:

@@ -21,11 +21,15 @@ def test_confusion_matrix_counts_labels_by_row() -> None:
 
 
 def test_scores_by_class_and_a_class_without_examples() -> None:
-    scores = per_class(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
+    scores = per_class([0] * 4 + [1] * 6, [0, 0, 0, 1, 0, 0, 1, 1, 1, 1], 3)
     assert scores.precision.tolist() == pytest.approx([3 / 5, 4 / 5, 0.0])
     assert scores.recall.tolist() == pytest.approx([3 / 4, 4 / 6, 0.0])
     assert scores.f1.tolist() == pytest.approx([6 / 9, 8 / 11, 0.0])
     assert scores.support.tolist() == [4, 6, 0]
+
+
+def test_scores_of_many_classes_need_no_matrix() -> None:
+    assert per_class([0, 999_999], [0, 5], 1_000_000).recall[[0, 5, 999_999]].tolist() == [1.0, 0.0, 0.0]
 
 
 def _slow_ece(scores: np.ndarray, labels: np.ndarray, bins: int) -> float:

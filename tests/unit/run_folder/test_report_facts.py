@@ -23,8 +23,12 @@ def test_data_facts(tmp_path: Path) -> None:
     assert read_data_facts(tmp_path / "none") is None
 
 
+LENGTHS = '{"store": "a", "fingerprint": "f", "lengths": {"train": [%s]}}'
+
+
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"store": "a"}', '{"store": "a", "fingerprint": "f", "lengths": {"train": [-1]}}']
+    "content",
+    ["{", "[]", '{"store": "a"}', LENGTHS % -1, LENGTHS % 10**30, LENGTHS % ", ".join([str(2**53)] * 2)],
 )
 def test_damaged_data_facts(tmp_path: Path, content: str) -> None:
     (tmp_path / "data.json").write_text(content)
@@ -43,7 +47,10 @@ def test_rank_facts_keep_equally_spaced_steps_and_the_last(tmp_path: Path) -> No
     assert read_rank_facts(tmp_path / "none") is None
 
 
-@pytest.mark.parametrize("content", ["[", "{}", '[{"rank": "0"}]'])
+RANK = '[{"rank": 0, "host": "a", "tokens": 5, "computed_tokens": 6, "steps": [[1, 5, %d]]}]'
+
+
+@pytest.mark.parametrize("content", ["[", "{}", '[{"rank": "0"}]', RANK % 10**300, RANK % -1])
 def test_damaged_rank_facts(tmp_path: Path, content: str) -> None:
     (tmp_path / "ranks.json").write_text(content)
     with pytest.raises(RunFolderError, match="is damaged"):
