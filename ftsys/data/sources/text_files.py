@@ -10,7 +10,7 @@ from pathlib import Path
 from ftsys.data.sources.dialect import AUTO, Dialect, Records, dialect_of
 from ftsys.data.sources.json_files import is_array, json_items, json_rows
 from ftsys.data.sources.numbered_lines import check_text, scan, short_lines
-from ftsys.data.sources.parquet_files import open_parquet, parquet_rows
+from ftsys.data.sources.parquet_files import open_parquet, parquet_batches, parquet_rows
 from ftsys.data.sources.rows import Columns, Rows
 from ftsys.errors import DataError
 from ftsys.files.paths import there
@@ -87,7 +87,7 @@ class TableFile:
     def sample(self, count: int) -> dict[str, list[object]]:
         """Return the first `count` rows of all columns, by the column's name."""
         if self.ending in _PARQUET:
-            batch = next(open_parquet(self.path).iter_batches(count), None)
+            batch = next(parquet_batches(self.path, None, count), None)
             return {} if batch is None else {name: batch.column(name).to_pylist() for name in batch.schema.names}
         if self.ending in _JSON:
             objects = [row for _, row in islice(json_items(self.path), count)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsys.data.sources.datasets_files import check_saved_folder, data_load_errors
-from ftsys.data.sources.parquet_files import open_parquet
+from ftsys.data.sources.parquet_files import open_parquet, parquet_batches
 from ftsys.did_you_mean import question
 from ftsys.errors import DataError
 from ftsys.score.readers.rows import READ_ROWS, Line, Wanted
@@ -18,7 +18,7 @@ class ParquetReader:
 
     def __init__(self, path: Path) -> None:
         """Read the file's schema. Raises DataError if it is no Parquet file."""
-        self.place, self._file = str(path), open_parquet(path)
+        self.place, self._path, self._file = str(path), path, open_parquet(path)
         self.columns = tuple(self._file.schema_arrow.names)
         self.types = {field.name: field.type for field in self._file.schema_arrow}
         self.rows = int(self._file.metadata.num_rows)
@@ -29,7 +29,7 @@ class ParquetReader:
 
         done = 0
         try:
-            for batch in self._file.iter_batches(READ_ROWS, columns=[*{*wanted.texts, *wanted.carried}]):
+            for batch in parquet_batches(self._path, [*{*wanted.texts, *wanted.carried}], READ_ROWS):
                 yield from _rows(batch, self.place, done, wanted)
                 done += batch.num_rows
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
