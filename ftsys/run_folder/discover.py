@@ -1,6 +1,7 @@
 """Finds run folders below a folder, such as those of a table: TABLE_DIR/MODEL/TASK/seed-1."""
 
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,17 +22,38 @@ def find_run_folders(path: Path, deepest: int = DEEPEST) -> list[Path]:
     """Return `path` if it is a run folder, else the run folders below it, at most `deepest` levels down.
 
     They are sorted by name, with seed-2 before seed-10. Folders within a run folder and hidden folders are not
-    searched, nor are folders that cannot be read.
+    searched, nor are folders that cannot be read. Each run is there once, where possible by a name without links.
     """
-    try:
-        if is_run_folder(path):
-            return [path]
-        if deepest == 0 or not path.is_dir():
-            return []
-        below = [folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
-    except OSError:
-        return []
-    return [found for folder in sorted(below, key=natural_order) for found in find_run_folders(folder, deepest - 1)]
+    found: dict[tuple[int, int], Path] = {}
+    searched: dict[
+        tuple[int, int], int
+    ] = {}  # the levels below a folder: a few links to "." would be millions of names
+    folders, links = deque([(path, deepest)]), deque[tuple[Path, int]]()
+    while folders or links:
+        folder, levels = (folders or links).popleft()
+        try:
+            place = (status := folder.stat()).st_dev, status.st_ino
+            if searched.get(place, -1) >= levels:
+                continue
+            searched[place] = levels
+            if is_run_folder(folder):
+                found.setdefault(place, folder)
+                continue
+            below = [one for one in folder.iterdir() if _is_searched(one)] if levels and folder.is_dir() else []
+        except OSError:
+            continue
+        for one in below:
+            (links if one.is_symlink() else folders).append((one, levels - 1))
+    return sorted(found.values(), key=lambda folder: [natural_order(part) for part in _steps(path, folder)])
+
+
+def _is_searched(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_dir()
+
+
+def _steps(path: Path, folder: Path) -> list[Path]:
+    """Return the names of the folders on the way from `path` down to `folder`."""
+    return [Path(name) for name in folder.relative_to(path).parts]
 
 
 def each_once(found: Mapping[Path, Sequence[Path]]) -> dict[Path, list[Path]]:

@@ -9,7 +9,9 @@ NaN and infinities are null.
 import json
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +86,14 @@ def read_metrics(path: Path | str, first_attempt: int = 1) -> list[dict[str, Any
     resumed: dict[int, int] = {}
     for line in lines:
         resumed.setdefault(line["attempt"], line.get("resumed_at", line["step"] - 1))
+    attempts = sorted(resumed)
+    lowest = [*accumulate((resumed[attempt] for attempt in reversed(attempts)), min)][
+        ::-1
+    ]  # of each and all later ones
     kept: dict[tuple[int, str | None], dict[str, Any]] = {}
     for line in sorted(lines, key=lambda line: line["attempt"]):  # stable: file order within an attempt
-        if all(line["step"] <= step for attempt, step in resumed.items() if attempt > line["attempt"]):
+        later = bisect_right(attempts, line["attempt"])
+        if later == len(attempts) or line["step"] <= lowest[later]:
             key = (line["step"], line.get("split"))
             kept[key] = {**kept.get(key, {}), **line} if _same_attempt(kept.get(key), line) else line
     return sorted(kept.values(), key=lambda line: line["step"])
@@ -106,6 +113,7 @@ def _parse(path: Path) -> Iterable[dict[str, Any]]:
         for number, text in enumerate(iter(lambda: stream.readline(MOST_BYTES), b""), start=1):
             try:
                 line = json_object(text)
+                typed(int, line.get("resumed_at", 0))
                 yield {**line, "step": typed(int, line["step"]), "attempt": typed(int, line["attempt"])}
             except (ValueError, KeyError):
                 if text.strip():

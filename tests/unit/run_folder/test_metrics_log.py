@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ftsys.errors import StorageError
+from ftsys.run_folder import metrics_log
 from ftsys.run_folder.metrics_log import MetricsWriter, lines_from_logs, read_metrics
 
 MNLI = ("validation_matched", "validation_mismatched")
@@ -61,6 +62,13 @@ def test_lines_of_a_cut_off_life_that_come_late_are_not_read(tmp_path: Path) -> 
     old.write({"loss": 1.0}, 20, 2.0)
     old.write({"loss": 1.0}, 30, 3.0)
     assert _kept(path) == [(10, 1), (20, 2)]
+
+
+@pytest.mark.timeout(60)
+def test_thousands_of_lives_are_read_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"step": number, "attempt": number, "resumed_at": number} for number in range(1, 100_001)]
+    monkeypatch.setattr(metrics_log, "_parse", lambda path: lines)
+    assert len(read_metrics(tmp_path)) == 100_000
 
 
 def test_a_life_that_died_before_its_first_line_made_nothing_void(tmp_path: Path) -> None:
