@@ -67,7 +67,7 @@ def check_executables(folder: Path, variable: str, levels: int) -> Path:
         return real
     for path in (real, *_below(real, levels)):
         with suppress(FileNotFoundError):  # another process has moved its new file into place
-            if reason := _why_writable(path.lstat()):
+            if reason := why_writable(path.lstat()):
                 raise ConfigError(f"{str(path)!r} holds code that would be run, but {reason}. Remove it, or {remedy}.")
     return real
 
@@ -86,7 +86,7 @@ def _below(folder: Path, levels: int) -> Iterator[Path]:
                 yield from _below(path, levels - 1)
 
 
-def _why_writable(found: os.stat_result) -> str:
+def why_writable(found: os.stat_result) -> str:
     """Return why another user than this one and root could write to a file or folder, "" if nobody could."""
     if found.st_uid not in (0, os.getuid()):
         return f"it {_belongs_to(found)}"

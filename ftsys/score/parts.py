@@ -8,11 +8,13 @@ of files begin with the command's key, so a process of an older command that sti
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ftsys.cache import why_writable
 from ftsys.errors import ConfigError, RunFolderError
 from ftsys.files.atomic import atomic_open, atomic_write_json, atomic_write_text
 from ftsys.files.folders import remove_tree
@@ -47,11 +49,11 @@ class Parts:
         Returns the command's key, which goes into `key` of all ranks; None where the output is complete already.
 
         Raises:
-            ConfigError: the output exists, or the folder belongs to another command, and `overwrite` is False; or the
-                folder is somebody else's.
+            ConfigError: the output exists, or the folder belongs to another command or may be written to by others, and
+                `overwrite` is False; or the folder is somebody else's.
             StorageError: the folder cannot be written.
         """
-        mine = self._is_of(command)
+        mine = self._is_of(command) and self._is_private(overwrite)
         if self.output.exists() and not overwrite:
             if mine and self._is_joined():
                 self._remove()
@@ -61,11 +63,22 @@ class Parts:
         if self.folder.exists() and (anew or not mine):
             self._remove()
         with storage_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(0o700, parents=True, exist_ok=True)
         if anew or not mine:
             atomic_write_json(self.folder / COMMAND, command)
         self.key = _key(command)
         return self.key
+
+    def _is_private(self, may_remove: bool) -> bool:
+        """Return False if others may have written windows, and the folder may be removed; else raise ConfigError."""
+        found = self.folder.lstat()
+        reason = "it is a symbolic link" if stat.S_ISLNK(found.st_mode) else why_writable(found)
+        if reason and not may_remove:
+            raise ConfigError(
+                f"{str(self.folder)!r} holds the begun output of this command, but {reason}, so it may not be this "
+                "command's. Begin anew with --overwrite, or write to another file."
+            )
+        return not reason
 
     def _check_folder(self, may_remove: bool) -> None:
         """Raise ConfigError if the folder belongs to another command and may not be removed, or is somebody else's."""

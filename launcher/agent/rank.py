@@ -27,6 +27,7 @@ from typing import Any, Self
 from ftsys.console.child_python import python_command
 from ftsys.console.parent_exit import signal_at_parent_exit, signalled_at_our_exit
 from ftsys.console.printer import say
+from ftsys.errors import FAILED
 from launcher.agent.process_tree import kill_group
 from launcher.agent.terminal import PlainText, copy_size, make_terminal
 from launcher.log_files import on_own_line
@@ -72,7 +73,11 @@ def main(arguments: list[str]) -> int:
     signal_at_parent_exit(signal.SIGTERM, os.getppid())
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as agent:
         agent.connect("\0" + os.environ.pop(AGENT_SOCKET))
-        if os.getppid() == _peer(agent):  # it adopts orphans: torchrun ended before the first line
+        process, user = _peer(agent)
+        if user != os.getuid():  # any user may take the name of a socket whose agent has ended
+            say(f"the agent's socket belongs to user {user}: this rank takes no orders from it, and ends")
+            return FAILED
+        if os.getppid() == process:  # it adopts orphans: torchrun ended before the first line
             return 128 + signal.SIGTERM
         rank, local_rank = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK"))
         send(agent, rank=rank, local_rank=local_rank, wrapper_pid=os.getpid())
@@ -91,10 +96,10 @@ def main(arguments: list[str]) -> int:
     return status if status >= 0 else 128 - status
 
 
-def _peer(connection: socket.socket) -> int:
-    """Return the id of the process that listens at the other end."""
-    process, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(process)
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """Return the ids of the process that listens at the other end, and of its user."""
+    process, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(process), int(user)
 
 
 def write_log(log: int, data: bytes) -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,23 @@ def test_a_folder_of_somebody_else_is_kept(tmp_path: Path) -> None:
     assert (parts.folder / "mine.csv").read_text() == "mine"
     (parts.folder / "mine.csv").replace(parts.folder / ".command.json.0123456789ab.tmp")
     assert parts.begin(COMMAND, overwrite=False), "a folder whose command was killed before it had a name"
+
+
+@pytest.mark.parametrize("kind", ["writable", "link"])
+def test_windows_that_others_may_have_written_are_not_believed(kind: str, tmp_path: Path) -> None:
+    parts = written(tmp_path / "o.csv", 1)
+    assert stat.S_IMODE(parts.folder.stat().st_mode) == 0o700
+    if kind == "link":
+        parts.folder.rename(tmp_path / "other")
+        parts.folder.symlink_to("other")
+    else:
+        parts.folder.chmod(0o777)
+    with pytest.raises(ConfigError, match=r"o.csv.parts' holds .* but .*(symbolic link|mode 777).* Begin anew"):
+        Parts(parts.output).begin(COMMAND, overwrite=False)
+    anew = Parts(parts.output)
+    assert anew.begin(COMMAND, overwrite=True)
+    assert not anew.has(0)
+    assert stat.S_IMODE(anew.folder.lstat().st_mode) == 0o700
 
 
 def test_rows_of_a_window_are_noted_and_compared(tmp_path: Path) -> None:

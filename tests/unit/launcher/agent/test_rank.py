@@ -1,11 +1,15 @@
-"""Tests the process around a rank where torchrun ended before it could ask to be told so."""
+"""Tests the process around a rank where its agent or torchrun has ended before it is told what to do."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from launcher.agent import rank
 from launcher.protocol import AGENT_SOCKET
 
 NAME = f"test-rank-{os.getpid()}"
@@ -34,3 +38,18 @@ def test_a_wrapper_that_torchrun_left_behind_starts_no_rank(repository: Path) ->
     command = [sys.executable, "-c", AGENT, NAME, LAUNCHER_THAT_ENDS]
     done = subprocess.run(command, env=os.environ | world, text=True, capture_output=True, check=True, timeout=60)
     assert done.stdout.split() == ["b''", str(128 + signal.SIGTERM)], done.stderr
+
+
+def test_no_orders_are_taken_from_another_user(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(AGENT_SOCKET, f"{NAME}-other")
+    monkeypatch.setattr(rank, "signal_at_parent_exit", lambda *_: None)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(f"\0{NAME}-other")
+        listener.listen()
+        user = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: user + 1)
+        assert rank.main(["train", "none.toml"]) == 1
+        assert listener.accept()[0].recv(1000) == b""
+    assert f"the agent's socket belongs to user {user}" in "".join(capsys.readouterr())
