@@ -29,6 +29,7 @@ from ftsys.errors import ConfigError, DataError
 from ftsys.files.integrity import SealedJson, damage_of, unlisted
 from ftsys.files.untrusted import FileEntries, FileName, file_bytes, typed
 from ftsys.model_files.folder import check_model_folder, resolve_model_folder
+from ftsys.ranks import is_main_rank
 from ftsys.tasks import Task
 
 if TYPE_CHECKING:
@@ -94,9 +95,7 @@ class Bundle:
         Raises DataError for a folder that is not a bundle, or not a complete one.
         """
         bundle = cls.read(folder)
-        damage = bundle.damage(contents=False, without=(RUN_NAME,))
-        if damage:
-            raise DataError(f"{damage[0]} ({len(damage)} file(s) of the bundle are damaged). Copy the bundle again.")
+        _refuse(bundle.damage(contents=False, without=(RUN_NAME,)))
         return bundle
 
     @classmethod
@@ -147,6 +146,11 @@ class Bundle:
             if not self._is_of_a_cache(name)
         ]
 
+    def check_model(self) -> None:
+        """Read every byte of the model's files. Raises DataError if one is damaged: a training would go on from it."""
+        model = {name: entry for name, entry in self.files.items() if name.startswith(f"{MODEL_FOLDER}/")}
+        _refuse(damage_of(self.path, model))
+
     def _is_of_a_cache(self, name: str) -> bool:
         """Return True for what libraries may have in the caches: an empty file, and a link to a file of the list."""
         path = self.path / name
@@ -166,6 +170,11 @@ class Bundle:
             for key in {**asked, **made_for}
             if (value := asked.get(key)) != made_for.get(key)
         )
+
+
+def _refuse(damage: Sequence[str]) -> None:
+    if damage:
+        raise DataError(f"{damage[0]} ({len(damage)} file(s) of the bundle are damaged). Copy the bundle again.")
 
 
 def asked_of(run: "RunConfig", task: Task) -> dict[str, Any]:
@@ -200,12 +209,14 @@ def model_folder_of(run: "RunConfig") -> Path:
 
 
 def store_of_bundle(run: "RunConfig", task: Task) -> Store:
-    """Open the store of the run's bundle and check it against run, tokenizer and model.
+    """Open the store of the run's bundle and check it against run, tokenizer and model; rank 0 reads the whole model.
 
     Raises ConfigError for a bundle that was made for other values, DataError for a damaged one.
     """
     bundle = open_bundle(run)
     bundle.check(run, task)
+    if is_main_rank():
+        bundle.check_model()
     check_model_folder(str(bundle.model_folder))
     store = Store.open(bundle.store_folder)
     tokenizer = tokenizer_fingerprint(bundle.model_folder, run.model.trust_remote_code)

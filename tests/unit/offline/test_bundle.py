@@ -227,6 +227,7 @@ def test_an_edited_run_file_trains(run: RunConfig, tmp_path: Path) -> None:
     [
         (lambda folder: (folder / "model/vocab.txt").unlink(), r"vocab\.txt cannot be read"),
         (lambda folder: (folder / "model/vocab.txt").write_text("short"), r"vocab\.txt has 5 bytes instead of"),
+        (lambda folder: flip_a_byte(folder / "model/model.safetensors"), r"model\.safetensors is damaged: its sha256"),
         (lambda folder: (folder / "model/more.bin").touch(), r"more\.bin is not in bundle\.json"),
         (lambda folder: (folder / "bundle.json").unlink(), "is not a bundle"),
         (lambda folder: (folder / "bundle.json").write_text("[]"), "holds no bundle's list"),
@@ -251,7 +252,10 @@ def flip_in(path: Path, text: str, other: str) -> None:
     path.write_text(before.replace(text, other))
 
 
-def test_another_tokenizer_of_the_same_size_is_found(run: RunConfig, tmp_path: Path) -> None:
+def test_another_tokenizer_of_the_same_size_is_found(
+    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")  # rank 0 would have found it by the hash
     bundled(run, tmp_path / "bundle")
     vocabulary = tmp_path / "bundle/model/vocab.txt"
     vocabulary.write_bytes(vocabulary.read_bytes().replace(b"[unused9]", b"[unused_]", 1))
