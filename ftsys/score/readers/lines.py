@@ -5,6 +5,8 @@ from typing import BinaryIO
 
 from ftsys.data.sources.numbered_lines import LONGEST
 
+MOST_AGAIN = 16
+"""Times that a file may be read in all: a record that ends nowhere is read up to LONGEST, for each of its lines."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -25,6 +27,7 @@ class Lines:
         self._held: list[bytes] = []
         self._size = 0
         self._again: deque[bytes] = deque()
+        self._first_time, self._given_back = 0, 0  # bytes
 
     def __iter__(self) -> "Lines":
         return self
@@ -46,6 +49,7 @@ class Lines:
             raw = raw[len(_BOM) :]
         if len(raw) > LONGEST and not raw.endswith(b"\n"):
             self._skip_line()
+        self._first_time += len(raw)
         return raw
 
     def _skip_line(self) -> None:
@@ -63,9 +67,11 @@ class Lines:
         """Return True if the record has more than one line so far."""
         return len(self._held) > 1
 
-    def back_to_second(self) -> None:
-        """Read the record's lines once more, but not its first one."""
+    def back_to_second(self) -> bool:
+        """Read the record's lines once more, but not its first one; returns False if that was too often."""
         given_back = self._held[1:]
+        self._given_back += sum(map(len, given_back))
         self._again.extendleft(reversed(given_back))
         self.number -= len(given_back)
         self.hold()
+        return self._given_back <= MOST_AGAIN * (LONGEST + self._first_time)

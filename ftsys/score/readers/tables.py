@@ -24,7 +24,7 @@ class TableReader:
         """Read the header. Raises DataError if there is none."""
         self.place, self._stream, self._dialect = place, stream, dialect
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
-        self._records = _Records(Lines(stream), dialect)
+        self._records = _Records(place, Lines(stream), dialect)
         header = next(self._records, None)
         if header is None or isinstance(header, Fault):
             reason = "it is empty" if header is None else header.reason
@@ -70,10 +70,13 @@ class TableReader:
 
 
 class _Records:
-    """Iterates over (line number, fields) and faults. Blank lines are faults, except at the end of the file."""
+    """Iterates over (line number, fields) and faults. Blank lines are faults, except at the end of the file.
 
-    def __init__(self, lines: Lines, dialect: Dialect) -> None:
-        self._lines, self._dialect = lines, dialect
+    Raises DataError where the records are so broken that the file would be read again and again.
+    """
+
+    def __init__(self, place: str, lines: Lines, dialect: Dialect) -> None:
+        self._place, self._lines, self._dialect = place, lines, dialect
         self._ready: list[Fault | tuple[int, list[str]]] = []
         self._parser = self._new_parser()
 
@@ -104,7 +107,11 @@ class _Records:
             fields = next(self._parser)
         except (csv.Error, ValueError) as error:
             fault = Fault(number, self._reason(error))
-            self._lines.back_to_second()
+            if not self._lines.back_to_second():
+                raise DataError(
+                    f"{self._place}, line {number}: too many quotation marks are never closed. If they belong to the "
+                    "texts, write --quoting none, else correct them."
+                ) from error
             self._parser = self._new_parser()
             return fault
         return (number, fields) if fields else None

@@ -83,6 +83,15 @@ def test_a_quote_that_is_never_closed_is_read_in_bounded_memory() -> None:
     assert next(rows) == Row(3, ("y",), ("2",))
 
 
+@pytest.mark.timeout(120)
+def test_a_file_in_which_each_line_begins_an_endless_record_is_not_read_endlessly() -> None:
+    found: list[Line] = []
+    with pytest.raises(DataError, match=r"x.csv, line \d+: too many quotation marks are never closed. If they belong"):
+        found.extend(csv_of(HEAD + 'a","\n' * 100_000).read(BOTH))
+    assert 0 < len(found) < 1_000
+    assert all(isinstance(line, Fault) for line in found)
+
+
 def test_a_fault_of_several_lines_names_the_last_one() -> None:
     (fault,) = csv_of(HEAD + '"x\ny\nz",1,extra\n').read(BOTH)
     assert fault == Fault(2, "3 fields instead of 2, up to line 4 (it starts with 'x\\ny\\nz,1,extra')")
