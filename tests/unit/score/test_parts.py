@@ -62,7 +62,7 @@ def test_windows_are_joined_in_order(name: str, content: object, folder: str, tm
     parts = written(path, 2)
     assert parts.join(2, form(path), list(COLUMNS)) == 0
     assert rows_of(path) == content
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_values_that_a_format_lacks() -> None:
