@@ -30,7 +30,7 @@ def check_values(study: "Study") -> None:
     for trial in study.get_trials(deepcopy=False):
         max(trial.intermediate_values, default=0)
         for value in (*trial.intermediate_values.values(), *([trial.value] if trial.state.name == "COMPLETE" else ())):
-            math.isnan(value)  # type: ignore[arg-type]  # it raises TypeError for other types
+            math.isnan(value)  # raises TypeError for what is no number
 
 
 class _Lock(JournalFileOpenLock):

@@ -73,11 +73,11 @@ def main(arguments: list[str]) -> int:
     signal_at_parent_exit(signal.SIGTERM, os.getppid())
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as agent:
         agent.connect("\0" + os.environ.pop(AGENT_SOCKET))
-        process, user = _peer(agent)
+        agent_pid, user = _peer(agent)
         if user != os.getuid():  # any user may take the name of a socket whose agent has ended
             say(f"the agent's socket belongs to user {user}: this rank takes no orders from it, and ends")
             return FAILED
-        if os.getppid() == process:  # it adopts orphans: torchrun ended before the first line
+        if os.getppid() == agent_pid:  # it adopts orphans: torchrun ended before the first line
             return 128 + signal.SIGTERM
         rank, local_rank = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK"))
         send(agent, rank=rank, local_rank=local_rank, wrapper_pid=os.getpid())
