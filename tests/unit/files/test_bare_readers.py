@@ -9,7 +9,6 @@ PARSERS |= {("yaml", name) for name in ("load", "safe_load", "full_load", "unsaf
 OWN = {
     "ftsys/files/untrusted.py": "the readers themselves",
     "ftsys/files/integrity.py": "a text whose checksum was right",
-    "ftsys/offline/make_bundle.py": "a run file that this process has just made",
     "ftsys/probe/protocol.py": "an answer of a process that this one has started",
     "ftsys/score/parts.py": "a value that this process has just written",
     "ftsys/train/planning.py": "a value that this process has just written",

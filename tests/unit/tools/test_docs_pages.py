@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ftsys import cli as ftsys_cli
-from ftsys.config import known_keys
+from ftsys.config import known_keys, split_overrides
 from launcher import cli as launcher_cli
 from tools.docs.commands import Main, asked_parser
 from tools.docs.markdown import sentence, table
@@ -62,12 +62,12 @@ def test_options_that_are_documented_exist(repository: Path) -> None:
 
 
 def _unknown_options(line: str) -> list[str]:
-    program, command, *words = shlex.split(line, comments=True)
+    program, command, *words = split_overrides(shlex.split(line, comments=True))[0]
     if command == "run-glue":
         return []
     asked = [command, words[0]] if command == "bench" else [command]
     known = asked_parser(MAINS[program], asked)._option_string_actions
-    return [word for word in words if word.startswith("--") and "." not in word and word not in known]
+    return [word for word in words if word.startswith("--") and word not in known]
 
 
 @pytest.mark.parametrize(
