@@ -25,9 +25,8 @@ def find_run_folders(path: Path, deepest: int = DEEPEST) -> list[Path]:
     searched, nor are folders that cannot be read. Each run is there once, where possible by a name without links.
     """
     found: dict[tuple[int, int], Path] = {}
-    searched: dict[
-        tuple[int, int], int
-    ] = {}  # the levels below a folder: a few links to "." would be millions of names
+    # The levels that were searched below each folder: with a few links to "." there are millions of names.
+    searched: dict[tuple[int, int], int] = {}
     folders, links = deque([(path, deepest)]), deque[tuple[Path, int]]()
     while folders or links:
         folder, levels = (folders or links).popleft()

@@ -87,9 +87,8 @@ def read_metrics(path: Path | str, first_attempt: int = 1) -> list[dict[str, Any
     for line in lines:
         resumed.setdefault(line["attempt"], line.get("resumed_at", line["step"] - 1))
     attempts = sorted(resumed)
-    lowest = [*accumulate((resumed[attempt] for attempt in reversed(attempts)), min)][
-        ::-1
-    ]  # of each and all later ones
+    of_later = [*accumulate((resumed[attempt] for attempt in reversed(attempts)), min)]
+    lowest = of_later[::-1]  # of each attempt and all later ones
     kept: dict[tuple[int, str | None], dict[str, Any]] = {}
     for line in sorted(lines, key=lambda line: line["attempt"]):  # stable: file order within an attempt
         later = bisect_right(attempts, line["attempt"])
