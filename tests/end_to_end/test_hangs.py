@@ -39,7 +39,7 @@ def test_a_run_that_hangs_ends_with_76_and_the_stack_of_the_rank_that_is_waited_
     assert (status["state"], status["exit"]) == ("hung", 76)
     assert "rank 1 hangs in phase 'train', step 2" in status["reason"]
     assert "in waits_for_ever" in status["reason"]
-    assert "rank 0 hangs" not in status["reason"]
+    assert "rank 0 hangs" not in status["reason"], status["reason"]
 
 
 def until(folder: Path, attempt: int) -> None:

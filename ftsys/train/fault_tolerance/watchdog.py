@@ -34,6 +34,7 @@ SUSPECTS_SHOWN = 4
 
 RESUME = "Start the same command again to resume from the newest checkpoint."
 
+_BACKWARD = "torch/autograd/graph.py"
 _COLLECTIVES = ("torch/distributed/", "deepspeed/comm/", "torch/_C/_distributed")
 
 
@@ -203,14 +204,17 @@ class Watchdog:
 
 
 def suspects(doing: dict[int, Message], stacks: dict[int, str]) -> list[int]:
-    """Return the ranks that the others wait for: those with the least progress that are not inside a collective.
+    """Return the ranks that the others wait for: those with the least progress that wait for no rank themselves.
 
-    If all of those with the least progress are inside a collective, return all of them.
+    A rank in a backward pass may wait inside it, for gradients of the others. If all of those with the least progress
+    are in one, return those that are not inside a collective; if all are inside one, all of them.
     """
     least = min(message["position"] for message in doing.values())
     behind = sorted(number for number, message in doing.items() if message["position"] == least)
-    own = [number for number in behind if not any(part in stacks.get(number, "") for part in _COLLECTIVES)]
-    return own or behind
+    for places in ((*_COLLECTIVES, _BACKWARD), _COLLECTIVES):
+        if own := [number for number in behind if not any(place in stacks.get(number, "") for place in places)]:
+            return own
+    return behind
 
 
 def _main_stack() -> str:

@@ -9,6 +9,7 @@ from ftsys.train.fault_tolerance.watchdog import suspects
 
 IN_COLLECTIVE = 'File "torch/distributed/distributed_c10d.py", connection 1, in all_reduce\n'
 IN_OWN_CODE = 'File "ftsys/data/batching/loader.py", connection 1, in __next__\n'
+IN_BACKWARD = 'File "/x/torch/autograd/graph.py", line 1, in _engine_run_backward\n'
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,9 @@ IN_OWN_CODE = 'File "ftsys/data/batching/loader.py", connection 1, in __next__\n
         ({0: 5, 1: 5}, {0: IN_COLLECTIVE, 1: IN_COLLECTIVE}, [0, 1]),
         ({0: 5, 1: 4}, {0: IN_OWN_CODE, 1: IN_COLLECTIVE}, [1]),
         ({0: 5, 1: 5}, {0: IN_COLLECTIVE}, [1]),
+        ({0: 5, 1: 5}, {0: IN_BACKWARD, 1: IN_OWN_CODE}, [1]),  # it may wait there, for the gradients of the other
+        ({0: 5, 1: 5}, {0: IN_BACKWARD, 1: IN_COLLECTIVE}, [0]),
+        ({0: 5, 1: 5}, {0: IN_BACKWARD, 1: IN_BACKWARD}, [0, 1]),
     ],
 )
 def test_suspects(positions: dict[int, int], stacks: dict[int, str], expected: list[int]) -> None:
