@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from ftsys.model_files.calibration import Calibration, write_calibration
+from ftsys.score.model import find_model
 from tests.end_to_end.commands import call, free_port, ftsys, read_json
 
 PAIR = "{}\t1\t2\tthe {} sat on the mat .\tthe {} sat there .\n"
@@ -115,24 +117,22 @@ def test_a_trained_model_is_evaluated_without_training(alone: Path, place: Path)
     assert not (place / "again/train_results.json").exists()
 
 
-@pytest.mark.parametrize(("missing", "flag"), [("test", "--do_predict"), ("dev", "--do_eval")])
-def test_a_split_that_is_missing_is_found_before_the_training(
-    place: Path, tmp_path: Path, missing: str, flag: str
-) -> None:
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [("test", "--do_predict: the source has no split test, only"), ("dev", "so there is no validation split")],
+)
+def test_a_missing_split_is_found_before_the_training(place: Path, tmp_path: Path, missing: str, told: str) -> None:
     shutil.copytree(place / "files", tmp_path / "files")
     (tmp_path / f"files/MRPC/{missing}.tsv").unlink()
     (tmp_path / "tiny").symlink_to(place / "tiny")
     ended = ftsys("run-glue", *words(tmp_path, "out", 8), cwd=tmp_path)
     assert (ended.returncode, "Traceback" in ended.stderr) == (2, False), ended.stderr
-    assert f"{flag}: the source has no split" in ended.stderr
+    assert told in ended.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_calibration_stays_beside_the_model_that_it_is_of(alone: Path, place: Path) -> None:
-    from ftsys.score.model import find_model
-
-    ended = ftsys("calibrate", "alone", cwd=place)
-    assert ended.returncode == 0, ended.stderr
+    write_calibration(alone / "model", Calibration(2.0))
     assert ftsys("run-glue", *words(place, "alone", 8), cwd=place).returncode == 0
     assert not (alone / "calibration.json").exists()
     assert find_model(str(alone)).folder == alone / "model"
