@@ -139,7 +139,7 @@ class Packing:
             except NotPackable as error:
                 reason = str(error)
         self.padded_because = reason
-        padded = why_not_unpadded(trainer, training) is not None
+        padded = _first_of_all_ranks(why_not_unpadded(trainer, training)) is not None
         way = "padded batches and the stock data path" if padded else "the stock data path, unpadded in the model"
         self._note(trainer, way, reason)
         return None
@@ -164,8 +164,11 @@ class Packing:
 
     @contextlib.contextmanager
     def unpadded(self, trainer: Trainer, training: bool) -> Iterator[None]:
-        """Let the model leave out the padding of stock batches in the body, where its rules and the proof allow it."""
-        if self._unpads or why_not_unpadded(trainer, training) is not None:
+        """Let the model leave out the padding of stock batches in the body, where its rules and the proof allow it.
+
+        Collective: ranks choose the kernel together, so all of them do it, or none.
+        """
+        if self._unpads or _first_of_all_ranks(why_not_unpadded(trainer, training)) is not None:
             yield
             return
         unpadding, self._unpads = self._unpadding_of(trainer), True
