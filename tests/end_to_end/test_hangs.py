@@ -1,4 +1,4 @@
-"""Runs of whole processes of which a rank hangs, or that another start takes the folder from."""
+"""A run of whole processes of which a rank hangs."""
 
 import time
 from pathlib import Path
@@ -10,12 +10,11 @@ from tests.end_to_end.attempts import make_project, start
 from tests.end_to_end.commands import read_json
 
 PATIENCE = 120.0
-ENDLESS = ("--train.max_steps", "1000000", "--train.eval_every", "never")
 
 
 @pytest.fixture
 def project(tmp_path: Path, minilm_folder: Path) -> Path:
-    return make_project(tmp_path, minilm_folder)
+    return make_project(tmp_path / "project", minilm_folder)
 
 
 def hang_in_step(rank: int, number: str) -> None:
@@ -40,22 +39,3 @@ def test_a_run_that_hangs_ends_with_76_and_the_stack_of_the_rank_that_is_waited_
     assert "rank 1 hangs in phase 'train', step 2" in status["reason"]
     assert "in waits_for_ever" in status["reason"]
     assert "rank 0 hangs" not in status["reason"], status["reason"]
-
-
-def until(folder: Path, attempt: int) -> None:
-    """Wait until so many attempts have begun, and the newest one trains."""
-    log, deadline = folder / "run/metrics.jsonl", time.monotonic() + PATIENCE
-    while not (log.exists() and f'"attempt": {attempt}' in log.read_text()):
-        assert time.monotonic() < deadline, f"attempt {attempt} does not train after {PATIENCE} s"
-        time.sleep(0.1)
-
-
-def test_a_second_start_while_the_first_one_runs_takes_the_folder(project: Path) -> None:
-    first = start(project, 1, ENDLESS)
-    until(project, 1)
-    second = start(project, 1, ENDLESS)
-    assert first.statuses(PATIENCE) == [77]
-    until(project, 2)
-    assert read_json(project / "run/status.json")["attempt"] == 2
-    second.ranks[0].terminate()
-    assert second.statuses(PATIENCE) == [75], second.log()
