@@ -130,7 +130,7 @@ def train_logging_alone(store: Path, scratch: Path) -> tuple[int, list[int]]:
     trainer = make_trainer(store, scratch, max_steps=STEPS, logging_steps=2)
 
     class Logs(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if args.process_index == 0:
                 trainer.log({"own": 1.0})
 

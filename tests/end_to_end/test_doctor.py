@@ -71,7 +71,7 @@ def test_hosts_with_other_versions_and_a_stale_lock(tmp_path: Path, minilm_folde
     assert found["transformers"] == ("error", "4.57.1 on localhost, ftsys needs <5.25,>=5.22")
     assert found["plan"][0] == "error"
     assert "fp16" in found["plan"][1]
-    assert found["disk"][0] == "warning"
+    assert found["disk"][0] == "warning", found["disk"]
     assert found["locks"][0] == "warning"
     assert f"{lock} on 127.0.0.1, localhost: left by a dead process" in found["locks"][1]
     assert found["rendezvous"][0] == found["clocks"][0] == found["output_dir"][0] == "ok"
