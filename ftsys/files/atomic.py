@@ -32,12 +32,12 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open(mode.replace("w", "x"), **text) as stream:  # type: ignore[call-overload]
+            with temporary.open(mode.replace("w", "x"), **text) as stream:  # type: ignore[call-overload]  # any str
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
-        except BaseException:
+        except BaseException:  # Ctrl-C as well leaves no temporary file
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)

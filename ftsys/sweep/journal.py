@@ -44,7 +44,7 @@ class _Lock(JournalFileOpenLock):
         acquired = super().acquire()
         try:
             _remove_torn_line(self._path)
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: nobody else could append any more
             self.release()
             raise
         return acquired

@@ -14,7 +14,7 @@ from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.status import read_status
 
 transformers = pytest.importorskip("transformers")
-from ftsys.train.callbacks.metrics import LINES_KEPT, MetricsLog  # noqa: E402
+from ftsys.train.callbacks.metrics import LINES_KEPT, MetricsLog  # noqa: E402  # it needs transformers
 from ftsys.train.callbacks.progress import ProgressCallback  # noqa: E402
 from ftsys.train.callbacks.status import StatusCallback  # noqa: E402
 
