@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ftsys.files.folders import files_below
 from ftsys.files.untrusted import NOT_REGULAR, FileEntry, json_object, open_regular
 
 PIECE_BYTES = 1 << 24
@@ -119,7 +120,7 @@ def unlisted(folder: Path, listed: Collection[str], below: Iterable[str] = ("",)
 
     A link counts, also one to a folder: a library would follow it. `below` and `listed` are paths in `folder`.
     """
-    found = (path for part in below for path in (folder / part).rglob("*") if path.is_symlink() or not path.is_dir())
+    found = (path for part in below for path in files_below(folder / part))
     return sorted({path.relative_to(folder).as_posix() for path in found}.difference(listed))
 
 

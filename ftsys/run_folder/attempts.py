@@ -8,10 +8,12 @@ finds the higher number and stops with exit status 77.
 import errno
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ftsys.errors import RunFolderError
+from ftsys.errors import CheckpointError, RunFolderError, StorageError
 from ftsys.files.atomic import atomic_write_json
 from ftsys.files.folders import sync_folder
 from ftsys.files.storage_errors import storage_errors
@@ -29,13 +31,38 @@ def highest_attempt(output_dir: Path | str) -> int:
 
 def check_still_ours(output_dir: Path | str, attempt: int) -> None:
     """Raise RunFolderError if an attempt newer than `attempt` has claimed the folder, or if the folder is gone."""
-    highest = highest_attempt(output_dir)
-    if highest == 0:
+    if highest_attempt(output_dir) == 0:
         raise RunFolderError(f"run folder {str(output_dir)!r} is gone. Start the run again.")
-    if highest > attempt:
-        raise RunFolderError(
-            f"run folder {str(output_dir)!r} belongs to attempt {highest} now; this is attempt {attempt}, which stops."
-        )
+    refuse_after_takeover(output_dir, attempt)
+
+
+@contextmanager
+def errors_after_takeover(output_dir: Path | str, attempt: int) -> Iterator[None]:
+    """Raise RunFolderError in place of an error of the block's files, if a newer attempt has claimed the folder.
+
+    A newer attempt removes what an older one is still writing: that is no fault of the disk or of the checkpoints.
+    `attempt` is 0 on a rank that does not know it, where errors stay as they are.
+    """
+    try:
+        yield
+    except (OSError, StorageError, CheckpointError) as error:
+        if 0 < attempt < highest_attempt(output_dir):
+            raise taken_over(output_dir, attempt) from error
+        raise
+
+
+def refuse_after_takeover(output_dir: Path | str, attempt: int) -> None:
+    """Raise RunFolderError if an attempt newer than `attempt` has claimed the folder."""
+    if highest_attempt(output_dir) > attempt:
+        raise taken_over(output_dir, attempt)
+
+
+def taken_over(output_dir: Path | str, attempt: int) -> RunFolderError:
+    """Return the error of an attempt that is not the newest one any more."""
+    return RunFolderError(
+        f"run folder {str(output_dir)!r} belongs to attempt {highest_attempt(output_dir)} now; "
+        f"this is attempt {attempt}, which stops."
+    )
 
 
 def read_owner(output_dir: Path | str, forgive: bool = False) -> dict[str, Any] | None:

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftsys.console.printer import complain
+from ftsys.console.printer import say
 from ftsys.errors import DONE, FAILED, STOPPED_EARLY, FtsysError, StorageError
 from ftsys.ranks import is_main_rank
-from ftsys.run_folder.attempts import highest_attempt
+from ftsys.run_folder.attempts import errors_after_takeover, highest_attempt
 from ftsys.run_folder.status import STATE_OF, read_status_after_crash, write_status
 
 
@@ -43,9 +43,13 @@ class StatusWriter:
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """Write the exit status when the block ends: 0, or the status of the exception, which is raised again."""
+        """Write the exit status when the block ends: 0, or the status of the exception, which is raised again.
+
+        Where a newer attempt has claimed the folder, an error of files is raised as RunFolderError on rank 0.
+        """
         try:
-            yield
+            with errors_after_takeover(self.folder, self.attempt):
+                yield
         except FtsysError as error:
             self._write_failure(error.exit_status, str(error))
             raise
@@ -55,11 +59,11 @@ class StatusWriter:
         self.write(DONE, "")
 
     def _write_failure(self, exit_status: int, reason: str) -> None:
-        """Write as `write` does, but only show an error of the disk: another one is on its way."""
+        """Write as `write` does, but only say that the disk refused: the error of the attempt is on its way."""
         try:
             self.write(exit_status, reason)
         except StorageError as error:
-            complain(error)
+            say(f"status.json does not say how this attempt ended: {error}")
 
 
 def correct_status(folder: Path, before: int, exit_status: int, reason: str) -> None:

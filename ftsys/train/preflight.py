@@ -14,6 +14,7 @@ from ftsys.data.class_weights import class_weights, rows_by_label
 from ftsys.data.label_values import check_labels
 from ftsys.data.store.reader import Store, StoreSplit
 from ftsys.errors import ConfigError, DataError
+from ftsys.files.folders import bytes_below
 from ftsys.model_files.config import BUNDLED
 from ftsys.model_files.folder import TOKENIZER_FILES
 from ftsys.model_files.links import refuse_links
@@ -154,6 +155,5 @@ def free_bytes(folder: Path) -> int | None:
     None where the file system has no size, such as /proc.
     """
     exists = next(path for path in (folder, *folder.parents) if path.exists())
-    own = (path for part in (CHECKPOINTS, MODEL) for path in (folder / part).rglob("*") if path.is_file())
     usage = shutil.disk_usage(exists)
-    return None if usage.total == 0 else usage.free + sum(path.stat().st_size for path in own)
+    return None if usage.total == 0 else usage.free + sum(bytes_below(folder / part) for part in (CHECKPOINTS, MODEL))

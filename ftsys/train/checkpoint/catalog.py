@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +85,11 @@ class Checkpoint:
     @property
     def extra(self) -> dict[str, Any]:
         """JSON values that the caller saved together with the model and optimizer."""
-        return self._state()["extra"]
+        return self._state["extra"]
 
     def load_state(self) -> FullState:
         """Return the model and optimizer, memory-mapped: only bytes that are used are read. See `verify_checkpoint`."""
-        facts = self._state()["full_state"]
+        facts = self._state["full_state"]
         state = FullState(
             numbers=facts["numbers"], groups=[dict(group) for group in facts["groups"]], counters=facts["counters"]
         )
@@ -118,7 +120,7 @@ class Checkpoint:
 
         Whoever can write the folder can make its hashes right. A model that was split since is left out.
         """
-        self._files_of(self._state()["full_state"].get("weights_file", WEIGHTS))
+        self._files_of(self._state["full_state"].get("weights_file", WEIGHTS))
         if TRAINER_STATE in self.files:
             read_json(self.path / TRAINER_STATE, _TrainerState)
         for name in self.files:
@@ -136,7 +138,9 @@ class Checkpoint:
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {STATE} names it") from error
 
+    @cached_property
     def _state(self) -> _State:
+        """Read once: another attempt of the run, which is still alive, may remove the folder at any time."""
         state: _State = read_json(self.path / STATE, _State)
         return state
 
@@ -174,7 +178,8 @@ def put_back(aside: Path) -> None:
         remove_tree(aside)
     else:
         final.unlink(missing_ok=True)  # a link that leads nowhere has the name
-        aside.rename(final)
+        with suppress(FileNotFoundError):  # an older attempt has not noticed yet that it is one, and did the same
+            aside.rename(final)
 
 
 def complete_checkpoints(root: Path) -> list[Checkpoint]:
@@ -286,6 +291,8 @@ def prune_checkpoints(root: Path, keep: int, best: int | None = None) -> list[Pa
     removed = [path for path in _step_folders(root) if kept and path not in kept]
     with storage_errors(root):
         for path in removed:
-            gone = path.rename(path.with_name(path.name + GONE))
+            gone = path.with_name(path.name + GONE)
+            with suppress(FileNotFoundError):  # another attempt removes the same
+                path.rename(gone)
             remove_tree(gone)
     return removed

@@ -15,6 +15,7 @@ from ftsys.distributed import decided_by_rank_0, rank, world_size
 from ftsys.errors import CheckpointError
 from ftsys.files.json_safe import json_safe
 from ftsys.files.untrusted import FileEntries, typed
+from ftsys.run_folder.attempts import errors_after_takeover, refuse_after_takeover
 from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.background import BackgroundSaver, bytes_of, fits_in_memory
 from ftsys.train.checkpoint.catalog import Checkpoint, prune_checkpoints, step_folder
@@ -89,10 +90,10 @@ class RunFolderCheckpointer:
         if state.best_global_step == state.global_step and trainer.args.save_strategy != SaveStrategy.NO:
             state.best_model_checkpoint = str(self._folder(state.global_step))
         draft = self._draft(trainer)
-        name, path = decided_by_rank_0(lambda: _begun(draft))
-        folder = Path(path)
+        name, number = decided_by_rank_0(lambda: _begun(draft))
+        draft = dataclasses.replace(draft, attempt=number)
         keep, best = self.attempt.keep, state.best_global_step
-        write = partial(_write_checkpoint, self._barrier, name, folder, draft, shard, self._buffers.wait, keep, best)
+        write = partial(_write_checkpoint, self._barrier, name, draft, shard, self._buffers.wait, keep, best)
         self._saver.start(write, in_background=fits_in_memory(bytes_of(shard)))
         return True
 
@@ -150,41 +151,48 @@ class RunFolderCheckpointer:
         return step_folder(self.attempt.checkpoints, step)
 
 
-def _begun(draft: Draft) -> list[str]:
-    """Begin the checkpoint on rank 0; returns a new name for the ranks' barrier, and the folder that they write into.
+def _begun(draft: Draft) -> list[Any]:
+    """Begin the checkpoint on rank 0; returns a new name for the ranks' barrier, and the number of this attempt.
 
-    The other ranks cannot tell the folder by themselves: only rank 0 knows the number of this attempt for sure.
+    The other ranks need both: only rank 0 knows the number for sure. Raises StorageError, and RunFolderError once a
+    newer attempt has claimed the run folder.
     """
-    begin(draft)
-    return [f"ftsys/checkpoint/{secrets.token_hex(8)}", str(draft.partial)]
+    refuse_after_takeover(draft.root.parent, draft.attempt)
+    with errors_after_takeover(draft.root.parent, draft.attempt):
+        begin(draft)
+    return [f"ftsys/checkpoint/{secrets.token_hex(8)}", draft.attempt]
 
 
 def _write_checkpoint(
     barrier: StoreBarrier,
     name: str,
-    folder: Path,
     draft: Draft,
     shard: FullState,
     copied: Callable[[], None],
     keep: int,
     best: int | None,
 ) -> None:
-    """Write this rank's shard into `folder` after `copied`, which waits for its copies.
+    """Write this rank's shard after `copied`, which waits for its copies.
 
-    On rank 0 also complete the checkpoint once all ranks have written.
+    On rank 0 also complete the checkpoint once all ranks have written. An attempt that is not the newest any more
+    completes nothing and removes nothing: the newer one may be reading it.
     """
+    folder = draft.root.parent
 
     def write() -> Entries:
         copied()
-        return write_shard(folder, shard, rank(), world_size())
+        return write_shard(draft.partial, shard, rank(), world_size())
 
     def conclude(written: list[Entries]) -> None:
         named = typed(list[FileEntries], written)  # they come through a store without authentication
+        refuse_after_takeover(folder, draft.attempt)
         complete(draft, shard, {file: entry for entries in named for file, entry in entries.items()})
+        refuse_after_takeover(folder, draft.attempt)
         prune_checkpoints(draft.root, keep, best)
 
     try:
-        barrier.run(name, write, conclude)
+        with errors_after_takeover(folder, draft.attempt):
+            barrier.run(name, write, conclude)
     except BaseException:
         if rank() == 0:
             abandon(draft)
