@@ -27,7 +27,7 @@ check() {
   refuse "'$FTSYS_RUN_DIR' is not shared: $node does not see what the first node wrote there."
 }
 
-# Copies the store to a disk of the node and prints the folder to read stores from, or nothing to use the shared one.
+# Copies the store to a disk of the node and prints the folder to read stores from, or nothing to read the shared one.
 stage() {
   local root=${SLURM_TMPDIR:-} store copy
   if [ -z "$root" ]; then
@@ -81,13 +81,14 @@ run() {
   stores=$(stage "$@")
   if [ -n "$signalled" ]; then exit 0; fi
   if [ -s "$FTSYS_EXIT_FILE" ]; then exit 2; fi # the data was refused, with a message
+  if [ -n "$stores" ]; then export FTSYS_STAGED_STORES=$stores; fi
 
   "$FTSYS_PYTHON" -P -m torch.distributed.run \
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$ranks" --node-rank="$SLURM_NODEID" \
     --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" \
     --rdzv-id="$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" --max-restarts=0 \
     --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=300 --log-dir="$scratch/torchrun" \
-    --module ftsys train "$@" ${stores:+--data.store "$stores"} &
+    --module ftsys train "$@" &
   torchrun=$!
   local status=0
   wait $torchrun || status=$?

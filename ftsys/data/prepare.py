@@ -6,6 +6,7 @@ A lease decides which process makes the store. The others see a complete store o
 """
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from ftsys.config import RunConfig
 
 _log = logging.getLogger("ftsys")
+
+STAGED_STORES = "FTSYS_STAGED_STORES"
+"""Names a folder on this node's own disk with copies of stores, which are read in place of the shared ones."""
 
 
 def store_root(setting: str = "auto") -> Path:
@@ -101,8 +105,16 @@ def make_or_wait(request: StoreRequest, progress: Progress | None = None, times:
         if isinstance(held, Lease):
             with held:
                 _make(request, fingerprint, held, progress)
-    store = Store.open(final)
+    store = _open(final)
     check_fit(store.tokenizer, request.model_folder)
+    return store
+
+
+def _open(final: Path) -> Store:
+    """Open a store, or its copy on this node's disk, which has the store's own path: that outlives the job."""
+    copy = Path(os.environ.get(STAGED_STORES) or final.parent) / final.name
+    store = Store.open(copy if (copy / INDEX_NAME).exists() else final)
+    store.path = final
     return store
 
 

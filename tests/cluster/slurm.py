@@ -81,6 +81,11 @@ class Cluster:
     network: Network = field(init=False)
     daemons: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
+    @property
+    def scratch(self) -> Path:
+        """Return the nodes' TMPDIR. All nodes share it: they are one machine."""
+        return self.folder / "tmp"
+
     def up(self) -> None:
         """Start everything; returns when all nodes wait for jobs."""
         self.network = Network(self.folder / "network")
@@ -134,7 +139,7 @@ class Cluster:
     def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment of a user's shell on the cluster."""
         own = {"FTSYS_VENV": sys.prefix, "FTSYS_HOME": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-        slurm = {"PATH": PATHS, "SLURM_CONF": str(self.folder / "slurm.conf"), "TMPDIR": str(self.folder / "tmp")}
+        slurm = {"PATH": PATHS, "SLURM_CONF": str(self.folder / "slurm.conf"), "TMPDIR": str(self.scratch)}
         return os.environ | own | slurm | dict(environ or {})
 
     def call(

@@ -33,6 +33,9 @@ def test_mrpc_on_two_nodes_is_what_two_local_ranks_compute(
     assert (job["JobState"], job["NumNodes"]) == ("COMPLETED", "2"), cluster.log(number)
     there, here = tmp_path / f"runs/mrpc-{number}", tmp_path / "local"
     found = results(there)
+    assert list(cluster.scratch.glob("ftsys-*")) == [], "each node removes its copies"
+    assert Path(found["store"]).is_dir(), "the store that is named is the shared one, not a node's copy"
+    assert str(cluster.scratch) not in (there / "config.toml").read_text()
     wanted = "mrpc" if cluster.environment().get("FTSYS_GLUE_DIR") else "paraphrase"
     assert (found["world_size"], found["task"], found["steps"]) == (2, wanted, 4)
     local = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--module", "ftsys", "train"]
@@ -41,7 +44,6 @@ def test_mrpc_on_two_nodes_is_what_two_local_ranks_compute(
     assert losses(there) == losses(here)
     assert found["metrics"] == results(here)["metrics"]
     assert cluster.ranks() == []
-    assert list(Path("/tmp").glob(f"ftsys-{number}-0-node*")) == []
 
 
 def test_usr1_becomes_a_checkpoint_and_the_job_goes_on(

@@ -98,6 +98,24 @@ def test_it_is_found_at_once_and_not_made_again(tmp_path: Path, folder: Path) ->
     assert (len(paths), len(log.read_text().splitlines())) == (1, 2)
 
 
+def test_a_copy_on_the_nodes_disk_is_read_in_place_of_the_shared_store(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = make(tmp_path / "stores", folder, FakeSource()).path
+    copy = tmp_path / "node" / shared.name
+    monkeypatch.setenv(prepare.STAGED_STORES, str(copy.parent))
+    assert make(shared.parent, folder, FakeSource()).path == shared, "there is no copy"
+    shutil.copytree(shared, copy)
+    train = shared / "train.arrow"
+    train.write_bytes(bytes(train.stat().st_size))
+    store = make(shared.parent, folder, FakeSource())
+    assert store.path == shared, "the copy is gone after the job"
+    assert len(store.splits["train"][0]["input_ids"]) > 2
+    shutil.rmtree(copy)
+    with pytest.raises(DataError, match=r"stores/.*train\.arrow"):
+        make(shared.parent, folder, FakeSource())
+
+
 def test_whatever_decides_the_examples_makes_another_store(tmp_path: Path, folder: Path) -> None:
     changed = tmp_path / "changed"
     shutil.copytree(folder, changed, ignore=shutil.ignore_patterns("*.safetensors"))
