@@ -30,7 +30,7 @@ def test_every_key_of_the_run_file_has_its_text() -> None:
 
 
 OWN_VARIABLES = {
-    *("FTSYS_BEFORE", "FTSYS_EXIT_FILE", "FTSYS_GPUS", "FTSYS_JOB", "FTSYS_OLD_WORD_TOLD"),
+    *("FTSYS_BEFORE", "FTSYS_EXIT_FILE", "FTSYS_GPUS", "FTSYS_JOB", "FTSYS_OLD_WORD_TOLD", "FTSYS_STAGED_STORES"),
     *("FTSYS_OWN_LOG", "FTSYS_PEER", "FTSYS_RUN_DIR"),
 }
 """Variables that ftsys sets for its own processes."""
