@@ -191,12 +191,15 @@ class StoreSplit:
         return out_N
 
     def label_parts(self) -> Iterator[npt.NDArray[Any]]:
-        """Yield the labels of one record batch after the other, as views of the file: nothing is copied."""
-        self._check_size()
+        """Yield the labels of one record batch after the other, as `Ragged.labels` has them.
+
+        Each is a copy: the file may become shorter once no check comes before a read.
+        """
         width = len(self._label_width)
         for batch, (first, rows) in enumerate(self._spans()):
+            self._check_size()
             start = int(self._labels_at[batch]) + first * width
-            yield self._labels[start : start + rows * width].reshape(-1, *self._label_shape)
+            yield self._labels[start : start + rows * width].reshape(-1, *self._label_shape).copy()
 
     def labels_of(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """Read the labels of (S,) rows, each of which is one of the split's, as `Ragged.labels` has them."""
@@ -206,11 +209,11 @@ class StoreSplit:
 
     @cached_property
     def labels(self) -> npt.NDArray[Any]:
-        """All labels, as `Ragged.labels` has them; a view of the file if it is one record batch, else a copy."""
-        parts = list(self.label_parts())
-        if len(parts) == 1:
-            return parts[0]
-        out_N = np.concatenate([np.empty((0, *self._label_shape), self._labels.dtype), *parts])
+        """All labels, as `Ragged.labels` has them; copied from the file at the first use and then kept."""
+        out_N, done = np.empty((self.rows, *self._label_shape), self._labels.dtype), 0
+        for part in self.label_parts():
+            out_N[done : done + len(part)] = part
+            done += len(part)
         out_N.flags.writeable = False
         return out_N
 
