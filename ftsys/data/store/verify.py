@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from ftsys.data.store.index import SplitIndex, StoreIndex, damaged
+from ftsys.data.store.index import INDEX_NAME, SplitIndex, StoreIndex, damaged
 from ftsys.errors import DataError
-from ftsys.files.integrity import regular_size, sha256_of
+from ftsys.files.integrity import regular_size, sha256_of, unlisted
 
 
 def check_size(path: Path, split: SplitIndex) -> None:
@@ -19,7 +19,11 @@ def check_size(path: Path, split: SplitIndex) -> None:
 
 
 def verify_store(path: "str | os.PathLike[str]") -> list[str]:
-    """Compare every byte of a store with its index; return a message for each damaged file, or none."""
+    """Compare every byte of a store with its index; return a message for each damaged file, or none.
+
+    A file that the index does not list counts too. Running processes have no file there: a store is written in a folder
+    of its own, and leases lie beside it.
+    """
     folder = Path(path)
     try:
         index = StoreIndex.read(folder)
@@ -35,4 +39,7 @@ def verify_store(path: "str | os.PathLike[str]") -> list[str]:
             continue
         if sha256_of(file) != split.sha256:
             found.append(str(damaged(file, "its sha256 is not the one in index.json")))
-    return found
+    listed = {INDEX_NAME, *(split.file for split in index.splits.values())}
+    return found + [
+        f"{folder / name} is not in {INDEX_NAME}: remove it, or keep it elsewhere" for name in unlisted(folder, listed)
+    ]
