@@ -31,6 +31,8 @@ from launcher.doctor.run_on_nodes import CommandResult
 from launcher.protocol import ReportReader, encode_report
 from launcher.slurm.job import JOB_FILE, job_number
 from tests.distributed.tiny_run import make_store
+from tests.fuzz.checkpoints import STATE as CHECKPOINTED
+from tests.fuzz.checkpoints import TENSORS, TRAINER, read_trainer_state
 from tests.fuzz.readers import (
     CONFIG,
     DEEPSPEED,
@@ -135,6 +137,9 @@ def all_readers() -> Mapping[str, Reader]:
         ),
         "a store's rows": Reader(split, files[split], read_store, beside=files),
         "flags of run_glue": Reader("flags.json", json_bytes(FLAGS), _arguments_from_json),
+        "checkpoint's state of the Trainer": Reader(
+            TRAINER_STATE, json_bytes(TRAINER), read_trainer_state, {**TENSORS, "state.json": json_bytes(CHECKPOINTED)}
+        ),
         "results for run_glue": Reader(
             TRAINER_STATE,
             state,

@@ -32,7 +32,7 @@ from ftsys.files.untrusted import FileEntries
 from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.files import check_safetensors, read_json, read_safetensors
 from ftsys.train.checkpoint.manifest import MANIFEST, OPTIMIZER, STATE, WEIGHTS, parts_of, read_facts
-from ftsys.train.checkpoint.training_state import FullState, StateFacts, joined
+from ftsys.train.checkpoint.training_state import FullState, StateFacts, TrainerFacts, joined
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,12 +55,6 @@ def is_leftover(name: str) -> bool:
 class _State(TypedDict):
     full_state: StateFacts
     extra: dict[str, Any]
-
-
-class _TrainerState(TypedDict):
-    """The key of trainer_state.json that must be there; transformers reads the others."""
-
-    global_step: int
 
 
 @dataclass(frozen=True)
@@ -116,13 +110,14 @@ class Checkpoint:
         return lines
 
     def check_content(self) -> None:
-        """Check the types of the state and the headers of the tensors. Raises CheckpointError.
+        """Check the types of the states and the headers of the tensors. Raises CheckpointError.
 
-        Whoever can write the folder can make its hashes right. A model that was split since is left out.
+        Whoever can write the folder can make its hashes right. transformers reads its state also where the manifest
+        does not list it. A model that was split since is left out.
         """
         self._files_of(self._state["full_state"].get("weights_file", WEIGHTS))
-        if TRAINER_STATE in self.files:
-            read_json(self.path / TRAINER_STATE, _TrainerState)
+        if TRAINER_STATE in self.files or (self.path / TRAINER_STATE).exists():
+            read_json(self.path / TRAINER_STATE, TrainerFacts)
         for name in self.files:
             if name.endswith(".safetensors") and (self.path / name).exists():
                 check_safetensors(self.path / name)

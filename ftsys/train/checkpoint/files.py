@@ -44,9 +44,12 @@ def write_json(path: Path, value: Any) -> FileEntry:
 
 
 def read_json(path: Path, kind: Any = Any) -> Any:
-    """Return a JSON file's value. Raises CheckpointError when it cannot be read, or is not of the type `kind`."""
+    """Return a JSON file's value. Raises CheckpointError when it cannot be read, or is not of the type `kind`.
+
+    Other encodings than UTF-8, which `json` would find out, are refused: transformers reads some of the files as well.
+    """
     try:
-        value = parse_json(file_bytes(path, MOST_GROWN_BYTES))
+        value = parse_json(file_bytes(path, MOST_GROWN_BYTES).decode("utf-8"))
         typed(kind, value)  # the value itself is returned: nothing in it is converted or left out
         return value
     except (OSError, ValueError) as error:

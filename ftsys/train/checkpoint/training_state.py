@@ -62,6 +62,38 @@ class StateFacts(TypedDict):
     weights_file: NotRequired[str]
 
 
+class _CallbackState(TypedDict):
+    """What transformers makes a callback of: arguments of its class, and attributes that it then sets."""
+
+    args: NotRequired[dict[str, Any]]
+    attributes: NotRequired[dict[str, Any]]
+
+
+class TrainerFacts(TypedDict):
+    """The TrainerState of transformers, as trainer_state.json holds it. Numbers of steps may be 1.0."""
+
+    global_step: NonNegativeInt
+    epoch: NotRequired[float | None]
+    max_steps: NotRequired[int]
+    logging_steps: NotRequired[float]
+    eval_steps: NotRequired[float]
+    save_steps: NotRequired[float]
+    train_batch_size: NotRequired[int | None]
+    num_train_epochs: NotRequired[float]
+    num_input_tokens_seen: NotRequired[int]
+    total_flos: NotRequired[float]
+    log_history: NotRequired[list[dict[str, Any]] | None]
+    best_metric: NotRequired[float | None]
+    best_global_step: NotRequired[int | None]
+    best_model_checkpoint: NotRequired[str | None]
+    is_local_process_zero: NotRequired[bool]
+    is_world_process_zero: NotRequired[bool]
+    is_hyper_param_search: NotRequired[bool]
+    trial_name: NotRequired[str | None]
+    trial_params: NotRequired[dict[str, Any] | None]
+    stateful_callbacks: NotRequired[dict[str, _CallbackState | list[_CallbackState]] | None]
+
+
 def label(name: str, start: int, count: int, whole: int) -> str:
     """Return the name under which a shard holds `count` of the `whole` elements of a tensor, from `start`."""
     return name if count == whole else f"{name}[{start}:{start + count}]"

@@ -18,7 +18,12 @@ from ftsys.train.optimizer.master_adamw import masters_of, with_masters
 from ftsys.train.trainable.layer_decay import arrange_groups
 from ftsys.train.trainer.arguments import setting
 from ftsys.train.trainer.checkpointers.interface import Checkpointer
-from ftsys.train.trainer.checkpointers.restore import Restoration, restore_rng_state, weights_come_later
+from ftsys.train.trainer.checkpointers.restore import (
+    Restoration,
+    refuse_unknown_keys,
+    restore_rng_state,
+    weights_come_later,
+)
 from ftsys.train.trainer.checkpointers.stock_layout import StockLayoutCheckpointer
 from ftsys.train.trainer.data_path import DataPath
 from ftsys.train.trainer.evaluation_loop import Evaluator
@@ -104,9 +109,11 @@ class ComposedTrainer(transformers.Trainer):
     ) -> TrainOutput:
         """Train as transformers does; returns once the last checkpoint is on the disk.
 
-        Raises CheckpointError for a damaged checkpoint that was named; with True the newest sound one is taken.
+        Raises CheckpointError for a damaged checkpoint that was named; with True the newest sound one is taken. A state
+        that another version of transformers wrote and this one cannot read is the same error.
         """
         checkpoint = self.parts.checkpointer.checkpoint_to_resume(self, resume_from_checkpoint)
+        refuse_unknown_keys(checkpoint)
         with self.parts.packing.in_use(), without_noise_afterwards(self):
             output = super().train(checkpoint, trial, ignore_keys_for_eval)
         self.parts.checkpointer.finish()

@@ -94,7 +94,14 @@ def test_the_stock_text_files_may_be_edited(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"trial_name": "mine"}))
     resumed = trainer_of(OURS, tmp_path, Line())
     assert weights_after(resumed, path.parent) == whole
-    path.write_text(path.read_text()[:-9])
+    sound = path.read_text()
+    path.write_text(json.dumps(json.loads(sound) | {"mood": 7}))
+    with pytest.raises(CheckpointError, match=r"trainer_state.json has 'mood', which transformers"):
+        weights_after(trainer_of(OURS, tmp_path, Line()), path.parent)
+    path.write_text(json.dumps(json.loads(sound) | {"log_history": [1]}))
+    with pytest.raises(CheckpointError, match=r"trainer_state.json cannot be read: log_history.0"):
+        weights_after(trainer_of(OURS, tmp_path, Line()), path.parent)
+    path.write_text(sound[:-9])
     with pytest.raises(CheckpointError, match=r"trainer_state.json cannot be read"):
         weights_after(trainer_of(OURS, tmp_path, Line()), path.parent)
 

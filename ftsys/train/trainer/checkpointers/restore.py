@@ -1,10 +1,11 @@
 """Restores a training from a checkpoint of this project's format, whichever checkpointer wrote it."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NotRequired
 
+import transformers
 from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_callback import ExportableState, TrainerState
@@ -12,12 +13,14 @@ from typing_extensions import TypedDict
 
 from ftsys.errors import CheckpointError
 from ftsys.files.untrusted import typed
+from ftsys.run_folder.layout import TRAINER_STATE
 from ftsys.train.checkpoint.catalog import Checkpoint
 from ftsys.train.checkpoint.files import read_json
 from ftsys.train.checkpoint.manifest import MODEL, STATE
 from ftsys.train.checkpoint.optimizer_layout import frozen_weights
 from ftsys.train.checkpoint.rng_state import RngState, write_rng_state
 from ftsys.train.checkpoint.state_dict import FullState, import_state
+from ftsys.train.checkpoint.training_state import TrainerFacts
 
 _LOG = logging.getLogger("ftsys")
 RNG_STATES = "rng.json"
@@ -26,6 +29,23 @@ RNG_STATES = "rng.json"
 def is_ours(checkpoint: Any) -> bool:
     """Return True for a checkpoint folder of this project's format, False for a stock one and for None."""
     return isinstance(checkpoint, str | Path) and (Path(checkpoint) / "manifest.json").exists()
+
+
+def refuse_unknown_keys(checkpoint: Any) -> None:
+    """Raise CheckpointError where a checkpoint of ours has a Trainer's state with keys that this transformers lacks.
+
+    transformers reads the file itself, so a key cannot be left out. Such a checkpoint is whole, and a run must not skip
+    it: it would train again what an installation of the right version goes on from.
+    """
+    if not is_ours(checkpoint):
+        return
+    path = Path(checkpoint) / TRAINER_STATE
+    unknown = sorted(read_json(path, TrainerFacts).keys() - {field.name for field in fields(TrainerState)})
+    if unknown:
+        raise CheckpointError(
+            f"{path} has {', '.join(map(repr, unknown[:3]))}, which transformers {transformers.__version__} does not "
+            "know: another version wrote the checkpoint. Resume with that version, or with a newer one."
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ftsys.data.store.reader import Store
 from ftsys.errors import CheckpointError, ConfigError, RunFolderError
 from ftsys.files.integrity import damage_of
 from ftsys.ranks import is_main_rank
-from ftsys.run_folder.layout import CHECKPOINTS
+from ftsys.run_folder.layout import CHECKPOINTS, TRAINER_STATE
 from ftsys.run_folder.report_facts import read_data_facts
 from ftsys.train.checkpoint.catalog import (
     Checkpoint,
@@ -44,6 +44,7 @@ def check_resume(run: RunConfig, store: Store, overwrite: bool) -> None:
             _refuse_removed(Path(asked), root)
         found = named_checkpoint(Path(asked), run_identity(run), contents=is_main_rank())
         refuse_without_best(run, found)
+        _refuse_other_transformers(found)
     if found is not None:
         _refuse_other_data(run, found, store.fingerprint)
 
@@ -100,6 +101,13 @@ def _refuse_other_data(run: RunConfig, found: Checkpoint, store: str | None) -> 
         f"{told} of a run on other data: the source or the tokenizer has changed "
         f"(store {str(then)[:16]} then, {store[:16]} now). Start from the beginning {remedy}"
     )
+
+
+def _refuse_other_transformers(found: Checkpoint) -> None:
+    from ftsys.train.trainer.checkpointers.restore import refuse_unknown_keys  # imports torch
+
+    if TRAINER_STATE in found.files:
+        refuse_unknown_keys(found.path)
 
 
 def _store_of_run(found: Checkpoint) -> str | None:

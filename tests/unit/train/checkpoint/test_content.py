@@ -57,6 +57,14 @@ WRONG = {
     "a list of trainer states": ("trainer_state.json", b"[]"),
     "a step as text": ("trainer_state.json", b'{"global_step": "3"}'),
 }
+TRAINER = {"global_step": 2, "best_metric": float("inf"), "log_history": [{"loss": float("nan"), "step": 1}]}
+WRONG_VALUES: list[tuple[str, Any]] = [
+    *(("best_metric", [[]]), ("log_history", 0), ("log_history", [1]), ("stateful_callbacks", 7), ("total_flos", "x")),
+    *(("train_batch_size", "x"), ("logging_steps", "x"), ("eval_steps", []), ("save_steps", "x"), ("epoch", {})),
+    *(("best_global_step", "x"), ("best_model_checkpoint", 3), ("stateful_callbacks", {"A": 1}), ("global_step", -1)),
+    *(("stateful_callbacks", {"A": {"args": 3}}), ("max_steps", None), ("trial_params", 1), ("num_train_epochs", "x")),
+    *(("is_world_process_zero", "x"), ("num_input_tokens_seen", 0.5), ("trial_name", 1)),
+]
 EDITS: dict[str, Edit] = {
     "extra": lambda state: state.update(extra=[]),
     "no extra": lambda state: state.pop("extra"),
@@ -79,6 +87,27 @@ def test_a_file_that_holds_something_else_is_damage(tmp_path: Path, name: str, c
     taken = newest_checkpoint(tmp_path, "mine", say=said.append)
     assert taken is not None
     assert (taken.path, str(path / name) in said[0]) == (sound, True)
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG_VALUES)
+def test_a_wrong_value_of_the_trainers_state_is_damage(tmp_path: Path, key: str, value: Any) -> None:
+    path = resealed(save(tmp_path, 2), "trainer_state.json", json.dumps(TRAINER).encode())
+    assert verify_checkpoint(path) == []
+    resealed(path, "trainer_state.json", json.dumps(TRAINER | {key: value}).encode())
+    (line,) = verify_checkpoint(path)
+    assert line.startswith(f"{path}/trainer_state.json cannot be read: {key}")
+
+
+def test_a_trainers_state_that_the_list_lacks_is_read_by_transformers_and_checked(tmp_path: Path) -> None:
+    path = save(tmp_path, 2)
+    (path / "trainer_state.json").write_text("{}")
+    assert "trainer_state.json cannot be read: global_step" in verify_checkpoint(path)[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_state_in_an_encoding_that_transformers_does_not_read_is_damage(tmp_path: Path, encoding: str) -> None:
+    path = resealed(save(tmp_path, 2), "trainer_state.json", json.dumps(TRAINER).encode(encoding))
+    assert "trainer_state.json cannot be read" in verify_checkpoint(path)[0]
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
