@@ -153,3 +153,30 @@ def add_whole(
                 piece = Piece(names[id(parameter)], 0, parameter.numel(), len(layout.owners), 0)
                 layout.owners.append(Owner(master, optimizer, group))
                 layout.pieces[0].append(piece)
+
+
+def _is_number(key: str, value: Any, owner: Owner) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and (key == "step" or value.shape != owner.tensor.shape)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def numbers_of(owner: Owner) -> dict[str, float]:
+    """Return the optimizer's counters for an owner, as {"step": 3.0}."""
+    numbers = {key: value for key, value in owner.state.items() if _is_number(key, value, owner)}
+    return {key: value.item() if isinstance(value, Tensor) else value for key, value in numbers.items()}
+
+
+def moments_of(owner: Owner) -> dict[str, Tensor]:
+    """Return the tensors that the optimizer keeps for an owner, by name."""
+    return {
+        key: value
+        for key, value in owner.state.items()
+        if isinstance(value, Tensor) and not _is_number(key, value, owner)
+    }
+
+
+def is_whole(layout: Layout, index: int) -> bool:
+    """Return True where the owner is one whole parameter, the same on every rank."""
+    pieces = layout.pieces_of(0, index)
+    return not layout.partitioned and len(pieces) == 1 and pieces[0].count == layout.owners[index].tensor.numel()

@@ -11,9 +11,16 @@ from torch import Tensor
 
 from ftsys.distributed import rank, world_size
 from ftsys.train.checkpoint import deepspeed_layout
-from ftsys.train.checkpoint.optimizer_layout import Layout, Piece, persistent_buffers, shape_of
+from ftsys.train.checkpoint.optimizer_layout import (
+    Layout,
+    Piece,
+    moments_of,
+    numbers_of,
+    persistent_buffers,
+    shape_of,
+)
 from ftsys.train.checkpoint.param_groups import read_groups
-from ftsys.train.checkpoint.state_dict import layout_of, moments_of, numbers_of
+from ftsys.train.checkpoint.state_dict import layout_of
 from ftsys.train.checkpoint.training_state import FullState, label
 from ftsys.train.checkpoint.transfer import widened
 from ftsys.train.perf.staging import StagingBuffers

@@ -15,11 +15,15 @@ from torch.optim import Optimizer
 from ftsys.distributed import rank
 from ftsys.errors import CheckpointError
 from ftsys.train.checkpoint import deepspeed_layout
+from ftsys.train.checkpoint.manifest import OPTIMIZER
 from ftsys.train.checkpoint.optimizer_layout import (
     Layout,
     Owner,
     Piece,
     is_engine,
+    is_whole,
+    moments_of,
+    numbers_of,
     persistent_buffers,
     plain_layout,
     shape_of,
@@ -27,7 +31,7 @@ from ftsys.train.checkpoint.optimizer_layout import (
 )
 from ftsys.train.checkpoint.param_groups import group_mismatches, read_groups, write_groups
 from ftsys.train.checkpoint.training_state import FullState
-from ftsys.train.checkpoint.transfer import Source, gather, widened
+from ftsys.train.checkpoint.transfer import Form, Source, gather, widened
 
 __all__ = ["FullState", "export_state", "import_state"]
 
@@ -61,8 +65,9 @@ def import_state(model: Any, optimizer: Any = None, state: FullState | None = No
     """Put `state` into the model and its optimizer, before their first step or after any. Collective.
 
     Rank 0 must hold the state; where every rank holds it (read from one shared folder), no tensor is sent. Arguments as
-    for `export_state`. Raises CheckpointError on all ranks, before any weight is changed, when names or shapes differ
-    from the model's or the optimizer keeps other moments.
+    for `export_state`. Floating-point tensors are converted to the types that the model and its optimizer have. Raises
+    CheckpointError on all ranks, before any weight is changed, when names, shapes or other types differ from the
+    model's, or the optimizer keeps other moments.
     """
     layout, source = layout_of(model, optimizer), Source(state)
     with torch.no_grad():
@@ -100,7 +105,7 @@ def _read_owner(layout: Layout, index: int, state: FullState) -> None:
         target = state.moments.setdefault(key, {})
         if tensor.shape == owner.tensor.shape:
             _assemble(layout, index, tensor, target)
-        elif _is_whole(layout, index):
+        elif is_whole(layout, index):
             # Factored second moments: neither the parameter's shape nor a number, but of one parameter alone.
             target[names[0]] = widened(tensor.detach()).to("cpu", copy=True)
         else:
@@ -182,10 +187,13 @@ def _mismatches(layout: Layout, source: Source) -> list[str]:
             f"the checkpoint's parameters are not the model's: {_some(missing)} missing, {_some(unknown)} unknown; "
             "resume with the model that was saved"
         )
-    for name in layout.parameters.keys() - missing:
-        saved, own = source.shape("weights", name), shape_of(layout.parameters[name])
-        if saved != own:
-            wrong.append(f"{name!r} has shape {tuple(saved)} in the checkpoint and {tuple(own)} in the model")
+    for name in sorted(layout.parameters.keys() - missing):
+        own = layout.parameters[name]
+        wrong.extend(_misfit(repr(name), source.form("weights", name), (shape_of(own), own.dtype), "model"))
+    for name, buffer in persistent_buffers(layout.module).items():
+        if source.has("buffers", name):
+            own_form = buffer.shape, buffer.dtype
+            wrong.extend(_misfit(f"the buffer {name!r}", source.form("buffers", name), own_form, "model"))
     for index in range(len(layout.owners)):
         wrong.extend(_owner_mismatches(layout, index, source))
     return wrong
@@ -199,7 +207,7 @@ def _owner_mismatches(layout: Layout, index: int, source: Source) -> list[str]:
             f"the checkpoint holds {_some(saved)} for {names[0]!r}, {type(owner.optimizer).__name__} keeps "
             f"{_some(own)}: resume with the optimizer that was saved"
         ]
-    wrong = []
+    wrong = _moment_misfits(layout, index, source)
     for key in sorted({key for name in names for key in source.numbers.get(name, {})}):
         counts = {source.numbers[name][key]: name for name in names if key in source.numbers.get(name, {})}
         if len(counts) > 1:
@@ -207,12 +215,37 @@ def _owner_mismatches(layout: Layout, index: int, source: Source) -> list[str]:
                 f"{key!r} differs between parameters ({', '.join(f'{n!r}: {c:g}' for c, n in counts.items())}), and "
                 "this engine keeps one for all: resume with engine.zero_stage = 0 and the saved precision"
             )
-    for key, name in ((key, name) for key in sorted(own) for name in names if source.has(key, name)):
-        if source.shape(key, name) != shape_of(layout.parameters[name]) and not _is_whole(layout, index):
-            wrong.append(
-                f"{key!r} of {name!r} is factored and cannot be cut over ranks: resume at engine.zero_stage = 0"
-            )
+        if key in own:
+            wrong.append(f"{key!r} of {names[0]!r} is a number in the checkpoint and a tensor in the optimizer")
     return wrong
+
+
+def _moment_misfits(layout: Layout, index: int, source: Source) -> list[str]:
+    """Return a line for each saved moment of an owner that cannot be put into the optimizer's."""
+    owner, whole, wrong = layout.owners[index], is_whole(layout, index), []
+    for key, moment in sorted(moments_of(owner).items()):
+        for name in (name for name in layout.names_in(index) if source.has(key, name)):
+            # A factored moment has a shape of its own, and one in a flat owner that of its parameter.
+            factored = whole and moment.shape != owner.tensor.shape
+            shape = moment.shape if factored else shape_of(layout.parameters[name])
+            what = f"{key!r} of {name!r} in {OPTIMIZER}"
+            saved = source.form(key, name)
+            wrong.extend(_misfit(what, saved, (shape, moment.dtype), "optimizer"))
+            if saved[0] != shape and not whole:
+                wrong[-1] += "; where it is factored, it cannot be cut over ranks: resume at engine.zero_stage = 0"
+    return wrong
+
+
+def _misfit(what: str, saved: Form, own: Form, where: str) -> list[str]:
+    """Return a line where a saved tensor has another shape, or a type that would change its meaning.
+
+    Floating types are converted: a checkpoint holds float32 or wider, whatever the engine keeps.
+    """
+    if saved[0] != own[0]:
+        return [f"{what} has shape {tuple(saved[0])} in the checkpoint and {tuple(own[0])} in the {where}"]
+    if saved[1] != own[1] and not (saved[1].is_floating_point and own[1].is_floating_point):
+        return [f"{what} has type {saved[1]} in the checkpoint and {own[1]} in the {where}"]
+    return []
 
 
 def _write_owner(layout: Layout, index: int, source: Source) -> None:
@@ -250,33 +283,6 @@ def _put_number(state: dict[str, Any], key: str, value: float) -> None:
         old.fill_(value)
     else:
         state[key] = int(value) if isinstance(old, int) else value
-
-
-def _is_number(key: str, value: Any, owner: Owner) -> bool:
-    if isinstance(value, Tensor):
-        return value.numel() == 1 and (key == "step" or value.shape != owner.tensor.shape)
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def numbers_of(owner: Owner) -> dict[str, float]:
-    """Return the optimizer's counters for an owner, as {"step": 3.0}."""
-    numbers = {key: value for key, value in owner.state.items() if _is_number(key, value, owner)}
-    return {key: value.item() if isinstance(value, Tensor) else value for key, value in numbers.items()}
-
-
-def moments_of(owner: Owner) -> dict[str, Tensor]:
-    """Return the tensors that the optimizer keeps for an owner, by name."""
-    return {
-        key: value
-        for key, value in owner.state.items()
-        if isinstance(value, Tensor) and not _is_number(key, value, owner)
-    }
-
-
-def _is_whole(layout: Layout, index: int) -> bool:
-    """Return True where the owner is one whole parameter, the same on every rank."""
-    pieces = layout.pieces_of(0, index)
-    return not layout.partitioned and len(pieces) == 1 and pieces[0].count == layout.owners[index].tensor.numel()
 
 
 def _some(names: set[str]) -> str:

@@ -16,6 +16,8 @@ CHUNK_ELEMENTS = 1 << 26
 
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 """The types of tensors by the names that torch prints."""
+Form = tuple[torch.Size, torch.dtype]
+"""The shape and the type of a tensor."""
 
 
 def widened(tensor: Tensor) -> Tensor:
@@ -54,7 +56,7 @@ class Source:
         theirs = broadcast_json(mine)
         if theirs is None:
             raise CheckpointError("rank 0 holds no state to load: read the checkpoint there before import_state")
-        self.shapes = {
+        self.forms: dict[tuple[str, str], Form] = {
             (kind, name): (torch.Size(shape), _DTYPES[dtype]) for kind, name, shape, dtype in theirs["shapes"]
         }
         self.numbers: dict[str, dict[str, float]] = theirs["numbers"]
@@ -64,26 +66,26 @@ class Source:
 
     def has(self, kind: str, name: str) -> bool:
         """Return True where there is a tensor of that kind ("weights", "buffers", or a moment's name) for that name."""
-        return (kind, name) in self.shapes
+        return (kind, name) in self.forms
 
     def names(self, kind: str) -> set[str]:
         """Return the names of all tensors of that kind."""
-        return {name for found, name in self.shapes if found == kind}
+        return {name for found, name in self.forms if found == kind}
 
     def kinds(self, name: str) -> set[str]:
         """Return the names of the moments of that parameter."""
-        return {kind for kind, found in self.shapes if found == name} - {"weights", "buffers"}
+        return {kind for kind, found in self.forms if found == name} - {"weights", "buffers"}
 
-    def shape(self, kind: str, name: str) -> torch.Size:
-        """Return the shape of a tensor for which `has` is True."""
-        return self.shapes[kind, name][0]
+    def form(self, kind: str, name: str) -> Form:
+        """Return the shape and type of a tensor for which `has` is True."""
+        return self.forms[kind, name]
 
     def tensor(self, kind: str, name: str) -> Tensor:
         """Return the whole tensor, on the CPU or on the device of the process group. Collective."""
         mine = _tensors(self._state)[kind, name] if self._state is not None else None
         if mine is not None and self._everywhere:
             return mine
-        shape, dtype = self.shapes[kind, name]
+        shape, dtype = self.forms[kind, name]
         sent = mine.to(collective_device()).contiguous() if mine is not None and rank() == 0 else None
         if sent is None:
             sent = torch.empty(shape, dtype=dtype, device=collective_device())

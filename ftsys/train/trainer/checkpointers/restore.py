@@ -114,11 +114,15 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
 def import_whole(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Put the weights and moments of a checkpoint into the engine and optimizer. Collective.
 
-    An adapter's checkpoint leaves its base model out, whose frozen weights stay as they are.
+    An adapter's checkpoint leaves its base model out, whose frozen weights stay as they are. Raises CheckpointError on
+    all ranks for a state that does not fit.
     """
     state = checkpoint.load_state()
     state.weights = frozen_weights(trainer.model) | state.weights
-    import_state(trainer.model_wrapped, trainer.optimizer, state)
+    try:
+        import_state(trainer.model_wrapped, trainer.optimizer, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.path} cannot be loaded: {error}") from error
 
 
 def weights_come_later(model: nn.Module, checkpoint: str) -> bool:

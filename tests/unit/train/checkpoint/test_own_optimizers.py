@@ -9,8 +9,16 @@ from torch.optim import Adafactor, Optimizer
 
 from ftsys.errors import CheckpointError
 from ftsys.train.checkpoint import state_dict
-from ftsys.train.checkpoint.optimizer_layout import Layout, Owner, Piece, named_parameters, plain_layout
-from ftsys.train.checkpoint.state_dict import _some, export_state, import_state, moments_of, numbers_of
+from ftsys.train.checkpoint.optimizer_layout import (
+    Layout,
+    Owner,
+    Piece,
+    moments_of,
+    named_parameters,
+    numbers_of,
+    plain_layout,
+)
+from ftsys.train.checkpoint.state_dict import _some, export_state, import_state
 from ftsys.train.checkpoint.training_state import FullState
 from ftsys.train.checkpoint.transfer import Source
 
@@ -157,7 +165,13 @@ def test_factored_moments_are_refused_where_parameters_are_cut() -> None:
     state = state_of_flat(a=1.0, b=1.0)
     state.moments["sum"]["b"] = torch.ones(1)
     (line,) = state_dict._owner_mismatches(layout, 0, Source(state))
-    assert line == "'sum' of 'b' is factored and cannot be cut over ranks: resume at engine.zero_stage = 0"
+    assert line == (
+        "'sum' of 'b' in optimizer.safetensors has shape (1,) in the checkpoint and (3,) in the optimizer; where it is "
+        "factored, it cannot be cut over ranks: resume at engine.zero_stage = 0"
+    )
+    state.moments["sum"]["b"] = torch.ones(3, dtype=torch.int64)
+    (line,) = state_dict._owner_mismatches(layout, 0, Source(state))
+    assert line.endswith("has type torch.int64 in the checkpoint and torch.float32 in the optimizer")
     model = nn.Linear(4, 4)
     optimizer = Adafactor(model.parameters(), lr=0.1)
     model(torch.ones(1, 4)).sum().backward()

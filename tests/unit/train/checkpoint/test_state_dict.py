@@ -16,6 +16,7 @@ from ftsys.train.checkpoint.writer import save_checkpoint
 from tests.distributed.tiny import Tiny, adamw, differences, train_plain
 
 Maker = Callable[[nn.Module], Optimizer]
+Change = Callable[[FullState], object]
 MAKERS: dict[str, Maker] = {
     "AdamW": adamw,
     "AdamW amsgrad": lambda model: AdamW(model.parameters(), lr=0.01, amsgrad=True),
@@ -122,6 +123,76 @@ def test_another_optimizer_is_refused() -> None:
     state = export_state(*trained(MAKERS["SGD with momentum"]))
     with pytest.raises(CheckpointError, match=r"holds 1 \('momentum_buffer'\) .* AdamW keeps 2"):
         import_state(*made(adamw, 2, torch.float32), state)
+
+
+MISFITS: dict[str, tuple[Change, str]] = {
+    "a moment too short": (lambda state: put(state, torch.zeros(3)), "shape (3,) in the checkpoint and (5,)"),
+    "a moment too long": (lambda state: put(state, torch.zeros(6)), "shape (6,) in the checkpoint and (5,)"),
+    "a moment of one number": (lambda state: put(state, torch.zeros(())), "shape () in the checkpoint and (5,)"),
+    "a moment of another form": (
+        lambda state: put(state, torch.zeros(5, 1)),
+        "shape (5, 1) in the checkpoint and (5,)",
+    ),
+    "whole numbers": (lambda state: put(state, torch.zeros(5).long()), "type torch.int64 in the checkpoint and"),
+    "truths": (lambda state: put(state, torch.zeros(5).bool()), "type torch.bool in the checkpoint and torch.float32"),
+    "a number for a moment": (
+        lambda state: state.numbers["head.bias"].update(exp_avg=5.0),
+        "'exp_avg' of 'head.bias' is a number in the checkpoint and a tensor in the optimizer",
+    ),
+    "weights of whole numbers": (
+        lambda state: state.weights.update({"norm.weight": torch.ones(5).int()}),
+        "'norm.weight' has type torch.int32 in the checkpoint and torch.float32 in the model",
+    ),
+    "a buffer of another shape": (
+        lambda state: state.buffers.update(seen=torch.zeros(1).long()),
+        "the buffer 'seen' has shape (1,) in the checkpoint and () in the model",
+    ),
+    "a buffer of another type": (
+        lambda state: state.buffers.update(seen=torch.tensor(3.0)),
+        "the buffer 'seen' has type torch.float32 in the checkpoint and torch.int64 in the model",
+    ),
+}
+
+
+def put(state: FullState, tensor: torch.Tensor) -> None:
+    state.moments["exp_avg"]["norm.bias"] = tensor
+
+
+@pytest.mark.parametrize(("change", "said"), MISFITS.values(), ids=MISFITS)
+def test_a_tensor_that_does_not_fit_is_refused_and_nothing_changed(change: Change, said: str) -> None:
+    state = export_state(*trained())
+    model, optimizer = made(adamw, 2, torch.float32)
+    train_plain(model, optimizer, 0, 1)
+    before = export_state(model, optimizer)
+    change(state)
+    with pytest.raises(CheckpointError) as caught:
+        import_state(model, optimizer, state)
+    assert said in str(caught.value)
+    if "norm.bias" in str(caught.value):
+        assert str(caught.value).startswith("'exp_avg' of 'norm.bias' in optimizer.safetensors has ")
+    assert differences(export_state(model, optimizer), before) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_other_floating_types_are_converted(dtype: torch.dtype) -> None:
+    state = export_state(*trained())
+    put(state, torch.tensor([0.5, -1.0, 2.0, 0.0, 4.0], dtype=dtype))
+    state.weights["norm.bias"] = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=dtype)
+    model, optimizer = made(adamw, 2, torch.float32)
+    import_state(model, optimizer, state)
+    moment = optimizer.state[model.norm.bias]["exp_avg"]
+    assert (moment.dtype, moment.tolist()) == (torch.float32, [0.5, -1.0, 2.0, 0.0, 4.0])
+    assert (model.norm.bias.dtype, model.norm.bias.tolist()) == (torch.float32, [1.0, 2.0, 3.0, 4.0, 5.0])
+
+
+def test_a_factored_moment_has_its_own_shape() -> None:
+    state = export_state(*trained(MAKERS["Adafactor"]))
+    model, optimizer = made(MAKERS["Adafactor"], 2, torch.float32)
+    import_state(model, optimizer, state)
+    row = state.moments["row_var"]["body.weight"]
+    state.moments["row_var"]["body.weight"] = row[:-1]
+    with pytest.raises(CheckpointError, match=r"'row_var' of 'body.weight' .* has shape \(5, 1\) .* and \(6, 1\)"):
+        import_state(model, optimizer, state)
 
 
 def test_joined_groups_with_different_rates_are_refused() -> None:

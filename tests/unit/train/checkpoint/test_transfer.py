@@ -28,7 +28,7 @@ def test_a_state_is_described_and_read_by_kind_and_name() -> None:
     assert (source.kinds("w"), source.kinds("v"), source.kinds("b")) == ({"exp_avg"}, set(), set())
     assert source.has("buffers", "b")
     assert not source.has("weights", "b")
-    assert source.shape("weights", "w") == (2, 3)
+    assert source.form("weights", "w") == ((2, 3), torch.float32)
     assert source.tensor("weights", "w") is own.weights["w"]
     assert (source.numbers, source.groups, source.counters) == (own.numbers, [], own.counters)
 

@@ -3,17 +3,21 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from transformers import TrainerControl, TrainerState
 
 from ftsys.errors import CheckpointError
 from ftsys.files.json_safe import json_safe
-from ftsys.train.checkpoint.catalog import newest_checkpoint, verify_checkpoint
+from ftsys.train.checkpoint.catalog import Checkpoint, newest_checkpoint, verify_checkpoint
+from ftsys.train.checkpoint.state_dict import export_state
 from ftsys.train.checkpoint.writer import save_checkpoint
-from ftsys.train.trainer.checkpointers.restore import refuse_unknown_keys
+from ftsys.train.trainer.checkpointers.restore import import_whole, refuse_unknown_keys
 from tests.unit.train.checkpoint.test_catalog import full_state
+from tests.unit.train.checkpoint.test_state_dict import trained
 from tests.unit.train.trainer.test_resume import NEW, check, run_with
 from tests.unit.train.trainer.test_resume import save as save_in_run
 
@@ -58,6 +62,17 @@ def test_a_checkpoint_without_the_trainers_state_is_told(tmp_path: Path) -> None
     path = save_checkpoint(tmp_path, 3, full_state(), {}, "mine", 1)
     with pytest.raises(CheckpointError, match=r"trainer_state.json cannot be read"):
         refuse_unknown_keys(path)
+
+
+def test_a_state_that_does_not_fit_is_told_with_its_folder(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    state = export_state(model, optimizer)
+    state.moments["exp_avg"]["norm.bias"] = torch.zeros(3)
+    path = save_checkpoint(tmp_path, 3, state, {}, "mine", 1)
+    trainer: Any = SimpleNamespace(model=model, model_wrapped=model, optimizer=optimizer)
+    message = rf"{path} cannot be loaded: 'exp_avg' of 'norm.bias' in optimizer.safetensors has shape \(3,\) .* \(5,\)"
+    with pytest.raises(CheckpointError, match=message):
+        import_whole(trainer, Checkpoint.open(path))
 
 
 def test_stock_checkpoints_are_left_to_transformers(tmp_path: Path) -> None:
