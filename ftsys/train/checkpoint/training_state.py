@@ -63,7 +63,7 @@ class StateFacts(TypedDict):
 
 
 class _CallbackState(TypedDict):
-    """What transformers makes a callback of: arguments of its class, and attributes that it then sets."""
+    """The state of a callback: arguments of its class, and attributes that transformers then sets."""
 
     args: NotRequired[dict[str, Any]]
     attributes: NotRequired[dict[str, Any]]
