@@ -1,6 +1,6 @@
 """Kills a rank with SIGKILL in every phase of a run, so many times each: what remains must be as if nothing had been.
 
-    python -m tests.end_to_end.kill_phases 100 --record
+    python -m tests.end_to_end.kill_phases 100 --at-once 3 --record
 
 A run loses a rank in each phase once, in an order of chance, and is then finished: its weights are the undisturbed
 run's, bit for bit. Where ranks know each other, the others leave by themselves and status.json names the dead one.
@@ -17,10 +17,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ftsys.run_folder.attempts import highest_attempt
 from tests.end_to_end.attempts import LIFE_SECONDS, RUN_FILE, Attempt, copy_project, finish, make_project, start
 from tests.end_to_end.commands import environment, ranks_of
 from tests.end_to_end.phases import ALONE, LINGER_SECONDS, TOGETHER, forget_reached, linger, wait_until_reached
@@ -52,9 +54,10 @@ class Tally:
         self.slowest_leave_s[phase] = max(seconds, self.slowest_leave_s.get(phase, 0.0))
 
     def update(self, other: "Tally") -> None:
-        """Add the kills of other phases."""
+        """Add other kills."""
         self.kills.update(other.kills)
-        self.slowest_leave_s |= other.slowest_leave_s
+        for phase, seconds in other.slowest_leave_s.items():
+            self.slowest_leave_s[phase] = max(seconds, self.slowest_leave_s.get(phase, 0.0))
 
 
 def kill_in_phases(runs: int, project: Path, seed: int = 0, words: Sequence[str] = ()) -> Tally:
@@ -139,7 +142,7 @@ def _start_up(folder: Path) -> float:
 
 def _kill_launched(folder: Path, chance: random.Random, starting_s: float) -> tuple[str, float]:
     """Launch and kill one rank; returns its phase, and the seconds until `ftlaunch` and all ranks were gone."""
-    log = folder / METRICS_LOG
+    log, attempt = folder / METRICS_LOG, highest_attempt(folder / "run")
     before = log.stat().st_size if log.exists() else 0
     process, victim = _launch(folder), chance.randrange(RANKS)
     time.sleep(chance.uniform(0.0, starting_s))
@@ -151,8 +154,20 @@ def _kill_launched(folder: Path, chance: random.Random, starting_s: float) -> tu
     assert ranks_of(folder) == {}
     assert process.returncode == 1, said
     assert f"error: rank {victim} on " in said.splitlines()[-1], said
-    assert json.loads((folder / "run/status.json").read_text())["exit"] == 1
+    if highest_attempt(folder / "run") > attempt:  # else it died before it claimed the folder, which has no status
+        assert json.loads((folder / "run/status.json").read_text())["exit"] == 1
     return ("training under ftlaunch" if begun else LAUNCHED), taken
+
+
+def shared_out(kill: Callable[[int, Path, int], Tally], count: int, at_once: int, project: Path, seed: int) -> Tally:
+    """Call `kill` for equal parts of `count`, all at once, each with a project and a seed of its own."""
+    shares = [count // at_once + (part < count % at_once) for part in range(at_once)]
+    projects = [copy_project(project, f"{kill.__name__}-{part}") for part in range(at_once)]
+    tally = Tally()
+    with ThreadPoolExecutor(at_once) as pool:
+        for found in pool.map(kill, shares, projects, range(seed, seed + at_once)):
+            tally.update(found)
+    return tally
 
 
 def main() -> None:
@@ -160,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("count", type=int, help="kills in each phase")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=1, help="runs that are killed side by side")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     from ftsys.bench.harness.record import DEFAULT_FOLDER, Measurement, write_record
@@ -168,16 +184,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.setdefault("FTSYS_CACHE", f"{scratch}/cache")
         project = make_project(Path(scratch) / "project", resolve_model_folder("bundled"), LONGER)
-        tally = kill_in_phases(options.count, project, options.seed)
-        tally.update(kill_launched(options.count, project, options.seed))
-    for phase, kills in tally.kills.items():
-        print(f"{phase}: {kills} kills, all ranks gone within {tally.slowest_leave_s[phase]:.1f} s")
+        tally = Tally()
+        for kill in (kill_launched, kill_in_phases):
+            tally.update(shared_out(kill, options.count, options.at_once, project, options.seed))
+            for phase, kills in tally.kills.items():
+                print(f"{phase}: {kills} kills, all ranks gone within {tally.slowest_leave_s[phase]:.1f} s", flush=True)
     if options.record:
         measured = {
             f"{phase}: slowest leave": Measurement.of([seconds], "s", higher_is_better=False)
             for phase, seconds in tally.slowest_leave_s.items()
         }
-        settings = {"seed": options.seed, "kills": dict(tally.kills)}
+        settings = {"seed": options.seed, "at once": options.at_once, "kills": dict(tally.kills)}
         print(write_record(DEFAULT_FOLDER, "kill-phases", measured, {}, settings))
 
 
