@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ftsys.cache import cache_folder
-from ftsys.errors import StorageError
+from ftsys.cache import executable_cache
+from ftsys.errors import ConfigError, StorageError
 from ftsys.files.atomic import atomic_write_json
 
 Structure = dict[frozenset[str], dict[str, set[str]]]
@@ -39,22 +39,42 @@ def names_from_cache(scan: Scan) -> Scan:
 def _names_of(models: Path, scan: Scan) -> Structure:
     """Return the import structure of a `models` folder, from the cache if no folder in it has changed.
 
-    An edit of a file in place is not detected: a model's names change with releases only.
+    An edit of a file in place is not detected: a model's names change with releases only. The list decides what can be
+    imported, so it lies where nobody else may write, as files that are executed do.
     """
+    kept = _place_of_list(models)
+    if kept is None:
+        return scan(models)
+    return _read(kept) or _scanned(models, scan, kept)
+
+
+def _place_of_list(models: Path) -> Path | None:
+    """Return the path of the folder's list in the cache; None where others could write it, or nothing can be made."""
+    with os.scandir(models) as entries:
+        state = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name != "__pycache__")
+    key = hashlib.sha256(repr((str(models), state)).encode()).hexdigest()[:24]
+    try:
+        return executable_cache("transformers-names") / f"{key}.json"
+    except (ConfigError, OSError):  # every start scans
+        return None
+
+
+def _read(kept: Path) -> Structure:
+    """Return a list of the cache; {} for one that is missing, damaged or empty: it only costs a scan."""
     from ftsys.files.untrusted import (  # imports pydantic, too slow for a command's first import
         file_bytes,
         parse_json,
         typed,
     )
 
-    with os.scandir(models) as entries:
-        state = sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.name != "__pycache__")
-    key = hashlib.sha256(repr((str(models), state)).encode()).hexdigest()[:24]
-    kept = cache_folder() / "transformers-names" / f"{key}.json"
-    with suppress(OSError, ValueError):  # missing, damaged, or no file at all: scan again
+    try:
         rows = typed(_Rows, parse_json(file_bytes(kept)))
-        if rows:  # without a name, no model could be imported
-            return {frozenset(needs): {module: set(names) for module, names in of.items()} for needs, of in rows}
+    except (OSError, ValueError):
+        return {}
+    return {frozenset(needs): {module: set(names) for module, names in of.items()} for needs, of in rows}
+
+
+def _scanned(models: Path, scan: Scan, kept: Path) -> Structure:
     found = scan(models)
     with suppress(StorageError):  # the cache cannot be written: the next start scans again
         atomic_write_json(kept, [(sorted(needs), of) for needs, of in found.items()])

@@ -1,7 +1,8 @@
 """Tests the cache of the names that transformers' models define."""
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ class Scan:
 
 
 @pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a model, and an empty cache."""
-    monkeypatch.setenv("FTSYS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "models" / "bert").mkdir(parents=True)
-    return tmp_path / "models"
+def models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a model, and an empty cache, where every user may enter, unlike pytest's own folder."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        monkeypatch.setenv("FTSYS_CACHE", f"{made}/cache")
+        (Path(made) / "models" / "bert").mkdir(parents=True)
+        yield Path(made) / "models"
 
 
 def test_the_folder_is_read_once(models: Path) -> None:
@@ -95,6 +98,46 @@ def test_what_another_program_left_in_the_cache_is_replaced(models: Path, leave:
     assert names_from_cache(scan)(models) == FOUND
     assert names_from_cache(scan)(models) == FOUND
     assert len(scan.asked) == 2
+
+
+PLANTED = '[[[], {"bert.modeling_bert": ["Nothing"]}]]'
+NOBODY = 65534
+AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
+
+
+def _of_another_user(kept: Path) -> None:
+    os.chown(kept.parent, NOBODY, NOBODY)
+
+
+def _open_to_all(kept: Path) -> None:
+    kept.parent.chmod(0o777)
+
+
+def _replaceable(kept: Path) -> None:
+    kept.parent.parent.chmod(0o777)
+
+
+FOREIGN = [pytest.param(_of_another_user, marks=AS_ROOT), _open_to_all, _replaceable]
+
+
+@pytest.mark.parametrize("give", FOREIGN)
+def test_a_list_that_somebody_else_may_have_written_is_not_read(models: Path, give: Callable[[Path], None]) -> None:
+    """In a cache that users share, it would take away the names of every model."""
+    scan = Scan()
+    names_from_cache(scan)(models)
+    (kept,) = (models.parent / "cache").rglob("*.json")
+    kept.write_text(PLANTED)
+    give(kept)
+    assert names_from_cache(scan)(models) == FOUND
+    assert kept.read_text() == PLANTED
+    assert len(scan.asked) == 2
+
+
+def test_each_user_of_a_shared_cache_has_a_list_of_their_own(models: Path) -> None:
+    names_from_cache(Scan())(models)
+    (kept,) = (models.parent / "cache").rglob("*.json")
+    assert kept.parent.name == f"transformers-names-{os.getuid()}"
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_no_place_for_a_cache(models: Path) -> None:
