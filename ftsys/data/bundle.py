@@ -42,6 +42,10 @@ HF_FOLDER = "hf"
 _SEALED = SealedJson("checksum", order="given", indent=1)
 
 
+_Names = TypedDict("_Names", {"model.name": str, "data.source": str | dict[str, str]}, total=False)
+"""The types of those values of `asked` that are read as paths; all others are only compared."""
+
+
 class _Fields(TypedDict):
     asked: dict[str, Any]
     store: FileName
@@ -127,6 +131,7 @@ class Bundle:
     def _from_fields(cls, folder: Path, fields: dict[str, Any]) -> "Bundle":
         """Check the types of the fields and the names of the files. Raises ValueError, TypeError and KeyError."""
         known = typed(_Fields, fields)
+        typed(_Names, known["asked"])
         lacking = [name for name in (RUN_NAME, f"{MODEL_FOLDER}/config.json") if name not in known["files"]]
         if lacking:
             raise ValueError(f"it does not list {lacking[0]}")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ftsys.config import RunConfig
+from ftsys.config import RunConfig, resolve_task
 from ftsys.data.bundle import Bundle, verify_bundle
-from ftsys.errors import DataError
+from ftsys.errors import ConfigError, DataError
 from tests.unit.offline.conftest import bundled
 
 HF = "hf/modules/evaluate_modules/metrics/evaluate-metric--glue"
@@ -73,3 +73,33 @@ def test_a_list_without_what_every_bundle_has_is_none(run: RunConfig, tmp_path: 
     (tmp_path / "bundle/bundle.json").write_bytes(replace(whole, files=files).to_bytes())
     with pytest.raises(DataError, match=f"holds no bundle's list .it does not list {missing}"):
         Bundle.read(tmp_path / "bundle")
+
+
+WRONG = [
+    ("model.name", 7),
+    ("model.name", None),
+    ("model.name", ["a"]),
+    ("data.source", 7),
+    ("data.source", [1]),
+    ("data.source", None),
+    ("data.source", {"a": None}),
+    ("data.source", {"a": {"b": "c"}}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_a_name_of_another_type_is_refused(run: RunConfig, tmp_path: Path, key: str, value: object) -> None:
+    whole = bundled(run, tmp_path / "bundle")
+    changed = replace(whole, asked={**whole.asked, key: value})
+    (whole.path / "bundle.json").write_bytes(changed.to_bytes())
+    with pytest.raises(DataError, match=f"bundle.json: is damaged, it holds no bundle's list .{key}.* valid string"):
+        Bundle.open(whole.path).check(run, resolve_task(run))
+
+
+@pytest.mark.parametrize("value", [7, None, [None], {"a": 7}])
+def test_any_other_value_is_only_compared(run: RunConfig, tmp_path: Path, value: object) -> None:
+    whole = bundled(run, tmp_path / "bundle")
+    changed = replace(whole, asked={**whole.asked, "task.labels": value, "task.unknown": value})
+    (whole.path / "bundle.json").write_bytes(changed.to_bytes())
+    with pytest.raises(ConfigError, match=r"task\.labels=.* is not what the bundle"):
+        Bundle.open(whole.path).check(run, resolve_task(run))
