@@ -162,34 +162,48 @@ def test_a_stop_at_the_end_of_an_epoch_loses_no_evaluation(
     assert second == [{"stopped": False, "step": STEPS, "evaluated": [5, STEPS]}] * 2
 
 
-def fail_on_rank_0(store: Path, scratch: Path) -> tuple[str, int]:
-    """What each rank leaves with when rank 0 alone meets an error between two steps."""
+RANK_FAILURES = [
+    ({0: ("RunFolderError", "a newer attempt has begun")}, ("RunFolderError", "a newer attempt has begun", 77)),
+    ({1: ("StorageError", "the disk is full")}, ("StorageError", "the disk is full", 1)),
+    ({0: ("StorageError", "zero"), 1: ("StorageError", "one")}, ("StorageError", "zero", 1)),
+    (
+        {0: ("StorageError", "gone"), 1: ("RunFolderError", "a newer attempt")},
+        ("RunFolderError", "a newer attempt", 77),
+    ),
+]
+"""The errors that ranks meet between two steps, as names and messages by rank; the one that ends all of them."""
+
+
+def fail_on_ranks(store: Path, scratch: Path, errors: dict[int, tuple[str, str]]) -> tuple[str, str, int]:
+    """What each rank leaves with when some ranks meet an error between two steps."""
     from transformers import TrainerCallback
 
-    from ftsys.errors import FtsysError, RunFolderError
+    from ftsys.errors import FtsysError, error_from_words
     from ftsys.train.callbacks.graceful_stop import GracefulStop
     from ftsys.train.fault_tolerance.signals import Interruption
 
     stopping = GracefulStop(Interruption())
 
-    class NewerAttempt(TrainerCallback):
+    class Failing(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 2 and args.process_index == 0:
-                stopping.fail(RunFolderError("a newer attempt has begun"))
+            if state.global_step == 2 and args.process_index in errors:
+                stopping.fail(error_from_words(*errors[args.process_index]))
 
     trainer = make_trainer(store, scratch)
-    trainer.add_callback(NewerAttempt())
+    trainer.add_callback(Failing())
     trainer.add_callback(stopping)
     try:
         trainer.train()
     except FtsysError as error:
-        return str(error), error.exit_status
-    return "trained on", 0
+        return type(error).__name__, str(error), error.exit_status
+    return "", "trained on", 0
 
 
-def test_an_error_of_rank_0_ends_all_ranks_with_its_status(world: Callable[[int], World], tmp_path: Path) -> None:
-    found = world(2).run(fail_on_rank_0, make_store(tmp_path / "stores"), tmp_path)
-    assert found == [("a newer attempt has begun", 77), ("another rank ended the run", 77)]
+@pytest.mark.parametrize(("errors", "ends"), RANK_FAILURES)
+def test_an_error_of_any_rank_ends_all_with_its_words_and_its_status(
+    world: Callable[[int], World], tmp_path: Path, errors: dict[int, tuple[str, str]], ends: tuple[str, str, int]
+) -> None:
+    assert world(2).run(fail_on_ranks, make_store(tmp_path / "stores"), tmp_path, errors) == [ends, ends]
 
 
 def test_three_attempts_on_three_worlds_follow_one_curve(world: Callable[[int], World], tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ftsys.distributed import MaxOverRanks
-from ftsys.errors import FtsysError
+from ftsys.distributed import MaxOverRanks, all_gather_json, rank
+from ftsys.errors import FtsysError, error_as_words, error_from_words
 from ftsys.train.fault_tolerance.signals import Interruption
 from ftsys.train.perf.host_copies import HostCopy
 
@@ -111,13 +111,18 @@ class GracefulStop(TrainerCallback):
 
     def _take(self, highest: int) -> bool:
         if highest >= FAILING:
-            raise self._failure or _failure_elsewhere(highest - FAILING)
+            raise self._agreed_failure(highest - FAILING)
         self.agreed = self.agreed or bool(highest)
         return self.agreed
 
+    def _agreed_failure(self, exit_status: int) -> FtsysError:
+        """Return the error that all ranks raise: of those with the agreed exit status, that of the lowest rank.
 
-def _failure_elsewhere(exit_status: int) -> FtsysError:
-    """Return the error of a rank whose run was ended by another rank; that rank reports the reason."""
-    error = FtsysError("another rank ended the run")
-    error.exit_status = exit_status
-    return error
+        Collective: the ranks have learned of the failure in the same agreement, so all of them get here.
+        """
+        own = self._failure
+        told = all_gather_json(None if own is None else [own.exit_status, *error_as_words(own)])
+        lowest = next(number for number, each in enumerate(told) if each is not None and each[0] == exit_status)
+        error = own if own is not None and lowest == rank() else error_from_words(*told[lowest][1:])
+        error.exit_status, error.everywhere = exit_status, True
+        return error
