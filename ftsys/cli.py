@@ -18,6 +18,7 @@ from ftsys.did_you_mean import check_command
 from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, NOT_OURS, ConfigError, FtsysError, StorageError
 from ftsys.fast_import.hooks import begin_fast_import
 from ftsys.files.atomic import atomic_write_text
+from ftsys.kernels.library_caches import settle_inductor
 from ftsys.ranks import is_main_rank, may_complain
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ WITH_OWN_PARSER = {
 """Commands that parse their own arguments: the module with their `main`, and their help text."""
 
 COMMANDS = ("prepare", "bundle", "train", "evaluate", "predict", "config", "verify", *WITH_OWN_PARSER)
+
+WITH_TORCH = {*COMMANDS} - {"config", "report", "table", "watch"}
+"""Commands that import torch into their own process, at least for some arguments."""
 
 OTHER_RANKS_WAIT_SECONDS = 3.0
 """On wrong input every rank fails. All but rank 0 wait this long before they exit: a launcher stops the remaining ranks
@@ -134,6 +138,8 @@ def _tell_job(status: int) -> None:
 def _dispatch(arguments: Sequence[str], own_process: bool) -> int:
     from ftsys.config import split_overrides
 
+    if own_process and arguments and arguments[0] in WITH_TORCH:
+        settle_inductor()
     if _scores_files(arguments):
         _join_tasks(own_process)
         return int(import_module("ftsys.score.command").main(arguments[1:]))

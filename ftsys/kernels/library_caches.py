@@ -5,6 +5,7 @@ counts as none: to these libraries it would mean the current folder.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ftsys.cache import check_executables, executable_cache
@@ -34,6 +35,18 @@ def check_extensions() -> None:
     checked = check_executables(folder, EXTENSIONS, levels + 1)
     if EXTENSIONS in os.environ:
         os.environ[EXTENSIONS] = str(checked)
+
+
+def settle_inductor() -> None:
+    """Name a folder of this user's own for torch.compile, unless one is named; call it before torch is imported.
+
+    Importing transformers has torch make its folder, by default in /tmp under the user's name: there anybody may have
+    made something of that name. Where this user can have no own folder either, that default stays, and
+    `check_inductor` looks at it before anything is compiled.
+    """
+    if not _named(INDUCTOR):
+        with suppress(ConfigError, OSError):
+            os.environ[INDUCTOR] = str(executable_cache("inductor"))
 
 
 def check_inductor() -> None:

@@ -100,7 +100,7 @@ def test_a_bundle_trains_without_a_network(tmp_path: Path, minilm_folder: Path, 
     assert not (tmp_path / "attempts").exists(), (tmp_path / "attempts").read_text()
     assert (tmp_path / "attempts.end").read_text() == "True True"
     made_here = {path.name for path in (tmp_path / "ftsys_cache").glob("*")}
-    assert made_here <= {f"{name}-{os.getuid()}" for name in ("native", "transformers-names")}  # and no store
+    assert made_here <= {f"{name}-{os.getuid()}" for name in ("inductor", "native", "transformers-names")}
     results = read_json(login / "run/results.json")
     assert (results["steps"], results["model"]) == (3, "model")
     assert results["store"].startswith(str(bundle))

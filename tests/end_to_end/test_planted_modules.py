@@ -3,6 +3,7 @@
 A console script does not look for modules in the current folder, but each Python that it starts would.
 """
 
+import getpass
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from ftsys.console.child_python import python_command
 from ftsys.demo import command as demo
 from ftsys.ranks import free_port
-from tests.end_to_end.commands import PYTHON, RUN_FILE, call, environment, write_run_file
+from tests.end_to_end.commands import PYTHON, RUN_FILE, call, environment, ftsys, write_run_file
 from tests.fake_ranks import doubles
 
 NAMES = ("torch", "ctypes", "json", "socket", "tomllib", "deepspeed", "numpy", "ftsys", "launcher")
@@ -46,6 +47,19 @@ def test_they_would_be_run(planted: Path) -> None:
     """Shows that they are live: it is Python's own rule for a command that somebody types."""
     assert call(sys.executable, "-c", "import torch", cwd=planted, **told(planted)).returncode == 66
     assert was_run(planted) == f"{planted}/torch.py"
+
+
+def test_a_file_in_the_place_of_torchs_folder_stops_no_command(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In /tmp anybody can make one, under any user's name; torch makes the folder while transformers is imported."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch sets it in every process that imports it
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    (folder / f"torchinductor_{getpass.getuser()}").touch()
+    write_run_file(tmp_path, model=tiny_model)
+    ended = ftsys("train", "run.toml", "--train.max_steps", "1", cwd=tmp_path, TMPDIR=str(folder), **told(folder))
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])

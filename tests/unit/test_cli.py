@@ -103,6 +103,27 @@ def test_only_a_process_that_is_a_rank_imports_fast(
     assert started == [True] * lean
 
 
+@pytest.mark.parametrize(
+    ("command", "own_process", "settled"),
+    [
+        ("train", True, True),
+        ("predict", True, True),
+        ("prepare", True, True),
+        ("config", True, False),
+        ("train", False, False),
+    ],
+)
+def test_torch_gets_a_folder_before_it_is_imported(
+    command: str, own_process: bool, settled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(cli, "settle_inductor", lambda: order.append("settled"))
+    monkeypatch.setattr(cli, "_join_tasks", lambda _: order.append("joined"))
+    monkeypatch.setattr(cli, "begin_fast_import", lambda: None)
+    main([command, str(tmp_path / "missing.toml")], own_process=own_process)
+    assert order[:1] == ["settled"] if settled else "settled" not in order
+
+
 def test_predictions_that_cannot_be_written_are_refused_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ftsys.errors import ConfigError
 from ftsys.kernels import compiled_norm, library_caches
-from ftsys.kernels.library_caches import check_extensions, check_inductor, check_triton
+from ftsys.kernels.library_caches import check_extensions, check_inductor, check_triton, settle_inductor
 from ftsys.train.deepspeed_setup import prepare_deepspeed
 
 AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
@@ -168,6 +168,35 @@ def test_triton_stays_in_its_default_folder_where_that_is_the_users_own(place: P
 def test_torch_compile_has_a_folder_of_its_own(place: Path) -> None:
     check_inductor()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(place / f"ftsys/inductor-{os.getuid()}")
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_torch_is_given_a_folder_before_its_import(
+    place: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", value)
+    settle_inductor()
+    own = place / f"ftsys/inductor-{os.getuid()}"
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(own)
+    assert own.stat().st_mode & 0o777 == 0o700
+    check_inductor()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(own)
+
+
+def test_a_users_own_folder_stays_unlooked_at_until_something_is_compiled(shared: Path) -> None:
+    settle_inductor()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(shared)
+
+
+def test_without_a_place_torchs_default_stays(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "ftsys").touch()
+    settle_inductor()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    (place / "ftsys").unlink()
+    place.chmod(0o777)
+    settle_inductor()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 
 
 def test_a_folder_that_cannot_be_made_is_left_to_the_library(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
