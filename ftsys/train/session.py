@@ -133,7 +133,8 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
         _prepare_deepspeed(run, plan)
     stay_on_loopback()
     arguments = training_arguments(run, plan, task)
-    check_same_run(run, store.fingerprint)
+    check_same_run(run, store.fingerprint)  # then a rank that reports for rank 0 writes into the same run folder
+    watchdog.begin(arguments.process_index, arguments.world_size)
     check_planned_alike(plan)
     stopping, progress = GracefulStop(watchdog.interruption), ProgressCallback()
     hooks = run_hooks(stopping, progress)
@@ -141,8 +142,8 @@ def open_session(run: RunConfig, task: Task, store: Store, claim: Claim, watchdo
     samples, energy = MatmulSamples(COMPUTED_IN[plan.precision]), EnergyMeter()
     callbacks = [*_callbacks(folder, claim, task, stopping), WatchdogMarks(watchdog), progress, samples, energy]
     callbacks += [EarlyStop.of(run.train.early_stopping)] if run.train.early_stopping else []
-    trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks, run.train.class_weights)
-    watchdog.begin(arguments.process_index, arguments.world_size)
+    with watchdog.compiling():
+        trainer = _trainer(model, arguments, task, store, callbacks, checkpointer, hooks, run.train.class_weights)
     packed = trainer.parts.packing.view is not None
     smaller = partial(plan_with_micro_tokens, run, train_split, packed=packed, model=shape)
     parts = (trainer, checkpointer, stopping, progress, folder, fresh, samples, energy, originals)

@@ -10,9 +10,9 @@ from tests.end_to_end.attempts import Attempt
 
 ALONE = ("start", "prepare", "connect")
 """Phases in which ranks do not know each other yet: only the launcher can tell them that one has died."""
-TOGETHER = ("first step", "train", "evaluate", "save", "finish", "model")
-"""Phases in which each rank knows the others. "train" is the third step of the attempt; "model" is that in which rank 0
-has written the weights of the trained model and not yet moved them to their place."""
+TOGETHER = ("set-up", "first step", "train", "evaluate", "save", "finish", "model")
+"""Phases in which each rank knows the others. "set-up" makes the Trainer; "train" is the third step of the attempt;
+"model" is that in which rank 0 has written the weights of the trained model and not yet moved them to their place."""
 LINGER_SECONDS = 0.5
 REACHED_SECONDS = 60.0
 
@@ -31,6 +31,10 @@ def linger(rank: int, phase: str) -> None:
         from ftsys.train import session
 
         session.open_session = _marking(rank, session.open_session)
+    elif phase == "set-up":
+        from ftsys.train import session
+
+        session._trainer = _marking(rank, session._trainer)
     elif phase == "finish":
         from ftsys.train import finish
 

@@ -1,11 +1,16 @@
-"""Tests that the error of one rank alone reaches the user: in the output of all ranks, once, and in status.json."""
+"""Tests that what ended one rank alone reaches the user: in the output of all ranks, once, and in status.json."""
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pytest
+
 from tests.end_to_end.attempts import make_project, start
 from tests.end_to_end.commands import read_json
+from tests.end_to_end.phases import linger, wait_until_reached
 
 WORDS = "rank 1 has a full disk of its own"
 
@@ -16,7 +21,7 @@ def fill_disk_of_rank_1(rank: int, argument: str) -> None:
     from ftsys.train.checkpoint.store_barrier import StoreBarrier
     from ftsys.train.trainer.checkpointers import run_folder
 
-    def full(*_: Any) -> NoReturn:
+    def full(*_: Any, **__: Any) -> NoReturn:
         raise StorageError(WORDS)
 
     def read_late(self: StoreBarrier, name: str) -> Any:
@@ -37,3 +42,20 @@ def test_an_error_of_one_rank_in_a_checkpoint_is_told_once(tmp_path: Path, minil
     assert attempt.log().count(WORDS) == 1, attempt.log()
     status = read_json(project / "run/status.json")
     assert (status["state"], status["exit"], status["reason"]) == ("failed", 1, WORDS)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_killed_before_the_training_is_named_by_the_other(
+    tmp_path: Path, minilm_folder: Path, victim: int
+) -> None:
+    """No launcher is there to correct status.json, as under torchrun."""
+    project = make_project(tmp_path, minilm_folder)
+    attempt = start(project, 2, prepare=(linger, "set-up"))
+    wait_until_reached(attempt, victim)
+    os.kill(attempt.ranks[victim].pid or 0, signal.SIGKILL)
+    statuses = attempt.statuses()
+    assert (statuses[victim], statuses[1 - victim]) == (-signal.SIGKILL, 1), attempt.log()
+    assert attempt.log().count(f"error: rank {victim} died") == 1, attempt.log()
+    status = read_json(project / "run/status.json")
+    assert (status["state"], status["exit"]) == ("failed", 1)
+    assert status["reason"].startswith(f"rank {victim} died")

@@ -69,7 +69,7 @@ class Watchdog:
         self._last_activity, self._idle_heartbeats = -1, 0
         self._countdown: tuple[int, Callable[[], None]] | None = None
         self._heartbeat = Heartbeat(self._on_message, self._on_lost, self._on_heartbeat, self._state, most_silent)
-        self._begun = False
+        self._begun = self._compiling = False
 
     def begin(self, rank: int, ranks: int) -> None:
         """Start to watch; the process group must be initialized. Collective. Raises LaunchError."""
@@ -92,6 +92,15 @@ class Watchdog:
             self._send_exit(status, str(error) if isinstance(error, FtsysError) else _in_one_line(error))
             raise
         self._send_exit(DONE, "")
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Do not take the ranks for hung in the block: they may compile code, which is no progress that shows."""
+        self._compiling = True
+        try:
+            yield
+        finally:
+            self._compiling = False
 
     def mark(self, phase: str, step: int, together: bool = True) -> None:
         """Record progress of this rank. `together`: all ranks pass this point, in the same order."""
@@ -171,7 +180,8 @@ class Watchdog:
 
     def _is_idle(self) -> bool:
         activity = self._state()["activity"] + sum(message["activity"] for message in self._seen.values())
-        self._idle_heartbeats = self._idle_heartbeats + 1 if activity == self._last_activity else 0
+        idle = activity == self._last_activity and not self._compiling
+        self._idle_heartbeats = self._idle_heartbeats + 1 if idle else 0
         self._last_activity = activity
         return self._idle_heartbeats >= self._hung_heartbeats
 

@@ -1,11 +1,14 @@
-"""Tests which ranks a hang is attributed to, and the framing of heartbeat messages."""
+"""Tests when ranks count as hung and which ranks that is attributed to, and the framing of heartbeat messages."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
+from ftsys.run_folder.status_writer import StatusWriter
 from ftsys.train.fault_tolerance.heartbeat import _Connection
-from ftsys.train.fault_tolerance.watchdog import suspects
+from ftsys.train.fault_tolerance.signals import Interruption
+from ftsys.train.fault_tolerance.watchdog import Watchdog, suspects
 
 IN_COLLECTIVE = 'File "torch/distributed/distributed_c10d.py", connection 1, in all_reduce\n'
 IN_OWN_CODE = 'File "ftsys/data/batching/loader.py", connection 1, in __next__\n'
@@ -27,6 +30,13 @@ IN_BACKWARD = 'File "/x/torch/autograd/graph.py", line 1, in _engine_run_backwar
 )
 def test_suspects(positions: dict[int, int], stacks: dict[int, str], expected: list[int]) -> None:
     assert suspects({rank: {"position": position} for rank, position in positions.items()}, stacks) == expected
+
+
+def test_ranks_that_may_compile_do_not_hang(tmp_path: Path) -> None:
+    watchdog = Watchdog(StatusWriter(tmp_path, 1), Interruption(), hung_after=2.0)
+    with watchdog.compiling():
+        assert not any(watchdog._is_idle() for _ in range(9))
+    assert [watchdog._is_idle() for _ in range(3)] == [False, True, True]
 
 
 def test_messages_arrive_whole_however_they_are_split() -> None:
