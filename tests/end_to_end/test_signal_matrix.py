@@ -15,11 +15,11 @@ from tests.end_to_end.phases import linger, wait_until_reached
 
 SIGNALS = ("TERM", "USR1", "INT")
 TARGETS = ("one", "all")
-PHASES = ("prepare", "first step", "train", "evaluate", "save")
+PHASES = ("prepare", "set-up", "first step", "train", "evaluate", "save")
 WORLDS = (2, 3)
 LEAVE_SECONDS = 60.0
 SHORT = {("TERM", "one", "prepare", 2), ("USR1", "all", "first step", 3), ("INT", "one", "train", 3)}
-SHORT |= {("TERM", "all", "evaluate", 2), ("USR1", "one", "save", 2)}
+SHORT |= {("TERM", "all", "evaluate", 2), ("USR1", "one", "save", 2), ("TERM", "one", "set-up", 2)}
 """One case a row and a column; the other cases are long."""
 
 CASES = [
