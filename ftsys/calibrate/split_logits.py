@@ -15,7 +15,7 @@ def split_logits(finished: FinishedRun, name: str) -> tuple[np.ndarray, np.ndarr
     """Return logits (N, C) and labels (N,) or (N, C) of a split. Raises the errors of `open_store`."""
     quiet_libraries()
     store = open_store(finished, name)
-    from ftsys.train.setup import load_model, prediction_trainer
+    from ftsys.train.setup import load_trained, prediction_trainer
     from ftsys.train.trainer.hooks import RunHooks
 
     split = store.splits[name]
@@ -23,10 +23,8 @@ def split_logits(finished: FinishedRun, name: str) -> tuple[np.ndarray, np.ndarr
     with tempfile.TemporaryDirectory() as scratch, SplitProgress("predict") as progress:
         hooks = RunHooks(on_evaluation_progress=lambda split_name, done, total: progress(done, total, split_name))
         run = finished.run
-        model, _ = load_model(
-            finished.model, finished.task, run.train.seed, trust_remote_code=run.model.trust_remote_code
-        )
-        trainer = prediction_trainer(finished.run, model, store, scratch, hooks)
+        model = load_trained(finished.model, finished.task, run.model.trust_remote_code)
+        trainer = prediction_trainer(run, model, store, scratch, hooks)
         trainer.predict(split)
         found = trainer.parts.evaluator.predictions[name]
         trainer.end()

@@ -20,22 +20,32 @@ from ftsys.model_files.folder import TOKENIZER_FILES
 from ftsys.model_files.links import refuse_links
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.model_files.remote_code import code_files, loading_code
+from ftsys.model_files.untrained import made_up, refuse_untrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def load_stock(folder: Path, trust_remote_code: bool = False) -> "PreTrainedModel":
-    """Load a model as a user of transformers does, in float32 for evaluation. Raises ConfigError."""
+    """Load a model as a user of transformers does, in float32 for evaluation.
+
+    Raises ConfigError for one that cannot be loaded, and where not all of its weights were trained.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     model_config(folder)  # refuses what transformers would follow out of the folder
     with model_load_errors(folder), loading_code(trust_remote_code):
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=trust_remote_code
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below
         )
-    return model.eval()
+    refuse_untrained(str(folder), model.base_model_prefix, made_up(info))
+    loaded: PreTrainedModel = model.eval()
+    return loaded
 
 
 def stock_run(model: "PreTrainedModel") -> Run:

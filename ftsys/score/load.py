@@ -1,6 +1,5 @@
 """Loads a trained classifier, and finds the way in which its batches are laid out: packed, padded, or of one length."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ftsys.kernels.select import PADDED, choose_kernel
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.model_files.remote_code import loading_code
 from ftsys.model_files.unpaddable import UNPADDABLE
+from ftsys.model_files.untrained import made_up, refuse_untrained
 from ftsys.models.families import check_has_classifier
 from ftsys.models.inputs import check_pad_token, name_pad_token
 from ftsys.models.packed import PackedView, head_size, why_not_packable
@@ -49,7 +49,7 @@ def load_classifier(found: FoundModel, device: torch.device) -> PreTrainedModel:
     """Load the model in float32, in evaluation mode, on `device`.
 
     Raises:
-        ConfigError: it cannot be loaded, or has no trained classification head.
+        ConfigError: it cannot be loaded, or not all of its weights were trained.
     """
     trusted = found.trust_remote_code
     check_has_classifier(found.folder, trusted)
@@ -62,12 +62,12 @@ def load_classifier(found: FoundModel, device: torch.device) -> PreTrainedModel:
             dtype=torch.float32,
             output_loading_info=True,
             trust_remote_code=trusted,
-            ignore_mismatched_sizes=adapter,  # the base model may have another head, which the adapter replaces
+            ignore_mismatched_sizes=True,  # refused below; an adapter's base model may have another head
         )
     if adapter:
         add_adapter_weights(model, found.folder)
-    missing = set(info["missing_keys"]) - (trained_whole(found.folder) if adapter else set())
-    ConfigError.raise_if(_without_head(found, sorted(missing)))
+    replaced = trained_whole(found.folder) if adapter else set()
+    refuse_untrained(found.name, model.base_model_prefix, made_up(info, replaced))
     loaded: PreTrainedModel = model.to(device).eval()
     return loaded
 
@@ -78,15 +78,6 @@ def _config_of(found: FoundModel, weights: Path) -> PreTrainedConfig:
     if (found.folder / "config.json").is_file():
         return AutoConfig.from_pretrained(found.folder, trust_remote_code=trusted)
     return type(AutoConfig.from_pretrained(weights, trust_remote_code=trusted)).from_dict(found.config)
-
-
-def _without_head(found: FoundModel, missing: Sequence[str]) -> Iterator[str]:
-    if missing:
-        named = f"{', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}"
-        yield (
-            f"model {found.name!r} has no trained classification head: its weights lack {named}. Train it first, or "
-            "name a model that was trained to classify."
-        )
 
 
 def find_layout(model: PreTrainedModel, rows: TokenizedSplit) -> Layout:

@@ -53,13 +53,13 @@ def _use(run: RunConfig, output: Path | None) -> int:
     _check_trained_for(task, model_folder)
     with SplitProgress("prepare") as progress:
         store = ensure_store(run, task, progress)
-    from ftsys.train.setup import load_model
+    from ftsys.train.setup import load_trained
 
     names = _names(task, store, predicting=output is not None)
     if output is not None:
         check_replaceable(output, store, names, "write them elsewhere, with --output FOLDER")
     with tempfile.TemporaryDirectory() as scratch:
-        model, _ = load_model(model_folder, task, run.train.seed, trust_remote_code=run.model.trust_remote_code)
+        model = load_trained(model_folder, task, run.model.trust_remote_code)
         found = predict_splits(run, task, model, store, names, scratch, output)
     if is_main_rank():
         _print_metrics(f"{task.name}, model in {model_folder}", found, output)

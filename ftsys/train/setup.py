@@ -13,12 +13,13 @@ from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, metrics_of_logits
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.model_files.remote_code import loading_code
+from ftsys.model_files.untrained import made_up, refuse_untrained
 from ftsys.model_files.values import dropouts
 from ftsys.models.families import check_has_classifier
 from ftsys.tasks import Kind, Task
 from ftsys.train.head import fit_head
 from ftsys.train.planning import rank_world
-from ftsys.train.trainable.adapter_files import add_adapter_weights, base_folder, is_adapter
+from ftsys.train.trainable.adapter_files import add_adapter_weights, base_folder, is_adapter, trained_whole
 from ftsys.train.trainer.arguments import RECOMPUTATION, TrainingArguments
 from ftsys.train.trainer.hooks import RunHooks
 from ftsys.train.trainer.trainer import Trainer
@@ -183,6 +184,25 @@ def load_model(
         ConfigError: the model's type has no sequence classifier, transformers cannot load the folder, its head was
             trained for other classes, or `dropout` is given for a model that has none.
     """
+    model, fresh = _loaded(folder, task, seed, trust_remote_code, dropout)
+    return model, fit_head(model, folder, task, head, list(fresh))
+
+
+def load_trained(folder: Path, task: Task, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Return a trained model with the outputs of its head in the order of the task's classes, in float32.
+
+    Raises ConfigError as `load_model` does, and where not all of its weights were trained.
+    """
+    model, fresh = _loaded(folder, task, 0, trust_remote_code, None)
+    refuse_untrained(str(folder), model.base_model_prefix, fresh)
+    fit_head(model, folder, task, "auto", [])
+    return model
+
+
+def _loaded(
+    folder: Path, task: Task, seed: int, trust_remote_code: bool, dropout: float | None
+) -> tuple[PreTrainedModel, dict[str, str]]:
+    """Return a model with a head of the task's size, as its files have it, and the weights that were made up."""
     check_has_classifier(folder, trust_remote_code)
     set_seed(seed)
     names = dict(enumerate(task.labels)) if task.labels else {0: "score"}
@@ -201,11 +221,10 @@ def load_model(
             **_dropouts(weights, dropout, trust_remote_code),
         )
     _refuse_without_weights(weights, model, set(info["missing_keys"]))
-    if weights != folder:
-        add_adapter_weights(model, folder)
-        return model, fit_head(model, folder, task, head, [])
-    mismatched = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
-    return model, fit_head(model, folder, task, head, sorted([*info["missing_keys"], *mismatched]))
+    if weights == folder:
+        return model, made_up(info)
+    add_adapter_weights(model, folder)
+    return model, made_up(info, trained_whole(folder))
 
 
 def _dropouts(folder: Path, dropout: float | None, trust_remote_code: bool) -> dict[str, float]:

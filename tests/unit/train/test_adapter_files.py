@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ftsys.errors import ConfigError
 from ftsys.export.convert import load_stock
-from ftsys.model_files.config import WEIGHTS, model_config
+from ftsys.model_files.config import ADAPTED_CONFIG, WEIGHTS, model_config
 from ftsys.tasks import Task
-from ftsys.train.setup import load_model
+from ftsys.train.setup import load_model, load_trained
 from ftsys.train.trainable.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, add_adapter_weights, base_folder
 from tests.distributed.tiny_run import tiny_bert
 
@@ -77,3 +77,18 @@ def test_an_adapter_to_an_adapter_is_refused(tmp_path: Path) -> None:
     save_file({"x": torch.ones(1)}, base / "model.safetensors")
     with pytest.raises(ConfigError, match="holds both the weights of a whole model"):
         base_folder(adapter)
+
+
+def test_weights_that_base_and_adapter_both_lack_are_told_and_refused_where_nothing_trains_them(tmp_path: Path) -> None:
+    norm, base = "bert.encoder.layer.0.output.LayerNorm.weight", tmp_path / "base"
+    tiny_bert().save_pretrained(base)
+    weights = load_file(base / "model.safetensors")
+    save_file(
+        {name: kept for name, kept in weights.items() if name != norm}, base / "model.safetensors", {"format": "pt"}
+    )
+    head = {"classifier.weight": torch.ones(2, 16), "classifier.bias": torch.ones(2)}
+    adapter = write_adapter(tmp_path / "adapter", products() | head, base)
+    (adapter / ADAPTED_CONFIG).write_text((base / "config.json").read_text())
+    assert load_model(adapter, TASK, 1)[1] == [norm]
+    with pytest.raises(ConfigError, match=rf"adapter' is not the one that was trained: its weights lack {norm}"):
+        load_trained(adapter, TASK)
