@@ -15,7 +15,7 @@ import numpy as np
 from ftsys.errors import ConfigError
 from ftsys.export.targets import TARGETS, Inputs, Run
 from ftsys.model_files.calibration import CALIBRATION
-from ftsys.model_files.config import model_config
+from ftsys.model_files.config import PLAIN_OUTPUTS, model_config
 from ftsys.model_files.folder import TOKENIZER_FILES
 from ftsys.model_files.links import refuse_links
 from ftsys.model_files.load_errors import model_load_errors
@@ -41,6 +41,7 @@ def load_stock(folder: Path, trust_remote_code: bool = False) -> "PreTrainedMode
             dtype=torch.float32,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            **PLAIN_OUTPUTS,
             ignore_mismatched_sizes=True,  # refused below
         )
     refuse_untrained(str(folder), model.base_model_prefix, made_up(info))

@@ -45,6 +45,10 @@ ADAPTED_CONFIG = "adapted_config.json"
 would look for the weights of a whole model."""
 
 
+PLAIN_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+"""Values of config.json with which a classifier returns named logits alone, as training and scoring take them."""
+
+
 def holds_model(folder: Path) -> bool:
     """Return True for the folder of a model, or of an adapter that ftsys saved."""
     return any((folder / name).is_file() for name in ("config.json", ADAPTED_CONFIG))
@@ -77,6 +81,12 @@ def model_config(folder: Path) -> dict[str, Any]:
         raise WrongModelConfig(f"{path}: {'; '.join(leads)}, which is not used here. Remove the key.")
     _refuse_adapter_beside_weights(folder)
     return config
+
+
+def own_outputs(folder: Path) -> dict[str, Any]:
+    """Return the model's own values of the keys of PLAIN_OUTPUTS, with which it is saved. Raises as `model_config`."""
+    config = model_config(folder)
+    return {name: config[name] for name in PLAIN_OUTPUTS if name in config}
 
 
 def _refuse_adapter_beside_weights(folder: Path) -> None:

@@ -33,6 +33,13 @@ _SHARES = frozenset(
 )
 
 
+_SWITCHES = frozenset({"return_dict", "output_attentions", "output_hidden_states"})
+_TOKEN_TYPES_NEEDED = frozenset(
+    "albert bert big_bird camembert canine convbert data2vec-text electra ernie fnet ibert jina_embeddings_v3 layoutlm "
+    "layoutlmv2 layoutlmv3 lilt longformer luke markuplm megatron-bert mobilebert mra nomic_bert nystromformer rembert "
+    "roberta roberta-prelayernorm roc_bert roformer squeezebert xlm-roberta xlm-roberta-xl xmod yoso".split()
+)
+"""Types of models that look up a token's type however few there are. Others, such as DeBERTa, have no types at 0."""
 _NAMES_OF_LABELS = ("id2label", "label2id")
 _NAMES_OF_CODE = ("attn_implementation", "experts_implementation")
 """Ends of keys with which transformers chooses code, as for one of a model's parts in `_attn_implementation`."""
@@ -76,6 +83,8 @@ def _wrong_here(config: Mapping[str, Any]) -> Iterator[str]:
         wanted = _wanted(name, value)
         if wanted is not None:
             yield f"{name}={_short(value)} is not {wanted}"
+    if config.get("type_vocab_size") == 0 and config.get("model_type") in _TOKEN_TYPES_NEEDED:
+        yield f"type_vocab_size=0 is not 1 or more, which a model of type {config['model_type']!r} needs"
     groups, each = (value if type(value := config.get(name)) is int else 1 for name in _GROUPS)
     if max(groups, each) <= MOST_LAYERS < groups * each:
         yield f"{_GROUPS[0]}={groups} of {_GROUPS[1]}={each} are more than {MOST_LAYERS} layers"
@@ -91,7 +100,7 @@ def _wanted(name: str, value: Any) -> str | None:
     """Return the description of the values that a key may have, or None if `value` is one of them."""
     right, wanted = True, ""
     if name in _LAYERS or name in _GROUPS:
-        right, wanted = _is_whole(value, 0, MOST_LAYERS), f"a whole number from 0 to {MOST_LAYERS}"
+        right, wanted = _is_whole(value, 1, MOST_LAYERS), f"a whole number from 1 to {MOST_LAYERS}"
     elif _COUNTS.fullmatch(name):
         right, wanted = not _is_number(value) or value <= MOST_LAYERS, f"a number up to {MOST_LAYERS}"
     elif name in _SIZES:
@@ -106,6 +115,8 @@ def _wanted(name: str, value: Any) -> str | None:
         right, wanted = _is_whole(value, -1, LARGEST_SIZE), "the id of a token"
     elif name == "model_type":
         right, wanted = isinstance(value, str), "text"
+    elif name in _SWITCHES:
+        right, wanted = isinstance(value, bool), "true or false"
     elif name in _NAMES_OF_LABELS:
         right, wanted = isinstance(value, dict), "an object"
     return None if right else wanted

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from ftsys.data.store.in_memory import TokenizedSplit
 from ftsys.errors import ConfigError
 from ftsys.kernels.select import PADDED, choose_kernel
+from ftsys.model_files.config import PLAIN_OUTPUTS
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.model_files.remote_code import loading_code
 from ftsys.model_files.unpaddable import UNPADDABLE
@@ -76,8 +77,9 @@ def _config_of(found: FoundModel, weights: Path) -> PreTrainedConfig:
     """Return the configuration: for an adapter without config.json, what lies beside it, of its base model's class."""
     trusted = found.trust_remote_code
     if (found.folder / "config.json").is_file():
-        return AutoConfig.from_pretrained(found.folder, trust_remote_code=trusted)
-    return type(AutoConfig.from_pretrained(weights, trust_remote_code=trusted)).from_dict(found.config)
+        return AutoConfig.from_pretrained(found.folder, trust_remote_code=trusted, **PLAIN_OUTPUTS)
+    kind = type(AutoConfig.from_pretrained(weights, trust_remote_code=trusted))
+    return kind.from_dict(found.config, **PLAIN_OUTPUTS)
 
 
 def find_layout(model: PreTrainedModel, rows: TokenizedSplit) -> Layout:

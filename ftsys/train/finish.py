@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+import json
 import shutil
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +24,7 @@ from ftsys.files.json_safe import json_safe
 from ftsys.files.storage_errors import storage_errors
 from ftsys.files.untrusted import typed
 from ftsys.metrics import metrics_of_logits, predictions_from_logits
-from ftsys.model_files.config import ADAPTED_CONFIG
+from ftsys.model_files.config import ADAPTED_CONFIG, own_outputs
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
 from ftsys.model_files.remote_code import code_files
 from ftsys.run_folder.environment import commit, versions
@@ -133,14 +135,15 @@ def _save_model(session: Session) -> None:
     if trainer.args.process_index != 0:
         return
     state.weights |= session.originals
+    outputs = own_outputs(model_folder_of(session.run))
     if lora.r is not None:
         adapter = folder / (ADAPTER if lora.merge else MODEL)
         with storage_errors(adapter):
             save_adapter(adapter, trainer.model, state.weights, lora, base_name(session.run))
-            atomic_write_json(adapter / ADAPTED_CONFIG, plain_config(trainer.model).to_dict())
+            atomic_write_json(adapter / ADAPTED_CONFIG, plain_config(trainer.model).to_dict() | outputs)
         state.weights = merged(state.weights, lora)
     if lora.r is None or lora.merge:
-        write_plain_model(trainer.model, state, folder / MODEL)
+        write_plain_model(trainer.model, state, folder / MODEL, outputs)
 
 
 def save_plain_model(trainer: Trainer, folder: Path) -> None:
@@ -162,26 +165,38 @@ def plain_config(model: PreTrainedModel) -> PreTrainedConfig:
     return config
 
 
-def write_plain_model(model: PreTrainedModel, state: FullState, folder: Path) -> None:
-    """Write the config of `model` and the weights of `state`. Raises StorageError."""
+def write_plain_model(
+    model: PreTrainedModel, state: FullState, folder: Path, outputs: Mapping[str, Any] | None = None
+) -> None:
+    """Write the config of `model`, with `outputs` over it, and the weights of `state`. Raises StorageError."""
     with storage_errors(folder):
-        _save_config(plain_config(model), folder)
+        _save_config(plain_config(model), folder, outputs or {})
         tensors = {name: tensor.cpu() for name, tensor in (state.weights | state.buffers).items()}
         replace_safetensors(folder / "model.safetensors", tensors)
 
 
-def _save_config(config: PreTrainedConfig, folder: Path) -> None:
-    """Write a config as transformers does, beside the former one, and put its files into `folder`, each whole."""
+def _save_config(config: PreTrainedConfig, folder: Path, outputs: Mapping[str, Any]) -> None:
+    """Write a config as transformers does, beside the former one, and put its files into `folder`, each whole.
+
+    `outputs` come last: transformers saves no `output_attentions` of a model whose attention returns none.
+    """
     made = folder / ".config.partial"
     shutil.rmtree(made, ignore_errors=True)  # of a process that was killed
     try:
         config.save_pretrained(made)
+        _write_over(made / "config.json", outputs)
         sync_tree(made)
         for source in sorted(made.iterdir()):
             source.replace(folder / source.name)
         sync_folder(folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _write_over(path: Path, values: Mapping[str, Any]) -> None:
+    """Replace keys of a JSON file that was just written."""
+    if values:
+        path.write_text(json.dumps(json.loads(path.read_text()) | values, indent=2, sort_keys=True) + "\n")
 
 
 def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str, Any]:

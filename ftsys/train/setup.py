@@ -11,6 +11,7 @@ from ftsys.config import EngineSection, RunConfig, best_metric
 from ftsys.data.store.reader import Store
 from ftsys.errors import ConfigError
 from ftsys.metrics import METRICS, metrics_of_logits
+from ftsys.model_files.config import PLAIN_OUTPUTS
 from ftsys.model_files.load_errors import model_load_errors
 from ftsys.model_files.remote_code import loading_code
 from ftsys.model_files.untrained import made_up, refuse_untrained
@@ -218,6 +219,7 @@ def _loaded(
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
             ignore_mismatched_sizes=True,
+            **PLAIN_OUTPUTS,
             **_dropouts(weights, dropout, trust_remote_code),
         )
     _refuse_without_weights(weights, model, set(info["missing_keys"]))

@@ -11,12 +11,18 @@ from ftsys.model_files.folder import longest_sequence
 from ftsys.model_files.load_errors import model_load_errors, tokenizer_load_errors
 
 WRONG = [
-    ("num_hidden_layers", 10**9, "from 0 to 10000"),
-    ("num_hidden_layers", -3, "from 0 to 10000"),
-    ("n_layers", 2.5, "from 0 to 10000"),
-    ("n_layer", "12", "from 0 to 10000"),
-    ("num_hidden_groups", 10**7, "from 0 to 10000"),
-    ("inner_group_num", 10**9, "from 0 to 10000"),
+    ("num_hidden_layers", 10**9, "from 1 to 10000"),
+    ("num_hidden_layers", 0, "from 1 to 10000"),
+    ("n_layer", 0, "from 1 to 10000"),
+    ("num_hidden_groups", 0, "from 1 to 10000"),
+    ("return_dict", "x", "true or false"),
+    ("output_attentions", 1, "true or false"),
+    ("output_hidden_states", [], "true or false"),
+    ("num_hidden_layers", -3, "from 1 to 10000"),
+    ("n_layers", 2.5, "from 1 to 10000"),
+    ("n_layer", "12", "from 1 to 10000"),
+    ("num_hidden_groups", 10**7, "from 1 to 10000"),
+    ("inner_group_num", 10**9, "from 1 to 10000"),
     ("num_labels", 10**9, "from 0 to 1000000"),
     ("num_labels", "two", "from 0 to 1000000"),
     ("max_position_embeddings", 2**31 - 1, "from 1 to 67108864"),
@@ -38,7 +44,10 @@ WRONG = [
     ("label2id", [], "an object"),
 ]
 RIGHT = [
-    {"num_hidden_layers": 0},
+    {"num_hidden_layers": 1},
+    {"model_type": "deberta-v2", "type_vocab_size": 0},
+    {"model_type": "own", "type_vocab_size": 0},
+    {"return_dict": False, "output_attentions": True, "output_hidden_states": None},
     {"num_key_value_heads": None, "classifier_dropout": None, "model_type": None},
     {"pad_token_id": -1, "hidden_dropout_prob": 0, "attention_dropout": 1.0},
     {"num_hidden_groups": 100, "inner_group_num": 100, "num_labels": 10**6, "max_position_embeddings": 2**26},
@@ -54,6 +63,16 @@ def test_a_wrong_value_is_named(tmp_path: Path, key: str, value: object, wanted:
         model_config(tmp_path)
 
 
+@pytest.mark.parametrize("config", [{"model_type": "bert"}, {"model_type": "roberta", "num_hidden_layers": 2}])
+def test_a_model_that_looks_up_token_types_needs_one(tmp_path: Path, config: dict[str, object]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**config, "type_vocab_size": 0}))
+    said = rf"type_vocab_size=0 is not 1 or more, which a model of type '{config['model_type']}' needs"
+    with pytest.raises(WrongModelConfig, match=said):
+        model_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "type_vocab_size": 1}))
+    model_config(tmp_path)
+
+
 @pytest.mark.parametrize("config", RIGHT)
 def test_a_right_value_is_taken(tmp_path: Path, config: dict[str, object]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -63,7 +82,7 @@ def test_a_right_value_is_taken(tmp_path: Path, config: dict[str, object]) -> No
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000 is not a whole number from 0 to 10000"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000 is not a whole number from 1 to 10000"),
         ({"vocab_size": 2**40}, r"vocab_size=\d+ is not a whole number from 1 to 67108864"),
         ({"num_local_experts": 10**9}, "num_local_experts=1000000000 is not a number up to 10000"),
         ({"deeper": [{"n_conv_blocks": 1e9}]}, "n_conv_blocks=1000000000.0 is not a number up to 10000"),
