@@ -19,14 +19,19 @@ from typing import Any
 
 from torch import nn
 
+from ftsys.config import RunConfig
 from ftsys.distributed import stay_on_loopback
-from ftsys.errors import LaunchError
+from ftsys.errors import ConfigError, LaunchError
 from ftsys.kernels.library_caches import check_extensions, check_triton, extensions_folder
+from launcher.planner.deepspeed_config import merged_config, user_json_of
 from launcher.planner.deepspeed_notes import compile_advice, compiled_ops
+from launcher.planner.plan import Plan
 
 SHARED_MEMORY_OP = "deepspeed_shm_comm"
 CPU_ADAM_OP = "cpu_adam"
 """The op that optimizer offload compiles, unless it was built when DeepSpeed was installed."""
+_FAILURES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+"""What DeepSpeed's parsing raises, beside its own error, for a value of another type than it expects."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,31 @@ def prepare_for_config(config: Mapping[str, Any], say: Callable[[str], object] =
     if missing := [op for op in ops if not _is_built(op)]:
         advice = compile_advice(config)
         say(f"DeepSpeed compiles {', '.join(missing)}, which takes minutes{f'; {advice}' if advice else ''}")
+
+
+def check_deepspeed_file(run: RunConfig, plan: Plan) -> None:
+    """Raise ConfigError, with DeepSpeed's own words, for a user's JSON that DeepSpeed does not take.
+
+    Imports DeepSpeed, which takes seconds, only where the run has such a file and trains with it. Joins no process
+    group. Raises LaunchError and ConfigError as `prepare_deepspeed` does.
+    """
+    user_json = user_json_of(run)
+    if user_json is None or plan.backend != "deepspeed":
+        return
+    settings = merged_config(user_json, run, plan)
+    if plan.device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # it would look for a GPU while it is imported
+    prepare_deepspeed()
+    from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
+
+    try:
+        DeepSpeedConfig(settings)
+    except (DeepSpeedConfigError, *_FAILURES) as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise ConfigError(
+            f"engine.deepspeed={run.engine.deepspeed!r}: DeepSpeed cannot use this file ({words}). Correct the key or "
+            "take it out."
+        ) from error
 
 
 def _is_built(op: str) -> bool:

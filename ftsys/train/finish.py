@@ -170,12 +170,12 @@ def write_plain_model(
 ) -> None:
     """Write the config of `model`, with `outputs` over it, and the weights of `state`. Raises StorageError."""
     with storage_errors(folder):
-        _save_config(plain_config(model), folder, outputs or {})
+        _save_config(plain_config(model), folder, outputs)
         tensors = {name: tensor.cpu() for name, tensor in (state.weights | state.buffers).items()}
         replace_safetensors(folder / "model.safetensors", tensors)
 
 
-def _save_config(config: PreTrainedConfig, folder: Path, outputs: Mapping[str, Any]) -> None:
+def _save_config(config: PreTrainedConfig, folder: Path, outputs: Mapping[str, Any] | None = None) -> None:
     """Write a config as transformers does, beside the former one, and put its files into `folder`, each whole.
 
     `outputs` come last: transformers saves no `output_attentions` of a model whose attention returns none.
@@ -193,7 +193,7 @@ def _save_config(config: PreTrainedConfig, folder: Path, outputs: Mapping[str, A
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _write_over(path: Path, values: Mapping[str, Any]) -> None:
+def _write_over(path: Path, values: Mapping[str, Any] | None) -> None:
     """Replace keys of a JSON file that was just written."""
     if values:
         path.write_text(json.dumps(json.loads(path.read_text()) | values, indent=2, sort_keys=True) + "\n")

@@ -24,7 +24,7 @@ from ftsys.tasks import Task
 from launcher.planner.cost.disk import bytes_at_least, bytes_at_most, size_text
 from launcher.planner.deepspeed_config import user_json_of
 from launcher.planner.model_shape.of_run import shape_of_run
-from launcher.planner.plan import make_plan, this_machine
+from launcher.planner.plan import Plan, make_plan, this_machine
 
 
 def check_trainable(task: Task) -> None:
@@ -51,13 +51,21 @@ def check_before_claim(run: RunConfig, task: Task, store: Store) -> list[str]:
     _check_labels_differ(split, task)
     class_weights(run.train.class_weights, task, split)
     _check_peft(run)
-    _check_classifier(run)
+    check_classifier(run)
     # The plan itself is made once the model is loaded: this one only finds settings that cannot work here.
-    make_plan(run, this_machine(os.environ), train_rows=len(split), deepspeed_json=user_json_of(run))
+    plan = make_plan(run, this_machine(os.environ), train_rows=len(split), deepspeed_json=user_json_of(run))
+    _check_deepspeed(run, plan)
     return [*_doubtful_rows(store, task), *_disk_space(run)]
 
 
-def _check_classifier(run: RunConfig) -> None:
+def _check_deepspeed(run: RunConfig, plan: Plan) -> None:
+    if run.engine.deepspeed:
+        from ftsys.train.deepspeed_setup import check_deepspeed_file
+
+        check_deepspeed_file(run, plan)
+
+
+def check_classifier(run: RunConfig) -> None:
     """Raise ConfigError for a model without a sequence classifier, with code that is not trusted, or with links out.
 
     Files of its folder are copied beside the trained model in the end.

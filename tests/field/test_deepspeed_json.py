@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from ftsys.config import RunConfig, build_run
+from ftsys.errors import ConfigError
+from ftsys.train.deepspeed_setup import check_deepspeed_file
 from launcher.planner.deepspeed_config import conflicts, merged_config
 from launcher.planner.deepspeed_notes import compiled_ops, notes_on_json
 from launcher.planner.plan import Plan, World, make_plan
@@ -198,6 +200,43 @@ def test_files_full_of_auto_train(name: str, tmp_path: Path, minilm_folder: Path
     attempt = start(tmp_path, 1, ["--engine.deepspeed", "ds.json", "--train.max_steps", "4"])
     assert attempt.statuses() == [0], attempt.log()
     assert "note: " in attempt.log()
+
+
+REFUSED: list[tuple[Json, str]] = [
+    ({"aio": "x"}, "AttributeError: 'str' object has no attribute 'get'"),
+    ({"comms_logger": 7}, "must be a mapping, not int"),
+    ({"elasticity": {"enabled": True}}, "elasticity"),
+    (zero(1, reduce_bucket_size="x"), "reduce_bucket_size"),
+    (zero(1, bucket_size=7), "bucket_size Extra inputs are not permitted"),
+    ({"communication_data_type": "x"}, "Invalid communication_data_type"),
+]
+
+
+@pytest.mark.parametrize(("user_json", "said"), REFUSED, ids=str)
+def test_what_deepspeed_does_not_take_is_refused_with_its_words(user_json: Json, said: str, tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text(json.dumps(user_json))
+    engine = {"backend": "deepspeed", "deepspeed": str(tmp_path / "ds.json")}
+    run, plan = planned(user_json, engine=engine, world=World())
+    with pytest.raises(ConfigError) as refused:
+        check_deepspeed_file(run, plan)
+    assert f"engine.deepspeed='{tmp_path}/ds.json': DeepSpeed cannot use this file (" in str(refused.value)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("user_json", [ALL_AUTO, zero(2), {}, *TRAINED.values()])
+def test_what_deepspeed_takes_is_taken(user_json: Json, tmp_path: Path) -> None:
+    (tmp_path / "ds.json").write_text(json.dumps(user_json))
+    check_deepspeed_file(*planned(user_json, engine={"deepspeed": str(tmp_path / "ds.json")}, world=World()))
+
+
+def test_it_is_refused_before_the_folder_is_claimed(tmp_path: Path, minilm_folder: Path) -> None:
+    make_project(tmp_path, minilm_folder)
+    (tmp_path / "ds.json").write_text(json.dumps({"aio": "x"}))
+    attempt = start(tmp_path, 1, ["--engine.deepspeed", "ds.json"])
+    assert attempt.statuses() == [2], attempt.log()
+    assert "DeepSpeed cannot use this file" in attempt.log()
+    assert "Traceback" not in attempt.log()
+    assert not list(tmp_path.rglob("status.json"))
 
 
 def test_the_lock_of_a_dead_process_is_named_before_it_hangs_the_run(

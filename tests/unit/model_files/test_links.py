@@ -31,9 +31,9 @@ def test_a_training_is_refused_before_it_begins(model: Path, monkeypatch: pytest
     monkeypatch.setattr(families, "check_has_classifier", lambda folder, trusted: None)
     run = build_run({"output_dir": "out", "task": {"name": "mrpc"}, "model": {"name": str(model)}})
     with pytest.raises(ConfigError, match=OUTSIDE):
-        preflight._check_classifier(run)
+        preflight.check_classifier(run)
     (model / "added_tokens.json").unlink()
-    preflight._check_classifier(run)
+    preflight.check_classifier(run)
 
 
 def test_an_export_and_a_cache_get_no_copy(model: Path, tmp_path: Path) -> None:
