@@ -267,5 +267,11 @@ FileEntries = Mapping[RelativePath, FileEntry]
 
 
 def shards_of_index(data: bytes | str) -> list[str]:
-    """Return the names of the files that the index of split weights (`weight_map`) lists. Raises ValueError."""
-    return sorted(set(typed(dict[str, FileName], json_object(data).get("weight_map")).values()))
+    """Return the names of the files that the index of split weights (`weight_map`) lists.
+
+    Raises ValueError for one that lists none: a model has weights.
+    """
+    names = sorted(set(typed(dict[str, FileName], json_object(data).get("weight_map")).values()))
+    if not names:
+        raise ValueError("its weight_map is empty: it names no file of weights")
+    return names

@@ -12,9 +12,11 @@ from typing_extensions import TypedDict
 
 from ftsys.config import RunConfig, build_run, resolve_task
 from ftsys.data.bundle import store_of_bundle
+from ftsys.data.tokenize.tokenizer import load_tokenizer, tokenizer_settings
 from ftsys.errors import ConfigError, FtsysError
 from ftsys.files.untrusted import MOST_BYTES, json_object, open_regular, typed
 from ftsys.model_files.folder import check_model_folder, find_model_folder
+from ftsys.model_files.remote_code import TOKENIZER, has_own
 from ftsys.train.deepspeed_setup import compile_locks
 from launcher.planner.model_shape.of_run import shape_of_run
 
@@ -53,11 +55,27 @@ def _model_facts(run: RunConfig) -> dict[str, Any]:
                 "error": f"model.name={run.model.name!r} is not a folder here and not in the Hub's cache",
                 "folder": None,
             }
-        check_model_folder(str(folder))
+        wrong = _wrong_with_model(run, folder)
+        if wrong is not None:
+            return {"error": wrong, "folder": str(folder)}
         counts = {"parameters": count_parameters(folder), "frozen": _frozen_parameters(run)}
         return {"error": None, "folder": str(folder), **counts}
     except FtsysError as error:
         return {"error": str(error), "folder": None}
+
+
+def _wrong_with_model(run: RunConfig, folder: Path) -> str | None:
+    """Return what a start would say of the model in `folder`; None if it takes it. No code of the folder runs."""
+    from ftsys.train.preflight import check_classifier
+
+    try:
+        check_model_folder(str(folder))
+        check_classifier(run)
+        if run.bundle is None and not run.model.trust_remote_code and has_own(TOKENIZER, tokenizer_settings(folder)):
+            load_tokenizer(folder, run.data.max_length)  # transformers may have a tokenizer of its own in its place
+    except FtsysError as error:
+        return str(error)
+    return None
 
 
 def _frozen_parameters(run: RunConfig) -> int:

@@ -88,7 +88,10 @@ def inputs(cluster: ClusterFacts) -> Iterator[Finding]:
     for part, key in (("model", "model.name"), ("data", "data.source")):
         found = {node: facts[part] for node, facts in known.items()}
         missing = {node: facts["error"] for node, facts in found.items() if facts["error"]}
-        if missing:
+        unusable = {node: facts["error"] for node, facts in found.items() if facts["error"] and facts.get("folder")}
+        if unusable:
+            yield error(part, by_value(unusable), f"correct that, or {key}: a start would refuse it.")
+        elif missing:
             yield _missing(part, key, missing, {node: bool(known[node]["hub"]) for node in missing}, cluster)
         elif found:
             yield ok(part, _there(cluster, part, found))

@@ -212,7 +212,7 @@ def test_an_index_of_weights_names_files_of_its_own_folder(shard: object, tmp_pa
         read_safetensors(tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"weight_map": [1]}', '{"weight_map": {"a"'])
+@pytest.mark.parametrize("content", ["{}", "[]", '{"weight_map": {}}', '{"weight_map": [1]}', '{"weight_map": {"a"'])
 def test_a_damaged_index_of_weights_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors.index.json").write_text(content)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -19,6 +20,7 @@ from ftsys.probe.inputs import count_parameters, input_facts, lock_facts, store_
 from ftsys.probe.protocol import Probe, Question
 from launcher.doctor.network import _port_is_taken
 from tests.ports import unused_port
+from tests.remote_model import make_remote_model
 
 
 def tree(folder: Path, **sections: Any) -> dict[str, Any]:
@@ -172,6 +174,36 @@ def test_the_weights_that_a_run_does_not_train(tmp_path: Path, minilm_folder: Pa
     for sections, some in (({"lora": {"r": 4}}, True), ({"train": {"freeze": ["layers.99"]}}, False)):
         facts = input_facts(tree(tmp_path, **sections))["model"]
         assert (facts["error"], 20_000_000 < facts["frozen"] <= facts["parameters"]) == (None, some)
+
+
+@pytest.mark.parametrize("tokenizer", [False, True])
+def test_a_model_whose_code_a_start_refuses_and_runs(tokenizer: bool, tmp_path: Path, minilm_folder: Path) -> None:
+    folder = make_remote_model(tmp_path / "odd", minilm_folder, tokenizer)
+    facts = input_facts(tree(tmp_path, model={"name": str(folder)}))["model"]
+    assert "needs Python code from its own folder (auto_map)" in facts["error"]
+    assert facts["folder"] == str(folder)
+    trusted = input_facts(tree(tmp_path, model={"name": str(folder), "trust_remote_code": True}))["model"]
+    assert trusted["error"] is None
+
+
+@pytest.mark.parametrize(("model_type", "refused"), [("smollm3", True), ("bert", False)])
+def test_a_tokenizer_whose_code_a_start_refuses(
+    model_type: str, refused: bool, tmp_path: Path, minilm_folder: Path
+) -> None:
+    """For BERT, transformers has a tokenizer of its own, which is taken in the place of the code."""
+    folder = make_remote_model(tmp_path / "odd", minilm_folder, tokenizer=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    facts = input_facts(tree(tmp_path, model={"name": str(folder)}))["model"]
+    said = facts["error"] or ""
+    assert ("the tokenizer in" in said and "needs Python code from its own folder" in said) == refused
+    assert (facts["error"] is None) != refused
+
+
+def test_a_model_without_a_classifier_is_what_a_start_says(tmp_path: Path, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model/config.json").write_text('{"model_type": "vit"}')
+    facts = input_facts(tree(tmp_path, model={"name": str(tmp_path / "model")}))["model"]
+    assert "model type 'vit' has no sequence classifier" in facts["error"]
 
 
 def test_model_and_data_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

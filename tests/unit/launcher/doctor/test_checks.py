@@ -162,6 +162,16 @@ def test_a_model_that_is_not_there() -> None:
     assert (found.severity, found.value) == ("warning", "not here yet: not in the Hub's cache on node2")
 
 
+@pytest.mark.parametrize("hub", [False, True])
+def test_a_model_that_is_there_and_would_be_refused_is_an_error(hub: bool) -> None:
+    def harm(nodes: dict[str, Groups]) -> None:
+        nodes["node2"]["inputs"] |= {"model": {"error": "needs Python code", "folder": "/m"}, "hub": hub}
+
+    (found,) = bad(cluster(harm))
+    assert (found.severity, found.value) == ("error", "needs Python code on node2")
+    assert "model.name: a start would refuse it" in found.advice
+
+
 def test_own_files_that_are_not_there_no_hub_can_help() -> None:
     task = {"name": "mood", "columns": ["text"], "labels": ["a", "b"]}
     run = run_of(task=task, data={"source": {"train": "train.csv"}})
