@@ -4,8 +4,9 @@ import gc
 import importlib.util
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -43,6 +44,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTSYS_CACHE", str(cache))
         yield cache
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+    """Take back what a fixture of several tests changes in the environment, as `own_environment` does for a test."""
+    before = dict(os.environ)
+    try:
+        return (yield)
+    finally:
+        if fixturedef.scope != "function" and fixturedef.argname != own_cache.__name__ and os.environ != before:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)

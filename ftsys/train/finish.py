@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import shutil
 import socket
 import time
@@ -22,7 +21,7 @@ from ftsys.files.atomic import atomic_copy, atomic_write_json, atomic_write_text
 from ftsys.files.folders import sync_folder, sync_tree
 from ftsys.files.json_safe import json_safe
 from ftsys.files.storage_errors import storage_errors
-from ftsys.files.untrusted import typed
+from ftsys.files.untrusted import file_bytes, json_object, typed
 from ftsys.metrics import metrics_of_logits, predictions_from_logits
 from ftsys.model_files.config import ADAPTED_CONFIG, own_outputs
 from ftsys.model_files.folder import BUNDLED, BUNDLED_MODEL, TOKENIZER_FILES
@@ -196,7 +195,7 @@ def _save_config(config: PreTrainedConfig, folder: Path, outputs: Mapping[str, A
 def _write_over(path: Path, values: Mapping[str, Any] | None) -> None:
     """Replace keys of a JSON file that was just written."""
     if values:
-        path.write_text(json.dumps(json.loads(path.read_text()) | values, indent=2, sort_keys=True) + "\n")
+        atomic_write_json(path, json_object(file_bytes(path)) | values)
 
 
 def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str, Any]:
