@@ -56,7 +56,14 @@ def on_one_rank(rank: int, what: str) -> None:
     elif deed == "fails alone":
         vars(run)["_command"] = _fail
     else:
-        vars(run)["_tokenize"] = lambda *_: os.kill(os.getpid(), signal.Signals[deed])
+        tokenize = vars(run)["_tokenize"]
+
+        def signalled_once(*window: Any) -> None:
+            vars(run)["_tokenize"] = tokenize  # it is called for each window
+            os.kill(os.getpid(), signal.Signals[deed])
+            tokenize(*window)
+
+        vars(run)["_tokenize"] = signalled_once
 
 
 def _fail(*_: Any) -> dict[str, Any]:
