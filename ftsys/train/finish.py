@@ -195,7 +195,7 @@ def _save_config(config: PreTrainedConfig, folder: Path, outputs: Mapping[str, A
 def _write_over(path: Path, values: Mapping[str, Any] | None) -> None:
     """Replace keys of a JSON file that was just written."""
     if values:
-        atomic_write_json(path, json_object(file_bytes(path)) | values)
+        atomic_write_json(path, json_object(file_bytes(path)) | dict(values))
 
 
 def _results(session: Session, metrics: dict[str, dict[str, float]]) -> dict[str, Any]:
