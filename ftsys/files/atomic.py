@@ -32,7 +32,7 @@ def atomic_open(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open(mode.replace("w", "x"), **text) as stream:  # type: ignore[call-overload]  # any str
+            with temporary.open(mode.replace("w", "x"), **text) as stream:  # type: ignore[call-overload]  # no literal
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+_REMOVALS = 100
+"""Times that a folder is removed again because another process changes it meanwhile."""
+
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Yield all that is below a folder and no folder itself: a link to one too. A missing folder has nothing below.
@@ -30,10 +33,6 @@ def bytes_below(folder: Path) -> int:
         with suppress(FileNotFoundError):
             total += path.lstat().st_size
     return total
-
-
-_REMOVALS = 100
-"""Times that a folder is removed again because another process changes it meanwhile."""
 
 
 def remove_tree(path: Path) -> None:

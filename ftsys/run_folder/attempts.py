@@ -47,18 +47,17 @@ def errors_after_takeover(output_dir: Path | str, attempt: int) -> Iterator[None
         yield
     except (OSError, StorageError, CheckpointError) as error:
         if 0 < attempt < highest_attempt(output_dir):
-            raise taken_over(output_dir, attempt) from error
+            raise _taken_over(output_dir, attempt) from error
         raise
 
 
 def refuse_after_takeover(output_dir: Path | str, attempt: int) -> None:
     """Raise RunFolderError if an attempt newer than `attempt` has claimed the folder."""
     if highest_attempt(output_dir) > attempt:
-        raise taken_over(output_dir, attempt)
+        raise _taken_over(output_dir, attempt)
 
 
-def taken_over(output_dir: Path | str, attempt: int) -> RunFolderError:
-    """Return the error of an attempt that is not the newest one any more."""
+def _taken_over(output_dir: Path | str, attempt: int) -> RunFolderError:
     return RunFolderError(
         f"run folder {str(output_dir)!r} belongs to attempt {highest_attempt(output_dir)} now; "
         f"this is attempt {attempt}, which stops."

@@ -32,7 +32,7 @@ def fill_disk_of_rank_1(rank: int, argument: str) -> None:
     if rank == 1:
         run_folder.write_shard = full
     else:
-        StoreBarrier._read_others = read_late  # type: ignore[method-assign]
+        StoreBarrier._read_others = read_late  # type: ignore[method-assign]  # this process is one rank
 
 
 def test_an_error_of_one_rank_in_a_checkpoint_is_told_once(tmp_path: Path, minilm_folder: Path) -> None:

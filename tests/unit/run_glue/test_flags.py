@@ -9,8 +9,6 @@ import pytest
 from ftsys.errors import ConfigError
 from ftsys.run_glue.flags import read_flags
 
-pytest.importorskip("transformers")
-
 
 def flags(*words: str) -> dict[str, Any]:
     return read_flags(words)[0]

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 
 from ftsys.errors import RunFolderError
 from ftsys.run_folder.claim import claim_run_folder
 from ftsys.run_folder.metrics_log import read_metrics
 from ftsys.run_folder.status import read_status
-
-transformers = pytest.importorskip("transformers")
-from ftsys.train.callbacks.metrics import LINES_KEPT, MetricsLog  # noqa: E402  # it needs transformers
-from ftsys.train.callbacks.progress import ProgressCallback  # noqa: E402
-from ftsys.train.callbacks.status import StatusCallback  # noqa: E402
+from ftsys.train.callbacks.metrics import LINES_KEPT, MetricsLog
+from ftsys.train.callbacks.progress import ProgressCallback
+from ftsys.train.callbacks.status import StatusCallback
 
 MNLI = ("validation_matched", "validation_mismatched")
 IDENTITY = {"seed": 1}
