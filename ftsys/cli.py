@@ -15,11 +15,11 @@ from ftsys import __version__
 from ftsys.console.entry import run_program
 from ftsys.console.printer import complain, say, show
 from ftsys.did_you_mean import check_command
-from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, NOT_OURS, ConfigError, FtsysError, StorageError
+from ftsys.errors import BAD_INPUT, DONE, EXIT_STATUSES, FAILED, NOT_OURS, ConfigError, FtsysError, StorageError
 from ftsys.fast_import.hooks import begin_fast_import
 from ftsys.files.atomic import atomic_write_text
 from ftsys.kernels.library_caches import settle_inductor
-from ftsys.ranks import is_main_rank, may_complain
+from ftsys.ranks import has_launcher, is_main_rank, may_complain
 
 if TYPE_CHECKING:
     from ftsys.config import RunConfig  # imported by each command: Ctrl-C is handled before anything slow is imported
@@ -120,9 +120,21 @@ def main(arguments: Sequence[str] | None = None, own_process: bool = False) -> i
         if may_complain():
             complain(error)
         _tell_job(error.exit_status)
-        if not is_main_rank() and error.exit_status == BAD_INPUT:
-            time.sleep(OTHER_RANKS_WAIT_SECONDS)
+        if not is_main_rank() and error.exit_status in (BAD_INPUT, FAILED):
+            _leave_after_rank_0(error)
         return error.exit_status
+
+
+def _leave_after_rank_0(error: FtsysError) -> None:
+    """Wait until rank 0 has printed the same error, and print an error that only this rank has.
+
+    A launcher has stopped this rank by then if rank 0 has failed as well.
+    """
+    own = has_launcher(os.environ) and not (error.told or may_complain())
+    if own or error.exit_status == BAD_INPUT:
+        time.sleep(OTHER_RANKS_WAIT_SECONDS)
+    if own:
+        complain(f"rank {os.environ['RANK']}: {error}")
 
 
 def _tell_job(status: int) -> None:

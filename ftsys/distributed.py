@@ -235,7 +235,7 @@ def decided_by_rank_0(decide: Callable[[], Value]) -> Value:
             raise
     theirs = broadcast_json(outcome)
     if "error" in theirs:
-        raise _everywhere(own or error_from_words(*theirs["error"]))
+        raise _told(own or error_from_words(*theirs["error"]))
     value: Value = theirs["value"]
     return value
 
@@ -255,7 +255,7 @@ def agreed(work: Callable[[], Value]) -> Value:
         raise
     for number, words in enumerate(all_gather_json(None if own is None else error_as_words(own))):
         if words is not None:
-            raise _everywhere(own if own is not None and number == rank() else error_from_words(*words))
+            raise _told(own if own is not None and number == rank() else error_from_words(*words))
     return value
 
 
@@ -263,8 +263,8 @@ def _failed(error: Exception) -> FtsysError:
     return FtsysError(f"rank {rank()} failed: {type(error).__name__}: {error}")
 
 
-def _everywhere(error: FtsysError) -> FtsysError:
-    error.everywhere = True
+def _told(error: FtsysError) -> FtsysError:
+    error.told = True
     return error
 
 

@@ -28,8 +28,8 @@ class FtsysError(Exception):
     """Base class of all errors that are printed without a traceback."""
 
     exit_status = FAILED
-    everywhere = False
-    """True on an error that every rank raises, because the ranks have told each other: rank 0 prints it for all."""
+    told = False
+    """True on an error that this rank has printed, or that every rank raises, so that rank 0 prints it for all."""
 
 
 class ConfigError(FtsysError):

@@ -17,6 +17,11 @@ def may_complain() -> bool:
     return is_main_rank() or "FTSYS_OWN_LOG" in os.environ  # `ftlaunch` gives each rank a log
 
 
+def has_launcher(environ: Mapping[str, str]) -> bool:
+    """Return True for a rank of torchrun, accelerate or deepspeed, which stop a machine's ranks when one has failed."""
+    return "TORCHELASTIC_RUN_ID" in environ or "CROSS_SIZE" in environ
+
+
 def has_other_ranks() -> bool:
     """Return True if the launcher has started more than this rank."""
     return os.environ.get("WORLD_SIZE", "1") != "1"

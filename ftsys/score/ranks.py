@@ -47,8 +47,9 @@ def together() -> Iterator[None]:
             _join(watchdog)
             yield
     except FtsysError as error:
-        if not (error.everywhere or may_complain()):
+        if not (error.told or may_complain()):
             complain(f"rank {rank()}: {error}")
+            error.told = True
         raise
     finally:
         leave_process_group()

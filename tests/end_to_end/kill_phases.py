@@ -114,8 +114,10 @@ def kill_launched(kills: int, project: Path, seed: int = 0) -> Tally:
     while tally.kills[LAUNCHED] < kills:
         folder = copy_project(project, f"launched-{tally.kills.total()}")
         for _ in range(KILLS_A_RUN):
-            phase, taken = _kill_launched(folder, chance, starting_s)
-            tally.add(phase, taken)
+            killed = _kill_launched(folder, chance, starting_s)
+            if killed is None:
+                break
+            tally.add(*killed)
         assert finish(folder, RANKS) == expected, f"other weights; see {folder}"
     return tally
 
@@ -140,14 +142,22 @@ def _start_up(folder: Path) -> float:
     return taken
 
 
-def _kill_launched(folder: Path, chance: random.Random, starting_s: float) -> tuple[str, float]:
-    """Launch and kill one rank; returns its phase, and the seconds until `ftlaunch` and all ranks were gone."""
+def _kill_launched(folder: Path, chance: random.Random, starting_s: float) -> tuple[str, float] | None:
+    """Launch and kill one rank; returns its phase, and the seconds until `ftlaunch` and all ranks were gone.
+
+    Returns None where the run's end came first.
+    """
     log, attempt = folder / METRICS_LOG, highest_attempt(folder / "run")
     before = log.stat().st_size if log.exists() else 0
     process, victim = _launch(folder), chance.randrange(RANKS)
     time.sleep(chance.uniform(0.0, starting_s))
     begun = log.exists() and log.stat().st_size > before
-    os.kill(ranks_of(folder)[victim], signal.SIGKILL)
+    ranks = ranks_of(folder)
+    if victim not in ranks:
+        _, said = process.communicate(timeout=LIFE_SECONDS)
+        assert process.returncode == 0, said
+        return None
+    os.kill(ranks[victim], signal.SIGKILL)
     killed_at = time.monotonic()
     _, said = process.communicate(timeout=LEAVE_SECONDS)
     taken = time.monotonic() - killed_at

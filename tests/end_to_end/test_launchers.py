@@ -16,6 +16,15 @@ Found = TypeVar("Found")
 
 RANKS = "2"
 
+OWN_RUN_FILES = """
+import os
+import sys
+
+from ftsys.cli import main
+
+sys.exit(main(["train", f"run.{os.environ['RANK']}.toml"]))
+"""
+
 
 def launch(launcher: str, run_file: Path) -> list[str | Path]:
     words: list[str | Path] = ["-m", "ftsys", "train", run_file]
@@ -79,6 +88,18 @@ def test_more_ranks_than_examples_in_a_step_is_said_once(tmp_path: Path, tiny_mo
     assert "the smallest that works is 2" in ended.stderr
     assert 'File "' not in ended.stderr.split("ChildFailedError")[0].split("Traceback")[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_an_error_that_only_rank_1_has_is_said_once(tmp_path: Path, tiny_model: Path) -> None:
+    """A file that is missing on one of two nodes, say: rank 0 waits for the others, and knows of nothing."""
+    script = tmp_path / "rank.py"
+    script.write_text(OWN_RUN_FILES)
+    run_file = write_run_file(tmp_path, model=tiny_model)
+    run_file.rename(tmp_path / "run.0.toml")
+    ended = call("torchrun", "--nproc-per-node", RANKS, "--master-port", free_port(), script, cwd=tmp_path)
+    assert ended.returncode != 0
+    assert ended.stderr.count("error: rank 1: ") == 1, ended.stderr
+    assert "run.1.toml" in ended.stderr
 
 
 def test_ranks_leave_when_torchrun_is_killed_before_the_first_save(tmp_path: Path, tiny_model: Path) -> None:

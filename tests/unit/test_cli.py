@@ -12,6 +12,7 @@ import pytest
 from ftsys import cli
 from ftsys.cli import main
 from ftsys.console.entry import MOST_FILES, raise_file_limit, run_program
+from ftsys.errors import ConfigError, FtsysError, StorageError
 from ftsys.run_folder.discover import find_run_folders
 
 
@@ -58,6 +59,29 @@ def test_a_rank_with_a_log_of_its_own_says_why(
     monkeypatch.setenv("FTSYS_OWN_LOG", "1")
     assert main(["train", run_file(tmp_path, "[train]\nepoch = 3\n")]) == 2
     assert "train.epoch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ConfigError("no such file"), StorageError("no space")])
+def test_a_rank_that_its_launcher_has_not_stopped_says_why(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: FtsysError
+) -> None:
+    for told in (True, False):
+        error.told = told
+        assert status_of_rank_1(error, monkeypatch) == error.exit_status
+        assert capsys.readouterr().err == ("" if told else f"error: rank 1: {error}\n")
+
+
+def status_of_rank_1(error: FtsysError, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return the exit status of rank 1 under torchrun, where its command raises `error`."""
+
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "OTHER_RANKS_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    return main(["train", "run.toml"])
 
 
 def test_the_rank_argument_of_the_deepspeed_launcher_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,5 +124,5 @@ class GracefulStop(TrainerCallback):
         told = all_gather_json(None if own is None else [own.exit_status, *error_as_words(own)])
         lowest = next(number for number, each in enumerate(told) if each is not None and each[0] == exit_status)
         error = own if own is not None and lowest == rank() else error_from_words(*told[lowest][1:])
-        error.exit_status, error.everywhere = exit_status, True
+        error.exit_status, error.told = exit_status, True
         return error

@@ -14,7 +14,7 @@ from types import FrameType
 from ftsys.console.parent_exit import signal_at_parent_exit
 from ftsys.console.printer import complain
 from ftsys.errors import STOPPED_EARLY, StoppedEarly
-from ftsys.ranks import has_other_ranks
+from ftsys.ranks import has_launcher, has_other_ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 """Signals that end a run early. A closed terminal sends HUP."""
@@ -29,8 +29,7 @@ def stop_with_launcher(environ: Mapping[str, str]) -> None:
     Else the ranks would train on, and wait for ever at the next save: their key-value store was in torchrun. `ftlaunch`
     has its own wrapper around each rank, which sets FTSYS_OWN_LOG. Any other parent, such as a shell, may end early.
     """
-    launched = "TORCHELASTIC_RUN_ID" in environ or "CROSS_SIZE" in environ
-    if launched and "FTSYS_OWN_LOG" not in environ:
+    if has_launcher(environ) and "FTSYS_OWN_LOG" not in environ:
         signal_at_parent_exit(signal.SIGTERM, _launcher())
 
 
