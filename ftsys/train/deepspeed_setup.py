@@ -23,6 +23,7 @@ from ftsys.config import RunConfig
 from ftsys.distributed import stay_on_loopback
 from ftsys.errors import ConfigError, LaunchError
 from ftsys.kernels.library_caches import check_extensions, check_triton, extensions_folder
+from ftsys.train.optimizer.deepspeed_file import try_owners
 from launcher.planner.deepspeed_config import merged_config, user_json_of
 from launcher.planner.deepspeed_notes import compile_advice, compiled_ops
 from launcher.planner.plan import Plan
@@ -31,7 +32,7 @@ SHARED_MEMORY_OP = "deepspeed_shm_comm"
 CPU_ADAM_OP = "cpu_adam"
 """The op that optimizer offload compiles, unless it was built when DeepSpeed was installed."""
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError)
-"""What DeepSpeed's parsing raises, beside its own error, for a value of another type than it expects."""
+"""What DeepSpeed raises, beside its own error, for an unknown key or a value of another type than it expects."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def check_deepspeed_file(run: RunConfig, plan: Plan) -> None:
 
     try:
         DeepSpeedConfig(settings)
+        try_owners(settings)
     except (DeepSpeedConfigError, *_FAILURES) as error:
         words = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise ConfigError(

@@ -202,6 +202,10 @@ def test_files_full_of_auto_train(name: str, tmp_path: Path, minilm_folder: Path
     assert "note: " in attempt.log()
 
 
+def made(section: str, kind: str, **params: object) -> Json:
+    return {section: {"type": kind, "params": params}}
+
+
 REFUSED: list[tuple[Json, str]] = [
     ({"aio": "x"}, "AttributeError: 'str' object has no attribute 'get'"),
     ({"comms_logger": 7}, "must be a mapping, not int"),
@@ -209,6 +213,14 @@ REFUSED: list[tuple[Json, str]] = [
     (zero(1, reduce_bucket_size="x"), "reduce_bucket_size"),
     (zero(1, bucket_size=7), "bucket_size Extra inputs are not permitted"),
     ({"communication_data_type": "x"}, "Invalid communication_data_type"),
+    (made("scheduler", "Foo"), "scheduler.type='Foo' is no scheduler of DeepSpeed or torch.optim.lr_scheduler"),
+    (made("scheduler", "WarmupLR", foo=1), "unexpected keyword argument 'foo'"),
+    (made("scheduler", "WarmupLR", warmup_min_lr="x"), "TypeError"),
+    (made("scheduler", "StepLR"), "step_size"),
+    (made("optimizer", "Foo"), "optimizer.type='Foo' is no optimizer of DeepSpeed or torch.optim"),
+    (made("optimizer", "AdamW", lr="auto", foo=1), "optimizer.params: Adam has no foo"),
+    (made("optimizer", "Adam", lr="auto", max_grad_norm=1.0), "optimizer.params: Adam has no max_grad_norm"),
+    (made("optimizer", "SGD", lr="auto", foo=1), "unexpected keyword argument 'foo'"),
 ]
 
 
@@ -223,7 +235,22 @@ def test_what_deepspeed_does_not_take_is_refused_with_its_words(user_json: Json,
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize("user_json", [ALL_AUTO, zero(2), {}, *TRAINED.values()])
+TAKEN: list[Json] = [
+    made("scheduler", "WarmupLR", warmup_min_lr="auto", warmup_max_lr="auto", warmup_num_steps="auto"),
+    made("scheduler", "WarmupDecayLR", warmup_num_steps="auto", total_num_steps="auto"),
+    made("scheduler", "WarmupCosineLR", total_num_steps="auto", warmup_num_steps="auto"),
+    made("scheduler", "OneCycle", cycle_min_lr=1e-5, cycle_max_lr=1e-4),
+    made("scheduler", "LRRangeTest"),
+    made("scheduler", "StepLR", step_size=10),
+    made("optimizer", "AdamW", **auto("lr", "betas", "eps", "weight_decay"), torch_adam=True, adam_w_mode=True),
+    made("optimizer", "Adam", bias_correction=True, fp32_optimizer_states=False, foreach=False),
+    made("optimizer", "Lamb", lr="auto", max_coeff=10.0),
+    made("optimizer", "SGD", lr="auto", momentum=0.9),
+    made("optimizer", "Adagrad", lr="auto"),
+]
+
+
+@pytest.mark.parametrize("user_json", [ALL_AUTO, zero(2), {}, *TRAINED.values(), *TAKEN], ids=str)
 def test_what_deepspeed_takes_is_taken(user_json: Json, tmp_path: Path) -> None:
     (tmp_path / "ds.json").write_text(json.dumps(user_json))
     check_deepspeed_file(*planned(user_json, engine={"deepspeed": str(tmp_path / "ds.json")}, world=World()))
