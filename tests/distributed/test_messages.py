@@ -88,7 +88,7 @@ def ends(together: bool, failing: tuple[int, ...]) -> tuple[str, str, bool, bool
         with no_pickles():
             value = agreed(work) if together else decided_by_rank_0(work)
     except (FtsysError, ZeroDivisionError) as error:
-        return type(error).__name__, str(error), error is own, getattr(error, "everywhere", False)
+        return type(error).__name__, str(error), error is own, getattr(error, "told", False)
     return "", str(value), False, False
 
 

@@ -1,7 +1,7 @@
 """Peers of the training benchmarks in this process: tiny models, orders from a list instead of a pipe."""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,8 @@ class Script:
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("FTSYS_GLUE_DIR", raising=False)
-        yield tmp_path_factory.mktemp("bench")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,9 @@ def model(work: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def inputs(work: Path, model: Path) -> Inputs:
-    return make_inputs(read_pairs(24), model, work / "inputs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("FTSYS_GLUE_DIR", raising=False)
+        return make_inputs(read_pairs(24), model, work / "inputs")
 
 
 def peer(name: str, mode: str, model: Path, inputs: Inputs, work: Path) -> Spec:
