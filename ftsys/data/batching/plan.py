@@ -81,13 +81,20 @@ def plan_epoch(
 
 
 def _group_by_length(ids: np.ndarray, lengths: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Sort by length within groups of steps, then shuffle the steps; the last one, which may be smaller, stays last."""
-    span = STEPS_PER_GROUP * size
-    grouped = [part[np.argsort(-lengths[part], kind="stable")] for part in np.split(ids, range(span, len(ids), span))]
-    ordered = np.concatenate(grouped)
-    whole = len(ordered) // size
-    shuffled = ordered[: whole * size].reshape(whole, size)[generator.permutation(whole)]
-    return np.concatenate([shuffled.ravel(), ordered[whole * size :]])
+    """Sort by length within groups of steps, then shuffle the steps; the last one, which may be smaller, stays last.
+
+    Sorts `ids` in place, so that no third array of all examples is held.
+    """
+    span, whole = STEPS_PER_GROUP * size, len(ids) // size
+    sorted_fast = np.int16 if lengths.max() < 2**15 else np.int64  # NumPy sorts 16 bits by their digits
+    for first in range(0, len(ids), span):
+        part = ids[first : first + span]
+        part[:] = part[np.argsort(-lengths[part].astype(sorted_fast), kind="stable")]
+    ordered, cut = np.empty_like(ids), whole * size
+    steps, shuffled = (array[:cut].reshape(whole, size) for array in (ids, ordered))
+    np.take(steps, generator.permutation(whole), axis=0, out=shuffled, mode="clip")  # "raise" makes a copy
+    ordered[cut:] = ids[cut:]
+    return ordered
 
 
 def _equal_tokens(lengths: np.ndarray, ids: np.ndarray, tokens: int) -> np.ndarray:

@@ -53,6 +53,23 @@ def test_steps_by_tokens_do_not_depend_on_the_blocks_of_the_sum(lengths: np.ndar
     assert whole.starts[1:-1].tolist() == [int((ends <= target).sum()) for target in targets]
 
 
+@pytest.mark.parametrize("longest", [2**15 - 1, 2**15 + 1, 2**31 - 1])
+@pytest.mark.parametrize("rows", [7, 153, 1000])
+def test_grouping_sorts_groups_of_steps_and_then_shuffles_the_steps(rows: int, longest: int) -> None:
+    lengths = np.random.default_rng(0).integers(1, 9, rows, dtype=np.int32)
+    lengths[rows // 2] = longest
+    plan = plan_epoch(lengths, 7, 2, global_size=3, order="length_grouped")
+    generator = np.random.Generator(np.random.Philox(key=np.array([7, 2], dtype=np.uint64)))
+    ids, span = generator.permutation(rows).tolist(), 3 * plan_module.STEPS_PER_GROUP
+    groups = [sorted(ids[first : first + span], key=lambda i: -lengths[i]) for first in range(0, rows, span)]
+    ordered = [example for group in groups for example in group]
+    steps = [ordered[first : first + 3] for first in range(0, rows, 3)]
+    last = steps[rows // 3 :]
+    steps = [steps[k] for k in generator.permutation(rows // 3)] + last
+    assert [plan.step(k).tolist() for k in range(len(plan))] == steps
+    assert plan.example_ids.dtype == np.int32
+
+
 def test_ids_take_four_bytes_each_in_the_order_of_a_permutation() -> None:
     ids = plan_epoch(np.ones(1000, dtype=np.int32), 7, 2, global_size=8).example_ids
     generator = np.random.Generator(np.random.Philox(key=np.array([7, 2], dtype=np.uint64)))
