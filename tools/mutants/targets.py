@@ -57,7 +57,7 @@ TARGETS: dict[str, tuple[Module, ...]] = {
         _checkpoint("manifest", "test_files", "test_catalog"),
     ),
     "checkpoint folders": (
-        _checkpoint("catalog", "test_named_checkpoints", "test_catalog"),
+        _checkpoint("catalog", "test_named_checkpoints", "test_catalog", "test_content"),
         _checkpoint("writer", "test_named_checkpoints", "test_catalog", "test_shard", others=(OF_SYNC,)),
         _checkpoint("background", "test_background"),
     ),

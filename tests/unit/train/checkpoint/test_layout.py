@@ -13,7 +13,9 @@ from ftsys.train.checkpoint.optimizer_layout import (
     Piece,
     frozen_weights,
     is_engine,
+    moments_of,
     named_parameters,
+    numbers_of,
     persistent_buffers,
     plain_layout,
     shape_of,
@@ -111,6 +113,16 @@ def test_frozen_weights_are_those_without_a_gradient() -> None:
     found = frozen_weights(Tiny())
     assert list(found) == ["frozen.weight", "frozen.bias"]
     assert not any(tensor.requires_grad for tensor in found.values())
+
+
+def test_an_optimizer_counts_in_numbers_or_in_tensors_of_one() -> None:
+    weight = nn.Parameter(torch.zeros(3))
+    optimizer = SGD([weight], lr=0.1)
+    numbers = {"step": 3, "decay": 0.5, "scale": torch.tensor(2.0)}
+    optimizer.state[weight] = {**numbers, "warm": True, "average": torch.zeros(3)}
+    owner = Owner(weight, optimizer, 0)
+    assert numbers_of(owner) == {"step": 3, "decay": 0.5, "scale": 2.0}
+    assert moments_of(owner).keys() == {"average"}
 
 
 def test_a_partitioned_parameter_keeps_its_whole_shape() -> None:

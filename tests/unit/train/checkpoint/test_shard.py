@@ -19,13 +19,14 @@ from tests.unit.train.checkpoint.test_state_dict import MAKERS, made, trained
 
 def shares_of(model: Tiny, optimizer: torch.optim.Optimizer, ranks: int) -> list[FullState]:
     """Each rank's share of what all of them have."""
-    found = []
-    for rank in range(ranks):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shard, "rank", lambda rank=rank: rank)
-            patch.setattr(shard, "world_size", lambda: ranks)
-            found.append(shard.export_shard(model, optimizer))
-    return found
+    return [share_of(model, optimizer, rank, ranks) for rank in range(ranks)]
+
+
+def share_of(model: Tiny, optimizer: torch.optim.Optimizer, rank: int, ranks: int) -> FullState:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard, "rank", lambda: rank)
+        patch.setattr(shard, "world_size", lambda: ranks)
+        return shard.export_shard(model, optimizer)
 
 
 def write_all(root: Path, shares: list[FullState]) -> Path:
@@ -44,6 +45,23 @@ def test_the_ranks_files_hold_the_whole_state(tmp_path: Path, name: str, ranks: 
     path = write_all(tmp_path, shares_of(model, optimizer, ranks))
     assert verify_checkpoint(path) == []
     assert differences(Checkpoint.open(path).load_state(), export_state(model, optimizer)) == []
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 40])
+def test_a_frozen_weight_that_zero_3_has_split_is_written_once(ranks: int) -> None:
+    model, optimizer = trained()
+    frozen, whole, shares = model.frozen.weight, model.frozen.weight.detach().clone(), []
+    size = -(-whole.numel() // ranks)
+    padded = torch.nn.functional.pad(whole.flatten(), (0, size * ranks - whole.numel()))
+    frozen.ds_shape = whole.shape
+    for rank in range(ranks):
+        frozen.ds_tensor = padded[rank * size : (rank + 1) * size].clone()
+        frozen.ds_tensor.ds_numel = size
+        shares.append(share_of(model, optimizer, rank, ranks))
+    names = [key for share in shares for key in share.weights if key.startswith("frozen.weight")]
+    assert len(names) == len(set(names)) == -(-whole.numel() // size)
+    parts = {key: share.weights[key] for share in shares for key in share.weights}
+    assert torch.equal(joined(parts, shares[0].shapes)["frozen.weight"], whole)
 
 
 def test_a_share_is_no_more_than_its_part() -> None:
