@@ -33,6 +33,12 @@ def test_a_state_is_described_and_read_by_kind_and_name() -> None:
     assert (source.numbers, source.groups, source.counters) == (own.numbers, [], own.counters)
 
 
+def test_numbers_that_are_not_finite_are_sent_as_they_are() -> None:
+    own = state()
+    own.numbers["w"]["largest"] = float("inf")
+    assert Source(own).numbers["w"]["largest"] == float("inf")
+
+
 class _Collectives:
     """Doubles of what a second rank would send, in a world of two."""
 
@@ -83,14 +89,20 @@ def test_ranks_that_all_hold_the_state_send_nothing(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("chunk", [2, 5, 100])
-def test_rank_0_gathers_in_chunks_and_widens(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [(torch.bfloat16, torch.float32), (torch.float64, torch.float64), (torch.int64, torch.int64)],
+)
+def test_rank_0_gathers_in_chunks_and_widens(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, dtype: torch.dtype, kept: torch.dtype
+) -> None:
     monkeypatch.setattr(transfer, "CHUNK_ELEMENTS", chunk)
-    mine = torch.arange(5, dtype=torch.bfloat16)
+    mine = torch.arange(5, dtype=dtype)
     collectives = _Collectives(monkeypatch, 0, None)
     found = gather(mine)
     assert found is not None
     assert [each.tolist() for each in found] == [[0, 1, 2, 3, 4], [100, 101, 102, 103, 104]]
-    assert {each.dtype for each in found} == {torch.float32}
+    assert {each.dtype for each in found} == {kept}
     assert max(len(part) for part in collectives.broadcasts) == min(chunk, 5)
     _Collectives(monkeypatch, 1, None)
     assert gather(mine) is None
