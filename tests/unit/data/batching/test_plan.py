@@ -70,6 +70,13 @@ def test_grouping_sorts_groups_of_steps_and_then_shuffles_the_steps(rows: int, l
     assert plan.example_ids.dtype == np.int32
 
 
+@pytest.mark.parametrize("plan", [plan_evaluation, plan_padded, micro_batches])
+def test_examples_of_one_length_keep_their_order(plan: Any) -> None:
+    lengths = np.random.default_rng(0).integers(1, 4, 5000)
+    found = np.concatenate(plan(lengths, 64))
+    assert found.tolist() == sorted(range(5000), key=lambda example: -lengths[example])
+
+
 def test_ids_take_four_bytes_each_in_the_order_of_a_permutation() -> None:
     ids = plan_epoch(np.ones(1000, dtype=np.int32), 7, 2, global_size=8).example_ids
     generator = np.random.Generator(np.random.Philox(key=np.array([7, 2], dtype=np.uint64)))
