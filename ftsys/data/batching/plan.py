@@ -83,13 +83,13 @@ def plan_epoch(
 def _group_by_length(ids: np.ndarray, lengths: np.ndarray, size: int, generator: np.random.Generator) -> np.ndarray:
     """Sort by length within groups of steps, then shuffle the steps; the last one, which may be smaller, stays last.
 
-    Sorts `ids` in place, so that no third array of all examples is held.
+    Sorts `ids` in place: the result is the only further array of that size.
     """
     span, whole = STEPS_PER_GROUP * size, len(ids) // size
-    sorted_fast = np.int16 if lengths.max() < 2**15 else np.int64  # NumPy sorts 16 bits by their digits
+    key_type = np.int16 if lengths.max() < 2**15 else np.int64  # NumPy sorts 16 bits by their digits
     for first in range(0, len(ids), span):
         part = ids[first : first + span]
-        part[:] = part[np.argsort(-lengths[part].astype(sorted_fast), kind="stable")]
+        part[:] = part[np.argsort(-lengths[part].astype(key_type), kind="stable")]
     ordered, cut = np.empty_like(ids), whole * size
     steps, shuffled = (array[:cut].reshape(whole, size) for array in (ids, ordered))
     np.take(steps, generator.permutation(whole), axis=0, out=shuffled, mode="clip")  # "raise" makes a copy
