@@ -113,6 +113,8 @@ def _parse(path: Path) -> Iterable[dict[str, Any]]:
             try:
                 line = json_object(text)
                 typed(int, line.get("resumed_at", 0))
+                if not isinstance(line.get("split"), str | None):
+                    raise ValueError("split is no text")
                 yield {**line, "step": typed(int, line["step"]), "attempt": typed(int, line["attempt"])}
             except (ValueError, KeyError):
                 if text.strip():

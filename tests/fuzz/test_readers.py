@@ -27,6 +27,7 @@ FOUND = [
     ("Parquet", parquet().replace(b"text", b"t\x9bxt")),
     ("owner", b'{"identity": {}, "first_attempt": Infinity}'),
     ("metrics log", b'{"step": Infinity, "attempt": 1}'),
+    ("metrics log", b'{"step": 1, "attempt": 1, "split": [null]}'),
     ("metrics log", b'{"step": 1, "attempt": 2, "resumed_at": "x"}\n{"step": 1, "attempt": 1}\n'),
     ("exit of a start", b'{"attempt": "1", "exit": 0}'),
     ("table of runs", b'{"task": "mrpc", "model": "m", "metrics": {}, "attempt": 1}'),
