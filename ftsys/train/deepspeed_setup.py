@@ -23,7 +23,7 @@ from ftsys.config import RunConfig
 from ftsys.distributed import stay_on_loopback
 from ftsys.errors import ConfigError, LaunchError
 from ftsys.kernels.library_caches import check_extensions, check_triton, extensions_folder
-from ftsys.train.optimizer.deepspeed_file import try_owners
+from ftsys.train.optimizer.deepspeed_file import try_optimizer_and_scheduler
 from launcher.planner.deepspeed_config import merged_config, user_json_of
 from launcher.planner.deepspeed_notes import compile_advice, compiled_ops
 from launcher.planner.plan import Plan
@@ -132,7 +132,7 @@ def check_deepspeed_file(run: RunConfig, plan: Plan) -> None:
 
     try:
         DeepSpeedConfig(settings)
-        try_owners(settings)
+        try_optimizer_and_scheduler(settings)
     except (DeepSpeedConfigError, *_FAILURES) as error:
         words = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise ConfigError(

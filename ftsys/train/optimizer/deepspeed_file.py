@@ -17,7 +17,7 @@ _ENOUGH = {"total_num_steps": 1_000_000_000}
 """What stands for "auto" beside 1: a schedule that ends before its warm-up would be warned of."""
 
 
-def try_owners(settings: Mapping[str, Any]) -> None:
+def try_optimizer_and_scheduler(settings: Mapping[str, Any]) -> None:
     """Make the optimizer and the scheduler of these settings for one number.
 
     Raises ValueError for an unknown type, TypeError for an unknown parameter, and what torch or DeepSpeed raises for a
